@@ -1,0 +1,12 @@
+"""What two rooms need, in the order sound travels: one noun per module, imports point left only.
+
+    faults, languages, params, files, workers, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
+    checkpoints, journal, tracking, and the two commands that people call: keep, summary
+
+Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.
+"""
+
+import os
+
+for switch in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS"):
+    os.environ.setdefault(switch, "1")

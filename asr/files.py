@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all, and hashes that name what is in them.
+
+Everything is written beside its place, synced, and renamed into it. Costs one fsync per file and one per folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def root() -> Path:
+    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is thrown away."""
+    return Path(os.environ.get("DVC_ROOT") or os.getcwd()).resolve()
+
+
+def resolve(path: str) -> Path:
+    """A path from params.yaml: relative ones are meant from the repository's top."""
+    return (root() / Path(path).expanduser()).resolve()
+
+
+def cache(*parts: str) -> Path:
+    """A place under `.cache`, which neither git nor DVC looks into."""
+    return root().joinpath(".cache", *parts)
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; when the block ends well it becomes `path`, else it is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{path.name}.*.part"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        draft.chmod(0o777 & ~umask())
+        yield draft
+        for file in sorted(draft.rglob("*"), reverse=True):
+            sync(file)
+        sync(draft)
+        shutil.rmtree(path, ignore_errors=True)
+        draft.rename(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file by new content in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name without copying its bytes, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of(value: Any) -> str:
+    """Hash of a JSON value; equal values give equal hashes whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def code_hash(*modules: str) -> str:
+    """Hash of what modules such as `asr.features` do: their syntax trees, so that a comment changes nothing."""
+    top = Path(__file__).parent.parent
+    trees = [ast.dump(ast.parse((top / f"{name.replace('.', '/')}.py").read_bytes())) for name in modules]
+    return hash_of(trees)

@@ -1,0 +1,246 @@
+"""Whisper models: built small from scratch, or loaded from a folder or the hub; their window cut; saved so that others load them.
+
+safetensors only, nothing remote is executed. A window of N seconds is a table of 50 N positions; Whisper's are sinusoids, so a
+shorter table is a bit-equal cut of the longer one. Importing costs torch and transformers (3 s); a 2.7 M model builds in 50 ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
+from transformers.utils import logging as transformers_logging
+
+from asr import files, tokenizer
+from asr.audio import POSITIONS_PER_SECOND
+from asr.faults import BadModel, NetworkFault
+
+transformers_logging.disable_progress_bar()
+
+SCRATCH = "scratch"
+POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor that a window cuts
+TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
+SCRATCH_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before fine-tuning. `name` is never a path; `revision` is the hub's commit."""
+
+    model: WhisperForConditionalGeneration
+    tokenizer: WhisperTokenizer
+    name: str
+    revision: str | None
+
+    def provenance(self) -> dict[str, Any]:
+        return {"name": self.name, "revision": self.revision, "sha256": weights_hash(self.model)}
+
+
+def untrained(config: WhisperConfig, seed: int) -> WhisperForConditionalGeneration:
+    """The weights that training from scratch starts from: a pure function of shape and seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WhisperForConditionalGeneration(config)
+
+
+def build(shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed: int) -> WhisperForConditionalGeneration:
+    """A small Whisper from scratch.
+
+    Args:
+        shape: params' `model.scratch`.
+        made: the tokenizer whose tokens it embeds.
+    """
+    end, start = made.convert_tokens_to_ids([tokenizer.END, tokenizer.START])
+    sizes = {key: value for key, value in shape.items() if key not in ("window_seconds", "vocab_size")}
+    config = WhisperConfig(
+        **sizes,
+        vocab_size=len(made),
+        num_mel_bins=num_mel_bins,
+        max_source_positions=shape["window_seconds"] * POSITIONS_PER_SECOND,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=start,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    model = untrained(config, seed)
+    model.generation_config = GenerationConfig(
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=start,
+        max_length=config.max_target_positions,
+        is_multilingual=True,
+        return_timestamps=False,
+        prev_sot_token_id=made.convert_tokens_to_ids("<|startofprev|>"),
+        **prompt_tables(made),
+    )
+    return model
+
+
+def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
+    """The generation config's way from a language or a task to its token."""
+    vocab = made.get_vocab()
+    languages = [f"<|{code}|>" for code in tokenizer.WHISPER_LANGUAGES]
+    return {
+        "lang_to_id": {token: vocab[token] for token in languages if token in vocab},
+        "task_to_id": {task: vocab[f"<|{task}|>"] for task in tokenizer.TASKS if f"<|{task}|>" in vocab},
+        "no_timestamps_token_id": vocab["<|notimestamps|>"],
+    }
+
+
+def place(name: str) -> str:
+    """The folder that `name` means, or the hub id it is.
+
+    Raises:
+        BadModel: it looks like a folder and is not there.
+    """
+    folder = files.resolve(name)
+    if folder.is_dir():
+        return str(folder)
+    if name.count("/") > 1 or name.startswith((".", "/", "~", "models/")):
+        raise BadModel(f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model")
+    return name
+
+
+def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
+    """Load a checkpoint, its window cut or stretched to `window_seconds`; None keeps its own.
+
+    Raises:
+        BadModel: not a Whisper, damaged, pickled, or tensors that do not fit.
+        NetworkFault: the hub cannot be reached or does not let us in.
+    """
+    where = place(name)
+    made = _from(where, lambda: tokenizer.load(where, revision))
+    config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
+    if config.model_type != "whisper":
+        raise BadModel(f"model.name: {name} is a {config.model_type}, want a whisper")
+    if window_seconds is not None:
+        config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
+    model, info = _from(where, lambda: _weights(where, revision, config))
+    _check_loaded(name, info)
+    settle_generation(model, made)
+    known_as = Path(where).name if Path(where).is_dir() else name
+    return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
+
+
+def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
+    """Load quietly: what is missing or cut is checked by us, in fewer words."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        return WhisperForConditionalGeneration.from_pretrained(
+            where,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _from(where: str, get: Any) -> Any:
+    """Name the fault of loading: a folder's is the model's, a hub's is the network's."""
+    try:
+        return get()
+    except Exception as error:  # transformers, safetensors and the hub client share no base class
+        line = tokenizer.first_line(error)
+        if Path(where).is_dir():
+            raise BadModel(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
+        raise NetworkFault(
+            f"model.name: {where} cannot be fetched: {line}; want a network, for gated models HF_TOKEN in the environment, or a folder"
+        ) from None
+
+
+def _check_loaded(name: str, info: dict[str, Any]) -> None:
+    wrong = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]} - {POSITIONS}
+    missing = set(info["missing_keys"]) - {POSITIONS, "proj_out.weight"}
+    unexpected = set(info["unexpected_keys"]) - {"proj_out.weight"}
+    for what, keys in (("do not fit", wrong), ("are missing", missing), ("are unknown", unexpected)):
+        if keys:
+            raise BadModel(f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}")
+
+
+def settle_generation(model: WhisperForConditionalGeneration, made: WhisperTokenizer) -> None:
+    """Bring an old checkpoint's generation config to today's form, in which the prompt has one home."""
+    generation = model.generation_config
+    generation.forced_decoder_ids = None
+    generation.return_timestamps = False
+    for key, value in prompt_tables(made).items():
+        if getattr(generation, key, None) is None:
+            setattr(generation, key, value)
+    if getattr(generation, "is_multilingual", None) is None:
+        generation.is_multilingual = len(generation.lang_to_id) > 1
+    model.config.forced_decoder_ids = None
+
+
+def set_prompt(model: WhisperForConditionalGeneration, language: str, task: str) -> None:
+    """Choose the language and task that the model is trained, evaluated and saved with."""
+    if model.generation_config.is_multilingual:
+        model.generation_config.language, model.generation_config.task = language, task
+
+
+def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) -> None:
+    """Refuse features that the model was not made for.
+
+    Raises:
+        BadModel: with the param that mends it.
+    """
+    wanted = model.config.num_mel_bins
+    if wanted != num_mel_bins:
+        raise BadModel(f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}")
+
+
+def window_seconds(model: WhisperForConditionalGeneration) -> int:
+    return int(model.config.max_source_positions) // POSITIONS_PER_SECOND
+
+
+def learning_rate(given: float | str, model: WhisperForConditionalGeneration, name: str) -> float:
+    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from whisper-tiny's 3.75e-5."""
+    if given != "auto":
+        return float(given)
+    if name == SCRATCH:
+        return SCRATCH_RATE
+    return float(f"{TINY_RATE * (TINY_PARAMETERS / model.num_parameters()) ** 0.5:.2g}")
+
+
+def weights_hash(model: WhisperForConditionalGeneration) -> str:
+    """Hash of all weights by name; the window's position table is left out, for it follows from the window."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name != POSITIONS:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder: Path) -> None:
+    """Save weights, processor, feature extractor and generation config, for plain transformers and for faster-whisper."""
+    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model))
+    generation = model.generation_config
+    if generation.is_multilingual:
+        made.set_prefix_tokens(language=generation.language, task=generation.task)
+    model.save_pretrained(folder)
+    WhisperProcessor(extractor, made).save_pretrained(folder)
+    extractor.save_pretrained(folder)  # preprocessor_config.json, which the processor no longer writes
+
+
+def load_saved(folder: Path) -> Start:
+    """A model that `save` wrote, or any other folder with a Whisper, at its own window."""
+    return load(os.fspath(folder.resolve()), None, None)

@@ -1,0 +1,169 @@
+"""Rows on disk: Arrow stream files that memory-map and open with `datasets.Dataset.from_file`, and manifests that name them.
+
+A folder of shards holds one folder per split; each split has its files and a manifest.json, written last. A reader's memory
+does not grow with the corpus: rows are read in record batches of at most BATCH_BYTES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from asr import files
+from asr.faults import BadData
+
+SPLITS = ("train", "validation", "test")
+PART_BYTES = 256 << 20  # a file of the raw corpus; hashing fewer, larger files is what DVC does fast
+BATCH_BYTES = 8 << 20
+BATCH_ROWS = 100
+
+ROW = pa.schema(
+    [
+        ("id", pa.string()),
+        ("audio", pa.binary()),
+        ("text", pa.string()),
+        ("speaker", pa.string()),
+        ("attributes", pa.string()),
+        ("duration", pa.float64()),
+    ]
+)
+
+
+class Shard:
+    """One Arrow stream file being written; `close` gives its line of the manifest."""
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.schema = path, schema
+        self.file = pa.OSFile(str(path), "wb")
+        self.writer = pa.ipc.new_stream(self.file, schema)
+        self.waiting: list[dict[str, Any]] = []
+        self.waiting_bytes = self.rows = self.bytes = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        size = sum(len(value) for value in row.values() if isinstance(value, bytes))
+        self.waiting.append(row)
+        self.rows += 1
+        self.bytes += size
+        self.waiting_bytes += size
+        if self.waiting_bytes >= BATCH_BYTES or len(self.waiting) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.waiting:
+            self.writer.write_batch(pa.RecordBatch.from_pylist(self.waiting, schema=self.schema))
+        self.waiting, self.waiting_bytes = [], 0
+
+    def close(self) -> dict[str, Any]:
+        self._flush()
+        self.writer.close()
+        self.file.close()
+        return {"name": self.path.name, "rows": self.rows, "sha256": files.sha256(self.path)}
+
+    def __enter__(self) -> Shard:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.file.closed:
+            self.writer.close()
+            self.file.close()
+
+
+class SplitWriter:
+    """Rows of one split, a new file whenever the last holds `max_rows` rows or PART_BYTES."""
+
+    def __init__(self, folder: Path, stem: str, schema: pa.Schema, max_rows: int | None = None):
+        self.folder, self.stem, self.schema, self.max_rows = folder, stem, schema, max_rows
+        self.files: list[dict[str, Any]] = []
+        self.shard: Shard | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        if self.shard is None:
+            self.shard = Shard(self.folder / f"{self.stem}-{len(self.files):05d}.arrow", self.schema)
+        self.shard.add(row)
+        if self.shard.rows == self.max_rows or self.shard.bytes >= PART_BYTES:
+            self._next()
+
+    def _next(self) -> None:
+        if self.shard is not None:
+            self.files.append(self.shard.close())
+        self.shard = None
+
+    def close(self) -> dict[str, Any]:
+        """Write the split's manifest and return it."""
+        self._next()
+        return write_manifest(self.folder, self.files)
+
+
+def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Name the files of one split: `{files: [{name, rows, sha256}], rows}`."""
+    manifest = {"rows": sum(entry["rows"] for entry in entries), "files": entries}
+    files.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def write_top_manifest(folder: Path, splits: dict[str, dict[str, Any]], **about: Any) -> None:
+    """Name the splits of a data folder, and what is known about where they come from."""
+    named = {
+        split: {"rows": manifest["rows"], "sha256": files.hash_of(manifest), "files": manifest["files"]}
+        for split, manifest in splits.items()
+    }
+    files.write_json(folder / "manifest.json", {**about, "rows": sum(s["rows"] for s in named.values()), "splits": named})
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a split or of a data folder.
+
+    Raises:
+        BadData: the folder holds none, so it was never finished.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise BadData(f"{path}: not there; run the stage that makes it (dvc repro)")
+    return dict(files.read_json(path))
+
+
+def data_hash(*splits: Path) -> str:
+    """Hash of all rows in these splits, taken from their manifests: no data is read."""
+    return files.hash_of([manifest(split) for split in splits])
+
+
+def paths(split: Path) -> list[Path]:
+    """The shards of a split in order."""
+    return [split / entry["name"] for entry in manifest(split)["files"]]
+
+
+def batches(path: Path, columns: Iterable[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Record batches of one shard, memory-mapped: untouched columns cost no reading."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            yield batch.select(list(columns)) if columns else batch
+
+
+def rows(split: Path, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a split in order, as Python values."""
+    for path in paths(split):
+        for batch in batches(path, columns):
+            yield from batch.to_pylist()
+
+
+def splits(folder: Path) -> list[str]:
+    """The splits a data folder holds, in our order."""
+    return list(manifest(folder)["splits"])
+
+
+def read_batch(path: Path, index: int) -> pa.RecordBatch:
+    """One record batch of a shard, for a worker that is told which."""
+    for number, batch in enumerate(batches(path)):
+        if number == index:
+            return batch
+    raise BadData(f"{path}: no record batch {index}; the file is not whole")
+
+
+def batch_places(split: Path) -> list[tuple[Path, int]]:
+    """Where each record batch of a split lies, in order."""
+    return [(path, index) for path in paths(split) for index, _ in enumerate(batches(path, ["id"]))]

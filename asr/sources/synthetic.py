@@ -1,0 +1,174 @@
+"""The embedded corpus: sentences of spoken numbers, spelled by num2words, spoken by espeak-ng. Offline, in any language both know.
+
+Texts are a pure function of the params; voices, and sentences, are never shared by two splits. espeak-ng carries state from
+one utterance to the next, so the library is loaded anew for each: 5 ms an utterance, the same bytes in any order or process.
+Licences: espeak-ng is GPL-3.0-or-later, num2words LGPL-2.1; what they speak and spell is not a work of theirs.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+import io
+import random
+from functools import partial
+
+from asr.faults import BadData, BadParams
+from asr.shards import SPLITS
+from asr.sources import Corpus, Utterance
+
+# The voice variants that sound like a person; left out are whispers, robots, klatt and those that only change the pace.
+VARIANTS = tuple(
+    """
+    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee
+    Marco Mario Michael Mike Nguyen Reed RicishayMax Storm Tweaky adam anika antonio aunty belinda benjamin boris caleb
+    david ed edward grandma grandpa gustave ian iven iven2 iven3 john kaukovalta linda marcelo max michel miguel norbert
+    pablo paul pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac
+    """.split()
+)
+ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}
+MAX_TRIES = 1000
+
+
+def read(
+    language: str,
+    seed: int,
+    rows: dict[str, int],
+    voices: dict[str, int],
+    max_number: int,
+    numbers: tuple[int, int],
+    words_per_minute: tuple[int, int],
+    pitch: tuple[int, int],
+) -> Corpus:
+    """Choose texts and voices; sound is made when an utterance's turn comes.
+
+    Args:
+        language: Whisper's code.
+        rows, voices: how many per split.
+        max_number: numbers run from 0 to this.
+        numbers, words_per_minute, pitch: least and most per sentence, of speed (wpm) and of espeak's pitch (0 to 99).
+    Raises:
+        BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences than there are.
+    """
+    cast = _cast(voices, seed)
+    sentences = _sentences(language, seed, rows, max_number, numbers)
+    return Corpus(
+        about={
+            "name": f"spoken numbers in {language}",
+            "licence": "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); their output is free to use",
+        },
+        utterances=[
+            _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
+            for split in SPLITS
+            for index, text in enumerate(sentences[split])
+        ],
+    )
+
+
+def _cast(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
+    """Deal the voices out, so that none speaks in two splits."""
+    if sum(voices.values()) > len(VARIANTS):
+        raise BadParams(f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}")
+    pack = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
+    return {split: [pack.pop() for _ in range(voices[split])] for split in SPLITS}
+
+
+def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]) -> dict[str, list[str]]:
+    """Different sentences throughout: what a split says, no other split says."""
+    taken: set[str] = set()
+    chosen = {}
+    for split in SPLITS:
+        draw = random.Random(f"{seed}:{split}:sentences")
+        chosen[split] = [_new_sentence(draw, language, max_number, numbers, taken) for _ in range(rows[split])]
+    return chosen
+
+
+def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: set[str]) -> str:
+    for _ in range(MAX_TRIES):
+        count = draw.randint(*numbers)
+        text = " ".join(_spelled(_number(draw, max_number), language) for _ in range(count))
+        if text not in taken:
+            taken.add(text)
+            return text
+    raise BadParams("download.synthetic: more rows than different sentences; raise max_number or max_numbers")
+
+
+def _number(draw: random.Random, max_number: int) -> int:
+    """Short numbers as often as long ones, so that each word is heard."""
+    top = 10 ** draw.randint(1, len(str(max_number))) - 1
+    return draw.randint(0, min(top, max_number))
+
+
+def _spelled(number: int, language: str) -> str:
+    from num2words import num2words  # 0.1 s, and only this source needs it
+
+    try:
+        return str(num2words(number, lang=language)).replace("-", " ")
+    except NotImplementedError:
+        raise BadParams(f"download.language: num2words cannot spell {language}; want another source or language") from None
+
+
+def _utterance(
+    split: str, index: int, text: str, language: str, cast: list[str], seed: int, words_per_minute: tuple[int, int], pitch: tuple[int, int]
+) -> Utterance:
+    draw = random.Random(f"{seed}:{split}:{index}:voice")
+    variant, rate, tone = draw.choice(cast), draw.randint(*words_per_minute), draw.randint(*pitch)
+    voice = f"{ESPEAK_NAMES.get(language, language)}+{variant}"
+    return Utterance(
+        id=f"{split}-{index:05d}",
+        split=split,
+        text=text,
+        audio=partial(speak, text, voice, rate, tone),
+        speaker=voice,
+        attributes={"words_per_minute": rate, "pitch": tone},
+    )
+
+
+def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
+    """Say a text.
+
+    Returns:
+        FLAC bytes: mono, 16 bit, 22,050 Hz.
+    Raises:
+        BadParams: espeak-ng has no such voice.
+    """
+    import espeakng_loader
+    import numpy as np
+    import soundfile
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        rate, pcm = _synthesise(library, espeakng_loader.get_data_path(), text, voice, words_per_minute, pitch)
+    finally:
+        _ctypes.dlclose(library._handle)
+    if not pcm:
+        raise BadData(f"espeak-ng said nothing for {text!r} in voice {voice}")
+    file = io.BytesIO()
+    soundfile.write(file, np.frombuffer(pcm, "<i2"), rate, format="FLAC")
+    return file.getvalue()
+
+
+def _synthesise(library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int) -> tuple[int, bytes]:
+    """One utterance from a library that has said nothing yet; numbers are those of espeak-ng/speak_lib.h."""
+    heard = bytearray()
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    def hear(samples: ctypes._Pointer[ctypes.c_short], count: int, events: int) -> int:
+        if samples and count:
+            heard.extend(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    rate = library.espeak_Initialize(2, 0, data.encode(), 0)  # AUDIO_OUTPUT_SYNCHRONOUS
+    try:
+        library.espeak_SetSynthCallback(hear)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        ctypes.CDLL(None).srand(1)  # a few voices breathe by the C library's own rand
+        if library.espeak_SetVoiceByName(voice.encode()):
+            raise BadParams(f"download.language: espeak-ng has no voice {voice}; want another source or language")
+        library.espeak_SetParameter(1, words_per_minute, 0)
+        library.espeak_SetParameter(3, pitch, 0)
+        encoded = text.encode()
+        library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, 1, None, None)  # UTF-8
+    finally:
+        library.espeak_Terminate()
+    return rate, bytes(heard)

@@ -1,0 +1,1 @@
+"""One script per DVC stage; none imports another."""
