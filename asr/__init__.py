@@ -10,3 +10,6 @@ import os
 
 for switch in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS"):
     os.environ.setdefault(switch, "1")
+
+# Threads that wait without spinning: on a machine that does other things too, spinning makes training 10 times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

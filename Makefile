@@ -1,0 +1,66 @@
+# Two commands: `make repro` runs the experiment, `make test` the tests. No stage logic here: DVC is the only graph.
+# VENV=/path/to/env uses an environment you have, and installs nothing.
+
+ifdef VENV
+BIN := $(VENV)/bin
+else
+BIN := $(CURDIR)/.venv/bin
+STAMP := .venv/stamp
+endif
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
+export PATH := $(BIN):$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup repro refresh test check mlflow sync keep results fresh clean lock
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP)  ## make .venv from the lock, and give the clone a git identity where git has none
+	@git config user.email >/dev/null || git config user.email earshot@localhost
+	@git config user.name >/dev/null || git config user.name earshot
+
+# The stamp is the lock's hash, so pip runs only when the lock changed, and a killed install is done again.
+.venv/stamp: requirements.txt pyproject.toml
+	@if ! sha256sum requirements.txt pyproject.toml | cmp -s - $@; then \
+	    $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	        || { echo 'want Python 3.11 to 3.13 (PYTHON=/path/to/python3.12 make setup)'; exit 2; } && \
+	    $(PYTHON) -m venv .venv && \
+	    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]' && \
+	    sha256sum requirements.txt pyproject.toml > $@.part && mv $@.part $@; \
+	else touch $@; fi
+
+repro: setup  ## run what is not up to date, then show the result
+	@dvc repro
+	@python -m asr.summary
+
+refresh: setup  ## read the source again, though no param changed, and run what depends on it
+	@dvc repro --force --single-item download
+	@dvc repro
+
+test: setup  ## the whole suite, offline
+	@python -m pytest
+
+check: setup  ## format, lint, types, tests
+	@ruff format --check . && ruff check . && mypy && python -m pytest
+
+mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
+	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+sync: setup  ## fill MLflow from the journals, after an outage
+	@python -m asr.tracking sync
+
+keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
+	@python -m asr.keep $(NAME)
+
+results: setup  ## the kept models as a Markdown table
+	@python -m asr.summary --kept
+
+fresh: setup  ## drop the checkpoints: the next training starts at step 0
+	@rm -rf .cache/checkpoints
+
+clean: setup  ## drop data, models and caches that can be made again (kept models, reports and MLflow stay)
+	@rm -rf data models/finetuned .cache
+	@dvc gc --workspace --force --quiet
+
+lock:  ## write the lock from the present environment
+	@python -m pip list --format freeze --exclude-editable | sed -E 's/\+[^ ]+//' | grep -vE '^(pip|setuptools|wheel|earshot)==' > requirements.txt

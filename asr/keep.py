@@ -1,0 +1,65 @@
+"""Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance in reports/kept/NAME.json.
+
+    python -m asr.keep NAME
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from asr import files
+from asr.faults import BadData, BadParams, exit_with
+
+DROPPED = ("rtfx",)  # speeds of the day
+
+
+def provenance(root: Path) -> dict[str, Any]:
+    """What the kept model is, without paths, dates or speeds: the same model gives the same file."""
+    run, summary = files.read_json(root / "reports/train/run.json"), files.read_json(root / "reports/train/summary.json")
+    metrics = files.read_json(root / "reports/evaluate/metrics.json")
+    metrics["models"] = {name: _without_speed(scores) for name, scores in metrics["models"].items()}
+    return {
+        "corpus": files.read_json(root / "data/raw/manifest.json")["name"],
+        "start": run["start"],
+        "fingerprint": run["fingerprint"],
+        "best_step": run["best_step"],
+        "max_steps": run["params"]["train.max_steps"],
+        "window_seconds": summary["window_seconds"],
+        "params": {key: value for key, value in run["params"].items() if key not in ("download.path", "model.name")},
+        "metrics": _without_speed(metrics),
+    }
+
+
+def _without_speed(scores: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in scores.items() if key not in DROPPED}
+
+
+def keep(root: Path, name: str) -> None:
+    """Copy the model and write its provenance.
+
+    Raises:
+        BadParams: a name that is no plain file name.
+        BadData: there is no evaluated model.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadParams(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
+    if not (root / "models/finetuned").is_dir() or not (root / "reports/evaluate/metrics.json").is_file():
+        raise BadData("there is no evaluated model here; run dvc repro")
+    with files.new_folder(root / "models/kept" / name) as draft:
+        shutil.copytree(root / "models/finetuned", draft, dirs_exist_ok=True)
+    files.write_json(root / "reports/kept" / f"{name}.json", provenance(root))
+    print(f"kept as models/kept/{name}; go on from it with -S model.name=models/kept/{name}")
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise BadParams("usage: make keep NAME=base-sv")
+    keep(files.root(), sys.argv[1])
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,273 @@
+"""Evaluate: decode the whole test split with the fine-tuned model and each baseline; score, with an interval; tell the worst.
+
+    python -m stages.evaluate data/features/test models/finetuned reports/train reports/evaluate
+
+The only stage that sees test features. WER and CER are summed over the corpus, raw and normalised. Differences to a baseline
+are paired: the same utterances, resampled together. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters on two cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asr import decode, files, journal, model, params, shards, stage, tracking, wer
+from asr.batches import Features
+from asr.faults import BadModel, exit_with
+from asr.model import Start
+from asr.workers import progress
+
+matplotlib.use("Agg")
+
+CODE = ("asr.features", "asr.tokenizer", "asr.model", "asr.batches", "asr.decode", "asr.wer", "stages.evaluate")
+FINETUNED, START = "finetuned", "start"
+COUNTS = ("hits", "substitutions", "deletions", "insertions")
+COUNT_COLUMNS = (*COUNTS, *(f"raw_{name}" for name in COUNTS), "cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")
+UTTERANCES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "model", "reference", "hypothesis")),
+        *((name, pa.int32()) for name in COUNT_COLUMNS),
+        ("duration", pa.float64()),
+        ("speaker", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
+WORST = 10
+
+
+def start_again(finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
+    """The model before training, as `train` had it.
+
+    Raises:
+        BadModel: its weights are not those that `train` started from.
+    """
+    if run["start"]["name"] == model.SCRATCH:
+        weights = model.untrained(finetuned.model.config, run["seed"])
+        weights.generation_config = finetuned.model.generation_config
+        start = Start(weights, finetuned.tokenizer, model.SCRATCH, None)
+    else:
+        start = model.load(given.model.name, run["start"]["revision"] or given.model.revision, model.window_seconds(finetuned.model))
+        model.set_prompt(start.model, given.language, given.model.task)
+    if model.weights_hash(start.model) != run["start"]["sha256"]:
+        raise BadModel(f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)")
+    return start
+
+
+def baseline(name: str, finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
+    """Any other model to compare with, at its own window."""
+    if name == START:
+        return start_again(finetuned, run, given)
+    other = model.load(name, None, None)
+    model.set_prompt(other.model, given.language, given.model.task)
+    return other
+
+
+def utterances(name: str, one: Start, test: Features, given: params.Evaluate) -> tuple[list[dict[str, Any]], float]:
+    """Decode and score every test row with one model; also gives the seconds it took."""
+    model.check_mel_bins(one.model, test.num_mel_bins)
+    rows = {column: test.column(column) for column in ("id", "text", "duration", "speaker", "attributes")}
+    began = time.monotonic()
+    hypotheses = decode.transcribe(
+        one.model,
+        one.tokenizer,
+        rows["duration"],
+        test.log_mel,
+        given.per_device_eval_batch_size,
+        given.max_new_tokens,
+        lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
+    )
+    seconds = time.monotonic() - began
+    table = [
+        {"id": id, "model": name, "reference": text, "hypothesis": said, **wer.utterance_scores(text, said), "duration": duration}
+        for id, text, said, duration in zip(rows["id"], rows["text"], hypotheses, rows["duration"], strict=True)
+    ]
+    for line, speaker, attributes in zip(table, rows["speaker"], rows["attributes"], strict=True):
+        line |= {"speaker": speaker, "attributes": attributes}
+    return table, seconds
+
+
+def errors(line: dict[str, Any]) -> int:
+    return int(line["substitutions"] + line["deletions"] + line["insertions"])
+
+
+def words(line: dict[str, Any]) -> int:
+    return int(line["hits"] + line["substitutions"] + line["deletions"])
+
+
+def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evaluate) -> dict[str, Any]:
+    """One model's scores, as fractions."""
+    pairs = [(line["reference"], line["hypothesis"]) for line in table]
+    raw = wer.corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
+    scores = wer.corpus_scores([wer.normalise(a) for a, _ in pairs], [wer.normalise(b) for _, b in pairs])
+    speakers = [line["speaker"] for line in table]
+    interval = wer.bootstrap([errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed)
+    hours = sum(line["duration"] for line in table) / 3600
+    return {
+        "wer": scores["wer"],
+        "wer_low": interval.low,
+        "wer_high": interval.high,
+        "ci_unit": interval.unit,
+        "cer": scores["cer"],
+        "wer_raw": raw["wer"],
+        "cer_raw": raw["cer"],
+        **{name: sum(line[name] for line in table) for name in COUNTS[1:]},
+        "rows": len(table),
+        "words": sum(map(words, table)),
+        "speakers": len({name for name in speakers if name}),
+        "hours": hours,
+        "rtfx": hours * 3600 / max(seconds, 1e-9),
+    }
+
+
+def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: params.Evaluate) -> dict[str, Any]:
+    """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows one to say."""
+    gained = [errors(a) - errors(b) for a, b in zip(ours, theirs, strict=True)]
+    counts = [words(line) for line in ours]
+    interval = wer.bootstrap(gained, counts, [line["speaker"] for line in ours], given.bootstrap_resamples, given.seed)
+    verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
+    return {
+        "difference": sum(gained) / max(sum(counts), 1),
+        "difference_low": interval.low,
+        "difference_high": interval.high,
+        "verdict": verdict,
+    }
+
+
+def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: params.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Scores and utterances of the fine-tuned model and of each baseline."""
+    scores, tables = {}, {}
+    for name in [FINETUNED, *given.evaluate.baselines]:
+        one = finetuned if name == FINETUNED else baseline(name, finetuned, run, given)
+        shown = name if name in (FINETUNED, START) else one.name
+        tables[shown], seconds = utterances(shown, one, test, given.evaluate)
+        scores[shown] = metrics_of(tables[shown], seconds, given.evaluate)
+        if shown != FINETUNED:
+            scores[shown] |= difference(tables[FINETUNED], tables[shown], given.evaluate)
+    return scores, [line for table in tables.values() for line in table]
+
+
+def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]) -> str:
+    """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
+    unit = metrics["ci_unit"]
+    lines = ["# Test results", "", f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.", ""]
+    lines += ["| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |", "|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
+    lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
+    lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['step']} | {row['train_loss'][:6]} | {row['validation_loss'][:6]} | {row['validation_wer'][:6]} |"
+        for row in steps
+        if row["validation_wer"]
+    ]
+    worst = sorted((line for line in table if line["model"] == FINETUNED), key=lambda line: (-errors(line), line["id"]))[:WORST]
+    lines += ["", "## Worst utterances", "", "| id | errors | reference | hypothesis |", "|---|---|---|---|"]
+    lines += [f"| {cell(line['id'])} | {errors(line)} | {cell(line['reference'])} | {cell(line['hypothesis'])} |" for line in worst]
+    return "\n".join(lines) + "\n"
+
+
+def score_line(name: str, scores: dict[str, Any]) -> str:
+    verdict = ""
+    if "verdict" in scores:
+        low, high = scores["difference_low"], scores["difference_high"]
+        verdict = f"fine-tuned is {scores['verdict']} ({scores['difference']:+.4f}, {low:+.4f} to {high:+.4f})"
+    rates = " | ".join(f"{scores[key]:.4f}" for key in ("cer", "wer_raw", "cer_raw"))
+    counts = " | ".join(f"{scores[key]:,}" for key in COUNTS[1:])
+    return f"| {cell(name)} | {scores['wer']:.4f} | {scores['wer_low']:.4f} to {scores['wer_high']:.4f} | {rates} | {counts} | {verdict} |"
+
+
+def caveat(metrics: dict[str, Any]) -> str:
+    if metrics["ci_unit"] == "speaker":
+        return f"{metrics['speakers']} speakers were drawn with replacement."
+    return (
+        f"With fewer than {wer.MIN_SPEAKERS} known speakers ({metrics['speakers']}), utterances were drawn, not speakers: "
+        "for voices that were not in this test the uncertainty is larger."
+    )
+
+
+def cell(text: str) -> str:
+    """Text inside a Markdown table, shown as text."""
+    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]<>#|~!" else character for character in text)
+    return " ".join(escaped.split()) or "(nothing)"
+
+
+def curves(steps: list[dict[str, str]], path: Path) -> None:
+    """Draw loss and WER per step; the same numbers give the same bytes."""
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "earshot", "font.size": 10}):
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for key, label in (("train_loss", "training"), ("validation_loss", "validation")):
+            left.plot(*points(steps, key), marker=".", label=label)
+        right.plot(*points(steps, "validation_wer"), marker=".", color="tab:green")
+        left.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
+        right.set(xlabel="step", ylabel="validation WER", ylim=(0, None))
+        left.legend()
+        draft = path.with_name(f".{path.name}.part")
+        figure.savefig(draft, format="svg", metadata={"Date": None})
+        draft.replace(path)
+
+
+def points(steps: list[dict[str, str]], key: str) -> tuple[list[int], list[float]]:
+    rows = [row for row in steps if row[key]]
+    return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
+
+
+def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: params.Params) -> None:
+    """Tell the journal, and MLflow from it; a training that was fetched rather than run here is told first."""
+    path = journal.path_of(run["fingerprint"])
+    if not path.is_file():
+        journal.append(path, "begin", fingerprint=run["fingerprint"], name=f"fetched-{run['fingerprint'][:8]}", params=run["params"], tags={})
+        names = {
+            "train_loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "validation_loss": "validation/loss",
+            "validation_wer": "validation/wer",
+        }
+        for row in steps:
+            journal.append(path, "metrics", step=int(row["step"]), values={names[key]: float(row[key]) for key in names if row[key]})
+        journal.append(path, "end", status="FINISHED")
+    values = {f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
+    for name, scores in metrics["models"].items():
+        if name != FINETUNED:
+            values |= {f"test/{name.replace('/', '-')}/{key}": scores[key] for key in ("wer", "cer", "difference")}
+    chosen = params.flat({"evaluate": given.evaluate.model_dump()})
+    inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
+    journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
+    tracking.sync_apart(path)
+
+
+def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: params.Params) -> None:
+    """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg."""
+    told = files.read_json(train_reports / "run.json")
+    with (train_reports / "steps.csv").open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    scores, table = evaluate(Features(test), model.load_saved(finetuned), told, given)
+    metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "models": scores}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(table, schema=UTTERANCES), sink)
+    files.write_bytes(reports / "utterances.parquet", sink.getvalue().to_pybytes())
+    curves(steps, reports / "curves.svg")
+    files.write_text(reports / "report.md", report(metrics, table, steps))
+    files.write_json(reports / "metrics.json", metrics)
+    record(told, metrics, steps, given)
+    for name, line in scores.items():
+        print(f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}")
+    print(caveat(metrics))
+
+
+def main() -> None:
+    test, finetuned, train_reports, reports = stage.paths(__doc__, "test", "finetuned", "train_reports", "reports")
+    given = params.load()
+    with stage.timing(reports):
+        run(test, finetuned, train_reports, reports, given)
+
+
+if __name__ == "__main__":
+    exit_with(main)
