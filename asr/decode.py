@@ -79,7 +79,8 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     hook = whisper.model.decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
     shape = (1, whisper.config.num_mel_bins, whisper.config.max_source_positions * 2)
     try:
-        whisper.generate(torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1)
+        with model.quiet():
+            whisper.generate(torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1)
     finally:
         hook.remove()
     return [int(token) for token in seen[0][0]]

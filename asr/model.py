@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,11 +139,19 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
     return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
 
 
-def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
-    """Load quietly: what is missing or cut is checked by us, in fewer words."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' warnings out, where we check the same and say it in fewer words."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
+    with quiet():
         return WhisperForConditionalGeneration.from_pretrained(
             where,
             revision=revision,
@@ -151,8 +161,6 @@ def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def _from(where: str, get: Any) -> Any:

@@ -10,6 +10,7 @@ point that is there already is not logged again, so a replay changes nothing. On
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import select
 import subprocess
@@ -47,6 +48,8 @@ def client() -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    for library in ("mlflow", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     if not uri().startswith("sqlite:"):
         return MlflowClient(uri())
     files.cache().mkdir(parents=True, exist_ok=True)
