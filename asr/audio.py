@@ -72,7 +72,7 @@ def _decode_av(encoded: bytes) -> tuple[int, np.ndarray]:
     import av  # 0.2 s, and most corpora never need it
 
     try:
-        with av.open(io.BytesIO(encoded)) as container:
+        with av.open(io.BytesIO(encoded), mode="r") as container:
             if not container.streams.audio:
                 raise Undecodable("no sound track")
             mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

@@ -142,7 +142,9 @@ def transcribe(
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
-        for index, text in zip(group, _transcribe_group(whisper, made, map(log_mel, group), prompt, batch_size, max_new_tokens), strict=True):
+        for index, text in zip(
+            group, _transcribe_group(whisper, made, map(log_mel, group), prompt, batch_size, max_new_tokens), strict=True
+        ):
             texts[index] = text
     whisper.train(was_training)
     return texts

@@ -81,7 +81,8 @@ def _power(samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: boo
     frames = np.lib.stride_tricks.sliding_window_view(samples, FFT)[::HOP][:num_frames] * _hann()
     spectrum = scipy.fft.rfft(frames, axis=1)
     power = spectrum.real**2 + spectrum.imag**2  # (T, 201)
-    return np.log10(np.maximum(_filters(num_mel_bins) @ power.T, 1e-10))
+    mel: np.ndarray = np.log10(np.maximum(_filters(num_mel_bins) @ power.T, 1e-10))
+    return mel
 
 
 def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:

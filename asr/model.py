@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from asr import files, tokenizer
 from asr.audio import POSITIONS_PER_SECOND
 from asr.faults import BadModel, NetworkFault
+from asr.languages import WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
 
@@ -96,7 +97,7 @@ def build(shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed
 def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
     """The generation config's way from a language or a task to its token."""
     vocab = made.get_vocab()
-    languages = [f"<|{code}|>" for code in tokenizer.WHISPER_LANGUAGES]
+    languages = [f"<|{code}|>" for code in WHISPER_LANGUAGES]
     return {
         "lang_to_id": {token: vocab[token] for token in languages if token in vocab},
         "task_to_id": {task: vocab[f"<|{task}|>"] for task in tokenizer.TASKS if f"<|{task}|>" in vocab},

@@ -276,7 +276,7 @@ def _explain(path: Path, text: str, fault: dict[str, Any]) -> str:
 
 def _is_key(part: Any) -> bool:
     """Pydantic also puts the tried branch of a union into the location; no key of ours looks like one."""
-    return isinstance(part, int) or re.fullmatch(r"[a-z_]+", part) is not None and part not in ("float", "int", "str")
+    return isinstance(part, int) or (re.fullmatch(r"[a-z_]+", part) is not None and part not in ("float", "int", "str"))
 
 
 def _shown(value: Any) -> str:
@@ -286,20 +286,21 @@ def _shown(value: Any) -> str:
 def _did_you_mean(keys: list[str]) -> str:
     section: Any = Params
     for key in keys[:-1]:
-        field = section.model_fields.get(key) if isinstance(section, type) else None
+        field = getattr(section, "model_fields", {}).get(key)
         section = field.annotation if field else None
-    known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    known = list(getattr(section, "model_fields", {}))
     near = difflib.get_close_matches(keys[-1], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _line(text: str, keys: list[str]) -> int:
     """Line of the deepest of these keys that stands in the file."""
-    node, line = YAML().load(text), 1
+    node: Any = YAML().load(text)
+    line = 1
     for key in keys:
-        if isinstance(node, list):
+        if hasattr(node, "append"):
             line, node = node.lc.item(int(key))[0] + 1, node[int(key)]
-        elif isinstance(node, dict) and key in node:
+        elif hasattr(node, "keys") and key in node:
             line, node = node.lc.key(key)[0] + 1, node[key]
         else:
             break

@@ -1,7 +1,7 @@
 """The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50 ms.
 
-    python -m asr.summary           # the present workspace
-    python -m asr.summary --kept    # reports/kept/*.json as a Markdown table
+python -m asr.summary           # the present workspace
+python -m asr.summary --kept    # reports/kept/*.json as a Markdown table
 """
 
 from __future__ import annotations
@@ -49,12 +49,16 @@ def times(reports: Path) -> str:
 
 def kept_table(folder: Path) -> str:
     """One line per kept model."""
-    lines = ["| model | corpus | start | window | steps | WER before | WER after (95 % interval) | CER |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | corpus | start | window | steps | WER before | WER after (95 % interval) | CER |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for path in sorted(folder.glob("*.json")):
         one = files.read_json(path)
         before = one["metrics"]["models"].get("start", {}).get("wer")
         lines.append(
-            f"| {path.stem} | {one['corpus']} | {one['start']['name']} | {one['window_seconds']} s | {one['best_step']:,} of {one['max_steps']:,} "
+            f"| {path.stem} | {one['corpus']} | {one['start']['name']} | {one['window_seconds']} s "
+            f"| {one['best_step']:,} of {one['max_steps']:,} "
             f"| {'' if before is None else f'{before:.4f}'} | {interval(one['metrics'])} | {one['metrics']['cer']:.4f} |"
         )
     return "\n".join(lines)

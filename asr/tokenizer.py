@@ -54,7 +54,7 @@ def from_texts(texts: Iterable[str], vocab_size: int) -> WhisperTokenizer:
     made = json.loads(blank.to_str())["model"]
     vocab = {**made["vocab"], END: len(made["vocab"])}
     tokenizer = WhisperTokenizer(vocab=vocab, merges=[tuple(merge) for merge in made["merges"]])
-    tokenizer.add_special_tokens({"additional_special_tokens": special_tokens()[: -TIMESTAMPS]})
+    tokenizer.add_special_tokens({"additional_special_tokens": special_tokens()[:-TIMESTAMPS]})
     tokenizer.add_tokens(special_tokens()[-TIMESTAMPS:])
     return tokenizer
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ def source(given: params.Download, working: Path) -> Corpus:
     path = files.resolve(given.path or "")
     if not path.exists():
         raise BadData(f"download.path: {path} is not there")
-    read = {"common_voice": partial(common_voice.read, working=working), "folder": folder.read}[given.source]
-    return read(path)
+    return common_voice.read(path, working) if given.source == "common_voice" else folder.read(path)
 
 
 def run(out: Path, given: params.Download) -> None:

@@ -25,7 +25,12 @@ from asr.workers import progress
 
 matplotlib.use("Agg")
 
-CODE = ("asr.features", "asr.tokenizer", "asr.model", "asr.batches", "asr.decode", "asr.wer", "stages.evaluate")
+CODE = tuple(
+    """
+    asr.audio asr.batches asr.decode asr.error_rates asr.features asr.files asr.languages
+    asr.model asr.shards asr.tokenizer asr.wer stages.evaluate
+    """.split()
+)
 FINETUNED, START = "finetuned", "start"
 COUNTS = ("hits", "substitutions", "deletions", "insertions")
 COUNT_COLUMNS = (*COUNTS, *(f"raw_{name}" for name in COUNTS), "cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")
@@ -106,7 +111,9 @@ def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evalua
     raw = wer.corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
     scores = wer.corpus_scores([wer.normalise(a) for a, _ in pairs], [wer.normalise(b) for _, b in pairs])
     speakers = [line["speaker"] for line in table]
-    interval = wer.bootstrap([errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed)
+    interval = wer.bootstrap(
+        [errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed
+    )
     hours = sum(line["duration"] for line in table) / 3600
     return {
         "wer": scores["wer"],
@@ -156,7 +163,10 @@ def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dic
     """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
     unit = metrics["ci_unit"]
     lines = ["# Test results", "", f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.", ""]
-    lines += ["| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |", "|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [
+        "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
     lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
     lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
@@ -223,7 +233,9 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     """Tell the journal, and MLflow from it; a training that was fetched rather than run here is told first."""
     path = journal.path_of(run["fingerprint"])
     if not path.is_file():
-        journal.append(path, "begin", fingerprint=run["fingerprint"], name=f"fetched-{run['fingerprint'][:8]}", params=run["params"], tags={})
+        journal.append(
+            path, "begin", fingerprint=run["fingerprint"], name=f"fetched-{run['fingerprint'][:8]}", params=run["params"], tags={}
+        )
         names = {
             "train_loss": "train/loss",
             "learning_rate": "train/learning_rate",

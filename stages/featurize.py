@@ -32,7 +32,11 @@ FEATURES = pa.schema(
         ("attributes", pa.string()),
     ]
 )
-CODE = ("asr.audio", "asr.features", "stages.featurize")
+CODE = tuple(
+    """
+    asr.audio asr.features asr.files asr.shards stages.featurize
+    """.split()
+)
 
 
 def feature_row(row: dict[str, Any], num_mel_bins: int) -> dict[str, Any]:

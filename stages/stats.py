@@ -166,13 +166,18 @@ def run(raw: Path, reports: Path, given: params.Params) -> None:
     labels = label_lengths(raw, given.model)
     spread = {split: {**summary(seconds), "unknown": unknown[split]} for split, seconds in by_split.items()}
     reports.mkdir(parents=True, exist_ok=True)
-    draw({split: seconds for split, seconds in by_split.items() if seconds}, given.stats.window_candidates_seconds, reports / "durations.svg")
+    draw(
+        {split: seconds for split, seconds in by_split.items() if seconds}, given.stats.window_candidates_seconds, reports / "durations.svg"
+    )
     files.write_text(reports / "windows.csv", csv_text(windows))
     files.write_text(reports / "durations.csv", csv_text(histogram(by_split)))
-    files.write_json(reports / "stats.json", {"durations": spread, "labels": labels, "windows": {f"{w['window_seconds']:g}": w for w in windows}})
+    files.write_json(
+        reports / "stats.json", {"durations": spread, "labels": labels, "windows": {f"{w['window_seconds']:g}": w for w in windows}}
+    )
     for split, one in spread.items():
         if one["count"]:
-            print(f"{split}: {one['count']:,.0f} recordings, {one['hours']:.2f} h, median {one['median_seconds']:.2f} s, longest {one['max_seconds']:.2f} s")
+            hours, median, longest = one["hours"], one["median_seconds"], one["max_seconds"]
+            print(f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s")
     print(table(windows))
     print(f"labels: median {labels['median_tokens']:.0f} tokens, longest {labels['max_tokens']:.0f}")
 

@@ -37,7 +37,12 @@ from asr.faults import BadData, BadModel, Diverged, Stopped, exit_with
 from asr.model import Start
 from asr.sources import fraction_of
 
-CODE = ("asr.features", "asr.tokenizer", "asr.model", "asr.batches", "asr.decode", "asr.wer", "stages.train")
+CODE = tuple(
+    """
+    asr.audio asr.batches asr.checkpoints asr.decode asr.features asr.files asr.languages
+    asr.model asr.shards asr.sources.__init__ asr.tokenizer asr.wer stages.train
+    """.split()
+)
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
 STEP_COLUMNS = ("step", "train_loss", "learning_rate", "validation_loss", "validation_wer")
@@ -408,10 +413,10 @@ def say_if_longer(folder: Path, known: dict[str, Any]) -> None:
     for path in sorted(folder.parent.glob("*/identity.json")):
         other = files.read_json(path)
         if other.get("finished") and _without_steps(other["identity"]) == _without_steps(known) and path.parent != folder:
-            done = other["identity"]["params"]["train.max_steps"]
+            done, wanted = (one["params"]["train.max_steps"] for one in (other["identity"], known))
             print(
-                f"a training of {done} steps with the same params is finished; its schedule has ended, so {known['params']['train.max_steps']} "
-                "steps train anew. To go on from it: make keep NAME=mine, then -S model.name=models/kept/mine",
+                f"a training of {done} steps with the same params is finished; its schedule has ended, so {wanted} steps train anew. "
+                "To go on from it: make keep NAME=mine, then -S model.name=models/kept/mine",
                 flush=True,
             )
 

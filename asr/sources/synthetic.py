@@ -12,6 +12,7 @@ import ctypes
 import io
 import random
 from functools import partial
+from typing import Any
 
 from asr.faults import BadData, BadParams
 from asr.shards import SPLITS
@@ -153,15 +154,15 @@ def _synthesise(library: ctypes.CDLL, data: str, text: str, voice: str, words_pe
     """One utterance from a library that has said nothing yet; numbers are those of espeak-ng/speak_lib.h."""
     heard = bytearray()
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def hear(samples: ctypes._Pointer[ctypes.c_short], count: int, events: int) -> int:
+    def hear(samples: Any, count: int, _: Any) -> int:
         if samples and count:
             heard.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(hear)
     rate = library.espeak_Initialize(2, 0, data.encode(), 0)  # AUDIO_OUTPUT_SYNCHRONOUS
     try:
-        library.espeak_SetSynthCallback(hear)
+        library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)  # a few voices breathe by the C library's own rand
         if library.espeak_SetVoiceByName(voice.encode()):

@@ -1,0 +1,124 @@
+"""What many tests share: a tiny corpus taken through the real stages once, and params that fit it."""
+
+from __future__ import annotations
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import shutil  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import pytest  # noqa: E402
+from ruamel.yaml import YAML  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[1]
+TINY: dict[str, Any] = {
+    "download.synthetic.rows.train": 40,
+    "download.synthetic.rows.validation": 8,
+    "download.synthetic.rows.test": 8,
+    "download.synthetic.voices.train": 8,
+    "download.synthetic.voices.validation": 2,
+    "download.synthetic.voices.test": 4,
+    "chunk.rows_per_chunk": 16,
+    "model.scratch.d_model": 32,
+    "model.scratch.encoder_layers": 1,
+    "model.scratch.decoder_layers": 1,
+    "model.scratch.encoder_attention_heads": 2,
+    "model.scratch.decoder_attention_heads": 2,
+    "model.scratch.encoder_ffn_dim": 64,
+    "model.scratch.decoder_ffn_dim": 64,
+    "model.scratch.max_target_positions": 32,
+    "train.learning_rate": 1e-3,
+    "train.warmup_steps": 2,
+    "train.max_steps": 10,
+    "train.per_device_train_batch_size": 4,
+    "train.eval_steps": 5,
+    "train.eval_rows": 6,
+    "train.save_steps": 3,
+    "train.logging_steps": 2,
+    "evaluate.bootstrap_resamples": 200,
+}
+
+
+def write_params(target: Path, changes: dict[str, Any]) -> Path:
+    """The shipped params.yaml with some values changed."""
+    yaml = YAML()
+    values = yaml.load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = values
+        for one in sections:
+            section = section[one]
+        assert name in section, key
+        section[name] = value
+    with target.open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+    return target
+
+
+def copy_repository(target: Path) -> Path:
+    """The tracked rooms that a pipeline run needs."""
+    for name in ("asr", "stages", ".dvc"):
+        shutil.copytree(REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(REPOSITORY / name, target / name)
+    return target
+
+
+@pytest.fixture(autouse=True)
+def own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has its own `.cache`, and no test writes into the repository."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The shipped params, shrunk."""
+    from asr import params
+
+    return params.load(write_params(tmp_path_factory.mktemp("params") / "params.yaml", TINY))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_params: Any) -> Path:
+    """data/raw, data/chunks and data/features of the tiny corpus, and reports."""
+    from stages import chunk, download, featurize
+
+    root = tmp_path_factory.mktemp("tiny")
+    before = os.environ.get("DVC_ROOT")
+    os.environ["DVC_ROOT"] = str(root)
+    try:
+        download.run(root / "data/raw", tiny_params.download)
+        chunk.run(root / "data/raw", root / "data/chunks", root / "reports/chunk", tiny_params.chunk.rows_per_chunk, (0.3, 30.0), [])
+        featurize.run(root / "data/chunks", root / "data/features", 80)
+    finally:
+        os.environ.pop("DVC_ROOT")
+        if before:
+            os.environ["DVC_ROOT"] = before
+    return root
+
+
+SECONDS: dict[str, float] = defaultdict(float)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Any:
+    """Count seconds per file; with CI=true a skipped test is a failed one, GPU aside."""
+    outcome = yield
+    report = outcome.get_result()
+    SECONDS[item.location[0]] += call.duration
+    if report.skipped and os.environ.get("CI") == "true" and "gpu" not in item.keywords and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.section("seconds per file")
+    for name, seconds in sorted(SECONDS.items(), key=lambda pair: -pair[1]):
+        terminalreporter.write_line(f"{seconds:7.1f}  {name}")

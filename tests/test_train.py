@@ -1,0 +1,243 @@
+"""Training: exact after any stop, blind to the test split, and honest about what it did."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, TINY, write_params
+
+from asr import files, tokenizer
+from asr.batches import Features
+from asr.faults import BadModel, Diverged
+from stages import train
+
+NOISY = {
+    **TINY,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.1,
+    "model.activation_dropout": 0.1,
+    "model.apply_spec_augment": True,
+    "train.gradient_accumulation_steps": 2,
+    "train.max_steps": 14,
+}
+# A plan is run in the child before `main`: it patches the stage from outside, as a kill at that moment would hit it.
+KILL_AFTER_STEP = """
+step = train.Training.train_step
+def killed(self, parts):
+    step(self, parts)
+    if self.state.step == {step}:
+        os.kill(os.getpid(), signal.{signal})
+train.Training.train_step = killed
+"""
+KILL_IN_EVALUATION = """
+scores = train.Training.scores
+def killed(self):
+    if self.state.step == {step}:
+        os.kill(os.getpid(), signal.{signal})
+    return scores(self)
+train.Training.scores = killed
+"""
+KILL_IN_SAVE = """
+from asr import checkpoints, files
+write = files.write_json
+def killed(path, value):
+    if path.name == "manifest.json" and "step-{step:08d}" in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, value)
+checkpoints.files.write_json = killed
+"""
+
+
+def run_stage(root: Path, data: Path, plan: str = "", check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real stage in a process of its own, as DVC starts it."""
+    code = f"import os, signal, sys\nfrom asr.faults import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
+    features = data / "data/features"
+    command = [sys.executable, "-c", code, f"{features}/train", f"{features}/validation", "models/finetuned", "reports/train"]
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(root), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def traces(root: Path) -> dict[str, str]:
+    """Hashes of all that must not differ: model, reports, and the last checkpoint with AdamW's state."""
+    (folder,) = (root / ".cache/checkpoints").iterdir()
+    last = max(folder.glob("step-*"))
+    paths = [root / "models/finetuned/model.safetensors", last / "model.safetensors", last / "optimizer.safetensors", last / "state.json"]
+    paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "run.json")]
+    return {path.relative_to(root).name + path.parent.name: files.sha256(path) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("whole")
+    write_params(root / "params.yaml", NOISY)
+    run_stage(root, tiny_data)
+    return traces(root)
+
+
+@pytest.mark.parametrize(
+    ("plan", "code"),
+    [
+        (KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), -signal.SIGKILL),
+        (KILL_AFTER_STEP.format(step=7, signal="SIGTERM"), 143),
+        (KILL_IN_EVALUATION.format(step=10, signal="SIGKILL"), -signal.SIGKILL),
+        (KILL_IN_EVALUATION.format(step=10, signal="SIGINT"), 130),
+        (KILL_IN_SAVE.format(step=9), -signal.SIGKILL),
+    ],
+    ids=["killed-in-mid-epoch", "terminated", "killed-in-evaluation", "interrupted-in-evaluation", "killed-in-a-save"],
+)
+def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
+    tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str], plan: str, code: int
+) -> None:
+    write_params(tmp_path / "params.yaml", NOISY)
+    stopped = run_stage(tmp_path, tiny_data, plan, check=False)
+    assert stopped.returncode == code, stopped.stdout + stopped.stderr
+    assert not (tmp_path / "models").exists()
+    resumed = run_stage(tmp_path, tiny_data)
+    assert "resumed at step" in resumed.stdout
+    assert traces(tmp_path) == never_stopped
+
+
+def test_another_seed_gives_other_bits(tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]) -> None:
+    """The control of the test above: its comparison can fail."""
+    write_params(tmp_path / "params.yaml", {**NOISY, "train.seed": 2})
+    run_stage(tmp_path, tiny_data)
+    assert all(traces(tmp_path)[name] != digest for name, digest in never_stopped.items())
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]) -> None:
+    write_params(tmp_path / "params.yaml", NOISY)
+    run_stage(tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False)
+    newest = max((tmp_path / ".cache/checkpoints").glob("*/step-*")) / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    resumed = run_stage(tmp_path, tiny_data)
+    assert "the damaged checkpoint costs 3 steps" in resumed.stdout
+    assert traces(tmp_path) == never_stopped
+
+
+def test_training_never_opens_a_test_file(tmp_path: Path, tiny_data: Path) -> None:
+    """With the test split taken away, training does not notice; its opens are watched besides."""
+    data = tmp_path / "blind"
+    shutil.copytree(tiny_data / "data", data / "data")
+    shutil.rmtree(data / "data/features/test")
+    write_params(tmp_path / "params.yaml", TINY)
+    watch = """
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+import atexit
+atexit.register(lambda: print("OPENED", sum("features/train" in one for one in opened), sum("features/test" in one for one in opened)))
+"""
+    done = run_stage(tmp_path, data, watch)
+    count = next(line.split() for line in done.stdout.splitlines() if line.startswith("OPENED"))
+    assert int(count[1]) > 0
+    assert int(count[2]) == 0
+
+
+def test_more_steps_of_a_finished_training_say_the_way_to_go_on(tmp_path: Path, tiny_data: Path) -> None:
+    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
+    run_stage(tmp_path, tiny_data)
+    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 6})
+    done = run_stage(tmp_path, tiny_data)
+    assert "6 steps train anew" in done.stdout
+    assert "make keep NAME=mine" in done.stdout
+
+
+def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path, tiny_data: Path) -> None:
+    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
+    run_stage(tmp_path, tiny_data)
+    before = traces(tmp_path)
+    shutil.rmtree(tmp_path / "models")
+    done = run_stage(tmp_path, tiny_data)
+    assert "resumed at step 4 of 4" in done.stdout
+    assert traces(tmp_path) == before
+
+
+def test_two_trainings_on_one_folder_the_second_says_who_holds_it(tmp_path: Path, tiny_data: Path) -> None:
+    write_params(tmp_path / "params.yaml", TINY)
+    second = """
+import subprocess
+if "SECOND" not in os.environ:
+    run = train.Training.run
+    def first(self):
+        done = subprocess.run([sys.executable, *sys.orig_argv[1:]], env={**os.environ, "SECOND": "1"}, capture_output=True, text=True)
+        print("SECOND", done.returncode, done.stderr.splitlines()[-1], os.getpid())
+        run(self)
+    train.Training.run = first
+"""
+    done = run_stage(tmp_path, tiny_data, second)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("SECOND"))
+    assert line.startswith("SECOND 5 error 5: the same training runs already, as process")
+    assert line.split()[-1] in line.split("process ")[1]
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, tiny_data: Path) -> None:
+    write_params(tmp_path / "params.yaml", TINY)
+    poison = """
+loss = train.Training.loss
+train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if self.model.training and self.state.step == 4 else 1.0)
+"""
+    done = run_stage(tmp_path, tiny_data, poison, check=False)
+    assert done.returncode == Diverged.exit_code
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error 6: step 5: loss nan")
+    assert last.count("train-") == TINY["train.per_device_train_batch_size"]
+
+
+def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
+    start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
+    train.check_prompt(start)
+    prompt = tokenizer.prompt
+    monkeypatch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
+    with pytest.raises(BadModel, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
+        train.check_prompt(start)
+
+
+def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) -> None:
+    start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
+    config = start.model.config
+    config.dropout, config.attention_dropout, config.activation_dropout = 0.1, 0.2, 0.3
+    train.apply_dropout(start.model)
+    layer = start.model.model.decoder.layers[0]
+    assert (layer.dropout, layer.self_attn.dropout, layer.encoder_attn.dropout, layer.activation_dropout) == (0.1, 0.2, 0.2, 0.3)
+    assert (start.model.model.encoder.dropout, start.model.model.decoder.dropout) == (0.1, 0.1)
+
+
+def test_seeds_depend_on_seed_step_and_part() -> None:
+    def draws(*place: int) -> tuple[float, float]:
+        train.seed_dropout(*place)
+        return float(torch.rand(1)), float(np.random.rand())
+
+    places = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
+    assert len({draws(*place) for place in places}) == len(places)
+    assert draws(1, 5, 1) == draws(1, 5, 1)
+
+
+def test_weights_that_stay_are_named() -> None:
+    start = {"a": torch.ones(2), "b": torch.ones(2)}
+    found = train.movement(start, {"a": torch.ones(2), "b": torch.tensor([1.0, 2.0])})
+    assert found == {"weights_moved": pytest.approx(0.5), "tensors": 2, "tensors_unmoved": 1, "unmoved": "a"}
+
+
+def test_the_validation_subset_is_stable_when_rows_are_added() -> None:
+    ids = [f"clip-{number}" for number in range(50)]
+    chosen = {ids[row] for row in train.validation_subset(ids, 10, 1)}
+    grown = ["new-1", *ids, "new-2"]
+    kept = {grown[row] for row in train.validation_subset(grown, 10, 1)}
+    assert len(chosen) == 10
+    assert len(chosen & kept) >= 8
