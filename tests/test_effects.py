@@ -1,0 +1,259 @@
+"""Every param alone does something: an output byte, a field of the model, a curve, the size of a batch, or an error."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.state import AcceleratorState
+from conftest import REPOSITORY, TINY, write_params
+
+from asr import batches, files, params, tracking
+from asr.batches import Features
+from asr.faults import Fault
+from asr.params import Params
+from stages import chunk, download, evaluate, featurize, stats, train
+
+DOWNLOAD = {
+    "source": "folder",
+    "path": "elsewhere",
+    "language": "de",
+    "max_rows_per_split": 4,
+    "seed": 2,
+    "synthetic.rows.train": 41,
+    "synthetic.rows.validation": 9,
+    "synthetic.rows.test": 9,
+    "synthetic.voices.train": 9,
+    "synthetic.voices.validation": 3,
+    "synthetic.voices.test": 5,
+    "synthetic.max_number": 99,
+    "synthetic.min_numbers": 1,
+    "synthetic.max_numbers": 4,
+    "synthetic.min_words_per_minute": 100,
+    "synthetic.max_words_per_minute": 300,
+    "synthetic.min_pitch": 0,
+    "synthetic.max_pitch": 99,
+}
+CHUNK = {"rows_per_chunk": 5, "min_seconds": 1.5, "max_seconds": 1.5, "allow_shared": ["speaker"]}
+START = {
+    "name": "no/such/model",
+    "language": "de",
+    "task": "translate",
+    "window_seconds": 4,
+    "dropout": 0.3,
+    "attention_dropout": 0.3,
+    "activation_dropout": 0.3,
+    "apply_spec_augment": True,
+    "mask_time_prob": 0.2,
+    "mask_time_length": 3,
+    "mask_time_min_masks": 5,
+    "mask_feature_prob": 0.3,
+    "mask_feature_length": 3,
+    "mask_feature_min_masks": 5,
+    "scratch.window_seconds": 4,
+    "scratch.vocab_size": 280,
+    "scratch.d_model": 64,
+    "scratch.encoder_layers": 2,
+    "scratch.encoder_attention_heads": 4,
+    "scratch.encoder_ffn_dim": 32,
+    "scratch.decoder_layers": 2,
+    "scratch.decoder_attention_heads": 4,
+    "scratch.decoder_ffn_dim": 32,
+    "scratch.max_target_positions": 24,
+    "scratch.init_std": 0.05,
+}
+NOISE = ("dropout", "attention_dropout", "activation_dropout", "apply_spec_augment")
+TRAIN = {
+    "learning_rate": 3e-4,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 3,
+    "max_steps": 9,
+    "per_device_train_batch_size": 5,
+    "per_device_eval_batch_size": 3,
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 5.0,
+    "max_grad_norm": 0.01,
+    "eval_steps": 4,
+    "eval_rows": 4,
+    "save_steps": 4,
+    "logging_steps": 3,
+    "precision": "bf16",
+    "seed": 7,
+}
+EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [], "bootstrap_resamples": 300, "seed": 7}
+COVERED = {
+    *(f"download.{key}" for key in DOWNLOAD),
+    "stats.window_candidates_seconds",
+    *(f"chunk.{key}" for key in CHUNK),
+    "featurize.num_mel_bins",
+    *(f"model.{key}" for key in START),
+    "model.revision",
+    *(f"train.{key}" for key in TRAIN),
+    *(f"evaluate.{key}" for key in EVALUATE),
+}
+
+
+def changed(tmp_path: Path, **changes: Any) -> Params:
+    return params.load(write_params(tmp_path / "changed.yaml", {**TINY, **changes}))
+
+
+def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> bool:
+    """Whether a change shows; a clear error counts, a traceback does not."""
+    shown = effect(before)
+    try:
+        return bool(effect(after) != shown)
+    except Fault:
+        return True
+
+
+def test_every_param_is_tried_here() -> None:
+    assert set(params.flat(params.load(REPOSITORY / "params.yaml").model_dump())) == COVERED
+
+
+@pytest.mark.parametrize("key", DOWNLOAD)
+def test_download(key: str, tmp_path: Path, tiny_params: Params) -> None:
+    def listed(given: Params) -> Any:
+        corpus = download.source(given.download, tmp_path)
+        kept = download.select(corpus.utterances, given.download.max_rows_per_split, given.download.seed)
+        return [(one.split, one.text, one.speaker, one.attributes) for one in kept]
+
+    extra = {"download.path": "elsewhere"} if key == "source" else {"download.source": "folder"} if key == "path" else {}
+    if key == "path":
+        before = changed(tmp_path, **{"download.source": "folder", "download.path": "here"})
+        with pytest.raises(Fault, match="elsewhere is not there"):
+            listed(changed(tmp_path, **{"download.path": "elsewhere", **extra}))
+        with pytest.raises(Fault, match="here is not there"):
+            listed(before)
+        return
+    assert differs(listed, tiny_params, changed(tmp_path, **{f"download.{key}": DOWNLOAD[key], **extra}))
+
+
+def test_stats(tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
+    def windows(given: Params) -> str:
+        stats.run(tiny_data / "data/raw", tmp_path / "stats", given)
+        return (tmp_path / "stats/windows.csv").read_text()
+
+    assert differs(windows, tiny_params, changed(tmp_path, **{"stats.window_candidates_seconds": [7]}))
+
+
+@pytest.mark.parametrize("key", [key for key in CHUNK if key != "allow_shared"])
+def test_chunk(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
+    def manifest(given: Params) -> str:
+        limits = (given.chunk.min_seconds, given.chunk.max_seconds)
+        chunk.run(tiny_data / "data/raw", tmp_path / "chunks", tmp_path / "reports", given.chunk.rows_per_chunk, limits, [])
+        return (tmp_path / "chunks/manifest.json").read_text()
+
+    assert differs(manifest, tiny_params, changed(tmp_path, **{f"chunk.{key}": CHUNK[key]}))
+
+
+def test_chunk_allow_shared() -> None:
+    tally = chunk.Tally()
+    tally.speakers["anna"] = {"train", "test"}
+    with pytest.raises(Fault, match="1 speakers stand in two splits"):
+        chunk.check_leaks(tally, [])
+    assert chunk.check_leaks(tally, CHUNK["allow_shared"])["speaker"] == 1
+
+
+def test_featurize(tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
+    def manifest(given: Params) -> str:
+        featurize.run(tiny_data / "data/chunks", tmp_path / "features", given.featurize.num_mel_bins)
+        return (tmp_path / "features/manifest.json").read_text()
+
+    assert differs(manifest, tiny_params, changed(tmp_path, **{"featurize.num_mel_bins": 128}))
+
+
+@pytest.mark.parametrize("key", START)
+def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
+    rows = Features(tiny_data / "data/features/train")
+
+    def configs(given: Params) -> Any:
+        start = train.start_model(given, rows)
+        return copy.deepcopy((start.model.config.to_dict(), start.model.generation_config.to_dict()))
+
+    assert differs(configs, tiny_params, changed(tmp_path, **{f"model.{key}": START[key]}))
+
+
+def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("asr.tokenizer.WhisperTokenizer.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
+    for revision in (None, "v2"):
+        with pytest.raises(Fault, match="cannot be fetched"):
+            train.start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
+    assert asked == [None, "v2"]
+
+
+@pytest.fixture
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Trainings in this process, without MLflow, whose evaluation batches are counted."""
+    sizes: list[int] = []
+    in_groups = batches.in_groups
+
+    def counted(indices: Any, size: int) -> Iterator[list[int]]:
+        sizes.append(size)
+        return in_groups(indices, size)
+
+    monkeypatch.setattr(batches, "in_groups", counted)
+    monkeypatch.setattr(tracking.Follower, "__init__", lambda *_: None)
+    monkeypatch.setattr(tracking.Follower, "finish", lambda _: None)
+    monkeypatch.setattr(tracking, "sync_apart", lambda _: None)
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    yield sizes
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+
+
+def trained(given: Params, data: Path, root: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a training shows: its curve, its summary, its checkpoints, its batches."""
+    root.mkdir()
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    sizes.clear()
+    features = data / "data/features"
+    train.run(features / "train", features / "validation", root / "models/finetuned", root / "reports/train", given)
+    kept = sorted(path.name for path in (root / ".cache/checkpoints").glob("*/*-*"))
+    summary = files.read_json(root / "reports/train/summary.json")
+    return (root / "reports/train/steps.csv").read_text(), json.dumps(summary), kept, sorted(set(sizes))
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"root": tmp_path_factory.mktemp("usual")}
+
+
+@pytest.mark.parametrize("key", [*(f"train.{key}" for key in TRAIN), *(f"model.{key}" for key in NOISE)])
+def test_training(
+    key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path, usual: Any, quick_training: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "shown" not in usual:
+        usual["shown"] = trained(tiny_params, tiny_data, usual["root"] / "run", quick_training, monkeypatch)
+    section, _, name = key.partition(".")
+    value = {"train": TRAIN, "model": START}[section][name]
+    shown = trained(changed(tmp_path, **{key: value}), tiny_data, tmp_path / "run", quick_training, monkeypatch)
+    assert shown != usual["shown"]
+    if section == "model":
+        assert shown[0] != usual["shown"][0], "the curve must move, not only the config"
+
+
+@pytest.mark.parametrize("key", EVALUATE)
+def test_evaluation(
+    key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path, usual: Any, quick_training: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = usual["root"] / "talker"
+    if not root.is_dir():
+        longer = {"train.max_steps": 150, "train.learning_rate": 3e-3, "train.eval_steps": 150, "model.scratch.d_model": 64}
+        trained(changed(tmp_path, **longer), tiny_data, root, quick_training, monkeypatch)
+
+    def scores(given: Params) -> Any:
+        quick_training.clear()
+        evaluate.run(tiny_data / "data/features/test", root / "models/finetuned", root / "reports/train", tmp_path / "reports", given)
+        metrics = files.read_json(tmp_path / "reports/metrics.json")
+        speeds = [model.pop("rtfx") for model in (metrics, *metrics["models"].values())]
+        return metrics, len(speeds), sorted(set(quick_training))
+
+    assert scores(tiny_params) == scores(tiny_params)
+    assert differs(scores, tiny_params, changed(tmp_path, **{f"evaluate.{key}": EVALUATE[key]}))

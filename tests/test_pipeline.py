@@ -1,0 +1,192 @@
+"""The whole graph as people run it: real DVC in a fresh repository with an empty HOME, no network, a real MLflow store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, copy_repository, write_params
+
+from asr import files
+
+# Loaded by every Python of a run: notes each address that is not this machine's.
+WATCH = """
+import os, sys
+def note(event, args):
+    host = None
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        host = args[1][0]
+    elif event == "socket.getaddrinfo":
+        host = args[0]
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", b"localhost"):
+        with open(os.environ["SOCKET_LOG"], "a") as log:
+            log.write(f"{event} {host} {sys.argv}\\n")
+sys.addaudithook(note)
+"""
+
+
+class Workspace:
+    """A fresh clone with its own HOME, and a log of foreign sockets."""
+
+    def __init__(self, root: Path):
+        self.root, self.home, self.log = root / "clone", root / "home", root / "sockets.log"
+        for folder in (self.root, self.home, root / "watch"):
+            folder.mkdir()
+        (root / "watch/sitecustomize.py").write_text(WATCH)
+        copy_repository(self.root)
+        write_params(self.root / "params.yaml", TINY)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_"))}
+        self.environment = {
+            **kept,
+            "HOME": str(self.home),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "watch"),
+            "SOCKET_LOG": str(self.log),
+        }
+        for command in ("init -q -b main", "config user.email test@localhost", "config user.name test", "add -A", "commit -qm start"):
+            self.run("git", *command.split())
+
+    def run(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def experiments(self) -> list[dict[str, str]]:
+        table = subprocess.run(
+            ["dvc", "exp", "show", "--csv"], cwd=self.root, env=self.environment, capture_output=True, text=True, check=True
+        ).stdout
+        return list(csv.DictReader(io.StringIO(table)))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = Workspace(tmp_path_factory.mktemp("pipeline"))
+    made.run("dvc", "repro")
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-qm", "default run")
+    return made
+
+
+def test_a_second_repro_does_nothing_and_says_so(workspace: Workspace) -> None:
+    said = workspace.run("dvc", "repro")
+    assert "Data and pipelines are up to date." in said
+    assert "Running stage" not in said
+
+
+def test_no_foreign_socket_is_opened(workspace: Workspace) -> None:
+    assert not workspace.log.exists(), workspace.log.read_text()
+    workspace.run(sys.executable, "-c", "import socket; s = socket.socket(); s.settimeout(0.1); s.connect(('192.0.2.1', 9))", check=False)
+    assert "192.0.2.1" in workspace.log.read_text(), "the watch itself must see one"
+    workspace.log.unlink()
+
+
+def test_git_sees_metrics_and_plots_and_nothing_heavy(workspace: Workspace) -> None:
+    tracked = workspace.run("git", "ls-files").split()
+    assert {"dvc.lock", "reports/evaluate/metrics.json", "reports/train/steps.csv", "reports/stats/windows.csv"} <= set(tracked)
+    assert not [name for name in tracked if name.startswith(("data/", "models/", ".cache", "mlflow"))]
+    assert not [name for name in tracked if name.endswith(".gitignore") and name not in (".gitignore", ".dvc/.gitignore")]
+    assert workspace.run("git", "status", "--short") == ""
+
+
+def test_outputs_name_no_place_time_or_host(workspace: Workspace) -> None:
+    paths = [path for folder in ("data", "models", "reports") for path in (workspace.root / folder).rglob("*") if path.is_file()]
+    assert len(paths) > 20
+    for path in paths:
+        if path.name != "timing.json":
+            content = path.read_bytes()
+            assert str(workspace.root).encode() not in content, path
+            assert str(workspace.home).encode() not in content, path
+
+
+def test_the_same_params_give_the_same_bytes(workspace: Workspace) -> None:
+    """Everything is made anew elsewhere, without caches; only speeds may differ."""
+
+    def digests(root: Path) -> dict[str, str]:
+        paths = [path for folder in ("data", "models", "reports") for path in (root / folder).rglob("*") if path.is_file()]
+        kept = [path for path in paths if path.name not in ("timing.json", "metrics.json")]
+        return {str(path.relative_to(root)): files.sha256(path) for path in kept}
+
+    other = workspace.root.parent / "elsewhere"
+    workspace.run("git", "clone", "-q", str(workspace.root), str(other))
+    place = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": str(other), "WORKERS": "1", "DVC_NO_ANALYTICS": "1"}
+    subprocess.run(["dvc", "repro", "-q", "--force"], cwd=other, env={**workspace.environment, **place}, check=True, capture_output=True)
+    ours, theirs = digests(workspace.root), digests(other)
+    assert {name for name in ours if ours[name] != theirs.get(name)} == set()
+
+
+def test_experiments_of_all_kinds_end_in_the_table_and_in_mlflow(workspace: Workspace) -> None:
+    run = workspace.run
+    run("dvc", "exp", "run", "-S", "train.max_steps=6", "-n", "here-1")
+    run("dvc", "exp", "run", "-S", "train.max_steps=7", "-n", "here-2")
+    run("dvc", "exp", "run", "--temp", "-S", "train.max_steps=8", "-n", "apart")
+    run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=1e-4,3e-4")
+    run("dvc", "queue", "start", "-j", "1")
+    while "Running" in (status := run("dvc", "queue", "status")) or "Queued" in status:
+        time.sleep(1)
+    rows = workspace.experiments()
+    named = {row["Experiment"]: row for row in rows if row["Experiment"]}
+    assert {"here-1", "here-2", "apart"} <= set(named)
+    assert len(named) == 5, status
+    assert all(row["wer"] not in ("", "!") for row in rows), rows
+    assert {row["train.learning_rate"] for row in named.values()} >= {"0.0001", "0.0003"}
+    _check_mlflow(workspace, num_trainings=6)
+    assert "train.max_steps" in run("dvc", "params", "diff")
+    assert "reports/evaluate/metrics.json" in run("dvc", "metrics", "diff")
+    plots = run("dvc", "plots", "show", "-o", str(workspace.root.parent / "plots"))
+    assert "failed" not in plots
+
+
+def _check_mlflow(workspace: Workspace, num_trainings: int) -> None:
+    """Every training has one run with its WER per step, and one child with the test's."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("earshot")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {run.info.run_id: run for run in runs if "fingerprint" in run.data.tags}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == num_trainings
+    assert sorted(run.data.tags["mlflow.parentRunId"] for run in children) == sorted(parents)
+    for run_id, run in parents.items():
+        history = client.get_metric_history(run_id, "validation/wer")
+        assert [point.step for point in history] == sorted({point.step for point in history})
+        assert len(history) >= 2
+        assert run.info.status == "FINISHED"
+        assert "test/wer" in run.data.metrics
+        assert run.data.params["train.max_steps"] in ("6", "7", "8", "10")
+
+
+def test_a_bad_param_stops_before_any_work(workspace: Workspace) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.chunk", "data/raw", "nowhere", "nowhere-reports"],
+        cwd=workspace.root,
+        env={**workspace.environment, "DVC_ROOT": str(workspace.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    broken = workspace.root.parent / "broken"
+    broken.mkdir()
+    write_params(broken / "params.yaml", {"train.warmup_steps": 9999, "chunk.rows_per_chunk": 0})
+    for stage, count in (("download", 2), ("chunk", 3), ("train", 4)):
+        places = ["nowhere"] * count
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}", *places],
+            cwd=broken,
+            env={**workspace.environment, "PYTHONPATH": str(workspace.root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "train.warmup_steps: got 9999" in done.stderr
+        assert "chunk.rows_per_chunk: got 0" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert sorted(path.name for path in broken.iterdir()) == ["params.yaml"]
