@@ -58,9 +58,8 @@ results: setup  ## the kept models as a Markdown table
 fresh: setup  ## drop the checkpoints: the next training starts at step 0
 	@rm -rf .cache/checkpoints
 
-clean: setup  ## drop data, models and caches that can be made again (kept models, reports and MLflow stay)
-	@rm -rf data models/finetuned .cache
-	@dvc gc --workspace --force --quiet
+clean:  ## drop the workspace's data, model, features and checkpoints (dvc checkout brings the first two back)
+	@rm -rf data models/finetuned .cache/shards .cache/checkpoints
 
 lock:  ## write the lock from the present environment
 	@python -m pip list --format freeze --exclude-editable | sed -E 's/\+[^ ]+//' | grep -vE '^(pip|setuptools|wheel|earshot)==' > requirements.txt

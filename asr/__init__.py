@@ -1,6 +1,6 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
-    faults, languages, params, files, workers, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
+    faults, languages, files, params, workers, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
     checkpoints, journal, tracking, and the two commands that people call: keep, summary
 
 Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.

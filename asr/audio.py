@@ -20,6 +20,10 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
 MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
 BLOCK_SECONDS = 30
+RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
+MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
+UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"  # no playlists: they open other files
 
 
 class Undecodable(BadData):
@@ -42,11 +46,13 @@ def decode(encoded: bytes) -> np.ndarray:
         rate, samples = _decode_sndfile(encoded)
     except soundfile.LibsndfileError:
         rate, samples = _decode_av(encoded)
+    if not np.isfinite(samples).all() or np.abs(samples).max(initial=0.0) > MAX_PEAK:
+        raise Undecodable("samples that are not numbers of sound")
+    if len(samples) and rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
     if not len(samples):
         raise Undecodable("no samples")
-    if not np.isfinite(samples).all():
-        raise Undecodable("samples that are not numbers")
-    return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
+    return samples
 
 
 def header_seconds(encoded: bytes) -> float | None:
@@ -59,20 +65,34 @@ def header_seconds(encoded: bytes) -> float | None:
 
 def _decode_sndfile(encoded: bytes) -> tuple[int, np.ndarray]:
     with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-        promised = file.frames
-        blocks = file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)
-        samples = _collect((block.mean(axis=1) for block in blocks), file.samplerate)
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise Undecodable(f"{file.samplerate} samples a second")
+        promised = max(file.frames, _wav_frames(encoded)) if file.format == "WAV" else file.frames
+        samples = _collect(_blocks(file), file.samplerate)
         lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
         if lossless and len(samples) < promised:
             raise Undecodable(f"truncated: {len(samples)} of {promised} samples")
         return file.samplerate, samples
 
 
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
+    while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1)
+
+
+def _wav_frames(encoded: bytes) -> int:
+    """Frames that a WAV's header promises, which libsndfile cuts to what is there; 0 where it promises none."""
+    at = encoded.find(b"data", 12, 4096)
+    size = int.from_bytes(encoded[at + 4 : at + 8], "little") if at > 0 else 0
+    return size // max(int.from_bytes(encoded[32:34], "little"), 1) if size < UNSIZED_WAV else 0
+
+
 def _decode_av(encoded: bytes) -> tuple[int, np.ndarray]:
     import av  # 0.2 s, and most corpora never need it
 
     try:
-        with av.open(io.BytesIO(encoded), mode="r") as container:
+        with av.open(io.BytesIO(encoded), mode="r", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise Undecodable("no sound track")
             mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

@@ -69,7 +69,7 @@ def _place(folder: Path, stem: str, step: int) -> Path:
 
 def steps(folder: Path, stem: str) -> list[int]:
     """Steps that a folder has checkpoints of, newest first."""
-    return sorted((int(path.name.rpartition("-")[2]) for path in folder.glob(f"{stem}-????????")), reverse=True)
+    return sorted((int(path.name.rpartition("-")[2]) for path in folder.glob(f"{stem}-{'[0-9]' * 8}")), reverse=True)
 
 
 def load(folder: Path, stem: str, step: int) -> Checkpoint:
@@ -82,7 +82,7 @@ def load(folder: Path, stem: str, step: int) -> Checkpoint:
     try:
         hashes = files.read_json(place / "manifest.json")["sha256"]
         damaged = [name for name, digest in hashes.items() if files.sha256(place / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadModel(f"{place.name} is not whole ({type(error).__name__})") from None
     if damaged:
         raise BadModel(f"{place.name} is damaged: {damaged[0]}")

@@ -29,7 +29,8 @@ class LogMel:
     mel: (M, T) float32, T = ceil(S / 160) + 2.
     floor: the value of every frame after these.
     edge: (M,) the frame at the end of a window that the clip fills to within 40 samples; None for clips that cannot.
-        There the extractor reflects the clip's end, where in a longer window it hears silence.
+        There the extractor reflects the clip's end, where in a longer window it hears silence. The floor is the longer
+        window's; it would differ only for a clip that fills the window and is by far the loudest in its last 6 ms.
     """
 
     mel: np.ndarray

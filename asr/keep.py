@@ -49,9 +49,13 @@ def keep(root: Path, name: str) -> None:
         raise BadParams(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
     if not (root / "models/finetuned").is_dir() or not (root / "reports/evaluate/metrics.json").is_file():
         raise BadData("there is no evaluated model here; run dvc repro")
+    try:
+        known = provenance(root)
+    except FileNotFoundError as error:
+        raise BadData(f"{error.filename}: not there; run dvc repro") from None
     with files.new_folder(root / "models/kept" / name) as draft:
         shutil.copytree(root / "models/finetuned", draft, dirs_exist_ok=True)
-    files.write_json(root / "reports/kept" / f"{name}.json", provenance(root))
+    files.write_json(root / "reports/kept" / f"{name}.json", known)
     print(f"kept as models/kept/{name}; go on from it with -S model.name=models/kept/{name}")
 
 

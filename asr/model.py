@@ -36,6 +36,7 @@ SCRATCH = "scratch"
 POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor that a window cuts
 TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
 SCRATCH_RATE = 1e-3
+ENGLISH_ONLY_VOCABULARY = 51_864  # tokens of the checkpoints that know no other language, though they have the tokens of all
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,20 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
         NetworkFault: the hub cannot be reached or does not let us in.
     """
     where = place(name)
-    made = _from(where, lambda: tokenizer.load(where, revision))
+    known_as = Path(where).name if Path(where).is_dir() else name
+    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+        raise BadModel(f"model.name: no config.json in {known_as}; want a folder with a saved model")
     config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
     if config.model_type != "whisper":
-        raise BadModel(f"model.name: {name} is a {config.model_type}, want a whisper")
+        raise BadModel(f"model.name: {known_as} is a {config.model_type}, want a whisper")
+    made = _from(where, lambda: tokenizer.load(where, revision))
+    if len(made) > config.vocab_size:
+        raise BadModel(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")
     if window_seconds is not None:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
     model, info = _from(where, lambda: _weights(where, revision, config))
-    _check_loaded(name, info)
+    _check_loaded(known_as, info)
     settle_generation(model, made)
-    known_as = Path(where).name if Path(where).is_dir() else name
     return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
 
 
@@ -168,8 +173,10 @@ def _from(where: str, get: Any) -> Any:
     """Name the fault of loading: a folder's is the model's, a hub's is the network's."""
     try:
         return get()
+    except BadModel:
+        raise
     except Exception as error:  # transformers, safetensors and the hub client share no base class
-        line = tokenizer.first_line(error)
+        line = tokenizer.first_line(error).replace(where, Path(where).name)
         if Path(where).is_dir():
             raise BadModel(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
         raise NetworkFault(
@@ -191,11 +198,11 @@ def settle_generation(model: WhisperForConditionalGeneration, made: WhisperToken
     generation = model.generation_config
     generation.forced_decoder_ids = None
     generation.return_timestamps = False
-    for key, value in prompt_tables(made).items():
-        if getattr(generation, key, None) is None:
-            setattr(generation, key, value)
     if getattr(generation, "is_multilingual", None) is None:
-        generation.is_multilingual = len(generation.lang_to_id) > 1
+        generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
+    for key, value in prompt_tables(made).items():
+        if getattr(generation, key, None) is None and (generation.is_multilingual or not key.endswith("_to_id")):
+            setattr(generation, key, value)
     model.config.forced_decoder_ids = None
 
 
@@ -218,6 +225,11 @@ def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) ->
 
 def window_seconds(model: WhisperForConditionalGeneration) -> int:
     return int(model.config.max_source_positions) // POSITIONS_PER_SECOND
+
+
+def device() -> str:
+    """Where a model is fastest here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def learning_rate(given: float | str, model: WhisperForConditionalGeneration, name: str) -> float:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from asr import files
 from asr.faults import BadParams
 from asr.languages import WHISPER_LANGUAGES
 
@@ -57,13 +57,6 @@ class Synthetic(Section):
     min_pitch: Annotated[int, Field(ge=0, le=99)]
     max_pitch: Annotated[int, Field(ge=0, le=99)]
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Synthetic:
-        for low, high in (("min_numbers", "max_numbers"), ("min_pitch", "max_pitch")):
-            _ordered(self, low, high)
-        _ordered(self, "min_words_per_minute", "max_words_per_minute")
-        return self
-
 
 class Download(Section):
     source: Literal["synthetic", "common_voice", "folder"]
@@ -72,12 +65,6 @@ class Download(Section):
     max_rows_per_split: Count | None
     seed: Natural
     synthetic: Synthetic
-
-    @model_validator(mode="after")
-    def _path_given(self) -> Download:
-        if self.source != "synthetic" and not self.path:
-            raise ValueError(f"path: got nothing, want where the {self.source} corpus lies")
-        return self
 
 
 class Stats(Section):
@@ -89,11 +76,6 @@ class Chunk(Section):
     min_seconds: Annotated[Float, Field(ge=0)]
     max_seconds: Positive
     allow_shared: list[Literal["speaker", "clip"]]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Chunk:
-        _ordered(self, "min_seconds", "max_seconds")
-        return self
 
 
 class Scratch(Section):
@@ -108,13 +90,6 @@ class Scratch(Section):
     decoder_ffn_dim: Count
     max_target_positions: Annotated[int, Field(ge=8, le=448)]
     init_std: Positive
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Scratch:
-        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
-            if self.d_model % heads or self.d_model % 2:
-                raise ValueError(f"d_model: got {self.d_model}, want an even multiple of the attention heads ({heads})")
-        return self
 
 
 class Model(Section):
@@ -134,16 +109,6 @@ class Model(Section):
     mask_feature_length: Count
     mask_feature_min_masks: Natural
     scratch: Scratch
-
-    @model_validator(mode="after")
-    def _outside_stage_outs(self) -> Model:
-        name = os.path.normpath(self.name)
-        for out in STAGE_OUTS:
-            if name == out or f"/{name}".find(f"/{out}/") >= 0 or name.endswith(f"/{out}"):
-                raise ValueError(
-                    f"name: got {self.name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
-                )
-        return self
 
 
 class Featurize(Section):
@@ -167,12 +132,6 @@ class Train(Section):
     precision: Literal["fp32", "bf16", "fp16"]
     seed: Natural
 
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Train:
-        if self.warmup_steps >= self.max_steps:
-            raise ValueError(f"warmup_steps: got {self.warmup_steps}, want fewer than max_steps ({self.max_steps})")
-        return self
-
 
 class Evaluate(Section):
     per_device_eval_batch_size: Count
@@ -193,25 +152,10 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
 
-    @model_validator(mode="after")
-    def _language_known(self) -> Params:
-        if self.language not in WHISPER_LANGUAGES:
-            key = "model.language" if self.model.language else "download.language"
-            raise ValueError(
-                f"{key}: got {self.language}, which Whisper has no token for; "
-                "want model.language set to the nearest of its languages (asr/languages.py)"
-            )
-        return self
-
     @property
     def language(self) -> str:
         """The language whose token the model is prompted with."""
         return self.model.language or self.download.language
-
-
-def _ordered(section: Section, low: str, high: str) -> None:
-    if getattr(section, low) > getattr(section, high):
-        raise ValueError(f"{low}: got {getattr(section, low)}, want at most {high} ({getattr(section, high)})")
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -221,11 +165,64 @@ def load(path: Path = Path("params.yaml")) -> Params:
         BadParams: all that is wrong with it, one line each: file, line, dotted key, what we got, what we want.
     """
     text = _read(path)
+    values = _yaml(path, text)
+    faults: dict[tuple[Any, ...], list[str]] = {}
     try:
-        return Params.model_validate(_yaml(path, text))
+        checked = Params.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(path, text, dict(fault)) for fault in error.errors()]
-        raise BadParams("\n".join(lines)) from None
+        for fault in error.errors():
+            keys = _keys(values, dict(fault))
+            faults.setdefault(keys, []).append(_want(keys, dict(fault), bool(faults.get(keys))))
+    for dotted, message in contradictions(values):
+        faults.setdefault(tuple(dotted.split(".")), []).append(message)
+    if faults:
+        lines = YAML().load(text)
+        raise BadParams("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))
+    return checked
+
+
+def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong between two values, told by dotted key, in whatever parts of the file can be compared."""
+    given: dict[str, Any] = flat(values)
+    made = "download.synthetic"
+    yield from _ordered(given, "chunk", "min_seconds", "max_seconds")
+    for what in ("numbers", "words_per_minute", "pitch"):
+        yield from _ordered(given, made, f"min_{what}", f"max_{what}")
+    for warmup, steps in _numbers(given, "train.warmup_steps", "train.max_steps"):
+        if 1 <= steps <= warmup:
+            yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
+    sides = ("model.scratch.encoder_attention_heads", "model.scratch.decoder_attention_heads")
+    for width, heads in {pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)}:
+        if heads > 0 and (width % heads or width % 2):
+            yield "model.scratch.d_model", f"got {width}, want an even multiple of the attention heads ({heads})"
+    source = given.get("download.source")
+    if source in ("common_voice", "folder") and "download.path" in given and not given["download.path"]:
+        yield "download.path", f"got nothing, want where the {source} corpus lies"
+    name = given.get("model.name")
+    if isinstance(name, str) and name and _in_stage_out(name):
+        yield "model.name", f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
+    key = "model.language" if given.get("model.language") else "download.language"
+    if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
+        way = "want model.language set to the nearest of its languages (asr/languages.py)"
+        yield key, f"got {given[key]}, which Whisper has no token for; {way}"
+
+
+def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:
+    for least, most in _numbers(given, f"{section}.{low}", f"{section}.{high}"):
+        if least > most:
+            yield f"{section}.{low}", f"got {least}, want at most {high} ({most})"
+
+
+def _numbers(given: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
+    """The values of these keys where all are numbers and can be compared; whatever else is told by its own check."""
+    values = tuple(given.get(key) for key in keys)
+    return [values] if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values) else []
+
+
+def _in_stage_out(name: str) -> bool:
+    place = files.resolve(name)
+    outs = [files.root() / out for out in STAGE_OUTS]
+    return any(place == out or out in place.parents for out in outs)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -258,48 +255,53 @@ def _yaml(path: Path, text: str) -> Any:
     return values
 
 
-def _explain(path: Path, text: str, fault: dict[str, Any]) -> str:
-    """One fault as `params.yaml:12: train.warmup_steps: got 900, want fewer than max_steps (800)`."""
-    keys = [str(key) for key in fault["loc"] if _is_key(key)]
-    message = fault["msg"].removeprefix("Value error, ")
-    named, _, rest = message.partition(": ")
-    if fault["type"] == "value_error" and re.fullmatch(r"[a-z_.]+", named):
-        keys, message = [*keys, *named.split(".")], rest
-    elif fault["type"] == "extra_forbidden":
-        message = f"unknown key{_did_you_mean(keys)}"
-    elif fault["type"] == "missing":
-        message = "missing; every value stands in this file"
-    else:
-        message = f"got {_shown(fault['input'])}, want: {message}"
-    return f"{path}:{_line(text, keys)}: {'.'.join(keys)}: {message}"
+def _keys(values: Any, fault: dict[str, Any]) -> tuple[Any, ...]:
+    """Where a fault stands in the file: pydantic also puts the tried branch of a union into the location."""
+    keys: list[Any] = []
+    node = values
+    for part in fault["loc"]:
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+            keys.append(part)
+            node = node[part]
+        elif fault["type"] == "missing":
+            keys.append(part)
+    return tuple(keys)
 
 
-def _is_key(part: Any) -> bool:
-    """Pydantic also puts the tried branch of a union into the location; no key of ours looks like one."""
-    return isinstance(part, int) or (re.fullmatch(r"[a-z_]+", part) is not None and part not in ("float", "int", "str"))
+def _want(keys: tuple[Any, ...], fault: dict[str, Any], again: bool) -> str:
+    """What we got and what we want, in words."""
+    if fault["type"] == "extra_forbidden" or fault["type"] == "invalid_key":
+        return f"unknown key{_did_you_mean(keys)}"
+    if fault["type"] == "missing":
+        return "missing; every value stands in this file"
+    message = str(fault["msg"])
+    return message if again else f"got {_shown(fault['input'])}, want: {message}"
+
+
+def _dotted(keys: tuple[Any, ...]) -> str:
+    return ".".join(map(str, keys))
 
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else repr(value) if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
-def _did_you_mean(keys: list[str]) -> str:
+def _did_you_mean(keys: tuple[Any, ...]) -> str:
     section: Any = Params
     for key in keys[:-1]:
         field = getattr(section, "model_fields", {}).get(key)
         section = field.annotation if field else None
     known = list(getattr(section, "model_fields", {}))
-    near = difflib.get_close_matches(keys[-1], known, n=1)
+    near = difflib.get_close_matches(str(keys[-1]).lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _line(text: str, keys: list[str]) -> int:
-    """Line of the deepest of these keys that stands in the file."""
-    node: Any = YAML().load(text)
+def _line(node: Any, keys: tuple[Any, ...]) -> int:
+    """Line of the deepest of these keys that stands in the file, which was loaded with its places."""
     line = 1
     for key in keys:
-        if hasattr(node, "append"):
-            line, node = node.lc.item(int(key))[0] + 1, node[int(key)]
+        if hasattr(node, "append") and isinstance(key, int):
+            line, node = node.lc.item(key)[0] + 1, node[key]
         elif hasattr(node, "keys") and key in node:
             line, node = node.lc.key(key)[0] + 1, node[key]
         else:

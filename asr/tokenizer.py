@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import WhisperTokenizer
@@ -66,9 +66,14 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
         BadModel: there is none.
     """
     try:
-        return WhisperTokenizer.from_pretrained(name, revision=revision)
+        loaded = WhisperTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadModel(f"model.name: no Whisper tokenizer in {Path(name).name}: {first_line(error)}") from None
+    wanted = [END, START, "<|notimestamps|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    missing = [token for token in wanted if token not in loaded.get_vocab()]
+    if missing:
+        raise BadModel(f"model.name: the tokenizer in {Path(name).name} lacks {len(missing)} tokens, such as {missing[0]}")
+    return loaded
 
 
 def first_line(error: Exception) -> str:
@@ -94,6 +99,7 @@ def _id(table: dict[str, int], token: str) -> int:
 
 
 def text_ids(tokenizer: WhisperTokenizer, texts: list[str]) -> list[list[int]]:
-    """Tokens of each text, without prompt or end. A text that spells a special token stays text."""
-    encoded: Any = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
-    return [list(ids) for ids in encoded["input_ids"]]
+    """Tokens of each text, without prompt or end. A text that spells a special token stays text: the BPE alone encodes it."""
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    plain = Tokenizer.from_str(json.dumps({**described, "added_tokens": []}))
+    return [list(encoding.ids) for encoding in plain.encode_batch(texts, add_special_tokens=False)]

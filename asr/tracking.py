@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import files, journal
-from asr.faults import BadParams, exit_with
+from asr.faults import BadParams, NetworkFault, exit_with
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,6 +66,7 @@ class Mirror:
     def __init__(self, path: Path):
         self.path, self.client, self.read_to = path, client(), 0
         self.run_id: str | None = None
+        self.ended = True
         self.seen: dict[str, set[int]] = defaultdict(set)
 
     def catch_up(self) -> None:
@@ -90,6 +91,7 @@ class Mirror:
             self.client.set_tag(self.run_id, name, value)
         for key in self.client.get_run(self.run_id).data.metrics:
             self.seen[key] |= {point.step for point in self.client.get_metric_history(self.run_id, key)}
+        self.ended = False
         self.client.update_run(self.run_id, status="RUNNING")
 
     def _create(self, record: dict[str, Any], tags: dict[str, str]) -> str:
@@ -127,7 +129,13 @@ class Mirror:
             raise BadParams(f"{self.path.name}: the journal has no beginning")
         return self.run_id
 
+    def close(self) -> None:
+        """Nobody writes the journal any more: a training that told no end was killed."""
+        if not self.ended:
+            self.client.set_terminated(self._run(), "KILLED")
+
     def _end(self, record: dict[str, Any]) -> None:
+        self.ended = True
         self.client.set_terminated(self._run(), record["status"], int(record["time"] * 1000))
 
     def _evaluation(self, record: dict[str, Any]) -> None:
@@ -172,21 +180,21 @@ def follow(path: Path) -> None:
     mirror, ended, warned = None, False, False
     while not ended:
         ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
-        mirror = _attempt(mirror, path, not warned)
+        mirror = _attempt(mirror, path, ended, not warned)
         warned = mirror is None
     if mirror is None:
         raise SystemExit(1)
-    if mirror.run_id and mirror.client.get_run(mirror.run_id).info.status == "RUNNING":
-        mirror.client.set_terminated(mirror.run_id, "KILLED")
 
 
-def _attempt(mirror: Mirror | None, path: Path, warn: bool) -> Mirror | None:
+def _attempt(mirror: Mirror | None, path: Path, ended: bool, warn: bool) -> Mirror | None:
     """Catch up; after a failure the next attempt starts over, which logs nothing twice."""
     from mlflow.exceptions import MlflowException
 
     try:
         mirror = mirror or Mirror(path)
         mirror.catch_up()
+        if ended:
+            mirror.close()
         return mirror
     except (MlflowException, OSError) as error:
         if warn:
@@ -195,10 +203,35 @@ def _attempt(mirror: Mirror | None, path: Path, warn: bool) -> Mirror | None:
 
 
 def sync(paths: list[Path]) -> None:
-    """Bring MLflow up to these journals."""
+    """Bring MLflow up to these journals.
+
+    Raises:
+        NetworkFault: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
     for path in paths:
-        Mirror(path).catch_up()
+        try:
+            mirror = Mirror(path)
+            mirror.catch_up()
+            if not training_runs(path.stem):
+                mirror.close()
+        except (MlflowException, OSError) as error:
+            raise NetworkFault(f"MLflow at {_shown(uri())} does not answer ({type(error).__name__}); when it does: make sync") from None
     print(f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {_shown(uri())}", flush=True)
+
+
+def training_runs(fingerprint: str) -> bool:
+    """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint folder."""
+    lock = files.cache("checkpoints", fingerprint, "lock")
+    if not lock.is_file():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def sync_apart(path: Path) -> None:

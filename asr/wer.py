@@ -47,19 +47,25 @@ class Interval:
 
 def normalise(text: str) -> str:
     """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi and Thai are other words."""
-    lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    kept = []
-    for character in lowered:
-        category = unicodedata.category(character)
-        if category[0] in "LMN":
-            kept.append(character)
-        elif category != "Cf":  # joiners shape letters and are not heard
-            kept.append(" ")
+    heard = "".join(character for character in text if not _silent(character))
+    lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", heard).lower())
+    kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in lowered)
     return " ".join("".join(kept).split())
+
+
+def _silent(character: str) -> bool:
+    """Joiners, variation selectors and enclosing marks shape letters and emoji; they are not heard."""
+    return unicodedata.category(character) in ("Cf", "Me") or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
+def one_spaced(text: str) -> str:
+    """White space of any kind as single spaces; jiwer would take a tab for a letter."""
+    return " ".join(text.split())
 
 
 def count_words(reference: str, hypothesis: str) -> Counts:
     """Align two texts by words, each text split at white space."""
+    reference, hypothesis = one_spaced(reference), one_spaced(hypothesis)
     if not reference.split():
         return Counts(0, 0, 0, len(hypothesis.split()))
     found = jiwer.process_words(reference, hypothesis)
@@ -67,7 +73,8 @@ def count_words(reference: str, hypothesis: str) -> Counts:
 
 
 def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Errors and reference characters, spaces included."""
+    """Errors and reference characters, single spaces included."""
+    reference, hypothesis = one_spaced(reference), one_spaced(hypothesis)
     if not reference:
         return len(hypothesis), 0
     found = jiwer.process_characters(reference, hypothesis)
@@ -84,7 +91,7 @@ def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, flo
     import evaluate
 
     metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))
-    return dict(metric.compute(references=references, predictions=hypotheses))
+    return dict(metric.compute(references=[*map(one_spaced, references)], predictions=[*map(one_spaced, hypotheses)]))
 
 
 def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float]:

@@ -26,7 +26,7 @@ LOG_SECONDS = 10.0
 def count() -> int:
     """How many processes to use."""
     given = os.environ.get("WORKERS", "")
-    if (given and not given.isdigit()) or given == "0":
+    if (given and not given.isdecimal()) or given == "0":
         raise BadParams(f"WORKERS: got {given!r}, want a number of processes")
     return int(given) if given else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

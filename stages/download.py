@@ -9,10 +9,10 @@ without audio, which `chunk` counts. Costs one read and one write of the corpus;
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr import audio, files, params, shards, stage
@@ -90,8 +90,7 @@ def source(given: params.Download, working: Path) -> Corpus:
 
 def run(out: Path, given: params.Download) -> None:
     """Write data/raw: per split its rows and manifest, and a manifest that says where they come from."""
-    files.cache().mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=files.cache()) as working, files.new_folder(out) as draft:
+    with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
         corpus = source(given, Path(working))
         utterances = select(corpus.utterances, given.max_rows_per_split, given.seed)
         writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.SPLITS}

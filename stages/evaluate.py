@@ -9,6 +9,8 @@ are paired: the same utterances, resampled together. 240 clips of 4 s cost 2 s f
 from __future__ import annotations
 
 import csv
+import html
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 
 from asr import decode, files, journal, model, params, shards, stage, tracking, wer
 from asr.batches import Features
-from asr.faults import BadModel, exit_with
+from asr.faults import BadModel, BadParams, exit_with
 from asr.model import Start
 from asr.workers import progress
 
@@ -76,6 +78,7 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: params.Par
 def utterances(name: str, one: Start, test: Features, given: params.Evaluate) -> tuple[list[dict[str, Any]], float]:
     """Decode and score every test row with one model; also gives the seconds it took."""
     model.check_mel_bins(one.model, test.num_mel_bins)
+    one.model.to(model.device())
     rows = {column: test.column(column) for column in ("id", "text", "duration", "speaker", "attributes")}
     began = time.monotonic()
     hypotheses = decode.transcribe(
@@ -152,6 +155,8 @@ def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: param
     for name in [FINETUNED, *given.evaluate.baselines]:
         one = finetuned if name == FINETUNED else baseline(name, finetuned, run, given)
         shown = name if name in (FINETUNED, START) else one.name
+        if shown in scores or (shown in (FINETUNED, START) and shown != name):
+            raise BadParams(f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder")
         tables[shown], seconds = utterances(shown, one, test, given.evaluate)
         scores[shown] = metrics_of(tables[shown], seconds, given.evaluate)
         if shown != FINETUNED:
@@ -202,7 +207,7 @@ def caveat(metrics: dict[str, Any]) -> str:
 
 def cell(text: str) -> str:
     """Text inside a Markdown table, shown as text."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]<>#|~!" else character for character in text)
+    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]#|~!" else character for character in html.escape(text, quote=False))
     return " ".join(escaped.split()) or "(nothing)"
 
 
@@ -248,7 +253,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     values = {f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
     for name, scores in metrics["models"].items():
         if name != FINETUNED:
-            values |= {f"test/{name.replace('/', '-')}/{key}": scores[key] for key in ("wer", "cer", "difference")}
+            values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
     chosen = params.flat({"evaluate": given.evaluate.model_dump()})
     inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])

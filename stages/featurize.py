@@ -9,6 +9,8 @@ Costs one decoding and 1 ms per clip of 5 s and core; memory is one record batch
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ FEATURES = pa.schema(
         ("attributes", pa.string()),
     ]
 )
+DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
 CODE = tuple(
     """
     asr.audio asr.features asr.files asr.shards stages.featurize
@@ -58,7 +61,7 @@ def feature_row(row: dict[str, Any], num_mel_bins: int) -> dict[str, Any]:
 
 def featurize(chunk: Path, kept: Path, num_mel_bins: int) -> None:
     """Compute one chunk's features into the store, whole or not at all."""
-    draft = kept.with_name(f".{kept.name}.part")
+    draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
     with shards.Shard(draft, FEATURES) as shard:
         for batch in shards.batches(chunk):
             for row in batch.to_pylist():
@@ -72,6 +75,9 @@ def run(chunks: Path, out: Path, num_mel_bins: int) -> None:
     """Write data/features: for each chunk its features, and manifests."""
     store = files.cache("shards")
     store.mkdir(parents=True, exist_ok=True)
+    for draft in store.glob(".*.part"):
+        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            draft.unlink(missing_ok=True)
     code = files.code_hash(*CODE)
     wanted = [
         (split, entry, store / f"{files.hash_of([entry['sha256'], num_mel_bins, code])[:32]}.arrow")

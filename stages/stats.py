@@ -18,7 +18,7 @@ import numpy as np
 
 from asr import audio, files, params, shards, stage
 from asr.audio import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
-from asr.faults import exit_with
+from asr.faults import BadData, exit_with
 
 matplotlib.use("Agg")
 
@@ -162,6 +162,8 @@ def run(raw: Path, reports: Path, given: params.Params) -> None:
     by_split, unknown = {}, {}
     for split in shards.splits(raw):
         by_split[split], unknown[split] = durations(raw / split)
+    if not by_split["train"]:
+        raise BadData("train: no recording can be read, so there is nothing to measure")
     windows = [window_price(one, by_split["train"], given.featurize.num_mel_bins) for one in given.stats.window_candidates_seconds]
     labels = label_lengths(raw, given.model)
     spread = {split: {**summary(seconds), "unknown": unknown[split]} for split, seconds in by_split.items()}

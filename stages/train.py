@@ -33,7 +33,7 @@ from asr import batches, checkpoints, decode, files, journal, model, params, sha
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Choice, Example, Features
 from asr.checkpoints import Checkpoint
-from asr.faults import BadData, BadModel, Diverged, Stopped, exit_with
+from asr.faults import BadData, BadModel, BadParams, Diverged, Stopped, exit_with
 from asr.model import Start
 from asr.sources import fraction_of
 
@@ -106,6 +106,8 @@ class Training:
         self.validation_texts = validation.column("text")
         self.validation_choice = self._choose(validation, "validation", self.validation_rows)
         self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
+        if given.precision == "fp16" and model.device() == "cpu":
+            raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
         self.accelerator = Accelerator(mixed_precision="no" if given.precision == "fp32" else given.precision)
         optimizer = make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)

@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from asr.faults import BadData
+
+MAX_FIELD = 1 << 24  # characters in one field of a table
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,32 @@ class Corpus:
     utterances: list[Utterance]
 
 
+def read_bytes(path: Path) -> bytes | None:
+    """The file's bytes; None where it is not there."""
+    return path.read_bytes() if path.is_file() else None
+
+
+def read_table(path: Path, wanted: set[str], **dialect: Any) -> list[dict[str, str]]:
+    """Rows of a table with a header; bytes that are not UTF-8 are carried along.
+
+    Raises:
+        BadData: a column is missing, or a row cannot be told from the next.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, **dialect)
+        try:
+            columns = list(reader.fieldnames or ["none"])
+            if not wanted <= set(columns):
+                raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {', '.join(columns)}")
+            return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
+        except csv.Error as error:
+            raise BadData(f"{path}:{reader.line_num}: {error}; a quote that never closes?") from None
+
+
 def fraction_of(key: str) -> float:
     """A number in [0, 1) that depends on the key alone: how we split, so that growth moves nobody."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64
 
 
 def split_of(key: str) -> str:

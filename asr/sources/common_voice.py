@@ -7,15 +7,15 @@ unpacked into a working folder first (regular files inside it only), so that it 
 from __future__ import annotations
 
 import csv
+import lzma
 import shutil
 import tarfile
 import zlib
 from functools import partial
 from pathlib import Path
 
-from asr.faults import BadData
-from asr.sources import Corpus, Utterance
-from asr.sources.folder import read_bytes
+from asr.faults import DISK_ERRORS, BadData
+from asr.sources import Corpus, Utterance, read_bytes, read_table
 
 TSVS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 KEPT = ("age", "gender", "accents", "variant", "locale", "segment", "sentence_domain", "up_votes", "down_votes")
@@ -60,14 +60,10 @@ def _release(folder: Path, given: Path) -> Path:
     raise BadData(f"{given}: no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv and test.tsv")
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def _table(path: Path, *wanted: str) -> list[dict[str, str]]:
     if not path.is_file():
         raise BadData(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv and test.tsv")
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        return [
-            {key: value or "" for key, value in row.items() if key is not None}
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        ]
+    return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def _durations(path: Path) -> dict[str, float]:
@@ -83,9 +79,6 @@ def _durations(path: Path) -> dict[str, float]:
 
 
 def _utterances(release: Path, split: str, tsv: str, durations: dict[str, float]) -> list[Utterance]:
-    rows = _table(release / tsv)
-    if rows and not {"path", "sentence", "client_id"} <= set(rows[0]):
-        raise BadData(f"{release / tsv}: want the columns client_id, path and sentence, got {', '.join(rows[0])}")
     return [
         Utterance(
             id=row["path"],
@@ -96,7 +89,7 @@ def _utterances(release: Path, split: str, tsv: str, durations: dict[str, float]
             attributes={key: row[key] for key in KEPT if row.get(key)},
             duration=durations.get(row["path"]),
         )
-        for row in rows
+        for row in _table(release / tsv, "client_id", "path", "sentence")
     ]
 
 
@@ -114,10 +107,12 @@ def unpack(archive: Path, target: Path) -> None:
                 if limit < 0 or number > MAX_FILES:
                     raise BadData(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
                 _extract(tar, member, target, archive)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
+            while tar.fileobj and tar.fileobj.read(1 << 20):  # to the end, where gzip's checksum stands
+                pass
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise BadData(f"{archive}: not a whole archive ({error}); fetch it again") from None
+        raise BadData(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:

@@ -1,0 +1,293 @@
+"""Encoded bytes become one channel at 16 kHz, or `Undecodable`: nothing else, whatever the bytes."""
+
+import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from data_fixtures import REPOSITORY, encoded, encoded_by_av, real, voice
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asr import audio, features
+from asr.audio import SAMPLE_RATE, Undecodable, decode, header_seconds
+
+KINDS = ["WAV", "FLAC", "OGG", "MP3", "mp4", "webm"]
+CODECS = {"mp4": "aac", "webm": "libopus"}
+
+
+def made(kind: str, samples: np.ndarray, rate: int) -> bytes:
+    return encoded_by_av(samples, rate, kind, CODECS[kind]) if kind in CODECS else encoded(samples, rate, kind)
+
+
+WAV_RATE = range(24, 28)  # what a forged rate costs has a test of its own
+HEARD = voice(1.0)
+FILES = {kind: made(kind, voice(1.0, 48_000), 48_000) for kind in KINDS}
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation at the best small shift: codecs delay, but do not change what is heard."""
+    length = min(len(one), len(other))
+    middle = one[2000 : length - 2000]
+    shifts = (other[2000 + shift : length - 2000 + shift] for shift in range(-1500, 1501))
+    return max(float(np.corrcoef(middle, part)[0, 1]) for part in shifts if len(part) == len(middle))
+
+
+def decoded_or_refused(content: bytes) -> None:
+    try:
+        samples = decode(content)
+    except Undecodable:
+        return
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert len(samples) > 0
+    assert np.isfinite(samples).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recording_of_any_kind_is_heard(kind):
+    want, heard = voice(1.0, 48_000), decode(FILES[kind])
+    assert len(heard) == pytest.approx(SAMPLE_RATE, abs=1600)
+    assert heard.dtype == np.float32
+    assert alike(decode(encoded(want, 48_000)), heard) > 0.95
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_any_sample_rate_becomes_sixteen_kilohertz(rate):
+    time = np.arange(rate) / rate
+    heard = decode(encoded((0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate))
+    assert len(heard) == SAMPLE_RATE
+    want = 0.5 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    assert np.abs(heard - want)[500:-500].max() < 5e-3
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_are_averaged(channels):
+    samples = np.stack([voice(0.5, seed=seed) for seed in range(channels)], axis=1)
+    heard = decode(encoded(samples, subtype="FLOAT"))
+    assert np.allclose(heard, samples.mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "error"), [("WAV", "PCM_24", 1e-6), ("FLAC", "PCM_24", 1e-6), ("WAV", "PCM_U8", 1e-2), ("WAV", "ULAW", 2e-2)]
+)
+def test_every_sample_width_is_read_on_one_scale(kind, subtype, error):
+    assert np.abs(decode(encoded(HEARD, format=kind, subtype=subtype)) - HEARD).max() < error
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=500))
+def test_lossless_files_at_sixteen_kilohertz_come_back_exactly(values):
+    samples = np.array(values, np.int16)
+    for kind in ("WAV", "FLAC"):
+        assert np.array_equal(decode(encoded(samples, format=kind)), samples.astype(np.float32) / 2**15)
+
+
+@settings(deadline=None, max_examples=25)
+@example(1, 44_100)
+@example(5, 192_000)
+@given(st.integers(1, 20), st.sampled_from([8_000, 22_050, 44_100, 48_000, 96_000, 192_000]))
+def test_a_recording_of_a_few_samples_is_heard_or_refused_but_never_empty(length, rate):
+    decoded_or_refused(encoded(np.full(length, 0.5, np.float32), rate))
+
+
+def test_one_sample_is_a_recording():
+    assert np.array_equal(decode(encoded(np.array([0.5]))), [0.5])
+
+
+def test_silence_is_a_recording():
+    assert np.array_equal(decode(encoded(np.zeros(1600))), np.zeros(1600))
+
+
+def test_real_recordings_are_heard():
+    for path in sorted(real("clips").glob("*.flac")):
+        content = path.read_bytes()
+        assert len(decode(content)) == pytest.approx(header_seconds(content) * SAMPLE_RATE, abs=1)
+
+
+def test_no_bytes_are_refused():
+    with pytest.raises(Undecodable, match=r"^no bytes$") as caught:
+        decode(b"")
+    assert caught.value.exit_code == 3
+
+
+def test_a_file_without_samples_is_refused():
+    with pytest.raises(Undecodable, match=r"^no samples$"):
+        decode(encoded(np.zeros(0)))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_numbers_are_refused(wrong):
+    samples = HEARD.copy()
+    samples[777] = wrong
+    with pytest.raises(Undecodable, match="samples that are not numbers"):
+        decode(encoded(samples, subtype="FLOAT"))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_float_file_far_off_the_scale_never_becomes_features_that_are_not_numbers():
+    content = encoded(np.full(16_000, 1e30, np.float32), subtype="FLOAT")
+    try:
+        samples = decode(content)
+    except Undecodable:
+        return
+    assert np.isfinite(features.log_mel(samples, 80).mel).all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello, this is text renamed to .wav\n" * 50,
+        b"<!DOCTYPE html><html>404</html>",
+        bytes(5000),
+        b"RIFF",
+        b"fLaC",
+        b"OggS",
+        b"ID3",
+        b"\xff\xfb\x90",
+    ],
+    ids=["text", "html", "zeros", "riff", "flac", "ogg", "id3", "mp3"],
+)
+def test_what_is_no_recording_is_refused(content):
+    with pytest.raises(Undecodable, match=r"^(not a recording we can read \(\w+\)|no sound track|no samples)$"):
+        decode(content)
+
+
+def test_a_picture_has_no_sound():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(Undecodable, match="no sound track"):
+        decode(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_lossless_file_is_refused(kind, share):
+    content = encoded(voice(3.0), format=kind)
+    with pytest.raises(Undecodable, match=r"truncated|not a recording we can read"):
+        decode(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_wav_written_to_a_pipe_whose_header_knows_no_length_is_heard_whole(size):
+    content = bytearray(encoded(HEARD))
+    content[40:44] = struct.pack("<I", size)
+    assert len(decode(bytes(content))) == len(HEARD)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 40.0, 70.0])
+def test_a_truncated_mp3_gives_what_is_there_and_nothing_made_up(seconds):
+    content = encoded(np.clip(voice(seconds), -0.3, 0.3), format="MP3")
+    whole = decode(content)
+    junk = [np.full(16_000 * 30, 7.0, np.float32) for _ in range(8)]
+    del junk
+    heard = decode(content[: len(content) // 2])
+    assert len(heard) < 0.7 * len(whole)
+    assert np.array_equal(heard[: len(heard) - 2400], whole[: len(heard) - 2400])
+
+
+def test_a_recording_longer_than_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(audio, "MAX_SECONDS", 36.0)
+    long = np.zeros(16_000 * 40, np.float32)
+    for content in (encoded(long), encoded_by_av(long, 16_000, "mp4", "aac")):
+        with pytest.raises(Undecodable, match="longer than 0 hours"):
+            decode(content)
+    assert len(decode(encoded(long[: 16_000 * 36]))) == 16_000 * 36
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+def test_a_small_file_cannot_claim_much_memory():
+    content = bytearray(encoded(voice(1.0)))
+    content[24:28] = struct.pack("<I", 2)
+    code = """
+import sys
+from pathlib import Path
+from asr import audio
+def peak():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+before = peak()
+try:
+    audio.decode(sys.stdin.buffer.read())
+except audio.Undecodable:
+    pass
+print((peak() - before) >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=bytes(content), cwd=REPOSITORY, capture_output=True, check=True)
+    assert int(done.stdout) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ffconcat version 1.0\nfile secret.wav\n", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n"],
+    ids=["concat", "playlist"],
+)
+def test_a_playlist_never_makes_another_file_heard(monkeypatch, tmp_path, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.wav").write_bytes(encoded(HEARD))
+    with pytest.raises(Undecodable):
+        decode(text.encode())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(
+        [b"", b"RIFF\x24\x00\x00\x00WAVEfmt ", b"fLaC", b"OggS\x00", b"ID3\x03", b"\x1aE\xdf\xa3", b"\x00\x00\x00\x18ftypM4A "]
+    ),
+)
+def test_random_bytes_are_heard_or_refused(content, start):
+    decoded_or_refused(start + content)
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_recording_with_a_broken_header_is_heard_or_refused(kind, changes):
+    content = bytearray(FILES[kind])
+    for place, value in changes:
+        if kind != "WAV" or place not in WAV_RATE:
+            content[place] = value
+    decoded_or_refused(bytes(content))
+
+
+@settings(deadline=None, max_examples=60)
+@example("MP3", 0.5)
+@given(st.sampled_from(KINDS), st.floats(0, 1))
+def test_a_recording_cut_anywhere_is_heard_or_refused(kind, share):
+    decoded_or_refused(FILES[kind][: int(len(FILES[kind]) * share)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4))
+def test_a_header_tells_seconds_or_nothing(kind, changes):
+    content = bytearray(FILES[kind])
+    for place, value in changes:
+        content[place] = value
+    seconds = header_seconds(bytes(content))
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_the_header_tells_the_seconds(kind):
+    assert header_seconds(FILES[kind]) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", FILES["mp4"], FILES["webm"]], ids=["nothing", "text", "m4a", "webm"])
+def test_a_header_that_libsndfile_cannot_read_tells_nothing(content):
+    assert header_seconds(content) is None
+
+
+def test_the_headers_of_real_mp3_tell_their_seconds():
+    for path in sorted(real("digits-en", "clips").glob("*.mp3"))[:5]:
+        content = path.read_bytes()
+        assert header_seconds(content) == pytest.approx(len(decode(content)) / SAMPLE_RATE, abs=0.05)
+        assert soundfile.info(str(path)).samplerate > 0
