@@ -7,7 +7,8 @@ else
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/stamp
 endif
-PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup repro refresh test check mlflow sync keep results fresh clean lock
@@ -22,8 +23,7 @@ setup: $(STAMP)  ## make .venv from the lock, and give the clone a git identity 
 # The stamp is the lock's hash, so pip runs only when the lock changed, and a killed install is done again.
 .venv/stamp: requirements.txt pyproject.toml
 	@if ! sha256sum requirements.txt pyproject.toml | cmp -s - $@; then \
-	    $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-	        || { echo 'want Python 3.11 to 3.13 (PYTHON=/path/to/python3.12 make setup)'; exit 2; } && \
+	    $(or $(PYTHON),false) -c '$(SUPPORTED)' || { echo 'want Python 3.11 to 3.13 (PYTHON=/path/to/python3.12 make setup)'; exit 2; } && \
 	    $(PYTHON) -m venv .venv && \
 	    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]' && \
 	    sha256sum requirements.txt pyproject.toml > $@.part && mv $@.part $@; \
