@@ -19,7 +19,7 @@ from transformers import WhisperTokenizer
 
 from asr import features, shards, tokenizer
 from asr.audio import FRAMES_PER_SECOND
-from asr.features import LogMel
+from asr.features import TAIL, LogMel
 
 IGNORED = -100  # labels that the loss passes over
 POOL = 32  # batches that are sorted by length together
@@ -77,7 +77,7 @@ class Choice:
 
 def choose(rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int) -> Choice:
     """Leave out rows longer than the window, and labels longer than the decoder has positions."""
-    frames = [int(seconds * FRAMES_PER_SECOND) for seconds in rows.column("duration")]
+    frames = [num_frames - TAIL for num_frames in rows.column("num_frames")]
     texts = tokenizer.text_ids(made, rows.column("text"))
     examples, left_out = [], {"longer_than_window": 0, "label_too_long": 0}
     for index, (num_frames, ids) in enumerate(zip(frames, texts, strict=True)):

@@ -99,12 +99,15 @@ class Training:
         self.end = int(start.model.generation_config.eos_token_id)
         self.frames = model.window_seconds(start.model) * FRAMES_PER_SECOND
         self.train, self.validation = train, validation
-        self.choice = self._choose(train, "train")
+        self.choice = self._choose(train)
+        if not self.choice.examples:
+            raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
         self.lengths = tuple(one.num_frames for one in self.choice.examples)
         self.validation_rows = validation_subset(validation.column("id"), given.eval_rows, given.seed)
         self.validation_durations = validation.column("duration")
         self.validation_texts = validation.column("text")
-        self.validation_choice = self._choose(validation, "validation", self.validation_rows)
+        chosen = set(self.validation_rows)
+        self.validation_examples = [one for one in self._choose(validation).examples if one.index in chosen]
         self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
         if given.precision == "fp16" and model.device() == "cpu":
             raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
@@ -115,15 +118,9 @@ class Training:
         self.state = State()
         self.signals = Signals()
 
-    def _choose(self, rows: Features, split: str, only: Sequence[int] | None = None) -> Choice:
-        config = self.start.model.config
-        choice = batches.choose(rows, self.tokenizer, len(self.prompt), config.max_target_positions, self.frames // FRAMES_PER_SECOND)
-        if not choice.examples:
-            raise BadData(f"{split}: no row fits the model: {choice.left_out}; raise model.window_seconds")
-        if only is None:
-            return choice
-        wanted = set(only)
-        return Choice([one for one in choice.examples if one.index in wanted], choice.left_out)
+    def _choose(self, rows: Features) -> Choice:
+        positions = self.start.model.config.max_target_positions
+        return batches.choose(rows, self.tokenizer, len(self.prompt), positions, self.frames // FRAMES_PER_SECOND)
 
     @property
     def bare(self) -> WhisperForConditionalGeneration:
@@ -196,7 +193,7 @@ class Training:
 
     @torch.inference_mode()
     def mean_loss(self, rows: Features, examples: Sequence[Example]) -> float:
-        """Loss per label in evaluation mode."""
+        """Loss per label in evaluation mode; 0 labels have loss 0."""
         self.model.eval()
         total, count = 0.0, 0
         for group in self.obey(batches.in_groups(range(len(examples)), self.given.per_device_eval_batch_size)):
@@ -207,7 +204,7 @@ class Training:
 
     def validate(self) -> None:
         """Loss and WER on the validation subset; keep the weights if they are the best so far."""
-        loss = self.mean_loss(self.validation, self.validation_choice.examples)
+        loss = self.mean_loss(self.validation, self.validation_examples) if self.validation_examples else None
         scores = self.scores()
         state = self.state
         row = state.row(state.step)
@@ -215,9 +212,10 @@ class Training:
         if state.step and (state.best_wer is None or scores["wer"] < state.best_wer):
             state.best_step, state.best_wer = state.step, scores["wer"]
             checkpoints.save(self.folder, "best", Checkpoint(state.step, {"model": self._weights()}, {}))
-        values = {"validation/loss": loss, "validation/wer": scores["wer"], "validation/cer": scores["cer"]}
-        journal.append(self.log, "metrics", step=state.step, values=values)
-        print(f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {loss:.4f}", flush=True)
+        values = {"validation/wer": scores["wer"], "validation/cer": scores["cer"]}
+        journal.append(self.log, "metrics", step=state.step, values=values if loss is None else {"validation/loss": loss, **values})
+        shown = "unknown: no row fits the window" if loss is None else f"{loss:.4f}"
+        print(f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {shown}", flush=True)
 
     def scores(self) -> dict[str, float]:
         """WER and CER of the validation subset, decoded as `evaluate` decodes."""
