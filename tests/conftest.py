@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "model.scratch.encoder_ffn_dim": 64,
     "model.scratch.decoder_ffn_dim": 64,
     "model.scratch.max_target_positions": 32,
+    "model.apply_spec_augment": False,
     "train.learning_rate": 1e-3,
     "train.warmup_steps": 2,
     "train.max_steps": 10,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_params
 
 from asr import params
 
@@ -118,6 +118,12 @@ def test_params_are_block_style_and_every_value_has_its_reason() -> None:
     repeated = ("validation", "test", "max_pitch", "mask_", "d_model", "encoder_", "decoder_", "per_device", "weight_decay", "seed")
     unexplained = [line for line in bare if not line.strip().startswith(repeated)]
     assert not unexplained, unexplained
+
+
+def test_the_first_experiment_of_the_readme_fits_the_shipped_params(tmp_path: Path) -> None:
+    assert "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4" in (REPOSITORY / "README.md").read_text()
+    tried = write_params(tmp_path / "params.yaml", {"train.max_steps": 200, "train.learning_rate": 3e-4})
+    assert params.load(tried).train.max_steps == 200
 
 
 def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
