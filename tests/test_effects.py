@@ -180,7 +180,7 @@ def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_dat
 
 def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("asr.tokenizer.WhisperTokenizer.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
+    monkeypatch.setattr("asr.model.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
     for revision in (None, "v2"):
         with pytest.raises(Fault, match="cannot be fetched"):
             train.start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
