@@ -11,7 +11,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check mlflow sync keep results fresh clean lock
+.PHONY: help setup repro refresh test check dashboard mlflow sync keep results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -42,6 +42,9 @@ test: setup  ## the whole suite, offline
 
 check: setup  ## format, lint, types, tests
 	@ruff format --check . && ruff check . && mypy && python -m pytest
+
+dashboard: setup  ## the pages on http://127.0.0.1:8501: compare runs, hear the errors, transcribe
+	@python -m streamlit run dashboard
 
 mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

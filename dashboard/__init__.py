@@ -1,0 +1,1 @@
+"""The pages: `streamlit run dashboard`. They read MLflow, reports and models through `asr`, and never import a stage."""

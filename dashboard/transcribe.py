@@ -1,0 +1,9 @@
+"""Transcribe: to be written."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+
+def page() -> None:
+    st.header("Transcribe")
