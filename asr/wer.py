@@ -45,6 +45,17 @@ class Interval:
     unit: str
 
 
+@dataclass(frozen=True)
+class Difference:
+    """WER of one model less another's on the same utterances, with what the 95 % interval allows one to say of the first."""
+
+    difference: float
+    low: float
+    high: float
+    unit: str
+    verdict: str
+
+
 def normalise(text: str) -> str:
     """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi and Thai are other words."""
     heard = "".join(character for character in text if not _silent(character))
@@ -120,6 +131,21 @@ def bootstrap(errors: Sequence[int], words: Sequence[int], speakers: Sequence[st
         rates.append(unit_errors[chosen].sum(1) / np.maximum(unit_words[chosen].sum(1), 1))
     low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
     return Interval(float(low), float(high), "speaker" if by_speaker else "utterance")
+
+
+def paired(
+    ours: Sequence[int], theirs: Sequence[int], words: Sequence[int], speakers: Sequence[str | None], resamples: int, seed: int
+) -> Difference:
+    """Compare two models on the same utterances, drawn together: what both find hard does not widen the interval.
+
+    Args:
+        ours, theirs: errors of each utterance.
+        words: reference words of each utterance.
+    """
+    gained = [a - b for a, b in zip(ours, theirs, strict=True)]
+    interval = bootstrap(gained, words, speakers, resamples, seed)
+    verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
+    return Difference(rate(sum(gained), sum(words)), interval.low, interval.high, interval.unit, verdict)
 
 
 def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:

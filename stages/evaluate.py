@@ -137,15 +137,19 @@ def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evalua
 
 def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: params.Evaluate) -> dict[str, Any]:
     """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows one to say."""
-    gained = [errors(a) - errors(b) for a, b in zip(ours, theirs, strict=True)]
-    counts = [words(line) for line in ours]
-    interval = wer.bootstrap(gained, counts, [line["speaker"] for line in ours], given.bootstrap_resamples, given.seed)
-    verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
+    found = wer.paired(
+        [errors(line) for line in ours],
+        [errors(line) for line in theirs],
+        [words(line) for line in ours],
+        [line["speaker"] for line in ours],
+        given.bootstrap_resamples,
+        given.seed,
+    )
     return {
-        "difference": sum(gained) / max(sum(counts), 1),
-        "difference_low": interval.low,
-        "difference_high": interval.high,
-        "verdict": verdict,
+        "difference": found.difference,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "verdict": found.verdict,
     }
 
 
