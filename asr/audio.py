@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -20,6 +21,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
 MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
 BLOCK_SECONDS = 30
+HEADER_BYTES = 4096
 RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
 UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
@@ -42,17 +44,28 @@ def decode(encoded: bytes) -> np.ndarray:
     """
     if not encoded:
         raise Undecodable("no bytes")
-    try:
-        rate, samples = _decode_sndfile(encoded)
-    except soundfile.LibsndfileError:
-        rate, samples = _decode_av(encoded)
-    if not np.isfinite(samples).all() or np.abs(samples).max(initial=0.0) > MAX_PEAK:
-        raise Undecodable("samples that are not numbers of sound")
-    if len(samples) and rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
-    if not len(samples):
+    samples = list(blocks(io.BytesIO(encoded)))
+    return np.concatenate(samples) if len(samples) > 1 else samples[0]
+
+
+def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
+    """The same sound in pieces of at most 30 s, in the memory of one: joined, they are bit for bit what `decode` gives.
+
+    Raises:
+        Undecodable: as `decode`; a broken file may show only after some pieces.
+    """
+    decoder, head = _open(file)
+    with decoder:
+        native = _sndfile_blocks(decoder, head) if isinstance(decoder, soundfile.SoundFile) else _av_blocks(decoder)
+        rate = decoder.samplerate if isinstance(decoder, soundfile.SoundFile) else SAMPLE_RATE
+        total = 0
+        for block in _resampled(_limited(native, rate), rate):
+            if not np.isfinite(block).all() or np.abs(block).max() > MAX_PEAK:
+                raise Undecodable("samples that are not numbers of sound")
+            total += len(block)
+            yield block
+    if not total:
         raise Undecodable("no samples")
-    return samples
 
 
 def header_seconds(encoded: bytes) -> float | None:
@@ -63,52 +76,76 @@ def header_seconds(encoded: bytes) -> float | None:
         return None
 
 
-def _decode_sndfile(encoded: bytes) -> tuple[int, np.ndarray]:
-    with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            raise Undecodable(f"{file.samplerate} samples a second")
-        promised = max(file.frames, _wav_frames(encoded)) if file.format == "WAV" else file.frames
-        samples = _collect(_blocks(file), file.samplerate)
-        lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
-        if lossless and len(samples) < promised:
-            raise Undecodable(f"truncated: {len(samples)} of {promised} samples")
-        return file.samplerate, samples
-
-
-def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
-    while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)):
-        yield block.mean(axis=1)
-
-
-def _wav_frames(encoded: bytes) -> int:
-    """Frames that a WAV's header promises, which libsndfile cuts to what is there; 0 where it promises none."""
-    at = encoded.find(b"data", 12, 4096)
-    size = int.from_bytes(encoded[at + 4 : at + 8], "little") if at > 0 else 0
-    return size // max(int.from_bytes(encoded[32:34], "little"), 1) if size < UNSIZED_WAV else 0
-
-
-def _decode_av(encoded: bytes) -> tuple[int, np.ndarray]:
+def _open(file: BinaryIO) -> tuple[Any, bytes]:
+    """The decoder that can read a file, and the file's first bytes."""
+    head = file.read(HEADER_BYTES)
+    file.seek(0)
+    try:
+        return soundfile.SoundFile(file), head
+    except soundfile.LibsndfileError:
+        file.seek(0)
     import av  # 0.2 s, and most corpora never need it
 
     try:
-        with av.open(io.BytesIO(encoded), mode="r", options={"format_whitelist": CONTAINERS}) as container:
-            if not container.streams.audio:
-                raise Undecodable("no sound track")
-            mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-            frames = (part for frame in container.decode(audio=0) for part in mono.resample(frame))
-            return SAMPLE_RATE, _collect((frame.to_ndarray()[0] for frame in frames), SAMPLE_RATE)
+        return av.open(file, mode="r", options={"format_whitelist": CONTAINERS}), head
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None
 
 
-def _collect(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
-    """Join blocks, and stop where a recording outgrows the limit."""
-    kept: list[np.ndarray] = []
+def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarray]:
+    """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise Undecodable(f"{file.samplerate} samples a second")
+    promised = max(file.frames, _wav_frames(head)) if file.format == "WAV" else file.frames
+    found = 0
+    try:
+        while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)):
+            found += len(block)
+            yield block.mean(axis=1)
+    except soundfile.LibsndfileError:
+        raise Undecodable(f"truncated or broken after {found / file.samplerate:.2f} s") from None
+    lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
+    if lossless and found < promised:
+        raise Undecodable(f"truncated: {found} of {promised} samples")
+
+
+def _wav_frames(head: bytes) -> int:
+    """Frames that a WAV's header promises, which libsndfile cuts to what is there; 0 where it promises none."""
+    at = head.find(b"data", 12)
+    size = int.from_bytes(head[at + 4 : at + 8], "little") if at > 0 else 0
+    return size // max(int.from_bytes(head[32:34], "little"), 1) if size < UNSIZED_WAV else 0
+
+
+def _av_blocks(container: Any) -> Iterator[np.ndarray]:
+    """One channel at 16 kHz, from the first sound track."""
+    import av
+
+    try:
+        if not container.streams.audio:
+            raise Undecodable("no sound track")
+        mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        for frame in container.decode(audio=0):
+            yield from (part.to_ndarray()[0] for part in mono.resample(frame))
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None
+
+
+def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Stop where a recording outgrows the limit."""
     total = 0
-    for block in blocks:
+    for block in native:
         total += len(block)
         if total > MAX_SECONDS * rate:
             raise Undecodable(f"longer than {MAX_SECONDS / 3600:.0f} hours")
-        kept.append(block.astype(np.float32, copy=False))
-    return np.concatenate(kept) if kept else np.zeros(0, np.float32)
+        yield block.astype(np.float32, copy=False)
+
+
+def _resampled(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """At 16 kHz, in pieces that are not empty; soxr gives the same samples in pieces as at once."""
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32") if rate != SAMPLE_RATE else None
+    for block in native:
+        found = stream.resample_chunk(block) if stream else block
+        if len(found):
+            yield found
+    if stream and len(rest := stream.resample_chunk(np.zeros(0, np.float32), last=True)):
+        yield rest

@@ -15,6 +15,7 @@ from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditiona
 
 from asr import batches, model, tokenizer
 from asr.audio import FRAMES_PER_SECOND
+from asr.faults import BadModel
 from asr.features import TAIL, LogMel
 
 TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
@@ -30,6 +31,15 @@ class Segment:
     start: float
     duration: float
     features: LogMel
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was said in one stretch; `start` and `duration` in seconds."""
+
+    start: float
+    duration: float
+    text: str
 
 
 @torch.inference_mode()
@@ -135,38 +145,64 @@ def transcribe(
     Returns:
         the text of each recording.
     """
-    prompt = tokenizer.prompt(whisper.generation_config)
     order = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
     groups = list(batches.in_groups(order, batch_size))
     texts = [""] * len(durations)
-    was_training = whisper.training
-    whisper.eval()
     for group in progress(groups, len(groups)):
-        for index, text in zip(
-            group, _transcribe_group(whisper, made, map(log_mel, group), prompt, batch_size, max_new_tokens), strict=True
-        ):
-            texts[index] = text
-    whisper.train(was_training)
+        heard = hear(whisper, made, map(log_mel, group), batch_size, max_new_tokens)
+        for index, parts in zip(group, heard, strict=True):
+            texts[index] = " ".join(part.text for part in parts if part.text)
     return texts
 
 
-def _transcribe_group(
+def hear(
     whisper: WhisperForConditionalGeneration,
     made: WhisperTokenizer,
     clips: Iterable[LogMel],
-    prompt: list[int],
     batch_size: int,
     max_new_tokens: int,
-) -> list[str]:
-    """Texts of a few recordings: cut, decoded together, joined."""
+    progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
+) -> list[list[Heard]]:
+    """Decode a few recordings: each cut into stretches that fit the window, all stretches decoded together.
+
+    Args:
+        progress: wraps the groups of stretches as they are decoded.
+    Returns:
+        what was said in each stretch of each recording.
+    """
     frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+    prompt = tokenizer.prompt(whisper.generation_config)
     cuts = [cut(clip, frames) for clip in clips]
     segments = [segment for parts in cuts for segment in parts]
+    groups = list(batches.in_groups(range(len(segments)), batch_size))
     found: list[str] = []
-    for part in batches.in_groups(range(len(segments)), batch_size):
-        chosen = [segments[index] for index in part]
+    was_training = whisper.training
+    whisper.eval()
+    for group in progress(groups, len(groups)):
+        chosen = [segments[index] for index in group]
         limits = [min(max_new_tokens, SPARE_TOKENS + int(TOKENS_PER_SECOND * one.duration)) for one in chosen]
         inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
         found += made.batch_decode(greedy(whisper, inputs, prompt, limits), skip_special_tokens=True)
-    texts = iter(text.strip() for text in found)
-    return [" ".join(filter(None, (next(texts) for _ in parts))) for parts in cuts]
+    whisper.train(was_training)
+    texts = iter(found)
+    return [[Heard(one.start, one.duration, next(texts).strip()) for one in parts] for parts in cuts]
+
+
+@torch.inference_mode()
+def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) -> tuple[str, float]:
+    """The language that the model hears in the first window, and how sure it is of that.
+
+    Raises:
+        BadModel: the model knows one language only.
+    """
+    generation = whisper.generation_config
+    if not generation.is_multilingual:
+        raise BadModel("this model knows one language only; choose no language")
+    inputs = batches.input_features([features], model.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
+    encoded = whisper.model.encoder(inputs).last_hidden_state
+    start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)
+    hidden = whisper.model.decoder(input_ids=start, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+    codes = {int(token): name.strip("<|>") for name, token in generation.lang_to_id.items()}
+    chances = whisper.proj_out(hidden[0, -1])[list(codes)].float().softmax(-1)
+    best = int(chances.argmax())
+    return list(codes.values())[best], float(chances[best])

@@ -7,3 +7,16 @@ WHISPER_LANGUAGES = tuple(
     ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue
     """.split()
 )
+
+# Their English names, for people; an underscore stands for a space.
+_NAMES = """
+    English Chinese German Spanish Russian Korean French Japanese Portuguese Turkish Polish Catalan Dutch Arabic
+    Swedish Italian Indonesian Hindi Finnish Vietnamese Hebrew Ukrainian Greek Malay Czech Romanian Danish
+    Hungarian Tamil Norwegian Thai Urdu Croatian Bulgarian Lithuanian Latin Maori Malayalam Welsh Slovak Telugu
+    Persian Latvian Bengali Serbian Azerbaijani Slovenian Kannada Estonian Macedonian Breton Basque Icelandic
+    Armenian Nepali Mongolian Bosnian Kazakh Albanian Swahili Galician Marathi Punjabi Sinhala Khmer Shona Yoruba
+    Somali Afrikaans Occitan Georgian Belarusian Tajik Sindhi Gujarati Amharic Yiddish Lao Uzbek Faroese
+    Haitian_Creole Pashto Turkmen Nynorsk Maltese Sanskrit Luxembourgish Burmese Tibetan Tagalog Malagasy Assamese
+    Tatar Hawaiian Lingala Hausa Bashkir Javanese Sundanese Cantonese
+"""
+LANGUAGE_NAMES = dict(zip(WHISPER_LANGUAGES, (name.replace("_", " ") for name in _NAMES.split()), strict=True))

@@ -1,0 +1,169 @@
+"""A recording as samples on disk: decoded once, in a child process with limits, and then read in pieces.
+
+    python -m asr.sound RECORDING SAMPLES     # the child
+
+64 kB per second of sound, so that three hours take 0.7 GB of disk and the memory of one piece. The child has no more than
+512 MB, a limited time, and no way to the network: the decoders are handed an open file, and know no playlists.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asr import audio
+from asr.audio import SAMPLE_RATE
+from asr.faults import BadData, BadParams, exit_with
+
+LIMIT_BYTES = 512 << 20
+LIMIT_SECONDS = 300  # three hours of mp3 take 10
+PASSAGE_SECONDS = 120.0
+PAUSE_SECONDS = 0.1
+CUT_SECONDS = 20.0  # the last part of a passage in which a pause is looked for
+SAMPLE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Decoded samples in a file: float32, mono, 16 kHz."""
+
+    path: Path
+
+    @property
+    def duration(self) -> float:
+        return self.path.stat().st_size / SAMPLE_BYTES / SAMPLE_RATE
+
+    def read(self, start: float, end: float) -> np.ndarray:
+        """(S,) the samples between two moments in seconds."""
+        first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        return np.fromfile(self.path, np.float32, max(last - first, 0), offset=first * SAMPLE_BYTES)
+
+
+class Cancelled(Exception):
+    """Somebody does not want the result any more."""
+
+
+def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] = lambda: False) -> Sound:
+    """Decode a recording in a child process.
+
+    Raises:
+        BadData: no sound in it, a broken file, too long, or more than the child may use.
+        Cancelled: `cancelled` told so.
+    """
+    command = [sys.executable, "-m", "asr.sound", str(recording.resolve()), str(samples.resolve())]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    began = time.monotonic()
+    try:
+        while child.poll() is None:
+            if cancelled():
+                raise Cancelled
+            if time.monotonic() - began > LIMIT_SECONDS:
+                raise BadData(f"the recording was not decoded within {LIMIT_SECONDS} s")
+            time.sleep(0.02)
+        said = (child.stderr.read() if child.stderr else "").strip().splitlines()
+    finally:
+        child.kill()
+        child.wait()
+        if child.stderr:
+            child.stderr.close()
+        if child.returncode != 0:
+            samples.unlink(missing_ok=True)
+    if child.returncode != 0:
+        known = said and said[-1].startswith("error ")
+        raise BadData(said[-1].partition(": ")[2] if known else f"the recording cannot be decoded within {LIMIT_BYTES >> 20} MB")
+    return Sound(samples)
+
+
+def decode(recording: Path, samples: Path) -> Sound:
+    """Decode a recording in this process; a file that is broken leaves nothing."""
+    draft = samples.with_name(f".{samples.name}.part")
+    try:
+        with recording.open("rb") as source, draft.open("wb") as target:
+            for block in audio.blocks(source):
+                block.tofile(target)
+        draft.replace(samples)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Sound(samples)
+
+
+def passages(sound: Sound, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
+    """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment it starts."""
+    while end - start > PASSAGE_SECONDS:
+        samples = sound.read(start, start + PASSAGE_SECONDS)
+        samples = samples[: _pause(samples)]
+        yield start, samples
+        start += len(samples) / SAMPLE_RATE
+    if end > start:
+        yield start, sound.read(start, end)
+
+
+def _pause(samples: np.ndarray) -> int:
+    """The middle of the quietest stretch in the last part of a passage."""
+    width = round(PAUSE_SECONDS * SAMPLE_RATE)
+    last = samples[-round(CUT_SECONDS * SAMPLE_RATE) :]
+    power = np.square(last[: len(last) // width * width].reshape(-1, width)).mean(1)
+    return len(samples) - len(last) + int(power.argmin()) * width + width // 2
+
+
+def peaks(sound: Sound, start: float, end: float, count: int) -> np.ndarray:
+    """(count, 2) the least and the greatest sample in each of `count` equal stretches: what a waveform shows."""
+    edges = np.linspace(start, end, count + 1)
+    found = np.zeros((count, 2), np.float32)
+    for index in range(count):
+        samples = sound.read(edges[index], edges[index + 1])
+        if len(samples):
+            found[index] = samples.min(), samples.max()
+    return found
+
+
+def wav(sound: Sound, start: float, end: float) -> bytes:
+    """A stretch as a WAV file of 16 bits, for a player."""
+    return _encoded(sound, start, end, "WAV")
+
+
+def flac(sound: Sound, start: float, end: float) -> bytes:
+    """A stretch as a FLAC file of 16 bits, to keep."""
+    return _encoded(sound, start, end, "FLAC")
+
+
+def _encoded(sound: Sound, start: float, end: float, format: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(sound.read(start, end), -1, 1), SAMPLE_RATE, "PCM_16", format=format)
+    return file.getvalue()
+
+
+def _limit() -> None:
+    """Take from this process what a recording must not claim."""
+    import resource
+
+    wanted = {
+        resource.RLIMIT_CPU: LIMIT_SECONDS,
+        resource.RLIMIT_DATA: LIMIT_BYTES,
+        resource.RLIMIT_FSIZE: int(audio.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, value in wanted.items():
+        resource.setrlimit(limit, (value, value))
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        raise BadParams("usage: python -m asr.sound RECORDING SAMPLES")
+    _limit()
+    try:
+        decode(Path(sys.argv[1]), Path(sys.argv[2]))
+    except MemoryError:
+        raise BadData(f"the recording cannot be decoded within {LIMIT_BYTES >> 20} MB") from None
+
+
+if __name__ == "__main__":
+    exit_with(main)

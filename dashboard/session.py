@@ -1,0 +1,27 @@
+"""Who looks at a page, and the one desk where all of them have recordings transcribed. Importing costs numpy and streamlit."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from asr import files
+from asr.jobs import Desk
+
+
+def owner() -> str:
+    """This browser tab's session."""
+    context = get_script_run_ctx()
+    return context.session_id if context else "nobody"
+
+
+def present(session: str) -> bool:
+    """Whether a session's tab is still connected; without a server, as in tests, everybody is."""
+    return not runtime.exists() or runtime.get_instance().is_active_session(session)
+
+
+@cache
+def desk() -> Desk:
+    return Desk(files.cache("sessions"), present)
