@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr import files
@@ -22,7 +23,21 @@ STEPS = "reports/train/steps.csv"
 SUMMARY = "reports/train/summary.json"
 RUN = "reports/train/run.json"
 STATS = "reports/stats/stats.json"
+CHUNKS = "reports/chunk/summary.json"
 REJECTS = "reports/chunk/rejects.parquet"
+DURATIONS = "reports/stats/durations.csv"
+WINDOWS = "reports/stats/windows.csv"
+
+COUNTS = ("hits", "substitutions", "deletions", "insertions")
+UTTERANCE = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("id", "model", "reference", "hypothesis")),
+        *(pa.field(f"{prefix}{name}", pa.int32(), nullable=False) for prefix in ("", "raw_") for name in COUNTS),
+        pa.field("duration", pa.float64()),
+        pa.field("speaker", pa.string()),
+        pa.field("attributes", pa.string()),
+    ]
+)
 
 
 def read_json(path: Path, *wanted: str) -> dict[str, Any]:
@@ -80,4 +95,19 @@ def read_parquet(path: Path, *wanted: str) -> pa.Table:
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise BadData(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
+    return table
+
+
+def read_utterances(path: Path) -> pa.Table:
+    """What each model heard in each test recording, with counts that are counts.
+
+    Raises:
+        BadData: as `read_parquet`, or a column holds something else.
+    """
+    table = read_parquet(path, *UTTERANCE.names).select(UTTERANCE.names)
+    for field in UTTERANCE:
+        column = table[field.name]
+        wrong = column.type != field.type or (column.null_count and not field.nullable)
+        if wrong or (pa.types.is_integer(field.type) and len(column) and pc.min(column).as_py() < 0):
+            raise BadData(f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro")
     return table
