@@ -17,6 +17,7 @@ os.environ.setdefault("DVC_ROOT", str(Path(__file__).resolve().parents[1]))
 from dashboard import data, errors, runs, talk, transcribe
 
 st.set_page_config(page_title="Earshot", page_icon=":material/hearing:", layout="wide")
+st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),
     st.Page(errors.page, title="Errors", icon=":material/spellcheck:", url_path="errors"),

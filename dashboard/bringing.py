@@ -1,0 +1,121 @@
+"""The ways to bring a recording: microphone, a file, a YouTube link, a file that lies on the server. Each ends as a `Sound`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from asr import files, youtube
+from asr.faults import Fault
+from asr.sound import Sound
+from dashboard import parts
+from dashboard.session import desk, owner
+
+MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
+AUDIO = "wav mp3 flac ogg oga opus m4a aac".split()
+VIDEO = "mp4 mov mkv webm".split()
+MAX_LISTED = 500
+FOLDER_VARIABLE = "EARSHOT_RECORDINGS"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that was brought; `key` is new for each, `name` is for showing only."""
+
+    key: str
+    name: str
+    sound: Sound
+
+
+def recording() -> Recording | None:
+    """Ask for a recording; None until there is one."""
+    way = st.segmented_control("Sound from", [MICROPHONE, FILE, YOUTUBE, SERVER], default=FILE, key="way") or FILE
+    return {MICROPHONE: _microphone, FILE: _file, YOUTUBE: _youtube, SERVER: _server}[way]()
+
+
+def _microphone() -> Recording | None:
+    heard = st.audio_input("Record yourself", key="microphone")
+    return _brought(f"microphone:{heard.file_id}", "your recording", heard.getbuffer) if heard else None
+
+
+def _file() -> Recording | None:
+    sent = st.file_uploader("A recording or a video", type=[*AUDIO, *VIDEO], key="file")
+    st.caption(f"Up to 200 MB and three hours. Larger ones: put them into the server's folder, and choose “{SERVER}”.")
+    return _brought(f"file:{sent.file_id}", sent.name, sent.getbuffer) if sent else None
+
+
+def _youtube() -> Recording | None:
+    with st.form("youtube", border=False):
+        link = st.text_input("YouTube link", placeholder="https://www.youtube.com/watch?v=…", key="link", max_chars=500)
+        asked = st.form_submit_button("Fetch", icon=":material/download:")
+    if asked:
+        st.session_state.asked_link = link
+    link = st.session_state.get("asked_link", "")
+    if not link:
+        return None
+    try:
+        key = f"youtube:{youtube.video_id(link)}"
+    except Fault as fault:
+        parts.fault(fault)
+        return None
+    return _brought(key, link, lambda: _fetched(link))
+
+
+def _fetched(link: str) -> bytes:
+    """A video's sound; the file that was fetched goes at once."""
+    with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
+        return youtube.fetch(link, Path(folder)).read_bytes()
+
+
+def server_folder() -> Path:
+    """The one folder whose recordings visitors may choose; EARSHOT_RECORDINGS in the environment sets it."""
+    return files.resolve(os.environ.get(FOLDER_VARIABLE) or "recordings")
+
+
+def listed(folder: Path) -> list[str]:
+    """Recordings in the server's folder; links that lead out of it are not among them."""
+    endings = {f".{ending}" for ending in (*AUDIO, *VIDEO)}
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in endings and path.is_file())
+    inside = (path for path in found if path.resolve().is_relative_to(folder.resolve()))
+    return [str(path.relative_to(folder)) for _, path in zip(range(MAX_LISTED), inside, strict=False)]
+
+
+def _server() -> Recording | None:
+    folder = server_folder()
+    names = listed(folder) if folder.is_dir() else []
+    if not names:
+        parts.empty(
+            f"There is no recording in the server's folder. Put some there, or name another folder in {FOLDER_VARIABLE} and start again:",
+            f"{FOLDER_VARIABLE}=/path/to/recordings streamlit run dashboard",
+        )
+        return None
+    name = st.selectbox("A recording in the server's folder", names, index=None, placeholder="Choose one", key="listed")
+    if name not in names:
+        return None
+    path = folder / name
+    return _brought(f"server:{name}:{path.stat().st_mtime_ns}", name, lambda: path)
+
+
+def _brought(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> Recording | None:
+    """Unpack a recording once; what failed is not tried again until something else is brought."""
+    known = st.session_state.get("brought")
+    if known is None or known[0] != key or (isinstance(known[1], Recording) and not known[1].sound.path.is_file()):
+        with st.spinner("Unpacking the recording …"):
+            known = (key, _unpacked(key, name, get))
+        st.session_state.brought = known
+    if isinstance(known[1], Recording):
+        return known[1]
+    parts.fault(known[1])
+    return None
+
+
+def _unpacked(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> Recording | Fault:
+    try:
+        return Recording(key, name, desk().bring(owner(), get()))
+    except Fault as fault:
+        return fault
