@@ -16,7 +16,7 @@ from asr import params
 PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 # They change no output byte: checks and messages, speed, command lines, and what is told to MLflow.
 EXEMPT = {"asr", "asr.params", "asr.journal", "asr.tracking", "asr.faults", "asr.workers", "asr.stage"}
-ROOMS = {"asr": {"asr"}, "stages": {"asr", "stages"}}
+ROOMS = {"asr": {"asr"}, "stages": {"asr", "stages"}, "dashboard": {"asr", "dashboard"}}
 
 
 def path_of(module: str) -> Path | None:
@@ -130,5 +130,5 @@ def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text().split()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), lines
     names = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-    wanted = {"dvc", "transformers", "torch", "datasets", "evaluate", "jiwer", "mlflow", "pyyaml", "pyarrow", "accelerate"}
+    wanted = {"dvc", "transformers", "torch", "datasets", "evaluate", "jiwer", "mlflow", "pyyaml", "pyarrow", "streamlit", "accelerate"}
     assert wanted <= names

@@ -54,7 +54,7 @@ TRAIN = "from asr.faults import exit_with\nfrom stages import train\nexit_with(t
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The six stages on two dozen recordings per split, in a window of 10 s."""
     if not DIGITS.is_dir():
-        pytest.skip("the shared recordings are not beside the repository")
+        pytest.skip("no digits-en beside this repository")
     root = tmp_path_factory.mktemp("recorded")
     given = params.load(write_params(root / "params.yaml", RECORDED))
     environment = {**os.environ, "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
