@@ -6,6 +6,7 @@ clips of 5 s costs 2 ms, and memory does not grow with the corpus but for four n
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +16,9 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import WhisperTokenizer
+from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features, shards, tokenizer
+from asr import features, model, shards, tokenizer
 from asr.audio import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
 
@@ -39,6 +40,10 @@ class Features:
     def column(self, name: str) -> list[Any]:
         """All values of one small column."""
         return [value for batch in self.dataset.select_columns(name).iter(1000) for value in batch[name].to_pylist()]
+
+    def digest(self, index: int) -> bytes:
+        """A short name of one row's sound: the same features give the same."""
+        return hashlib.blake2b(memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12).digest()
 
     def log_mel(self, index: int) -> LogMel:
         """The unpadded features of one row."""
@@ -88,6 +93,25 @@ def choose(rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_p
         else:
             examples.append(Example(index, num_frames, tuple(ids)))
     return Choice(examples, left_out)
+
+
+class Collator:
+    """Makes batches for one model: its tokens, its prompt, its window."""
+
+    def __init__(self, whisper: WhisperForConditionalGeneration, made: WhisperTokenizer):
+        self.made = made
+        self.prompt = tokenizer.prompt(whisper.generation_config)
+        self.end = int(whisper.generation_config.eos_token_id)
+        self.positions = int(whisper.config.max_target_positions)
+        self.frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+
+    def choose(self, rows: Features) -> Choice:
+        """The rows that the model can train on."""
+        return choose(rows, self.made, len(self.prompt), self.positions, self.frames // FRAMES_PER_SECOND)
+
+    def batch(self, rows: Features, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        clips = [rows.log_mel(one.index) for one in examples]
+        return collate(clips, [one.text_ids for one in examples], self.prompt, self.end, self.frames)
 
 
 @lru_cache(maxsize=2)
@@ -140,6 +164,11 @@ def collate(clips: list[LogMel], texts: list[Sequence[int]], prompt: list[int], 
         inputs[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
         labels[row, len(prompt) - 1 : len(prompt) + len(ids)] = torch.tensor([*ids, end])
     return {"input_features": input_features(clips, num_frames), "decoder_input_ids": inputs, "labels": labels}
+
+
+def num_labels(batch: dict[str, torch.Tensor]) -> int:
+    """Labels that count in the loss."""
+    return int((batch["labels"] != IGNORED).sum())
 
 
 def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -105,10 +105,10 @@ def latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def keep_newest(folder: Path, best_step: int | None) -> None:
-    """Drop checkpoints older than the last two, and weights that are no longer the best."""
+def keep_newest(folder: Path, wanted: list[int]) -> None:
+    """Drop checkpoints older than the last two, and weights of steps that are no longer wanted."""
     for step in steps(folder, "step")[KEPT:]:
         shutil.rmtree(_place(folder, "step", step))
-    for step in steps(folder, "best"):
-        if best_step is not None and step < best_step:
-            shutil.rmtree(_place(folder, "best", step))
+    for step in steps(folder, "weights"):
+        if step not in wanted:
+            shutil.rmtree(_place(folder, "weights", step))

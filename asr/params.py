@@ -101,6 +101,8 @@ class Model(Section):
     dropout: Fraction
     attention_dropout: Fraction
     activation_dropout: Fraction
+    encoder_layerdrop: Fraction
+    decoder_layerdrop: Fraction
     apply_spec_augment: bool
     mask_time_prob: Fraction
     mask_time_length: Count
@@ -108,6 +110,7 @@ class Model(Section):
     mask_feature_prob: Fraction
     mask_feature_length: Count
     mask_feature_min_masks: Natural
+    freeze_encoder: Natural | Literal["all"]
     scratch: Scratch
 
 
@@ -123,10 +126,15 @@ class Train(Section):
     per_device_train_batch_size: Count
     per_device_eval_batch_size: Count
     gradient_accumulation_steps: Count
+    gradient_checkpointing: bool
     weight_decay: Annotated[Float, Field(ge=0)]
     max_grad_norm: Positive
+    label_smoothing_factor: Fraction
     eval_steps: Count
     eval_rows: Count
+    early_stopping_patience: Count | None
+    average_weights: Literal["none", "last", "best"]
+    average_count: Annotated[int, Field(ge=2)]
     save_steps: Count
     logging_steps: Count
     precision: Literal["fp32", "bf16", "fp16"]

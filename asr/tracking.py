@@ -136,6 +136,8 @@ class Mirror:
 
     def _end(self, record: dict[str, Any]) -> None:
         self.ended = True
+        for name, value in record.get("tags", {}).items():
+            self.client.set_tag(self._run(), name, value)
         self.client.set_terminated(self._run(), record["status"], int(record["time"] * 1000))
 
     def _evaluation(self, record: dict[str, Any]) -> None:

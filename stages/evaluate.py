@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -168,6 +169,12 @@ def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: param
     return scores, [line for table in tables.values() for line in table]
 
 
+def num_taught(test: Features, path: Path) -> int:
+    """Test rows whose sound the model was taught, or chosen by: what they measure is memory."""
+    taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
+    return sum(test.digest(row) in taught for row in range(len(test)))
+
+
 def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]) -> str:
     """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
     unit = metrics["ci_unit"]
@@ -177,6 +184,8 @@ def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dic
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
+    if metrics["rows_taught"]:
+        lines += ["", f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**"]
     lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
     lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
     lines += [
@@ -270,7 +279,8 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
     scores, table = evaluate(Features(test), model.load_saved(finetuned), told, given)
-    metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "models": scores}
+    known = num_taught(Features(test), train_reports / "taught.npy")
+    metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(table, schema=UTTERANCES), sink)
     files.write_bytes(reports / "utterances.parquet", sink.getvalue().to_pybytes())
@@ -281,6 +291,8 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     for name, line in scores.items():
         print(f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}")
     print(caveat(metrics))
+    if known:
+        print(f"CHECK FAILED: test_rows_unseen: {known} of {metrics['rows']} test rows are in training or validation; their WER is memory")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import files, tokenizer
+from asr import checks, files, regularisation, tokenizer, validation
 from asr.batches import Features
 from asr.faults import BadModel, Diverged
 from stages import train
@@ -39,12 +39,12 @@ def killed(self, parts):
 train.Training.train_step = killed
 """
 KILL_IN_EVALUATION = """
-scores = train.Training.scores
+heard = train.Training.heard
 def killed(self):
     if self.state.step == {step}:
         os.kill(os.getpid(), signal.{signal})
-    return scores(self)
-train.Training.scores = killed
+    return heard(self)
+train.Training.heard = killed
 """
 KILL_IN_SAVE = """
 from asr import checkpoints, files
@@ -201,18 +201,18 @@ train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if s
 
 def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
     start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
-    train.check_prompt(start)
+    checks.refuse_other_prompt(start, "sv", "transcribe")
     prompt = tokenizer.prompt
     monkeypatch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
     with pytest.raises(BadModel, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
-        train.check_prompt(start)
+        checks.refuse_other_prompt(start, "sv", "transcribe")
 
 
 def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) -> None:
     start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
     config = start.model.config
     config.dropout, config.attention_dropout, config.activation_dropout = 0.1, 0.2, 0.3
-    train.apply_dropout(start.model)
+    regularisation.apply(start.model)
     layer = start.model.model.decoder.layers[0]
     assert (layer.dropout, layer.self_attn.dropout, layer.encoder_attn.dropout, layer.activation_dropout) == (0.1, 0.2, 0.2, 0.3)
     assert (start.model.model.encoder.dropout, start.model.model.decoder.dropout) == (0.1, 0.1)
@@ -220,7 +220,7 @@ def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) ->
 
 def test_seeds_depend_on_seed_step_and_part() -> None:
     def draws(*place: int) -> tuple[float, float]:
-        train.seed_dropout(*place)
+        regularisation.seed(*place)
         return float(torch.rand(1)), float(np.random.rand())
 
     places = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
@@ -228,16 +228,10 @@ def test_seeds_depend_on_seed_step_and_part() -> None:
     assert draws(1, 5, 1) == draws(1, 5, 1)
 
 
-def test_weights_that_stay_are_named() -> None:
-    start = {"a": torch.ones(2), "b": torch.ones(2)}
-    found = train.movement(start, {"a": torch.ones(2), "b": torch.tensor([1.0, 2.0])})
-    assert found == {"weights_moved": pytest.approx(0.5), "tensors": 2, "tensors_unmoved": 1, "unmoved": "a"}
-
-
 def test_the_validation_subset_is_stable_when_rows_are_added() -> None:
     ids = [f"clip-{number}" for number in range(50)]
-    chosen = {ids[row] for row in train.validation_subset(ids, 10, 1)}
+    chosen = {ids[row] for row in validation.subset(ids, 10, 1)}
     grown = ["new-1", *ids, "new-2"]
-    kept = {grown[row] for row in train.validation_subset(grown, 10, 1)}
+    kept = {grown[row] for row in validation.subset(grown, 10, 1)}
     assert len(chosen) == 10
     assert len(chosen & kept) >= 8

@@ -1,0 +1,224 @@
+"""Checks against lying to oneself: that training trains, on what it says it trains, and that what is saved is what was measured.
+
+Some refuse to start, the others are told at the end, in reports/train/checks.json, in MLflow and in the last lines printed. None
+knows a particular fault: each looks at the result from outside, by another way than the one that made it. Together they cost one
+more evaluation of the validation rows, a few passes of one batch, and one reading of the features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from asr import batches, decode, features, files, model, regularisation, shards, tokenizer, wer
+from asr.audio import FRAMES_PER_SECOND
+from asr.batches import Features
+from asr.faults import BadData, BadModel
+from asr.model import Start
+
+if TYPE_CHECKING:
+    from asr.training import Training
+
+JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no noise
+SPELLED = 200  # texts that go to tokens and back
+GENERATED = 4  # rows that plain `generate()` must hear as we do
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether it was answered well, and with what."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def table(checks: Iterable[Check]) -> dict[str, Any]:
+    """For checks.json: by name."""
+    return {one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in checks}
+
+
+def refuse_other_prompt(start: Start, language: str, task: str) -> None:
+    """Refuse to train labels that decoding would not be prompted for.
+
+    Raises:
+        BadModel: the prompt of the labels differs from that of plain `generate()`, or names another language or task.
+    """
+    labels, generated = tokenizer.prompt(start.model.generation_config), decode.generation_prompt(start.model)
+    names = [" ".join(start.tokenizer.convert_ids_to_tokens(ids)) for ids in (labels, generated)]
+    if labels != generated:
+        raise BadModel(f"labels start with {names[0]}, generation with {names[1]}; mend the model's generation_config.json")
+    if start.model.generation_config.is_multilingual and not {f"<|{language}|>", f"<|{task}|>"} <= set(names[0].split()):
+        raise BadModel(f"labels start with {names[0]}, params say {language} and {task}; mend the model's generation_config.json")
+
+
+def refuse_other_tokens(start: Start, texts: Sequence[str]) -> None:
+    """Refuse a tokenizer that does not spell the corpus, or whose tokens the model does not embed.
+
+    Raises:
+        BadModel: with the text or token.
+    """
+    ids = tokenizer.text_ids(start.tokenizer, list(texts[:SPELLED]))
+    size = start.model.config.vocab_size
+    for text, tokens in zip(texts, ids, strict=False):
+        if max(tokens, default=0) >= size:
+            raise BadModel(f"the tokenizer has token {max(tokens)}, the model {size} tokens; they belong to different models")
+        if (back := start.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) != text:
+            raise BadModel(f"the tokenizer spells {text!r} as {back!r}; it belongs to another model or is damaged")
+
+
+def refuse_damaged_rows(*splits: Path) -> None:
+    """Refuse features that are not those of their manifest: a stale or damaged shard.
+
+    Raises:
+        BadData: with the file.
+    """
+    for split in splits:
+        for entry in shards.manifest(split)["files"]:
+            if files.sha256(split / entry["name"]) != entry["sha256"]:
+                raise BadData(f"{split.name}/{entry['name']} is not the file its manifest names; run dvc repro -f featurize")
+
+
+def refuse_shared_rows(train: Features, validation: Features) -> None:
+    """Refuse a validation that asks what was taught: rows that stand in both splits.
+
+    Raises:
+        BadData: with the ids.
+    """
+    ids, sounds = set(train.column("id")), {train.digest(row) for row in range(len(train))}
+    shared = [id for row, id in enumerate(validation.column("id")) if id in ids or validation.digest(row) in sounds]
+    if shared:
+        raise BadData(f"{len(shared)} rows are in training and in validation, such as {', '.join(shared[:3])}; run dvc repro -f chunk")
+
+
+def batch_is_sound(training: Training) -> Check:
+    """In a batch as the model gets it: each label is the next input, every text ends, and silence is the row's floor."""
+    examples = training.step_examples(0)[0]
+    batch = training.micro_batches(0)[0]
+    wrong: list[str] = []
+    frames = model.window_seconds(training.bare) * FRAMES_PER_SECOND
+    for row, example in enumerate(examples):
+        labels, given = batch["labels"][row].tolist(), batch["decoder_input_ids"][row].tolist()
+        kept = [place for place, label in enumerate(labels) if label != batches.IGNORED]
+        said = [labels[place] for place in kept]
+        if any(place + 1 < len(given) and given[place + 1] != labels[place] for place in kept[:-1]):
+            wrong.append("a label is not the next input")
+        if said != [*example.text_ids, training.bare.generation_config.eos_token_id] or given[: kept[0] + 1] != training.collator.prompt:
+            wrong.append("labels are not prompt, text, end")
+        clip = training.train.log_mel(example.index)
+        if not np.array_equal(batch["input_features"][row].numpy(), features.pad(clip, frames)):
+            wrong.append("features are not the row's")
+        if clip.mel.shape[1] < frames and not np.allclose(batch["input_features"][row, :, -1].numpy(), clip.floor, atol=1e-6):
+            wrong.append("padding is not the row's floor")
+    return Check("batch", not wrong, "; ".join(dict.fromkeys(wrong)) or f"{len(examples)} rows: inputs, labels and padding fit")
+
+
+def noise_is_where_it_belongs(training: Training) -> Check:
+    """Dropout and masks act in training if params ask for them, and never in evaluation."""
+    batch = training.micro_batches(0)[0]
+
+    def passes(prepare: Any) -> list[float]:
+        found = []
+        for number in (1, 2):
+            prepare()
+            regularisation.seed(number, 0, 0)
+            with torch.no_grad():
+                found.append(float(training.loss(batch)))
+        return found
+
+    config = training.bare.config
+    asked = any(getattr(config, name) for name in regularisation.DROPOUTS)
+    taught, judged = passes(training.model.train), passes(training.model.eval)
+    wrong = []
+    if (taught[0] != taught[1]) != asked:
+        wrong.append("dropout is asked for and does nothing" if asked else "training is noisy, though params ask for no dropout")
+    if judged[0] != judged[1]:
+        wrong.append("evaluation is noisy: the model is in training mode")
+    return Check("dropout", not wrong, "; ".join(wrong) or ("acts in training only" if asked else "none asked for, none found"))
+
+
+def weights_moved(before: dict[str, torch.Tensor], whisper: WhisperForConditionalGeneration) -> tuple[Check, dict[str, Any]]:
+    """Every tensor that may move did; also how far they went, as a share of where they were."""
+    after = whisper.state_dict()
+    trained = {name for name, value in whisper.named_parameters() if value.requires_grad} - {model.POSITIONS}
+    names = [name for name in before if name in trained]
+    squares = [(float((after[name] - before[name]).square().sum()), float(before[name].square().sum())) for name in names]
+    stayed = [name for name, (moved, _) in zip(names, squares, strict=True) if not moved > 0.0]
+    frozen = [name for name in before if name not in trained and name != model.POSITIONS and not torch.equal(after[name], before[name])]
+    share = math.sqrt(sum(moved for moved, _ in squares) / max(sum(size for _, size in squares), 1e-30))
+    wrong = [f"{stayed[0]} stayed where it was, as did {len(stayed) - 1} others"] if stayed else []
+    wrong += [f"{frozen[0]} moved, though it is frozen"] if frozen else []
+    facts = {"weights_moved": share, "tensors": len(names), "tensors_unmoved": len(stayed)}
+    return Check("weights", not wrong, "; ".join(wrong) or f"all {len(names)} tensors moved, by {share:.1%} in all"), facts
+
+
+def loss_fell(before: float, after: float) -> Check:
+    """On one batch of training rows, in evaluation mode."""
+    return Check("fixed_batch", after < before, f"loss on one fixed batch: {before:.4f} -> {after:.4f}")
+
+
+def rate_peaked(first: float | None, highest: float, peak: float, warmup_steps: int) -> Check:
+    """The learning rate, as the optimiser had it at each step, climbed where it should, and came to its peak."""
+    wrong = []
+    if not 0.99 * peak <= highest <= 1.01 * peak:
+        wrong.append(f"the highest was {highest:.3g}")
+    if warmup_steps and first is not None and not first < 0.99 * peak:
+        wrong.append("there was no warm-up")
+    return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong]))
+
+
+def loss_and_wer_agree(rows: Sequence[dict[str, Any]], worst: Callable[[], Sequence[tuple[str, str]]], prefix: str) -> Check:
+    """A validation loss that falls while the WER jumps is a fault of decoding: shows what was heard, after which tokens."""
+    measured = [row for row in rows if row.get("validation_loss") is not None and "validation_wer" in row]
+    jumps = [
+        f"step {later['step']}: loss {earlier['validation_loss']:.3f} -> {later['validation_loss']:.3f}, "
+        f"WER {earlier['validation_wer']:.3f} -> {later['validation_wer']:.3f}"
+        for earlier, later in pairwise(measured)
+        if later["validation_loss"] < earlier["validation_loss"] and later["validation_wer"] > earlier["validation_wer"] + JUMP
+    ]
+    if not jumps:
+        return Check("decoding", True, "the WER fell, or rose with the loss")
+    said = [f"{reference!r} was heard as {heard!r}" for reference, heard in worst()]
+    return Check("decoding", False, f"{'; '.join(jumps)}; after {prefix}: {'; '.join(said)}")
+
+
+def saved_model_hears_the_same(folder: Path, training: Training, wer_told: float) -> Check:
+    """The model as it was saved, loaded anew, gives the WER that was measured; plain `generate()` hears the same words."""
+    saved = model.load_saved(folder)
+    saved.model.to(training.accelerator.device).eval()
+    validation = training.validation
+    texts = decode.transcribe(
+        saved.model,
+        saved.tokenizer,
+        validation.durations,
+        lambda place: validation.rows.log_mel(validation.chosen[place]),
+        validation.batch_size,
+        training.collator.positions,
+    )
+    found = wer.error_rates(validation.references, [wer.normalise(text) for text in texts])["wer"]
+    wrong = [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
+    window = model.window_seconds(saved.model)
+    short = [place for place, seconds in enumerate(validation.durations) if seconds <= window][:GENERATED]
+    if short:
+        clips = [validation.rows.log_mel(validation.chosen[place]) for place in short]
+        with model.quiet(), torch.inference_mode():
+            told = saved.model.generate(batches.input_features(clips, window * FRAMES_PER_SECOND).to(saved.model.device), do_sample=False)
+        plain = [text.strip() for text in saved.tokenizer.batch_decode(told, skip_special_tokens=True)]
+        wrong += [
+            f"generate() hears {a!r}, we {texts[place]!r}" for a, place in zip(plain, short, strict=True) if _differs(a, texts[place])
+        ]
+    return Check("saved_model", not wrong, "; ".join(wrong[:3]) or f"loaded anew: WER {found:.4f}, as measured; generate() agrees")
+
+
+def _differs(plain: str, ours: str) -> bool:
+    """Ours may stop earlier, at the limit of tokens per second."""
+    return not plain.startswith(ours) if ours else False

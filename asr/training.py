@@ -1,0 +1,368 @@
+"""The training loop: one optimiser and one schedule over all rows, resumed bit for bit after any stop.
+
+Order, dropout and masks are a pure function of (seed, step), so that what a checkpoint holds is weights, AdamW's moments and a
+few numbers. With several processes (`accelerate launch`) each takes its micro-batches of the same global batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from transformers import WhisperForConditionalGeneration, get_scheduler
+
+from asr import batches, checkpoints, journal, model, params, regularisation
+from asr.batches import Collator, Example, Features
+from asr.checkpoints import Checkpoint
+from asr.faults import BadData, BadParams, Diverged, Stopped
+from asr.model import Start
+from asr.signals import Interrupted, Signals
+from asr.validation import Validation, mean_loss
+
+BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
+FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
+STEP_COLUMNS = ("step", "train_loss", "learning_rate", "validation_loss", "validation_wer")
+
+
+@dataclass
+class State:
+    """All of a training that is not a tensor; it is JSON in the checkpoint."""
+
+    step: int = 0
+    best_step: int = 0
+    best_wer: float | None = None
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    fixed_loss: float | None = None
+    first_rate: float | None = None
+    highest_rate: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def row(self, step: int) -> dict[str, Any]:
+        """The line of steps.csv for a step."""
+        if not self.rows or self.rows[-1]["step"] != step:
+            self.rows.append({"step": step})
+        return self.rows[-1]
+
+    def validated(self) -> bool:
+        return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines with a validation WER, but for that of the start."""
+        return [row for row in self.rows if row["step"] and "validation_wer" in row]
+
+    def patience_spent(self, patience: int | None) -> bool:
+        """Whether so many evaluations have brought no better WER."""
+        return patience is not None and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
+
+    def averaged(self, way: str, count: int) -> list[int]:
+        """The steps whose weights would be averaged now."""
+        if way == "none":
+            return []
+        found = self.evaluations()
+        ranked = sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
+        return sorted(row["step"] for row in ranked[:count])
+
+
+class Training:
+    """One training: the model, its optimiser and schedule, the rows, and where it stands."""
+
+    def __init__(self, start: Start, train: Features, validation: Features, given: params.Train, folder: Path, log: Path):
+        self.given, self.folder, self.log, self.train = given, folder, log, train
+        self.collator = Collator(start.model, start.tokenizer)
+        self.choice = self.collator.choose(train)
+        if not self.choice.examples:
+            raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
+        self.lengths = tuple(one.num_frames for one in self.choice.examples)
+        self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
+        self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
+        self.accelerator = accelerator_for(given.precision, start.model)
+        if given.gradient_checkpointing:
+            start.model.gradient_checkpointing_enable()
+        optimizer = make_optimizer(start.model, self.learning_rate, given.weight_decay)
+        self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
+        self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
+        self.state = State()
+        self.signals = Signals()
+
+    @property
+    def bare(self) -> WhisperForConditionalGeneration:
+        return self.accelerator.unwrap_model(self.model)
+
+    def step_examples(self, step: int) -> list[list[Example]]:
+        """The rows of one optimiser step, by micro-batch: those of all processes."""
+        size, parts = self.given.per_device_train_batch_size, self.given.gradient_accumulation_steps * self.accelerator.num_processes
+        rows = [batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part) for part in range(parts)]
+        return [[self.choice.examples[row] for row in part] for part in rows]
+
+    def my_parts(self) -> range:
+        """Which micro-batches of a step this process takes."""
+        world, parts = self.accelerator.num_processes, self.given.gradient_accumulation_steps
+        return range(self.accelerator.process_index, parts * world, world)
+
+    def micro_batches(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """This process's batches of one optimiser step."""
+        examples = self.step_examples(step)
+        return [self.collator.batch(self.train, examples[part]) for part in self.my_parts()]
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Cross entropy summed over the labels of a batch; smoothed while training, if params say so."""
+        batch = {key: value.to(self.accelerator.device) for key, value in batch.items()}
+        labels = batch.pop("labels")
+        logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
+        smoothing = self.given.label_smoothing_factor if self.model.training else 0.0
+        return F.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=batches.IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+
+    def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
+        """One update, from gradients averaged over all labels of all parts of all processes."""
+        num_labels = sum(len(one.text_ids) + 1 for part in self.step_examples(self.state.step) for one in part)
+        self.model.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, batch in zip(self.my_parts(), parts, strict=True):
+            regularisation.seed(self.given.seed, self.state.step, number)
+            with nullcontext() if batch is parts[-1] else self.accelerator.no_sync(self.model):
+                loss = self.loss(batch) / num_labels
+                total += loss.detach()
+                self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm))
+        value = float(self.accelerator.reduce(total, "sum"))
+        if not math.isfinite(value) or not (math.isfinite(norm) or self.given.precision == "fp16"):
+            self._diverged(value, norm)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        state = self.state
+        state.step += 1
+        state.loss_sum += value
+        state.loss_steps += 1
+        state.first_rate = rate if state.first_rate is None else state.first_rate
+        state.highest_rate = max(state.highest_rate, rate)
+
+    def _diverged(self, loss: float, norm: float) -> None:
+        ids = self.train.column("id")
+        rows = [ids[one.index] for part in self.step_examples(self.state.step) for one in part]
+        raise Diverged(
+            f"step {self.state.step + 1}: loss {loss}, gradient norm {norm}; stopped before the update; "
+            f"lower train.learning_rate, or look at the rows {', '.join(rows)}"
+        )
+
+    def record_loss(self, rate: float) -> None:
+        """The mean loss since the last line, and the rate of this step's update."""
+        state = self.state
+        row = state.row(state.step)
+        row["train_loss"], row["learning_rate"] = state.loss_sum / state.loss_steps, rate
+        state.loss_sum, state.loss_steps = 0.0, 0
+        self._tell({"train/loss": row["train_loss"], "train/learning_rate": rate})
+
+    def _tell(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            journal.append(self.log, "metrics", step=self.state.step, values=values)
+
+    def mean_loss(self, rows: Features, examples: Sequence[Example]) -> float:
+        """Loss per label in evaluation mode."""
+        self.model.eval()
+        size = self.given.per_device_eval_batch_size
+        return mean_loss(self.loss, rows, list(examples), self.collator, size, self.accelerator, self.obey)
+
+    def heard(self) -> list[str]:
+        """What the model hears in each validation row."""
+        self.model.eval()
+        return self.validation.hypotheses(self.bare, self.accelerator, self.obey)
+
+    def obey(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
+        """Let an evaluation be left half-way, unless other processes would wait for its end."""
+        return self.signals.obey(groups, count) if self.accelerator.num_processes == 1 else iter(groups)
+
+    def validate(self) -> None:
+        """Loss and WER on the validation subset; keep the weights that may be wanted at the end."""
+        validation, state = self.validation, self.state
+        loss = self.mean_loss(validation.rows, validation.examples) if validation.examples else None
+        scores = validation.scores(self.heard())
+        row = state.row(state.step)
+        row["validation_loss"], row["validation_wer"] = loss, scores["wer"]
+        if state.step and (state.best_wer is None or scores["wer"] < state.best_wer):
+            state.best_step, state.best_wer = state.step, scores["wer"]
+        if state.step in self.wanted():
+            self._write("weights", Checkpoint(state.step, {"model": self._weights()}, {}))
+        values = {"validation/wer": scores["wer"], "validation/cer": scores["cer"]}
+        self._tell(values if loss is None else {"validation/loss": loss, **values})
+        shown = "unknown: no row fits the window" if loss is None else f"{loss:.4f}"
+        self.accelerator.print(
+            f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {shown}", flush=True
+        )
+
+    def wanted(self) -> list[int]:
+        """Steps whose weights are the best, or would be averaged."""
+        return sorted({self.state.best_step, *self.state.averaged(self.given.average_weights, self.given.average_count)} - {0})
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"}
+
+    def _write(self, stem: str, checkpoint: Checkpoint) -> None:
+        """One process writes; the others wait for it."""
+        if self.accelerator.is_main_process:
+            checkpoints.save(self.folder, stem, checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Write the checkpoint of this step, and drop what nobody will ask for."""
+        moments = {
+            f"{index}.{key}": torch.as_tensor(value)
+            for index, values in self.optimizer.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+        scaler = self.accelerator.scaler
+        state = {
+            **vars(self.state),
+            "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+        self._write("step", Checkpoint(self.state.step, {"model": self._weights(), "optimizer": moments}, state))
+        if self.accelerator.is_main_process:
+            checkpoints.keep_newest(self.folder, self.wanted())
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, if there is one."""
+        found = checkpoints.latest(self.folder)
+        if found is None:
+            return
+        state = dict(found.state)
+        schedule, scaler = state.pop("schedule"), state.pop("scaler")
+        self.state = State(**state)
+        self.load_weights(found.tensors["model"])
+        packed = self.optimizer.state_dict()
+        packed["state"] = {}
+        for name, tensor in found.tensors["optimizer"].items():
+            index, _, key = name.partition(".")
+            packed["state"].setdefault(int(index), {})[key] = tensor
+        for group, rate in zip(packed["param_groups"], schedule["_last_lr"], strict=True):
+            group["lr"] = rate
+        self.optimizer.load_state_dict(packed)
+        self.schedule.load_state_dict({**self.schedule.state_dict(), **schedule})
+        if scaler and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(scaler)
+        self.accelerator.print(f"resumed at step {self.state.step} of {self.given.max_steps}", flush=True)
+
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        self.bare.load_state_dict(weights, strict=False)
+
+    def load_best(self) -> list[int]:
+        """Put the best weights into the model: those of one step, or an average that is better; returns its steps."""
+        steps = self.state.averaged(self.given.average_weights, self.given.average_count)
+        if len(steps) > 1:
+            self.load_weights(mean_weights([self._kept(step) for step in steps]))
+            scores = self.validation.scores(self.heard())
+            self.accelerator.print(f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}", flush=True)
+            if self.state.best_wer is None or scores["wer"] < self.state.best_wer:
+                self.state.best_wer = scores["wer"]
+                return steps
+        self.load_weights(self._kept(self.state.best_step))
+        return [self.state.best_step]
+
+    def _kept(self, step: int) -> dict[str, torch.Tensor]:
+        return checkpoints.load(self.folder, "weights", step).tensors["model"]
+
+    def _told_to_stop(self) -> bool:
+        """Whether any of the processes was; all of them stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return bool(self.signals.received)
+        received = self.accelerator.gather(torch.tensor([self.signals.received], device=self.accelerator.device)).max()
+        self.signals.received = int(received)
+        return bool(received)
+
+    def stop(self) -> None:
+        """Save where we stand and leave."""
+        self.save()
+        if self.accelerator.is_main_process:
+            journal.append(self.log, "end", status="KILLED")
+        raise Stopped(
+            self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
+        )
+
+    def fixed_batch(self) -> list[Example]:
+        """The rows whose loss is measured before and after."""
+        return [self.choice.examples[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
+
+    def run(self) -> None:
+        """Train to the last step, from wherever we stand."""
+        try:
+            self._run()
+        except Interrupted:
+            self.stop()
+
+    def _run(self) -> None:
+        given, state = self.given, self.state
+        if state.fixed_loss is None:
+            state.fixed_loss = self.mean_loss(self.train, self.fixed_batch())
+        began, first = time.monotonic(), state.step
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.micro_batches, state.step)
+            while True:
+                ending = state.step == given.max_steps or state.patience_spent(given.early_stopping_patience)
+                if (ending or state.step % given.eval_steps == 0) and not state.validated():
+                    self.validate()
+                ending = ending or state.patience_spent(given.early_stopping_patience)
+                if ending or (state.step % given.save_steps == 0 and state.step > first):
+                    self.save()
+                if ending:
+                    break
+                if self._told_to_stop():
+                    raise Interrupted
+                parts, coming = coming.result(), reader.submit(self.micro_batches, state.step + 1)
+                rate = float(self.schedule.get_last_lr()[0])
+                self.train_step(parts)
+                if state.step % given.logging_steps == 0 or state.step == given.max_steps:
+                    self.record_loss(rate)
+                    self._say(began, first)
+        if state.step < given.max_steps:
+            self.accelerator.print(f"stopped early: {given.early_stopping_patience} evaluations brought no better WER", flush=True)
+
+    def _say(self, began: float, first: int) -> None:
+        state, row = self.state, self.state.rows[-1]
+        pace = (state.step - first) / (time.monotonic() - began)
+        left = (self.given.max_steps - state.step) / pace
+        self.accelerator.print(
+            f"step {state.step:,} of {self.given.max_steps:,}: loss {row['train_loss']:.4f}, "
+            f"rate {row['learning_rate']:.2e}, {pace:.1f} steps/s, {left:,.0f} s left",
+            flush=True,
+        )
+
+
+def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
+    """Devices and processes as `accelerate launch` set them; alone, the best device there is.
+
+    Raises:
+        BadParams: fp16 without a GPU.
+    """
+    if precision == "fp16" and model.device() == "cpu":
+        raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
+    skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=handlers)
+
+
+def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; weight decay spares biases and norms."""
+    named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
+        {"params": [value for _, value in named if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
+
+
+def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of several weights, tensor by tensor, summed in double precision."""
+    return {name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype) for name in found[0]}
