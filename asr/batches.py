@@ -45,6 +45,10 @@ class Features:
         """A short name of one row's sound: the same features give the same."""
         return hashlib.blake2b(memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12).digest()
 
+    def text(self, index: int) -> str:
+        """The transcript of one row."""
+        return str(self.dataset[index]["text"][0].as_py())
+
     def log_mel(self, index: int) -> LogMel:
         """The unpadded features of one row."""
         row = self.dataset[index]

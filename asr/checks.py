@@ -69,11 +69,24 @@ def refuse_other_tokens(start: Start, texts: Sequence[str]) -> None:
     """
     ids = tokenizer.text_ids(start.tokenizer, list(texts[:SPELLED]))
     size = start.model.config.vocab_size
+    for name, wanted in special_ids(start.model).items():
+        if (found := start.tokenizer.convert_tokens_to_ids(name)) != wanted:
+            raise BadModel(f"{name} is token {found} of the tokenizer and token {wanted} of the model; they belong to different models")
     for text, tokens in zip(texts, ids, strict=False):
         if max(tokens, default=0) >= size:
             raise BadModel(f"the tokenizer has token {max(tokens)}, the model {size} tokens; they belong to different models")
         if (back := start.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) != text:
             raise BadModel(f"the tokenizer spells {text!r} as {back!r}; it belongs to another model or is damaged")
+
+
+def special_ids(whisper: WhisperForConditionalGeneration) -> dict[str, int]:
+    """The ids by which the model's generation config knows its special tokens."""
+    generation = whisper.generation_config
+    known = {tokenizer.END: generation.eos_token_id, tokenizer.START: generation.decoder_start_token_id}
+    known["<|notimestamps|>"] = generation.no_timestamps_token_id
+    if generation.is_multilingual:
+        known |= {**generation.lang_to_id, **{f"<|{task}|>": id for task, id in generation.task_to_id.items()}}
+    return {name: int(id) for name, id in known.items()}
 
 
 def refuse_damaged_rows(*splits: Path) -> None:
@@ -101,25 +114,57 @@ def refuse_shared_rows(train: Features, validation: Features) -> None:
 
 
 def batch_is_sound(training: Training) -> Check:
-    """In a batch as the model gets it: each label is the next input, every text ends, and silence is the row's floor."""
-    examples = training.step_examples(0)[0]
+    """In a batch as the model gets it: the row's own text between prompt and end, each label the next input, silence the row's floor."""
     batch = training.micro_batches(0)[0]
-    wrong: list[str] = []
-    frames = model.window_seconds(training.bare) * FRAMES_PER_SECOND
-    for row, example in enumerate(examples):
+    wrong: set[str] = set()
+    for row, example in enumerate(training.step_examples(0)[training.my_parts()[0]]):
+        (text,) = tokenizer.text_ids(training.collator.made, [training.train.text(example.index)])
+        wanted = [*training.collator.prompt, *text, training.collator.end]
         labels, given = batch["labels"][row].tolist(), batch["decoder_input_ids"][row].tolist()
-        kept = [place for place, label in enumerate(labels) if label != batches.IGNORED]
-        said = [labels[place] for place in kept]
-        if any(place + 1 < len(given) and given[place + 1] != labels[place] for place in kept[:-1]):
-            wrong.append("a label is not the next input")
-        if said != [*example.text_ids, training.bare.generation_config.eos_token_id] or given[: kept[0] + 1] != training.collator.prompt:
-            wrong.append("labels are not prompt, text, end")
-        clip = training.train.log_mel(example.index)
-        if not np.array_equal(batch["input_features"][row].numpy(), features.pad(clip, frames)):
-            wrong.append("features are not the row's")
-        if clip.mel.shape[1] < frames and not np.allclose(batch["input_features"][row, :, -1].numpy(), clip.floor, atol=1e-6):
-            wrong.append("padding is not the row's floor")
-    return Check("batch", not wrong, "; ".join(dict.fromkeys(wrong)) or f"{len(examples)} rows: inputs, labels and padding fit")
+        if given[: len(wanted) - 1] != wanted[:-1]:
+            wrong.add("inputs are not prompt and text")
+        start = len(training.collator.prompt) - 1
+        if labels[: len(wanted) - 1] != [batches.IGNORED] * start + wanted[start + 1 :] or set(labels[len(wanted) - 1 :]) - {
+            batches.IGNORED
+        }:
+            wrong.add("labels are not the inputs that come next")
+        clip, heard = training.train.log_mel(example.index), batch["input_features"][row].numpy()
+        own = clip.mel.shape[1]
+        if not np.array_equal(heard[:, : own - features.TAIL], clip.mel[:, : heard.shape[1]][:, : own - features.TAIL]):
+            wrong.add("features are not the row's")
+        if own < heard.shape[1] and not np.array_equal(np.unique(heard[:, own:]), np.asarray([clip.floor], np.float32)):
+            wrong.add("padding is not the row's floor")
+    return Check("batch", not wrong, "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own")
+
+
+def order_is_whole(training: Training) -> Check:
+    """The first epoch takes every row that fits, and none twice."""
+    size, seed = training.given.per_device_train_batch_size, training.given.seed
+    count = len(training.lengths)
+    rows = [row for index in range(-(-count // size)) for row in batches.batch_rows(training.lengths, size, seed, index)]
+    return Check(
+        "order", sorted(rows) == list(range(count)), f"{len(set(rows)):,} of {count:,} rows in the first epoch, {len(rows):,} in all"
+    )
+
+
+def metric_is_sound(training: Training) -> Check:
+    """The WER of a text against itself is 0, of silence 1, and of other texts more than 0."""
+    references = training.validation.references
+    same, silent = wer.error_rates(references, references)["wer"], wer.error_rates(references, [""] * len(references))["wer"]
+    other = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
+    texts = [training.validation.rows.text(row) for row in training.validation.chosen]
+    words = sum(len(text.split()) for text in references) / max(sum(len(text.split()) for text in texts), 1)
+    passed = same == 0 and silent == 1 and other == 1 and words > 0.5
+    return Check("metric", passed, f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared")
+
+
+def start_knows_its_tokens(training: Training, start: str) -> Check:
+    """A model that was trained before guesses the labels better than by chance, or its tokens are not those of the tokenizer."""
+    loss, chance = training.state.fixed_loss or 0.0, math.log(training.bare.config.vocab_size)
+    passed = start == model.SCRATCH or loss < chance
+    return Check(
+        "start", passed, "built from scratch" if start == model.SCRATCH else f"loss of the start {loss:.2f}, by chance {chance:.2f}"
+    )
 
 
 def noise_is_where_it_belongs(training: Training) -> Check:
@@ -146,17 +191,17 @@ def noise_is_where_it_belongs(training: Training) -> Check:
     return Check("dropout", not wrong, "; ".join(wrong) or ("acts in training only" if asked else "none asked for, none found"))
 
 
-def weights_moved(before: dict[str, torch.Tensor], whisper: WhisperForConditionalGeneration) -> tuple[Check, dict[str, Any]]:
-    """Every tensor that may move did; also how far they went, as a share of where they were."""
-    after = whisper.state_dict()
-    trained = {name for name, value in whisper.named_parameters() if value.requires_grad} - {model.POSITIONS}
-    names = [name for name in before if name in trained]
+def weights_moved(before: dict[str, torch.Tensor], training: Training, freeze_encoder: int | str) -> tuple[Check, dict[str, Any]]:
+    """Every tensor that params do not freeze moved; also how far they went, as a share of where they were."""
+    after = training.bare.state_dict()
+    still = regularisation.frozen(training.bare, freeze_encoder) | {model.POSITIONS, "proj_out.weight"}
+    names = [name for name in before if name not in still]
     squares = [(float((after[name] - before[name]).square().sum()), float(before[name].square().sum())) for name in names]
     stayed = [name for name, (moved, _) in zip(names, squares, strict=True) if not moved > 0.0]
-    frozen = [name for name in before if name not in trained and name != model.POSITIONS and not torch.equal(after[name], before[name])]
+    freed = [name for name in sorted(still & set(before)) if name != "proj_out.weight" and not torch.equal(after[name], before[name])]
     share = math.sqrt(sum(moved for moved, _ in squares) / max(sum(size for _, size in squares), 1e-30))
     wrong = [f"{stayed[0]} stayed where it was, as did {len(stayed) - 1} others"] if stayed else []
-    wrong += [f"{frozen[0]} moved, though it is frozen"] if frozen else []
+    wrong += [f"{freed[0]} moved, though it is frozen"] if freed else []
     facts = {"weights_moved": share, "tensors": len(names), "tensors_unmoved": len(stayed)}
     return Check("weights", not wrong, "; ".join(wrong) or f"all {len(names)} tensors moved, by {share:.1%} in all"), facts
 
@@ -191,9 +236,12 @@ def loss_and_wer_agree(rows: Sequence[dict[str, Any]], worst: Callable[[], Seque
     return Check("decoding", False, f"{'; '.join(jumps)}; after {prefix}: {'; '.join(said)}")
 
 
-def saved_model_hears_the_same(folder: Path, training: Training, wer_told: float) -> Check:
-    """The model as it was saved, loaded anew, gives the WER that was measured; plain `generate()` hears the same words."""
+def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) -> Check:
+    """The model as it was saved, loaded anew, has the best weights and the WER that was measured; plain `generate()` hears the same."""
     saved = model.load_saved(folder)
+    wer_told = training.state.best_wer or 0.0
+    best, found_there = training.best_weights(steps), saved.model.state_dict()
+    others = [name for name, value in best.items() if not torch.equal(value.cpu(), found_there[name])]
     saved.model.to(training.accelerator.device).eval()
     validation = training.validation
     texts = decode.transcribe(
@@ -205,7 +253,8 @@ def saved_model_hears_the_same(folder: Path, training: Training, wer_told: float
         training.collator.positions,
     )
     found = wer.error_rates(validation.references, [wer.normalise(text) for text in texts])["wer"]
-    wrong = [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
+    wrong = [f"{others[0]} is not that of step {steps}"] if others else []
+    wrong += [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
     window = model.window_seconds(saved.model)
     short = [place for place, seconds in enumerate(validation.durations) if seconds <= window][:GENERATED]
     if short:

@@ -34,14 +34,24 @@ def apply(whisper: WhisperForConditionalGeneration) -> None:
     whisper.model.encoder.layerdrop, whisper.model.decoder.layerdrop = config.encoder_layerdrop, config.decoder_layerdrop
 
 
+def frozen(whisper: WhisperForConditionalGeneration, layers: int | str) -> set[str]:
+    """The tensors that `freeze` keeps as they are: of the encoder's first layers and of what is before them, or of all of it."""
+    encoder = "model.encoder."
+    first = [
+        f"{encoder}conv1.",
+        f"{encoder}conv2.",
+        *(f"{encoder}layers.{layer}." for layer in range(0 if layers == "all" else int(layers))),
+    ]
+    chosen = (encoder,) if layers == "all" else tuple(first) if layers else ()
+    return {name for name, _ in whisper.named_parameters() if name.startswith(chosen)} if chosen else set()
+
+
 def freeze(whisper: WhisperForConditionalGeneration, layers: int | str) -> None:
-    """Keep the encoder's first layers, with the convolutions before them, or all of it, as they are."""
-    encoder = whisper.model.encoder
-    if layers == 0:
-        return
-    frozen = [encoder] if layers == "all" else [encoder.conv1, encoder.conv2, *encoder.layers[: int(layers)]]
-    for part in frozen:
-        part.requires_grad_(False)
+    """Keep the encoder's first layers, or `all` of it, as they are."""
+    names = frozen(whisper, layers)
+    for name, value in whisper.named_parameters():
+        if name in names:
+            value.requires_grad_(False)
 
 
 def seed(number: int, step: int, part: int) -> None:

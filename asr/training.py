@@ -262,14 +262,20 @@ class Training:
         """Put the best weights into the model: those of one step, or an average that is better; returns its steps."""
         steps = self.state.averaged(self.given.average_weights, self.given.average_count)
         if len(steps) > 1:
-            self.load_weights(mean_weights([self._kept(step) for step in steps]))
+            self.load_weights(self.best_weights(steps))
             scores = self.validation.scores(self.heard())
             self.accelerator.print(f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}", flush=True)
             if self.state.best_wer is None or scores["wer"] < self.state.best_wer:
                 self.state.best_wer = scores["wer"]
                 return steps
-        self.load_weights(self._kept(self.state.best_step))
-        return [self.state.best_step]
+        steps = [self.state.best_step]
+        self.load_weights(self.best_weights(steps))
+        return steps
+
+    def best_weights(self, steps: list[int]) -> dict[str, torch.Tensor]:
+        """The mean of the weights that were kept at these steps."""
+        found = [self._kept(step) for step in steps]
+        return found[0] if len(found) == 1 else mean_weights(found)
 
     def _kept(self, step: int) -> dict[str, torch.Tensor]:
         return checkpoints.load(self.folder, "weights", step).tensors["model"]

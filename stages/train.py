@@ -151,18 +151,20 @@ def train_and_write(
 ) -> tuple[dict[str, Any], list[Check]]:
     """The training itself, told to the journal as it goes, and its outs; returns its summary and what was checked."""
     before = {name: value.clone() for name, value in training.bare.state_dict().items()}
-    sound = [checks.batch_is_sound(training), checks.noise_is_where_it_belongs(training)]
+    look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
+    sound = [check(training) for check in look]
     training.resume()
     journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=known["params_all"], tags=tags())
     follower = tracking.Follower(training.log)
     try:
         training.run()
         steps = training.load_best()
-        moved, facts = checks.weights_moved(before, training.bare)
+        moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
         loss = training.mean_loss(training.train, training.fixed_batch())
         summary = summary_of(training, steps, loss, facts)
         write_model(training, out)
-        found = [*sound, moved, *after_training(training, loss, out)]
+        known_start = checks.start_knows_its_tokens(training, known["start"]["name"])
+        found = [*sound, known_start, moved, *after_training(training, steps, loss, out)]
         write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
         journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
@@ -174,7 +176,7 @@ def train_and_write(
     return summary, found
 
 
-def after_training(training: Training, loss: float, out: Path) -> list[Check]:
+def after_training(training: Training, steps: list[int], loss: float, out: Path) -> list[Check]:
     """What must hold of a training that has ended, and of the model that was saved."""
     state = training.state
     prefix = " ".join(training.collator.made.convert_ids_to_tokens(training.collator.prompt))
@@ -182,7 +184,7 @@ def after_training(training: Training, loss: float, out: Path) -> list[Check]:
         checks.loss_fell(state.fixed_loss or 0.0, loss),
         checks.rate_peaked(state.first_rate, state.highest_rate, training.learning_rate, training.given.warmup_steps),
         checks.loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), checks.SHOWN), prefix),
-        checks.saved_model_hears_the_same(out, training, state.best_wer or 0.0),
+        checks.saved_model_is_the_best(out, training, steps),
     ]
 
 

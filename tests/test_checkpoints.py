@@ -209,13 +209,6 @@ def test_a_second_holder_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 def test_only_the_last_two_and_the_best_weights_are_kept(tmp_path: Path) -> None:
     save_three(tmp_path)
     for step in (2, 6):
-        checkpoints.save(tmp_path, "best", point(step))
-    checkpoints.keep_newest(tmp_path, 6)
-    assert (checkpoints.steps(tmp_path, "step"), checkpoints.steps(tmp_path, "best")) == ([7, 4], [6])
-
-
-def test_best_weights_that_the_checkpoint_does_not_know_yet_are_kept(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, "best", point(6))
-    checkpoints.keep_newest(tmp_path, None)
-    checkpoints.keep_newest(tmp_path, 4)
-    assert checkpoints.steps(tmp_path, "best") == [6]
+        checkpoints.save(tmp_path, "weights", point(step))
+    checkpoints.keep_newest(tmp_path, [6])
+    assert (checkpoints.steps(tmp_path, "step"), checkpoints.steps(tmp_path, "weights")) == ([7, 4], [6])

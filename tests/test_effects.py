@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.utils.checkpoint
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, TINY, write_params
 
@@ -48,6 +50,8 @@ START = {
     "dropout": 0.3,
     "attention_dropout": 0.3,
     "activation_dropout": 0.3,
+    "encoder_layerdrop": 0.9,
+    "decoder_layerdrop": 0.9,
     "apply_spec_augment": True,
     "mask_time_prob": 0.2,
     "mask_time_length": 3,
@@ -67,7 +71,8 @@ START = {
     "scratch.max_target_positions": 24,
     "scratch.init_std": 0.05,
 }
-NOISE = ("dropout", "attention_dropout", "activation_dropout", "apply_spec_augment")
+FROZEN = {"freeze_encoder": "all"}
+NOISE = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 TRAIN = {
     "learning_rate": 3e-4,
     "lr_scheduler_type": "linear",
@@ -76,14 +81,24 @@ TRAIN = {
     "per_device_train_batch_size": 5,
     "per_device_eval_batch_size": 3,
     "gradient_accumulation_steps": 2,
+    "gradient_checkpointing": True,
     "weight_decay": 5.0,
     "max_grad_norm": 0.01,
+    "label_smoothing_factor": 0.2,
     "eval_steps": 4,
     "eval_rows": 4,
+    "early_stopping_patience": 1,
+    "average_weights": "last",
+    "average_count": 2,
     "save_steps": 4,
     "logging_steps": 3,
     "precision": "bf16",
     "seed": 7,
+}
+# What must be set besides, for a change to show.
+BESIDES = {
+    "early_stopping_patience": {"train.eval_steps": 2, "train.learning_rate": 1e-9},
+    "average_count": {"train.eval_steps": 2, "train.average_weights": "last", "train.average_count": 4},
 }
 EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [], "bootstrap_resamples": 300, "seed": 7}
 COVERED = {
@@ -91,7 +106,7 @@ COVERED = {
     "stats.window_candidates_seconds",
     *(f"chunk.{key}" for key in CHUNK),
     "featurize.num_mel_bins",
-    *(f"model.{key}" for key in START),
+    *(f"model.{key}" for key in (*START, *FROZEN)),
     "model.revision",
     *(f"train.{key}" for key in TRAIN),
     *(f"evaluate.{key}" for key in EVALUATE),
@@ -213,11 +228,14 @@ def trained(given: Params, data: Path, root: Path, sizes: list[int], monkeypatch
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
     monkeypatch.setenv("DVC_ROOT", str(root))
     sizes.clear()
+    recomputed: list[int] = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", lambda *a, **k: recomputed.append(1) or checkpoint(*a, **k))
     features = data / "data/features"
     train.run(features / "train", features / "validation", root / "models/finetuned", root / "reports/train", given)
     kept = sorted(path.name for path in (root / ".cache/checkpoints").glob("*/*-*"))
     summary = files.read_json(root / "reports/train/summary.json")
-    return (root / "reports/train/steps.csv").read_text(), json.dumps(summary), kept, sorted(set(sizes))
+    return (root / "reports/train/steps.csv").read_text(), json.dumps(summary), kept, sorted(set(sizes)), len(recomputed)
 
 
 @pytest.fixture(scope="module")
@@ -225,18 +243,23 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"root": tmp_path_factory.mktemp("usual")}
 
 
-@pytest.mark.parametrize("key", [*(f"train.{key}" for key in TRAIN), *(f"model.{key}" for key in NOISE)])
+@pytest.mark.parametrize("key", [*(f"train.{key}" for key in TRAIN), *(f"model.{key}" for key in (*NOISE, *FROZEN))])
 def test_training(
     key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path, usual: Any, quick_training: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "shown" not in usual:
-        usual["shown"] = trained(tiny_params, tiny_data, usual["root"] / "run", quick_training, monkeypatch)
     section, _, name = key.partition(".")
-    value = {"train": TRAIN, "model": START}[section][name]
-    shown = trained(changed(tmp_path, **{key: value}), tiny_data, tmp_path / "run", quick_training, monkeypatch)
-    assert shown != usual["shown"]
+    value = {"train": TRAIN, "model": {**START, **FROZEN}}[section][name]
+    besides = BESIDES.get(name, {})
+    if besides or "shown" not in usual:
+        root = tmp_path / "usual" if besides else usual["root"] / "run"
+        before = trained(changed(tmp_path, **besides) if besides else tiny_params, tiny_data, root, quick_training, monkeypatch)
+        usual.setdefault("shown", before) if not besides else None
+    else:
+        before = usual["shown"]
+    shown = trained(changed(tmp_path, **{**besides, key: value}), tiny_data, tmp_path / "run", quick_training, monkeypatch)
+    assert shown != before
     if section == "model":
-        assert shown[0] != usual["shown"][0], "the curve must move, not only the config"
+        assert shown[0] != before[0], "the curve must move, not only the config"
 
 
 @pytest.mark.parametrize("key", EVALUATE)
