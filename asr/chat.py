@@ -7,9 +7,11 @@ server lists). Nothing goes anywhere else. Importing costs nothing, the first an
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -34,7 +36,7 @@ def place() -> str:
     return f"{found.hostname}:{found.port}" if found.port else str(found.hostname)
 
 
-def answer(messages: list[dict[str, str]]) -> Iterator[str]:
+def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
     """Stream the model's answer to a conversation, piece by piece; closing the iterator ends the request.
 
     Args:
@@ -54,6 +56,38 @@ def answer(messages: list[dict[str, str]]) -> Iterator[str]:
                     yield piece
         if not said:
             raise NetworkFault(f"{place()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?")
+
+
+def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[str, None, None]:
+    """The same, with an empty piece whenever `seconds` pass without one, so that whoever waits can look up, and leave."""
+    arrived: queue.Queue[str | Exception | None] = queue.Queue()
+    unwanted = threading.Event()
+    threading.Thread(target=_listen, args=(messages, arrived, unwanted), daemon=True, name="chat_listen").start()
+    try:
+        while True:
+            try:
+                piece = arrived.get(timeout=seconds)
+            except queue.Empty:
+                piece = ""
+            if piece is None:
+                return
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+    finally:
+        unwanted.set()
+
+
+def _listen(messages: list[dict[str, str]], arrived: queue.Queue[str | Exception | None], unwanted: threading.Event) -> None:
+    try:
+        with closing(answer(messages)) as stream:
+            for piece in stream:
+                if unwanted.is_set():
+                    return
+                arrived.put(piece)
+        arrived.put(None)
+    except Exception as error:  # whatever it is, who waits must hear of it rather than wait for ever
+        arrived.put(error)
 
 
 def _base_url() -> str:

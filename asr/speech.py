@@ -65,6 +65,13 @@ def say(text: str, language: str) -> bytes:
     )
 
 
+def duration(said: bytes) -> float:
+    """Seconds of what `say` gave."""
+    import soundfile
+
+    return float(soundfile.info(io.BytesIO(said)).duration)
+
+
 def sentences(text: str) -> Iterator[str]:
     """The text in pieces that are said one by one, without the signs of markup, up to MAX_CHARACTERS."""
     clean = "".join(" " if unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n" else sign for sign in text)

@@ -44,6 +44,22 @@ def test_it_comes_piece_by_piece_and_can_be_left(server: ChatServer) -> None:
     assert time.monotonic() - began < 0.3 * len(WORDS)
 
 
+def test_who_waits_can_look_up_and_leave(server: ChatServer) -> None:
+    server.fault = "slow"
+    pieces = list(chat.patient_answer(ASKED, 0.05))
+    assert [piece for piece in pieces if piece] == WORDS
+    assert pieces.count("") >= len(WORDS)
+    server.fault = "silent"
+    began = time.monotonic()
+    waiting = chat.patient_answer(ASKED, 0.05)
+    assert next(waiting) == ""
+    waiting.close()
+    assert time.monotonic() - began < 1
+    server.fault = "broken"
+    with pytest.raises(NetworkFault, match="500"):
+        list(chat.patient_answer(ASKED, 0.05))
+
+
 def test_the_model_that_is_set_is_asked(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_MODEL", "mine")
     monkeypatch.delenv("OPENAI_API_KEY")
