@@ -13,10 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import shards
+from asr import files, shards
 from asr.faults import BadData
 
 MAX_BYTES = 32 << 20  # of one recording that is handed on; an utterance takes a hundredth of that
+MAX_SECONDS = 1e6  # of one recording; what is more is damage
 WRONG = (
     OSError,
     ValueError,
@@ -119,7 +120,7 @@ def hours_by_speaker(split: Path) -> list[tuple[str | None, int, float]]:
         if not batches:
             return []
         table = pa.Table.from_batches(batches)
-        known = pc.and_(pc.is_finite(table["duration"]), pc.greater_equal(table["duration"], 0))
+        known = pc.and_(pc.greater_equal(table["duration"], 0), pc.less(table["duration"], MAX_SECONDS))
         seconds = pc.if_else(pc.fill_null(known, False), table["duration"], 0.0)
         summed = table.set_column(1, "seconds", seconds).group_by("speaker").aggregate([("seconds", "sum"), ("seconds", "count")])
         summed = summed.sort_by([("seconds_sum", "descending"), ("speaker", "ascending")])
@@ -153,7 +154,8 @@ def about(folder: Path) -> dict[str, object]:
         found = shards.manifest(folder)
         splits = found["splits"]
         if not all(isinstance(one, dict) and isinstance(one["rows"], int) for one in splits.values()):
-            raise TypeError
+            raise TypeError("no rows")
+        files.hash_of(found)  # a text that is none cannot be hashed, nor shown
         return found
     except WRONG as error:
         raise _damaged(folder, error) from None

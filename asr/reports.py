@@ -48,6 +48,7 @@ def read_json(path: Path, *wanted: str) -> dict[str, Any]:
     """
     try:
         found = files.read_json(path)
+        files.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except FileNotFoundError:
         raise BadData(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -118,6 +118,7 @@ def _attributes(text: str) -> dict[str, Any]:
     """The attributes of a row that are plain values; damaged ones are none."""
     try:
         found = json.loads(text)
+        files.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

@@ -21,6 +21,8 @@ def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray |
     """Tables of the first model's errors among the rows found; gives those of them that hold the chosen error."""
     edits = _edits(one, normalised)
     frequent = {kind: edits.frequent(kind, found, SHOWN) for kind in alignment.ERRORS}
+    if one.two:
+        st.caption("Errors of the first model.")
     for box, (kind, listed) in zip(st.columns(3), frequent.items(), strict=True):
         with box:
             _table(kind, listed)

@@ -166,17 +166,17 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     """How many utterances these are, and how well each model heard them."""
     rows, text = one.rows[sifted.found], sifted.text
     key = f"{one.key}{files.hash_of(np.packbits(sifted.found).tobytes().hex())}"
-    boxes = st.columns(4)
-    metric(boxes[0], "Utterances", f"{len(rows):,}", f"of {len(one):,}")
+    line = st.container(horizontal=True, gap="large")
+    metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(utterances.words(rows, text).sum())
-    metric(boxes[1], "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
-    for box, source, prefix in zip(boxes[2:], sources, ("", "other_"), strict=False):
+    metric(line, "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
+    for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
         between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %, by {interval.unit}"
-        metric(box, f"WER of {source.name}", parts.percent(share), between)
+        metric(line, f"WER of {source.name}", parts.percent(share), between)
     if not one.two:
         counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
-        metric(boxes[3], "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
+        metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
         return
     gap = difference(key, rows, text)
     told = f"{100 * gap.difference:+.1f} points, 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
@@ -184,7 +184,7 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
 
 
 def metric(box: Any, label: str, value: str, below: str) -> None:
-    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off")
+    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off", width="content")
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -202,30 +202,41 @@ def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str
     st.html(marked.LEGEND)
     token = files.hash_of(places.astype(np.int32).tobytes().hex())
     pages = -(-len(places) // PAGE_ROWS)
-    shown = turn(pages, token, "top", "bottom")
+    kept = turned(token)
+    turn(kept, "top", "bottom", pages)
+    shown = kept["page"]
     here = one.rows.iloc[places[(shown - 1) * PAGE_ROWS : shown * PAGE_ROWS]]
     found = sounds(here["id"].tolist(), sources[0].revision)
     counts = {prefix: (utterances.errors(here, prefix), utterances.words(here, prefix)) for prefix in prefixes(one, text)}
     for place, row in enumerate(here.to_dict("records")):
         told = [tally(int(wrong[place]), int(total[place])) for wrong, total in counts.values()]
         utterance(row, told, sources, text, found)
-    turn(pages, token, "bottom", "top")
+    turn(kept, "bottom", "top", pages)
 
 
 def prefixes(one: Utterances, text: str) -> list[str]:
     return [text, f"other_{text}"] if one.two else [text]
 
 
-def turn(pages: int, token: str, place: str, other: str) -> int:
-    """The page chosen above or below the list; both tell the same."""
+def turned(token: str) -> dict[str, Any]:
+    """Which page of this list the person is on; another list begins at its first."""
+    kept: dict[str, Any] = st.session_state.get("errors_turned", {})
+    if kept.get("token") != token:
+        kept = st.session_state["errors_turned"] = {"token": token, "page": 1, "top": 0, "bottom": 0}
+    return kept
+
+
+def turn(kept: dict[str, Any], place: str, twin: str, pages: int) -> None:
+    """Pages to choose from, above or below the list. The one used stays as it is, and keeps the keyboard's focus; its twin is made anew."""
     if pages < 2:
-        return 1
-    key, twin = f"errors_{place}_{token}", f"errors_{other}_{token}"
+        return
+    key = f"errors_{place}_{kept['token']}_{kept[place]}"
 
     def follow() -> None:
-        st.session_state[twin] = st.session_state[key]
+        kept["page"] = st.session_state[key]
+        kept[twin] += 1
 
-    return int(st.pagination(pages, key=key, on_change=follow))
+    st.pagination(pages, default=kept["page"], key=key, on_change=follow)
 
 
 def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
@@ -256,7 +267,7 @@ def utterance(row: dict[str, Any], told: list[str], sources: list[Source], text:
     """One utterance: its texts by each model, its player."""
     two = len(sources) > 1
     with st.container(border=True):
-        boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="center")
+        boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="top" if two else "center")
         speaker = row["speaker"] if isinstance(row["speaker"], str) else ""
         facts = [row["id"], parts.span(None if pd.isna(row["duration"]) else row["duration"]), speaker]
         for box, source, tally, prefix in zip(boxes, sources, told, ("", "other_"), strict=False):
