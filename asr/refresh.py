@@ -12,16 +12,19 @@ runs, the newest hundred, and what a page shows. A second refresher leaves.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from asr import files, reports, revisions, runs, tracking
 from asr.faults import BadParams, Fault, exit_with
 from asr.revisions import Revision
 
+PLAIN = {"None": None, "True": True, "False": False}
+NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")
 SMALL_SECONDS = 2.0
 WHOLE_SECONDS = 3600.0
 LINGER_SECONDS = 20.0  # MLflow takes two seconds to import
@@ -136,7 +141,7 @@ class Refresher:
         known = dict(
             self.index.execute(f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})", [run["id"] for run in page])
         )
-        fresh = [(run, digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
+        fresh = [(typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
         self.index.executemany(
             'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
             "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
@@ -229,6 +234,24 @@ class Refresher:
         self.index.commit()
 
 
+def typed(run: dict[str, Any]) -> dict[str, Any]:
+    """A run with its params as params.yaml has them; MLflow keeps everything as text."""
+    return {**run, "params": {key: value_of(text) for key, text in run["params"].items()}}
+
+
+@lru_cache(maxsize=100_000)
+def value_of(text: str) -> Any:
+    """What Python shows as this text; what is no plain value stays text, as do numbers too long for a column."""
+    if text in PLAIN:
+        return PLAIN[text]
+    if NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".e") else int(text)
+    if text.startswith("[") and len(text) < 1000:
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
+    return text
+
+
 def facts(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list[tuple[int, float]]]]:
     """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is nothing to join."""
     try:
@@ -238,6 +261,7 @@ def facts(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, lis
     if revision.sha is None and not is_locked(Path(files.root() / reports.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
     scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, runs.TIMING))
+    _keep(revision, reports.UTTERANCES)
     known = {
         "params": run["params"] if isinstance(run["params"], dict) else {},
         "scores": {key: value for key, value in scores.items() if key != "models"},
@@ -257,6 +281,12 @@ def is_locked(run: Path) -> bool:
         return True
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return False
+
+
+def _keep(revision: Revision, path: str) -> None:
+    """Have a file at hand, so that no page waits for DVC."""
+    with contextlib.suppress(Fault):
+        revisions.fetch(revision, path)
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def opened() -> Iterator[sqlite3.Connection | None]:
         return
     try:
         with closing(sqlite3.connect(f"{path().as_uri()}?mode=ro", uri=True, timeout=10)) as index:
+            index.execute("BEGIN")  # what is read hangs together
             yield index
     except HURT:
         with suppress(OSError):
@@ -172,9 +173,9 @@ def _read(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     before = dict(_parsed)
     changed = [id for id, digest in order if before.get(id, ("",))[0] != digest]
     if len(changed) > len(order) // 2:
-        found = index.execute("SELECT id, digest, whole FROM runs")
+        found = index.execute("SELECT id, digest, whole FROM runs").fetchall()
     else:
-        found = iter([index.execute("SELECT id, digest, whole FROM runs WHERE id = ?", [id]).fetchone() for id in changed])
+        found = [index.execute("SELECT id, digest, whole FROM runs WHERE id = ?", [id]).fetchone() for id in changed]
     fresh = {id: (digest, json.loads(whole)) for id, digest, whole in found}
     now = {id: fresh.get(id) or before[id] for id, _ in order}
     _parsed.clear()
@@ -197,12 +198,14 @@ def _known(index: sqlite3.Connection) -> dict[str, list[Known]]:
 
 
 def _groups(known: list[Known]) -> list[list[Known]]:
-    """Revisions of one training by how its test went."""
+    """Revisions of one training by how its test went; those without scores stand with the first that has some."""
     groups: dict[str, list[Known]] = defaultdict(list)
     for revision, told in known:
         scores = told["scores"]
-        groups[f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}"].append((revision, told))
-    return list(groups.values())
+        groups[f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}" if scores else ""].append((revision, told))
+    untold = groups.pop("", [])
+    first, *others = [*groups.values()] or [[]]
+    return [group for group in ([*first, *untold], *others) if group]
 
 
 def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]) -> Iterator[Row]:
