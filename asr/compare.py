@@ -57,7 +57,12 @@ def errors_of(row: Row) -> dict[str, tuple[int, int, str | None]]:
 def differing(rows: list[Row]) -> list[str]:
     """The params that do not have one value in all of these trainings."""
     keys = dict.fromkeys(key for row in rows for key in row.params)
-    return [key for key in keys if len({repr(row.params.get(key, MISSING)) for row in rows}) > 1]
+    found = []
+    for key in keys:
+        values = [row.params.get(key, MISSING) for row in rows]
+        if values.count(values[0]) < len(values):
+            found.append(key)
+    return found
 
 
 def commands(row: Row, here: dict[str, Any]) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import pandas as pd
@@ -16,9 +17,9 @@ PANELS = (
     ("Learning rate", ("train/learning_rate",)),
 )
 COSTS = (
-    ("minutes", "Training time, minutes", "log"),
-    ("parameters", "Size, parameters", "log"),
-    ("rtfx", "RTFx, s of audio per s", "linear"),
+    ("minutes", "Training time, minutes", "log", ",.3~r"),
+    ("parameters", "Size, parameters", "log", ".3~s"),
+    ("rtfx", "RTFx, seconds of audio in a second", "linear", ",.3~r"),
 )
 
 
@@ -38,8 +39,6 @@ def curves(points: pd.DataFrame) -> None:
 
 def legend(runs: list[str]) -> None:
     """The colours of the runs, over all panels: as text, whatever the names are."""
-    import html
-
     spots = "".join(
         f'<span style="margin-right:1.2em;white-space:nowrap"><span style="color:{colour}">⬤</span> {html.escape(name)}</span>'
         for name, colour in zip(runs, COLOURS, strict=False)
@@ -76,12 +75,12 @@ def trade_offs(points: pd.DataFrame) -> None:
         points: columns run, wer, compared, and those of `COSTS`.
     """
     found = [cost for cost in COSTS if points[cost[0]].notna().any()]
-    for place, (field, title, scale) in zip(st.columns(max(len(found), 1)), found, strict=False):
+    for place, (field, title, scale, digits) in zip(st.columns(max(len(found), 1)), found, strict=False):
         some = points[points[field].notna() & (points[field] > 0)]
-        place.vega_lite_chart(some, dots(field, title, scale), width="stretch", height=HEIGHT)
+        place.vega_lite_chart(some, dots(field, title, scale, digits), width="stretch", height=HEIGHT)
 
 
-def dots(field: str, title: str, scale: str) -> dict[str, Any]:
+def dots(field: str, title: str, scale: str, digits: str) -> dict[str, Any]:
     tips = [
         {"field": "run", "type": "nominal"},
         {"field": "wer", "type": "quantitative", "title": "test WER, %", "format": ".2f"},
@@ -95,7 +94,7 @@ def dots(field: str, title: str, scale: str) -> dict[str, Any]:
                 "type": "quantitative",
                 "title": title,
                 "scale": {"type": scale, "zero": False, "nice": True},
-                "axis": {"format": "~s"},
+                "axis": {"format": digits, "tickCount": 4},
             },
             "y": {"field": "wer", "type": "quantitative", "title": "test WER, %", "scale": {"zero": False}},
             "color": {"condition": {"test": "datum.compared", "value": COLOURS[1]}, "value": COLOURS[0]},

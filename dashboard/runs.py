@@ -7,6 +7,8 @@ the index changed, and only then is the page drawn again.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,21 +38,33 @@ SHOWN_PARAMS = 5  # that differ, until one chooses
 NOT_TOLD = ("download.path", "stats.window_candidates_seconds")
 COMPARED = 8  # lines that an eye can tell apart
 NEWEST = 4  # compared until one chooses
+OFFERED = 300  # runs in the list of baselines
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows and their columns; `differing` are the params that do, `others` the rest, `scored` the places of tested runs."""
+
+    rows: list[Row]
+    frame: pd.DataFrame
+    differing: list[str]
+    others: list[str]
+    scored: list[int]
 
 
 def page() -> None:
     st.header("Runs")
     try:
         now = runs.state()
-        rows = table(str(files.root()), now.generation)[0] if now.made or now.generation else []
+        found = table(str(files.root()), now.generation) if now.generation else None
     except Fault as error:
-        now, rows = State(), []
+        now, found = State(), None
         parts.fault(error)
     st.fragment(pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0)(now.mark)
     if now.fault:
         parts.fault(Fault(now.fault))
-    if rows:
-        body(rows, now)
+    if found and found.rows:
+        body(found, now)
     elif now.made:
         parts.empty("No training yet. The first takes some minutes, and shows here while it runs.", "make repro")
 
@@ -73,8 +87,8 @@ def pulse(drawn: str) -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the index")
-def table(root: str, generation: str) -> tuple[list[Row], pd.DataFrame, list[str]]:  # noqa: ARG001 (they name what is cached)
-    """All rows, all their columns, and the params that differ; made once for each state of the index."""
+def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what is cached)
+    """Made once for each state of the index; 0.7 s for 5,000 runs."""
     rows = runs.rows()
     columns: dict[str, list[Any]] = {
         "Status": [status(row) for row in rows],
@@ -88,10 +102,11 @@ def table(root: str, generation: str) -> tuple[list[Row], pd.DataFrame, list[str
         columns[name] = [number(row.scores.get(key), factor) for row in rows]
     for name, (key, factor) in LOGGED.items():
         columns[name] = [number(row.metrics.get(key), factor) for row in rows]
-    keys = dict.fromkeys(key for row in rows for key in row.params)
-    columns |= {key: column([row.params.get(key) for row in rows]) for key in keys if key not in columns}
-    differing = [key for key in compare.differing(rows) if key not in NOT_TOLD]
-    return rows, pd.DataFrame(columns), differing
+    differing = [key for key in compare.differing(rows) if key not in NOT_TOLD and key not in columns]
+    columns |= {key: column(rows, key) for key in differing}
+    keys = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
+    scored = [place for place, wer in enumerate(columns["WER %"]) if not math.isnan(wer)]
+    return Table(rows, pd.DataFrame(columns), differing, list(keys), scored)
 
 
 def number(value: Any, factor: float = 1) -> float:
@@ -100,10 +115,11 @@ def number(value: Any, factor: float = 1) -> float:
     return value * factor if usable else math.nan
 
 
-def column(values: list[Any]) -> list[Any]:
+def column(rows: list[Row], key: str) -> list[Any]:
     """One param of all runs: numbers stay numbers, so that they sort; in mixed company all become text."""
-    given = [value for value in values if value is not None]
-    if given and all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+    values = [row.params.get(key) for row in rows]
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds and kinds <= {int, float}:
         return [number(value) for value in values]
     return ["" if value is None else str(value) for value in values]
 
@@ -122,70 +138,92 @@ def label(row: Row) -> str:
     return f"{row.name} ({others[0]})" if others else row.name
 
 
-def body(rows: list[Row], now: State) -> None:
-    _, frame, differing = table(str(files.root()), now.generation)
-    summary(rows, now)
-    places, baseline, names = choose(rows, frame, differing)
+def body(found: Table, now: State) -> None:
+    rows = found.rows
+    summary(found, now)
+    places, baseline, names = choose(found)
     if not places:
         parts.empty("No run meets the filter.")
         return
-    shown = frame.iloc[places].reset_index(drop=True)[names]
+    shown = columns(found, names).iloc[places].reset_index(drop=True)
     if baseline:
         shown.insert(names.index("WER %") + 1 if "WER %" in names else len(names), DELTA, deltas(rows, places, baseline))
     chosen = select([rows[place] for place in places], shown)
     compared = (chosen or [rows[place] for place in places[:NEWEST]])[:COMPARED]
     if not chosen:
-        st.caption(f"Select rows to compare; until then, the {len(compared)} newest.")
+        st.caption(f"Select rows to compare them; until then, the newest ({len(compared)}).")
     elif len(chosen) > COMPARED:
         st.caption(f"Compared are the first {COMPARED} of {len(chosen)} selected.")
     verdicts(compared, baseline)
     curves(compared, now)
-    trade_offs([rows[place] for place in places], compared)
+    trade_offs(found, places, compared)
     differences(compared)
     reproduce(compared)
 
 
-def summary(rows: list[Row], now: State) -> None:
-    """How many there are, the best, and how old the page is."""
-    scored = [row for row in rows if not math.isnan(number(row.scores.get("wer")))]
-    told = [f"{len(rows):,} trainings" if len(rows) != 1 else "1 training"]
+def summary(found: Table, now: State) -> None:
+    """How many there are, and the best."""
+    told = [f"{len(found.rows):,} trainings" if len(found.rows) != 1 else "1 training"]
     if now.running:
         told.append(f"{now.running} running")
-    if scored:
-        best = min(scored, key=lambda row: row.scores["wer"])
+    if found.scored:
+        best = found.rows[int(found.frame["WER %"].idxmin())]
         told.append(f"lowest test WER {parts.percent(best.scores['wer'])} by {parts.plain(label(best))}")
     st.caption(" · ".join(told))
 
 
-def choose(rows: list[Row], frame: pd.DataFrame, differing: list[str]) -> tuple[list[int], Row | None, list[str]]:
+def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
     """The filter, the baseline and the columns: places of the rows that stay, the pinned row, column names."""
     words, states, pin = st.columns([3, 3, 3], vertical_alignment="bottom")
     wanted = words.text_input("Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter").lower().split()
-    kinds = sorted({row.status for row in rows}, key=list(STATUS).index if {row.status for row in rows} <= set(STATUS) else str)
+    kinds = sorted({row.status for row in found.rows})
     only = states.pills(
         "Status", kinds, selection_mode="multi", format_func=lambda kind: STATUS.get(kind, parts.plain(kind)), key="runs_status"
     )
-    scored = {row.key: row for row in rows if not math.isnan(number(row.scores.get("wer")))}
-    if st.session_state.get("runs_baseline") not in scored:
-        st.session_state.pop("runs_baseline", None)
-    pinned = pin.selectbox(
+    places = [
+        place
+        for place, row in enumerate(found.rows)
+        if (not only or row.status in only) and (not wanted or all(word in haystack(row) for word in wanted))
+    ]
+    with pin:
+        baseline = choose_baseline(found, places)
+    return places, baseline, choose_columns(found)
+
+
+def choose_baseline(found: Table, places: list[int]) -> Row | None:
+    """The pinned run; the list is of what the filter leaves."""
+    tested, pinned = set(found.scored), st.session_state.get("runs_pinned")
+    offered = {found.rows[place].key: found.rows[place] for place in [place for place in places if place in tested][:OFFERED]}
+    kept = next((found.rows[place] for place in found.scored if found.rows[place].key == pinned), None) if pinned else None
+    if kept:
+        offered.setdefault(kept.key, kept)
+    keys = list(offered)
+    chosen = st.selectbox(
         "Baseline",
-        list(scored),
-        index=None,
-        format_func=lambda key: label(scored[key]),
+        keys,
+        index=keys.index(kept.key) if kept else None,
+        format_func=lambda key: label(offered[key]),
         placeholder="Pin a run to compare with",
-        key="runs_baseline",
+        help=None if len(keys) < OFFERED else f"The newest {OFFERED} that meet the filter; filter to find others.",
     )
+    st.session_state["runs_pinned"] = chosen
+    return offered.get(chosen) if chosen else None
+
+
+def choose_columns(found: Table) -> list[str]:
+    """Metrics and params to show; params that are the same everywhere only on request."""
     with st.popover("Columns", icon=":material/view_column:"):
         narrow = st.toggle("Only params that differ", value=True, key="runs_narrow")
-        found = [name for name in frame.columns if name not in FIRST]
-        named = [name for name in found if name not in rows[0].params or not narrow or name in differing]
-        default = [name for name in DEFAULT if name in named and frame[name].notna().any()] + [name for name in differing if name in named][
-            :SHOWN_PARAMS
-        ]
-        columns = st.multiselect("Metrics and params", named, default=default, key=f"runs_columns_{narrow}")
-    places = [place for place, row in enumerate(rows) if (not only or row.status in only) and all(word in haystack(row) for word in wanted)]
-    return places, scored.get(pinned) if pinned else None, [*FIRST, *columns]
+        metrics = [name for name in found.frame.columns if name not in FIRST and name not in found.differing]
+        named = [*metrics, *found.differing, *(() if narrow else found.others)]
+        default = [name for name in DEFAULT if found.frame[name].notna().any()] + found.differing[:SHOWN_PARAMS]
+        return [*FIRST, *st.multiselect("Metrics and params", named, default=default, key=f"runs_columns_{narrow}")]
+
+
+def columns(found: Table, names: list[str]) -> pd.DataFrame:
+    """The chosen columns, those of params that do not differ made now."""
+    shown = found.frame[[name for name in names if name in found.frame]]
+    return shown.assign(**{name: column(found.rows, name) for name in names if name in found.others})[names]
 
 
 def haystack(row: Row) -> str:
@@ -228,7 +266,7 @@ def select(rows: list[Row], shown: pd.DataFrame) -> list[Row]:
         placeholder="–",
     )
     chosen = [rows[place] for place in event["selection"]["rows"] if place < len(rows)]
-    st.session_state["runs_selected"] = [row.key for row in chosen]
+    st.session_state["runs_selected"] = [*(kept - set(keys)), *(row.key for row in chosen)]  # what the filter hides stays selected
     return chosen
 
 
@@ -237,6 +275,7 @@ def formats(shown: pd.DataFrame) -> dict[str, Any]:
     config: dict[str, Any] = {
         "Status": st.column_config.TextColumn(width=110),
         "Run": st.column_config.TextColumn(pinned=True, width="medium"),
+        "Revision": st.column_config.TextColumn(width="medium", help="experiments, branches and commits that hold this model"),
         "Started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
         "Minutes": st.column_config.NumberColumn("Minutes", format="%.1f", help="time of the training"),
         "Parameters": st.column_config.NumberColumn(format="compact", help="weights of the model"),
@@ -319,27 +358,20 @@ def distinct(rows: list[Row]) -> list[str]:
     return names
 
 
-def trade_offs(rows: list[Row], compared: list[Row]) -> None:
+def trade_offs(found: Table, places: list[int], compared: list[Row]) -> None:
     """Test WER against what it costs."""
-    marked = {row.key for row in compared}
-    points = [
-        {
-            "run": label(row),
-            "wer": number(row.scores.get("wer"), 100),
-            "minutes": number(row.seconds, 1 / 60),
-            "parameters": number(row.parameters),
-            "rtfx": number(row.scores.get("rtfx")),
-            "compared": row.key in marked,
-        }
-        for row in rows
-        if not math.isnan(number(row.scores.get("wer")))
-    ]
-    if not points:
+    shown = found.frame.iloc[places]
+    tested = shown[shown["WER %"].notna()]
+    some = tested[: charts.MOST]
+    if some.empty:
         return
+    marked = {row.key for row in compared}
+    rows = [found.rows[place] for place in some.index]
+    points = some[["WER %", "Minutes", "Parameters", "RTFx"]].set_axis(["wer", "minutes", "parameters", "rtfx"], axis=1)
     st.subheader("What it costs")
-    charts.trade_offs(pd.DataFrame(points[: charts.MOST]))
-    if len(points) > charts.MOST:
-        st.caption(f"The {charts.MOST:,} newest of {len(points):,}.")
+    charts.trade_offs(points.assign(run=[label(row) for row in rows], compared=[row.key in marked for row in rows]))
+    if len(tested) > len(some):
+        st.caption(f"The {len(some):,} newest of {len(tested):,}.")
 
 
 def differences(compared: list[Row]) -> None:
@@ -355,13 +387,20 @@ def differences(compared: list[Row]) -> None:
     st.dataframe(pd.DataFrame({"Param": keys, **columns}), hide_index=True)
 
 
+@st.cache_resource(max_entries=1, show_spinner=False)
+def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it names what is cached)
+    """The workspace's params, flat; reading YAML costs 30 ms."""
+    return params.flat(params.load(Path(file)).model_dump())
+
+
 def reproduce(compared: list[Row]) -> None:
     """The command that repeats one of the compared runs."""
     st.subheader("Run it again")
     names = distinct(compared)
     place = st.selectbox("Of", range(len(compared)), format_func=lambda at: names[at], key="runs_again") if len(compared) > 1 else 0
     try:
-        here = params.flat(params.load(files.root() / "params.yaml").model_dump())
+        file = files.root() / "params.yaml"
+        here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
     except Fault as error:
         parts.fault(error)
         return
