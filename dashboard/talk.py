@@ -65,15 +65,15 @@ def page() -> None:
         for message in talk.messages:
             with st.chat_message(message["role"], avatar=AVATARS[message["role"]]):
                 st.text(message["content"])
-    outcome = st.container()
+    outcome = st.empty()  # emptied at once when the next answer begins, as is the transcript's place
     speaking(talk)
-    typed = st.chat_input("Or write", max_chars=MAX_CHARACTERS, key="talk_typed")
+    typed = st.chat_input("Or write a message", max_chars=MAX_CHARACTERS, key="talk_typed")
     if typed and typed.strip():
         send(talk, typed)
     if talk.asked:
         with history:
             answer(talk, language, aloud)
-    with outcome:
+    with outcome.container():
         last(talk)
 
 
@@ -84,10 +84,11 @@ def how_to_set() -> None:
         with column:
             st.subheader(name)
             st.code("\n".join(commands), language="bash", wrap_lines=True)
-    st.caption(
+    hint = (
         "Any OpenAI-compatible address will do. OPENAI_MODEL names the model, else the first that the server lists is taken; "
-        "OPENAI_API_KEY is the key, where the server wants one. What you say goes to this address and to no other.".replace("_", "\\_")
+        "OPENAI_API_KEY is the key, where the server wants one. What you say goes to this address and to no other."
     )
+    st.caption(parts.plain(hint))
 
 
 def settings(talk: Talk, place: str) -> tuple[str, bool]:
@@ -123,26 +124,38 @@ def own_language() -> str:
 def speaking(talk: Talk) -> None:
     """Record, transcribe, correct, send."""
     sound = st.audio_input("Speak", sample_rate=SAMPLE_RATE, key=f"talk_take_{talk.take}")
+    below = st.empty()
     if sound is None:
         if talk.job:
             talk.job.cancel()
         talk.job = talk.heard = None
         return
-    if sound.file_id != talk.heard:
-        talk.heard, talk.job = sound.file_id, None
-        try:
-            with st.spinner("Unpacking the recording …"):
-                talk.job = transcribe(sound.getvalue())
-        except Fault as fault:
-            talk.fault = fault
-    job = talk.job
-    if job and not job.ended:
+    with below.container():
+        if sound.file_id != talk.heard:
+            bring(talk, sound.file_id, sound.getvalue())
+        if talk.job:
+            heard(talk, talk.job)
+
+
+def bring(talk: Talk, name: str, sound: bytes) -> None:
+    """Have a new recording transcribed; what failed is not tried again until something else is recorded."""
+    talk.heard, talk.job = name, None
+    try:
+        with st.spinner("Unpacking the recording …"):
+            talk.job = transcribe(sound)
+    except Fault as fault:
+        talk.fault = fault
+
+
+def heard(talk: Talk, job: Job) -> None:
+    """What there is of the transcript."""
+    if not job.ended:
         st.fragment(waiting, run_every=REFRESH_SECONDS)(job)
-    elif job and job.state == DONE:
+    elif job.state == DONE:
         correct(talk, job.text)
-    elif job and job.state == CANCELLED:
+    elif job.state == CANCELLED:
         st.info("Cancelled. Record again, or write.", icon=":material/info:")
-    elif job and job.state == FAILED:
+    elif job.state == FAILED:
         st.warning(parts.plain(job.fault), icon=":material/warning:")
 
 
@@ -167,9 +180,7 @@ def correct(talk: Talk, text: str) -> None:
         st.info("No words were heard. Record again, or write.", icon=":material/hearing_disabled:")
         return
     with st.form(f"talk_correct_{talk.take}", border=False):
-        text = st.text_area(
-            "Heard", value=text, max_chars=MAX_CHARACTERS, key=f"talk_text_{talk.take}", help="Correct it before you send it"
-        )
+        text = st.text_area("Heard; correct it before you send it", value=text, max_chars=MAX_CHARACTERS, key=f"talk_text_{talk.take}")
         with st.container(horizontal=True):
             wanted = st.form_submit_button("Send", type="primary", icon=":material/send:")
             unwanted = st.form_submit_button("Discard")
