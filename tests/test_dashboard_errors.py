@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from store_fixtures import HOSTILE, check, check_html, damaged, heard, line, said, store
 from streamlit.testing.v1 import AppTest
 
@@ -229,6 +230,7 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: Path, cap
     for seed in range(100):
         name = (*FILES, *SOUND_FILES, FILES[0])[seed % 6]
         with damaged(results / name, seed) as way:
+            st.cache_resource.clear()  # else what was read before is not read again
             at.run()
             check(at)
             told = bool(at.warning or at.info)
