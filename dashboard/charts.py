@@ -11,6 +11,7 @@ import streamlit as st
 MOST = 1000  # points of a scatter
 HEIGHT = 260
 COLOURS = ["#0b8a8a", "#d9662b", "#6a5acd", "#c0392b", "#3f8f3f", "#b8860b", "#c2529b", "#5d7a8c"]
+OTHER = "#8a9a9c"  # runs that are not compared
 PANELS = (
     ("Validation WER, %", ("validation/wer",)),
     ("Loss: training thin, validation thick", ("train/loss", "validation/loss")),
@@ -72,7 +73,7 @@ def trade_offs(points: pd.DataFrame) -> None:
     """Test WER against time, size and speed.
 
     Args:
-        points: columns run, wer, compared, and those of `COSTS`.
+        points: columns run, wer, colour, and those of `COSTS`.
     """
     found = [cost for cost in COSTS if points[cost[0]].notna().any()]
     for place, (field, title, scale, digits) in zip(st.columns(max(len(found), 1)), found, strict=False):
@@ -87,18 +88,18 @@ def dots(field: str, title: str, scale: str, digits: str) -> dict[str, Any]:
         {"field": field, "type": "quantitative", "title": title, "format": ",.4~r"},
     ]
     return {
-        "mark": {"type": "circle", "stroke": "#fff", "strokeWidth": 0.6},
+        "mark": {"type": "circle", "stroke": "#ffffff", "strokeWidth": 0.6},
         "encoding": {
             "x": {
                 "field": field,
                 "type": "quantitative",
                 "title": title,
                 "scale": {"type": scale, "zero": False, "nice": True},
-                "axis": {"format": digits, "tickCount": 4},
+                "axis": {"format": digits, "tickCount": 4, "grid": False},
             },
             "y": {"field": "wer", "type": "quantitative", "title": "test WER, %", "scale": {"zero": False}},
-            "color": {"condition": {"test": "datum.compared", "value": COLOURS[1]}, "value": COLOURS[0]},
-            "size": {"condition": {"test": "datum.compared", "value": 160}, "value": 70},
+            "color": {"field": "colour", "type": "nominal", "scale": None, "legend": None},
+            "size": {"condition": {"test": f"datum.colour !== '{OTHER}'", "value": 170}, "value": 60},
             "opacity": {"value": 0.85},
             "tooltip": tips,
         },

@@ -7,7 +7,6 @@ the index changed, and only then is the page drawn again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +17,19 @@ from asr import compare, files, params, runs
 from asr.faults import Fault
 from asr.runs import Row, State
 from asr.wer import Difference
-from dashboard import charts, parts
+from dashboard import charts, parts, run_table
+from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label, number
 
-STATUS = {"FINISHED": "✓ finished", "RUNNING": "● running", "KILLED": "■ killed", "FAILED": "✕ failed", "SCHEDULED": "○ waiting"}
-SCORES = {
-    "WER %": ("wer", 100),
-    "CER %": ("cer", 100),
-    "low %": ("wer_low", 100),
-    "high %": ("wer_high", 100),
-    "raw WER %": ("wer_raw", 100),
-    "RTFx": ("rtfx", 1),
-    "Test rows": ("rows", 1),
-}
-LOGGED = {"Validation WER %": ("validation/wer", 100), "Validation loss": ("validation/loss", 1), "Train loss": ("train/loss", 1)}
-FIRST = ("Status", "Run", "Revision", "Started")
-DEFAULT = ("WER %", "low %", "high %", "Validation WER %", "Minutes", "Parameters", "RTFx")
-DELTA = "Δ WER points"
-SHOWN_PARAMS = 5  # that differ, until one chooses
-NOT_TOLD = ("download.path", "stats.window_candidates_seconds")
 COMPARED = 8  # lines that an eye can tell apart
 NEWEST = 4  # compared until one chooses
 OFFERED = 300  # runs in the list of baselines
-
-
-@dataclass(frozen=True)
-class Table:
-    """All rows and their columns; `differing` are the params that do, `others` the rest, `scored` the places of tested runs."""
-
-    rows: list[Row]
-    frame: pd.DataFrame
-    differing: list[str]
-    others: list[str]
-    scored: list[int]
 
 
 def page() -> None:
     st.header("Runs")
     try:
         now = runs.state()
-        found = table(str(files.root()), now.generation) if now.generation else None
+        found = run_table.table(str(files.root()), now.generation) if now.generation else None
     except Fault as error:
         now, found = State(), None
         parts.fault(error)
@@ -84,58 +57,6 @@ def pulse(drawn: str) -> None:
         st.progress(0.0 if not now.total else min(now.done / now.total, 1.0), f"Reading MLflow's runs for the first time: {now.done:,}")
     elif now.phase and now.total > 20:
         st.progress(min(now.done / now.total, 1.0), f"Reading {now.phase}: {now.done:,} of {now.total:,}")
-
-
-@st.cache_resource(max_entries=2, show_spinner="Reading the index")
-def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what is cached)
-    """Made once for each state of the index; 0.7 s for 5,000 runs."""
-    rows = runs.rows()
-    columns: dict[str, list[Any]] = {
-        "Status": [status(row) for row in rows],
-        "Run": [row.name for row in rows],
-        "Revision": [", ".join(one.name for one in row.revisions) for row in rows],
-        "Started": pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
-        "Minutes": [number(row.seconds, 1 / 60) for row in rows],
-        "Parameters": [number(row.parameters) for row in rows],
-    }
-    for name, (key, factor) in SCORES.items():
-        columns[name] = [number(row.scores.get(key), factor) for row in rows]
-    for name, (key, factor) in LOGGED.items():
-        columns[name] = [number(row.metrics.get(key), factor) for row in rows]
-    differing = [key for key in compare.differing(rows) if key not in NOT_TOLD and key not in columns]
-    columns |= {key: column(rows, key) for key in differing}
-    keys = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
-    scored = [place for place, wer in enumerate(columns["WER %"]) if not math.isnan(wer)]
-    return Table(rows, pd.DataFrame(columns), differing, list(keys), scored)
-
-
-def number(value: Any, factor: float = 1) -> float:
-    """A number, or none: what a damaged report holds in its place is not shown."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value * factor if usable else math.nan
-
-
-def column(rows: list[Row], key: str) -> list[Any]:
-    """One param of all runs: numbers stay numbers, so that they sort; in mixed company all become text."""
-    values = [row.params.get(key) for row in rows]
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds and kinds <= {int, float}:
-        return [number(value) for value in values]
-    return ["" if value is None else str(value) for value in values]
-
-
-def status(row: Row) -> str:
-    """In words; how far a running one is, where its curve tells."""
-    word = STATUS.get(row.status, row.status.lower())
-    last = max((step for points in (runs.curves(row) or {}).values() for step, _ in points), default=0) if row.status == runs.RUNNING else 0
-    steps = number(row.params.get("train.max_steps"))
-    return f"{word} {last / steps:.0%}" if last and steps > 0 else word
-
-
-def label(row: Row) -> str:
-    """A name for lists and legends; revisions tell apart what MLflow calls alike."""
-    others = [one.name for one in row.revisions if one.name != row.name]
-    return f"{row.name} ({others[0]})" if others else row.name
 
 
 def body(found: Table, now: State) -> None:
@@ -174,7 +95,7 @@ def summary(found: Table, now: State) -> None:
 
 def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
     """The filter, the baseline and the columns: places of the rows that stay, the pinned row, column names."""
-    words, states, pin = st.columns([3, 3, 3], vertical_alignment="bottom")
+    words, states, pin, more = st.columns([4, 3, 4, 1.4], vertical_alignment="bottom")
     wanted = words.text_input("Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter").lower().split()
     kinds = sorted({row.status for row in found.rows})
     only = states.pills(
@@ -187,7 +108,8 @@ def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
     ]
     with pin:
         baseline = choose_baseline(found, places)
-    return places, baseline, choose_columns(found)
+    with more:
+        return places, baseline, choose_columns(found)
 
 
 def choose_baseline(found: Table, places: list[int]) -> Row | None:
@@ -214,16 +136,10 @@ def choose_columns(found: Table) -> list[str]:
     """Metrics and params to show; params that are the same everywhere only on request."""
     with st.popover("Columns", icon=":material/view_column:"):
         narrow = st.toggle("Only params that differ", value=True, key="runs_narrow")
-        metrics = [name for name in found.frame.columns if name not in FIRST and name not in found.differing]
+        metrics = [name for name in found.frame.columns if name not in ALWAYS and name not in found.differing]
         named = [*metrics, *found.differing, *(() if narrow else found.others)]
         default = [name for name in DEFAULT if found.frame[name].notna().any()] + found.differing[:SHOWN_PARAMS]
-        return [*FIRST, *st.multiselect("Metrics and params", named, default=default, key=f"runs_columns_{narrow}")]
-
-
-def columns(found: Table, names: list[str]) -> pd.DataFrame:
-    """The chosen columns, those of params that do not differ made now."""
-    shown = found.frame[[name for name in names if name in found.frame]]
-    return shown.assign(**{name: column(found.rows, name) for name in names if name in found.others})[names]
+        return [*ALWAYS, *st.multiselect("Metrics and params", named, default=default, key=f"runs_columns_{narrow}")]
 
 
 def haystack(row: Row) -> str:
@@ -236,14 +152,6 @@ def haystack(row: Row) -> str:
         *(one.sha or "" for one in row.revisions),
     ]
     return " ".join([*found, *(f"{key}={value}" for key, value in row.params.items())]).lower()
-
-
-def deltas(rows: list[Row], places: list[int], baseline: Row) -> list[float]:
-    """Points of WER against the baseline; none where the test was another."""
-    base = number(baseline.scores.get("wer"), 100)
-    return [
-        number(rows[place].scores.get("wer"), 100) - base if rows[place].test_hash == baseline.test_hash else math.nan for place in places
-    ]
 
 
 def select(rows: list[Row], shown: pd.DataFrame) -> list[Row]:
@@ -261,31 +169,13 @@ def select(rows: list[Row], shown: pd.DataFrame) -> list[Row]:
         key=widget,
         on_select="rerun",
         selection_mode="multi-row",
-        column_config=formats(shown),
+        column_config=run_table.formats(shown),
         height=min(38 + 35 * len(shown), 460),
         placeholder="–",
     )
     chosen = [rows[place] for place in event["selection"]["rows"] if place < len(rows)]
     st.session_state["runs_selected"] = [*(kept - set(keys)), *(row.key for row in chosen)]  # what the filter hides stays selected
     return chosen
-
-
-def formats(shown: pd.DataFrame) -> dict[str, Any]:
-    """Digits and units of each column; the name stays in sight."""
-    config: dict[str, Any] = {
-        "Status": st.column_config.TextColumn(width=110),
-        "Run": st.column_config.TextColumn(pinned=True, width="medium"),
-        "Revision": st.column_config.TextColumn(width="medium", help="experiments, branches and commits that hold this model"),
-        "Started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-        "Minutes": st.column_config.NumberColumn("Minutes", format="%.1f", help="time of the training"),
-        "Parameters": st.column_config.NumberColumn(format="compact", help="weights of the model"),
-        "RTFx": st.column_config.NumberColumn(format="%.0f", help="seconds of audio decoded in one second"),
-        "Test rows": st.column_config.NumberColumn(format="%d"),
-        "low %": st.column_config.NumberColumn("WER low %", format="%.2f", help="95 % interval of the test WER"),
-        "high %": st.column_config.NumberColumn("WER high %", format="%.2f", help="95 % interval of the test WER"),
-        DELTA: st.column_config.NumberColumn(format="%+.2f", help="test WER less the baseline's, on the same recordings"),
-    }
-    return config | {name: st.column_config.NumberColumn(format="%.2f") for name in shown if name.endswith("%") and name not in config}
 
 
 @st.cache_resource(max_entries=1000, show_spinner="Comparing utterance by utterance")
@@ -310,7 +200,10 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
     st.dataframe(pd.DataFrame(lines), hide_index=True, placeholder="–", column_config=VERDICTS)
 
 
+VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": "≈ not distinguishable"}
 VERDICTS = {
+    "Run": st.column_config.TextColumn(width="medium"),
+    "Verdict": st.column_config.TextColumn(width="medium"),
     "WER %": st.column_config.NumberColumn(format="%.2f"),
     DELTA: st.column_config.NumberColumn(format="%+.2f"),
     "from": st.column_config.NumberColumn(format="%+.2f", help="95 % interval of the difference, by paired bootstrap"),
@@ -321,11 +214,11 @@ VERDICTS = {
 def verdict_line(row: Row, baseline: Row) -> dict[str, Any]:
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
     found = verdict(row.key, baseline.key, f"{files.root()} {stamp}", (row, baseline))
-    line: dict[str, Any] = {"Run": label(row), "WER %": number(row.scores.get("wer"), 100)}
+    line: dict[str, Any] = {"Run": label(row), "Verdict": found, "WER %": number(row.scores.get("wer"), 100)}
     if isinstance(found, str):
-        return line | {DELTA: math.nan, "from": math.nan, "to": math.nan, "Verdict": found, "Drawn by": ""}
-    interval = {"from": 100 * found.low, "to": 100 * found.high}
-    return line | {DELTA: 100 * found.difference, **interval, "Verdict": found.verdict, "Drawn by": found.unit}
+        return line | {DELTA: math.nan, "from": math.nan, "to": math.nan, "Drawn by": None}
+    points = {DELTA: 100 * found.difference, "from": 100 * found.low, "to": 100 * found.high}
+    return line | {"Verdict": VERDICT.get(found.verdict, found.verdict), **points, "Drawn by": found.unit}
 
 
 def curves(compared: list[Row], now: State) -> None:
@@ -365,11 +258,11 @@ def trade_offs(found: Table, places: list[int], compared: list[Row]) -> None:
     some = tested[: charts.MOST]
     if some.empty:
         return
-    marked = {row.key for row in compared}
+    colours = {row.key: colour for row, colour in zip(compared, charts.COLOURS, strict=False)}
     rows = [found.rows[place] for place in some.index]
     points = some[["WER %", "Minutes", "Parameters", "RTFx"]].set_axis(["wer", "minutes", "parameters", "rtfx"], axis=1)
     st.subheader("What it costs")
-    charts.trade_offs(points.assign(run=[label(row) for row in rows], compared=[row.key in marked for row in rows]))
+    charts.trade_offs(points.assign(run=[label(row) for row in rows], colour=[colours.get(row.key, charts.OTHER) for row in rows]))
     if len(tested) > len(some):
         st.caption(f"The {len(some):,} newest of {len(tested):,}.")
 
