@@ -48,6 +48,7 @@ def read_json(path: Path, *wanted: str) -> dict[str, Any]:
     """
     try:
         found = files.read_json(path)
+        files.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except FileNotFoundError:
         raise BadData(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -110,4 +111,6 @@ def read_utterances(path: Path) -> pa.Table:
         wrong = column.type != field.type or (column.null_count and not field.nullable)
         if wrong or (pa.types.is_integer(field.type) and len(column) and pc.min(column).as_py() < 0):
             raise BadData(f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro")
+    if not len(table):
+        raise BadData(f"{path.name}: holds no utterance; run dvc checkout or dvc repro")
     return table

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -29,6 +32,8 @@ PASSAGE_SECONDS = 120.0
 PAUSE_SECONDS = 0.1
 CUT_SECONDS = 20.0  # the last part of a passage in which a pause is looked for
 SAMPLE_BYTES = 4
+TOLD_BYTES = 4096  # of what the child said that are looked at
+TOO_MUCH = f"the recording cannot be decoded with {LIMIT_BYTES >> 20} MB of memory"
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,21 @@ def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] =
         BadData: no sound in it, a broken file, too long, or more than the child may use.
         Cancelled: `cancelled` told so.
     """
+    with tempfile.TemporaryFile() as said:  # not a pipe: decoders may have more to say than a pipe holds
+        returncode = _child(recording, samples, said, cancelled)
+        said.seek(max(said.tell() - TOLD_BYTES, 0))
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    if returncode != 0:
+        known = lines and lines[-1].startswith("error ")
+        raise BadData(lines[-1].partition(": ")[2] if known else TOO_MUCH)
+    return Sound(samples)
+
+
+def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[[], bool]) -> int:
+    """Run the child to its end, and leave no file of a child that did not come to a good one."""
     command = [sys.executable, "-m", "asr.sound", str(recording.resolve()), str(samples.resolve())]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # the stacks of many threads would count against the limit
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment)
     began = time.monotonic()
     try:
         while child.poll() is None:
@@ -68,23 +86,18 @@ def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] =
             if time.monotonic() - began > LIMIT_SECONDS:
                 raise BadData(f"the recording was not decoded within {LIMIT_SECONDS} s")
             time.sleep(0.02)
-        said = (child.stderr.read() if child.stderr else "").strip().splitlines()
     finally:
         child.kill()
-        child.wait()
-        if child.stderr:
-            child.stderr.close()
-        if child.returncode != 0:
+        if child.wait() != 0:
+            _draft(samples).unlink(missing_ok=True)
             samples.unlink(missing_ok=True)
-    if child.returncode != 0:
-        known = said and said[-1].startswith("error ")
-        raise BadData(said[-1].partition(": ")[2] if known else f"the recording cannot be decoded within {LIMIT_BYTES >> 20} MB")
-    return Sound(samples)
+    said.seek(0, os.SEEK_END)
+    return child.returncode
 
 
 def decode(recording: Path, samples: Path) -> Sound:
     """Decode a recording in this process; a file that is broken leaves nothing."""
-    draft = samples.with_name(f".{samples.name}.part")
+    draft = _draft(samples)
     try:
         with recording.open("rb") as source, draft.open("wb") as target:
             for block in audio.blocks(source):
@@ -95,8 +108,13 @@ def decode(recording: Path, samples: Path) -> Sound:
     return Sound(samples)
 
 
+def _draft(samples: Path) -> Path:
+    return samples.with_name(f".{samples.name}.part")
+
+
 def passages(sound: Sound, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
     """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment it starts."""
+    end = min(end, sound.duration)
     while end - start > PASSAGE_SECONDS:
         samples = sound.read(start, start + PASSAGE_SECONDS)
         samples = samples[: _pause(samples)]
@@ -162,7 +180,7 @@ def main() -> None:
     try:
         decode(Path(sys.argv[1]), Path(sys.argv[2]))
     except MemoryError:
-        raise BadData(f"the recording cannot be decoded within {LIMIT_BYTES >> 20} MB") from None
+        raise BadData(TOO_MUCH) from None
 
 
 if __name__ == "__main__":

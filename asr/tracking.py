@@ -16,6 +16,7 @@ import select
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ EXPERIMENT = "earshot"
 POLL_SECONDS = 1.0
 BATCH = 500  # metrics in one request
 PARAM_BATCH = 100  # MLflow takes no more params at once
+PAGE = 1000  # runs in one answer
 PATIENCE_SECONDS = 60.0
 SLOW_NETWORK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -234,6 +236,59 @@ def training_runs(fingerprint: str) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def store_file() -> Path | None:
+    """The database on this machine that holds the store; none when a server does."""
+    scheme, _, path = uri().partition(":///")
+    return Path(path) if scheme == "sqlite" else None
+
+
+def read_runs(store: MlflowClient, condition: str = "", most: int | None = None) -> Iterator[list[dict[str, Any]]]:
+    """Our runs that meet a condition in MLflow's search language, newest first, in pages of plain values; 1.3 ms a run."""
+    experiment = store.get_experiment_by_name(EXPERIMENT)
+    token: str | None = ""
+    while experiment is not None and token is not None:
+        page = store.search_runs([experiment.experiment_id], condition, max_results=most or PAGE, page_token=token or None)
+        yield [plain_run(run) for run in page]
+        token = None if most else page.token
+
+
+def read_run(store: MlflowClient, run_id: str) -> dict[str, Any] | None:
+    """One run; none if it was deleted, for good or not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return plain_run(run) if run.info.lifecycle_stage == "active" else None
+
+
+def plain_run(run: Any) -> dict[str, Any]:
+    """What a run is, without MLflow's classes; times are seconds."""
+    tags = dict(run.data.tags)
+    start, end = run.info.start_time, run.info.end_time
+    return {
+        "id": run.info.run_id,
+        "fingerprint": tags.get("fingerprint"),
+        "parent": tags.get("mlflow.parentRunId"),
+        "name": run.info.run_name or tags.get("mlflow.runName") or run.info.run_id[:8],
+        "status": run.info.status,
+        "start": start / 1000 if start else None,
+        "end": end / 1000 if end else None,
+        "params": dict(run.data.params),
+        "tags": tags,
+        "metrics": dict(run.data.metrics),
+    }
+
+
+def read_curve(store: MlflowClient, run_id: str, key: str) -> list[tuple[int, float]]:
+    """One metric over the steps; 3 ms. What was logged last counts where a step comes twice."""
+    points = sorted(store.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
+    return sorted({point.step: point.value for point in points}.items())
 
 
 def sync_apart(path: Path) -> None:

@@ -2,8 +2,8 @@
 
     python -m asr.transcribe talk.mp3 interviews/ --format srt --out subtitles
 
-Files and folders, sound or video, of any length up to three hours. Decoding is `asr.decode`'s, the same as in evaluation: a
-recording of up to two minutes gives the text that `evaluate` would score. Memory does not grow with the recording.
+Files and folders, sound or video, of any length up to three hours. Features and decoding are those of evaluation: a recording
+of up to two minutes gives the text that `evaluate` would score. Memory does not grow with the recording.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from io import TextIOWrapper
+from itertools import chain, count
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 from tqdm import tqdm
 
 from asr import decode, features, files, model, revisions
 from asr.audio import SAMPLE_RATE
 from asr.faults import BadData, BadParams, exit_with
+from asr.features import LogMel
+from asr.languages import WHISPER_LANGUAGES
 from asr.model import Start
 from asr.sound import Sound, decode_apart, passages
 from asr.transcripts import FORMATS, Segment
@@ -71,10 +77,19 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + model.window_seconds(start.model)))
-        language, _ = decode.detect_language(start.model, features.log_mel(window, start.model.config.num_mel_bins))
+        language, _ = decode.detect_language(start.model, log_mel(start, window))
     language = language or getattr(generation, "language", None) or "en"
     model.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
     return language
+
+
+def log_mel(start: Start, samples: np.ndarray) -> LogMel:
+    """Features as evaluation has them from data/features, 12 bits a value: a model that wavers between two words must not hear finer."""
+    bins = start.model.config.num_mel_bins
+    clip = features.log_mel(samples, bins)
+    mel = features.unpack(features.pack(clip.mel, clip.floor), bins, clip.floor)
+    edge = None if clip.edge is None else features.unpack(features.pack(clip.edge, clip.floor), bins, clip.floor)[:, 0]
+    return LogMel(mel, clip.floor, edge)
 
 
 def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callable[[float], None] = lambda _: None) -> Iterator[Segment]:
@@ -86,13 +101,13 @@ def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callab
     for offset, samples in passages(sound, begin, end):
         length = len(samples) / SAMPLE_RATE
 
-        def told(groups: Iterable[list[int]], count: int, offset: float = offset, length: float = length) -> Iterator[list[int]]:
+        def told(groups: Iterable[list[int]], total: int, offset: float = offset, length: float = length) -> Iterator[list[int]]:
             for done, group in enumerate(groups):
-                say(offset + length * done / count)
+                say(offset + length * done / total)
                 yield group
 
-        clip = features.log_mel(samples, start.model.config.num_mel_bins)
-        (heard,) = decode.hear(start.model, start.tokenizer, [clip], BATCH, MAX_NEW_TOKENS, told)
+        clips = [log_mel(start, samples)]
+        (heard,) = decode.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
         for one in heard:
             yield Segment(round(offset + one.start, 3), round(min(offset + one.start + one.duration, end), 3), one.text)
         say(offset + length)
@@ -107,7 +122,8 @@ def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for path in given:
         if path.is_dir():
-            found += [(file, file.relative_to(path)) for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+            inside = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+            found += [(file, file.relative_to(path)) for file in inside]
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
@@ -115,7 +131,16 @@ def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
     if not found:
         raise BadData(f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}")
     bare = Counter(name.with_suffix("") for _, name in found)
-    return [(path, name if bare[name.with_suffix("")] > 1 else name.with_suffix("")) for path, name in found]
+    names: dict[Path, Path] = {}  # insertion keeps the order
+    for path, name in found:
+        names[_free(name if bare[name.with_suffix("")] > 1 else name.with_suffix(""), names)] = path
+    return [(path, name) for name, path in names.items()]
+
+
+def _free(name: Path, taken: Container[Path]) -> Path:
+    """The name, with a number where another recording has it already."""
+    numbered = (name.with_name(f"{name.name}-{number}") for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def transcribe_file(start: Start, path: Path, language: str | None, task: str | None) -> list[Segment]:
@@ -140,15 +165,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("recordings", type=Path, nargs="+", metavar="FILE", help="sound or video files, or folders of them")
     models = "workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id (default: workspace)"
     parser.add_argument("--model", default=WORKSPACE, help=models)
-    parser.add_argument("--language", help="Whisper's code, such as sv, or detect (default: the model's own)")
+    languages = "Whisper's code, such as sv, or detect (default: the model's own)"
+    parser.add_argument("--language", choices=[DETECT, *WHISPER_LANGUAGES], metavar="CODE", help=languages)
     parser.add_argument("--task", choices=["transcribe", "translate"], help="translate goes to English (default: the model's own)")
     parser.add_argument("--format", choices=[*FORMATS, "all"], default="txt", help="(default: txt)")
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for the transcripts (default: this one)")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.out.exists() and not given.out.is_dir():
+        parser.error(f"--out: {given.out} is a file, want a folder")
+    return given
 
 
 def main() -> None:
     given = arguments()
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # for what the terminal has no letters for
     jobs = recordings(given.recordings)
     start = load(given.model)
     failed = 0

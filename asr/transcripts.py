@@ -7,7 +7,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,21 @@ class Segment:
 
 def text(segments: Sequence[Segment]) -> str:
     """The words alone, one segment per line."""
-    return "".join(f"{one_line(segment.text)}\n" for segment in segments)
+    return "".join(f"{one.text}\n" for one in _spoken(segments))
 
 
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip subtitles. They know no escapes, so that an arrow in a text, which would read as times, is opened up."""
     return "".join(
-        f"{number}\n{timestamp(one.start, ',')} --> {timestamp(one.end, ',')}\n{one_line(one.text).replace('-->', '-- >')}\n\n"
-        for number, one in enumerate(segments, 1)
+        f"{number}\n{timestamp(one.start, ',')} --> {timestamp(one.end, ',')}\n{one.text.replace('-->', '-- >')}\n\n"
+        for number, one in enumerate(_spoken(segments), 1)
     )
 
 
 def vtt(segments: Sequence[Segment]) -> str:
     """WebVTT subtitles; markup in a text is shown, not obeyed."""
     cues = (
-        f"{timestamp(one.start, '.')} --> {timestamp(one.end, '.')}\n{html.escape(one_line(one.text), quote=False)}\n\n" for one in segments
+        f"{timestamp(one.start, '.')} --> {timestamp(one.end, '.')}\n{html.escape(one.text, quote=False)}\n\n" for one in _spoken(segments)
     )
     return "WEBVTT\n\n" + "".join(cues)
 
@@ -43,7 +43,7 @@ def vtt(segments: Sequence[Segment]) -> str:
 def table(segments: Sequence[Segment]) -> str:
     """CSV with the columns start, end, text; seconds with three digits."""
     sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
+    writer = csv.writer(sheet)  # lines end as RFC 4180 has it: with another ending Python leaves a carriage return in a text bare
     writer.writerow(["start", "end", "text"])
     writer.writerows([f"{one.start:.3f}", f"{one.end:.3f}", one.text] for one in segments)
     return sheet.getvalue()
@@ -58,6 +58,12 @@ def as_json(segments: Sequence[Segment]) -> str:
 FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {"txt": text, "srt": srt, "vtt": vtt, "json": as_json, "csv": table}
 
 
+def _spoken(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments in which something was said, each on one line, for an empty line ends a subtitle."""
+    lines = (replace(one, text=one_line(one.text)) for one in segments)
+    return [one for one in lines if one.text]
+
+
 def timestamp(seconds: float, point: str) -> str:
     """A moment as subtitles write it: 01:02:03,400."""
     thousandths = round(seconds * 1000)
@@ -66,5 +72,5 @@ def timestamp(seconds: float, point: str) -> str:
 
 
 def one_line(said: str) -> str:
-    """Words on one line, for an empty line ends a subtitle."""
+    """Words on one line, with single spaces."""
     return " ".join(said.split())

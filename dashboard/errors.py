@@ -1,9 +1,282 @@
-"""Errors: to be written."""
+"""Errors: what a model heard, utterance by utterance, marked word by word; or two models side by side.
+
+Only the utterances on the page are aligned, and only their sound is read; a table is taken apart once and kept by its hash.
+"""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import streamlit as st
+
+from asr import corpus, files, reports, revisions, utterances, wer
+from asr.corpus import Recording
+from asr.faults import BadData, Fault
+from asr.revisions import Revision
+from asr.utterances import COUNTED, WRITTEN, Heard, Utterances
+from dashboard import confusions, marked, parts
+
+PAGE_ROWS = 20
+TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
+TEXT_HELP = "As counted: lower case and without punctuation, as WER sees it. As written: every sign counts, here and in the scores."
+UTTERANCES, CONFUSIONS = "Utterances", "Confusions"
+KEYS: dict[str | type, Callable[[Any], Any]] = {Heard: lambda one: one.key}  # what streamlit knows a table by
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model at a revision, and what it heard."""
+
+    revision: Revision
+    heard: Heard
+
+    @property
+    def name(self) -> str:
+        return self.heard.model if self.revision.sha is None else f"{self.heard.model} at {self.revision.name}"
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """What the person asked to see: rows (true where found), which text, in which order."""
+
+    found: np.ndarray
+    text: str
+    order: str
 
 
 def page() -> None:
     st.header("Errors")
+    left, right = st.columns(2)
+    with left:
+        first = choose("Results of", "first", optional=False)
+    with right:
+        second = choose("Compare with", "second", optional=True)
+    if first is None:
+        return
+    try:
+        found = taken_apart(first.heard, second.heard if second else None)
+    except Fault as error:
+        parts.fault(error)
+        return
+    explore(found, [first, second] if second else [first])
+
+
+def choose(label: str, key: str, optional: bool) -> Source | None:
+    """A revision and a model in it; None, with the reason on the page, where there is none."""
+    revision_box, model_box = st.columns(2)
+    revision = revision_box.selectbox(
+        label,
+        known(str(files.root())),
+        index=None if optional else 0,
+        format_func=lambda one: one.name if one.sha is None else f"{one.name} ({one.kind})",
+        placeholder="no other model",
+        key=f"errors_{key}_revision",
+    )
+    if revision is None:
+        return None
+    try:
+        table, digest = read(revision)
+    except Fault as error:
+        parts.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
+        return None
+    model = model_box.selectbox("Model", utterances.models(table), key=f"errors_{key}_model")
+    return None if model is None else Source(revision, Heard(table, digest, model))
+
+
+@st.cache_data(ttl=10, max_entries=4, show_spinner=False)
+def known(top: str) -> list[Revision]:  # noqa: ARG001 (what it is kept by)
+    """The revisions of the repository at `top`; git is asked every ten seconds at most."""
+    return revisions.known()
+
+
+def read(revision: Revision) -> tuple[pa.Table, str]:
+    """A revision's table of utterances, and its hash.
+
+    Raises:
+        BadData: it is not to be had, or damaged.
+    """
+    with st.spinner(f"Fetching the utterances of {parts.plain(revision.name)}"):
+        path = revisions.fetch(revision, reports.UTTERANCES)
+    try:
+        digest = files.sha256(path)
+    except OSError as error:
+        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+    return table_of(path, digest), digest
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def table_of(path: Path, digest: str) -> pa.Table:  # noqa: ARG001 (what it is kept by)
+    return reports.read_utterances(path)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=KEYS)
+def taken_apart(first: Heard, second: Heard | None) -> Utterances:
+    return utterances.compared(first, second) if second else utterances.of_model(first)
+
+
+def explore(one: Utterances, sources: list[Source]) -> None:
+    sifted = sift(one)
+    found = sifted.found
+    if not found.any():
+        parts.empty("No utterance matches. Take words out of the search, or values out of the slices.")
+        return
+    st.html(marked.STYLE)
+    scores(one, sifted, sources)
+    view = st.segmented_control(
+        "View", [UTTERANCES, CONFUSIONS], default=UTTERANCES, required=True, key="errors_view", label_visibility="collapsed"
+    )
+    if view == CONFUSIONS:
+        held = confusions.choose(one, found, sifted.text == COUNTED)
+        if held is None:
+            return
+        found = held
+    listed(one, utterances.ordered(one, found, sifted.order, sifted.text), sources, sifted.text)
+
+
+def sift(one: Utterances) -> Sifted:
+    """Ask for words, order, slices, and which text is meant."""
+    search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 2])
+    words = search_box.text_input("Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200)
+    names = slice_box.multiselect("Slice by", list(one.slices), key="errors_slices", placeholder="speaker, duration, …")
+    orders = [*utterances.ORDERS, *(utterances.CHANGES if one.two else [])]
+    order = order_box.selectbox("Sort by", orders, format_func=str.capitalize, key=f"errors_order_{one.two}")
+    text = text_box.segmented_control(
+        "Text", list(TEXTS), format_func=TEXTS.__getitem__, default=COUNTED, required=True, key="errors_text", help=TEXT_HELP
+    )
+    boxes = st.columns(max(len(names), 2)) if names else []
+    chosen = {name: values(box, name, one) for box, name in zip(boxes, names, strict=False)}
+    return Sifted(utterances.matching(one, words or "", chosen), text or COUNTED, order)
+
+
+def values(box: Any, name: str, one: Utterances) -> list[str]:
+    """The values of one slice that are wanted; none means all."""
+    offered = one.slices[name].categories.tolist()
+    key = f"errors_slice_{files.hash_of(name)}"
+    return list(box.multiselect(parts.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
+
+
+def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
+    """How many utterances these are, and how well each model heard them."""
+    rows, text = one.rows[sifted.found], sifted.text
+    key = f"{one.key}{files.hash_of(np.packbits(sifted.found).tobytes().hex())}"
+    line = st.container(horizontal=True, gap="large")
+    metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
+    words = int(utterances.words(rows, text).sum())
+    metric(line, "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
+    for source, prefix in zip(sources, ("", "other_"), strict=False):
+        share, interval = score(key, rows, f"{prefix}{text}")
+        between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %, by {interval.unit}"
+        metric(line, f"WER of {source.name}", parts.percent(share), between)
+    if not one.two:
+        counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
+        metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
+        return
+    gap = difference(key, rows, text)
+    told = f"{100 * gap.difference:+.1f} points, 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
+    st.markdown(f"On these utterances the second model is **{gap.verdict}**: {parts.plain(told)}.")
+
+
+def metric(box: Any, label: str, value: str, below: str) -> None:
+    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off", width="content")
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def score(key: str, _rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:  # noqa: ARG001 (what it is kept by)
+    return utterances.score(_rows, prefix)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # noqa: ARG001 (what it is kept by)
+    return utterances.difference(_rows, text)
+
+
+def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str) -> None:
+    """One page of utterances, with the way to the next above and below."""
+    st.html(marked.LEGEND)
+    token = files.hash_of(places.astype(np.int32).tobytes().hex())
+    pages = -(-len(places) // PAGE_ROWS)
+    kept = turned(token)
+    turn(kept, "top", "bottom", pages)
+    shown = kept["page"]
+    here = one.rows.iloc[places[(shown - 1) * PAGE_ROWS : shown * PAGE_ROWS]]
+    found = sounds(here["id"].tolist(), sources[0].revision)
+    counts = {prefix: (utterances.errors(here, prefix), utterances.words(here, prefix)) for prefix in prefixes(one, text)}
+    for place, row in enumerate(here.to_dict("records")):
+        told = [tally(int(wrong[place]), int(total[place])) for wrong, total in counts.values()]
+        utterance(row, told, sources, text, found)
+    turn(kept, "bottom", "top", pages)
+
+
+def prefixes(one: Utterances, text: str) -> list[str]:
+    return [text, f"other_{text}"] if one.two else [text]
+
+
+def turned(token: str) -> dict[str, Any]:
+    """Which page of this list the person is on; another list begins at its first."""
+    kept: dict[str, Any] = st.session_state.get("errors_turned", {})
+    if kept.get("token") != token:
+        kept = st.session_state["errors_turned"] = {"token": token, "page": 1, "top": 0, "bottom": 0}
+    return kept
+
+
+def turn(kept: dict[str, Any], place: str, twin: str, pages: int) -> None:
+    """Pages to choose from, above or below the list. The one used stays as it is, and keeps the keyboard's focus; its twin is made anew."""
+    if pages < 2:
+        return
+    key = f"errors_{place}_{kept['token']}_{kept[place]}"
+
+    def follow() -> None:
+        kept["page"] = st.session_state[key]
+        kept[twin] += 1
+
+    st.pagination(pages, default=kept["page"], key=key, on_change=follow)
+
+
+def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
+    """The recordings shown; None where the workspace does not have those that this revision was tested on."""
+    root = files.root()
+    try:
+        metrics = reports.read_json(revisions.fetch(revision, reports.METRICS), "test_hash")
+        if corpus.is_test_of(metrics, root):
+            return corpus.find(root / "data/chunks/test", ids)
+    except Fault as error:
+        parts.fault(error)
+        return None
+    st.info("The recordings this model was tested on are not in the workspace. To hear them:", icon=":material/volume_off:")
+    st.code("\n".join(bring(revision)), language="bash")
+    return None
+
+
+def bring(revision: Revision) -> list[str]:
+    """The commands that put a revision's test recordings into the workspace."""
+    pull = "dvc pull data/chunks data/features"
+    if revision.sha is None:
+        return [pull, "dvc repro"]
+    apply = "dvc exp apply" if revision.kind == revisions.EXPERIMENT else "git checkout"
+    return [f"{apply} {shlex.quote(revision.name)}", pull]
+
+
+def utterance(row: dict[str, Any], told: list[str], sources: list[Source], text: str, found: dict[str, list[Recording]] | None) -> None:
+    """One utterance: its texts by each model, its player."""
+    two = len(sources) > 1
+    with st.container(border=True):
+        boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="top" if two else "center")
+        speaker = row["speaker"] if isinstance(row["speaker"], str) else ""
+        facts = [row["id"], parts.span(None if pd.isna(row["duration"]) else row["duration"]), speaker]
+        for box, source, tally, prefix in zip(boxes, sources, told, ("", "other_"), strict=False):
+            marks = marked.texts(row["reference"], row[f"{prefix}hypothesis"], text == COUNTED, source.name if two else "")
+            box.html(marked.about(tally, *(facts if not prefix else [])) + marks)
+        if found is not None:
+            with boxes[-1]:
+                marked.player(next(iter(found.get(row["id"], [])), None))
+
+
+def tally(wrong: int, total: int) -> str:
+    return f"{wrong:,} error{'s' * (wrong != 1)} in {total:,} word{'s' * (total != 1)}"

@@ -16,7 +16,8 @@ os.environ.setdefault("DVC_ROOT", str(Path(__file__).resolve().parents[1]))
 
 from dashboard import data, errors, runs, talk, transcribe
 
-st.set_page_config(page_title="Earshot", page_icon=":material/hearing:", layout="wide")
+# A Material symbol would be fetched from a foreign host as the tab's icon.
+st.set_page_config(page_title="Earshot", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
 st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),

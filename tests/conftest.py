@@ -16,6 +16,7 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 
+pytest_plugins = ["pipeline_fixtures", "browser_fixtures"]
 REPOSITORY = Path(__file__).parents[1]
 ABSENT = "beside this repository"  # why a test of recordings that are not shipped was skipped
 TINY: dict[str, Any] = {

@@ -2,75 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-from conftest import TINY, copy_repository, write_params
+from conftest import write_params
+from pipeline_fixtures import Workspace
 
 from asr import files
-
-# Loaded by every Python of a run: notes each address that is not this machine's.
-WATCH = """
-import os, sys
-def note(event, args):
-    host = None
-    if event == "socket.connect" and isinstance(args[1], tuple):
-        host = args[1][0]
-    elif event == "socket.getaddrinfo":
-        host = args[0]
-    if host not in (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", b"localhost"):
-        with open(os.environ["SOCKET_LOG"], "a") as log:
-            log.write(f"{event} {host} {sys.argv}\\n")
-sys.addaudithook(note)
-"""
-
-
-class Workspace:
-    """A fresh clone with its own HOME, and a log of foreign sockets."""
-
-    def __init__(self, root: Path):
-        self.root, self.home, self.log = root / "clone", root / "home", root / "sockets.log"
-        for folder in (self.root, self.home, root / "watch"):
-            folder.mkdir()
-        (root / "watch/sitecustomize.py").write_text(WATCH)
-        copy_repository(self.root)
-        write_params(self.root / "params.yaml", TINY)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_"))}
-        self.environment = {
-            **kept,
-            "HOME": str(self.home),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "watch"),
-            "SOCKET_LOG": str(self.log),
-        }
-        for command in ("init -q -b main", "config user.email test@localhost", "config user.name test", "add -A", "commit -qm start"):
-            self.run("git", *command.split())
-
-    def run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def experiments(self) -> list[dict[str, str]]:
-        table = subprocess.run(
-            ["dvc", "exp", "show", "--csv"], cwd=self.root, env=self.environment, capture_output=True, text=True, check=True
-        ).stdout
-        return list(csv.DictReader(io.StringIO(table)))
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    made = Workspace(tmp_path_factory.mktemp("pipeline"))
-    made.run("dvc", "repro")
-    made.run("git", "add", "-A")
-    made.run("git", "commit", "-qm", "default run")
-    return made
 
 
 def test_a_second_repro_does_nothing_and_says_so(workspace: Workspace) -> None:

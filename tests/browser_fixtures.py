@@ -1,0 +1,226 @@
+"""What the browser tests share: a repository whose model has learnt a few sentences by heart, the real server on it, and Chromium."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import REPOSITORY, TINY, write_params
+from pipeline_fixtures import Workspace, copied
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+SENTENCES = ("ett två tre", "fyra fem", "sju åtta nio", "tio elva", "tolv tretton", "noll")
+MICROPHONE = "tolv tretton"
+COPIES = {"train": 10, "validation": 1, "test": 1}
+LEARNT = {
+    **TINY,
+    "download.source": "folder",
+    "download.path": "corpus",
+    "chunk.allow_shared": ["speaker"],
+    "model.scratch.d_model": 64,
+    "model.scratch.encoder_ffn_dim": 128,
+    "model.scratch.decoder_ffn_dim": 128,
+    "train.learning_rate": 2e-3,
+    "train.warmup_steps": 20,
+    "train.max_steps": 120,
+    "train.eval_steps": 60,
+    "train.save_steps": 120,
+    "train.logging_steps": 20,
+    "train.per_device_train_batch_size": 12,
+}
+# A visitor is lost sooner than after a minute; all else is what `streamlit run` does.
+HURRIED = "from asr import jobs; jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 3.0, 0.5; from streamlit.web.cli import main; main()"
+QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+
+
+def speech(text: str, before: float = 0.3, after: float = 0.3) -> np.ndarray:
+    """(S,) one voice says a text between two silences, at 22,050 Hz."""
+    from asr.sources import synthetic
+
+    samples, rate = soundfile.read(io.BytesIO(synthetic.speak(text, "sv+m3", 180, 50)), dtype="float32")
+    return np.concatenate([np.zeros(int(before * rate), np.float32), samples, np.zeros(int(after * rate), np.float32)])
+
+
+def wav(samples: np.ndarray, rate: int = 22_050) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV")
+    return file.getvalue()
+
+
+def write_corpus(folder: Path) -> None:
+    """Each sentence a few times in each split, at other moments and loudnesses: learnt by heart, wherever it begins."""
+    folder.mkdir()
+    draw = random.Random(1)
+    rows = []
+    for split, copies in COPIES.items():
+        for number, text in enumerate(SENTENCES):
+            for copy in range(copies):
+                heard = speech(text, draw.uniform(0, 1.2), draw.uniform(0, 0.5)) * draw.uniform(0.4, 1.0)
+                name = f"{split}-{number}-{copy}.flac"
+                soundfile.write(folder / name, heard, 22_050)
+                rows.append({"file_name": name, "transcription": text, "speaker_id": "m3", "split": split})
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def learnt(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The tiny run on branch main, and above it the experiment `learnt`, whose model stands in the workspace and knows SENTENCES."""
+    made = copied(workspace, tmp_path_factory.mktemp("learnt"))
+    for name in ("dashboard", ".streamlit"):
+        shutil.copytree(REPOSITORY / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write_corpus(made.root / "corpus")
+    made.commit("pages and corpus")
+    write_params(made.root / "params.yaml", LEARNT)
+    made.run("dvc", "exp", "run", "-n", "learnt")
+    return made
+
+
+class Server:
+    """`streamlit run dashboard` in a workspace, as a user starts it."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.said = workspace.root.parent / "server.log"
+        with self.said.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", HURRIED, "run", "dashboard", "--server.port", str(self.port)],
+                cwd=workspace.root,
+                env={**workspace.environment, "DVC_ROOT": str(workspace.root)},
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait(self) -> None:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+            assert self.process.poll() is None, self.said.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.said.read_text())
+
+    def decoders(self) -> list[int]:
+        """The processes that decode for it."""
+        children = Path(f"/proc/{self.process.pid}/task")
+        found = [int(pid) for task in children.iterdir() for pid in (task / "children").read_text().split()]
+        return [pid for pid in found if b"asr.decoding" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def left(self) -> list[Path]:
+        """Temporary files of its visitors."""
+        return [path for path in (self.workspace.root / ".cache/sessions").rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="session")
+def server(learnt: Workspace) -> Iterator[Server]:
+    made = Server(learnt)
+    try:
+        made.wait()
+        yield made
+    finally:
+        made.process.terminate()
+        made.process.wait(20)
+
+
+class Visitor:
+    """One person's browser, and what it did that no page may make it do."""
+
+    def __init__(self, browser: Browser, server: Server, width: int = 1280, theme: str = "light"):
+        self.server = server
+        self.wrongs: list[str] = []
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True)
+        self.context.on("request", self._asked)
+        self.context.on("dialog", self._dialog)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(30_000)
+        self.page.on("pageerror", lambda error: self.wrongs.append(f"error in the page: {error}"))
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((self.server.url, "data:", "blob:")):
+            self.wrongs.append(f"asked {request.url}")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.wrongs.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def go(self, page: str) -> Page:
+        self.page.goto(f"{self.server.url}/{'' if page == 'Runs' else page.lower()}")
+        expect(self.page.get_by_role("heading", name=page, exact=True)).to_be_visible(timeout=30_000)
+        return self.page
+
+    def bring(self, name: str, content: bytes) -> None:
+        """Upload a recording, and wait for its waveform; what was heard before it goes."""
+        self.page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
+        expect(self.page.get_by_role("button", name="JSON")).to_have_count(0)
+        expect(self.page.get_by_role("button", name="Transcribe")).to_be_visible(timeout=30_000)
+
+    def transcribe(self, models: int = 1) -> list[str]:
+        """Press the button, and wait for what is heard."""
+        self.page.get_by_role("button", name="Transcribe").click()
+        expect(self.page.get_by_role("button", name="JSON")).to_have_count(models, timeout=60_000)
+        return self.texts()
+
+    def texts(self) -> list[str]:
+        return [box.input_value() for box in self.page.get_by_label(re.compile("^Text from")).all()]
+
+    def faults(self) -> list[str]:
+        """What was run or asked for, and errors that show."""
+        shown = [
+            *self.page.get_by_test_id("stException").all_inner_texts(),
+            *self.page.get_by_test_id("stAlertContentError").all_inner_texts(),
+            *self.page.get_by_text("Traceback").all_inner_texts(),
+        ]
+        ran = self.page.evaluate("window.__pwned")
+        return [*self.wrongs, *shown, *([f"ran {ran}"] if ran is not None else [])]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, whose microphone hears MICROPHONE once a second of silence is over."""
+    if not CHROMIUM.is_file():
+        pytest.skip(f"no {CHROMIUM}")
+    heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
+    heard.write_bytes(wav(speech(MICROPHONE, 1.0, 4.0)))
+    devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, *devices])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
+    """Lets visitors in; none of their browsers may have run, asked for or shown what it should not."""
+    met: list[Visitor] = []
+
+    def enter(**wishes: Any) -> Visitor:
+        met.append(Visitor(browser, server, **wishes))
+        return met[-1]
+
+    yield enter
+    found = [fault for one in met for fault in one.faults()]
+    for one in met:
+        one.context.close()
+    assert found == []

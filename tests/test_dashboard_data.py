@@ -1,0 +1,195 @@
+"""The data page: its tables are the reports', every reason has examples to hear, hostile texts stay text, damaged stores give a message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import streamlit as st
+from data_fixtures import encoded, load, row, voice, write_rows
+from store_fixtures import HOSTILE, check, damaged, said
+from streamlit.testing.v1 import AppTest
+
+from asr import files, shards
+from stages import chunk, stats
+
+FILES = (
+    "reports/stats/stats.json",
+    "reports/stats/durations.csv",
+    "reports/stats/windows.csv",
+    "reports/chunk/summary.json",
+    "reports/chunk/rejects.parquet",
+    "data/raw/manifest.json",
+    "data/raw/train/manifest.json",
+    "data/raw/train/part-00000.arrow",
+    "data/chunks/manifest.json",
+    "data/chunks/train/manifest.json",
+    "data/chunks/train/chunk-00000.arrow",
+)
+SOUND = encoded(voice(0.5))
+
+
+def page() -> None:
+    from dashboard import data
+
+    data.page()
+
+
+def spoken(id: str, seconds: float, speaker: str | None = None, **rest: object) -> dict:
+    return {**row(id, encoded(voice(seconds, seed=sum(id.encode()))), f"words of {id}", speaker), **rest}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A corpus with a row for most reasons to be left out, taken through the real stages."""
+    root = tmp_path_factory.mktemp("data")
+    train = [spoken(f"train-{number}", 0.5 + 0.25 * number, f"s{number % 3}") for number in range(8)]
+    train += [
+        spoken("short", 0.1),
+        spoken("silent", 0.5, text="  "),
+        spoken("train-0", 0.7, text="said before"),
+        row("gone", None, "no sound came"),
+        row("text", b"this is a text", "no sound in it"),
+        row("cut", SOUND[: len(SOUND) // 2], "half of it"),
+        spoken("promised", 0.5, duration=9.0),
+    ]
+    rows = {"train": train, "validation": [spoken("v", 1.0, "v")], "test": [spoken("t", 1.5, "t"), spoken("u", 1.0)]}
+    write_rows(root / "data/raw", "part", rows)
+    about = files.read_json(root / "data/raw/manifest.json")
+    files.write_json(root / "data/raw/manifest.json", {**about, "name": "a corpus", "licence": "CC0-1.0"})
+    given = load(root, stats__window_candidates_seconds="[1, 2, 30]", model__scratch__vocab_size="257", model__name="scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        stats.run(root / "data/raw", root / "reports/stats", given)
+        chunk.run(root / "data/raw", root / "data/chunks", root / "reports/chunk", 100, (0.3, 30.0), [])
+    return SimpleNamespace(root=root, train=train)
+
+
+@pytest.fixture
+def at(results: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setenv("DVC_ROOT", str(results.root))
+    return AppTest.from_function(page, default_timeout=30).run()
+
+
+def test_tables_are_the_reports(at: AppTest, results: SimpleNamespace) -> None:
+    check(at)
+    assert not at.warning
+    durations, windows, speakers, rejects = (frame.value for frame in at.dataframe)
+    told = files.read_json(results.root / "reports/stats/stats.json")["durations"]
+    assert durations.set_index("split").loc["train", "median_seconds"] == told["train"]["median_seconds"]
+    assert durations["split"].tolist() == ["train", "validation", "test"]
+    assert windows["window_seconds"].tolist() == [1, 2, 30]
+    assert (windows["share_fit"] <= 100).all()
+    kept = list(shards.rows(results.root / "data/chunks/train", ["speaker", "duration"]))
+    train = speakers.set_index("split").loc["train"]
+    assert train["hours"] == pytest.approx(sum(one["duration"] for one in kept) / 3600)
+    assert (train["recordings"], train["speakers"]) == (len(kept), 3)
+    assert speakers["unnamed"].tolist() == [0, 0, 1]
+    assert rejects["rows_in"].tolist() == [len(results.train), 1, 2]
+    assert (rejects["rows_in"] == rejects["rows_kept"] + rejects["rejected"]).all()
+    assert "licence: CC0-1.0" in said(at)
+    assert len(at.get("vega_lite_chart")) == 3
+
+
+def test_every_reason_has_its_examples(at: AppTest, results: SimpleNamespace) -> None:
+    rejects = pq.read_table(results.root / "reports/chunk/rejects.parquet").to_pylist()
+    assert len({one["code"] for one in rejects}) >= 6
+    heard = {}
+    for one in rejects:
+        at.selectbox(key="data_reason").set_value((one["split"], one["code"])).run()
+        check(at)
+        assert not at.warning
+        assert one["detail"] in said(at)
+        heard[one["id"]] = (len(at.get("audio")), " ".join(text.value for text in (*at.text, *at.caption)))
+    assert heard["short"][0] == 1
+    assert heard["train-0"][0] == 2  # the one kept, and the one that came later
+    assert "said before" in heard["train-0"][1]
+    assert heard["gone"][0] == 0
+    assert "No recording is there" in heard["gone"][1]
+    undecodable = next(told for id, told in heard.items() if id in ("text", "cut") and "browsers play" in told[1])
+    assert "this is a text" not in undecodable[1]
+    assert "(no transcript)" in heard["silent"][1]
+
+
+def test_speakers_of_another_split(at: AppTest) -> None:
+    at.selectbox(key="data_split").set_value("test").run()
+    check(at)
+    assert len(at.get("vega_lite_chart")) == 3
+
+
+def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    at = AppTest.from_function(page).run()
+    check(at)
+    assert at.info
+    assert "dvc repro" in at.code[0].value
+
+
+def test_each_part_stands_without_the_others(results: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/stats").symlink_to(results.root / "reports/stats")
+    at = AppTest.from_function(page).run()
+    check(at)
+    assert len(at.dataframe) == 2
+    assert len(at.warning) == 3  # the corpus, its speakers, what was left out
+    assert all("dvc repro" in one.value or "dvc" in one.value for one in at.warning)
+
+
+def test_hostile_texts_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of the corpus, splits, speakers, ids, transcripts, codes and details."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    raw = [row(f"{text}{number}", SOUND, text, speaker=text, duration=1.0) for number, text in enumerate(HOSTILE)]
+    for folder, stem in (("raw", "part"), ("chunks", "chunk")):
+        write_rows(tmp_path / "data" / folder, stem, {"train": raw})
+    told = files.read_json(tmp_path / "data/raw/manifest.json")
+    rejects = [{"id": one["id"], "split": "train", "code": HOSTILE[number // 40], "detail": one["text"]} for number, one in enumerate(raw)]
+    counts = Counter(one["code"] for one in rejects)
+    summary = {"splits": {"train": {"rows_in": 200, "rows_kept": 0, "rejects": counts}, HOSTILE[0]: {}}, "in_two_splits": {}}
+    files.write_json(tmp_path / "reports/chunk/summary.json", summary)
+    pq.write_table(pa.Table.from_pylist(rejects, schema=chunk.REJECT), tmp_path / "reports/chunk/rejects.parquet")
+    at = AppTest.from_function(page, default_timeout=30)
+    for number in range(0, 200, 25):
+        files.write_json(tmp_path / "data/raw/manifest.json", {**told, "name": HOSTILE[number], "licence": HOSTILE[number + 1]})
+        at.run()
+        check(at)
+        assert HOSTILE[number] in said(at)
+        at.selectbox(key="data_reason").set_value(("train", HOSTILE[number // 40])).run()
+        at.pagination[0].set_value(1 + number % 8).run()
+        check(at)
+        assert len(at.get("audio")) == 5
+
+
+def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
+    hit: Counter[str] = Counter()
+    for seed in range(100):
+        name = FILES[seed % len(FILES)]
+        with damaged(results.root / name, seed) as way:
+            st.cache_resource.clear()  # else what was read before is not read again
+            at.run()
+            check(at)
+            assert len(at.subheader) == 4
+            told = bool(at.warning)
+            assert told or way in ("flipped", "shape", "cut"), (seed, name, way)
+        hit[f"{way}, {'told' if told else 'harmless'}"] += 1
+    at.run()
+    assert not at.warning
+    assert sum(count for what, count in hit.items() if what.endswith("told")) >= 50
+    with capsys.disabled():
+        print(f"\n100 damaged stores, seeds 0 to 99: {dict(hit)}")
+
+
+def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dashboard import durations
+
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(durations, "rows_of", broken)
+    at.run()
+    with pytest.raises(AssertionError):
+        check(at)

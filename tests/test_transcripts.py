@@ -1,0 +1,156 @@
+"""Whatever is said, each format gives it back: read here by small parsers that follow the formats, not our writers."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asr import transcripts
+from asr.transcripts import FORMATS, Segment
+
+HOSTILE = [
+    "1\n00:00:00,000 --> 00:00:01,000\nfalse\n\n2",
+    "--->-->",
+    "<b>fet</b> &amp; <c.red>röd</c> &lt;",
+    "\n\n\nWEBVTT\n\nNOTE x",
+    "a,\"b\"\r\nc;'d'\t=1+1",
+    "שלום \u202eעולם\u202c مرحبا",
+    "e\u0301 👍🏽 \x00 \x1c \x85 \u2028 z",
+    "\ud800 alone",
+    "",
+    " \n ",
+]
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30), st.text(st.sampled_from("->\n\r <&,\"'0:"), max_size=20))
+MOMENTS = st.integers(0, 100 * 3_600_000).map(lambda thousandths: thousandths / 1000)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> list[Segment]:
+    edges = sorted(draw(st.lists(MOMENTS, max_size=8)))
+    return [Segment(start, end, draw(TEXTS)) for start, end in pairwise(edges)]
+
+
+MARK = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([,.])(\d{3})")
+
+
+def moment(written: str, point: str) -> float:
+    found = MARK.fullmatch(written)
+    assert found
+    assert found[4] == point
+    return (int(found[1]) * 3600_000 + int(found[2]) * 60_000 + int(found[3]) * 1000 + int(found[5])) / 1000
+
+
+def cues(block: list[str], point: str) -> Segment:
+    times, *lines = block
+    start, end = times.split(" --> ")
+    return Segment(moment(start, point), moment(end, point), "\n".join(lines))
+
+
+def read_srt(written: str) -> list[Segment]:
+    """SubRip: blocks parted by empty lines, each a number that counts, times, text."""
+    blocks = [block.split("\n") for block in re.split(r"\n\n+", written.strip("\n")) if block]
+    assert [block[0] for block in blocks] == [str(number) for number in range(1, len(blocks) + 1)]
+    assert written.count("-->") == len(blocks)  # readers that look for arrows find no false one
+    return [cues(block[1:], ",") for block in blocks]
+
+
+def read_vtt(written: str) -> list[Segment]:
+    """WebVTT: a header, then blocks; text may hold no bare `&`, `<` or arrow."""
+    header, *blocks = re.split(r"\n\n+", written.strip("\n"))
+    assert header == "WEBVTT"
+    found = [cues(block.split("\n"), ".") for block in blocks]
+    for one in found:
+        assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", one.text)
+    return [Segment(one.start, one.end, html.unescape(one.text)) for one in found]
+
+
+def read_csv(written: str) -> list[Segment]:
+    header, *rows = csv.reader(io.StringIO(written, newline=""), strict=True)
+    assert header == ["start", "end", "text"]
+    return [Segment(float(start), float(end), text) for start, end, text in rows]
+
+
+def read_json(written: str) -> list[Segment]:
+    found = json.loads(written)
+    assert found["text"] == " ".join(one["text"] for one in found["segments"] if one["text"])
+    return [Segment(**one) for one in found["segments"]]
+
+
+def spoken(given: list[Segment]) -> list[Segment]:
+    """On one line each, without those in which nothing was said: what subtitles can hold."""
+    lines = [Segment(one.start, one.end, " ".join(one.text.split())) for one in given]
+    return [one for one in lines if one.text]
+
+
+@settings(deadline=None, max_examples=300)
+@given(segments())
+@example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
+def test_subtitles_are_read_back(given: list[Segment]) -> None:
+    wanted = spoken(given)
+    assert read_vtt(transcripts.vtt(given)) == wanted
+    found = read_srt(transcripts.srt(given))
+    assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.text.replace(" ", "") == other.text.replace(" ", "")
+        assert one.text == other.text or "-->" in other.text
+
+
+@settings(deadline=None, max_examples=300)
+@given(segments())
+@example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
+def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -> None:
+    assert read_json(transcripts.as_json(given)) == given
+    assert read_csv(transcripts.table(given)) == given
+
+
+@settings(deadline=None, max_examples=100)
+@given(segments())
+def test_plain_text_has_a_line_for_each_segment_in_which_something_was_said(given: list[Segment]) -> None:
+    assert transcripts.text(given).split("\n") == [*(one.text for one in spoken(given)), ""]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_heard_is_written_too(name: str) -> None:
+    written = FORMATS[name]([])
+    readers = {"srt": read_srt, "vtt": read_vtt, "csv": read_csv, "json": read_json, "txt": str.split}
+    assert readers[name](written) == []
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(0, 500_000))
+def test_times_are_rounded_to_thousandths(seconds: float) -> None:
+    assert abs(moment(transcripts.timestamp(seconds, ","), ",") - seconds) <= 0.0005 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        (0, "00:00:00.000"),
+        (0.0004, "00:00:00.000"),
+        (0.9996, "00:00:01.000"),
+        (59.9996, "00:01:00.000"),
+        (3599.9999, "01:00:00.000"),
+        (3723.4, "01:02:03.400"),
+        (360_000, "100:00:00.000"),
+    ],
+)
+def test_a_moment_that_rounds_up_carries_over(seconds: float, wanted: str) -> None:
+    assert transcripts.timestamp(seconds, ".") == wanted
+
+
+def test_the_readers_see_what_is_wrong() -> None:
+    naive = "1\n00:00:00,000 --> 00:00:01,000\na --> b\n\n"
+    with pytest.raises(AssertionError):
+        read_srt(naive)
+    with pytest.raises(AssertionError):
+        read_vtt("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n<b>x\n")
+    with pytest.raises(AssertionError):
+        moment("00:00:60,000", ",")
