@@ -87,7 +87,8 @@ class Training:
         self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
         self.accelerator = accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
-            start.model.gradient_checkpointing_enable()
+            with model.quiet():
+                start.model.activation_checkpointing_enable()
         optimizer = make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.utils.checkpoint
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, TINY, write_params
+from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from asr import batches, files, params, tracking
 from asr.batches import Features
@@ -228,14 +227,19 @@ def trained(given: Params, data: Path, root: Path, sizes: list[int], monkeypatch
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
     monkeypatch.setenv("DVC_ROOT", str(root))
     sizes.clear()
-    recomputed: list[int] = []
-    checkpoint = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", lambda *a, **k: recomputed.append(1) or checkpoint(*a, **k))
+    passes: list[int] = []
+    forward = WhisperAttention.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(WhisperAttention, "forward", lambda *a, **k: passes.append(1) or forward(*a, **k))
+        return shown_by(given, data, root, sizes, passes)
+
+
+def shown_by(given: Params, data: Path, root: Path, sizes: list[int], passes: list[int]) -> Any:
     features = data / "data/features"
     train.run(features / "train", features / "validation", root / "models/finetuned", root / "reports/train", given)
     kept = sorted(path.name for path in (root / ".cache/checkpoints").glob("*/*-*"))
     summary = files.read_json(root / "reports/train/summary.json")
-    return (root / "reports/train/steps.csv").read_text(), json.dumps(summary), kept, sorted(set(sizes)), len(recomputed)
+    return (root / "reports/train/steps.csv").read_text(), json.dumps(summary), kept, sorted(set(sizes)), len(passes)
 
 
 @pytest.fixture(scope="module")
