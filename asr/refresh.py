@@ -59,7 +59,7 @@ class Refresher:
         fault = ""
         local = tracking.store_file()
         try:
-            if local is None or (local.is_file() and self._get("signature") != seen):
+            if local is None or (local.is_file() and (self._get("signature") != seen or self._get("fault"))):
                 self._read_store()
         except Exception as error:  # a damaged store or a server in trouble raises of every kind out of MLflow's depths
             self.store = None

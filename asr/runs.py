@@ -274,9 +274,11 @@ def curves(row: Row) -> dict[str, list[tuple[int, float]]] | None:
 def is_stale(now: State) -> bool:
     """Whether anything changed since the index was brought up to date; 15 ms."""
     age = time.time() - now.updated
-    if not now.made or age < FRESH_SECONDS:
-        return not now.made
-    if tracking.store_file() is None and age > SERVER_SECONDS:
+    if not now.made or files.cache("runs.rebuild").exists():
+        return True
+    if age < FRESH_SECONDS:
+        return False
+    if (tracking.store_file() is None or now.fault) and age > SERVER_SECONDS:
         return True
     with opened() as index:
         seen = index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone() if index else None

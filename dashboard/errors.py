@@ -8,38 +8,25 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import streamlit as st
 
 from asr import corpus, files, reports, revisions, utterances, wer
 from asr.corpus import Recording
-from asr.faults import BadData, Fault
+from asr.faults import Fault
 from asr.revisions import Revision
 from asr.utterances import COUNTED, WRITTEN, Heard, Utterances
-from dashboard import confusions, marked, parts
+from dashboard import confusions, marked, parts, results
+from dashboard.results import Source
 
 PAGE_ROWS = 20
 TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
 TEXT_HELP = "As counted: lower case and without punctuation, as WER sees it. As written: every sign counts, here and in the scores."
 UTTERANCES, CONFUSIONS = "Utterances", "Confusions"
 KEYS: dict[str | type, Callable[[Any], Any]] = {Heard: lambda one: one.key}  # what streamlit knows a table by
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model at a revision, and what it heard."""
-
-    revision: Revision
-    heard: Heard
-
-    @property
-    def name(self) -> str:
-        return self.heard.model if self.revision.sha is None else f"{self.heard.model} at {self.revision.name}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +42,9 @@ def page() -> None:
     st.header("Errors")
     left, right = st.columns(2)
     with left:
-        first = choose("Results of", "first", optional=False)
+        first = results.choose("Results of", "first", optional=False)
     with right:
-        second = choose("Compare with", "second", optional=True)
+        second = results.choose("Compare with", "second", optional=True)
     if first is None:
         return
     try:
@@ -66,54 +53,6 @@ def page() -> None:
         parts.fault(error)
         return
     explore(found, [first, second] if second else [first])
-
-
-def choose(label: str, key: str, optional: bool) -> Source | None:
-    """A revision and a model in it; None, with the reason on the page, where there is none."""
-    revision_box, model_box = st.columns(2)
-    revision = revision_box.selectbox(
-        label,
-        known(str(files.root())),
-        index=None if optional else 0,
-        format_func=lambda one: one.name if one.sha is None else f"{one.name} ({one.kind})",
-        placeholder="no other model",
-        key=f"errors_{key}_revision",
-    )
-    if revision is None:
-        return None
-    try:
-        table, digest = read(revision)
-    except Fault as error:
-        parts.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
-        return None
-    model = model_box.selectbox("Model", utterances.models(table), key=f"errors_{key}_model")
-    return None if model is None else Source(revision, Heard(table, digest, model))
-
-
-@st.cache_data(ttl=10, max_entries=4, show_spinner=False)
-def known(top: str) -> list[Revision]:  # noqa: ARG001 (what it is kept by)
-    """The revisions of the repository at `top`; git is asked every ten seconds at most."""
-    return revisions.known()
-
-
-def read(revision: Revision) -> tuple[pa.Table, str]:
-    """A revision's table of utterances, and its hash.
-
-    Raises:
-        BadData: it is not to be had, or damaged.
-    """
-    with st.spinner(f"Fetching the utterances of {parts.plain(revision.name)}"):
-        path = revisions.fetch(revision, reports.UTTERANCES)
-    try:
-        digest = files.sha256(path)
-    except OSError as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
-    return table_of(path, digest), digest
-
-
-@st.cache_resource(max_entries=6, show_spinner=False)
-def table_of(path: Path, digest: str) -> pa.Table:  # noqa: ARG001 (what it is kept by)
-    return reports.read_utterances(path)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=KEYS)
@@ -166,14 +105,14 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     """How many utterances these are, and how well each model heard them."""
     rows, text = one.rows[sifted.found], sifted.text
     key = f"{one.key}{files.hash_of(np.packbits(sifted.found).tobytes().hex())}"
-    line = st.container(horizontal=True, gap="large")
+    line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(utterances.words(rows, text).sum())
     metric(line, "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
     for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
-        between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %, by {interval.unit}"
-        metric(line, f"WER of {source.name}", parts.percent(share), between)
+        between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+        metric(line, f"WER of {source.name}", parts.percent(share), between, f"The 95 % interval is by {interval.unit}.")
     if not one.two:
         counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
         metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
@@ -183,8 +122,8 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     st.markdown(f"On these utterances the second model is **{gap.verdict}**: {parts.plain(told)}.")
 
 
-def metric(box: Any, label: str, value: str, below: str) -> None:
-    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off", width="content")
+def metric(box: Any, label: str, value: str, below: str, help: str | None = None) -> None:
+    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off", width="content", help=help)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)

@@ -27,11 +27,11 @@ OFFERED = 300  # runs in the list of baselines
 
 def page() -> None:
     st.header("Runs")
+    now, found = State(), None
     try:
         now = runs.state()
         found = run_table.table(str(files.root()), now.generation) if now.generation else None
     except Fault as error:
-        now, found = State(), None
         parts.fault(error)
     st.fragment(pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0)(now.mark)
     if now.fault:

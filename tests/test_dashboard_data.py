@@ -174,7 +174,8 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: SimpleNam
             check(at)
             assert len(at.subheader) == 4
             told = bool(at.warning)
-            assert told or way in ("flipped", "shape", "cut"), (seed, name, way)
+            unread = "data/raw/train" in name and not at.get("audio") and at.selectbox(key="data_reason").value is None
+            assert told or unread or way in ("flipped", "shape", "cut"), (seed, name, way)
         hit[f"{way}, {'told' if told else 'harmless'}"] += 1
     at.run()
     assert not at.warning

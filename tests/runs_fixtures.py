@@ -1,0 +1,103 @@
+"""Stores and reports that tests of runs share: real MLflow stores filled through the journal, reports as the stages write them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asr import files, journal, reports, tracking
+
+PARAMS = {"model.name": "scratch", "train.learning_rate": "auto", "train.max_steps": 40, "train.seed": 1, "model.dropout": 0.0}
+
+
+def training(name: str = "repro", steps: int = 40, ended: str | None = "FINISHED", **changed: Any) -> Path:
+    """The journal of a training, with a validation at each tenth step."""
+    path = journal.path_of(uuid.uuid4().hex)
+    journal.append(path, "begin", fingerprint=path.stem, name=name, params={**PARAMS, **changed}, tags={})
+    go_on(path, range(1, steps + 1), ended)
+    return path
+
+
+def go_on(path: Path, steps: range, ended: str | None = "FINISHED") -> None:
+    for step in steps:
+        journal.append(path, "metrics", step=step, values={"train/loss": 5 / step, "train/learning_rate": 1e-3})
+        if step % 10 == 0:
+            journal.append(path, "metrics", step=step, values={"validation/loss": 6 / step, "validation/wer": 0.9 / step})
+    if ended:
+        journal.append(path, "end", status=ended)
+
+
+def evaluation(path: Path, wer: float) -> None:
+    values = {"test/wer": wer, "test/cer": wer / 2, "test/wer_low": wer - 0.02, "test/wer_high": wer + 0.02, "test/rtfx": 200.0}
+    params = {"evaluate.seed": 1}
+    journal.append(path, "evaluation", inputs=uuid.uuid4().hex, name=path.stem[:8], params=params, values=values, step=40)
+
+
+def new_store(target: Path, template: Path) -> None:
+    """An empty store; making one takes MLflow three seconds, so one is copied."""
+    shutil.copy(template, target / "mlflow.db")
+
+
+def mirror(*paths: Path) -> None:
+    """What the follower of a training does, without closing runs that go on."""
+    for path in paths:
+        tracking.Mirror(path).catch_up()
+
+
+def utterances(errors: list[int], speakers: list[str | None], words: int = 5) -> pa.Table:
+    """An utterance table in the form that `evaluate` writes."""
+    count = len(errors)
+    columns = {
+        "id": [f"u{number}" for number in range(count)],
+        "model": ["finetuned"] * count,
+        "hits": [words - wrong for wrong in errors],
+        "substitutions": errors,
+        "deletions": [0] * count,
+        "insertions": [0] * count,
+        "speaker": pa.array(speakers, pa.string()),
+    }
+    return pa.table(columns)
+
+
+def write_reports(root: Path, fingerprint: str, table: pa.Table, test_hash: str = "t1", **scores: Any) -> None:
+    """What a finished training and its test leave in reports/."""
+    wrong, words = sum(table["substitutions"].to_pylist()), sum(table["hits"].to_pylist()) + sum(table["substitutions"].to_pylist())
+    wer = wrong / words
+    known = {"wer": wer, "cer": wer / 2, "wer_low": wer - 0.01, "wer_high": wer + 0.01, "rtfx": 123.0, "rows": len(table)}
+    files.write_json(root / reports.RUN, {"fingerprint": fingerprint, "params": {**PARAMS, "train.learning_rate": 0.001}})
+    files.write_json(root / reports.METRICS, {**known, "test_hash": test_hash, "models": {}, **scores})
+    files.write_json(root / reports.SUMMARY, {"parameters": 1277184})
+    files.write_json(root / "reports/train/timing.json", {"seconds": 60.5})
+    files.write_text(root / reports.STEPS, "step,train_loss,learning_rate,validation_loss,validation_wer\n10,0.5,0.001,0.6,0.09\n")
+    (root / reports.UTTERANCES).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, root / reports.UTTERANCES)
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Bytes changed, a stretch zeroed or the end cut off, by seed."""
+    draw, hurt = random.Random(seed), bytearray(content)
+    kind = seed % 4
+    if kind == 0:
+        return bytes(hurt[: draw.randrange(len(hurt))])
+    if kind == 1:
+        at = draw.randrange(len(hurt))
+        hurt[at : at + 4096] = bytes(len(hurt[at : at + 4096]))
+        return bytes(hurt)
+    for _ in range(1 if kind == 2 else 200):
+        hurt[draw.randrange(len(hurt) if kind == 3 else 4096)] = draw.randrange(256)
+    return bytes(hurt)
+
+
+def wait_for(ready: Callable[[], bool], seconds: float = 30) -> None:
+    ends = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < ends, "it never came"
+        time.sleep(0.1)
