@@ -254,6 +254,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     )
     found = wer.error_rates(validation.references, [wer.normalise(text) for text in texts])["wer"]
     wrong = [f"{others[0]} is not that of step {steps}"] if others else []
+    wrong += [] if saved.tokenizer.get_vocab() == training.collator.made.get_vocab() else ["its tokenizer is another one"]
     wrong += [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
     window = model.window_seconds(saved.model)
     short = [place for place, seconds in enumerate(validation.durations) if seconds <= window][:GENERATED]

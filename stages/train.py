@@ -124,8 +124,8 @@ def before_training(start: Start, rows: Features, validation: Features, splits: 
     """What must hold before any time is spent."""
     checks.refuse_damaged_rows(*splits)
     checks.refuse_shared_rows(rows, validation)
-    checks.refuse_other_prompt(start, given.language, given.model.task)
     checks.refuse_other_tokens(start, rows.column("text"))
+    checks.refuse_other_prompt(start, given.language, given.model.task)
 
 
 def run(train: Path, validation: Path, out: Path, reports: Path, given: params.Params) -> None:

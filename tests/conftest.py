@@ -9,7 +9,9 @@ for library in ("OMP", "OPENBLAS", "MKL"):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import shutil  # noqa: E402
+import signal  # noqa: E402
 from collections import defaultdict  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -105,6 +107,23 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_params: Any) -> Pat
         if before:
             os.environ["DVC_ROOT"] = before
     return root
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainings in this process: without MLflow, with signals and precision given back afterwards."""
+    from accelerate.state import AcceleratorState
+
+    from asr import tracking
+
+    monkeypatch.setattr(tracking.Follower, "__init__", lambda *_: None)
+    monkeypatch.setattr(tracking.Follower, "finish", lambda _: None)
+    monkeypatch.setattr(tracking, "sync_apart", lambda _: None)
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
+    yield
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 SECONDS: dict[str, float] = defaultdict(float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, TINY, write_params
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, params, tracking
+from asr import batches, files, params
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
@@ -202,8 +201,8 @@ def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def quick_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Trainings in this process, without MLflow, whose evaluation batches are counted."""
+def quick_training(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:  # noqa: ARG001
+    """Trainings in this process, whose evaluation batches are counted."""
     sizes: list[int] = []
     in_groups = batches.in_groups
 
@@ -212,13 +211,7 @@ def quick_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return in_groups(indices, size)
 
     monkeypatch.setattr(batches, "in_groups", counted)
-    monkeypatch.setattr(tracking.Follower, "__init__", lambda *_: None)
-    monkeypatch.setattr(tracking.Follower, "finish", lambda _: None)
-    monkeypatch.setattr(tracking, "sync_apart", lambda _: None)
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    yield sizes
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+    return sizes
 
 
 def trained(given: Params, data: Path, root: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> Any:

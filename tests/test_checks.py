@@ -1,0 +1,326 @@
+"""Planted faults, one at a time, from outside: each is caught by a named check or refused; healthy trainings are left in peace."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, write_params
+from transformers import PreTrainedModel
+
+from asr import batches, decode, features, files, model, params, regularisation, tokenizer, training, wer
+from asr.faults import BadData, BadModel, Fault
+from asr.training import Training
+from stages import evaluate, train
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+LEARNS = {**TINY, "train.max_steps": 30, "train.eval_steps": 15, "train.learning_rate": 3e-3, "model.scratch.d_model": 48}
+NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation_dropout": 0.1}
+
+
+def given(folder: Path, **changes: Any) -> params.Params:
+    return params.load(write_params(folder / "changed.yaml", {**LEARNS, **changes}))
+
+
+def trained(data: Path, root: Path, chosen: params.Params) -> dict[str, Any]:
+    """The checks of a whole training, by name."""
+    split = data / "data/features"
+    train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", chosen)
+    return dict(files.read_json(root / "reports/train/checks.json"))
+
+
+def failed(checks: dict[str, Any]) -> set[str]:
+    return {name for name, one in checks.items() if not one["passed"]}
+
+
+HEALTHY: list[dict[str, Any]] = [
+    {},
+    {"train.seed": 2},
+    {"train.seed": 3, "model.apply_spec_augment": True},
+    NOISY,
+    {"model.freeze_encoder": "all"},
+    {"model.freeze_encoder": 1, "train.weight_decay": 0.1},
+    {"train.lr_scheduler_type": "linear", "train.gradient_accumulation_steps": 2},
+    {"train.lr_scheduler_type": "constant_with_warmup", "train.warmup_steps": 0},
+    {"train.average_weights": "last", "train.average_count": 2, "train.label_smoothing_factor": 0.1},
+    {"train.precision": "bf16", "train.early_stopping_patience": 1, "train.eval_steps": 10},
+    {"train.lr_scheduler_type": "polynomial", "model.window_seconds": 4, "train.per_device_train_batch_size": 8},
+]
+
+
+@pytest.mark.parametrize("changes", HEALTHY, ids=lambda one: ",".join(one) or "default")
+def test_no_check_fires_on_a_healthy_training(changes: dict[str, Any], tmp_path: Path, tiny_data: Path) -> None:
+    found = trained(tiny_data, tmp_path, given(tmp_path, **changes))
+    assert len(found) >= 10
+    assert failed(found) == set(), {name: found[name]["detail"] for name in failed(found)}
+
+
+def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("accelerate.optimizer.AcceleratedOptimizer.step", lambda *_, **__: None)
+
+
+def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
+    make = training.make_optimizer
+    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
+
+
+def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
+    make = training.make_optimizer
+    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
+
+
+def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
+    collate = batches.collate
+
+    def shifted(*given: Any) -> Any:
+        batch = collate(*given)
+        return {**batch, "labels": batch["labels"].roll(1, dims=1)}
+
+    patch.setattr(batches, "collate", shifted)
+
+
+def _labels_without_end(patch: pytest.MonkeyPatch) -> None:
+    collate = batches.collate
+    patch.setattr(batches, "collate", lambda clips, texts, prompt, end, frames: collate(clips, texts, prompt, end + 1, frames))
+
+
+def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
+    choose = batches.choose
+
+    def mixed(*given: Any) -> Any:
+        found = choose(*given)
+        turned = [*found.examples[1:], found.examples[0]]
+        pairs = zip(found.examples, turned, strict=True)
+        return batches.Choice([batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out)
+
+    patch.setattr(batches, "choose", mixed)
+
+
+def _zero_padding(patch: pytest.MonkeyPatch) -> None:
+    pad = features.pad
+
+    def zeros(clip: Any, num_frames: int) -> np.ndarray:
+        padded = pad(clip, num_frames)
+        padded[:, clip.mel.shape[1] :] = 0.0
+        return padded
+
+    patch.setattr(features, "pad", zeros)
+
+
+def _no_warmup(patch: pytest.MonkeyPatch) -> None:
+    get = training.get_scheduler
+    patch.setattr(training, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps))
+
+
+def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
+    get = training.get_scheduler
+    patch.setattr(training, "get_scheduler", lambda kind, optimizer, warmup, steps: get(kind, optimizer, warmup * 1000, steps * 1000))
+
+
+def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
+    make = training.make_optimizer
+    patch.setattr(training, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
+
+
+def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(regularisation, "apply", lambda _: None)
+
+
+def _evaluation_in_training_mode(patch: pytest.MonkeyPatch) -> None:
+    for kind in (torch.nn.Module, PreTrainedModel):
+        patch.setattr(kind, "eval", lambda self: self)
+
+
+def _teacher_forced(patch: pytest.MonkeyPatch) -> None:
+    """A metric on the tokens that the model would say if it were told all before them."""
+
+    def forced(self: Training) -> list[str]:
+        return [self.validation.rows.text(row) for row in self.validation.chosen]
+
+    patch.setattr(Training, "heard", forced)
+
+
+def _best_never_reloaded(patch: pytest.MonkeyPatch) -> None:
+    validate = Training.validate
+
+    def first_is_best(self: Training) -> None:
+        validate(self)
+        self.state.best_step = min(row["step"] for row in self.state.evaluations()) if self.state.evaluations() else 0
+
+    patch.setattr(Training, "validate", first_is_best)
+    patch.setattr(Training, "load_weights", lambda *_: None)
+
+
+def _saved_with_other_tokens(patch: pytest.MonkeyPatch) -> None:
+    save = model.save
+    other = tokenizer.from_texts(["ein zwei drei vier", "zwei vier drei"], 300)
+    patch.setattr(model, "save", lambda whisper, _, folder: save(whisper, other, folder))
+
+
+def _rows_forgotten(patch: pytest.MonkeyPatch) -> None:
+    rows = batches.batch_rows
+    patch.setattr(batches, "batch_rows", lambda lengths, size, seed, _: rows(lengths, size, seed, 0))
+
+
+def _deaf_metric(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wer, "normalise", lambda _: "")
+
+
+def _mean_over_utterances(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wer, "error_rates", lambda *_: {"wer": 0.25, "cer": 0.25})
+
+
+def _loss_climbs(patch: pytest.MonkeyPatch) -> None:
+    loss = Training.loss
+    patch.setattr(Training, "loss", lambda self, batch: loss(self, batch) * (-1.0 if self.model.training else 1.0))
+
+
+def _decoding_breaks(patch: pytest.MonkeyPatch) -> None:
+    """The model learns, but after the first evaluation decoding is asked for another language."""
+    heard = Training.heard
+
+    def broken(self: Training) -> list[str]:
+        texts = heard(self)
+        return [f"{text} {text} ett ett ett ett ett ett ett ett" for text in texts] if self.state.step > 15 else texts
+
+    patch.setattr(Training, "heard", broken)
+
+
+PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] = [
+    (_frozen_optimiser, "weights", {}),
+    (_other_optimiser, "weights", {}),
+    (_half_an_optimiser, "weights", {}),
+    (_shifted_labels, "batch", {}),
+    (_labels_without_end, "batch", {}),
+    (_texts_of_other_rows, "batch", {}),
+    (_zero_padding, "batch", {}),
+    (_no_warmup, "learning_rate", {}),
+    (_endless_warmup, "learning_rate", {}),
+    (_half_the_rate, "learning_rate", {}),
+    (_dropout_forgotten, "dropout", NOISY),
+    (_evaluation_in_training_mode, "dropout", NOISY),
+    (_teacher_forced, "saved_model", {}),
+    (_best_never_reloaded, "saved_model", {}),
+    (_saved_with_other_tokens, "saved_model", {}),
+    (_rows_forgotten, "order", {}),
+    (_deaf_metric, "metric", {}),
+    (_mean_over_utterances, "metric", {}),
+    (_loss_climbs, "fixed_batch", {}),
+    (_decoding_breaks, "decoding", {}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")  # PyTorch itself notices the first of them
+@pytest.mark.parametrize(("plant", "name", "changes"), PLANTED, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_planted_fault_is_caught_by_its_check(
+    plant: Callable[[pytest.MonkeyPatch], None], name: str, changes: Any, tmp_path: Path, tiny_data: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        found = trained(tiny_data, tmp_path, given(tmp_path, **changes))
+    assert name in failed(found), {check: one["detail"] for check, one in found.items()}
+
+
+def _wrong_language(patch: pytest.MonkeyPatch) -> None:
+    set_prompt = model.set_prompt
+    patch.setattr(model, "set_prompt", lambda whisper, _, task: set_prompt(whisper, "de", task))
+
+
+def _wrong_prompt(patch: pytest.MonkeyPatch) -> None:
+    prompt = tokenizer.prompt
+    patch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
+
+
+def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
+    build = model.build
+    other = tokenizer.from_texts(["ein zwei drei"], 290)
+    patch.setattr(model, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed))
+
+
+REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[Fault], str]] = [
+    (_wrong_language, BadModel, "params say sv"),
+    (_wrong_prompt, BadModel, "labels start with"),
+    (_tokenizer_of_another_model, BadModel, "belong to different models"),
+]
+
+
+@pytest.mark.parametrize(("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", ""))
+def test_some_faults_are_refused_before_the_first_step(
+    plant: Callable[[pytest.MonkeyPatch], None], fault: type[Fault], said: str, tmp_path: Path, tiny_data: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        with pytest.raises(fault, match=said):
+            trained(tiny_data, tmp_path, given(tmp_path))
+    assert not (tmp_path / "models").exists()
+
+
+def spoiled(tiny_data: Path, root: Path) -> Path:
+    shutil.copytree(tiny_data / "data/features", root / "data/features")
+    return root
+
+
+def test_a_stale_shard_is_refused(tmp_path: Path, tiny_data: Path) -> None:
+    data = spoiled(tiny_data, tmp_path / "spoiled")
+    first, second = sorted((data / "data/features/train").glob("*.arrow"))[:2]
+    shutil.copy(first, second)
+    with pytest.raises(BadData, match=f"{second.name} is not the file its manifest names"):
+        trained(data, tmp_path, given(tmp_path))
+
+
+def test_validation_rows_in_training_are_refused(tmp_path: Path, tiny_data: Path) -> None:
+    data = spoiled(tiny_data, tmp_path / "spoiled")
+    shutil.rmtree(data / "data/features/train")
+    shutil.copytree(data / "data/features/validation", data / "data/features/train")
+    with pytest.raises(BadData, match="rows are in training and in validation"):
+        trained(data, tmp_path, given(tmp_path))
+
+
+def test_features_of_another_height_are_refused(tmp_path: Path, tiny_data: Path) -> None:
+    trained(tiny_data, tmp_path, given(tmp_path, **{"train.max_steps": 4}))
+    (tmp_path / "models/finetuned").rename(tmp_path / "other")
+    config = files.read_json(tmp_path / "other/config.json")
+    files.write_json(tmp_path / "other/config.json", {**config, "num_mel_bins": 128})
+    with pytest.raises(BadModel):
+        trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(tmp_path / "other")}))
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_test_rows_that_were_taught_are_counted(taught: bool, tmp_path: Path, tiny_data: Path) -> None:
+    data = spoiled(tiny_data, tmp_path / "spoiled")
+    if taught:
+        shutil.rmtree(data / "data/features/train")
+        shutil.copytree(data / "data/features/test", data / "data/features/train")
+    chosen = given(tmp_path)
+    trained(data, tmp_path, chosen)
+    evaluate.run(
+        data / "data/features/test", tmp_path / "models/finetuned", tmp_path / "reports/train", tmp_path / "reports/evaluate", chosen
+    )
+    found = files.read_json(tmp_path / "reports/evaluate/metrics.json")
+    assert found["rows_taught"] == (found["rows"] if taught else 0)
+    assert ("what they measure is memory" in (tmp_path / "reports/evaluate/report.md").read_text()) == taught
+
+
+def test_a_pretrained_model_with_tokens_shuffled_is_noticed(tmp_path: Path, tiny_data: Path) -> None:
+    """Of the same size, so that nothing but its guesses can tell: a start that is worse than chance."""
+    trained(tiny_data, tmp_path, given(tmp_path, **{"train.max_steps": 200, "train.eval_steps": 200}))
+    start = model.load_saved(tmp_path / "models/finetuned")
+    weights = start.model.get_input_embeddings().weight.data
+    kept = weights[:257].flip(0).clone()
+    other = tmp_path / "models/other"
+    shutil.copytree(tmp_path / "models/finetuned", other)
+    found = trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4}))
+    assert found["start"]["passed"], found["start"]
+    weights[:257] = kept * 10
+    shutil.rmtree(other)
+    model.save(start.model, start.tokenizer, other)
+    found = trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4}))
+    assert not found["start"]["passed"], found["start"]
+    assert decode.generation_prompt(start.model)
