@@ -7,6 +7,7 @@ It leaves when the server that started it is gone, and after a quarter of an hou
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import queue
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from asr import files
-from asr.faults import Fault
+from asr.faults import BadData, Fault
 from asr.jobs import CANCELLED, DONE
 from asr.sound import Cancelled, Sound
 
@@ -47,7 +48,7 @@ def serve(orders: TextIO, tell: Callable[[dict[str, Any]], None]) -> None:
         except Fault as fault:
             tell({"job": number, "fault": str(fault)})
         except OSError as error:
-            tell({"job": number, "fault": f"the recording is gone ({type(error).__name__}); bring it again"})
+            tell({"job": number, "fault": f"{type(error).__name__}: {error.strerror}; try again, or bring the recording again"})
 
 
 def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
@@ -70,14 +71,20 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
             raise Cancelled
         tell(moment=moment)
 
-    start = _model(order["model"], models)
-    sound = Sound(Path(order["sound"]))
+    start, sound = _model(order["model"], models), Sound(Path(order["sound"]))
     say(order["start"])
+    if not order["start"] < min(order["end"], sound.duration):
+        raise BadData("there is no sound in this part; choose another")
     tell(doing="listening")
-    language = transcribe.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
-    tell(language=language)
-    for segment in transcribe.transcribe(start, sound, order["start"], order["end"], say):
-        tell(segment=asdict(segment))
+    own = start.model.generation_config
+    start.model.generation_config = copy.deepcopy(own)  # what one job asks for is not the next one's
+    try:
+        language = transcribe.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
+        tell(language=language)
+        for segment in transcribe.transcribe(start, sound, order["start"], order["end"], say):
+            tell(segment=asdict(segment))
+    finally:
+        start.model.generation_config = own
 
 
 def _model(name: str, models: OrderedDict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ time, first come, first served. What a visitor brought lies in .cache/sessions, 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -71,7 +73,10 @@ class Job:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
     def cancel(self) -> None:
+        """Ends at once while it waits, else soon."""
         self.unwanted.set()
+        if self.state == WAITING:
+            self.state = CANCELLED
 
 
 class Desk:
@@ -82,8 +87,10 @@ class Desk:
         folder: for the temporary files of all servers on this machine.
         present: whether an owner still looks at a page.
         """
-        sweep(folder)
         self.folder, self.present = folder / str(os.getpid()), present
+        shutil.rmtree(self.folder, ignore_errors=True)  # a dead server's that had our number
+        sweep(folder)
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.queue: list[Job] = []
         self.changed = threading.Condition()
         self.decoding = Decoder()
@@ -123,7 +130,8 @@ class Desk:
     def position(self, job: Job) -> int:
         """How many jobs come first; 0 for the one that runs."""
         with self.changed:
-            return self.queue.index(job) if job in self.queue else 0
+            before = self.queue[: self.queue.index(job)] if job in self.queue else []
+            return sum(not one.ended for one in before)
 
     def forget(self, owner: str) -> None:
         """Cancel a visitor's jobs and delete what they brought."""
@@ -158,6 +166,8 @@ class Desk:
                 job = self.queue[0]
             try:
                 self.decoding.run(job)
+            except OSError as error:
+                job.fault, job.state = f"no decoding process can be started ({error.strerror}); try again", FAILED
             finally:
                 with self.changed:
                     self.queue.remove(job)
@@ -243,13 +253,16 @@ class Decoder:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            with suppress(BrokenPipeError):
+                self.orders.close()
         self.process = None
 
 
 def _listen(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
     """Pass the decoding process's events on; its end is None."""
-    for line in stdout:
-        events.put(json.loads(line))
+    with stdout, suppress(ValueError):  # it may die in the middle of a line
+        for line in stdout:
+            events.put(json.loads(line))
     events.put(None)
 
 

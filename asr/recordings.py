@@ -9,7 +9,9 @@ import csv
 import fcntl
 import hashlib
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from asr import files
@@ -27,27 +29,42 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
     Raises:
         BadData: the table that is there is none of ours.
     """
-    rows = []
-    for segment in segments:
-        if words := one_line(segment.text):
-            encoded = flac(sound, segment.start, segment.end)
-            name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.flac"
-            files.write_bytes(folder / name, encoded)
-            rows.append({"file_name": name, "transcription": words, "speaker_id": one_line(speaker)})
-    if rows:
-        _add(folder, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        known = read_table(folder / TABLE, set(COLUMNS[:2])) if (folder / TABLE).is_file() else []
+        rows = [_row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)]
+        if rows:
+            _write(folder / TABLE, [*known, *rows])
     return len(rows)
 
 
-def _add(folder: Path, rows: list[dict[str, str]]) -> None:
-    """Write the table anew with these rows in it; two who save at once wait for each other."""
-    with (folder / f".{TABLE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = read_table(folder / TABLE, set(COLUMNS[:2])) if (folder / TABLE).is_file() else []
-        table = {row["file_name"]: row for row in [*known, *rows]}
-        columns = list(dict.fromkeys([*COLUMNS, *(key for row in known for key in row)]))
-        sheet = io.StringIO()
-        writer = csv.DictWriter(sheet, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table.values())
-        files.write_bytes(folder / TABLE, sheet.getvalue().encode(errors="surrogateescape"))
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two who save at once wait for each other. The folder itself is locked: another file in it would count as a recording."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _row(folder: Path, sound: Sound, segment: Segment, speaker: str) -> dict[str, str]:
+    """Keep a segment's sound; returns its line of the table."""
+    encoded = flac(sound, segment.start, segment.end)
+    name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.flac"
+    files.write_bytes(folder / name, encoded)
+    return {"file_name": name, "transcription": one_line(segment.text), "speaker_id": one_line(speaker)}
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    """The table anew; of rows for the same sound the last one stands, and columns that are not ours stay."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        table[row["file_name"]] = table.get(row["file_name"], {}) | row
+    columns = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, columns, restval="")
+    writer.writeheader()
+    writer.writerows(table.values())
+    files.write_bytes(path, sheet.getvalue().encode(errors="surrogateescape"))

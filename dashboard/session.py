@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-
+import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -22,6 +21,6 @@ def present(session: str) -> bool:
     return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 
-@cache
+@st.cache_resource(show_spinner=False)  # one, also for two who come at the same moment
 def desk() -> Desk:
     return Desk(files.cache("sessions"), present)

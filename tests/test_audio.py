@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from data_fixtures import REPOSITORY, encoded, encoded_by_av, real, voice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -291,3 +292,65 @@ def test_the_headers_of_real_mp3_tell_their_seconds():
         content = path.read_bytes()
         assert header_seconds(content) == pytest.approx(len(decode(content)) / SAMPLE_RATE, abs=0.05)
         assert soundfile.info(str(path)).samplerate > 0
+
+
+SHORT = [(kind, rate, 0.31) for kind in KINDS for rate in (8_000, 11_025, 16_000, 44_100, 48_000)]
+LONG = [(kind, rate, 61.7) for kind in KINDS for rate in (16_000, 44_100)]
+PIECES = [one for one in SHORT + LONG if one[0] != "webm" or one[1] in (8_000, 16_000, 48_000)]  # Opus knows few rates
+
+
+@pytest.mark.parametrize(("kind", "rate", "seconds"), PIECES)
+def test_pieces_joined_are_what_decoding_at_once_gives(kind, rate, seconds):
+    content = made(kind, voice(seconds, rate), rate)
+    pieces = list(audio.blocks(io.BytesIO(content)))
+    assert all(0 < len(piece) <= audio.BLOCK_SECONDS * SAMPLE_RATE + 1000 for piece in pieces)
+    assert {piece.dtype for piece in pieces} == {np.dtype(np.float32)}
+    assert np.array_equal(np.concatenate(pieces), decode(content))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_pieces_are_what_one_resampling_of_the_whole_gives(rate):
+    samples = voice(65.0, rate)
+    wanted = samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
+    joined = np.concatenate(list(audio.blocks(io.BytesIO(encoded(samples, rate, subtype="FLOAT")))))
+    assert np.array_equal(joined, wanted)
+
+
+def test_channels_are_mixed_over_pieces_too():
+    both = np.stack([voice(40.0, seed=1), voice(40.0, seed=2)], axis=1)
+    joined = np.concatenate(list(audio.blocks(io.BytesIO(encoded(both, subtype="FLOAT")))))
+    assert np.array_equal(joined, both.mean(axis=1))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_recording_that_breaks_late_gives_its_first_pieces_and_then_the_fault(kind):
+    heard = []
+    with pytest.raises(Undecodable, match="truncated"):
+        heard.extend(audio.blocks(io.BytesIO(made(kind, voice(70.0), SAMPLE_RATE)[:-50_000])))
+    assert len(heard) >= 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_pieces_take_the_memory_of_one(tmp_path, rate):
+    (tmp_path / "long.wav").write_bytes(encoded(np.tile(voice(60.0, rate), 20), rate))
+    code = """
+import sys
+from pathlib import Path
+from asr import audio
+def peak():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+with open(sys.argv[1], "rb") as file:
+    blocks = audio.blocks(file)
+    kept = [next(blocks)]
+    before = peak()
+    kept += blocks if sys.argv[2] == "keep" else []
+    for _ in blocks: pass
+print((peak() - before) >> 10)
+"""
+    grown = {}
+    for how in ("keep", "let go"):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / "long.wav", how], cwd=REPOSITORY, capture_output=True, check=True)
+        grown[how] = int(done.stdout)
+    assert grown["let go"] < 15
+    assert grown["keep"] > 60  # 20 minutes are 77 MB

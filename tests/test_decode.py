@@ -11,10 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import clip, hush_timestamps, noise, scratch
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from asr import batches, decode, features, model, tokenizer
 from asr.decode import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
+from asr.faults import BadModel
 from asr.features import TAIL, LogMel
+from asr.languages import LANGUAGE_NAMES, WHISPER_LANGUAGES
 from asr.model import Start
 
 WINDOW = 200  # frames
@@ -218,3 +221,72 @@ def test_silence_and_a_single_frame_can_be_cut_and_transcribed() -> None:
         assert len(decode.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=quiet: one, 1, 444)) == 1
     ends = [one.start + one.duration for one in decode.cut(quiet, WINDOW)]
     assert all(before < after for before, after in pairwise(ends))
+
+
+def test_what_is_heard_stands_where_it_was_said() -> None:
+    start, durations = talkative(3), [5.3, 0.4, 2.0]
+    clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
+    heard = decode.hear(start.model, start.tokenizer, clips, 3, 444)
+    for one, parts in zip(clips, heard, strict=True):
+        assert [(part.start, part.duration) for part in parts] == [(cut.start, cut.duration) for cut in decode.cut(one, WINDOW)]
+    texts = [" ".join(part.text for part in parts if part.text) for parts in heard]
+    assert texts == decode.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, 3, 444)
+    assert len(heard[0]) >= 3
+    assert len({part.text for part in heard[0]}) > 1
+    assert decode.hear(start.model, start.tokenizer, [], 3, 444) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_what_is_heard_does_not_depend_on_the_batch(size: int) -> None:
+    start, clips = talkative(3), [clip(7.7, 1), clip(1.0, 2)]
+    assert decode.hear(start.model, start.tokenizer, clips, size, 444) == decode.hear(start.model, start.tokenizer, clips, 3, 444)
+
+
+def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
+    start, told = scratch(), []
+
+    def seen(groups: Any, count: int) -> Any:
+        for number, group in enumerate(groups):
+            told.append((number, count, list(group)))
+            yield group
+
+    (heard,) = decode.hear(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
+    assert [index for _, _, group in told for index in group] == list(range(len(heard)))
+    assert {count for _, count, _ in told} == {len(told)} == {-(-len(heard) // 2)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
+    start = scratch(seed, init_std=0.5)
+    for number, seconds in enumerate((*SECONDS, 3.7)):
+        one = clip(seconds, number)
+        language, chance = decode.detect_language(start.model, one)
+        theirs = start.model.detect_language(input_features=batches.input_features([one], WINDOW))
+        assert start.model.generation_config.lang_to_id[f"<|{language}|>"] == int(theirs[0])
+        assert 1 / len(start.model.generation_config.lang_to_id) <= chance <= 1
+
+
+def test_detecting_leaves_the_prompt_and_takes_a_model_of_many_languages() -> None:
+    start = scratch()
+    before = start.model.generation_config.to_dict()
+    decode.detect_language(start.model, clip(1.0))
+    assert start.model.generation_config.to_dict() == before
+    start.model.generation_config.is_multilingual = False
+    with pytest.raises(BadModel, match="one language only"):
+        decode.detect_language(start.model, clip(1.0))
+
+
+def test_every_language_has_a_name() -> None:
+    assert list(LANGUAGE_NAMES) == list(WHISPER_LANGUAGES)
+    assert len(set(LANGUAGE_NAMES.values())) == len(WHISPER_LANGUAGES) == 100
+    known = {
+        "en": "English",
+        "sv": "Swedish",
+        "zh": "Chinese",
+        "haw": "Hawaiian",
+        "ht": "Haitian Creole",
+        "yue": "Cantonese",
+        "nn": "Nynorsk",
+    }
+    assert {code: LANGUAGE_NAMES[code] for code in known} == known
+    assert {code: name.lower() for code, name in LANGUAGE_NAMES.items()} == {**LANGUAGES, "my": "burmese"}

@@ -219,3 +219,44 @@ def test_many_utterances_are_drawn_in_blocks_without_changing_the_meaning() -> N
     count = wer.BLOCK // 100
     found = wer.bootstrap([1] * count, [2] * count, [None] * count, 150, 1)
     assert (found.low, found.high) == (0.5, 0.5)
+
+
+@st.composite
+def two_models(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[str | None]]:
+    """Errors of two models, reference words and speakers of the same utterances."""
+    count = draw(st.integers(1, 30))
+    numbers = st.lists(st.integers(0, 9), min_size=count, max_size=count)
+    speakers = draw(st.sampled_from([3, 15]))
+    return draw(numbers), draw(numbers), [n + 1 for n in draw(numbers)], [f"voice {n % speakers}" for n in range(count)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(two_models(), st.integers(0, 5))
+def test_a_difference_turned_round_is_its_negative(models: tuple[list[int], list[int], list[int], list[str | None]], seed: int) -> None:
+    ours, theirs, words, speakers = models
+    one, other = wer.paired(ours, theirs, words, speakers, 200, seed), wer.paired(theirs, ours, words, speakers, 200, seed)
+    assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
+    assert one.difference == pytest.approx(sum(ours) / sum(words) - sum(theirs) / sum(words))
+    turned = {"better": "worse", "worse": "better", "not distinguishable": "not distinguishable"}
+    assert turned[one.verdict] == other.verdict
+    assert one.low <= one.high
+    assert one.unit == other.unit == ("speaker" if len(set(speakers)) >= wer.MIN_SPEAKERS else "utterance")
+
+
+def test_a_model_against_itself_is_not_distinguishable() -> None:
+    found = wer.paired([3, 0, 9], [3, 0, 9], [4, 4, 9], [None] * 3, 500, 0)
+    assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "not distinguishable")
+
+
+def test_what_both_models_find_hard_does_not_widen_the_interval() -> None:
+    hard = [0, 9] * 50
+    ours, theirs, words, names = hard, [n + 1 for n in hard], [10] * 100, [None] * 100
+    found = wer.paired(ours, theirs, words, names, 500, 0)
+    assert (found.low, found.high, found.verdict) == (pytest.approx(-0.1), pytest.approx(-0.1), "better")
+    alone = [wer.bootstrap(errors, words, names, 500, 0) for errors in (ours, theirs)]
+    assert alone[0].high > alone[1].low  # two intervals apart would tell nothing
+
+
+def test_paired_needs_the_same_utterances() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        wer.paired([1, 2], [1], [3, 3], [None, None], 10, 0)
