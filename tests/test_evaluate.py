@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     model.save(start.model, start.tokenizer, root / "models/finetuned")
     files.write_json(root / "reports/train/run.json", told(start))
     files.write_text(root / "reports/train/steps.csv", STEPS)
+    np.save(root / "reports/train/taught.npy", np.zeros((0, 12), np.uint8))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
