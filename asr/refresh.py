@@ -330,14 +330,23 @@ def opened(again: bool) -> sqlite3.Connection:
         for ending in ("", "-wal", "-shm", "-journal"):
             runs.path().with_name(f"{runs.path().name}{ending}").unlink(missing_ok=True)
         flag.unlink(missing_ok=True)
+    if not runs.path().is_file():
+        _make()
     index = sqlite3.connect(runs.path(), timeout=30)
-    if not index.execute("SELECT 1 FROM sqlite_master").fetchone():
+    index.execute("PRAGMA synchronous = NORMAL")
+    return index
+
+
+def _make() -> None:
+    """A new index with nothing in it, whole from its first moment."""
+    draft = runs.path().with_name(".runs.sqlite.part")
+    draft.unlink(missing_ok=True)
+    with closing(sqlite3.connect(draft)) as index:
         index.execute("PRAGMA journal_mode = WAL")
         index.executescript(runs.TABLES)
         index.execute("INSERT INTO meta VALUES ('schema', ?)", [str(runs.SCHEMA)])
         index.commit()
-    index.execute("PRAGMA synchronous = NORMAL")
-    return index
+    draft.replace(runs.path())
 
 
 def _is_whole(path: Path) -> bool:

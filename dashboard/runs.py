@@ -37,7 +37,10 @@ def page() -> None:
     if now.fault:
         parts.fault(Fault(now.fault))
     if found and found.rows:
-        body(found, now)
+        try:
+            body(found, now)
+        except Fault as error:
+            parts.fault(error)
     elif now.made:
         parts.empty("No training yet. The first takes some minutes, and shows here while it runs.", "make repro")
 

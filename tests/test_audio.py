@@ -295,7 +295,9 @@ def test_the_headers_of_real_mp3_tell_their_seconds():
 
 
 SHORT = [(kind, rate, 0.31) for kind in KINDS for rate in (8_000, 11_025, 16_000, 44_100, 48_000)]
-LONG = [(kind, rate, 61.7) for kind in KINDS for rate in (16_000, 44_100)]
+LONG = [
+    (kind, rate, 61.7) for kind in KINDS for rate in (16_000, 44_100) if (kind, rate) != ("OGG", 44_100)
+]  # libsndfile cannot write that
 PIECES = [one for one in SHORT + LONG if one[0] != "webm" or one[1] in (8_000, 16_000, 48_000)]  # Opus knows few rates
 
 
