@@ -357,7 +357,8 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
         raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
     skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=handlers)
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

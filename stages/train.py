@@ -4,7 +4,8 @@
 
 One optimiser and one schedule over all rows; a training that is stopped at any moment and started again ends with the same bits as
 one that never stopped (at the same number of threads). Checkpoints lie in .cache/checkpoints/<fingerprint>, outside the outs that
-DVC deletes. The test split is never opened. What was checked, and how it ended, stands in reports/train/checks.json.
+DVC deletes. With PROCESSES=4 in the environment four GPUs (or processes) share each step, and give the curve of one that takes four
+times as many batches a step. The test split is never opened. What was checked stands in reports/train/checks.json.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
 from asr.batches import Features
 from asr.checks import Check
-from asr.faults import Diverged, exit_with
+from asr.faults import BadParams, Diverged, exit_with
 from asr.model import Start
 from asr.training import STEP_COLUMNS, Training
 
@@ -129,62 +134,70 @@ def before_training(start: Start, rows: Features, validation: Features, splits: 
 
 
 def run(train: Path, validation: Path, out: Path, reports: Path, given: params.Params) -> None:
-    """Train and write models/finetuned and reports/train."""
+    """Train and write models/finetuned and reports/train; of several processes one writes."""
     rows, judged = Features(train), Features(validation)
     start = start_model(given, rows)
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
     fingerprint = files.hash_of(known)[:32]
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
-    with checkpoints.held(folder):
-        say_if_longer(folder, known)
-        files.write_json(folder / "identity.json", {"identity": known, "finished": False})
+    main = PartialState(cpu=model.device() == "cpu").is_main_process
+    with checkpoints.held(folder) if main else nullcontext():
+        if main:
+            say_if_longer(folder, known)
+            files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         training = Training(start, rows, judged, given.train, folder, log)
         all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        ended = train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
-        files.write_json(folder / "identity.json", {"identity": known, "finished": True})
-    print_summary(*ended)
+        with told(training, fingerprint, all_params) if main else nullcontext():
+            train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
+        if main:
+            files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
 
-def train_and_write(
-    training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str
-) -> tuple[dict[str, Any], list[Check]]:
-    """The training itself, told to the journal as it goes, and its outs; returns its summary and what was checked."""
-    before = {name: value.clone() for name, value in training.bare.state_dict().items()}
-    look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
-    sound = [check(training) for check in look]
-    training.resume()
-    journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=known["params_all"], tags=tags())
+@contextmanager
+def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
+    """Tell the journal how a training begins and ends, and MLflow from it."""
+    journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
     follower = tracking.Follower(training.log)
     try:
-        training.run()
-        steps = training.load_best()
-        moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
-        loss = training.mean_loss(training.train, training.fixed_batch())
-        summary = summary_of(training, steps, loss, facts)
-        write_model(training, out)
-        known_start = checks.start_knows_its_tokens(training, known["start"]["name"])
-        found = [*sound, known_start, moved, *after_training(training, steps, loss, out)]
-        write_reports(training, reports, summary, found, known, fingerprint)
-        failed = [one.name for one in found if not one.passed]
-        journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
+        yield
     except Diverged:
         journal.append(training.log, "end", status="FAILED")
         raise
     finally:
         follower.finish()
-    return summary, found
 
 
-def after_training(training: Training, steps: list[int], loss: float, out: Path) -> list[Check]:
-    """What must hold of a training that has ended, and of the model that was saved."""
+def train_and_write(training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str) -> None:
+    """The training itself, what must hold of it, and its outs."""
+    main = training.accelerator.is_main_process
+    before = {name: value.clone() for name, value in training.bare.state_dict().items()}
+    look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
+    found = [check(training) for check in look]
+    training.resume()
+    training.run()
+    steps = training.load_best()
+    moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
+    loss = training.mean_loss(training.train, training.fixed_batch())
+    summary = summary_of(training, steps, loss, facts)
+    found += [checks.start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
+    if main:
+        write_model(training, out)
+        found.append(checks.saved_model_is_the_best(out, training, steps))
+        write_reports(training, reports, summary, found, known, fingerprint)
+        failed = [one.name for one in found if not one.passed]
+        journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
+        print_summary(summary, found)
+
+
+def after_training(training: Training, loss: float) -> list[Check]:
+    """What must hold of a training that has ended."""
     state = training.state
     prefix = " ".join(training.collator.made.convert_ids_to_tokens(training.collator.prompt))
     return [
         checks.loss_fell(state.fixed_loss or 0.0, loss),
         checks.rate_peaked(state.first_rate, state.highest_rate, training.learning_rate, training.given.warmup_steps),
         checks.loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), checks.SHOWN), prefix),
-        checks.saved_model_is_the_best(out, training, steps),
     ]
 
 
@@ -236,7 +249,18 @@ def tags() -> dict[str, str]:
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
+def spread() -> None:
+    """With PROCESSES in the environment, start that many of this command, which share each batch (torchrun, one per GPU)."""
+    count = os.environ.get("PROCESSES", "1")
+    if not count.isdecimal() or int(count) < 1:
+        raise BadParams(f"PROCESSES: got {count!r}, want a number of processes")
+    if int(count) > 1 and "LOCAL_RANK" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count, "-m", "stages.train", *sys.argv[1:]]
+        os.execv(sys.executable, [sys.executable, *launcher])
+
+
 def main() -> None:
+    spread()
     train, validation, out, reports = stage.paths(__doc__, "train", "validation", "out", "reports")
     given = params.load()
     with stage.timing(reports):

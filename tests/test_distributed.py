@@ -1,0 +1,97 @@
+"""Two processes train as one does that takes twice as many batches a step: the same curve, the same weights, also after a kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, TINY, write_params
+
+from asr import files
+
+NOISY: dict[str, Any] = {
+    **TINY,
+    "model.dropout": 0.1,
+    "model.apply_spec_augment": True,
+    "train.max_steps": 12,
+    "train.learning_rate": 3e-3,
+}
+KILLED = """
+import os, signal
+from asr.training import Training
+step = Training.train_step
+def killed(self, parts):
+    step(self, parts)
+    if self.state.step == 8 and self.accelerator.process_index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+Training.train_step = killed
+"""
+
+
+def train(root: Path, data: Path, processes: int, accumulation: int, plan: str = "") -> subprocess.CompletedProcess[str]:
+    """The stage's own command; a plan is run first in every process of it."""
+    write_params(root / "params.yaml", {**NOISY, "train.gradient_accumulation_steps": accumulation})
+    (root / "sitecustomize.py").write_text(f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}" if plan else "")
+    split = data / "data/features"
+    command = [sys.executable, "-m", "stages.train", f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
+    places = {"PYTHONPATH": f"{root}:{REPOSITORY}", "DVC_ROOT": str(root), "PROCESSES": str(processes)}
+    return subprocess.run(command, cwd=root, env={**os.environ, **places}, capture_output=True, text=True, check=False, timeout=300)
+
+
+def indented(plan: str) -> str:
+    return "".join(f"    {line}\n" for line in plan.strip().splitlines())
+
+
+def result(root: Path) -> tuple[str, str]:
+    return (root / "reports/train/steps.csv").read_text(), files.sha256(root / "models/finetuned/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("alone")
+    done = train(root, tiny_data, 1, 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return result(root)
+
+
+def curve(steps: str) -> list[list[float]]:
+    return [[float(value) if value else 0.0 for value in line.split(",")] for line in steps.splitlines()[1:]]
+
+
+def test_two_processes_give_the_curve_of_one_and_resume_to_it(tmp_path: Path, tiny_data: Path, alone: tuple[str, str]) -> None:
+    killed = train(tmp_path, tiny_data, 2, 1, KILLED)
+    assert killed.returncode != 0
+    assert not (tmp_path / "models").exists()
+    done = train(tmp_path, tiny_data, 2, 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resumed at step 6 of 12" in done.stdout
+    assert done.stdout.count("checks: 10 of 10 passed") == 1, "one process speaks"
+    for ours, theirs in zip(curve(result(tmp_path)[0]), curve(alone[0]), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.01)
+
+
+def test_other_batches_give_another_curve(tmp_path: Path, tiny_data: Path, alone: tuple[str, str]) -> None:
+    """The control of the comparison above."""
+    done = train(tmp_path, tiny_data, 1, 1)
+    assert done.returncode == 0, done.stderr
+    pairs = zip(curve(result(tmp_path)[0]), curve(alone[0]), strict=True)
+    assert any(ours != pytest.approx(theirs, rel=0.01) for ours, theirs in pairs)
+
+
+def test_processes_must_be_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSES", "two")
+    write_params(tmp_path / "params.yaml", TINY)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train", "a", "b", "c", "d"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "PROCESSES: got 'two'" in done.stderr
