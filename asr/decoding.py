@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from asr import files
+from asr.audio import HOP, SAMPLE_RATE
 from asr.faults import BadData, Fault
 from asr.jobs import CANCELLED, DONE
 from asr.sound import Cancelled, Sound
@@ -73,7 +74,7 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
 
     start, sound = _model(order["model"], models), Sound(Path(order["sound"]))
     say(order["start"])
-    if not order["start"] < min(order["end"], sound.duration):
+    if min(order["end"], sound.duration) - order["start"] < HOP / SAMPLE_RATE:
         raise BadData("there is no sound in this part; choose another")
     tell(doing="listening")
     own = start.model.generation_config

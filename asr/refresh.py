@@ -7,7 +7,7 @@
 A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs, running ones, and what ended
 since, and the whole once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000 runs take 20 s.
 MLflow finds one run's curve by passing over that metric's points of all runs (40 ms with 500,000), so curves are fetched for what
-runs, the newest hundred, and what a page shows. A second refresher leaves.
+runs, the newest twenty, and what a page shows. A second refresher leaves.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WHOLE_SECONDS = 3600.0
 LINGER_SECONDS = 20.0  # MLflow takes two seconds to import
 REST_SECONDS = 2.0  # between two passes
 RETRY_SECONDS = 3600.0  # a revision whose files DVC did not have
-NEWEST = 100  # trainings whose curves are fetched before anyone asks
+NEWEST = 20  # trainings whose curves are fetched before anyone asks
 CHUNK = 20  # of them between two looks at the store
 
 

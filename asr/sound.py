@@ -120,8 +120,8 @@ def passages(sound: Sound, start: float, end: float) -> Iterator[tuple[float, np
         samples = samples[: _pause(samples)]
         yield start, samples
         start += len(samples) / SAMPLE_RATE
-    if end > start:
-        yield start, sound.read(start, end)
+    if len(samples := sound.read(start, end)):
+        yield start, samples
 
 
 def _pause(samples: np.ndarray) -> int:

@@ -30,7 +30,7 @@ EXPERIMENT = "earshot"
 POLL_SECONDS = 1.0
 BATCH = 500  # metrics in one request
 PARAM_BATCH = 100  # MLflow takes no more params at once
-PAGE = 1000  # runs in one answer
+PAGE = 500  # runs in one answer
 PATIENCE_SECONDS = 60.0
 SLOW_NETWORK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -31,11 +31,11 @@ page = AppTest.from_string(sys.argv[1], default_timeout=300).run()
 first = time.monotonic() - began
 assert not page.exception and len(page.dataframe[0].value) == int(sys.argv[2]), page.exception
 reruns = []
-for _ in range(5):
+for _ in range(3):
     at = time.monotonic()
     page.run()
     reruns.append(time.monotonic() - at)
-print(json.dumps([first, sorted(reruns)[2]]))
+print(json.dumps([first, sorted(reruns)[1]]))
 """
 OURS = "from dashboard import runs; runs.page()"
 PEER = """

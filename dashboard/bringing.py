@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ AUDIO = "wav mp3 flac ogg oga opus m4a aac".split()
 VIDEO = "mp4 mov mkv webm".split()
 MAX_LISTED = 500
 FOLDER_VARIABLE = "EARSHOT_RECORDINGS"
+UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not UTF-8, which no browser can be told
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def server_folder() -> Path:
 
 
 def listed(folder: Path) -> list[str]:
-    """Recordings in the server's folder; links that lead out of it are not among them."""
+    """Recordings in the server's folder; links that lead out of it are not among them, nor names that are no text."""
     endings = {f".{ending}" for ending in (*AUDIO, *VIDEO)}
     found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in endings and path.is_file())
-    inside = (path for path in found if path.resolve().is_relative_to(folder.resolve()))
+    inside = (path for path in found if path.resolve().is_relative_to(folder.resolve()) and not UNDECODED.search(str(path)))
     return [str(path.relative_to(folder)) for _, path in zip(range(MAX_LISTED), inside, strict=False)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from asr import compare, files, params, runs
+from asr import compare, files, runs
 from asr.faults import Fault
 from asr.runs import Row, State
 from asr.wer import Difference
@@ -285,7 +285,9 @@ def differences(compared: list[Row]) -> None:
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it names what is cached)
-    """The workspace's params, flat; reading YAML costs 30 ms."""
+    """The workspace's params, flat; reading YAML costs 30 ms, and the import more, which the table does not wait for."""
+    from asr import params
+
     return params.flat(params.load(Path(file)).model_dump())
 
 

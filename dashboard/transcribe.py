@@ -21,7 +21,7 @@ from dashboard.session import desk, owner
 
 KEPT = "models/kept"
 HUB = "a model from the hub …"
-HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWN, DETECT = "the model's own", "detect"
 TASKS = {"transcribe": "Transcribe", "translate": "Translate to English"}
 REFRESH_SECONDS = 0.5
@@ -46,7 +46,8 @@ def page() -> None:
         st.rerun()
     shown: Recording | None = st.session_state.get("shown")
     if shown and (busy or shown.key == recording.key):
-        st.fragment(results, run_every=REFRESH_SECONDS if busy else None)(shown)
+        present = recording if shown.key == recording.key else shown  # the same sound may have been brought anew
+        st.fragment(results, run_every=REFRESH_SECONDS if busy else None)(present)
 
 
 def jobs() -> list[Job]:
@@ -88,7 +89,7 @@ def _model(label: str, names: dict[str, str], key: str) -> str | None:
     if names.get(shown) != HUB:
         return names.get(shown)
     given = st.text_input("Hub id", placeholder="openai/whisper-small", key=f"{key}-hub", max_chars=200)
-    if given and not HUB_ID.fullmatch(given):
+    if given and (not HUB_ID.fullmatch(given) or files.resolve(given).exists()):
         st.warning("A hub id has the form owner/name.", icon=":material/warning:")
         return None
     return given or None

@@ -304,6 +304,7 @@ def test_no_more_than_two_models_stay_in_memory(place: SimpleNamespace) -> None:
     ("order", "says"),
     [
         ({"start": 3.0, "end": 3.0}, "no sound in this part"),
+        ({"start": 3.0, "end": 3.00001, "language": "detect"}, "no sound in this part"),
         ({"start": LONG_SECONDS + 5, "end": LONG_SECONDS + 9}, "no sound in this part"),
         ({"language": "xx"}, "xx"),
         ({"model": "models/none"}, "not there"),

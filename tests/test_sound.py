@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from data_fixtures import REPOSITORY, encoded, encoded_by_av, voice
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr import audio, sound
@@ -201,6 +201,7 @@ def test_passages_cover_the_stretch_without_gap_or_overlap(long: Sound, first: i
 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0, 400), st.floats(0, 400))
+@example(0.0, 1e-9)
 def test_any_stretch_gives_passages_that_hold_something(long: Sound, one: float, other: float) -> None:
     begin, end = sorted((one, other))
     pieces = list(sound.passages(long, begin, end))
