@@ -14,6 +14,7 @@ from asr import files, recordings, revisions, sound
 from asr.faults import Fault
 from asr.jobs import DONE, FAILED, WAITING, Job, Options
 from asr.languages import LANGUAGE_NAMES
+from asr.revisions import Revision
 from asr.transcripts import FORMATS, Segment
 from dashboard import bringing, parts, waveform
 from dashboard.bringing import Recording
@@ -57,8 +58,14 @@ def jobs() -> list[Job]:
 def models() -> dict[str, str]:
     """What may be chosen: shown name -> the name that `asr.transcribe.place` knows."""
     kept = sorted(path.name for path in files.resolve(KEPT).glob("*") if path.is_dir())
-    named = {f"{one.kind}: {one.name}": one.sha or one.name for one in revisions.known() if one.sha}
+    named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(files.root())) if one.sha}
     return {"workspace": "workspace", **{f"kept: {name}": f"{KEPT}/{name}" for name in kept}, **named, HUB: HUB}
+
+
+@st.cache_data(ttl=10, max_entries=4, show_spinner=False)
+def _revisions(top: str) -> list[Revision]:  # noqa: ARG001
+    """The revisions of the repository at `top`; git is asked at most every ten seconds, however many look."""
+    return revisions.known()
 
 
 def options() -> list[Options]:
@@ -153,17 +160,19 @@ def _correct(recording: Recording, job: Job, number: int) -> list[Segment]:
         times = f"{parts.clock(segment.start)}–{parts.clock(segment.end)}"
         if left.button(times, icon=":material/play_arrow:", key=f"play-{number}-{index}", help="Play this stretch"):
             st.session_state.playing = (number, index)
-        said = right.text_area(
-            f"Text from {times}",
-            mended.get(index, segment.text),
-            key=f"text-{id(job)}-{index}",
-            height="content",
-            label_visibility="collapsed",
+        field = f"text-{id(job)}-{index}"
+        st.session_state.setdefault(field, mended.get((number, index), segment.text))  # a field that was on another page is new
+        right.text_area(
+            f"Text from {times}", key=field, height="content", label_visibility="collapsed", on_change=_mend, args=(field, number, index)
         )
-        mended[number, index] = said
         if st.session_state.get("playing") == (number, index):
             st.audio(sound.wav(recording.sound, segment.start, segment.end), format="audio/wav", autoplay=True)
     return [Segment(one.start, one.end, mended.get((number, index), one.text)) for index, one in enumerate(job.segments)]
+
+
+def _mend(field: str, number: int, index: int) -> None:
+    """Take a text as soon as it changes: by the time it would be drawn again, another page of segments may be shown."""
+    st.session_state.mended[number, index] = st.session_state[field]
 
 
 def _downloads(recording: Recording, segments: list[Segment], number: int) -> None:

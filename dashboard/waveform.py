@@ -19,17 +19,19 @@ CHOSEN, LEFT_OUT = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 def trim(key: str, recording: Sound) -> tuple[float, float]:
     """Show a recording and let people choose a stretch of it, in seconds."""
     length = recording.duration
-    slider, brush = f"trim-{key}", f"brush-{key}"
+    slider, moved = f"trim-{key}", f"moved-{key}"
+    brush = f"brush-{key}-{st.session_state.setdefault(moved, 0)}"
     step = 0.1 if length <= 600 else 1.0
     whole = (0.0, max(round(length, 1), step))
-    begin, end = st.session_state.get(slider, whole)
+    begin, end = st.session_state.setdefault(slider, whole)
     st.altair_chart(
         _chart(_bars(key, recording), begin, end, length),
         on_select=lambda: _brushed(brush, slider, whole[1]),
         selection_mode="brush",
         key=brush,
     )
-    begin, end = st.slider("Part to transcribe", 0.0, whole[1], whole, step, key=slider, format="%.1f s")
+    st.slider("Part to transcribe", 0.0, whole[1], step=step, key=slider, format="%.1f s", on_change=_slid, args=(moved,))
+    begin, end = st.session_state[slider]
     end = min(end if end > begin else whole[1], length)
     begin = min(begin, max(end - step, 0.0))
     shown = f"{parts.clock(begin)} to {parts.clock(end)}, {parts.span(end - begin)} of {parts.span(length)}"
@@ -78,3 +80,8 @@ def _brushed(brush: str, slider: str, last: float) -> None:
         begin, end = sorted(min(max(round(float(edge), 1), 0.0), last) for edge in chosen)
         if end > begin:
             st.session_state[slider] = (begin, end)
+
+
+def _slid(moved: str) -> None:
+    """A slider that was moved by hand leaves the brush behind, so the chart is drawn anew without it; the colours show what is chosen."""
+    st.session_state[moved] += 1
