@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -124,7 +125,7 @@ def _av_blocks(container: Any) -> Iterator[np.ndarray]:
         if not container.streams.audio:
             raise Undecodable("no sound track")
         mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        for frame in container.decode(audio=0):
+        for frame in chain(container.decode(audio=0), [None]):  # at the end the resampler gives what it still holds
             yield from (part.to_ndarray()[0] for part in mono.resample(frame))
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None

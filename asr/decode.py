@@ -25,7 +25,7 @@ QUIET_FRAMES = 10  # a pause must be this wide, or a plosive's gap would do
 
 
 @dataclass(frozen=True)
-class Segment:
+class Stretch:
     """A stretch of a recording that fits the window; `start` and `duration` in seconds."""
 
     start: float
@@ -96,18 +96,18 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     return [int(token) for token in seen[0][0]]
 
 
-def cut(features: LogMel, window_frames: int) -> list[Segment]:
+def cut(features: LogMel, window_frames: int) -> list[Stretch]:
     """Cut a recording into stretches that fit the window, each at the quietest point near the window's end."""
     loudness = features.mel.mean(axis=0)
     total = features.mel.shape[1] - TAIL
     if total <= window_frames:
-        return [_segment(features, 0, total, features.edge)]
-    segments, start = [], 0
+        return [_stretch(features, 0, total, features.edge)]
+    stretches, start = [], 0
     while total - start > window_frames:
         end = start + _quietest(loudness[start : start + window_frames])
-        segments.append(_segment(features, start, end, None))
+        stretches.append(_stretch(features, start, end, None))
         start = end
-    return [*segments, _segment(features, start, total, None)]
+    return [*stretches, _stretch(features, start, total, None)]
 
 
 def _quietest(loudness: np.ndarray) -> int:
@@ -118,13 +118,13 @@ def _quietest(loudness: np.ndarray) -> int:
     return max(quiet, 1)
 
 
-def _segment(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> Segment:
+def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> Stretch:
     """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence followed."""
     last = features.mel.shape[1] if end == features.mel.shape[1] - TAIL else end
     mel = features.mel[:, start:last]
     if last == end:
         mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
-    return Segment(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
+    return Stretch(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
 
 
 def transcribe(
@@ -173,13 +173,13 @@ def hear(
     frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
     prompt = tokenizer.prompt(whisper.generation_config)
     cuts = [cut(clip, frames) for clip in clips]
-    segments = [segment for parts in cuts for segment in parts]
-    groups = list(batches.in_groups(range(len(segments)), batch_size))
+    stretches = [stretch for parts in cuts for stretch in parts]
+    groups = list(batches.in_groups(range(len(stretches)), batch_size))
     found: list[str] = []
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
-        chosen = [segments[index] for index in group]
+        chosen = [stretches[index] for index in group]
         limits = [min(max_new_tokens, SPARE_TOKENS + int(TOKENS_PER_SECOND * one.duration)) for one in chosen]
         inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
         found += made.batch_decode(greedy(whisper, inputs, prompt, limits), skip_special_tokens=True)

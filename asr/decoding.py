@@ -65,7 +65,7 @@ def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[i
 
 def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int], tell: Callable[..., None]) -> None:
     tell(doing="loading the model")
-    from asr import transcribe  # torch and transformers, 4 s, in this process alone
+    from asr import transcription  # torch and transformers, 4 s, in this process alone
 
     def say(moment: float) -> None:
         if order["job"] in cancelled:
@@ -80,9 +80,9 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
     own = start.model.generation_config
     start.model.generation_config = copy.deepcopy(own)  # what one job asks for is not the next one's
     try:
-        language = transcribe.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
+        language = transcription.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
         tell(language=language)
-        for segment in transcribe.transcribe(start, sound, order["start"], order["end"], say):
+        for segment in transcription.transcribe(start, sound, order["start"], order["end"], say):
             tell(segment=asdict(segment))
     finally:
         start.model.generation_config = own
@@ -90,13 +90,13 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
 
 def _model(name: str, models: OrderedDict[str, Any]) -> Any:
     """A model, from memory where its files have not changed since."""
-    from asr import transcribe
+    from asr import transcription
 
-    where = transcribe.place(name)
+    where = transcription.place(name)
     weights = sorted(files.resolve(where).glob("*.safetensors"))
     key = json.dumps([where, *([path.stat().st_mtime_ns, path.stat().st_ino] for path in weights)])
     if key not in models:
-        models[key] = transcribe.load(where)
+        models[key] = transcription.load(where)
     models.move_to_end(key)
     while len(models) > KEPT_MODELS:
         models.popitem(last=False)

@@ -75,6 +75,14 @@ def log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
     return _scale(mel, edge)
 
 
+def stored(samples: np.ndarray, num_mel_bins: int) -> LogMel:
+    """Features as they come back from data/features: a model that wavers between two words must not hear finer elsewhere."""
+    clip = log_mel(samples, num_mel_bins)
+    mel = unpack(pack(clip.mel, clip.floor), num_mel_bins, clip.floor)
+    edge = None if clip.edge is None else unpack(pack(clip.edge, clip.floor), num_mel_bins, clip.floor)[:, 0]
+    return LogMel(mel, clip.floor, edge)
+
+
 def _power(samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: bool = True) -> np.ndarray:
     """(M, T) log10 of the mel power; the first frame is centred on the first sample by reflection."""
     if centred:

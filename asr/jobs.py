@@ -35,7 +35,7 @@ DIED = "the decoding process died, perhaps for want of memory; a smaller model m
 
 @dataclass(frozen=True)
 class Options:
-    """Which model (the names of `transcribe.place`), and what it is asked for; None takes the model's own."""
+    """Which model (the names of `transcription.place`), and what it is asked for; None takes the model's own."""
 
     model: str = "workspace"
     language: str | None = None

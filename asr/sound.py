@@ -32,6 +32,9 @@ PASSAGE_SECONDS = 120.0
 PAUSE_SECONDS = 0.1
 CUT_SECONDS = 20.0  # the last part of a passage in which a pause is looked for
 SAMPLE_BYTES = 4
+AUDIO_SUFFIXES = tuple(".aac .flac .m4a .mp3 .oga .ogg .opus .wav".split())
+VIDEO_SUFFIXES = tuple(".mkv .mov .mp4 .webm".split())
+SUFFIXES = AUDIO_SUFFIXES + VIDEO_SUFFIXES
 TOLD_BYTES = 4096  # of what the child said that are looked at
 TOO_MUCH = f"the recording cannot be decoded with {LIMIT_BYTES >> 20} MB of memory"
 

@@ -19,7 +19,7 @@ from data_fixtures import REPOSITORY, encoded, encoded_by_av
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
-from asr import model, transcribe
+from asr import model, transcription
 from asr.languages import WHISPER_LANGUAGES
 from asr.sound import Sound
 from asr.sources import folder
@@ -110,11 +110,11 @@ def texts(page: AppTest) -> list[str]:
 
 def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]:
     """What the functions that evaluation uses give here."""
-    start = transcribe.load(name)
+    start = transcription.load(name)
     samples.tofile(root / "wanted.f32")
     made = Sound(root / "wanted.f32")
-    transcribe.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
-    return [one.text for one in transcribe.transcribe(start, made, 0.0, made.duration)]
+    transcription.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
+    return [one.text for one in transcription.transcribe(start, made, 0.0, made.duration)]
 
 
 def test_a_recording_is_heard_as_evaluation_hears_it(page: AppTest, place: SimpleNamespace, tmp_path: Path) -> None:

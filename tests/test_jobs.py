@@ -21,7 +21,7 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr import audio, decoding, jobs, model, transcribe
+from asr import audio, decoding, jobs, model, transcription
 from asr.faults import BadData, Fault
 from asr.jobs import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
 from asr.model import Start
@@ -78,7 +78,7 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
 def text_of(start: Start, samples: np.ndarray, folder: Path) -> str:
     samples.tofile(folder / "wanted.f32")
     made = Sound(folder / "wanted.f32")
-    return " ".join(one.text for one in transcribe.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(one.text for one in transcription.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
 def as_wav(samples: np.ndarray) -> bytes:

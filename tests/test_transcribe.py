@@ -19,7 +19,7 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import audio, features, model, params, shards, sound, transcribe
+from asr import audio, features, model, params, shards, sound, transcribe, transcription
 from asr.batches import Features
 from asr.faults import BadData, BadParams, exit_with
 from asr.languages import WHISPER_LANGUAGES
@@ -59,7 +59,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def heard(start: Start, path: Path) -> str:
     made = Sound(path)
-    return " ".join(one.text for one in transcribe.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(one.text for one in transcription.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
 def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_every_recording_gives_the_text_that_evaluation_scored(scored: SimpleNam
 
 
 def test_finer_features_would_not_give_that_text(scored: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcribe, "log_mel", lambda start, samples: features.log_mel(samples, start.model.config.num_mel_bins))
+    monkeypatch.setattr(features, "stored", features.log_mel)
     assert differing(scored, tmp_path)
 
 
@@ -93,7 +93,7 @@ def stored(folder: Path, samples: np.ndarray) -> Sound:
 def test_segments_follow_each_other_over_the_whole_stretch(tmp_path: Path) -> None:
     made, told = stored(tmp_path, np.tile(noise(50.0), 3)), []
     start = babbling(max_target_positions=12)
-    found = list(transcribe.transcribe(start, made, 10.0, 149.5, told.append))
+    found = list(transcription.transcribe(start, made, 10.0, 149.5, told.append))
     assert found[0].start == 10.0
     assert found[-1].end == pytest.approx(149.5)
     for one, other in pairwise(found):
@@ -109,7 +109,7 @@ def test_telling_may_stop_it(tmp_path: Path) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        list(transcribe.transcribe(babbling(), stored(tmp_path, noise(60.0)), 0.0, 60.0, enough))
+        list(transcription.transcribe(babbling(), stored(tmp_path, noise(60.0)), 0.0, 60.0, enough))
 
 
 def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> None:
@@ -120,36 +120,36 @@ def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> No
         ("de", "translate", ("de", "translate")),
         ("fi", "transcribe", ("fi", "transcribe")),
     ]:
-        assert transcribe.choose_prompt(start, language, task, made, 0.0, 3.0) == wanted[0]
+        assert transcription.choose_prompt(start, language, task, made, 0.0, 3.0) == wanted[0]
         assert (generation.language, generation.task) == wanted
-    code = transcribe.choose_prompt(start, "detect", None, made, 0.0, 3.0)
+    code = transcription.choose_prompt(start, "detect", None, made, 0.0, 3.0)
     assert code == generation.language
     assert f"<|{code}|>" in generation.lang_to_id
 
 
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
     start, made = babbling(3), stored(tmp_path, np.concatenate([noise(2.0, seed) * 10**-seed for seed in range(4)]))
-    whole = [transcribe.choose_prompt(start, "detect", None, made, begin, 8.0) for begin in (0.0, 2.0, 4.0, 6.0)]
-    assert whole == [transcribe.choose_prompt(start, "detect", None, made, begin, begin + 2.0) for begin in (0.0, 2.0, 4.0, 6.0)]
+    whole = [transcription.choose_prompt(start, "detect", None, made, begin, 8.0) for begin in (0.0, 2.0, 4.0, 6.0)]
+    assert whole == [transcription.choose_prompt(start, "detect", None, made, begin, begin + 2.0) for begin in (0.0, 2.0, 4.0, 6.0)]
 
 
 def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
-    start = transcribe.load(str(hub_folder(tmp_path / "english", multilingual=False)))
+    start = transcription.load(str(hub_folder(tmp_path / "english", multilingual=False)))
     made = stored(tmp_path, noise(1.0))
-    assert transcribe.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
+    assert transcription.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
     for language, task in [("sv", None), ("detect", None), (None, "translate")]:
         with pytest.raises(BadParams, match="one language and one task"):
-            transcribe.choose_prompt(start, language, task, made, 0.0, 1.0)
-    assert list(transcribe.transcribe(start, made, 0.0, 1.0))
+            transcription.choose_prompt(start, language, task, made, 0.0, 1.0)
+    assert list(transcription.transcribe(start, made, 0.0, 1.0))
 
 
 def test_a_name_is_the_workspace_a_folder_or_a_hub_id(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="dvc repro"):
-        transcribe.place("workspace")
+        transcription.place("workspace")
     (tmp_path / "models/finetuned").mkdir(parents=True)
-    assert transcribe.place("workspace") == "models/finetuned"
-    assert transcribe.place("models/finetuned") == "models/finetuned"
-    assert transcribe.place("openai/whisper-small") == "openai/whisper-small"
+    assert transcription.place("workspace") == "models/finetuned"
+    assert transcription.place("models/finetuned") == "models/finetuned"
+    assert transcription.place("openai/whisper-small") == "openai/whisper-small"
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -273,7 +273,7 @@ def test_the_command_asks_for_a_language_and_a_task(called: Callable[..., int], 
         seen.append((start.model.generation_config.language, start.model.generation_config.task))
         yield from ()
 
-    monkeypatch.setattr(transcribe, "transcribe", hear)
+    monkeypatch.setattr(transcription, "transcribe", hear)
     for more in (["--language", "de", "--task", "translate"], ["--language", "detect"], []):
         assert called("in/a.wav", "--out", "asked", *more) == 0
     assert [seen[0], seen[2]] == [("de", "translate"), ("sv", "transcribe")]

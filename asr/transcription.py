@@ -1,0 +1,88 @@
+"""A recording of any length to segments with times, by any model: what the command line and the dashboard share.
+
+Features and decoding are those of evaluation: a recording of up to two minutes gives the text that `evaluate` would score. Memory
+does not grow with the recording. Importing costs torch and transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from asr import decode, features, files, model, revisions
+from asr.audio import SAMPLE_RATE
+from asr.faults import BadData, BadParams
+from asr.model import Start
+from asr.sound import Sound, passages
+from asr.transcripts import Segment
+
+WORKSPACE = "workspace"
+FINETUNED = "models/finetuned"
+DETECT = "detect"
+BATCH = 8  # stretches decoded together
+MAX_NEW_TOKENS = 444
+
+
+def place(name: str) -> str:
+    """Where a model lies: the workspace's, a folder, a DVC experiment or revision (fetched through DVC), or else a hub id.
+
+    Raises:
+        BadData: the workspace or the revision holds no model.
+    """
+    if name == WORKSPACE:
+        if not files.resolve(FINETUNED).is_dir():
+            raise BadData(f"{FINETUNED} is not there; run dvc repro, or choose another model")
+        return FINETUNED
+    if files.resolve(name).is_dir():
+        return name
+    try:
+        return str(revisions.fetch(revisions.find(name), FINETUNED))
+    except BadParams:
+        return name
+
+
+def load(name: str) -> Start:
+    """A model ready to transcribe, by the names of `place`."""
+    start = model.load(place(name), None, None)
+    start.model.to(model.device()).eval()
+    return start
+
+
+def choose_prompt(start: Start, language: str | None, task: str | None, sound: Sound, begin: float, end: float) -> str | None:
+    """Set the language and task that the model is asked for; returns the language.
+
+    Args:
+        language: Whisper's code, DETECT, or None for the model's own.
+        task: transcribe, translate, or None for the model's own.
+    """
+    generation = start.model.generation_config
+    if not generation.is_multilingual:
+        if language or task == "translate":
+            raise BadParams("this model knows one language and one task; choose neither")
+        return None
+    if language == DETECT:
+        window = sound.read(begin, min(end, begin + model.window_seconds(start.model)))
+        language, _ = decode.detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
+    language = language or getattr(generation, "language", None) or "en"
+    model.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
+    return language
+
+
+def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callable[[float], None] = lambda _: None) -> Iterator[Segment]:
+    """What is said between two moments, segment by segment.
+
+    Args:
+        say: is told the moment up to which all is decoded, after each batch; it may raise to stop.
+    """
+    for offset, samples in passages(sound, begin, end):
+        length = len(samples) / SAMPLE_RATE
+
+        def told(groups: Iterable[list[int]], total: int, offset: float = offset, length: float = length) -> Iterator[list[int]]:
+            for done, group in enumerate(groups):
+                say(offset + length * done / total)
+                yield group
+
+        clips = [features.stored(samples, start.model.config.num_mel_bins)]
+        (heard,) = decode.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
+        for one in heard:
+            yield Segment(round(offset + one.start, 3), round(min(offset + one.start + one.duration, end), 3), one.text)
+        say(offset + length)
