@@ -161,9 +161,14 @@ def _correct(recording: Recording, job: Job, number: int) -> list[Segment]:
         if left.button(times, icon=":material/play_arrow:", key=f"play-{number}-{index}", help="Play this stretch"):
             st.session_state.playing = (number, index)
         field = f"text-{id(job)}-{index}"
-        st.session_state.setdefault(field, mended.get((number, index), segment.text))  # a field that was on another page is new
         right.text_area(
-            f"Text from {times}", key=field, height="content", label_visibility="collapsed", on_change=_mend, args=(field, number, index)
+            f"Text from {times}",
+            mended.get((number, index), segment.text),
+            key=field,
+            height="content",
+            label_visibility="collapsed",
+            on_change=_mend,
+            args=(field, number, index),
         )
         if st.session_state.get("playing") == (number, index):
             st.audio(sound.wav(recording.sound, segment.start, segment.end), format="audio/wav", autoplay=True)
