@@ -10,13 +10,15 @@ import fcntl
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from asr import files
+from asr.shards import SPLITS
 from asr.sound import Sound, flac
-from asr.sources import read_table
+from asr.sources import read_table, split_of
 from asr.transcripts import Segment, one_line
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
@@ -36,6 +38,13 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
         if rows:
             _write(folder / TABLE, [*known, *rows])
     return len(rows)
+
+
+def splits(folder: Path) -> dict[str, int]:
+    """How many recordings training would find in each split: `asr.sources.folder` gives a speaker to one, by a hash of the name."""
+    rows = read_table(folder / TABLE, set(COLUMNS[:2])) if (folder / TABLE).is_file() else []
+    found = Counter(row.get("split") or split_of(row.get("speaker_id") or row["file_name"]) for row in rows)
+    return {split: found[split] for split in SPLITS}
 
 
 @contextmanager

@@ -12,14 +12,12 @@ from pathlib import Path
 import streamlit as st
 
 from asr import files, youtube
-from asr.faults import Fault
-from asr.sound import Sound
+from asr.faults import BadData, DiskFault, Fault
+from asr.sound import SUFFIXES, Cancelled, Sound
 from dashboard import parts
-from dashboard.session import desk, owner
+from dashboard.session import desk, owner, present
 
 MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
-AUDIO = "wav mp3 flac ogg oga opus m4a aac".split()
-VIDEO = "mp4 mov mkv webm".split()
 MAX_LISTED = 500
 FOLDER_VARIABLE = "EARSHOT_RECORDINGS"
 UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not UTF-8, which no browser can be told
@@ -46,7 +44,7 @@ def _microphone() -> Recording | None:
 
 
 def _file() -> Recording | None:
-    sent = st.file_uploader("A recording or a video", type=[*AUDIO, *VIDEO], key="file")
+    sent = st.file_uploader("A recording or a video", type=[ending.removeprefix(".") for ending in SUFFIXES], key="file")
     st.caption(f"Up to 200 MB and three hours. Larger ones: put them into the server's folder, and choose “{SERVER}”.")
     return _brought(f"file:{sent.file_id}", sent.name, sent.getbuffer) if sent else None
 
@@ -70,8 +68,15 @@ def _youtube() -> Recording | None:
 
 def _fetched(link: str) -> bytes:
     """A video's sound; the file that was fetched goes at once."""
+    bar = st.progress(0.0, "Fetching the sound from YouTube …")
+
+    def say(share: float) -> None:
+        bar.progress(share, "Fetching the sound from YouTube …")
+
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
-        return youtube.fetch(link, Path(folder)).read_bytes()
+        fetched = youtube.fetch(link, Path(folder), say, _gone()).read_bytes()
+    bar.empty()
+    return fetched
 
 
 def server_folder() -> Path:
@@ -81,8 +86,7 @@ def server_folder() -> Path:
 
 def listed(folder: Path) -> list[str]:
     """Recordings in the server's folder; links that lead out of it are not among them, nor names that are no text."""
-    endings = {f".{ending}" for ending in (*AUDIO, *VIDEO)}
-    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in endings and path.is_file())
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
     inside = (path for path in found if path.resolve().is_relative_to(folder.resolve()) and not UNDECODED.search(str(path)))
     return [str(path.relative_to(folder)) for _, path in zip(range(MAX_LISTED), inside, strict=False)]
 
@@ -118,6 +122,16 @@ def _brought(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) 
 
 def _unpacked(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> Recording | Fault:
     try:
-        return Recording(key, name, desk().bring(owner(), get()))
+        return Recording(key, name, desk().bring(owner(), get(), _gone()))
     except Fault as fault:
         return fault
+    except Cancelled:
+        return BadData("cancelled")
+    except OSError as error:
+        return DiskFault(f"the recording cannot be kept: {error.strerror}; make room on the server, then bring it again")
+
+
+def _gone() -> Callable[[], bool]:
+    """Tells, from any thread, whether this visitor has left."""
+    session = owner()
+    return lambda: not present(session)

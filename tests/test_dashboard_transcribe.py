@@ -94,7 +94,7 @@ def press(page: AppTest, key: str) -> AppTest:
 def ended(page: AppTest) -> AppTest:
     """The page after its jobs have ended; a browser would ask twice a second."""
     end = time.monotonic() + 90
-    while not all(job.ended for job in page.session_state.jobs):
+    while not all(job.ended for job in page.session_state.asked.jobs.values()):
         assert time.monotonic() < end
         time.sleep(0.05)
     return fine(fine(page.run()).run())
@@ -141,8 +141,8 @@ def test_what_was_corrected_is_what_is_downloaded_and_kept(page: AppTest, place:
     for name, (file, _) in downloads.items():
         assert file.endswith(f".{name.lower()}")
         assert not set(file) & set("/\\<>:*?\u202e\n")
-    page.text_input(key="who-0").set_value("ann")
-    press(page, "save-0")
+    page.text_input(key="who-workspace").set_value("ann")
+    press(page, "save-workspace")
     assert page.success
     corpus = folder.read(place.root / "recordings")
     kept = [" ".join(text.split()) for text in ['rättat, "så" --> här', *before[1:]]]
@@ -175,7 +175,7 @@ def test_a_language_and_a_task_are_asked_for_and_not_remembered(page: AppTest, t
     page.selectbox(key="language").set_value("detect")
     fine(page.run())
     go(page)
-    assert page.session_state.jobs[0].language in WHISPER_LANGUAGES
+    assert next(iter(page.session_state.asked.jobs.values())).language in WHISPER_LANGUAGES
 
 
 def test_the_part_that_was_chosen_is_what_is_heard(page: AppTest) -> None:
@@ -183,7 +183,7 @@ def test_the_part_that_was_chosen_is_what_is_heard(page: AppTest) -> None:
     page.slider[0].set_range(1.0, 3.0)
     fine(page.run())
     go(page)
-    found = page.session_state.jobs[0].segments
+    found = next(iter(page.session_state.asked.jobs.values())).segments
     assert (found[0].start, found[-1].end) == (1.0, 3.0)
     assert not page.warning
 
@@ -283,10 +283,10 @@ def test_a_job_can_be_cancelled_and_the_page_is_free_again(page: AppTest) -> Non
     bring(page, encoded(np.tile(noise(60.0), 15)))
     press(page, "go")
     assert page.button(key="go").disabled
-    if [one for one in page.button if one.key == "cancel-0"]:
-        press(page, "cancel-0")
+    if [one for one in page.button if one.key == "cancel-workspace"]:
+        press(page, "cancel-workspace")
     ended(page)
-    assert page.session_state.jobs[0].state in ("cancelled", "done")
+    assert next(iter(page.session_state.asked.jobs.values())).state in ("cancelled", "done")
     assert not page.button(key="go").disabled
 
 
@@ -298,8 +298,8 @@ def test_a_sound_that_was_swept_away_is_brought_again(page: AppTest, place: Simp
         path.unlink()
     fine(page.run())
     assert texts(page) == before
-    press(page, "play-0-0")
-    press(page, "save-0")
+    press(page, "play-workspace-0")
+    press(page, "save-workspace")
     assert page.success
 
 
@@ -334,10 +334,10 @@ def test_a_correction_stays_while_other_segments_are_looked_at(page: AppTest, do
     before = texts(page)
     page.text_area[0].set_value("rättat")
     fine(page.run())
-    page.number_input(key="page-0").set_value(2)
+    page.number_input(key="page-workspace").set_value(2)
     fine(page.run())
     assert texts(page) != before
-    page.number_input(key="page-0").set_value(1)
+    page.number_input(key="page-workspace").set_value(1)
     fine(page.run())
     assert texts(page) == ["rättat", *before[1:]]
     assert downloads["TXT"][1].startswith("rättat\n")
