@@ -139,15 +139,18 @@ SECONDS: dict[str, float] = defaultdict(float)
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Any:
-    """Count seconds per file; with CI=true a skipped test is a failed one, but for want of a GPU or of recordings we may not ship."""
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """With CI=true a skipped test is a failed one, but for want of a GPU or of recordings we may not ship."""
     outcome = yield
     report = outcome.get_result()
-    SECONDS[item.location[0]] += call.duration
     excused = "gpu" in item.keywords or hasattr(report, "wasxfail") or ABSENT in str(report.longrepr)
     if report.skipped and os.environ.get("CI") == "true" and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    SECONDS[report.location[0]] += report.duration
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
