@@ -41,7 +41,7 @@ test: setup  ## the whole suite, offline
 	@python -m pytest --numprocesses auto --dist loadfile
 
 chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
-	@python tests/chaos.py 500
+	@PYTHONPATH=. python tests/chaos.py 500
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard
