@@ -17,12 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 import soundfile
 from conftest import REPOSITORY, TINY, write_params
 from pipeline_fixtures import Workspace, copied
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 SENTENCES = ("ett två tre", "fyra fem", "sju åtta nio", "tio elva", "tolv tretton", "noll")
@@ -44,8 +45,21 @@ LEARNT = {
     "train.logging_steps": 20,
     "train.per_device_train_batch_size": 12,
 }
-# A visitor is lost sooner than after a minute; all else is what `streamlit run` does.
-HURRIED = "from asr import jobs; jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 3.0, 0.5; from streamlit.web.cli import main; main()"
+# What `streamlit run` does, but a visitor is lost sooner than after a minute, and the libraries that are imported are noted.
+HURRIED = """
+import sys
+seen = set()
+def note(event, args):
+    if event == "import" and (name := args[0].partition(".")[0]) not in seen:
+        seen.add(name)
+        with open("imports.log", "a") as log:
+            print(name, file=log)
+sys.addaudithook(note)
+from asr import jobs
+jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 3.0, 0.5
+from streamlit.web.cli import main
+main()
+"""
 QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 
 
@@ -90,7 +104,7 @@ def learnt(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
     write_corpus(made.root / "corpus")
     made.commit("pages and corpus")
     write_params(made.root / "params.yaml", LEARNT)
-    made.run("dvc", "exp", "run", "-n", "learnt")
+    made.run("env", "WORKERS=1", "dvc", "exp", "run", "-n", "learnt")  # one process is quickest for so little
     return made
 
 
@@ -103,12 +117,13 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.said = workspace.root.parent / "server.log"
+        self.said, self.brought = workspace.root.parent / "server.log", workspace.root.parent / "brought"
+        self.brought.mkdir()
         with self.said.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", HURRIED, "run", "dashboard", "--server.port", str(self.port)],
                 cwd=workspace.root,
-                env={**workspace.environment, "DVC_ROOT": str(workspace.root)},
+                env={**workspace.environment, "DVC_ROOT": str(workspace.root), "EARSHOT_RECORDINGS": str(self.brought)},
                 stdout=log,
                 stderr=log,
             )
@@ -122,11 +137,15 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(self.said.read_text())
 
-    def decoders(self) -> list[int]:
-        """The processes that decode for it."""
-        children = Path(f"/proc/{self.process.pid}/task")
-        found = [int(pid) for task in children.iterdir() for pid in (task / "children").read_text().split()]
-        return [pid for pid in found if b"asr.decoding" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    def family(self) -> dict[int, str]:
+        """The server and all processes that it started, with their command lines."""
+        found, waiting = {}, [self.process.pid]
+        while waiting:
+            pid = waiting.pop()
+            with suppress(OSError):  # it may just have ended
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                waiting += [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+        return found
 
     def left(self) -> list[Path]:
         """Temporary files of its visitors."""
@@ -142,17 +161,25 @@ def server(learnt: Workspace) -> Iterator[Server]:
     finally:
         made.process.terminate()
         made.process.wait(20)
+    said = made.said.read_text()
+    assert "Traceback" not in said, said
+    assert "Session State API" not in said, said
 
 
 class Visitor:
     """One person's browser, and what it did that no page may make it do."""
 
-    def __init__(self, browser: Browser, server: Server, width: int = 1280, theme: str = "light"):
+    def __init__(self, browser: Browser, server: Server, width: int = 1280, theme: str = "light", beside: Visitor | None = None):
+        """`beside` opens another tab of that one's browser."""
         self.server = server
         self.wrongs: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True)
-        self.context.on("request", self._asked)
-        self.context.on("dialog", self._dialog)
+        if beside:
+            self.context = beside.context
+        else:
+            self.context = browser.new_context(viewport={"width": width, "height": 1600}, color_scheme=theme, accept_downloads=True)
+            self.context.add_init_script(hostile.MARK)
+            self.context.on("request", self._asked)
+            self.context.on("dialog", self._dialog)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(30_000)
         self.page.on("pageerror", lambda error: self.wrongs.append(f"error in the page: {error}"))
@@ -174,7 +201,24 @@ class Visitor:
         """Upload a recording, and wait for its waveform; what was heard before it goes."""
         self.page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
         expect(self.page.get_by_role("button", name="JSON")).to_have_count(0)
-        expect(self.page.get_by_role("button", name="Transcribe")).to_be_visible(timeout=30_000)
+        expect(self.page.get_by_test_id("stText").first).to_contain_text(name.split()[0])
+        expect(self.page.get_by_role("button", name="Transcribe")).to_be_visible()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until no script runs."""
+        self.page.wait_for_function("document.querySelector('[data-testid=stApp]')?.dataset.testScriptState == 'notRunning'")
+
+    def choose(self, label: str, option: str) -> None:
+        """Take an option of a list, as the keyboard does: type it, and take what is left; what scrolls or is drawn anew closes the list."""
+        self.settle()
+        box, wanted = self.page.get_by_label(label, exact=True), self.page.get_by_role("option", name=option)
+        for _ in range(5):
+            box.fill(option)
+            with suppress(TimeoutError):
+                wanted.click(timeout=3_000)
+                return
+        raise AssertionError(f"{label}: no {option}")
 
     def transcribe(self, models: int = 1) -> list[str]:
         """Press the button, and wait for what is heard."""
@@ -187,6 +231,8 @@ class Visitor:
 
     def faults(self) -> list[str]:
         """What was run or asked for, and errors that show."""
+        if self.page.is_closed():
+            return self.wrongs
         shown = [
             *self.page.get_by_test_id("stException").all_inner_texts(),
             *self.page.get_by_test_id("stAlertContentError").all_inner_texts(),
@@ -204,6 +250,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     heard.write_bytes(wav(speech(MICROPHONE, 1.0, 4.0)))
     devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
+    expect.set_options(timeout=30_000)  # machines that are busy are slow
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, *devices])
         yield chromium

@@ -26,11 +26,12 @@ Enter = Callable[..., Visitor]
 
 
 def test_every_page_opens_from_the_top(visitor: Enter) -> None:
-    page = visitor().go("Runs")
+    one = visitor()
+    page = one.go("Runs")
     for name in (*PAGES[1:], PAGES[0]):
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
-        settled(page)
+        one.settle()
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
@@ -43,7 +44,7 @@ def test_every_page_fits_and_is_drawn(visitor: Enter, tmp_path: Path, theme: str
         if name == "Transcribe":
             one.bring("sju.wav", wav(speech(SENTENCES[2])))
             one.transcribe()
-        settled(page)
+        one.settle()
         assert one.faults() == []
         main = page.get_by_test_id("stMain")
         assert main.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, f"{name} is wider than the window"
@@ -51,11 +52,6 @@ def test_every_page_fits_and_is_drawn(visitor: Enter, tmp_path: Path, theme: str
         page.set_viewport_size({"width": width, "height": min(max(height, 900), 4000)})
         assert len(page.screenshot(path=pictures / f"{name.lower()}-{theme}-{width}.png")) > 5_000
         page.set_viewport_size({"width": width, "height": 900})
-
-
-def settled(page: Page) -> None:
-    """Wait until no script runs."""
-    page.wait_for_function("document.querySelector('[data-testid=stApp]')?.dataset.testScriptState == 'notRunning'")
 
 
 def test_the_page_reads_what_evaluate_reads(visitor: Enter, server: Server) -> None:
@@ -126,6 +122,7 @@ def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> 
         page.keyboard.press("ArrowLeft")
     page.wait_for_function(f"document.querySelector('audio').duration > {brushed + 0.2}")
     assert page.locator("audio").first.evaluate("it => it.duration") == pytest.approx(brushed + 0.3, abs=0.11)
+    expect(page.locator(".brush_brush path").first).to_be_hidden()
 
 
 def test_what_the_microphone_hears_is_read(visitor: Enter) -> None:
@@ -190,10 +187,8 @@ def test_two_models_side_by_side(visitor: Enter) -> None:
     page = one.go("Transcribe")
     one.bring("fyra.wav", wav(speech(SENTENCES[1])))
     page.get_by_text("Compare with a second model").click()
-    page.get_by_label("Second model", exact=True).click()
-    page.get_by_role("option", name="experiment: learnt").click()
-    page.get_by_label("Model", exact=True).click()
-    page.get_by_role("option", name="branch: main").click()
+    one.choose("Second model", "experiment: learnt")
+    one.choose("Model", "branch: main")
     poor, good = one.transcribe(models=2)
     expect(page.get_by_role("heading", name="branch: main")).to_be_visible()
     expect(page.get_by_role("heading", name="experiment: learnt")).to_be_visible()
