@@ -95,7 +95,7 @@ def speakers(root: Path) -> None:
             tooltip=[alt.Tooltip("speaker:N"), alt.Tooltip("recordings:Q", format=","), alt.Tooltip("time:Q", title=unit, format=",.2f")],
         )
     )
-    st.altair_chart(bars.properties(height=22 * len(table) + 40), width="stretch")
+    st.altair_chart(bars.properties(height=max(22 * len(table), 44) + 60), width="stretch")
     if len(known) > SHOWN_SPEAKERS:
         st.caption(f"The {SHOWN_SPEAKERS} speakers with the most hours, of {len(known):,}.")
 

@@ -130,9 +130,11 @@ def windows(root: Path) -> None:
     table = pd.DataFrame([{key: figures(row[key], "windows.csv") for key in columns} for row in found], columns=columns)
     for key in ("share_fit", "padding_share", "compute_against_30s"):
         table[key] *= 100
-    for key in ("feature_bytes", "padded_float32_bytes"):
-        table[key] /= 1e9
-    st.dataframe(table, hide_index=True, column_config=WINDOW_COLUMNS)
+    sizes = ["feature_bytes", "padded_float32_bytes"]
+    unit, factor = ("GB", 1e9) if len(table) and table[sizes].max().max() >= 1e10 else ("MB", 1e6)
+    table[sizes] /= factor
+    shown = {key: st.column_config.NumberColumn(title, format=f"%.0f {unit}", help=why) for key, (title, why) in SIZE_COLUMNS.items()}
+    st.dataframe(table, hide_index=True, column_config={**WINDOW_COLUMNS, **shown})
     st.caption("For the training split: a short window computes less, a long one holds more recordings. Features are kept without padding.")
 
 
@@ -142,6 +144,8 @@ WINDOW_COLUMNS = {
     "share_fit": st.column_config.NumberColumn("Share that fits", format="%.1f %%"),
     "padding_share": st.column_config.NumberColumn("Padding", format="%.0f %%", help="Share of each window that holds no recording"),
     "compute_against_30s": st.column_config.NumberColumn("Compute", format="%.0f %%", help="Of a training step of whisper-small at 30 s"),
-    "feature_bytes": st.column_config.NumberColumn("Features", format="%.2f GB", help="As kept: no padding, 12 bits a value"),
-    "padded_float32_bytes": st.column_config.NumberColumn("Padded float32", format="%.2f GB", help="What the usual recipe would keep"),
+}
+SIZE_COLUMNS = {
+    "feature_bytes": ("Features", "As kept: no padding, 12 bits a value"),
+    "padded_float32_bytes": ("Padded float32", "What the usual recipe would keep"),
 }

@@ -135,6 +135,16 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+ONE_REPOSITORY = ("test_pipeline.py", "test_dashboard_browser.py", "test_dashboard_load.py")  # which takes a minute to make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests, and those of the files that share a repository, in one process of several."""
+    for item in items:
+        name = item.path.name
+        item.add_marker(pytest.mark.xdist_group("repository" if name in ONE_REPOSITORY else name))
+
+
 SECONDS: dict[str, float] = defaultdict(float)
 
 
