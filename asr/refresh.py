@@ -12,30 +12,22 @@ runs, the newest twenty, and what a page shows. A second refresher leaves.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from asr import files, reports, revisions, runs, tracking
-from asr.faults import BadParams, Fault, exit_with
+from asr import facts, files, revisions, runs, tracking
+from asr.faults import BadParams, exit_with
 from asr.revisions import Revision
 
-PLAIN = {"None": None, "True": True, "False": False}
-NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")
 SMALL_SECONDS = 2.0
 WHOLE_SECONDS = 3600.0
 LINGER_SECONDS = 20.0  # MLflow takes two seconds to import
@@ -141,7 +133,7 @@ class Refresher:
         known = dict(
             self.index.execute(f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})", [run["id"] for run in page])
         )
-        fresh = [(typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
+        fresh = [(facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
         self.index.executemany(
             'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
             "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
@@ -175,7 +167,7 @@ class Refresher:
 
     def _write_facts(self, revision: Revision) -> None:
         sha = revision.sha or ""
-        fingerprint, known, points = facts(revision)
+        fingerprint, known, points = facts.read(revision)
         told = json.dumps(known, sort_keys=True)
         before = self.index.execute("SELECT fingerprint, known FROM facts WHERE sha = ?", [sha]).fetchone()
         if before != (fingerprint, told):
@@ -232,79 +224,6 @@ class Refresher:
             self._set("generation", str(time.time_ns()))
             self.changed = False
         self.index.commit()
-
-
-def typed(run: dict[str, Any]) -> dict[str, Any]:
-    """A run with its params as params.yaml has them; MLflow keeps everything as text."""
-    return {**run, "params": {key: value_of(text) for key, text in run["params"].items()}}
-
-
-@lru_cache(maxsize=100_000)
-def value_of(text: str) -> Any:
-    """What Python shows as this text; what is no plain value stays text, as do numbers too long for a column."""
-    if text in PLAIN:
-        return PLAIN[text]
-    if NUMBER.fullmatch(text):
-        return float(text) if set(text) & set(".e") else int(text)
-    if text.startswith("[") and len(text) < 1000:
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            return ast.literal_eval(text)
-    return text
-
-
-def facts(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list[tuple[int, float]]]]:
-    """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is nothing to join."""
-    try:
-        run = reports.read_json(revisions.fetch(revision, reports.RUN), "fingerprint", "params")
-    except Fault:
-        return None, {}, {}
-    if revision.sha is None and not is_locked(Path(files.root() / reports.RUN)):
-        return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
-    scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, runs.TIMING))
-    _keep(revision, reports.UTTERANCES)
-    known = {
-        "params": run["params"] if isinstance(run["params"], dict) else {},
-        "scores": {key: value for key, value in scores.items() if key != "models"},
-        "parameters": summary.get("parameters"),
-        "seconds": timing.get("seconds"),
-    }
-    return str(run["fingerprint"]), known, _steps(revision)
-
-
-def is_locked(run: Path) -> bool:
-    """Whether dvc.lock tells of this run.json; after a git checkout without dvc checkout the scores beside it are another model's."""
-    try:
-        lock = yaml.safe_load((files.root() / "dvc.lock").read_bytes())
-        (wanted,) = [out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == reports.RUN]
-        return bool(wanted == hashlib.md5(run.read_bytes(), usedforsecurity=False).hexdigest())
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
-
-
-def _keep(revision: Revision, path: str) -> None:
-    """Have a file at hand, so that no page waits for DVC."""
-    with contextlib.suppress(Fault):
-        revisions.fetch(revision, path)
-
-
-def _report(revision: Revision, path: str) -> dict[str, Any]:
-    try:
-        return reports.read_json(revisions.fetch(revision, path))
-    except Fault:
-        return {}
-
-
-def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
-    """steps.csv under MLflow's names."""
-    columns = {key: key.replace("/", "_").removeprefix("train_learning") for key in runs.CURVES}
-    columns["train/learning_rate"] = "learning_rate"
-    try:
-        rows = reports.read_csv(revisions.fetch(revision, reports.STEPS), "step", *columns.values())
-        return {key: [(int(row["step"]), float(row[column])) for row in rows if row[column]] for key, column in columns.items()}
-    except (Fault, ValueError):
-        return {}
 
 
 @contextmanager

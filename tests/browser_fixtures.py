@@ -97,14 +97,15 @@ def write_corpus(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def learnt(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny run on branch main, and above it the experiment `learnt`, whose model stands in the workspace and knows SENTENCES."""
+    """The tiny run on branch main; above it two experiments: `brief`, and `learnt`, whose model is the workspace's and knows SENTENCES."""
     made = copied(workspace, tmp_path_factory.mktemp("learnt"))
     for name in ("dashboard", ".streamlit"):
         shutil.copytree(REPOSITORY / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     write_corpus(made.root / "corpus")
     made.commit("pages and corpus")
     write_params(made.root / "params.yaml", LEARNT)
-    made.run("env", "WORKERS=1", "dvc", "exp", "run", "-n", "learnt")  # one process is quickest for so little
+    for more in (["-n", "brief", "-S", "train.max_steps=30"], ["-n", "learnt", "-S", f"train.max_steps={LEARNT['train.max_steps']}"]):
+        made.run("env", "WORKERS=1", "dvc", "exp", "run", *more)  # one process is quickest for so little
     return made
 
 

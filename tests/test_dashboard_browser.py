@@ -54,6 +54,20 @@ def test_every_page_fits_and_is_drawn(visitor: Enter, tmp_path: Path, theme: str
         page.set_viewport_size({"width": width, "height": 900})
 
 
+def test_two_runs_are_compared(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Runs")
+    expect(page.get_by_role("gridcell", name="brief").first).to_be_attached(timeout=60_000)
+    page.get_by_label("Baseline").click()
+    page.get_by_role("option", name=re.compile("^brief")).first.click()
+    expect(page.get_by_role("heading", name="Against the baseline")).to_be_visible()
+    one.settle()
+    verdict = page.get_by_role("gridcell", name=re.compile("better|worse|not distinguishable"))
+    expect(verdict.first).to_be_attached()
+    expect(page.get_by_role("gridcell", name="train.max_steps").first).to_be_attached()
+    assert one.faults() == []
+
+
 def test_the_page_reads_what_evaluate_reads(visitor: Enter, server: Server) -> None:
     table = pq.read_table(server.workspace.root / "reports/evaluate/utterances.parquet").to_pylist()
     scored = {row["id"]: row["hypothesis"] for row in table if row["model"] == "finetuned"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
-from asr import files, refresh, revisions, runs, tracking
+from asr import facts, files, refresh, revisions, runs, tracking
 from asr.faults import Fault
 
 REPOSITORY = Path(__file__).parents[1]
@@ -307,14 +307,14 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(template: Path, 
 
 @pytest.mark.parametrize("text", ["None", "True", "5", "5.0", "1e-05", "[5.0, 10.0]", "auto", "-3", "[]"])
 def test_values_come_back_from_their_text(text: str) -> None:
-    assert str(refresh.value_of(text)) == text
+    assert str(facts.value_of(text)) == text
 
 
 @pytest.mark.parametrize(
     "text", ["9" * 5000, "1_000", "nan", "inf", "[" * 900, "['" * 200, "__import__('os')", "[__import__('os')]", "\0", ""]
 )
 def test_what_is_no_plain_value_stays_text(text: str) -> None:
-    assert refresh.value_of(text) == text
+    assert facts.value_of(text) == text
 
 
 def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> None:
