@@ -135,9 +135,12 @@ def state() -> State:
         )
 
 
+LONGEST = 64  # characters of a fingerprint; ours have 32, and a file's name has an end
+
+
 def lives(fingerprint: str | None) -> bool:
     """Whether a run that MLflow holds for running still trains; of one on another machine we only know what MLflow says."""
-    if not fingerprint or not fingerprint.isalnum():
+    if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > LONGEST:
         return tracking.store_file() is None
     if tracking.store_file() is None and not journal.path_of(fingerprint).is_file():
         return True

@@ -138,6 +138,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 ONE_REPOSITORY = ("test_pipeline.py", "test_dashboard_browser.py", "test_dashboard_load.py")  # which takes a minute to make
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests, and those of the files that share a repository, in one process of several."""
     for item in items:
