@@ -38,7 +38,7 @@ refresh: setup  ## read the source again, though no param changed, and run what 
 	@dvc repro
 
 test: setup  ## the whole suite, offline
-	@python -m pytest --numprocesses auto --dist loadgroup
+	@python -m pytest --numprocesses auto
 
 chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
 	@PYTHONPATH=. python tests/chaos.py 500
@@ -47,7 +47,7 @@ bench: setup  ## side by side with peers, written to reports/bench (10 minutes a
 	@python -m benchmarks.dashboard
 
 check: setup  ## format, lint, types, tests
-	@ruff format --check . && ruff check . && mypy && python -m pytest --numprocesses auto --dist loadgroup
+	@ruff format --check . && ruff check . && mypy && python -m pytest --numprocesses auto
 
 dashboard: setup  ## the pages on http://127.0.0.1:8501: compare runs, hear the errors, transcribe
 	@python -m streamlit run dashboard

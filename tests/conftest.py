@@ -18,6 +18,7 @@ from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 pytest_plugins = ["pipeline_fixtures", "browser_fixtures"]
 REPOSITORY = Path(__file__).parents[1]
@@ -138,12 +139,16 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 ONE_REPOSITORY = ("test_pipeline.py", "test_dashboard_browser.py", "test_dashboard_load.py")  # which takes a minute to make
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests, and those of the files that share a repository, in one process of several."""
-    for item in items:
-        name = item.path.name
-        item.add_marker(pytest.mark.xdist_group("repository" if name in ONE_REPOSITORY else name))
+class ByFile(LoadScopeScheduling):
+    """Of several processes, one runs a file's tests, and those of the files that share a repository."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).name
+        return "repository" if name in ONE_REPOSITORY else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 SECONDS: dict[str, float] = defaultdict(float)
