@@ -18,11 +18,12 @@ from asr.faults import Fault
 from asr.runs import Row, State
 from asr.wer import Difference
 from dashboard import charts, parts, run_table
-from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label, number
+from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
 
 COMPARED = 8  # lines that an eye can tell apart
 NEWEST = 4  # compared until one chooses
 OFFERED = 300  # runs in the list of baselines
+INTERVAL = "95 % interval"
 
 
 def page() -> None:
@@ -130,6 +131,7 @@ def choose_baseline(found: Table, places: list[int]) -> Row | None:
         format_func=lambda key: label(offered[key]),
         placeholder="Pin a run to compare with",
         help=None if len(keys) < OFFERED else f"The newest {OFFERED} that meet the filter; filter to find others.",
+        key="runs_baseline",  # without one, a choice made while a new run arrives is lost
     )
     st.session_state["runs_pinned"] = chosen
     return offered.get(chosen) if chosen else None
@@ -200,28 +202,21 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
     if not lines:
         st.caption("Select another run to compare with it.")
         return
-    st.dataframe(pd.DataFrame(lines), hide_index=True, placeholder="–", column_config=VERDICTS)
+    st.table(pd.DataFrame(lines).set_index("Run"))
 
 
 VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": "≈ not distinguishable"}
-VERDICTS = {
-    "Run": st.column_config.TextColumn(width="medium"),
-    "Verdict": st.column_config.TextColumn(width="medium"),
-    "WER %": st.column_config.NumberColumn(format="%.2f"),
-    DELTA: st.column_config.NumberColumn(format="%+.2f"),
-    "from": st.column_config.NumberColumn(format="%+.2f", help="95 % interval of the difference, by paired bootstrap"),
-    "to": st.column_config.NumberColumn(format="%+.2f", help="95 % interval of the difference, by paired bootstrap"),
-}
 
 
-def verdict_line(row: Row, baseline: Row) -> dict[str, Any]:
+def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
+    """Short enough for a table of text, which people hear as well as see."""
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
     found = verdict(row.key, baseline.key, f"{files.root()} {stamp}", (row, baseline))
-    line: dict[str, Any] = {"Run": label(row), "Verdict": found, "WER %": number(row.scores.get("wer"), 100)}
+    line = {"Run": parts.plain(label(row)), "test WER": parts.percent(row.scores.get("wer"), 2)}
     if isinstance(found, str):
-        return line | {DELTA: math.nan, "from": math.nan, "to": math.nan, "Drawn by": None}
-    points = {DELTA: 100 * found.difference, "from": 100 * found.low, "to": 100 * found.high}
-    return line | {"Verdict": VERDICT.get(found.verdict, found.verdict), **points, "Drawn by": found.unit}
+        return {**line, DELTA: "–", INTERVAL: "–", "Verdict": parts.plain(found), "Drawn by": "–"}
+    points, interval = f"{100 * found.difference:+.2f}", f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
+    return {**line, DELTA: points, INTERVAL: interval, "Verdict": VERDICT.get(found.verdict, found.verdict), "Drawn by": found.unit}
 
 
 def curves(compared: list[Row], now: State) -> None:

@@ -192,18 +192,20 @@ def test_a_pinned_baseline_brings_deltas_and_a_paired_verdict(root: Path) -> Non
     shown = table(page).set_index("Run")["Δ WER points"]
     assert shown["ours"] == pytest.approx(-20)
     assert shown.isna()["theirs"]
-    verdict = page.dataframe[1].value.iloc[0]
-    assert (verdict["Run"], verdict["Verdict"], verdict["Drawn by"]) == ("ours (workspace)", "▼ better", "speaker")
-    assert verdict["Δ WER points"] == pytest.approx(-20)
+    verdict = page.table[0].value.iloc[0]
+    assert (verdict.name.replace("\\", ""), verdict["Verdict"], verdict["Drawn by"]) == ("ours (workspace)", "▼ better", "speaker")
+    assert verdict["Δ WER points"] == "-20.00"
+    low, high = map(float, verdict["95 % interval"].split(" … "))
+    assert low <= -20 <= high < 0
     assert "dvc exp apply tidy-newt" in drawn({"runs_selected": [theirs.key]}).code[0].value
     page = drawn({"runs_pinned": ours.key, "runs_selected": [theirs.key]})
-    assert page.dataframe[1].value.iloc[0]["Verdict"] == "▲ worse"
+    assert page.table[0].value.iloc[0]["Verdict"] == "▲ worse"
 
 
 def test_a_test_on_other_recordings_is_not_compared(root: Path) -> None:
     ours, theirs = two_trainings(root)
     page = drawn({"runs_pinned": ours.key, "runs_selected": [theirs.key]})
-    assert "no test scores to compare" in page.dataframe[1].value.iloc[0]["Verdict"]
+    assert "no test scores to compare" in page.table[0].value.iloc[0]["Verdict"]
     assert table(page)["Δ WER points"].isna().all()
 
 
