@@ -1,0 +1,145 @@
+"""What the Runs page says of a few runs side by side: verdicts against the pinned one, curves, costs, params, and the command.
+
+The paired bootstrap costs 0.1 s a pair (`asr.wer.paired`), once; curves of old runs come from MLflow on request, 40 ms each.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from asr import compare, files, runs
+from asr.faults import Fault
+from asr.runs import Row, State
+from asr.wer import Difference
+from dashboard import charts, parts
+from dashboard.run_table import DELTA, Table, label
+
+INTERVAL = "95 % interval"
+VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": "≈ not distinguishable"}
+
+
+@st.cache_resource(max_entries=1000, show_spinner="Comparing utterance by utterance")
+def verdict(ours: str, theirs: str, stamp: str, _pair: tuple[Row, Row]) -> Difference | str:  # noqa: ARG001 (they name what is cached)
+    """The paired difference, or why there is none."""
+    try:
+        return compare.paired(*_pair)
+    except Fault as error:
+        return str(error)
+
+
+def verdicts(compared: list[Row], baseline: Row | None) -> None:
+    """Each compared run against the pinned one."""
+    if baseline is None:
+        return
+    st.subheader("Against the baseline")
+    st.caption(f"{parts.plain(label(baseline))}: test WER {parts.percent(baseline.scores.get('wer'), 2)}")
+    lines = [line for row in compared if row.key != baseline.key for line in [verdict_line(row, baseline)]]
+    if not lines:
+        st.caption("Select another run to compare with it.")
+        return
+    st.table(pd.DataFrame(lines).set_index("Run"))
+
+
+def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
+    """Short enough for a table of text, which people hear as well as see."""
+    stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
+    found = verdict(row.key, baseline.key, f"{files.root()} {stamp}", (row, baseline))
+    line = {"Run": parts.plain(label(row)), "test WER": parts.percent(row.scores.get("wer"), 2)}
+    if isinstance(found, str):
+        return {**line, DELTA: "–", INTERVAL: "–", "Verdict": parts.plain(found), "Drawn by": "–"}
+    points, interval = f"{100 * found.difference:+.2f}", f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
+    return {**line, DELTA: points, INTERVAL: interval, "Verdict": VERDICT.get(found.verdict, found.verdict), "Drawn by": found.unit}
+
+
+def curves(compared: list[Row], now: State) -> None:
+    """WER, loss and learning rate over the steps."""
+    found = {row.key: runs.curves(row) for row in compared}
+    missing = tuple(row.run_id for row in compared if found[row.key] is None and row.run_id)
+    if missing and not now.fault:
+        runs.ask(missing)
+    lines = [
+        {"run": name, "metric": metric, "step": step, "value": value * (100 if metric.endswith("wer") else 1)}
+        for row, name in zip(compared, distinct(compared), strict=True)
+        for metric, points in (found[row.key] or {}).items()
+        for step, value in points
+        if math.isfinite(value)
+    ]
+    st.subheader("While training")
+    if not lines:
+        st.caption("The curves are being read." if missing and not now.fault else "These runs have no curves.")
+        return
+    charts.curves(pd.DataFrame(lines))
+
+
+def distinct(rows: list[Row]) -> list[str]:
+    """Labels, numbered where two are alike."""
+    seen: dict[str, int] = {}
+    names = []
+    for name in map(label, rows):
+        seen[name] = seen.get(name, 0) + 1
+        names.append(f"{name} #{seen[name]}" if seen[name] > 1 else name)
+    return names
+
+
+def trade_offs(found: Table, places: list[int], compared: list[Row]) -> None:
+    """Test WER against what it costs."""
+    shown = found.frame.iloc[places]
+    tested = shown[shown["WER %"].notna()]
+    some = tested[: charts.MOST]
+    if some.empty:
+        return
+    colours = {row.key: colour for row, colour in zip(compared, charts.COLOURS, strict=False)}
+    rows = [found.rows[place] for place in some.index]
+    points = some[["WER %", "Minutes", "Parameters", "RTFx"]].set_axis(["wer", "minutes", "parameters", "rtfx"], axis=1)
+    st.subheader("What it costs")
+    charts.trade_offs(points.assign(run=[label(row) for row in rows], colour=[colours.get(row.key, charts.OTHER) for row in rows]))
+    if len(tested) > len(some):
+        st.caption(f"The {len(some):,} newest of {len(tested):,}.")
+
+
+def shown(value: Any) -> str:
+    """A param's value; what is unset, or unknown to the run, is a dash."""
+    return "–" if value is None or value == "None" else str(value)
+
+
+def differences(compared: list[Row]) -> None:
+    """The params that differ among the compared, side by side."""
+    keys = compare.differing(compared)
+    if len(compared) < 2:
+        return
+    st.subheader("Params that differ")
+    if not keys:
+        st.caption("None: these runs have the same params.")
+        return
+    columns = {name: [shown(row.params.get(key)) for key in keys] for name, row in zip(distinct(compared), compared, strict=True)}
+    st.dataframe(pd.DataFrame({"Param": keys, **columns}), hide_index=True)
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it names what is cached)
+    """The workspace's params, flat; reading YAML costs 30 ms, and the import more, which the table does not wait for."""
+    from asr import params
+
+    return params.flat(params.load(Path(file)).model_dump())
+
+
+def reproduce(compared: list[Row]) -> None:
+    """The command that repeats one of the compared runs."""
+    st.subheader("Run it again")
+    names = distinct(compared)
+    place = st.selectbox("Of", range(len(compared)), format_func=lambda at: names[at], key="runs_again") if len(compared) > 1 else 0
+    try:
+        file = files.root() / "params.yaml"
+        here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
+    except Fault as error:
+        parts.fault(error)
+        return
+    told, unknown = compare.commands(compared[place or 0], here)
+    st.code(told, language="bash", wrap_lines=True)
+    if unknown:
+        st.caption(f"Left out, for this workspace does not know them: {parts.plain(', '.join(unknown[:20]))}")
