@@ -72,7 +72,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture
 def at(results: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("DVC_ROOT", str(results.root))
-    return AppTest.from_function(page, default_timeout=30).run()
+    return AppTest.from_function(page, default_timeout=120).run()
 
 
 def test_tables_are_the_reports(at: AppTest, results: SimpleNamespace) -> None:
@@ -152,7 +152,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     summary = {"splits": {"train": {"rows_in": 200, "rows_kept": 0, "rejects": counts}, HOSTILE[0]: {}}, "in_two_splits": {}}
     files.write_json(tmp_path / "reports/chunk/summary.json", summary)
     pq.write_table(pa.Table.from_pylist(rejects, schema=chunk.REJECT), tmp_path / "reports/chunk/rejects.parquet")
-    at = AppTest.from_function(page, default_timeout=30)
+    at = AppTest.from_function(page, default_timeout=120)
     for number in range(0, 200, 25):
         files.write_json(tmp_path / "data/raw/manifest.json", {**told, "name": HOSTILE[number], "licence": HOSTILE[number + 1]})
         at.run()

@@ -33,13 +33,13 @@ def results(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     monkeypatch.setenv("DVC_ROOT", str(results))
-    return AppTest.from_function(page, default_timeout=30).run()
+    return AppTest.from_function(page, default_timeout=120).run()
 
 
 def show(root: Path, lines: list[dict], monkeypatch: pytest.MonkeyPatch) -> AppTest:
     heard(root, lines)
     monkeypatch.setenv("DVC_ROOT", str(root))
-    return AppTest.from_function(page, default_timeout=30).run()
+    return AppTest.from_function(page, default_timeout=120).run()
 
 
 def numbers(at: AppTest) -> dict[str, str]:

@@ -55,7 +55,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def drawn(state: dict[str, Any] | None = None) -> AppTest:
-    page = AppTest.from_function(app, default_timeout=30)
+    page = AppTest.from_function(app, default_timeout=120)
     for name, value in (state or {}).items():
         page.session_state[name] = value
     page.run()
@@ -308,7 +308,7 @@ import sys
 from streamlit.testing.v1 import AppTest
 from asr import runs
 runs.ask = lambda *_: None
-page = AppTest.from_string("from dashboard import runs; runs.page()", default_timeout=30).run()
+page = AppTest.from_string("from dashboard import runs; runs.page()", default_timeout=120).run()
 assert not page.exception and len(page.dataframe)
 print([name for name in ("mlflow", "dvc", "torch", "transformers", "evaluate") if name in sys.modules])
 """

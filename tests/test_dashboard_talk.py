@@ -50,7 +50,7 @@ def page(server: ChatServer) -> AppTest:
 
 
 def shown() -> AppTest:
-    return fine(AppTest.from_function(script, default_timeout=20).run())
+    return fine(AppTest.from_function(script, default_timeout=120).run())
 
 
 def fine(page: AppTest) -> AppTest:

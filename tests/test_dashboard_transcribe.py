@@ -59,7 +59,7 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
 
 @pytest.fixture
 def page() -> AppTest:
-    return fine(AppTest.from_function(script, default_timeout=60).run())
+    return fine(AppTest.from_function(script, default_timeout=120).run())
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_recording_on_the_server_is_chosen_from_its_folder_alone(
 )
 def test_what_a_model_cannot_do_is_one_line(place: SimpleNamespace, choose: Callable[[AppTest], Any], says: str) -> None:
     (place.root / "models/kept/broken").mkdir(exist_ok=True)
-    page = bring(fine(AppTest.from_function(script, default_timeout=60).run()))
+    page = bring(fine(AppTest.from_function(script, default_timeout=120).run()))
     choose(page)
     fine(page.run())
     go(page)
@@ -317,7 +317,7 @@ def test_the_page_imports_no_torch() -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_string("from dashboard import transcribe; transcribe.page()", default_timeout=60).run()
+page = AppTest.from_string("from dashboard import transcribe; transcribe.page()", default_timeout=120).run()
 assert not page.exception
 page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
 assert page.run().button(key="go")
