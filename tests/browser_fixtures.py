@@ -56,7 +56,7 @@ def note(event, args):
             print(name, file=log)
 sys.addaudithook(note)
 from asr import jobs
-jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 3.0, 0.5
+jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 15.0, 0.5
 from streamlit.web.cli import main
 main()
 """

@@ -123,7 +123,7 @@ def test_speakers_of_another_split(at: AppTest) -> None:
 
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    at = AppTest.from_function(page).run()
+    at = AppTest.from_function(page, default_timeout=120).run()
     check(at)
     assert at.info
     assert "dvc repro" in at.code[0].value
@@ -133,7 +133,7 @@ def test_each_part_stands_without_the_others(results: SimpleNamespace, tmp_path:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/stats").symlink_to(results.root / "reports/stats")
-    at = AppTest.from_function(page).run()
+    at = AppTest.from_function(page, default_timeout=120).run()
     check(at)
     assert len(at.dataframe) == 2
     assert len(at.warning) == 3  # the corpus, its speakers, what was left out

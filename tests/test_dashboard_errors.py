@@ -158,7 +158,7 @@ def test_pages_turn_above_and_below(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    at = AppTest.from_function(page).run()
+    at = AppTest.from_function(page, default_timeout=120).run()
     check(at)
     assert at.info
     assert "dvc repro" in at.code[0].value
