@@ -6,6 +6,7 @@ Costs 5 us per row once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,7 +33,7 @@ def fill(
 def quiet(count: int, collator: Collator, timestamp_share: float, no_speech_share: float, seed: int) -> list[Window]:
     """Windows without speech, of all lengths, that are such a share of an epoch with `count` others."""
     found = []
-    for number in range(round(count * no_speech_share / (1 - no_speech_share))):
+    for number in range(math.ceil(count * no_speech_share / (1 - no_speech_share))):
         frames = max(int(collator.frames * fraction_of(f"{seed}:silence:{number}")), 1)
         timed = fraction_of(f"{seed}:silence times:{number}") < timestamp_share
         found.append(replace(collator.window([], timed), num_frames=frames, number=number))
