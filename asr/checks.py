@@ -33,7 +33,7 @@ SPELLED = 200  # texts that go to tokens and back
 GENERATED = 4  # rows that plain `generate()` must hear as we do
 SHOWN = 10
 QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
-FRAME_ERROR = 1e-6  # of a duration counted in frames, as a float
+FRAME_ERROR = 1e-6  # of sums of durations
 
 
 @dataclass(frozen=True)
@@ -119,28 +119,35 @@ def refuse_shared_rows(train: Features, validation: Features) -> None:
 
 
 def batch_is_sound(training: Training) -> Check:
-    """In a batch as the model gets it: the rows' own texts between prompt and end, each label the next input, silence the floor."""
-    batch = training.micro_batches(0)[0]
+    """In batches as the model gets them: the rows' own texts between prompt and end, each label the next input, silence the floor.
+
+    Looks at the first batch, and at one window of each kind: by number of rows, with times and without, silence.
+    """
+    kinds = list({(len(one.rows), one.prompt): one for one in training.windows}.values())
+    first = training.step_examples(0)[training.my_parts()[0]]
     wrong: set[str] = set()
-    for row, window in enumerate(training.step_examples(0)[training.my_parts()[0]]):
-        labels, given = batch["labels"][row].tolist(), batch["decoder_input_ids"][row].tolist()
-        prompt, said = _as_taught(training, window, given)
-        wanted = [*prompt, *said, training.collator.end]
-        if given[: len(wanted) - 1] != wanted[:-1]:
-            wrong.add("inputs are not prompt and text")
-        start = len(prompt) - 1
-        if labels[: len(wanted) - 1] != [batches.IGNORED] * start + wanted[start + 1 :] or set(labels[len(wanted) - 1 :]) - {
-            batches.IGNORED
-        }:
-            wrong.add("labels are not the inputs that come next")
-        wrong |= _wrong_sound(training.train, window, batch["input_features"][row].numpy())
+    for batch, windows in ((training.micro_batches(0)[0], first), (training.collator.batch(training.train, kinds), kinds)):
+        for row, window in enumerate(windows):
+            wrong |= _wrong_label(training, window, batch["decoder_input_ids"][row].tolist(), batch["labels"][row].tolist())
+            wrong |= _wrong_sound(training.train, window, batch["input_features"][row].numpy())
     return Check("batch", not wrong, "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own")
+
+
+def _wrong_label(training: Training, window: Window, given: list[int], labels: list[int]) -> set[str]:
+    """What is wrong with a window's inputs and labels."""
+    prompt, said = _as_taught(training, window, given)
+    wanted, start = [*prompt, *said, training.collator.end], len(prompt) - 1
+    learnt, rest = [batches.IGNORED] * start + wanted[start + 1 :], set(labels[len(wanted) - 1 :])
+    wrong = set() if given[: len(wanted) - 1] == wanted[:-1] else {"inputs are not prompt and text"}
+    return wrong | (
+        set() if labels[: len(wanted) - 1] == learnt and rest <= {batches.IGNORED} else {"labels are not the inputs that come next"}
+    )
 
 
 def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[list[int], list[int]]:
     """Prompt and text as a window must have them: spelt anew from the rows' texts, with times from their durations."""
     made, collator, rows = training.collator.made, training.collator, training.train
-    texts = [tokenizer.text_ids(made, [collator.lead + text])[0] if (text := rows.text(row)) else [] for row in window.rows]
+    texts = tokenizer.text_ids(made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows])
     if not collator.timed or given[: len(collator.plain_prompt)] == collator.plain_prompt:
         return collator.plain_prompt, [token for text in texts for token in text]
     frames = np.cumsum([0, *(math.ceil(rows.duration(row) * FRAMES_PER_SECOND - FRAME_ERROR) for row in window.rows)])
@@ -158,10 +165,10 @@ def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
     for clip in clips:
         own = clip.mel[:, : -features.TAIL]
         there = heard[:, at : at + own.shape[1]]
-        if there.shape != own.shape or not np.array_equal(
+        same = there.shape == own.shape and np.array_equal(
             there[:, :-1], np.maximum(own, floor)[:, :-1]
-        ):  # a full window's end is reflected
-            wrong.add("features are not the row's")
+        )  # a full window's end is reflected
+        wrong |= set() if same else {"features are not the row's"}
         at += own.shape[1]
     if not (heard[:, at + features.TAIL :] == floor).all():
         wrong.add("padding is not the row's floor")
@@ -176,7 +183,7 @@ def order_is_whole(training: Training) -> Check:
     rows = [row for place in order for row in training.windows[place].rows]
     wanted = [one.index for one in training.choice.examples]
     durations, window = training.train.column("duration"), training.collator.frames / FRAMES_PER_SECOND
-    fits = all(sum(durations[row] for row in one.rows) <= window for one in training.windows)
+    fits = all(sum(durations[row] for row in one.rows) <= window + FRAME_ERROR for one in training.windows)
     passed = sorted(order) == list(range(count)) and sorted(rows) == sorted(wanted) and fits
     detail = f"{len(set(rows)):,} of {len(wanted):,} rows in the first epoch, {len(rows):,} in all"
     return Check("order", passed, detail if fits else f"{detail}; windows that are fuller than full")

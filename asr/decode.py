@@ -200,7 +200,8 @@ def _heard(one: Stretch, ids: list[int], whisper: WhisperForConditionalGeneratio
     parts = [(one.start, one.start + one.duration, text)]
     if tokenizer.says_when(whisper.generation_config) and text:
         told = timestamps.segments(ids, timestamps.first(whisper.generation_config), one.duration)
-        parts = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
+        spelt = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
+        parts = [part for part in spelt if part[2]]
     return Heard(one.start, one.duration, text, tuple(parts))
 
 

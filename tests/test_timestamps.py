@@ -119,6 +119,24 @@ def test_without_rules_the_same_weights_say_something_else(monkeypatch: pytest.M
     assert heard(start, sounds()) != ruled
 
 
+def letters(text: str) -> str:
+    """Random weights say halves of letters too, which a time may part."""
+    return "".join(one for one in text if one.isascii() and one.isalpha())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_segments_of_a_long_recording_stand_where_they_were_said(seed: int) -> None:
+    start, whole = stamped(seed), clip(7.3, seed)
+    (parts,) = decode.hear(start.model, start.tokenizer, [whole], 4, 444)
+    assert [part.start for part in parts] == [stretch.start for stretch in decode.cut(whole, 200)]
+    for part in parts:
+        moments = [moment for first, last, _ in part.segments for moment in (first, last)]
+        assert moments == sorted(moments)
+        assert part.start <= moments[0] <= moments[-1] <= part.start + part.duration + 1e-9
+        assert letters("".join(text for *_, text in part.segments)) == letters(part.text)
+    assert len([segment for part in parts for segment in part.segments]) > len(parts) > 3
+
+
 def test_a_model_keeps_its_own_limit_of_the_first_time() -> None:
     generation = config(latest=10)
     timestamps.ask(generation, True)
