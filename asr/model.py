@@ -197,7 +197,7 @@ def settle_generation(model: WhisperForConditionalGeneration, made: WhisperToken
     """Bring an old checkpoint's generation config to today's form, in which the prompt has one home."""
     generation = model.generation_config
     generation.forced_decoder_ids = None
-    generation.return_timestamps = False
+    generation.return_timestamps = tokenizer.says_when(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
     for key, value in prompt_tables(made).items():
@@ -256,7 +256,7 @@ def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder:
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model))
     generation = model.generation_config
     if generation.is_multilingual:
-        made.set_prefix_tokens(language=generation.language, task=generation.task)
+        made.set_prefix_tokens(generation.language, generation.task, tokenizer.says_when(generation))
     model.save_pretrained(folder)
     WhisperProcessor(extractor, made).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which the processor no longer writes

@@ -137,6 +137,9 @@ class Train(Section):
     average_count: Annotated[int, Field(ge=2)]
     save_steps: Count
     logging_steps: Count
+    timestamp_share: Annotated[Float, Field(ge=0, le=1)]
+    pack_to_window: bool
+    no_speech_share: Fraction
     precision: Literal["fp32", "bf16", "fp16"]
     seed: Natural
 
@@ -199,6 +202,8 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for warmup, steps in _numbers(given, "train.warmup_steps", "train.max_steps"):
         if 1 <= steps <= warmup:
             yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
+    if given.get("train.pack_to_window") is True and given.get("train.timestamp_share") == 0:
+        yield "train.pack_to_window", "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all"
     sides = ("model.scratch.encoder_attention_heads", "model.scratch.decoder_attention_heads")
     for width, heads in {pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)}:
         if heads > 0 and (width % heads or width % 2):

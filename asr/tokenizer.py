@@ -80,8 +80,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def says_when(generation: GenerationConfig) -> bool:
+    """Whether a model gives the time of what it hears, and so is asked for it."""
+    return bool(getattr(generation, "return_timestamps", False))
+
+
 def prompt(generation: GenerationConfig) -> list[int]:
-    """The tokens that every transcript starts with: start, language, task, no timestamps.
+    """The tokens that every transcript starts with: start, language, task, and no timestamps, unless the model says when.
 
     Raises:
         BadModel: the model has no token for the language or the task.
@@ -89,7 +94,7 @@ def prompt(generation: GenerationConfig) -> list[int]:
     ids = [generation.decoder_start_token_id]
     if getattr(generation, "is_multilingual", False):
         ids += [_id(generation.lang_to_id, f"<|{generation.language}|>"), _id(generation.task_to_id, generation.task)]
-    return [*ids, generation.no_timestamps_token_id]
+    return ids if says_when(generation) else [*ids, generation.no_timestamps_token_id]
 
 
 def _id(table: dict[str, int], token: str) -> int:

@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, journal, model, params, regularisation
-from asr.batches import Collator, Example, Features
+from asr import batches, checkpoints, epochs, journal, model, params, regularisation
+from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
 from asr.faults import BadData, BadParams, Diverged, Stopped
 from asr.model import Start
 from asr.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
+from asr.windows import Window
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
@@ -82,7 +83,8 @@ class Training:
         self.choice = self.collator.choose(train)
         if not self.choice.examples:
             raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
-        self.lengths = tuple(one.num_frames for one in self.choice.examples)
+        self.windows = self._windows()
+        self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
         self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
         self.accelerator = accelerator_for(given.precision, start.model)
@@ -99,11 +101,23 @@ class Training:
     def bare(self) -> WhisperForConditionalGeneration:
         return self.accelerator.unwrap_model(self.model)
 
-    def step_examples(self, step: int) -> list[list[Example]]:
-        """The rows of one optimiser step, by micro-batch: those of all processes."""
+    def _windows(self) -> list[Window]:
+        """What one epoch teaches."""
+        given, chosen = self.given, self.choice.examples
+        found = epochs.fill(self.train, chosen, self.collator, given.timestamp_share, given.pack_to_window, given.seed)
+        return found + epochs.quiet(len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed)
+
+    def padding(self) -> str:
+        """How much of what is computed is padding."""
+        alone, packed = ([one.num_frames for one in rows] for rows in (self.choice.examples, self.windows))
+        shares = [epochs.padding(lengths, self.collator.frames) for lengths in (alone, packed)]
+        return f"padding: {shares[0]:.0%} of frames" + (f", packed {shares[1]:.0%}" if self.given.pack_to_window else "")
+
+    def step_examples(self, step: int) -> list[list[Window]]:
+        """What one optimiser step teaches, by micro-batch: those of all processes."""
         size, parts = self.given.per_device_train_batch_size, self.given.gradient_accumulation_steps * self.accelerator.num_processes
         rows = [batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part) for part in range(parts)]
-        return [[self.choice.examples[row] for row in part] for part in rows]
+        return [[self.windows[row] for row in part] for part in rows]
 
     def my_parts(self) -> range:
         """Which micro-batches of a step this process takes."""
@@ -113,7 +127,7 @@ class Training:
     def micro_batches(self, step: int) -> list[dict[str, torch.Tensor]]:
         """This process's batches of one optimiser step."""
         examples = self.step_examples(step)
-        return [self.collator.batch(self.train, examples[part]) for part in self.my_parts()]
+        return [self.collator.batch(self.train, examples[part], (self.given.seed, step)) for part in self.my_parts()]
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross entropy summed over the labels of a batch; smoothed while training, if params say so."""
@@ -153,7 +167,7 @@ class Training:
 
     def _diverged(self, loss: float, norm: float) -> None:
         ids = self.train.column("id")
-        rows = [ids[one.index] for part in self.step_examples(self.state.step) for one in part]
+        rows = [ids[row] for part in self.step_examples(self.state.step) for one in part for row in one.rows]
         raise Diverged(
             f"step {self.state.step + 1}: loss {loss}, gradient norm {norm}; stopped before the update; "
             f"lower train.learning_rate, or look at the rows {', '.join(rows)}"
@@ -171,11 +185,11 @@ class Training:
         if self.accelerator.is_main_process:
             journal.append(self.log, "metrics", step=self.state.step, values=values)
 
-    def mean_loss(self, rows: Features, examples: Sequence[Example]) -> float:
+    def mean_loss(self, rows: Features, windows: Sequence[Window]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
         size = self.given.per_device_eval_batch_size
-        return mean_loss(self.loss, rows, list(examples), self.collator, size, self.accelerator, self.obey)
+        return mean_loss(self.loss, rows, list(windows), self.collator, size, self.accelerator, self.obey)
 
     def heard(self) -> list[str]:
         """What the model hears in each validation row."""
@@ -189,7 +203,7 @@ class Training:
     def validate(self) -> None:
         """Loss and WER on the validation subset; keep the weights that may be wanted at the end."""
         validation, state = self.validation, self.state
-        loss = self.mean_loss(validation.rows, validation.examples) if validation.examples else None
+        loss = self.mean_loss(validation.rows, validation.windows) if validation.windows else None
         scores = validation.scores(self.heard())
         row = state.row(state.step)
         row["validation_loss"], row["validation_wer"] = loss, scores["wer"]
@@ -298,9 +312,9 @@ class Training:
             self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
         )
 
-    def fixed_batch(self) -> list[Example]:
-        """The rows whose loss is measured before and after."""
-        return [self.choice.examples[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
+    def fixed_batch(self) -> list[Window]:
+        """The windows whose loss is measured before and after."""
+        return [self.windows[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
 
     def run(self) -> None:
         """Train to the last step, from wherever we stand."""

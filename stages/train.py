@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, timestamps, tokenizer, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadParams, Diverged, exit_with
@@ -31,8 +31,9 @@ from asr.training import STEP_COLUMNS, Training
 
 CODE = tuple(
     """
-    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.model
-    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.tokenizer asr.training asr.validation asr.wer stages.train
+    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.model
+    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer asr.training asr.validation
+    asr.wer asr.windows stages.train
     """.split()
 )
 
@@ -49,6 +50,7 @@ def start_model(given: params.Params, train: Features) -> Start:
         start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
     model.check_mel_bins(start.model, train.num_mel_bins)
     model.set_prompt(start.model, given.language, chosen.task)
+    timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
     regularisation.configure(start.model.config, chosen)
     regularisation.apply(start.model)
     regularisation.freeze(start.model, chosen.freeze_encoder)
@@ -171,6 +173,7 @@ def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> It
 def train_and_write(training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str) -> None:
     """The training itself, what must hold of it, and its outs."""
     main = training.accelerator.is_main_process
+    training.accelerator.print(training.padding(), flush=True)
     before = {name: value.clone() for name, value in training.bare.state_dict().items()}
     look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
     found = [check(training) for check in look]

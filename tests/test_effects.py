@@ -90,12 +90,16 @@ TRAIN = {
     "average_count": 2,
     "save_steps": 4,
     "logging_steps": 3,
+    "timestamp_share": 0.5,
+    "pack_to_window": True,
+    "no_speech_share": 0.2,
     "precision": "bf16",
     "seed": 7,
 }
 # What must be set besides, for a change to show.
 BESIDES = {
     "early_stopping_patience": {"train.eval_steps": 2, "train.learning_rate": 1e-9},
+    "pack_to_window": {"train.timestamp_share": 1.0, "model.window_seconds": 8, "model.scratch.max_target_positions": 96},
     "average_count": {"train.eval_steps": 2, "train.average_weights": "last", "train.average_count": 4},
 }
 EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [], "bootstrap_resamples": 300, "seed": 7}
