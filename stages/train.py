@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, model, params, preflight, regularisation, shards, stage, tokenizer, tracking
 from asr.batches import Features
 from asr.checks import Check
-from asr.faults import BadParams, Diverged, exit_with
+from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.training import STEP_COLUMNS, Training
 
 CODE = tuple(
     """
-    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.model
+    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.memory asr.model
     asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.tokenizer asr.training asr.validation asr.wer stages.train
     """.split()
 )
@@ -161,7 +161,7 @@ def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> It
     follower = tracking.Follower(training.log)
     try:
         yield
-    except Diverged:
+    except (BadModel, DiskFault, Diverged):
         journal.append(training.log, "end", status="FAILED")
         raise
     finally:
@@ -175,6 +175,7 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
     found = [check(training) for check in look]
     training.resume()
+    preflight.forecast(training, out)
     training.run()
     steps = training.load_best()
     moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
