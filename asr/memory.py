@@ -14,12 +14,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from asr.faults import BadModel
 
+ONEDNN = "could not create a primitive"  # what PyTorch's library for CPUs says when it finds no memory
 LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of a container, by the two ways that Linux has
 
 
 def ran_out(error: Exception) -> bool:
     """Whether an error says that there is no memory left, of the device or of the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(should_reduce_batch_size(error)) or ONEDNN in str(error)
 
 
 @contextmanager

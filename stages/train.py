@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, preflight, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, memory, model, params, preflight, regularisation, shards, stage, tokenizer, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.training import STEP_COLUMNS, Training
 
+BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
     asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.memory asr.model
@@ -148,7 +149,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         training = Training(start, rows, judged, given.train, folder, log)
         all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        with told(training, fingerprint, all_params) if main else nullcontext():
+        with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
             train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})

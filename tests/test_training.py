@@ -133,7 +133,7 @@ def test_an_evaluation_that_finds_no_memory_is_a_fault_with_its_way_out(
 
     monkeypatch.setattr(Training, "heard", short)
     with pytest.raises(BadModel, match=r"lower train\.per_device_eval_batch_size"):
-        training(tiny_data, tmp_path).run()
+        training_fixtures.run(tiny_data, tmp_path)
 
 
 def poisoned_loss(value: float) -> Callable[[Training, pytest.MonkeyPatch], None]:

@@ -19,6 +19,7 @@ OUT_OF_MEMORY = {
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
     ),
     "python": MemoryError(),
+    "onednn": RuntimeError("could not create a primitive"),
 }
 
 
