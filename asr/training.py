@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, model, params, regularisation
+from asr import batches, checkpoints, epochs, journal, memory, model, params, regularisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
-from asr.faults import BadData, BadParams, Diverged, Stopped
+from asr.faults import BadData, BadModel, BadParams, Diverged, Stopped
 from asr.model import Start
 from asr.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
@@ -46,6 +46,7 @@ class State:
     fixed_loss: float | None = None
     first_rate: float | None = None
     highest_rate: float = 0.0
+    halvings: int = 0  # how often memory ran out
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self, step: int) -> dict[str, Any]:
@@ -139,17 +140,68 @@ class Training:
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=batches.IGNORED, reduction="sum", label_smoothing=smoothing
         )
 
-    def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
-        """One update, from gradients averaged over all labels of all parts of all processes."""
+    def micro_batch_rows(self) -> int:
+        """Rows that go through the model at once: those that params name, halved wherever memory ran out."""
+        return -(-self.given.per_device_train_batch_size // (1 << self.state.halvings))
+
+    def gradients(self, parts: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """Gradients of the loss per label, over all parts of all processes; gives this process's share of that loss.
+
+        Where memory runs out in one of the processes, all halve their micro-batches and do the step again.
+
+        Raises:
+            BadModel: there is no memory for a single row.
+        """
+        total, full = self._backward(parts)
+        while self._anywhere(full):
+            self._halve()
+            total, full = self._backward(parts)
+        if self.accelerator.num_processes > 1:
+            average_gradients(self.model)
+        return total
+
+    def _backward(self, parts: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
+        """Add up this process's gradients; also tells whether memory ran out on the way."""
         num_labels = sum(len(one.text_ids) + 1 for part in self.step_examples(self.state.step) for one in part)
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
-        for number, batch in zip(self.my_parts(), parts, strict=True):
-            regularisation.seed(self.given.seed, self.state.step, number)
-            with nullcontext() if batch is parts[-1] else self.accelerator.no_sync(self.model):
-                loss = self.loss(batch) / num_labels
-                total += loss.detach()
-                self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+        try:
+            for number, part in zip(self.my_parts(), parts, strict=True):
+                for place, batch in enumerate(memory.parts(part, self.micro_batch_rows())):
+                    regularisation.seed(self.given.seed, self.state.step, (number << self.state.halvings) + place)
+                    with self.accelerator.no_sync(self.model):
+                        loss = self.loss(batch) / num_labels
+                        total += loss.detach()
+                        self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+            return total, True
+        return total, False
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device), "sum"))
+
+    def _halve(self) -> None:
+        """From this step on, half as many rows at once; the same rows make an update, and their labels the mean."""
+        self.optimizer.zero_grad(set_to_none=True)
+        clear_device_cache(garbage_collection=True)
+        rows, step = self.micro_batch_rows(), self.state.step + 1
+        if rows == 1:
+            raise BadModel(f"step {step}: no memory for a single row; take a smaller model or window, or set train.gradient_checkpointing")
+        self.state.halvings += 1
+        self.accelerator.print(
+            f"step {step}: out of memory with {rows} rows at once; from here on {self.micro_batch_rows()} at once, "
+            "and the same rows make an update as before",
+            flush=True,
+        )
+
+    def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
+        """One update, from gradients averaged over all labels of all parts of all processes."""
+        total = self.gradients(parts)
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm))
         value = float(self.accelerator.reduce(total, "sum"))
         if not math.isfinite(value) or not (math.isfinite(norm) or self.given.precision == "fp16"):
@@ -316,28 +368,37 @@ class Training:
         """The windows whose loss is measured before and after."""
         return [self.windows[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
 
-    def run(self) -> None:
-        """Train to the last step, from wherever we stand."""
+    def run(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Train to the last step, from wherever we stand, or until it is enough.
+
+        Raises:
+            Stopped: by a signal, after a checkpoint.
+            Diverged: a loss or gradient is no number.
+            BadModel: there is no memory for a single row.
+        """
         try:
-            self._run()
+            self._run(enough)
         except Interrupted:
             self.stop()
 
-    def _run(self) -> None:
+    def ended(self) -> bool:
+        """Whether all steps are done, or patience is spent."""
+        return self.state.step == self.given.max_steps or self.state.patience_spent(self.given.early_stopping_patience)
+
+    def _run(self, enough: Callable[[], bool]) -> None:
         given, state = self.given, self.state
         if state.fixed_loss is None:
             state.fixed_loss = self.mean_loss(self.train, self.fixed_batch())
-        began, first = time.monotonic(), state.step
+        began, first, halvings = time.monotonic(), state.step, state.halvings
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self.micro_batches, state.step)
             while True:
-                ending = state.step == given.max_steps or state.patience_spent(given.early_stopping_patience)
-                if (ending or state.step % given.eval_steps == 0) and not state.validated():
+                if (self.ended() or state.step % given.eval_steps == 0) and not state.validated():
                     self.validate()
-                ending = ending or state.patience_spent(given.early_stopping_patience)
-                if ending or (state.step % given.save_steps == 0 and state.step > first):
+                if self.ended() or (state.step % given.save_steps == 0 and state.step > first) or state.halvings > halvings:
                     self.save()
-                if ending:
+                    halvings = state.halvings
+                if self.ended() or enough():
                     break
                 if self._told_to_stop():
                     raise Interrupted
@@ -347,7 +408,7 @@ class Training:
                 if state.step % given.logging_steps == 0 or state.step == given.max_steps:
                     self.record_loss(rate)
                     self._say(began, first)
-        if state.step < given.max_steps:
+        if state.step < given.max_steps and self.ended():
             self.accelerator.print(f"stopped early: {given.early_stopping_patience} evaluations brought no better WER", flush=True)
 
     def _say(self, began: float, first: int) -> None:
@@ -373,6 +434,16 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
+
+
+def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
+    """Over all processes, by DDP's own means, which are set off by the backward pass of nothing.
+
+    DDP would do it during the last backward pass; there, processes would wait for ever for one that ran out of memory.
+    """
+    nothing = torch.stack([one.flatten()[0] for one in whisper.parameters() if one.grad is not None]).sum() * 0.0
+    whisper.reducer.prepare_for_backward([nothing])
+    nothing.backward()
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

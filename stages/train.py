@@ -22,18 +22,34 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, timestamps, tokenizer, tracking
+from asr import (
+    checkpoints,
+    checks,
+    files,
+    journal,
+    memory,
+    model,
+    params,
+    preflight,
+    regularisation,
+    shards,
+    stage,
+    timestamps,
+    tokenizer,
+    tracking,
+)
 from asr.batches import Features
 from asr.checks import Check
-from asr.faults import BadParams, Diverged, exit_with
+from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.training import STEP_COLUMNS, Training
 
+BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
-    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.model
-    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer asr.training asr.validation
-    asr.wer asr.windows stages.train
+    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.memory
+    asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer asr.training
+    asr.validation asr.wer asr.windows stages.train
     """.split()
 )
 
@@ -150,7 +166,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         training = Training(start, rows, judged, given.train, folder, log)
         all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        with told(training, fingerprint, all_params) if main else nullcontext():
+        with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
             train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
@@ -163,7 +179,7 @@ def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> It
     follower = tracking.Follower(training.log)
     try:
         yield
-    except Diverged:
+    except (BadModel, DiskFault, Diverged):
         journal.append(training.log, "end", status="FAILED")
         raise
     finally:
@@ -178,6 +194,7 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
     found = [check(training) for check in look]
     training.resume()
+    preflight.forecast(training, out)
     training.run()
     steps = training.load_best()
     moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
