@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, journal, model, params, regularisation
+from asr import batches, checkpoints, journal, lora, model, params, regularisation
 from asr.batches import Collator, Example, Features
 from asr.checkpoints import Checkpoint
 from asr.faults import BadData, BadParams, Diverged, Stopped
@@ -84,7 +84,7 @@ class Training:
             raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
         self.lengths = tuple(one.num_frames for one in self.choice.examples)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
-        self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
+        self.learning_rate = learning_rate(given.learning_rate, start)
         self.accelerator = accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with model.quiet():
@@ -180,7 +180,7 @@ class Training:
     def heard(self) -> list[str]:
         """What the model hears in each validation row."""
         self.model.eval()
-        return self.validation.hypotheses(self.bare, self.accelerator, self.obey)
+        return self.validation.hypotheses(lora.merged(self.bare), self.accelerator, self.obey)
 
     def obey(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
         """Let an evaluation be left half-way, unless other processes would wait for its end."""
@@ -209,7 +209,7 @@ class Training:
         return sorted({self.state.best_step, *self.state.averaged(self.given.average_weights, self.given.average_count)} - {0})
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"}
+        return lora.trained({name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
         """One process writes; the others wait for it."""
@@ -359,6 +359,12 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
+
+
+def learning_rate(given: float | str, start: Start) -> float:
+    """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
+    adapted = given == "auto" and lora.layers(start.model)
+    return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
