@@ -116,8 +116,9 @@ def batch_is_sound(training: Training) -> Check:
     """In a batch as the model gets it: the row's own text between prompt and end, each label the next input, silence the row's floor."""
     batch = training.micro_batches(0)[0]
     wrong: set[str] = set()
-    for row, example in enumerate(training.step_examples(0)[training.my_parts()[0]]):
-        (text,) = tokenizer.text_ids(training.collator.made, [training.train.text(example.index)])
+    examples = training.step_examples(0)[training.my_parts()[0]]
+    texts = tokenizer.text_ids(training.collator.made, [training.train.text(example.index) for example in examples])
+    for row, (example, text) in enumerate(zip(examples, texts, strict=True)):
         wanted = [*training.collator.prompt, *text, training.collator.end]
         labels, given = batch["labels"][row].tolist(), batch["decoder_input_ids"][row].tolist()
         if given[: len(wanted) - 1] != wanted[:-1]:
