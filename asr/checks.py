@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, decode, features, files, model, regularisation, shards, timestamps, tokenizer, wer
+from asr import batches, decode, features, files, lora, model, regularisation, shards, timestamps, tokenizer, wer
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Features
 from asr.faults import BadData, BadModel
@@ -233,10 +233,12 @@ def noise_is_where_it_belongs(training: Training) -> Check:
     return Check("dropout", not wrong, "; ".join(wrong) or ("acts in training only" if asked else "none asked for, none found"))
 
 
-def weights_moved(before: dict[str, torch.Tensor], training: Training, freeze_encoder: int | str) -> tuple[Check, dict[str, Any]]:
+def weights_moved(
+    before: dict[str, torch.Tensor], training: Training, freeze_encoder: int | str, rank: int | None
+) -> tuple[Check, dict[str, Any]]:
     """Every tensor that params do not freeze moved; also how far they went, as a share of where they were."""
     after = training.bare.state_dict()
-    still = regularisation.frozen(training.bare, freeze_encoder) | {model.POSITIONS, "proj_out.weight"}
+    still = regularisation.frozen(training.bare, freeze_encoder, rank) | {model.POSITIONS, "proj_out.weight"}
     names = [name for name in before if name not in still]
     squares = [(float((after[name] - before[name]).square().sum()), float(before[name].square().sum())) for name in names]
     stayed = [name for name, (moved, _) in zip(names, squares, strict=True) if not moved > 0.0]
@@ -290,7 +292,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     """The model as it was saved, loaded anew, has the best weights and the WER that was measured; plain `generate()` hears the same."""
     saved = model.load_saved(folder)
     wer_told = training.state.best_wer or 0.0
-    best, found_there = training.best_weights(steps), saved.model.state_dict()
+    best, found_there = lora.plain_weights(training.bare, training.best_weights(steps)), saved.model.state_dict()
     others = [name for name, value in best.items() if not torch.equal(value.cpu(), found_there[name])]
     saved.model.to(training.accelerator.device).eval()
     validation = training.validation

@@ -58,11 +58,25 @@ def greedy(
     Returns:
         the tokens of each row after the prompt, without the end.
     """
+    return greedy_from(whisper, encode(whisper, features), prompt, max_new_tokens)
+
+
+@torch.inference_mode()
+def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> torch.Tensor:
+    """(B, M, T) features to the (B, T / 2, D) that the decoder listens to."""
+    encoded: torch.Tensor = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state
+    return encoded
+
+
+@torch.inference_mode()
+def greedy_from(
+    whisper: WhisperForConditionalGeneration, encoded: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
+) -> list[list[int]]:
+    """The same from what was encoded, so that several prompts can share it."""
     generation = whisper.generation_config
-    encoded = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state  # (B, T / 2, D)
     cache = EncoderDecoderCache(DynamicCache(config=whisper.config), DynamicCache(config=whisper.config))
-    tokens = torch.tensor([prompt] * len(features), device=encoded.device)
-    alive = torch.arange(len(features), device=encoded.device)
+    tokens = torch.tensor([prompt] * len(encoded), device=encoded.device)
+    alive = torch.arange(len(encoded), device=encoded.device)
     limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(max=whisper.config.max_target_positions - len(prompt))
     found: list[list[int]] = [[] for _ in max_new_tokens]
     never = torch.tensor(generation.suppress_tokens or [], dtype=torch.long, device=encoded.device)
@@ -86,6 +100,11 @@ def greedy(
             cache.batch_select_indices(keep.nonzero()[:, 0])
             tokens, encoded, alive = tokens[keep], encoded[keep], alive[keep]
     return found
+
+
+def most_tokens(seconds: float) -> int:
+    """More than anybody says in so many seconds."""
+    return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
 
 
 @torch.inference_mode()
@@ -186,7 +205,7 @@ def hear(
     whisper.eval()
     for group in progress(groups, len(groups)):
         chosen = [stretches[index] for index in group]
-        limits = [min(max_new_tokens, SPARE_TOKENS + int(TOKENS_PER_SECOND * one.duration)) for one in chosen]
+        limits = [min(max_new_tokens, most_tokens(one.duration)) for one in chosen]
         inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
         found += greedy(whisper, inputs, prompt, limits)
     whisper.train(was_training)

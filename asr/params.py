@@ -92,6 +92,13 @@ class Scratch(Section):
     init_std: Positive
 
 
+class Lora(Section):
+    rank: Count | None
+    alpha: Positive
+    dropout: Fraction
+    target_modules: Annotated[list[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]], Field(min_length=1)]
+
+
 class Model(Section):
     name: Annotated[str, Field(min_length=1)]
     revision: str | None
@@ -111,6 +118,7 @@ class Model(Section):
     mask_feature_length: Count
     mask_feature_min_masks: Natural
     freeze_encoder: Natural | Literal["all"]
+    lora: Lora
     scratch: Scratch
 
 
@@ -214,9 +222,11 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):
         yield "model.name", f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
+    if name == "scratch" and given.get("model.lora.rank"):
+        yield "model.lora.rank", f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)"
     key = "model.language" if given.get("model.language") else "download.language"
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
-        way = "want model.language set to the nearest of its languages (asr/languages.py)"
+        way = "want model.language set to the nearest of its languages (asr/languages.py); python -m asr.carrier measures some"
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 

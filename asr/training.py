@@ -20,7 +20,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, memory, model, params, regularisation
+from asr import batches, checkpoints, epochs, journal, lora, memory, model, params, regularisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
 from asr.faults import BadData, BadModel, BadParams, Diverged, Stopped
@@ -87,7 +87,7 @@ class Training:
         self.windows = self._windows()
         self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
-        self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
+        self.learning_rate = learning_rate(given.learning_rate, start)
         self.accelerator = accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with model.quiet():
@@ -246,7 +246,7 @@ class Training:
     def heard(self) -> list[str]:
         """What the model hears in each validation row."""
         self.model.eval()
-        return self.validation.hypotheses(self.bare, self.accelerator, self.obey)
+        return self.validation.hypotheses(lora.merged(self.bare), self.accelerator, self.obey)
 
     def obey(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
         """Let an evaluation be left half-way, unless other processes would wait for its end."""
@@ -275,7 +275,7 @@ class Training:
         return sorted({self.state.best_step, *self.state.averaged(self.given.average_weights, self.given.average_count)} - {0})
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"}
+        return lora.trained({name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
         """One process writes; the others wait for it."""
@@ -444,6 +444,12 @@ def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> Non
     nothing = torch.stack([one.flatten()[0] for one in whisper.parameters() if one.grad is not None]).sum() * 0.0
     whisper.reducer.prepare_for_backward([nothing])
     nothing.backward()
+
+
+def learning_rate(given: float | str, start: Start) -> float:
+    """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
+    adapted = given == "auto" and lora.layers(start.model)
+    return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

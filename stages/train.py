@@ -27,6 +27,7 @@ from asr import (
     checks,
     files,
     journal,
+    lora,
     memory,
     model,
     params,
@@ -47,9 +48,9 @@ from asr.training import STEP_COLUMNS, Training
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
-    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.memory
-    asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer asr.training
-    asr.validation asr.wer asr.windows stages.train
+    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.lora
+    asr.memory asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer
+    asr.training asr.validation asr.wer asr.windows stages.train
     """.split()
 )
 
@@ -69,8 +70,14 @@ def start_model(given: params.Params, train: Features) -> Start:
     timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
     regularisation.configure(start.model.config, chosen)
     regularisation.apply(start.model)
-    regularisation.freeze(start.model, chosen.freeze_encoder)
     return start
+
+
+def choose_trained(start: Start, chosen: params.Model, seed: int) -> None:
+    """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
+    if chosen.lora.rank is not None:
+        lora.add(start.model, chosen.lora, seed)
+    regularisation.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)
 
 
 def identity(given: params.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
@@ -118,7 +125,8 @@ def summary_of(training: Training, steps: list[int], loss_after: float, moved: d
         "averaged_steps": ", ".join(map(str, steps)) if len(steps) > 1 else "",
         "best_validation_wer": state.best_wer,
         "learning_rate": training.learning_rate,
-        "parameters": training.bare.num_parameters(),
+        "parameters": lora.merged(training.bare).num_parameters(),
+        "parameters_trained": training.bare.num_parameters(only_trainable=True),
         "window_seconds": model.window_seconds(training.bare),
         "rows_trained": len(training.choice.examples),
         "rows_left_out": training.choice.left_out,
@@ -157,6 +165,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
     start = start_model(given, rows)
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
+    choose_trained(start, given.model, given.train.seed)
     fingerprint = files.hash_of(known)[:32]
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=model.device() == "cpu").is_main_process
@@ -197,7 +206,8 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     preflight.forecast(training, out)
     training.run()
     steps = training.load_best()
-    moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
+    given = known["params_all"]
+    moved, facts = checks.weights_moved(before, training, given["model.freeze_encoder"], given["model.lora.rank"])
     loss = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss, facts)
     found += [checks.start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
@@ -256,7 +266,7 @@ def taught(training: Training) -> bytes:
 
 def write_model(training: Training, out: Path) -> None:
     with files.new_folder(out) as draft:
-        model.save(training.bare, training.collator.made, draft)
+        model.save(lora.merged(training.bare), training.collator.made, draft)
 
 
 def run_name(fingerprint: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, TINY, write_params
+from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, params
+from asr import batches, files, lora, params
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
@@ -70,6 +71,7 @@ START = {
     "scratch.init_std": 0.05,
 }
 FROZEN = {"freeze_encoder": "all"}
+LORA = {"rank": 4, "alpha": 16, "dropout": 0.3, "target_modules": ["fc1"]}
 NOISE = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 TRAIN = {
     "learning_rate": 3e-4,
@@ -109,6 +111,7 @@ COVERED = {
     *(f"chunk.{key}" for key in CHUNK),
     "featurize.num_mel_bins",
     *(f"model.{key}" for key in (*START, *FROZEN)),
+    *(f"model.lora.{key}" for key in LORA),
     "model.revision",
     *(f"train.{key}" for key in TRAIN),
     *(f"evaluate.{key}" for key in EVALUATE),
@@ -193,6 +196,22 @@ def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_dat
         return copy.deepcopy((start.model.config.to_dict(), start.model.generation_config.to_dict()))
 
     assert differs(configs, tiny_params, changed(tmp_path, **{f"model.{key}": START[key]}))
+
+
+@pytest.mark.parametrize("key", LORA)
+def test_the_adapters(key: str) -> None:
+    def layers(**changes: Any) -> Any:
+        start = scratch()
+        train.choose_trained(start, small.model_copy(update={"lora": small.lora.model_copy(update=changes)}), 1)
+        found = lora.layers(start.model).items()
+        return [(name, layer.r, layer.scaling, str(layer.lora_dropout)) for name, layer in found], trainable(start.model)
+
+    def trainable(whisper: Any) -> list[str]:
+        return [name for name, value in whisper.named_parameters() if value.requires_grad]
+
+    small = params.load(REPOSITORY / "params.yaml").model
+    assert layers() == ([], trainable(scratch().model))
+    assert layers(rank=2) != layers(**{"rank": 2, key: LORA[key]})
 
 
 def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
