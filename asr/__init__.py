@@ -1,10 +1,10 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
     faults, languages, files, params, workers, stage, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
-    regularisation, checkpoints, signals, validation, journal, tracking, training, checks: what stages stand on
+    regularisation, checkpoints, signals, validation, journal, tracking, store, mirror, training, checks: what stages stand on
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
-    keep, summary, transcribe, tracking: the commands that people call
+    keep, summary, transcribe, tracking, doctor: the commands that people call
 
 Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.
 """

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, mirror, model, params, regularisation, shards, stage, tokenizer, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadParams, Diverged, exit_with
@@ -146,10 +146,11 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
         if main:
             say_if_longer(folder, known)
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
-        training = Training(start, rows, judged, given.train, folder, log)
-        all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        with told(training, fingerprint, all_params) if main else nullcontext():
-            train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
+        with mirror.copied(folder, log) if main else nullcontext():
+            training = Training(start, rows, judged, given.train, folder, log)
+            all_params = params.flat(given.model_dump(exclude={"evaluate"}))
+            with told(training, fingerprint, all_params) if main else nullcontext():
+                train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
