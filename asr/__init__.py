@@ -4,7 +4,7 @@
     regularisation, checkpoints, signals, validation, journal, tracking, store, copies, mirror, training, checks: what stages stand on
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
-    keep, summary, transcribe, tracking, doctor: the commands that people call
+    keep, summary, transcribe, tracking, leftovers, doctor: the commands that people call
 
 Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.
 """

@@ -33,6 +33,6 @@ def whole(folder: Path) -> tuple[list[int], list[int]]:
 
 
 def run_python(code: str, *given: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    places = {"PYTHONPATH": f"{REPOSITORY}:{TESTS}", "OMP_NUM_THREADS": "1"}
+    places = {"PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, *given]
     return subprocess.run(command, env={**os.environ, **places, **environment}, capture_output=True, text=True, check=False, cwd=REPOSITORY)
