@@ -85,7 +85,7 @@ def main() -> None:
             print(f"at work, and left alone: process {process.pid}, {' '.join(process.cmdline()[:6])}")
     for number, finding in enumerate(found, start=1):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(finding.since))
-        print(f"{number}. since {when}: {finding.what}\n   mending {finding.mending}" if finding.mend else f"{number}. {finding.what}")
+        print(f"{number}. since {when}: {finding.what}\n   {'mending' if finding.mend else 'by hand:'} {finding.mending}")
         if mend and finding.mend:
             finding.mend()
             print("   mended")

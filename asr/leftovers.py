@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 
 from asr import files
+from asr.faults import BadData
 
 EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")  # EXEC_HEAD stays in health, too
 WORKERS = ("dvc", "git", "streamlit")
@@ -106,7 +108,7 @@ def interrupted_setup(root: Path) -> Iterator[Finding]:
     packed = root / ".dvc/tmp/repro.dat"
     if packed.is_file() and not at_work(root):
         what = "an experiment was killed while DVC set it up: the workspace holds what -S set, and your own edits may be in git's stash"
-        hand = "by hand: git stash list; git checkout HEAD -- params.yaml; git stash pop; then rm .dvc/tmp/repro.dat"
+        hand = "git stash list; git checkout HEAD -- params.yaml; git stash pop; then rm .dvc/tmp/repro.dat"
         yield Finding(what, since(packed), hand, None)
 
 
@@ -160,7 +162,9 @@ def queue_tasks(root: Path) -> Iterator[Finding]:
 
 def _fail(root: Path, name: str, folder: Path) -> None:
     """DVC's own word for it: its process is dead, so it becomes a failed task."""
-    subprocess.run(["dvc", "queue", "kill", name], cwd=root, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", "queue", "kill", name], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BadData(f"dvc queue kill {name}: {done.stderr.strip()}")
     if folder.name.startswith("tmp"):
         remove(folder)
 
