@@ -8,10 +8,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from killed_fixtures import Waiting, digest, make, run
 
 from asr import doctor, journal, tracking
+from asr.leftovers import lives
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +143,7 @@ def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.Capt
 
 
 def test_a_number_that_another_process_has_by_now_is_a_dead_one() -> None:
-    from asr.leftovers import lives
-
-    born = os.stat(f"/proc/{os.getpid()}").st_ctime
+    born = psutil.Process().create_time()
     assert lives(os.getpid(), born + 5)
     assert not lives(os.getpid(), born - 3600)
     assert not lives(2**22 - 1, born)

@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
 
 from asr import files, params
+from asr.leftovers import lives
 from stages import train
 
 
@@ -91,7 +91,7 @@ def _stopped_once(workspace: Workspace, *words: str, **more: str) -> None:
     flag = workspace.root.parent / f"died-{words[-1]}"
     workspace.run("dvc", *words, check=False, DIE_ONCE=str(flag), **more)
     end = time.monotonic() + 30
-    while psutil.pid_exists(int(flag.read_text())):
+    while lives(int(flag.read_text()), flag.stat().st_mtime):
         assert time.monotonic() < end, "an orphan"
     if more:
         assert f"the experiment {words[-1]} was killed" in workspace.run(sys.executable, "-m", "asr.doctor", "--mend")
@@ -114,9 +114,10 @@ def _empty_the_queue(workspace: Workspace, **more: str) -> None:
         time.sleep(1)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("name", "max_steps"), [("here-2", 7), ("apart", 8), ("queued", 9)])
 def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
-    workspace: Workspace, tmp_path: Path, in_process: None, name: str, max_steps: int
+    workspace: Workspace, tmp_path: Path, name: str, max_steps: int
 ) -> None:
     """In the workspace, in a temporary folder and in the queue; compared with the stage alone, in a folder of its own."""
     given = params.load(write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": max_steps}))
