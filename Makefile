@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos dashboard mlflow sync keep carrier results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos dashboard mlflow sync doctor keep carrier results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -66,6 +66,9 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 
 sync: setup  ## fill MLflow from the journals, after an outage
 	@python -m asr.tracking sync
+
+doctor: setup  ## explain what a killed DVC or machine left behind; `python -m asr.doctor --mend` mends it
+	@python -m asr.doctor
 
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr.keep $(NAME)

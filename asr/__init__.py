@@ -1,10 +1,11 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
     faults, languages, files, params, workers, stage, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
-    lora, regularisation, checkpoints, signals, validation, journal, tracking, training, checks: what stages stand on
+    memory, timestamps, windows, epochs, lora, regularisation, checkpoints, signals, validation, journal, tracking: what stages stand on
+    store, copies, mirror, training, preflight, checks: and what training adds
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
-    keep, summary, transcribe, carrier, tracking: the commands that people call
+    keep, summary, transcribe, carrier, tracking, leftovers, doctor: the commands that people call
 
 Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.
 """

@@ -29,6 +29,7 @@ from asr import (
     journal,
     lora,
     memory,
+    mirror,
     model,
     params,
     preflight,
@@ -173,10 +174,11 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
         if main:
             say_if_longer(folder, known)
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
-        training = Training(start, rows, judged, given.train, folder, log)
-        all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
-            train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
+        with mirror.copied(folder, log) if main else nullcontext():
+            training = Training(start, rows, judged, given.train, folder, log)
+            all_params = params.flat(given.model_dump(exclude={"evaluate"}))
+            with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
+                train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from conftest import write_params
+import pytest
+import yaml
+from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
 
-from asr import files
+from asr import files, params
+from asr.leftovers import lives
+from stages import train
 
 
 def test_a_second_repro_does_nothing_and_says_so(workspace: Workspace) -> None:
@@ -63,23 +68,69 @@ def test_the_same_params_give_the_same_bytes(workspace: Workspace) -> None:
 def test_experiments_of_all_kinds_end_in_the_table_and_in_mlflow(workspace: Workspace) -> None:
     run = workspace.run
     run("dvc", "exp", "run", "-S", "train.max_steps=6", "-n", "here-1")
-    run("dvc", "exp", "run", "-S", "train.max_steps=7", "-n", "here-2")
-    run("dvc", "exp", "run", "--temp", "-S", "train.max_steps=8", "-n", "apart")
+    _stopped_once(workspace, "exp", "run", "-S", "train.max_steps=7", "-n", "here-2")
+    _stopped_once(workspace, "exp", "run", "--temp", "-S", "train.max_steps=8", "-n", "apart", DIE_PARENT="1")
+    _stopped_in_a_queue(workspace, "-S", "train.max_steps=9", "-n", "queued")
     run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=1e-4,3e-4")
-    run("dvc", "queue", "start", "-j", "1")
-    while "Running" in (status := run("dvc", "queue", "status")) or "Queued" in status:
-        time.sleep(1)
+    _empty_the_queue(workspace)
     rows = workspace.experiments()
     named = {row["Experiment"]: row for row in rows if row["Experiment"]}
-    assert {"here-1", "here-2", "apart"} <= set(named)
-    assert len(named) == 5, status
+    assert {"here-1", "here-2", "apart", "queued"} <= set(named)
+    assert len(named) == 6
     assert all(row["wer"] not in ("", "!") for row in rows), rows
     assert {row["train.learning_rate"] for row in named.values()} >= {"0.0001", "0.0003"}
-    _check_mlflow(workspace, num_trainings=6)
+    _check_mlflow(workspace, num_trainings=7)
     assert "train.max_steps" in run("dvc", "params", "diff")
     assert "reports/evaluate/metrics.json" in run("dvc", "metrics", "diff")
     plots = run("dvc", "plots", "show", "-o", str(workspace.root.parent / "plots"))
     assert "failed" not in plots
+
+
+def _stopped_once(workspace: Workspace, *words: str, **more: str) -> None:
+    """The command, with its training or its DVC killed on the way, and once more; no training outlives its DVC."""
+    flag = workspace.root.parent / f"died-{words[-1]}"
+    workspace.run("dvc", *words, check=False, DIE_ONCE=str(flag), **more)
+    end = time.monotonic() + 30
+    while lives(int(flag.read_text()), flag.stat().st_mtime):
+        assert time.monotonic() < end, "an orphan"
+    if more:
+        assert f"the experiment {words[-1]} was killed" in workspace.run(sys.executable, "-m", "asr.doctor", "--mend")
+    assert "resumed at step" in workspace.run("dvc", *words)
+
+
+def _stopped_in_a_queue(workspace: Workspace, *words: str) -> None:
+    flag = workspace.root.parent / "died-queued"
+    for more in ({"DIE_ONCE": str(flag)}, {}):
+        workspace.run("dvc", "exp", "run", "--queue", *words)
+        _empty_the_queue(workspace, **more)
+        assert flag.exists()
+    workspace.run("dvc", "queue", "remove", "--failed")
+    assert "resumed at step" in workspace.run("dvc", "queue", "logs", "queued")
+
+
+def _empty_the_queue(workspace: Workspace, **more: str) -> None:
+    workspace.run("dvc", "queue", "start", "-j", "1", **more)
+    while "Running" in (status := workspace.run("dvc", "queue", "status")) or "Queued" in status:
+        time.sleep(1)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("name", "max_steps"), [("here-2", 7), ("apart", 8), ("queued", 9)])
+def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
+    workspace: Workspace, tmp_path: Path, name: str, max_steps: int
+) -> None:
+    """In the workspace, in a temporary folder and in the queue; compared with the stage alone, in a folder of its own."""
+    given = params.load(write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": max_steps}))
+    split, reports = workspace.root / "data/features", tmp_path / "reports"
+    train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
+    folder = f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}/step-{max_steps:08d}"
+    for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert files.sha256(tmp_path / folder / file) == files.sha256(workspace.root / folder / file), file
+    assert workspace.run("git", "show", f"{name}:reports/train/steps.csv") == (reports / "steps.csv").read_text()
+    lock = yaml.safe_load(workspace.run("git", "show", f"{name}:dvc.lock"))["stages"]["train"]["outs"]
+    listed = next(out["md5"] for out in lock if out["path"] == "models/finetuned")
+    made = {one["relpath"]: one["md5"] for one in files.read_json(workspace.root / f".dvc/cache/files/md5/{listed[:2]}/{listed[2:]}")}
+    assert made["model.safetensors"] == hashlib.md5((tmp_path / "model/model.safetensors").read_bytes()).hexdigest()
 
 
 def _check_mlflow(workspace: Workspace, num_trainings: int) -> None:
@@ -99,7 +150,7 @@ def _check_mlflow(workspace: Workspace, num_trainings: int) -> None:
         assert len(history) >= 2
         assert run.info.status == "FINISHED"
         assert "test/wer" in run.data.metrics
-        assert run.data.params["train.max_steps"] in ("6", "7", "8", "10")
+        assert run.data.params["train.max_steps"] in ("6", "7", "8", "9", "10")
 
 
 def test_a_bad_param_stops_before_any_work(workspace: Workspace) -> None:

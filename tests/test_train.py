@@ -47,6 +47,20 @@ def killed(self):
 train.Training.heard = killed
 """
 
+STOPWATCH = """
+import time
+kill, stop, told = os.kill, train.Training.stop, []
+def noted(pid, signum):
+    told.append(time.monotonic())
+    kill(pid, signum)
+def timed(self):
+    try:
+        stop(self)
+    finally:
+        print("SAVED AFTER", time.monotonic() - told[0])
+os.kill, train.Training.stop = noted, timed
+"""
+
 
 def run_stage(root: Path, data: Path, plan: str = "", check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real stage in a process of its own, as DVC starts it."""
@@ -95,8 +109,9 @@ def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
     tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str], plan: str, code: int
 ) -> None:
     write_params(tmp_path / "params.yaml", NOISY)
-    stopped = run_stage(tmp_path, tiny_data, plan, check=False)
+    stopped = run_stage(tmp_path, tiny_data, STOPWATCH + plan, check=False)
     assert stopped.returncode == code, stopped.stdout + stopped.stderr
+    assert code < 0 or float(stopped.stdout.partition("SAVED AFTER")[2].split()[0]) < 10, "seconds from a signal to the checkpoint"
     assert not (tmp_path / "models").exists()
     resumed = run_stage(tmp_path, tiny_data)
     assert "resumed at step" in resumed.stdout

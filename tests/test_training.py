@@ -186,7 +186,7 @@ def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
     if accumulation == 1:
         one.train_step(one.micro_batches(0))
     before = everything(one)
-    rows = sorted(one.train.column("id")[example.index] for part in one.step_examples(one.state.step) for example in part)
+    rows = sorted(one.train.column("id")[row] for part in one.step_examples(one.state.step) for window in part for row in window.rows)
     with pytest.raises(Diverged) as fault:
         one.train_step(one.micro_batches(one.state.step))
     assert sorted(re.findall(r"train-\d+", str(fault.value))) == rows
