@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from asr.batches import Features
     from asr.model import Start
 
-SCRATCH = "scratch"
 RESAMPLES = 2000
 
 
@@ -58,7 +57,7 @@ def start_model(given: params.Params, name: str | None) -> Start:
     from asr import model
 
     name = name or given.model.name
-    if name == SCRATCH:
+    if name == model.SCRATCH:
         raise BadParams("model.name: scratch knows no language yet; want a trained start: --model openai/whisper-small, or a folder")
     start = model.load(name, given.model.revision if name == given.model.name else None, given.model.window_seconds)
     if not start.model.generation_config.is_multilingual:

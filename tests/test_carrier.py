@@ -16,16 +16,17 @@ from asr.faults import BadData, BadModel, BadParams
 from asr.model import Start
 
 LANGUAGES = ["sv", "no", "haw"]
+FOREIGN = {"download.language": "smj", "model.language": "sv", "model.window_seconds": 2, "train.per_device_eval_batch_size": 2}
 ROWS = [{"id": f"v{number}", "text": f"ett {number}", "seconds": 0.6 + 0.2 * number} for number in range(5)]
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository's params and features, and a start as the hub has it."""
+    """Params and features of a language that Whisper does not know, and a start as the hub has it."""
     room = tmp_path_factory.mktemp("carrier")
     hub_folder(room / "whisper-tiny")
     write_features(room / "data/features/validation", ROWS)
-    write_params(room / "params.yaml", {**TINY, "model.window_seconds": 2, "train.per_device_eval_batch_size": 2})
+    write_params(room / "params.yaml", {**TINY, **FOREIGN})
     return room
 
 
