@@ -22,38 +22,22 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, memory, model, params, preflight, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, memory, model, params, preflight, shards, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
+from asr.start import start_model
 from asr.training import STEP_COLUMNS, Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
     asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.memory asr.model
-    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.tokenizer asr.training asr.validation asr.wer stages.train
+    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.start asr.tokenizer asr.training asr.validation asr.wer
+    stages.train
     """.split()
 )
-
-
-def start_model(given: params.Params, train: Features) -> Start:
-    """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
-    chosen = given.model
-    if chosen.name == model.SCRATCH:
-        shape = chosen.scratch.model_dump()
-        shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
-        made = tokenizer.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(model.build(shape, made, train.num_mel_bins, given.train.seed), made, model.SCRATCH, None)
-    else:
-        start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
-    model.check_mel_bins(start.model, train.num_mel_bins)
-    model.set_prompt(start.model, given.language, chosen.task)
-    regularisation.configure(start.model.config, chosen)
-    regularisation.apply(start.model)
-    regularisation.freeze(start.model, chosen.freeze_encoder)
-    return start
 
 
 def identity(given: params.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
