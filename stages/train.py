@@ -22,63 +22,22 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from asr import (
-    checkpoints,
-    checks,
-    files,
-    journal,
-    lora,
-    memory,
-    mirror,
-    model,
-    params,
-    preflight,
-    regularisation,
-    shards,
-    stage,
-    timestamps,
-    tokenizer,
-    tracking,
-)
+from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, shards, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
+from asr.start import choose_trained, start_model
 from asr.training import STEP_COLUMNS, Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
     asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.lora
-    asr.memory asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.timestamps asr.tokenizer
-    asr.training asr.validation asr.wer asr.windows stages.train
+    asr.memory asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.start asr.timestamps
+    asr.tokenizer asr.training asr.validation asr.wer asr.windows stages.train
     """.split()
 )
-
-
-def start_model(given: params.Params, train: Features) -> Start:
-    """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
-    chosen = given.model
-    if chosen.name == model.SCRATCH:
-        shape = chosen.scratch.model_dump()
-        shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
-        made = tokenizer.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(model.build(shape, made, train.num_mel_bins, given.train.seed), made, model.SCRATCH, None)
-    else:
-        start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
-    model.check_mel_bins(start.model, train.num_mel_bins)
-    model.set_prompt(start.model, given.language, chosen.task)
-    timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
-    regularisation.configure(start.model.config, chosen)
-    regularisation.apply(start.model)
-    return start
-
-
-def choose_trained(start: Start, chosen: params.Model, seed: int) -> None:
-    """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
-    if chosen.lora.rank is not None:
-        lora.add(start.model, chosen.lora, seed)
-    regularisation.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)
 
 
 def identity(given: params.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:

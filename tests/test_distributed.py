@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import training_fixtures
 from conftest import REPOSITORY, TINY, write_params
 
 from asr import files
@@ -32,9 +33,26 @@ Training.train_step = killed
 """
 
 
-def train(root: Path, data: Path, processes: int, accumulation: int, plan: str = "") -> subprocess.CompletedProcess[str]:
+NO_MEMORY = """
+import torch
+from asr.training import Training
+loss = Training.loss
+def limited(self, batch):
+    small = len(batch["labels"]) <= 2 or not torch.is_grad_enabled() or self.state.step < 4
+    if small or self.accelerator.process_index == 0:
+        return loss(self, batch)
+    whole = loss(self, batch)
+    whole.register_hook(out_of_memory)
+    return whole
+def out_of_memory(gradient):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+Training.loss = limited
+"""
+
+
+def train(root: Path, data: Path, processes: int, accumulation: int, plan: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
     """The stage's own command; a plan is run first in every process of it."""
-    write_params(root / "params.yaml", {**NOISY, "train.gradient_accumulation_steps": accumulation})
+    write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": accumulation})
     (root / "sitecustomize.py").write_text(f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}" if plan else "")
     split = data / "data/features"
     command = [sys.executable, "-m", "stages.train", f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
@@ -80,6 +98,19 @@ def test_other_batches_give_another_curve(tmp_path: Path, tiny_data: Path, alone
     assert done.returncode == 0, done.stderr
     pairs = zip(curve(result(tmp_path)[0]), curve(alone[0]), strict=True)
     assert any(ours != pytest.approx(theirs, rel=0.01) for ours, theirs in pairs)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_processes_halve_together_where_one_finds_no_memory(tmp_path: Path, tiny_data: Path) -> None:
+    """The second process fails inside a backward pass; the curve is that of one that never fails, without noise."""
+    still = {**NOISY, "model.dropout": 0.0, "model.apply_spec_augment": False, "train.max_steps": 8}
+    (tmp_path / "two").mkdir()
+    done = train(tmp_path / "two", tiny_data, 2, 1, NO_MEMORY, **still)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("step 5: out of memory with 4 rows at once; from here on 2 at once") == 1
+    training_fixtures.run(tiny_data, tmp_path, **{**still, "train.gradient_accumulation_steps": 2})
+    for ours, theirs in zip(training_fixtures.curve(tmp_path / "two"), training_fixtures.curve(tmp_path), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.01)
 
 
 def test_processes_must_be_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from asr import batches, files, lora, params
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
+from asr.start import choose_trained, start_model
 from stages import chunk, download, evaluate, featurize, stats, train
 
 DOWNLOAD = {
@@ -192,7 +193,7 @@ def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_dat
     rows = Features(tiny_data / "data/features/train")
 
     def configs(given: Params) -> Any:
-        start = train.start_model(given, rows)
+        start = start_model(given, rows)
         return copy.deepcopy((start.model.config.to_dict(), start.model.generation_config.to_dict()))
 
     assert differs(configs, tiny_params, changed(tmp_path, **{f"model.{key}": START[key]}))
@@ -202,7 +203,7 @@ def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_dat
 def test_the_adapters(key: str) -> None:
     def layers(**changes: Any) -> Any:
         start = scratch()
-        train.choose_trained(start, small.model_copy(update={"lora": small.lora.model_copy(update=changes)}), 1)
+        choose_trained(start, small.model_copy(update={"lora": small.lora.model_copy(update=changes)}), 1)
         found = lora.layers(start.model).items()
         return [(name, layer.r, layer.scaling, str(layer.lora_dropout)) for name, layer in found], trainable(start.model)
 
@@ -219,7 +220,7 @@ def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("asr.model.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
     for revision in (None, "v2"):
         with pytest.raises(Fault, match="cannot be fetched"):
-            train.start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
+            start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
     assert asked == [None, "v2"]
 
 

@@ -19,6 +19,7 @@ from asr import batches, checks, decode, epochs, features, files, model, params,
 from asr.batches import Collator, Features
 from asr.faults import BadModel, Stopped
 from asr.sound import Sound
+from asr.start import start_model
 from asr.training import Training
 from asr.windows import Example
 from stages import train
@@ -125,7 +126,7 @@ def training(data: Path, tmp_path: Path, in_process: None) -> Iterator[Callable[
 
     def make() -> Training:
         chosen, rows = given(tmp_path), Features(data / "train")
-        return Training(train.start_model(chosen, rows), rows, Features(data / "validation"), chosen.train, tmp_path, tmp_path / "log")
+        return Training(start_model(chosen, rows), rows, Features(data / "validation"), chosen.train, tmp_path, tmp_path / "log")
 
     return make
 
