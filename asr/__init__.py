@@ -1,7 +1,7 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
     faults, languages, files, params, workers, stage, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
-    regularisation, checkpoints, signals, validation, journal, tracking, training, checks: what stages stand on
+    regularisation, checkpoints, signals, validation, journal, replica, tracking, training, checks: what stages stand on
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
     keep, summary, transcribe, tracking: the commands that people call
