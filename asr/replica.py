@@ -44,6 +44,7 @@ class Replica:
         self.path, self.client, self.read_to = path, client, 0
         self.account = journal.Account()
         self.held: dict[tuple[str, str], Held] = {}
+        self.experiment = ""
 
     def catch_up(self) -> None:
         """Give MLflow all that the journal has and MLflow lacks.
@@ -67,6 +68,7 @@ class Replica:
             self._give()
 
     def _give(self) -> None:
+        self.experiment = self.experiment or self._place()
         for run in self.account.runs:
             held = self.held.get(run.mark) or self._find(run) or self._create(run)
             self.held[run.mark] = held
@@ -74,7 +76,8 @@ class Replica:
                 run.tags["mlflow.parentRunId"] = self.held[self.account.runs[0].mark].id
             self._complete(run, held)
 
-    def _experiment(self) -> str:
+    def _place(self) -> str:
+        """The id of our experiment, which is made if need be."""
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -90,7 +93,7 @@ class Replica:
     def _find(self, run: journal.Run) -> Held | None:
         """The run that carries the mark; of several all processes choose the same one."""
         tag, value = run.mark
-        twins = sorted(self.client.search_runs([self._experiment()], f"tags.`{tag}` = '{value}'"), key=lambda one: str(one.info.run_id))
+        twins = sorted(self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'"), key=lambda one: str(one.info.run_id))
         if not twins:
             return None
         for twin in twins[1:]:
@@ -103,7 +106,7 @@ class Replica:
         return Held(info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time))
 
     def _create(self, run: journal.Run) -> Held:
-        made = self.client.create_run(self._experiment(), run.begin, run.tags, run.name)
+        made = self.client.create_run(self.experiment, run.begin, run.tags, run.name)
         return Held(made.info.run_id, set(), dict(run.tags), set(), (made.info.status, None))
 
     def _complete(self, run: journal.Run, held: Held) -> None:
