@@ -7,7 +7,6 @@ an `Account` of the lines has each point once.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,14 +22,15 @@ def path_of(fingerprint: str) -> Path:
 
 
 def append(path: Path, kind: str, **values: Any) -> None:
-    """Add one line; it is whole or, after a kill, ignored."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Add one line; it is whole or, after a kill, ignored. A newline before it ends what a kill cut short."""
     line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, ensure_ascii=False)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else f"\n{line}"
-        file.write(f"{line}\n".encode())
+    try:
+        file = path.open("ab")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        file.write(f"\n{line}\n".encode())
 
 
 def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

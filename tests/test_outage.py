@@ -39,7 +39,7 @@ from stages import train
 
 IN_SUITE = 2  # of the faults are tried on a training; `make faults` tries all
 TRIED = FAULTS if os.environ.get("EVERY_FAULT") else FAULTS[:IN_SUITE]
-LONG = {**TINY, "train.max_steps": 160, "train.eval_steps": 80, "train.save_steps": 80}
+LONG = {**TINY, "train.max_steps": 160, "train.eval_steps": 80, "train.save_steps": 80, "train.logging_steps": 10}
 START, FINISH, APPEND = tracking.Follower.__init__, tracking.Follower.finish, journal.append
 MOST = 0.01
 
