@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import multiprocessing
 import os
 import random
 import socket
@@ -17,6 +18,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from conftest import REPOSITORY
 
 from asr import journal, tracking
 
@@ -250,3 +253,23 @@ def kill(process: subprocess.Popen[Any]) -> None:
     with suppress(ProcessLookupError):
         process.kill()
     process.wait()
+
+
+def train_apart(data: Path, root: Path, chosen: Path) -> None:
+    """A whole training in a process of its own, with a real follower; its journal goes to the root's `.cache`."""
+    os.environ |= {"DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(root)
+    sys.stdout = sys.stderr = (root / f"log-{os.getpid()}").open("a")
+    from asr import params
+    from stages import train
+
+    split, out = data / "data/features", root / f"out-{os.getpid()}"
+    train.run(split / "train", split / "validation", out / "model", out / "reports", params.load(chosen))
+
+
+def forked() -> Any:
+    """Where such processes come from: forked, in a moment, from one that has imported torch and nothing more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stages.train"])
+    return context

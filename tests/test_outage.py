@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,11 +23,13 @@ from outage_fixtures import (
     Proxy,
     answers,
     arrived,
+    forked,
     healthy,
     kill,
     lost_answers,
     proxied,
     served,
+    train_apart,
     wait_until,
     wanted,
 )
@@ -165,6 +168,54 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     assert found == calm
     assert differences(path) == []
     assert clock.share <= MOST
+
+
+@pytest.fixture
+def eight(tiny_data: Path, tmp_path: Path) -> Iterator[list[Any]]:
+    """Eight trainings that start at once on a repository that has no store yet."""
+    made = []
+    for seed in range(8):
+        chosen = write_params(tmp_path / f"{seed}.yaml", {**TINY, "train.seed": seed, "train.max_steps": 4})
+        made.append(forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen)))
+    for one in made:
+        one.start()
+    yield made
+    for one in made:
+        one.kill()
+        one.join()
+
+
+def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_ends(
+    eight: list[Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    for one in eight:
+        one.join()
+    assert [one.exitcode for one in eight] == [0] * 8, [path.read_text() for path in tmp_path.glob("log-*")]
+    paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
+    assert len(paths) == 8
+    wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
+    store = tracking.client()
+    wait_until(lambda: all_there(paths, store), "eight runs")
+    assert differences(*paths) == []
+    assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
+    chosen = write_params(tmp_path / "killed.yaml", {**TINY, "train.max_steps": 5000, "train.eval_steps": 5000, "train.save_steps": 5000})
+    killed = forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen))
+    killed.start()
+    running = "attributes.status = 'RUNNING'"
+    wait_until(lambda: bool(next(tracking.read_runs(store, running))), "a running run")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    wait_until(lambda: not next(tracking.read_runs(store, running)), "its end")
+    (path,) = set((tmp_path / ".cache/journal").glob("*.jsonl")) - set(paths)
+    assert arrived(path, store)[0][2] == "KILLED"
+    assert differences(path) == []
+
+
+def all_there(paths: list[Path], store: Any) -> bool:
+    try:
+        return all(arrived(path, store) == wanted(path) for path in paths)
+    except AttributeError:  # not even the experiment is there
+        return False
 
 
 # What a server, or a sync, may leave half done
