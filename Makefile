@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,9 @@ test: setup  ## the whole suite, offline
 
 chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
 	@PYTHONPATH=. python tests/chaos.py 500
+
+faults: setup  ## plant every fault in trainings and MLflow servers, and see each noticed (5 minutes)
+	@PYTHONPATH=. python tests/faults.py
 
 overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
 	@python -m asr.overfit data/features/train

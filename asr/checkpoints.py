@@ -10,11 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from asr import files
 from asr.faults import BadModel
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 KEPT = 2
+LOOKS, LOOK_SECONDS = 5, 0.05
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,23 @@ def held(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not any(_locked(file) for _ in range(LOOKS)):
             file.seek(0)
-            raise BadModel(f"the same training runs already, as process {file.read().strip()}; wait for it or stop it") from None
+            raise BadModel(f"the same training runs already, as process {file.read().strip()}; wait for it or stop it")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Somebody may only be looking whether a training runs, which takes no time."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK_SECONDS)
+        return False
+    return True
 
 
 def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
