@@ -1,7 +1,8 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
     faults, languages, files, params, workers, stage, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
-    memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation: what training stands on
+    memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
+    optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, training, preflight, checks: and what watches and tells it
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do

@@ -10,69 +10,25 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, lora, memory, model, params, regularisation
+from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, params, regularisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
-from asr.faults import BadData, BadModel, BadParams, Diverged, Stopped
+from asr.faults import BadData, BadModel, Diverged, Stopped
 from asr.model import Start
+from asr.progress import State
 from asr.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
 from asr.windows import Window
 
-BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
-STEP_COLUMNS = ("step", "train_loss", "learning_rate", "validation_loss", "validation_wer")
-
-
-@dataclass
-class State:
-    """All of a training that is not a tensor; it is JSON in the checkpoint."""
-
-    step: int = 0
-    best_step: int = 0
-    best_wer: float | None = None
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    fixed_loss: float | None = None
-    first_rate: float | None = None
-    highest_rate: float = 0.0
-    halvings: int = 0  # how often memory ran out
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def row(self, step: int) -> dict[str, Any]:
-        """The line of steps.csv for a step."""
-        if not self.rows or self.rows[-1]["step"] != step:
-            self.rows.append({"step": step})
-        return self.rows[-1]
-
-    def validated(self) -> bool:
-        return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """The lines with a validation WER, but for that of the start."""
-        return [row for row in self.rows if row["step"] and "validation_wer" in row]
-
-    def patience_spent(self, patience: int | None) -> bool:
-        """Whether so many evaluations have brought no better WER."""
-        return patience is not None and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
-
-    def averaged(self, way: str, count: int) -> list[int]:
-        """The steps whose weights would be averaged now."""
-        if way == "none":
-            return []
-        found = self.evaluations()
-        ranked = sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
-        return sorted(row["step"] for row in ranked[:count])
 
 
 class Training:
@@ -87,12 +43,12 @@ class Training:
         self.windows = self._windows()
         self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
-        self.learning_rate = learning_rate(given.learning_rate, start)
-        self.accelerator = accelerator_for(given.precision, start.model)
+        self.learning_rate = optimisation.learning_rate(given.learning_rate, start)
+        self.accelerator = optimisation.accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with model.quiet():
                 start.model.activation_checkpointing_enable()
-        optimizer = make_optimizer(start.model, self.learning_rate, given.weight_decay)
+        optimizer = optimisation.make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
         self.state = State()
@@ -157,7 +113,7 @@ class Training:
             self._halve()
             total, full = self._backward(parts)
         if self.accelerator.num_processes > 1:
-            average_gradients(self.model)
+            optimisation.average_gradients(self.model)
         return total
 
     def _backward(self, parts: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
@@ -342,7 +298,7 @@ class Training:
     def best_weights(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean of the weights that were kept at these steps."""
         found = [self._kept(step) for step in steps]
-        return found[0] if len(found) == 1 else mean_weights(found)
+        return found[0] if len(found) == 1 else optimisation.mean_weights(found)
 
     def _kept(self, step: int) -> dict[str, torch.Tensor]:
         return checkpoints.load(self.folder, "weights", step).tensors["model"]
@@ -420,48 +376,3 @@ class Training:
             f"rate {row['learning_rate']:.2e}, {pace:.1f} steps/s, {left:,.0f} s left",
             flush=True,
         )
-
-
-def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
-    """Devices and processes as `accelerate launch` set them; alone, the best device there is.
-
-    Raises:
-        BadParams: fp16 without a GPU.
-    """
-    if precision == "fp16" and model.device() == "cpu":
-        raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
-    skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
-    mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
-
-
-def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
-    """Over all processes, by DDP's own means, which are set off by the backward pass of nothing.
-
-    DDP would do it during the last backward pass; there, processes would wait for ever for one that ran out of memory.
-    """
-    nothing = torch.stack([one.flatten()[0] for one in whisper.parameters() if one.grad is not None]).sum() * 0.0
-    whisper.reducer.prepare_for_backward([nothing])
-    nothing.backward()
-
-
-def learning_rate(given: float | str, start: Start) -> float:
-    """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
-    adapted = given == "auto" and lora.layers(start.model)
-    return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
-
-
-def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; weight decay spares biases and norms."""
-    named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
-        {"params": [value for _, value in named if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
-
-
-def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of several weights, tensor by tensor, summed in double precision."""
-    return {name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype) for name in found[0]}

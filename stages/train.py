@@ -27,15 +27,16 @@ from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
+from asr.progress import STEP_COLUMNS
 from asr.start import choose_trained, start_model
-from asr.training import STEP_COLUMNS, Training
+from asr.training import Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
     asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.lora
-    asr.memory asr.model asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.start asr.timestamps
-    asr.tokenizer asr.training asr.validation asr.wer asr.windows stages.train
+    asr.memory asr.model asr.optimisation asr.progress asr.regularisation asr.shards asr.signals asr.sources.__init__
+    asr.start asr.timestamps asr.tokenizer asr.training asr.validation asr.wer asr.windows stages.train
     """.split()
 )
 

@@ -14,7 +14,7 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel
 
-from asr import batches, decode, features, files, model, params, regularisation, tokenizer, training, wer
+from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, wer
 from asr.faults import BadData, BadModel, Fault
 from asr.training import Training
 from stages import evaluate, train
@@ -67,13 +67,13 @@ def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
 
 
 def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
 
 
 def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
 
 
 def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
 
 
 def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr import batches, decode, files, lora, model, params, regularisation, training
+from asr import batches, decode, files, lora, model, optimisation, params, regularisation
 from asr.faults import BadParams, Stopped
 from asr.training import Training
 from stages import train
@@ -221,10 +221,10 @@ def test_adapters_do_nothing_at_first_and_are_a_function_of_the_seed() -> None:
 
 def test_auto_asks_ten_times_the_rate_for_adapters() -> None:
     start = model.Start(scratch().model, scratch().tokenizer, "whisper-x", None)
-    usual = training.learning_rate("auto", start)
+    usual = optimisation.learning_rate("auto", start)
     lora.add(start.model, CHOSEN, 1)
-    assert training.learning_rate("auto", start) == pytest.approx(10 * usual, rel=0.1)
-    assert training.learning_rate(2e-4, start) == 2e-4
+    assert optimisation.learning_rate("auto", start) == pytest.approx(10 * usual, rel=0.1)
+    assert optimisation.learning_rate(2e-4, start) == 2e-4
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
