@@ -116,12 +116,12 @@ def _empty_the_queue(workspace: Workspace, **more: str) -> None:
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
-    ("name", "changed"), [("here-2", {"max_steps": 7}), ("apart", {"max_steps": 8}), ("queued", {"learning_rate": 1e-4})]
+    ("name", "changed"), [("here-2", {"max_steps": 7}), ("apart", {"max_steps": 8}), ("queued", {"max_steps": 7, "learning_rate": 1e-4})]
 )
 def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
     workspace: Workspace, tmp_path: Path, name: str, changed: dict[str, float]
 ) -> None:
-    """In the workspace, in a temporary folder and in the queue; compared with the stage alone, in a folder of its own."""
+    """In the workspace, in a temporary folder and in the queue, which takes the workspace's 7 steps; compared with the stage alone."""
     given = params.load(write_params(tmp_path / "params.yaml", {**TINY, **{f"train.{key}": value for key, value in changed.items()}}))
     split, reports = workspace.root / "data/features", tmp_path / "reports"
     train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
