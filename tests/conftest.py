@@ -119,6 +119,16 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_params: Any) -> Pat
     return root
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Any]:
+    """Children forked from a process that has imported torch."""
+    from children import Nursery
+
+    made = Nursery()
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process: without MLflow, with signals and precision given back afterwards."""
