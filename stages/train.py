@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
 from asr.batches import Features
@@ -140,6 +139,8 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
     fingerprint = files.hash_of(known)[:32]
+    from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
+
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=model.device() == "cpu").is_main_process
     with checkpoints.held(folder) if main else nullcontext():

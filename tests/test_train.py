@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from children import Nursery
+from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
 from asr import checks, files, regularisation, tokenizer, validation
@@ -52,14 +52,6 @@ train.Training.heard = killed
 """
 
 
-# MLflow is told by a process of its own, which tests of its own are for.
-ALONE = """
-from asr import tracking
-tracking.Follower.__init__ = lambda *_: None
-tracking.Follower.finish = lambda _: None
-"""
-
-
 def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
     code = f"import os, signal, sys\nfrom asr.faults import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
@@ -69,7 +61,7 @@ def command(data: Path, plan: str) -> list[str]:
 
 def run_stage(nursery: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
     """The real stage in a forked process, without MLflow."""
-    done = nursery.run(*command(data, ALONE + plan), root=root, DVC_ROOT=str(root), PYTHONPATH=str(REPOSITORY))
+    done = nursery.run(*command(data, WITHOUT_MLFLOW + plan), root=root, DVC_ROOT=str(root), PYTHONPATH=str(REPOSITORY))
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
