@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, shards, stage, tracking
 from asr.batches import Features
@@ -128,6 +127,8 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
     known = identity(given, start, train, validation)
     choose_trained(start, given.model, given.train.seed)
     fingerprint = files.hash_of(known)[:32]
+    from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
+
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=model.device() == "cpu").is_main_process
     with checkpoints.held(folder) if main else nullcontext():

@@ -45,7 +45,8 @@ class Workspace:
         self.home.mkdir()
         (root / "watch").mkdir()
         (root / "watch/sitecustomize.py").write_text(WATCH)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_"))}
+        foreign = ("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_", "PYTHONDONTWRITEBYTECODE")  # each stage would compile its modules again
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         self.environment = {
             **kept,
             "HOME": str(self.home),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import training_fixtures
+from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
 from asr import files
@@ -50,14 +51,24 @@ Training.loss = limited
 """
 
 
-def train(root: Path, data: Path, processes: int, accumulation: int, plan: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
-    """The stage's own command; a plan is run first in every process of it."""
-    write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": accumulation})
+def train_two(root: Path, data: Path, plan: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
+    """The stage's own command with two processes; a plan is run first in each of them."""
+    write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": 1})
     (root / "sitecustomize.py").write_text(f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}" if plan else "")
     split = data / "data/features"
     command = [sys.executable, "-m", "stages.train", f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
-    places = {"PYTHONPATH": f"{root}:{REPOSITORY}", "DVC_ROOT": str(root), "PROCESSES": str(processes)}
+    places = {"PYTHONPATH": f"{root}:{REPOSITORY}", "DVC_ROOT": str(root), "PROCESSES": "2"}
     return subprocess.run(command, cwd=root, env={**os.environ, **places}, capture_output=True, text=True, check=False, timeout=300)
+
+
+def train_one(nursery: Nursery, root: Path, data: Path, accumulation: int) -> None:
+    """The stage in one process."""
+    write_params(root / "params.yaml", {**NOISY, "train.gradient_accumulation_steps": accumulation})
+    split = data / "data/features"
+    code = f"{WITHOUT_MLFLOW}\nfrom stages import train\ntrain.main()"
+    places = [f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
+    done = nursery.run(code, *places, root=root, DVC_ROOT=str(root))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def indented(plan: str) -> str:
@@ -69,10 +80,9 @@ def result(root: Path) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple[str, str]:
+def alone(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path) -> tuple[str, str]:
     root = tmp_path_factory.mktemp("alone")
-    done = train(root, tiny_data, 1, 2)
-    assert done.returncode == 0, done.stdout + done.stderr
+    train_one(nursery, root, tiny_data, 2)
     return result(root)
 
 
@@ -81,10 +91,10 @@ def curve(steps: str) -> list[list[float]]:
 
 
 def test_two_processes_give_the_curve_of_one_and_resume_to_it(tmp_path: Path, tiny_data: Path, alone: tuple[str, str]) -> None:
-    killed = train(tmp_path, tiny_data, 2, 1, KILLED)
+    killed = train_two(tmp_path, tiny_data, KILLED)
     assert killed.returncode != 0
     assert not (tmp_path / "models").exists()
-    done = train(tmp_path, tiny_data, 2, 1)
+    done = train_two(tmp_path, tiny_data)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumed at step 6 of 12" in done.stdout
     assert done.stdout.count("checks: 10 of 10 passed") == 1, "one process speaks"
@@ -92,10 +102,9 @@ def test_two_processes_give_the_curve_of_one_and_resume_to_it(tmp_path: Path, ti
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
-def test_other_batches_give_another_curve(tmp_path: Path, tiny_data: Path, alone: tuple[str, str]) -> None:
+def test_other_batches_give_another_curve(tmp_path: Path, nursery: Nursery, tiny_data: Path, alone: tuple[str, str]) -> None:
     """The control of the comparison above."""
-    done = train(tmp_path, tiny_data, 1, 1)
-    assert done.returncode == 0, done.stderr
+    train_one(nursery, tmp_path, tiny_data, 1)
     pairs = zip(curve(result(tmp_path)[0]), curve(alone[0]), strict=True)
     assert any(ours != pytest.approx(theirs, rel=0.01) for ours, theirs in pairs)
 
@@ -105,7 +114,7 @@ def test_processes_halve_together_where_one_finds_no_memory(tmp_path: Path, tiny
     """The second process fails inside a backward pass; the curve is that of one that never fails, without noise."""
     still = {**NOISY, "model.dropout": 0.0, "model.apply_spec_augment": False, "train.max_steps": 8}
     (tmp_path / "two").mkdir()
-    done = train(tmp_path / "two", tiny_data, 2, 1, NO_MEMORY, **still)
+    done = train_two(tmp_path / "two", tiny_data, NO_MEMORY, **still)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("step 5: out of memory with 4 rows at once; from here on 2 at once") == 1
     training_fixtures.run(tiny_data, tmp_path, **{**still, "train.gradient_accumulation_steps": 2})

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
+from runs_fixtures import new_store
 
 from asr import files, params
 from asr.leftovers import lives
@@ -49,7 +50,7 @@ def test_outputs_name_no_place_time_or_host(workspace: Workspace) -> None:
             assert str(workspace.home).encode() not in content, path
 
 
-def test_the_same_params_give_the_same_bytes(workspace: Workspace) -> None:
+def test_the_same_params_give_the_same_bytes(workspace: Workspace, empty_store: Path) -> None:
     """Everything is made anew elsewhere, without caches; only speeds may differ."""
 
     def digests(root: Path) -> dict[str, str]:
@@ -59,6 +60,7 @@ def test_the_same_params_give_the_same_bytes(workspace: Workspace) -> None:
 
     other = workspace.root.parent / "elsewhere"
     workspace.run("git", "clone", "-q", str(workspace.root), str(other))
+    new_store(other, empty_store)
     place = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": str(other), "WORKERS": "1", "DVC_NO_ANALYTICS": "1"}
     subprocess.run(["dvc", "repro", "-q", "--force"], cwd=other, env={**workspace.environment, **place}, check=True, capture_output=True)
     ours, theirs = digests(workspace.root), digests(other)
