@@ -58,7 +58,7 @@ faults: setup  ## plant every fault in trainings and MLflow servers, and see eac
 overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
 	@python -m asr.overfit data/features/train
 
-size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations, with a leak as the control (3 minutes)
+size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
 	@PYTHONPATH=. python tests/size.py
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)

@@ -122,16 +122,9 @@ def test_processes_halve_together_where_one_finds_no_memory(tmp_path: Path, tiny
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
-def test_processes_must_be_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROCESSES", "two")
+def test_processes_must_be_a_number(tmp_path: Path, nursery: Nursery) -> None:
     write_params(tmp_path / "params.yaml", TINY)
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.train", "a", "b", "c", "d"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = "from asr.faults import exit_with\nfrom stages import train\nexit_with(train.main)"
+    done = nursery.run(code, "a", "b", "c", "d", root=tmp_path, PROCESSES="two")
     assert done.returncode == 2
     assert "PROCESSES: got 'two'" in done.stderr
