@@ -6,17 +6,18 @@ BIN := $(VENV)/bin
 else
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/stamp
+VOCABULARY := .venv/share/whisper/multilingual.tiktoken
 endif
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos dashboard mlflow sync keep results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
 
-setup: $(STAMP)  ## make .venv from the lock, and give the clone a git identity where git has none
+setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and give the clone a git identity where git has none
 	@git config user.email >/dev/null || git config user.email earshot@localhost
 	@git config user.name >/dev/null || git config user.name earshot
 
@@ -28,6 +29,14 @@ setup: $(STAMP)  ## make .venv from the lock, and give the clone a git identity 
 	    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]' && \
 	    sha256sum requirements.txt pyproject.toml > $@.part && mv $@.part $@; \
 	else touch $@; fi
+
+# Whisper's own vocabulary, which tests spell with, out of a package whose dependencies nobody needs. Setup does not fail for it.
+.venv/share/whisper/multilingual.tiktoken: WHISPER := openai_whisper-20250625
+.venv/share/whisper/multilingual.tiktoken: | .venv/stamp
+	@mkdir -p $(@D) && cd $(@D) && \
+	    { ../../bin/python -m pip download --quiet --disable-pip-version-check --retries 1 --no-deps --no-binary openai-whisper \
+	        openai-whisper==$(WHISPER:openai_whisper-%=%) && tar -xzOf $(WHISPER).tar.gz $(WHISPER)/whisper/assets/$(@F) > $(@F).part && \
+	    mv $(@F).part $(@F) && rm $(WHISPER).tar.gz; } || echo 'no openai-whisper to be had: tests of its vocabulary will be skipped'
 
 repro: setup  ## run what is not up to date, then show the result
 	@dvc repro
@@ -42,6 +51,15 @@ test: setup  ## the whole suite, offline
 
 chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
 	@PYTHONPATH=. python tests/chaos.py 500
+
+faults: setup  ## plant every fault in trainings and MLflow servers, and see each noticed (5 minutes)
+	@PYTHONPATH=. python tests/faults.py
+
+overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
+	@python -m asr.overfit data/features/train
+
+size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
+	@PYTHONPATH=. python tests/size.py
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard
@@ -58,8 +76,14 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 sync: setup  ## fill MLflow from the journals, after an outage
 	@python -m asr.tracking sync
 
+doctor: setup  ## explain what a killed DVC or machine left behind; `python -m asr.doctor --mend` mends it
+	@python -m asr.doctor
+
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr.keep $(NAME)
+
+carrier: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
+	@python -m asr.carrier $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table
 	@python -m asr.summary --kept

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features, model, shards, tokenizer
+from asr import features, model, shards, timestamps, tokenizer, windows
 from asr.audio import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
+from asr.windows import Example, Window
 
 IGNORED = -100  # labels that the loss passes over
 POOL = 32  # batches that are sorted by length together
@@ -49,6 +50,10 @@ class Features:
         """The transcript of one row."""
         return str(self.dataset[index]["text"][0].as_py())
 
+    def duration(self, index: int) -> float:
+        """Seconds of one row."""
+        return float(self.dataset[index]["duration"][0].as_py())
+
     def log_mel(self, index: int) -> LogMel:
         """The unpadded features of one row."""
         row = self.dataset[index]
@@ -68,15 +73,6 @@ def num_mel_bins(split: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A training row: where it stands, how long it is, its tokens without prompt or end."""
-
-    index: int
-    num_frames: int
-    text_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Choice:
     """The rows a model can train on, and how many it cannot, by reason."""
 
@@ -84,10 +80,17 @@ class Choice:
     left_out: dict[str, int]
 
 
-def choose(rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int) -> Choice:
-    """Leave out rows longer than the window, and labels longer than the decoder has positions."""
+def choose(
+    rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int, lead: str = ""
+) -> Choice:
+    """Leave out rows longer than the window, and labels longer than the decoder has positions.
+
+    Args:
+        num_prompt: tokens that a label has besides those of its text.
+        lead: stands before each text.
+    """
     frames = [num_frames - TAIL for num_frames in rows.column("num_frames")]
-    texts = tokenizer.text_ids(made, rows.column("text"))
+    texts = tokenizer.text_ids(made, [lead + text if text else text for text in rows.column("text")])
     examples, left_out = [], {"longer_than_window": 0, "label_too_long": 0}
     for index, (num_frames, ids) in enumerate(zip(frames, texts, strict=True)):
         if num_frames > window_seconds * FRAMES_PER_SECOND:
@@ -100,22 +103,48 @@ def choose(rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_p
 
 
 class Collator:
-    """Makes batches for one model: its tokens, its prompt, its window."""
+    """Makes batches for one model: its tokens, its prompt, its window.
+
+    A model that says when is taught as Whisper was, with a space before each text, which parts it from the one before.
+    """
 
     def __init__(self, whisper: WhisperForConditionalGeneration, made: WhisperTokenizer):
         self.made = made
         self.prompt = tokenizer.prompt(whisper.generation_config)
+        self.timed = tokenizer.says_when(whisper.generation_config)
+        self.zero = timestamps.first(whisper.generation_config)
+        self.plain_prompt = [*self.prompt, self.zero - 1] if self.timed else self.prompt
+        self.lead = " " if self.timed else ""
         self.end = int(whisper.generation_config.eos_token_id)
         self.positions = int(whisper.config.max_target_positions)
         self.frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
 
     def choose(self, rows: Features) -> Choice:
         """The rows that the model can train on."""
-        return choose(rows, self.made, len(self.prompt), self.positions, self.frames // FRAMES_PER_SECOND)
+        beside = len(self.prompt) + (timestamps.PAIR if self.timed else 0)
+        return choose(rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead)
 
-    def batch(self, rows: Features, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        clips = [rows.log_mel(one.index) for one in examples]
-        return collate(clips, [one.text_ids for one in examples], self.prompt, self.end, self.frames)
+    def window(self, examples: Sequence[Example], timed: bool) -> Window:
+        """Rows one after the other, with their label."""
+        frames, texts = [one.num_frames for one in examples], [one.text_ids for one in examples]
+        ids = timestamps.label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
+        return Window(tuple(one.index for one in examples), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids))
+
+    def batch(self, rows: Features, found: Sequence[Window], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
+        """A training batch.
+
+        Args:
+            moment: decides, with its number, how a silence sounds.
+        """
+        clips = [self.sound(rows, one, moment) for one in found]
+        return collate(clips, [one.text_ids for one in found], [one.prompt for one in found], self.end, self.frames)
+
+    def sound(self, rows: Features, window: Window, moment: tuple[int, ...]) -> LogMel:
+        """The features of what a window holds."""
+        clips = [rows.log_mel(row) for row in window.rows]
+        if not clips:
+            return windows.silence(np.random.default_rng((*moment, window.number)), window.num_frames, rows.num_mel_bins)
+        return clips[0] if len(clips) == 1 else windows.join(clips)
 
 
 @lru_cache(maxsize=2)
@@ -146,25 +175,28 @@ def batch_rows(lengths: tuple[int, ...], batch_size: int, seed: int, index: int)
     return epoch_order(lengths, batch_size, seed, epoch)[place]
 
 
-def input_features(clips: list[LogMel], num_frames: int) -> torch.Tensor:
+def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
     """(B, M, T) float32: each clip padded to the window with its own floor."""
     return torch.from_numpy(np.stack([features.pad(clip, num_frames) for clip in clips]))
 
 
-def collate(clips: list[LogMel], texts: list[Sequence[int]], prompt: list[int], end: int, num_frames: int) -> dict[str, torch.Tensor]:
+def collate(
+    clips: Sequence[LogMel], texts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], end: int, num_frames: int
+) -> dict[str, torch.Tensor]:
     """A training batch.
 
     Args:
         texts: tokens of each text, without prompt or end.
+        prompts: what is given before each.
         num_frames: of the window.
     Returns:
         input_features (B, M, T); decoder_input_ids (B, L): prompt and text; labels (B, L): what comes after each of these,
         IGNORED for the prompt, which is always given, and for padding.
     """
-    longest = max(map(len, texts))
-    inputs = torch.full((len(texts), len(prompt) + longest), end)
+    longest = max(len(prompt) + len(ids) for prompt, ids in zip(prompts, texts, strict=True))
+    inputs = torch.full((len(texts), longest), end)
     labels = torch.full_like(inputs, IGNORED)
-    for row, ids in enumerate(texts):
+    for row, (prompt, ids) in enumerate(zip(prompts, texts, strict=True)):
         inputs[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
         labels[row, len(prompt) - 1 : len(prompt) + len(ids)] = torch.tensor([*ids, end])
     return {"input_features": input_features(clips, num_frames), "decoder_input_ids": inputs, "labels": labels}

@@ -2,6 +2,7 @@
 
 A checkpoint is a folder `step-00000200` with its files and a manifest of their hashes, written last; the folder is synced and
 renamed into place. A damaged one is passed over for the one before. Saving 2.7 M weights and AdamW's state costs 60 ms.
+torch is imported by who saves or loads; looking at a folder takes none.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import IO, TYPE_CHECKING, Any
 
 from asr import files
 from asr.faults import BadModel
 
+if TYPE_CHECKING:
+    import torch
+
 KEPT = 2
+LOOKS, LOOK_SECONDS = 5, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,30 @@ def held(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not any(_locked(file) for _ in range(LOOKS)):
             file.seek(0)
-            raise BadModel(f"the same training runs already, as process {file.read().strip()}; wait for it or stop it") from None
+            raise BadModel(f"the same training runs already, as process {file.read().strip()}; wait for it or stop it")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
 
 
+def _locked(file: IO[str]) -> bool:
+    """Somebody may only be looking whether a training runs, which takes no time."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK_SECONDS)
+        return False
+    return True
+
+
 def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
     """Write `<folder>/<stem>-<step>`."""
-    with files.new_folder(_place(folder, stem, checkpoint.step)) as draft:
+    from safetensors.torch import save_file
+
+    with files.new_folder(place(folder, stem, checkpoint.step)) as draft:
         for name, tensors in checkpoint.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, draft / f"{name}.safetensors")
         files.write_json(draft / "state.json", checkpoint.state)
@@ -63,7 +76,7 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
         files.write_json(draft / "manifest.json", {"step": checkpoint.step, "sha256": hashes})
 
 
-def _place(folder: Path, stem: str, step: int) -> Path:
+def place(folder: Path, stem: str, step: int) -> Path:
     return folder / f"{stem}-{step:08d}"
 
 
@@ -78,16 +91,27 @@ def load(folder: Path, stem: str, step: int) -> Checkpoint:
     Raises:
         BadModel: it is not whole.
     """
-    place = _place(folder, stem, step)
+    from safetensors.torch import load_file
+
+    path = place(folder, stem, step)
+    check(path)
+    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    return Checkpoint(step, tensors, files.read_json(path / "state.json"))
+
+
+def check(path: Path) -> None:
+    """Compare a checkpoint's files with its manifest.
+
+    Raises:
+        BadModel: it is not whole.
+    """
     try:
-        hashes = files.read_json(place / "manifest.json")["sha256"]
-        damaged = [name for name, digest in hashes.items() if files.sha256(place / name) != digest]
+        hashes = files.read_json(path / "manifest.json")["sha256"]
+        damaged = [name for name, digest in hashes.items() if files.sha256(path / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadModel(f"{place.name} is not whole ({type(error).__name__})") from None
+        raise BadModel(f"{path.name} is not whole ({type(error).__name__})") from None
     if damaged:
-        raise BadModel(f"{place.name} is damaged: {damaged[0]}")
-    tensors = {path.stem: load_file(path) for path in sorted(place.glob("*.safetensors"))}
-    return Checkpoint(step, tensors, files.read_json(place / "state.json"))
+        raise BadModel(f"{path.name} is damaged: {damaged[0]}")
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -108,7 +132,7 @@ def latest(folder: Path) -> Checkpoint | None:
 def keep_newest(folder: Path, wanted: list[int]) -> None:
     """Drop checkpoints older than the last two, and weights of steps that are no longer wanted."""
     for step in steps(folder, "step")[KEPT:]:
-        shutil.rmtree(_place(folder, "step", step))
+        shutil.rmtree(place(folder, "step", step))
     for step in steps(folder, "weights"):
         if step not in wanted:
-            shutil.rmtree(_place(folder, "weights", step))
+            shutil.rmtree(place(folder, "weights", step))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, decode, features, files, model, regularisation, shards, tokenizer, wer
+from asr import batches, decode, features, files, lora, model, regularisation, shards, timestamps, tokenizer, wer
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Features
 from asr.faults import BadData, BadModel
 from asr.model import Start
+from asr.windows import Window
 
 if TYPE_CHECKING:
     from asr.training import Training
@@ -30,6 +32,8 @@ JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no 
 SPELLED = 200  # texts that go to tokens and back
 GENERATED = 4  # rows that plain `generate()` must hear as we do
 SHOWN = 10
+QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
+FRAME_ERROR = 1e-6  # of sums of durations
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def special_ids(whisper: WhisperForConditionalGeneration) -> dict[str, int]:
     generation = whisper.generation_config
     known = {tokenizer.END: generation.eos_token_id, tokenizer.START: generation.decoder_start_token_id}
     known["<|notimestamps|>"] = generation.no_timestamps_token_id
+    if tokenizer.says_when(generation):
+        known["<|0.00|>"] = timestamps.first(generation)
     if generation.is_multilingual:
         known |= {**generation.lang_to_id, **{f"<|{task}|>": id for task, id in generation.task_to_id.items()}}
     return {name: int(id) for name, id in known.items()}
@@ -113,37 +119,74 @@ def refuse_shared_rows(train: Features, validation: Features) -> None:
 
 
 def batch_is_sound(training: Training) -> Check:
-    """In a batch as the model gets it: the row's own text between prompt and end, each label the next input, silence the row's floor."""
-    batch = training.micro_batches(0)[0]
+    """In batches as the model gets them: the rows' own texts between prompt and end, each label the next input, silence the floor.
+
+    Looks at the first batch, and at one window of each kind: by number of rows, with times and without, silence.
+    """
+    kinds = list({(len(one.rows), one.prompt): one for one in training.windows}.values())
+    first = training.step_examples(0)[training.my_parts()[0]]
     wrong: set[str] = set()
-    for row, example in enumerate(training.step_examples(0)[training.my_parts()[0]]):
-        (text,) = tokenizer.text_ids(training.collator.made, [training.train.text(example.index)])
-        wanted = [*training.collator.prompt, *text, training.collator.end]
-        labels, given = batch["labels"][row].tolist(), batch["decoder_input_ids"][row].tolist()
-        if given[: len(wanted) - 1] != wanted[:-1]:
-            wrong.add("inputs are not prompt and text")
-        start = len(training.collator.prompt) - 1
-        if labels[: len(wanted) - 1] != [batches.IGNORED] * start + wanted[start + 1 :] or set(labels[len(wanted) - 1 :]) - {
-            batches.IGNORED
-        }:
-            wrong.add("labels are not the inputs that come next")
-        clip, heard = training.train.log_mel(example.index), batch["input_features"][row].numpy()
-        own = clip.mel.shape[1]
-        if not np.array_equal(heard[:, : own - features.TAIL], clip.mel[:, : heard.shape[1]][:, : own - features.TAIL]):
-            wrong.add("features are not the row's")
-        if own < heard.shape[1] and not np.array_equal(np.unique(heard[:, own:]), np.asarray([clip.floor], np.float32)):
-            wrong.add("padding is not the row's floor")
+    for batch, windows in ((training.micro_batches(0)[0], first), (training.collator.batch(training.train, kinds), kinds)):
+        for row, window in enumerate(windows):
+            wrong |= _wrong_label(training, window, batch["decoder_input_ids"][row].tolist(), batch["labels"][row].tolist())
+            wrong |= _wrong_sound(training.train, window, batch["input_features"][row].numpy())
     return Check("batch", not wrong, "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own")
 
 
+def _wrong_label(training: Training, window: Window, given: list[int], labels: list[int]) -> set[str]:
+    """What is wrong with a window's inputs and labels."""
+    prompt, said = _as_taught(training, window, given)
+    wanted, start = [*prompt, *said, training.collator.end], len(prompt) - 1
+    learnt, rest = [batches.IGNORED] * start + wanted[start + 1 :], set(labels[len(wanted) - 1 :])
+    wrong = set() if given[: len(wanted) - 1] == wanted[:-1] else {"inputs are not prompt and text"}
+    return wrong | (
+        set() if labels[: len(wanted) - 1] == learnt and rest <= {batches.IGNORED} else {"labels are not the inputs that come next"}
+    )
+
+
+def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[list[int], list[int]]:
+    """Prompt and text as a window must have them: spelt anew from the rows' texts, with times from their durations."""
+    made, collator, rows = training.collator.made, training.collator, training.train
+    texts = tokenizer.text_ids(made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows])
+    if not collator.timed or given[: len(collator.plain_prompt)] == collator.plain_prompt:
+        return collator.plain_prompt, [token for text in texts for token in text]
+    frames = np.cumsum([0, *(math.ceil(rows.duration(row) * FRAMES_PER_SECOND - FRAME_ERROR) for row in window.rows)])
+    times = made.convert_tokens_to_ids([f"<|{math.floor(end / 2 + 0.5) / 50:.2f}|>" for end in frames])
+    pairs = zip(texts, pairwise(times), strict=True)
+    return collator.prompt, [token for text, (first, last) in pairs if text for token in (first, *text, last)] or times[:1]
+
+
+def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
+    """What is wrong with a window's features: each row stands at its place, raised to the highest floor, which comes after the last."""
+    if not window.rows:
+        return {"silence is loud"} if heard.max() > QUIET else set()
+    clips = [rows.log_mel(row) for row in window.rows]
+    floor, at, wrong = np.float32(max(clip.floor for clip in clips)), 0, set[str]()
+    for clip in clips:
+        own = clip.mel[:, : -features.TAIL]
+        there = heard[:, at : at + own.shape[1]]
+        same = there.shape == own.shape and np.array_equal(
+            there[:, :-1], np.maximum(own, floor)[:, :-1]
+        )  # a full window's end is reflected
+        wrong |= set() if same else {"features are not the row's"}
+        at += own.shape[1]
+    if not (heard[:, at + features.TAIL :] == floor).all():
+        wrong.add("padding is not the row's floor")
+    return wrong
+
+
 def order_is_whole(training: Training) -> Check:
-    """The first epoch takes every row that fits, and none twice."""
+    """The first epoch takes every row that fits, and none twice; no window is fuller than full."""
     size, seed = training.given.per_device_train_batch_size, training.given.seed
     count = len(training.lengths)
-    rows = [row for index in range(-(-count // size)) for row in batches.batch_rows(training.lengths, size, seed, index)]
-    return Check(
-        "order", sorted(rows) == list(range(count)), f"{len(set(rows)):,} of {count:,} rows in the first epoch, {len(rows):,} in all"
-    )
+    order = [place for index in range(-(-count // size)) for place in batches.batch_rows(training.lengths, size, seed, index)]
+    rows = [row for place in order for row in training.windows[place].rows]
+    wanted = [one.index for one in training.choice.examples]
+    durations, window = training.train.column("duration"), training.collator.frames / FRAMES_PER_SECOND
+    fits = all(sum(durations[row] for row in one.rows) <= window + FRAME_ERROR for one in training.windows)
+    passed = sorted(order) == list(range(count)) and sorted(rows) == sorted(wanted) and fits
+    detail = f"{len(set(rows)):,} of {len(wanted):,} rows in the first epoch, {len(rows):,} in all"
+    return Check("order", passed, detail if fits else f"{detail}; windows that are fuller than full")
 
 
 def metric_is_sound(training: Training) -> Check:
@@ -190,10 +233,12 @@ def noise_is_where_it_belongs(training: Training) -> Check:
     return Check("dropout", not wrong, "; ".join(wrong) or ("acts in training only" if asked else "none asked for, none found"))
 
 
-def weights_moved(before: dict[str, torch.Tensor], training: Training, freeze_encoder: int | str) -> tuple[Check, dict[str, Any]]:
+def weights_moved(
+    before: dict[str, torch.Tensor], training: Training, freeze_encoder: int | str, rank: int | None
+) -> tuple[Check, dict[str, Any]]:
     """Every tensor that params do not freeze moved; also how far they went, as a share of where they were."""
     after = training.bare.state_dict()
-    still = regularisation.frozen(training.bare, freeze_encoder) | {model.POSITIONS, "proj_out.weight"}
+    still = regularisation.frozen(training.bare, freeze_encoder, rank) | {model.POSITIONS, "proj_out.weight"}
     names = [name for name in before if name not in still]
     squares = [(float((after[name] - before[name]).square().sum()), float(before[name].square().sum())) for name in names]
     stayed = [name for name, (moved, _) in zip(names, squares, strict=True) if not moved > 0.0]
@@ -247,7 +292,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     """The model as it was saved, loaded anew, has the best weights and the WER that was measured; plain `generate()` hears the same."""
     saved = model.load_saved(folder)
     wer_told = training.state.best_wer or 0.0
-    best, found_there = training.best_weights(steps), saved.model.state_dict()
+    best, found_there = lora.plain_weights(training.bare, training.best_weights(steps)), saved.model.state_dict()
     others = [name for name, value in best.items() if not torch.equal(value.cpu(), found_there[name])]
     saved.model.to(training.accelerator.device).eval()
     validation = training.validation
@@ -268,7 +313,8 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     if short:
         clips = [validation.rows.log_mel(validation.chosen[place]) for place in short]
         with model.quiet(), torch.inference_mode():
-            told = saved.model.generate(batches.input_features(clips, window * FRAMES_PER_SECOND).to(saved.model.device), do_sample=False)
+            inputs = batches.input_features(clips, window * FRAMES_PER_SECOND).to(saved.model.device)
+            told = saved.model.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
         plain = [text.strip() for text in saved.tokenizer.batch_decode(told, skip_special_tokens=True)]
         wrong += [
             f"generate() hears {a!r}, we {texts[place]!r}" for a, place in zip(plain, short, strict=True) if _differs(a, texts[place])

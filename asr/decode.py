@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import batches, model, tokenizer
+from asr import batches, model, timestamps, tokenizer
 from asr.audio import FRAMES_PER_SECOND
 from asr.faults import BadModel
 from asr.features import TAIL, LogMel
@@ -35,11 +35,15 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Heard:
-    """What was said in one stretch; `start` and `duration` in seconds."""
+    """What was said in one stretch; `start` and `duration` in seconds.
+
+    segments: start, end and text of each utterance in it, from the recording's start; one where the model does not say when.
+    """
 
     start: float
     duration: float
     text: str
+    segments: tuple[tuple[float, float, str], ...]
 
 
 @torch.inference_mode()
@@ -54,11 +58,25 @@ def greedy(
     Returns:
         the tokens of each row after the prompt, without the end.
     """
+    return greedy_from(whisper, encode(whisper, features), prompt, max_new_tokens)
+
+
+@torch.inference_mode()
+def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> torch.Tensor:
+    """(B, M, T) features to the (B, T / 2, D) that the decoder listens to."""
+    encoded: torch.Tensor = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state
+    return encoded
+
+
+@torch.inference_mode()
+def greedy_from(
+    whisper: WhisperForConditionalGeneration, encoded: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
+) -> list[list[int]]:
+    """The same from what was encoded, so that several prompts can share it."""
     generation = whisper.generation_config
-    encoded = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state  # (B, T / 2, D)
     cache = EncoderDecoderCache(DynamicCache(config=whisper.config), DynamicCache(config=whisper.config))
-    tokens = torch.tensor([prompt] * len(features), device=encoded.device)
-    alive = torch.arange(len(features), device=encoded.device)
+    tokens = torch.tensor([prompt] * len(encoded), device=encoded.device)
+    alive = torch.arange(len(encoded), device=encoded.device)
     limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(max=whisper.config.max_target_positions - len(prompt))
     found: list[list[int]] = [[] for _ in max_new_tokens]
     never = torch.tensor(generation.suppress_tokens or [], dtype=torch.long, device=encoded.device)
@@ -69,6 +87,8 @@ def greedy(
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
+        if tokenizer.says_when(generation):
+            timestamps.obey(logits, [found[row] for row in alive.tolist()], generation)
         tokens = logits.argmax(-1, keepdim=True)
         ended = tokens[:, 0] == generation.eos_token_id
         for row, token in zip(alive[~ended].tolist(), tokens[~ended, 0].tolist(), strict=True):
@@ -80,6 +100,11 @@ def greedy(
             cache.batch_select_indices(keep.nonzero()[:, 0])
             tokens, encoded, alive = tokens[keep], encoded[keep], alive[keep]
     return found
+
+
+def most_tokens(seconds: float) -> int:
+    """More than anybody says in so many seconds."""
+    return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
 
 
 @torch.inference_mode()
@@ -175,17 +200,28 @@ def hear(
     cuts = [cut(clip, frames) for clip in clips]
     stretches = [stretch for parts in cuts for stretch in parts]
     groups = list(batches.in_groups(range(len(stretches)), batch_size))
-    found: list[str] = []
+    found: list[list[int]] = []
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
         chosen = [stretches[index] for index in group]
-        limits = [min(max_new_tokens, SPARE_TOKENS + int(TOKENS_PER_SECOND * one.duration)) for one in chosen]
+        limits = [min(max_new_tokens, most_tokens(one.duration)) for one in chosen]
         inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
-        found += made.batch_decode(greedy(whisper, inputs, prompt, limits), skip_special_tokens=True)
+        found += greedy(whisper, inputs, prompt, limits)
     whisper.train(was_training)
-    texts = iter(found)
-    return [[Heard(one.start, one.duration, next(texts).strip()) for one in parts] for parts in cuts]
+    said = iter(found)
+    return [[_heard(one, next(said), whisper, made) for one in parts] for parts in cuts]
+
+
+def _heard(one: Stretch, ids: list[int], whisper: WhisperForConditionalGeneration, made: WhisperTokenizer) -> Heard:
+    """Tokens of a stretch as text, and as utterances with times."""
+    text = made.decode(ids, skip_special_tokens=True).strip()
+    parts = [(one.start, one.start + one.duration, text)]
+    if tokenizer.says_when(whisper.generation_config) and text:
+        told = timestamps.segments(ids, timestamps.first(whisper.generation_config), one.duration)
+        spelt = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
+        parts = [part for part in spelt if part[2]]
+    return Heard(one.start, one.duration, text, tuple(parts))
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,9 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
     model, info = _from(where, lambda: _weights(where, revision, config))
     _check_loaded(known_as, info)
+    model.model.encoder.embed_positions.requires_grad_(False)  # a table that was cut comes back as if it were to be learnt
+    with suppress(OSError):  # older checkpoints have no such file; in some it calls itself derived, and would lose all of Whisper's own
+        model.generation_config = GenerationConfig.from_pretrained(where, revision=revision, _from_model_config=False)
     settle_generation(model, made)
     return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
 
@@ -197,7 +200,8 @@ def settle_generation(model: WhisperForConditionalGeneration, made: WhisperToken
     """Bring an old checkpoint's generation config to today's form, in which the prompt has one home."""
     generation = model.generation_config
     generation.forced_decoder_ids = None
-    generation.return_timestamps = False
+    generation._from_model_config = False  # or the prompt we save with it would not be read
+    generation.return_timestamps = tokenizer.says_when(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
     for key, value in prompt_tables(made).items():
@@ -256,7 +260,7 @@ def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder:
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model))
     generation = model.generation_config
     if generation.is_multilingual:
-        made.set_prefix_tokens(language=generation.language, task=generation.task)
+        made.set_prefix_tokens(generation.language, generation.task, tokenizer.says_when(generation))
     model.save_pretrained(folder)
     WhisperProcessor(extractor, made).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which the processor no longer writes

@@ -92,6 +92,13 @@ class Scratch(Section):
     init_std: Positive
 
 
+class Lora(Section):
+    rank: Count | None
+    alpha: Positive
+    dropout: Fraction
+    target_modules: Annotated[list[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]], Field(min_length=1)]
+
+
 class Model(Section):
     name: Annotated[str, Field(min_length=1)]
     revision: str | None
@@ -111,6 +118,7 @@ class Model(Section):
     mask_feature_length: Count
     mask_feature_min_masks: Natural
     freeze_encoder: Natural | Literal["all"]
+    lora: Lora
     scratch: Scratch
 
 
@@ -137,6 +145,9 @@ class Train(Section):
     average_count: Annotated[int, Field(ge=2)]
     save_steps: Count
     logging_steps: Count
+    timestamp_share: Annotated[Float, Field(ge=0, le=1)]
+    pack_to_window: bool
+    no_speech_share: Fraction
     precision: Literal["fp32", "bf16", "fp16"]
     seed: Natural
 
@@ -199,6 +210,8 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for warmup, steps in _numbers(given, "train.warmup_steps", "train.max_steps"):
         if 1 <= steps <= warmup:
             yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
+    if given.get("train.pack_to_window") is True and given.get("train.timestamp_share") == 0:
+        yield "train.pack_to_window", "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all"
     sides = ("model.scratch.encoder_attention_heads", "model.scratch.decoder_attention_heads")
     for width, heads in {pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)}:
         if heads > 0 and (width % heads or width % 2):
@@ -209,9 +222,11 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):
         yield "model.name", f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
+    if name == "scratch" and given.get("model.lora.rank"):
+        yield "model.lora.rank", f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)"
     key = "model.language" if given.get("model.language") else "download.language"
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
-        way = "want model.language set to the nearest of its languages (asr/languages.py)"
+        way = "want model.language set to the nearest of its languages (asr/languages.py); python -m asr.carrier then measures some"
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from asr import params
+from asr import lora, params
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 MASKS = ("time_prob", "time_length", "time_min_masks", "feature_prob", "feature_length", "feature_min_masks")
@@ -34,8 +34,11 @@ def apply(whisper: WhisperForConditionalGeneration) -> None:
     whisper.model.encoder.layerdrop, whisper.model.decoder.layerdrop = config.encoder_layerdrop, config.decoder_layerdrop
 
 
-def frozen(whisper: WhisperForConditionalGeneration, layers: int | str) -> set[str]:
-    """The tensors that `freeze` keeps as they are: of the encoder's first layers and of what is before them, or of all of it."""
+def frozen(whisper: WhisperForConditionalGeneration, layers: int | str, rank: int | None) -> set[str]:
+    """The tensors that `freeze` keeps as they are: of the encoder's first layers and of what is before them, or of all of it.
+
+    With LoRA (its rank is not None) also all that is no adapter.
+    """
     encoder = "model.encoder."
     first = [
         f"{encoder}conv1.",
@@ -43,12 +46,13 @@ def frozen(whisper: WhisperForConditionalGeneration, layers: int | str) -> set[s
         *(f"{encoder}layers.{layer}." for layer in range(0 if layers == "all" else int(layers))),
     ]
     chosen = (encoder,) if layers == "all" else tuple(first) if layers else ()
-    return {name for name, _ in whisper.named_parameters() if name.startswith(chosen)} if chosen else set()
+    names = {name for name, _ in whisper.named_parameters()}
+    return {name for name in names if name.startswith(chosen) or (rank is not None and lora.MARK not in name)}
 
 
-def freeze(whisper: WhisperForConditionalGeneration, layers: int | str) -> None:
+def freeze(whisper: WhisperForConditionalGeneration, layers: int | str, rank: int | None) -> None:
     """Keep the encoder's first layers, or `all` of it, as they are."""
-    names = frozen(whisper, layers)
+    names = frozen(whisper, layers, rank)
     for name, value in whisper.named_parameters():
         if name in names:
             value.requires_grad_(False)

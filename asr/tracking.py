@@ -3,40 +3,42 @@
     python -m asr.tracking follow JOURNAL    # until standard input closes; `train` starts it
     python -m asr.tracking sync [JOURNAL]    # once; without a journal, all of them
 
-The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. A run is found by its tag `fingerprint`; a
-point that is there already is not logged again, so a replay changes nothing. Only this module touches MLflow (1 s to import).
+The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Whatever happens to a server, the journal is whole
+and the training waits for MLflow for half a percent of its time at most; what did not arrive, `sync` brings. A run whose training and
+follower were both killed is closed by the next follower, or by `sync`. Only this module and `replica` touch MLflow (1 s to import).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
-import select
 import subprocess
 import sys
-from collections import defaultdict
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr import files, journal
-from asr.faults import BadParams, NetworkFault, exit_with
+from asr import files
+from asr.faults import BadParams, Fault, NetworkFault, exit_with
+from asr.replica import EXPERIMENT, Replica
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "earshot"
 POLL_SECONDS = 1.0
-BATCH = 500  # metrics in one request
-PARAM_BATCH = 100  # MLflow takes no more params at once
 PAGE = 500  # runs in one answer
 PATIENCE_SECONDS = 60.0
+GRACE_SHARE, GRACE_SECONDS = 0.005, 10.0  # of a training's time it waits for MLflow at its end, and never longer than this
 SLOW_NETWORK = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # MLflow would do again what was done, where only the answer was lost
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a password may stand in it
 }
 
 
@@ -62,167 +64,132 @@ def client() -> MlflowClient:
         return made
 
 
-class Mirror:
-    """One journal's run in MLflow, brought up to date by `catch_up`."""
-
-    def __init__(self, path: Path):
-        self.path, self.client, self.read_to = path, client(), 0
-        self.run_id: str | None = None
-        self.ended = True
-        self.seen: dict[str, set[int]] = defaultdict(set)
-
-    def catch_up(self) -> None:
-        """Log every line of the journal that MLflow does not have."""
-        waiting: list[dict[str, Any]] = []
-        for record, end in journal.read(self.path, self.read_to):
-            self.read_to = end
-            if record["kind"] == "metrics":
-                waiting.append(record)
-                continue
-            self._metrics(waiting)
-            waiting = []
-            {"begin": self._begin, "end": self._end, "evaluation": self._evaluation}[record["kind"]](record)
-        self._metrics(waiting)
-
-    def _begin(self, record: dict[str, Any]) -> None:
-        if self.run_id is None:
-            self.run_id = self._find("fingerprint", record["fingerprint"])
-        if self.run_id is None:
-            self.run_id = self._create(record, {"fingerprint": record["fingerprint"], **record["tags"]})
-        for name, value in record["tags"].items():
-            self.client.set_tag(self.run_id, name, value)
-        for key in self.client.get_run(self.run_id).data.metrics:
-            self.seen[key] |= {point.step for point in self.client.get_metric_history(self.run_id, key)}
-        self.ended = False
-        self.client.update_run(self.run_id, status="RUNNING")
-
-    def _create(self, record: dict[str, Any], tags: dict[str, str]) -> str:
-        from mlflow.entities import Param
-
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
-        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(EXPERIMENT)
-        run = self.client.create_run(experiment_id, int(record["time"] * 1000), tags, record["name"])
-        params = [Param(key, str(value)) for key, value in record["params"].items()]
-        for at in range(0, len(params), PARAM_BATCH):
-            self.client.log_batch(run.info.run_id, params=params[at : at + PARAM_BATCH])
-        return str(run.info.run_id)
-
-    def _find(self, tag: str, value: str) -> str | None:
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            return None
-        found = self.client.search_runs([experiment.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
-
-    def _metrics(self, records: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        points = []
-        for record in records:
-            for key, value in record["values"].items():
-                if record["step"] not in self.seen[key]:
-                    self.seen[key].add(record["step"])
-                    points.append(Metric(key, value, int(record["time"] * 1000), record["step"]))
-        for at in range(0, len(points), BATCH):
-            self.client.log_batch(self._run(), metrics=points[at : at + BATCH])
-
-    def _run(self) -> str:
-        if self.run_id is None:
-            raise BadParams(f"{self.path.name}: the journal has no beginning")
-        return self.run_id
-
-    def close(self) -> None:
-        """Nobody writes the journal any more: a training that told no end was killed."""
-        if not self.ended:
-            self.client.set_terminated(self._run(), "KILLED")
-
-    def _end(self, record: dict[str, Any]) -> None:
-        self.ended = True
-        for name, value in record.get("tags", {}).items():
-            self.client.set_tag(self._run(), name, value)
-        self.client.set_terminated(self._run(), record["status"], int(record["time"] * 1000))
-
-    def _evaluation(self, record: dict[str, Any]) -> None:
-        """A child run with the test scores, one per set of inputs; the parent carries the latest."""
-        from mlflow.entities import Metric
-
-        parent = self._run()
-        child = self._find("evaluation", record["inputs"])
-        if child is None:
-            tags = {"evaluation": record["inputs"], "mlflow.parentRunId": parent}
-            child = self._create({**record, "name": f"test {record['name']}"}, tags)
-            time_ms = int(record["time"] * 1000)
-            self.client.log_batch(child, [Metric(key, value, time_ms, 0) for key, value in record["values"].items()])
-            self.client.set_terminated(child)
-        for key in ("test/wer", "test/cer"):
-            if self.client.get_run(parent).data.metrics.get(key) != record["values"][key]:
-                self.client.log_metric(parent, key, record["values"][key], int(record["time"] * 1000), record["step"])
-
-
 class Follower:
-    """The process that mirrors a journal while a training writes it; it never stops the training."""
+    """The process that tells MLflow what a training writes into its journal. It never stops the training, nor keeps it waiting."""
 
     def __init__(self, path: Path):
+        self.began = time.monotonic()
+        self.process: subprocess.Popen[bytes] | None = None
         command = [sys.executable, "-m", "asr.tracking", "follow", str(path)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        except OSError as error:
+            print(f"warning: MLflow is not told of this training ({error.strerror}); the journal is: make sync", flush=True)
 
     def finish(self) -> None:
-        """Let it log what is left."""
+        """Let it log what is left; after a moment it goes on alone."""
+        if self.process is None:
+            return
         if self.process.stdin:
             self.process.stdin.close()
         try:
-            failed = self.process.wait(PATIENCE_SECONDS) != 0
+            failed = self.process.wait(min(GRACE_SECONDS, GRACE_SHARE * (time.monotonic() - self.began))) != 0
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            failed = True
+            print(
+                f"MLflow is being told the rest for {PATIENCE_SECONDS:.0f} s at most; should something be missing then: make sync",
+                flush=True,
+            )
+            return
         if failed:
             print("warning: MLflow does not have all of this training; the journal has: make sync", flush=True)
 
 
 def follow(path: Path) -> None:
-    """Mirror a journal until the writer closes our standard input, as it also does by dying."""
-    mirror, ended, warned = None, False, False
-    while not ended:
-        ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
-        mirror = _attempt(mirror, path, ended, not warned)
-        warned = mirror is None
-    if mirror is None:
-        raise SystemExit(1)
+    """Tell MLflow what a journal says until the writer closes our standard input, as it also does by dying; then a minute at most."""
+    alone = threading.Event()
+    threading.Thread(target=_outlive, args=[alone], daemon=True).start()
+    os.chdir(files.root())  # the folder that we were started in may be thrown away before we are done
+    replica, well, others = None, True, True
+    while True:
+        last = alone.is_set()
+        try:
+            replica = replica or Replica(path, client())
+            replica.catch_up()
+            if last:
+                replica.close()
+            if others:
+                close_killed(replica.client, path)
+            if last:
+                return
+            well, others = True, False
+        except Exception as error:  # a server in trouble raises of every kind out of MLflow's depths
+            if well:
+                _say(f"warning: MLflow at {_shown(uri())} does not answer ({type(error).__name__}); training goes on")
+            replica, well = None, False  # starting over logs nothing twice
+        pause = time.sleep if last else alone.wait
+        pause(POLL_SECONDS)
 
 
-def _attempt(mirror: Mirror | None, path: Path, ended: bool, warn: bool) -> Mirror | None:
-    """Catch up; after a failure the next attempt starts over, which logs nothing twice."""
-    from mlflow.exceptions import MlflowException
+def _outlive(alone: threading.Event) -> None:
+    """Once the training is gone: let go of its output, for the end of which others may wait, and leave within a minute."""
+    sys.stdin.buffer.read()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+    alone.set()
+    time.sleep(PATIENCE_SECONDS)
+    os._exit(1)
 
-    try:
-        mirror = mirror or Mirror(path)
-        mirror.catch_up()
-        if ended:
-            mirror.close()
-        return mirror
-    except (MlflowException, OSError) as error:
-        if warn:
-            print(f"warning: MLflow at {_shown(uri())} does not answer ({type(error).__name__}); training goes on", flush=True)
-        return None
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening any more
+        print(line, flush=True)
+
+
+def close_killed(store: MlflowClient, besides: Path) -> None:
+    """Runs that MLflow holds for running, though their training was killed, and its follower with it."""
+    known = {path.stem: path for path in _journals()}
+    for page in read_runs(store, "attributes.status = 'RUNNING'"):
+        for run in page:
+            path = known.get(run["fingerprint"])
+            if path and path != besides:
+                _bring(path, store)
+
+
+def _journals() -> list[Path]:
+    return sorted(files.cache("journal").glob("*.jsonl"))
+
+
+def _bring(path: Path, store: MlflowClient) -> None:
+    """Bring MLflow up to a journal; asked before and after reading, no training runs that could be taken for a killed one."""
+    idle = not training_runs(path.stem)
+    replica = Replica(path, store)
+    replica.catch_up()
+    if idle and not training_runs(path.stem):
+        replica.close()
 
 
 def sync(paths: list[Path]) -> None:
-    """Bring MLflow up to these journals.
+    """Bring MLflow up to these journals; one that cannot be told does not hold up the others.
 
     Raises:
         NetworkFault: MLflow does not answer.
+        BadParams: a journal has no beginning.
     """
-    from mlflow.exceptions import MlflowException
-
+    faults: list[Fault] = []
     for path in paths:
         try:
-            mirror = Mirror(path)
-            mirror.catch_up()
-            if not training_runs(path.stem):
-                mirror.close()
-        except (MlflowException, OSError) as error:
-            raise NetworkFault(f"MLflow at {_shown(uri())} does not answer ({type(error).__name__}); when it does: make sync") from None
+            _bring(path, client())
+        except BadParams as fault:
+            faults.append(fault)
+        except Exception as error:  # as above
+            told = f"MLflow at {_shown(uri())} does not {{}} ({type(error).__name__}); when it does: make sync"
+            if not _answers():
+                raise NetworkFault(told.format("answer")) from None
+            faults.append(NetworkFault(told.format(f"take {path.name}")))
+    for one in faults[1:]:
+        print(f"warning: {one}", flush=True)
+    if faults:
+        raise faults[0]
     print(f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {_shown(uri())}", flush=True)
+
+
+def _answers() -> bool:
+    try:
+        client().search_experiments(max_results=1)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def training_runs(fingerprint: str) -> bool:
@@ -232,7 +199,7 @@ def training_runs(fingerprint: str) -> bool:
         return False
     with lock.open() as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
@@ -311,12 +278,14 @@ def _shown(address: str) -> str:
 def main() -> None:
     command, *given = sys.argv[1:] or ["help"]
     if command == "follow" and len(given) == 1:
-        follow(Path(given[0]))
+        follow(Path(given[0]).resolve())
     elif command == "sync" and len(given) <= 1:
-        sync([Path(given[0])] if given else sorted(files.cache("journal").glob("*.jsonl")))
+        sync([Path(given[0])] if given else _journals())
     else:
         raise BadParams(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
 
 
 if __name__ == "__main__":
     exit_with(main)
+    sys.stdout.flush()
+    os._exit(0)  # somebody waits, and taking MLflow's modules apart costs a second

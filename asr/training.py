@@ -8,69 +8,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, journal, model, params, regularisation
-from asr.batches import Collator, Example, Features
+from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, params, regularisation
+from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
-from asr.faults import BadData, BadParams, Diverged, Stopped
+from asr.faults import BadData, BadModel, Diverged, Stopped
 from asr.model import Start
+from asr.progress import State
 from asr.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
+from asr.windows import Window
 
-BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
-STEP_COLUMNS = ("step", "train_loss", "learning_rate", "validation_loss", "validation_wer")
-
-
-@dataclass
-class State:
-    """All of a training that is not a tensor; it is JSON in the checkpoint."""
-
-    step: int = 0
-    best_step: int = 0
-    best_wer: float | None = None
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    fixed_loss: float | None = None
-    first_rate: float | None = None
-    highest_rate: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def row(self, step: int) -> dict[str, Any]:
-        """The line of steps.csv for a step."""
-        if not self.rows or self.rows[-1]["step"] != step:
-            self.rows.append({"step": step})
-        return self.rows[-1]
-
-    def validated(self) -> bool:
-        return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """The lines with a validation WER, but for that of the start."""
-        return [row for row in self.rows if row["step"] and "validation_wer" in row]
-
-    def patience_spent(self, patience: int | None) -> bool:
-        """Whether so many evaluations have brought no better WER."""
-        return patience is not None and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
-
-    def averaged(self, way: str, count: int) -> list[int]:
-        """The steps whose weights would be averaged now."""
-        if way == "none":
-            return []
-        found = self.evaluations()
-        ranked = sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
-        return sorted(row["step"] for row in ranked[:count])
 
 
 class Training:
@@ -82,14 +40,15 @@ class Training:
         self.choice = self.collator.choose(train)
         if not self.choice.examples:
             raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
-        self.lengths = tuple(one.num_frames for one in self.choice.examples)
+        self.windows = self._windows()
+        self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
-        self.learning_rate = model.learning_rate(given.learning_rate, start.model, start.name)
-        self.accelerator = accelerator_for(given.precision, start.model)
+        self.learning_rate = optimisation.learning_rate(given.learning_rate, start)
+        self.accelerator = optimisation.accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with model.quiet():
                 start.model.activation_checkpointing_enable()
-        optimizer = make_optimizer(start.model, self.learning_rate, given.weight_decay)
+        optimizer = optimisation.make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
         self.state = State()
@@ -99,11 +58,23 @@ class Training:
     def bare(self) -> WhisperForConditionalGeneration:
         return self.accelerator.unwrap_model(self.model)
 
-    def step_examples(self, step: int) -> list[list[Example]]:
-        """The rows of one optimiser step, by micro-batch: those of all processes."""
+    def _windows(self) -> list[Window]:
+        """What one epoch teaches."""
+        given, chosen = self.given, self.choice.examples
+        found = epochs.fill(self.train, chosen, self.collator, given.timestamp_share, given.pack_to_window, given.seed)
+        return found + epochs.quiet(len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed)
+
+    def padding(self) -> str:
+        """How much of what is computed is padding."""
+        alone, packed = ([one.num_frames for one in rows] for rows in (self.choice.examples, self.windows))
+        shares = [epochs.padding(lengths, self.collator.frames) for lengths in (alone, packed)]
+        return f"padding: {shares[0]:.0%} of frames" + (f", packed {shares[1]:.0%}" if self.given.pack_to_window else "")
+
+    def step_examples(self, step: int) -> list[list[Window]]:
+        """What one optimiser step teaches, by micro-batch: those of all processes."""
         size, parts = self.given.per_device_train_batch_size, self.given.gradient_accumulation_steps * self.accelerator.num_processes
         rows = [batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part) for part in range(parts)]
-        return [[self.choice.examples[row] for row in part] for part in rows]
+        return [[self.windows[row] for row in part] for part in rows]
 
     def my_parts(self) -> range:
         """Which micro-batches of a step this process takes."""
@@ -113,7 +84,7 @@ class Training:
     def micro_batches(self, step: int) -> list[dict[str, torch.Tensor]]:
         """This process's batches of one optimiser step."""
         examples = self.step_examples(step)
-        return [self.collator.batch(self.train, examples[part]) for part in self.my_parts()]
+        return [self.collator.batch(self.train, examples[part], (self.given.seed, step)) for part in self.my_parts()]
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross entropy summed over the labels of a batch; smoothed while training, if params say so."""
@@ -125,17 +96,68 @@ class Training:
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=batches.IGNORED, reduction="sum", label_smoothing=smoothing
         )
 
-    def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
-        """One update, from gradients averaged over all labels of all parts of all processes."""
+    def micro_batch_rows(self) -> int:
+        """Rows that go through the model at once: those that params name, halved wherever memory ran out."""
+        return -(-self.given.per_device_train_batch_size // (1 << self.state.halvings))
+
+    def gradients(self, parts: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """Gradients of the loss per label, over all parts of all processes; gives this process's share of that loss.
+
+        Where memory runs out in one of the processes, all halve their micro-batches and do the step again.
+
+        Raises:
+            BadModel: there is no memory for a single row.
+        """
+        total, full = self._backward(parts)
+        while self._anywhere(full):
+            self._halve()
+            total, full = self._backward(parts)
+        if self.accelerator.num_processes > 1:
+            optimisation.average_gradients(self.model)
+        return total
+
+    def _backward(self, parts: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
+        """Add up this process's gradients; also tells whether memory ran out on the way."""
         num_labels = sum(len(one.text_ids) + 1 for part in self.step_examples(self.state.step) for one in part)
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
-        for number, batch in zip(self.my_parts(), parts, strict=True):
-            regularisation.seed(self.given.seed, self.state.step, number)
-            with nullcontext() if batch is parts[-1] else self.accelerator.no_sync(self.model):
-                loss = self.loss(batch) / num_labels
-                total += loss.detach()
-                self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+        try:
+            for number, part in zip(self.my_parts(), parts, strict=True):
+                for place, batch in enumerate(memory.parts(part, self.micro_batch_rows())):
+                    regularisation.seed(self.given.seed, self.state.step, (number << self.state.halvings) + place)
+                    with self.accelerator.no_sync(self.model):
+                        loss = self.loss(batch) / num_labels
+                        total += loss.detach()
+                        self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+            return total, True
+        return total, False
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device), "sum"))
+
+    def _halve(self) -> None:
+        """From this step on, half as many rows at once; the same rows make an update, and their labels the mean."""
+        self.optimizer.zero_grad(set_to_none=True)
+        clear_device_cache(garbage_collection=True)
+        rows, step = self.micro_batch_rows(), self.state.step + 1
+        if rows == 1:
+            raise BadModel(f"step {step}: no memory for a single row; take a smaller model or window, or set train.gradient_checkpointing")
+        self.state.halvings += 1
+        self.accelerator.print(
+            f"step {step}: out of memory with {rows} rows at once; from here on {self.micro_batch_rows()} at once, "
+            "and the same rows make an update as before",
+            flush=True,
+        )
+
+    def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
+        """One update, from gradients averaged over all labels of all parts of all processes."""
+        total = self.gradients(parts)
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm))
         value = float(self.accelerator.reduce(total, "sum"))
         if not math.isfinite(value) or not (math.isfinite(norm) or self.given.precision == "fp16"):
@@ -153,7 +175,7 @@ class Training:
 
     def _diverged(self, loss: float, norm: float) -> None:
         ids = self.train.column("id")
-        rows = [ids[one.index] for part in self.step_examples(self.state.step) for one in part]
+        rows = [ids[row] for part in self.step_examples(self.state.step) for one in part for row in one.rows]
         raise Diverged(
             f"step {self.state.step + 1}: loss {loss}, gradient norm {norm}; stopped before the update; "
             f"lower train.learning_rate, or look at the rows {', '.join(rows)}"
@@ -171,16 +193,16 @@ class Training:
         if self.accelerator.is_main_process:
             journal.append(self.log, "metrics", step=self.state.step, values=values)
 
-    def mean_loss(self, rows: Features, examples: Sequence[Example]) -> float:
+    def mean_loss(self, rows: Features, windows: Sequence[Window]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
         size = self.given.per_device_eval_batch_size
-        return mean_loss(self.loss, rows, list(examples), self.collator, size, self.accelerator, self.obey)
+        return mean_loss(self.loss, rows, list(windows), self.collator, size, self.accelerator, self.obey)
 
     def heard(self) -> list[str]:
         """What the model hears in each validation row."""
         self.model.eval()
-        return self.validation.hypotheses(self.bare, self.accelerator, self.obey)
+        return self.validation.hypotheses(lora.merged(self.bare), self.accelerator, self.obey)
 
     def obey(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
         """Let an evaluation be left half-way, unless other processes would wait for its end."""
@@ -189,7 +211,7 @@ class Training:
     def validate(self) -> None:
         """Loss and WER on the validation subset; keep the weights that may be wanted at the end."""
         validation, state = self.validation, self.state
-        loss = self.mean_loss(validation.rows, validation.examples) if validation.examples else None
+        loss = self.mean_loss(validation.rows, validation.windows) if validation.windows else None
         scores = validation.scores(self.heard())
         row = state.row(state.step)
         row["validation_loss"], row["validation_wer"] = loss, scores["wer"]
@@ -209,7 +231,7 @@ class Training:
         return sorted({self.state.best_step, *self.state.averaged(self.given.average_weights, self.given.average_count)} - {0})
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"}
+        return lora.trained({name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
         """One process writes; the others wait for it."""
@@ -276,7 +298,7 @@ class Training:
     def best_weights(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean of the weights that were kept at these steps."""
         found = [self._kept(step) for step in steps]
-        return found[0] if len(found) == 1 else mean_weights(found)
+        return found[0] if len(found) == 1 else optimisation.mean_weights(found)
 
     def _kept(self, step: int) -> dict[str, torch.Tensor]:
         return checkpoints.load(self.folder, "weights", step).tensors["model"]
@@ -298,32 +320,41 @@ class Training:
             self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
         )
 
-    def fixed_batch(self) -> list[Example]:
-        """The rows whose loss is measured before and after."""
-        return [self.choice.examples[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
+    def fixed_batch(self) -> list[Window]:
+        """The windows whose loss is measured before and after."""
+        return [self.windows[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
 
-    def run(self) -> None:
-        """Train to the last step, from wherever we stand."""
+    def run(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Train to the last step, from wherever we stand, or until it is enough.
+
+        Raises:
+            Stopped: by a signal, after a checkpoint.
+            Diverged: a loss or gradient is no number.
+            BadModel: there is no memory for a single row.
+        """
         try:
-            self._run()
+            self._run(enough)
         except Interrupted:
             self.stop()
 
-    def _run(self) -> None:
+    def ended(self) -> bool:
+        """Whether all steps are done, or patience is spent."""
+        return self.state.step == self.given.max_steps or self.state.patience_spent(self.given.early_stopping_patience)
+
+    def _run(self, enough: Callable[[], bool]) -> None:
         given, state = self.given, self.state
         if state.fixed_loss is None:
             state.fixed_loss = self.mean_loss(self.train, self.fixed_batch())
-        began, first = time.monotonic(), state.step
+        began, first, halvings = time.monotonic(), state.step, state.halvings
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self.micro_batches, state.step)
             while True:
-                ending = state.step == given.max_steps or state.patience_spent(given.early_stopping_patience)
-                if (ending or state.step % given.eval_steps == 0) and not state.validated():
+                if (self.ended() or state.step % given.eval_steps == 0) and not state.validated():
                     self.validate()
-                ending = ending or state.patience_spent(given.early_stopping_patience)
-                if ending or (state.step % given.save_steps == 0 and state.step > first):
+                if self.ended() or (state.step % given.save_steps == 0 and state.step > first) or state.halvings > halvings:
                     self.save()
-                if ending:
+                    halvings = state.halvings
+                if self.ended() or enough():
                     break
                 if self._told_to_stop():
                     raise Interrupted
@@ -333,7 +364,7 @@ class Training:
                 if state.step % given.logging_steps == 0 or state.step == given.max_steps:
                     self.record_loss(rate)
                     self._say(began, first)
-        if state.step < given.max_steps:
+        if state.step < given.max_steps and self.ended():
             self.accelerator.print(f"stopped early: {given.early_stopping_patience} evaluations brought no better WER", flush=True)
 
     def _say(self, began: float, first: int) -> None:
@@ -345,32 +376,3 @@ class Training:
             f"rate {row['learning_rate']:.2e}, {pace:.1f} steps/s, {left:,.0f} s left",
             flush=True,
         )
-
-
-def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
-    """Devices and processes as `accelerate launch` set them; alone, the best device there is.
-
-    Raises:
-        BadParams: fp16 without a GPU.
-    """
-    if precision == "fp16" and model.device() == "cpu":
-        raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
-    skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
-    mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
-
-
-def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; weight decay spares biases and norms."""
-    named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
-        {"params": [value for _, value in named if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
-
-
-def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of several weights, tensor by tensor, summed in double precision."""
-    return {name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype) for name in found[0]}

@@ -84,5 +84,6 @@ def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callab
         clips = [features.stored(samples, start.model.config.num_mel_bins)]
         (heard,) = decode.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
         for one in heard:
-            yield Segment(round(offset + one.start, 3), round(min(offset + one.start + one.duration, end), 3), one.text)
+            for first, last, text in one.segments:
+                yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)
         say(offset + length)

@@ -14,8 +14,9 @@ from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
 from asr import batches, decode, wer
-from asr.batches import Collator, Example, Features
+from asr.batches import Collator, Features
 from asr.sources import fraction_of
+from asr.windows import Window
 
 Obey = Callable[..., Iterable[Any]]
 
@@ -30,7 +31,8 @@ class Validation:
         self.durations = [durations[row] for row in self.chosen]
         self.references = [wer.normalise(texts[row]) for row in self.chosen]
         wanted = set(self.chosen)
-        self.examples = [one for one in collator.choose(rows).examples if one.index in wanted]
+        examples = [one for one in collator.choose(rows).examples if one.index in wanted]
+        self.windows = [collator.window([one], collator.timed) for one in examples]
 
     def hypotheses(self, whisper: WhisperForConditionalGeneration, accelerator: Accelerator, obey: Obey) -> list[str]:
         """What the model hears in each row, decoded as `evaluate` decodes."""
@@ -59,7 +61,7 @@ class Validation:
 def mean_loss(
     loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
     rows: Features,
-    examples: list[Example],
+    windows: list[Window],
     collator: Collator,
     batch_size: int,
     accelerator: Accelerator,
@@ -67,9 +69,9 @@ def mean_loss(
 ) -> float:
     """Loss per label over some rows; 0 where there is no label."""
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    groups = list(batches.in_groups(range(len(examples)), batch_size))[accelerator.process_index :: accelerator.num_processes]
+    groups = list(batches.in_groups(range(len(windows)), batch_size))[accelerator.process_index :: accelerator.num_processes]
     for group in obey(groups):
-        batch = collator.batch(rows, [examples[index] for index in group])
+        batch = collator.batch(rows, [windows[index] for index in group])
         with torch.inference_mode():
             sums += torch.tensor([float(loss(batch)), batches.num_labels(batch)], dtype=torch.float64, device=sums.device)
     total, count = accelerator.reduce(sums, "sum").tolist()

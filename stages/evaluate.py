@@ -31,7 +31,7 @@ matplotlib.use("Agg")
 CODE = tuple(
     """
     asr.audio asr.batches asr.decode asr.error_rates asr.features asr.files asr.languages
-    asr.model asr.shards asr.tokenizer asr.wer stages.evaluate
+    asr.model asr.shards asr.timestamps asr.tokenizer asr.wer asr.windows stages.evaluate
     """.split()
 )
 FINETUNED, START = "finetuned", "start"

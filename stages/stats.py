@@ -92,12 +92,14 @@ def window_price(window: float, seconds: list[float], num_mel_bins: int) -> dict
 
 def label_lengths(raw: Path, given: params.Model) -> dict[str, float]:
     """Lengths of the training labels in the model's tokens, prompt and end not counted."""
-    from asr import model, tokenizer  # torch, only for the checkpoint's place
+    from asr import tokenizer  # 1 s
 
     texts = [row["text"] for row in shards.rows(raw / "train", ["text"])]
-    if given.name == model.SCRATCH:
+    if given.name == "scratch":
         made = tokenizer.from_texts(texts, given.scratch.vocab_size)
     else:
+        from asr import model  # torch, only for the checkpoint's place
+
         made = tokenizer.load(model.place(given.name), given.revision)
     lengths = [len(ids) for ids in tokenizer.text_ids(made, texts)]
     q50, q95 = np.quantile(lengths, [0.5, 0.95])

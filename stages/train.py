@@ -20,39 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
-from asr import checkpoints, checks, files, journal, model, params, regularisation, shards, stage, tokenizer, tracking
+from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, shards, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
-from asr.faults import BadParams, Diverged, exit_with
+from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
-from asr.training import STEP_COLUMNS, Training
+from asr.progress import STEP_COLUMNS
+from asr.start import choose_trained, start_model
+from asr.training import Training
 
+BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = tuple(
     """
-    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.features asr.files asr.languages asr.model
-    asr.regularisation asr.shards asr.signals asr.sources.__init__ asr.tokenizer asr.training asr.validation asr.wer stages.train
+    asr.audio asr.batches asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.lora
+    asr.memory asr.model asr.optimisation asr.progress asr.regularisation asr.shards asr.signals asr.sources.__init__
+    asr.start asr.timestamps asr.tokenizer asr.training asr.validation asr.wer asr.windows stages.train
     """.split()
 )
-
-
-def start_model(given: params.Params, train: Features) -> Start:
-    """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
-    chosen = given.model
-    if chosen.name == model.SCRATCH:
-        shape = chosen.scratch.model_dump()
-        shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
-        made = tokenizer.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(model.build(shape, made, train.num_mel_bins, given.train.seed), made, model.SCRATCH, None)
-    else:
-        start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
-    model.check_mel_bins(start.model, train.num_mel_bins)
-    model.set_prompt(start.model, given.language, chosen.task)
-    regularisation.configure(start.model.config, chosen)
-    regularisation.apply(start.model)
-    regularisation.freeze(start.model, chosen.freeze_encoder)
-    return start
 
 
 def identity(given: params.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
@@ -100,7 +85,8 @@ def summary_of(training: Training, steps: list[int], loss_after: float, moved: d
         "averaged_steps": ", ".join(map(str, steps)) if len(steps) > 1 else "",
         "best_validation_wer": state.best_wer,
         "learning_rate": training.learning_rate,
-        "parameters": training.bare.num_parameters(),
+        "parameters": lora.merged(training.bare).num_parameters(),
+        "parameters_trained": training.bare.num_parameters(only_trainable=True),
         "window_seconds": model.window_seconds(training.bare),
         "rows_trained": len(training.choice.examples),
         "rows_left_out": training.choice.left_out,
@@ -139,17 +125,21 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
     start = start_model(given, rows)
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
+    choose_trained(start, given.model, given.train.seed)
     fingerprint = files.hash_of(known)[:32]
+    from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
+
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=model.device() == "cpu").is_main_process
     with checkpoints.held(folder) if main else nullcontext():
         if main:
             say_if_longer(folder, known)
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
-        training = Training(start, rows, judged, given.train, folder, log)
-        all_params = params.flat(given.model_dump(exclude={"evaluate"}))
-        with told(training, fingerprint, all_params) if main else nullcontext():
-            train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
+        with mirror.copied(folder, log) if main else nullcontext():
+            training = Training(start, rows, judged, given.train, folder, log)
+            all_params = params.flat(given.model_dump(exclude={"evaluate"}))
+            with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
+                train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
@@ -161,7 +151,7 @@ def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> It
     follower = tracking.Follower(training.log)
     try:
         yield
-    except Diverged:
+    except (BadModel, DiskFault, Diverged):
         journal.append(training.log, "end", status="FAILED")
         raise
     finally:
@@ -171,13 +161,16 @@ def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> It
 def train_and_write(training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str) -> None:
     """The training itself, what must hold of it, and its outs."""
     main = training.accelerator.is_main_process
+    training.accelerator.print(training.padding(), flush=True)
     before = {name: value.clone() for name, value in training.bare.state_dict().items()}
     look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
     found = [check(training) for check in look]
     training.resume()
+    preflight.forecast(training, out)
     training.run()
     steps = training.load_best()
-    moved, facts = checks.weights_moved(before, training, known["params_all"]["model.freeze_encoder"])
+    given = known["params_all"]
+    moved, facts = checks.weights_moved(before, training, given["model.freeze_encoder"], given["model.lora.rank"])
     loss = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss, facts)
     found += [checks.start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
@@ -236,7 +229,7 @@ def taught(training: Training) -> bytes:
 
 def write_model(training: Training, out: Path) -> None:
     with files.new_folder(out) as draft:
-        model.save(training.bare, training.collator.made, draft)
+        model.save(lora.merged(training.bare), training.collator.made, draft)
 
 
 def run_name(fingerprint: str) -> str:

@@ -61,6 +61,7 @@ from streamlit.web.cli import main
 main()
 """
 QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
 
 
 def speech(text: str, before: float = 0.3, after: float = 0.3) -> np.ndarray:
@@ -253,7 +254,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
     expect.set_options(timeout=60_000)  # machines that are busy are slow
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, *devices])
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, SHARED, *devices])
         yield chromium
         chromium.close()
 

@@ -119,6 +119,28 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_params: Any) -> Pat
     return root
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Any]:
+    """Children forked from a process that has imported torch."""
+    from children import Nursery
+
+    made = Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, to be copied; MLflow takes 4 s to make one."""
+    from asr import tracking
+
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        tracking.client()
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process: without MLflow, with signals and precision given back afterwards."""

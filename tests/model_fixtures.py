@@ -31,6 +31,7 @@ SHAPE = {
     "max_target_positions": 48,
     "init_std": 0.3,
 }
+Tables = tuple[dict[str, int], list[str], dict[str, int]]  # of vocab.json, merges.txt and added_tokens.json
 HUB_LANGUAGES = WHISPER_LANGUAGES[:99]  # whisper-tiny is older than the hundredth
 HUB_SIZES = {
     "d_model": 32,
@@ -91,8 +92,8 @@ def write_features(split: Path, rows: list[dict[str, Any]], num_mel_bins: int = 
     return split
 
 
-def hub_vocabulary() -> tuple[dict[str, int], list[str], dict[str, int]]:
-    """The tables of vocab.json, merges.txt and added_tokens.json."""
+def hub_vocabulary() -> Tables:
+    """A small vocabulary in the hub's form."""
     made = json.loads(tokenizer.from_texts(TEXTS, 300).backend_tokenizer.to_str())["model"]
     vocab = made["vocab"]
     merges = [" ".join(merge) for merge in made["merges"]]
@@ -100,14 +101,20 @@ def hub_vocabulary() -> tuple[dict[str, int], list[str], dict[str, int]]:
     return vocab, merges, {name: len(vocab) + place for place, name in enumerate(names)}
 
 
-def hub_folder(folder: Path, multilingual: bool = True, **changes: Any) -> Path:
+def hub_folder(
+    folder: Path, multilingual: bool = True, tables: Tables | None = None, suppressed: list[int] | None = None, **changes: Any
+) -> Path:
     """The files of openai/whisper-tiny as the hub has them, with tiny random weights."""
-    vocab, merges, added = hub_vocabulary()
+    vocab, merges, added = tables or hub_vocabulary()
     end, start = vocab["<|endoftext|>"], added["<|startoftranscript|>"]
     language, task, bare = added["<|en|>"], added["<|transcribe|>"], added["<|notimestamps|>"]
-    suppressed = [1, 2, 7, added["<|startoflm|>"], added["<|startofprev|>"], added["<|nospeech|>"]]
+    suppressed = suppressed or [1, 2, 7, *(added[f"<|{name}|>"] for name in ("startoflm", "startofprev", "nospeech"))]
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-    old = {"begin_suppress_tokens": [220, end], "suppress_tokens": suppressed, "max_length": HUB_SIZES["max_target_positions"]}
+    old = {
+        "begin_suppress_tokens": [220, end],
+        "suppress_tokens": suppressed,
+        "max_length": {**HUB_SIZES, **changes}["max_target_positions"],
+    }
     config = {**HUB_SIZES, "vocab_size": len(vocab) + len(added), **ids, **changes}
     files.write_json(
         folder / "config.json",

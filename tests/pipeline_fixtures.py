@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, copy_repository, write_params
 
-# Loaded by every Python of a run: notes each address that is not this machine's.
+# Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, a training is killed, or its parent
+# is, before it puts its second checkpoint in place.
 WATCH = """
 import os, sys
 def note(event, args):
@@ -26,6 +27,13 @@ def note(event, args):
         with open(os.environ["SOCKET_LOG"], "a") as log:
             log.write(f"{event} {host} {sys.argv}\\n")
 sys.addaudithook(note)
+def die(event, args):
+    if event == "os.rename" and str(args[1]).endswith("step-00000006") and not os.path.exists(os.environ["DIE_ONCE"]):
+        with open(os.environ["DIE_ONCE"], "w") as file:
+            file.write(str(os.getpid()))
+        os.kill(os.getppid() if "DIE_PARENT" in os.environ else os.getpid(), 9)
+if "DIE_ONCE" in os.environ:
+    sys.addaudithook(die)
 """
 
 
@@ -37,7 +45,8 @@ class Workspace:
         self.home.mkdir()
         (root / "watch").mkdir()
         (root / "watch/sitecustomize.py").write_text(WATCH)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_"))}
+        foreign = ("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_", "PYTHONDONTWRITEBYTECODE")  # each stage would compile its modules again
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         self.environment = {
             **kept,
             "HOME": str(self.home),
@@ -46,8 +55,8 @@ class Workspace:
             "SOCKET_LOG": str(self.log),
         }
 
-    def run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+    def run(self, *command: str, check: bool = True, **more: str) -> str:
+        done = subprocess.run(command, cwd=self.root, env={**self.environment, **more}, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout + done.stderr
 

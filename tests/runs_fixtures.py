@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import files, journal, reports, tracking
+from asr.replica import Replica
 
 PARAMS = {"model.name": "scratch", "train.learning_rate": "auto", "train.max_steps": 40, "train.seed": 1, "model.dropout": 0.0}
 
@@ -49,7 +50,7 @@ def new_store(target: Path, template: Path) -> None:
 def mirror(*paths: Path) -> None:
     """What the follower of a training does, without closing runs that go on."""
     for path in paths:
-        tracking.Mirror(path).catch_up()
+        Replica(path, tracking.client()).catch_up()
 
 
 def utterances(errors: list[int], speakers: list[str | None], words: int = 5) -> pa.Table:

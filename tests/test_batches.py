@@ -112,17 +112,23 @@ def test_choose_takes_a_label_that_just_fills_the_positions(rows: Features) -> N
 
 
 def test_collate_gives_the_batch_worked_out_by_hand() -> None:
-    batch = batches.collate([clip(0.5), clip(1.0)], [(7, 8), (9,)], [1, 2, 3], 5, 200)
+    batch = batches.collate([clip(0.5), clip(1.0)], [(7, 8), (9,)], [[1, 2, 3]] * 2, 5, 200)
     assert batch["decoder_input_ids"].tolist() == [[1, 2, 3, 7, 8], [1, 2, 3, 9, 5]]
     assert batch["labels"].tolist() == [[IGNORED, IGNORED, 7, 8, 5], [IGNORED, IGNORED, 9, 5, IGNORED]]
     assert batch["input_features"].shape == (2, 80, 200)
+
+
+def test_each_row_may_have_a_prompt_of_its_own() -> None:
+    batch = batches.collate([clip(0.5)] * 2, [(7, 8), (9,)], [[1, 2], [1, 2, 3]], 5, 200)
+    assert batch["decoder_input_ids"].tolist() == [[1, 2, 7, 8], [1, 2, 3, 9]]
+    assert batch["labels"].tolist() == [[IGNORED, 7, 8, 5], [IGNORED, IGNORED, 9, 5]]
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.integers(10, 99), max_size=7), min_size=1, max_size=4), st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_each_label_is_what_follows_its_input(texts: list[list[int]], prompt: list[int]) -> None:
     sound = clip(0.1)
-    batch = batches.collate([sound] * len(texts), texts, prompt, 5, 20)
+    batch = batches.collate([sound] * len(texts), texts, [prompt] * len(texts), 5, 20)
     for text, inputs, labels in zip(texts, batch["decoder_input_ids"].tolist(), batch["labels"].tolist(), strict=True):
         learnt = [label for label in labels if label != IGNORED]
         assert learnt == [*text, 5]

@@ -14,7 +14,7 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel
 
-from asr import batches, decode, features, files, model, params, regularisation, tokenizer, training, wer
+from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, wer
 from asr.faults import BadData, BadModel, Fault
 from asr.training import Training
 from stages import evaluate, train
@@ -67,13 +67,13 @@ def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
 
 
 def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
 
 
 def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
 
 
 def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
-    make = training.make_optimizer
-    patch.setattr(training, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
+    make = optimisation.make_optimizer
+    patch.setattr(optimisation, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
 
 
 def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -220,11 +220,17 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] 
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")  # PyTorch itself notices the first of them
 @pytest.mark.parametrize(("plant", "name", "changes"), PLANTED, ids=lambda one: getattr(one, "__name__", ""))
 def test_a_planted_fault_is_caught_by_its_check(
-    plant: Callable[[pytest.MonkeyPatch], None], name: str, changes: Any, tmp_path: Path, tiny_data: Path
+    plant: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+    changes: Any,
+    tmp_path: Path,
+    tiny_data: Path,
+    record_property: Callable[[str, Any], None],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
         found = trained(tiny_data, tmp_path, given(tmp_path, **changes))
+    record_property("caught by", ", ".join(sorted(failed(found))) or "nothing")
     assert name in failed(found), {check: one["detail"] for check, one in found.items()}
 
 
@@ -253,12 +259,18 @@ REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[Fault], str]] = [
 
 @pytest.mark.parametrize(("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", ""))
 def test_some_faults_are_refused_before_the_first_step(
-    plant: Callable[[pytest.MonkeyPatch], None], fault: type[Fault], said: str, tmp_path: Path, tiny_data: Path
+    plant: Callable[[pytest.MonkeyPatch], None],
+    fault: type[Fault],
+    said: str,
+    tmp_path: Path,
+    tiny_data: Path,
+    record_property: Callable[[str, Any], None],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        with pytest.raises(fault, match=said):
+        with pytest.raises(fault, match=said) as caught:
             trained(tiny_data, tmp_path, given(tmp_path))
+    record_property("refused", str(caught.value))
     assert not (tmp_path / "models").exists()
 
 

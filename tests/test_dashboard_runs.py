@@ -36,19 +36,10 @@ def app() -> None:
     runs.page()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        tracking.client()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, the shipped params, and pages that start no process."""
-    new_store(tmp_path, template)
+    new_store(tmp_path, empty_store)
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     monkeypatch.setattr(runs, "ask", lambda *_: None)
     return tmp_path
@@ -110,8 +101,8 @@ def test_the_first_build_shows_that_it_goes_on() -> None:
     assert len(drawn().get("progress")) == 1
 
 
-def test_a_page_alone_builds_the_index_and_draws_itself_again(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_store(tmp_path, template)
+def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_store(tmp_path, empty_store)
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     mirror(training("alone"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))

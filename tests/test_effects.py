@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, TINY, write_params
+from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, params
+from asr import batches, files, lora, params
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
+from asr.start import choose_trained, start_model
 from stages import chunk, download, evaluate, featurize, stats, train
 
 DOWNLOAD = {
@@ -70,6 +72,7 @@ START = {
     "scratch.init_std": 0.05,
 }
 FROZEN = {"freeze_encoder": "all"}
+LORA = {"rank": 4, "alpha": 16, "dropout": 0.3, "target_modules": ["fc1"]}
 NOISE = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 TRAIN = {
     "learning_rate": 3e-4,
@@ -90,12 +93,16 @@ TRAIN = {
     "average_count": 2,
     "save_steps": 4,
     "logging_steps": 3,
+    "timestamp_share": 0.5,
+    "pack_to_window": True,
+    "no_speech_share": 0.2,
     "precision": "bf16",
     "seed": 7,
 }
 # What must be set besides, for a change to show.
 BESIDES = {
     "early_stopping_patience": {"train.eval_steps": 2, "train.learning_rate": 1e-9},
+    "pack_to_window": {"train.timestamp_share": 1.0, "model.window_seconds": 8, "model.scratch.max_target_positions": 96},
     "average_count": {"train.eval_steps": 2, "train.average_weights": "last", "train.average_count": 4},
 }
 EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [], "bootstrap_resamples": 300, "seed": 7}
@@ -105,6 +112,7 @@ COVERED = {
     *(f"chunk.{key}" for key in CHUNK),
     "featurize.num_mel_bins",
     *(f"model.{key}" for key in (*START, *FROZEN)),
+    *(f"model.lora.{key}" for key in LORA),
     "model.revision",
     *(f"train.{key}" for key in TRAIN),
     *(f"evaluate.{key}" for key in EVALUATE),
@@ -185,10 +193,26 @@ def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_dat
     rows = Features(tiny_data / "data/features/train")
 
     def configs(given: Params) -> Any:
-        start = train.start_model(given, rows)
+        start = start_model(given, rows)
         return copy.deepcopy((start.model.config.to_dict(), start.model.generation_config.to_dict()))
 
     assert differs(configs, tiny_params, changed(tmp_path, **{f"model.{key}": START[key]}))
+
+
+@pytest.mark.parametrize("key", LORA)
+def test_the_adapters(key: str) -> None:
+    def layers(**changes: Any) -> Any:
+        start = scratch()
+        choose_trained(start, small.model_copy(update={"lora": small.lora.model_copy(update=changes)}), 1)
+        found = lora.layers(start.model).items()
+        return [(name, layer.r, layer.scaling, str(layer.lora_dropout)) for name, layer in found], trainable(start.model)
+
+    def trainable(whisper: Any) -> list[str]:
+        return [name for name, value in whisper.named_parameters() if value.requires_grad]
+
+    small = params.load(REPOSITORY / "params.yaml").model
+    assert layers() == ([], trainable(scratch().model))
+    assert layers(rank=2) != layers(**{"rank": 2, key: LORA[key]})
 
 
 def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +220,7 @@ def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("asr.model.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
     for revision in (None, "v2"):
         with pytest.raises(Fault, match="cannot be fetched"):
-            train.start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
+            start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
     assert asked == [None, "v2"]
 
 

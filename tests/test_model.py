@@ -86,7 +86,21 @@ def test_old_generation_settings_are_brought_to_todays_form(tiny: Path) -> None:
     assert generation.forced_decoder_ids is None
     assert getattr(start.model.config, "forced_decoder_ids", None) is None
     assert generation.is_multilingual is True
-    assert generation.suppress_tokens == files.read_json(tiny / "generation_config.json")["suppress_tokens"]
+    old = files.read_json(tiny / "generation_config.json")
+    for name in ("suppress_tokens", "begin_suppress_tokens", "alignment_heads", "prev_sot_token_id", "max_initial_timestamp_index"):
+        assert getattr(generation, name) == old[name]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with generation config", "without"])
+def test_prompt_of_a_model_from_the_hub_survives_saving(broken: Path, tmp_path: Path, told: bool) -> None:
+    if not told:
+        (broken / "generation_config.json").unlink()
+    start = model.load(str(broken), None, 2)
+    model.set_prompt(start.model, "sv", "transcribe")
+    model.save(start.model, start.tokenizer, tmp_path / "saved")
+    again = model.load_saved(tmp_path / "saved")
+    assert tokenizer.prompt(again.model.generation_config) == tokenizer.prompt(start.model.generation_config)
+    assert decode.generation_prompt(again.model) == decode.generation_prompt(start.model)
 
 
 def test_checkpoint_without_language_tables_gets_them_from_its_tokenizer(broken: Path) -> None:
@@ -110,6 +124,8 @@ def test_window_of_ten_seconds_is_a_bit_equal_cut(tiny: Path) -> None:
     assert positions(cut).shape[0] == 500
     assert model.window_seconds(cut.model) == 10
     assert torch.equal(positions(cut), positions(whole)[:500])
+    assert not positions(cut).requires_grad
+    assert not positions(whole).requires_grad
 
 
 def test_cut_window_stretches_back_exactly(tiny: Path, tmp_path: Path) -> None:

@@ -106,6 +106,13 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
     ("low", "value", "high", "limit", "want"),
     [
         ("train.warmup_steps", "50", "train.max_steps", "50", "got 50, want fewer than max_steps (50)"),
+        (
+            "train.pack_to_window",
+            "true",
+            "train.timestamp_share",
+            "0.0",
+            "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all",
+        ),
         ("chunk.min_seconds", "9", "chunk.max_seconds", "8.5", "got 9, want at most max_seconds (8.5)"),
         ("download.synthetic.min_numbers", "4", "download.synthetic.max_numbers", "3", "got 4, want at most max_numbers (3)"),
         (

@@ -21,18 +21,9 @@ from asr.faults import Fault
 REPOSITORY = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        tracking.client()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def store(template: Path, tmp_path: Path) -> Any:
-    new_store(tmp_path, template)
+def store(empty_store: Path, tmp_path: Path) -> Any:
+    new_store(tmp_path, empty_store)
     return tracking.client()
 
 
@@ -287,8 +278,8 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
     assert read_all() == 12
 
 
-def test_no_damaged_store_raises_and_what_was_read_before_stays(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_store(tmp_path, template)
+def test_no_damaged_store_raises_and_what_was_read_before_stays(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_store(tmp_path, empty_store)
     mirror(*[training(f"run {number}") for number in range(3)])
     refresh.refresh(talk=False)
     whole, faults = (tmp_path / "mlflow.db").read_bytes(), 0

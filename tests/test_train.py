@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
 from asr import checks, files, regularisation, tokenizer, validation
@@ -20,6 +22,8 @@ from asr.batches import Features
 from asr.faults import BadModel, Diverged
 from stages import train
 
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 NOISY = {
     **TINY,
     "model.dropout": 0.1,
@@ -47,20 +51,40 @@ def killed(self):
 train.Training.heard = killed
 """
 
+STOPWATCH = """
+import time
+kill, stop, told = os.kill, train.Training.stop, []
+def noted(pid, signum):
+    told.append(time.monotonic())
+    kill(pid, signum)
+def timed(self):
+    try:
+        stop(self)
+    finally:
+        print("SAVED AFTER", time.monotonic() - told[0])
+os.kill, train.Training.stop = noted, timed
+"""
 
-def run_stage(root: Path, data: Path, plan: str = "", check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real stage in a process of its own, as DVC starts it."""
+
+def command(data: Path, plan: str) -> list[str]:
+    """Code and arguments of the real stage, as `python -c` takes them."""
     code = f"import os, signal, sys\nfrom asr.faults import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
     features = data / "data/features"
-    command = [sys.executable, "-c", code, f"{features}/train", f"{features}/validation", "models/finetuned", "reports/train"]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(root), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return [code, f"{features}/train", f"{features}/validation", "models/finetuned", "reports/train"]
+
+
+def run_stage(nursery: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
+    """The real stage in a forked process, without MLflow."""
+    done = nursery.run(*command(data, WITHOUT_MLFLOW + plan), root=root, DVC_ROOT=str(root), PYTHONPATH=str(REPOSITORY))
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def run_apart(_: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
+    """The real stage in an interpreter of its own, as DVC starts it, with MLflow."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(root)}
+    words = [sys.executable, "-c", *command(data, plan)]
+    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -75,52 +99,55 @@ def traces(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
+def never_stopped(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path) -> dict[str, str]:
     root = tmp_path_factory.mktemp("whole")
     write_params(root / "params.yaml", NOISY)
-    run_stage(root, tiny_data)
+    run_stage(nursery, root, tiny_data)
     return traces(root)
 
 
 @pytest.mark.parametrize(
-    ("plan", "code"),
+    ("run", "plan", "code"),
     [
-        (KILL_AFTER_STEP.format(step=7, signal="SIGTERM"), 143),
-        (KILL_IN_EVALUATION.format(step=10, signal="SIGKILL"), -signal.SIGKILL),
-        (KILL_IN_EVALUATION.format(step=10, signal="SIGINT"), 130),
+        (run_apart, KILL_AFTER_STEP.format(step=7, signal="SIGTERM"), 143),
+        (run_stage, KILL_IN_EVALUATION.format(step=10, signal="SIGKILL"), -signal.SIGKILL),
+        (run_stage, KILL_IN_EVALUATION.format(step=10, signal="SIGINT"), 130),
     ],
     ids=["terminated", "killed-in-evaluation", "interrupted-in-evaluation"],
 )
 def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
-    tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str], plan: str, code: int
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str], run: Run, plan: str, code: int
 ) -> None:
     write_params(tmp_path / "params.yaml", NOISY)
-    stopped = run_stage(tmp_path, tiny_data, plan, check=False)
+    stopped = run(nursery, tmp_path, tiny_data, STOPWATCH + plan, check=False)
     assert stopped.returncode == code, stopped.stdout + stopped.stderr
+    assert code < 0 or float(stopped.stdout.partition("SAVED AFTER")[2].split()[0]) < 10, "seconds from a signal to the checkpoint"
     assert not (tmp_path / "models").exists()
-    resumed = run_stage(tmp_path, tiny_data)
+    resumed = run(nursery, tmp_path, tiny_data)
     assert "resumed at step" in resumed.stdout
     assert traces(tmp_path) == never_stopped
 
 
-def test_another_seed_gives_other_bits(tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]) -> None:
+def test_another_seed_gives_other_bits(tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]) -> None:
     """The control of the test above: its comparison can fail."""
     write_params(tmp_path / "params.yaml", {**NOISY, "train.seed": 2})
-    run_stage(tmp_path, tiny_data)
+    run_stage(nursery, tmp_path, tiny_data)
     assert all(traces(tmp_path)[name] != digest for name, digest in never_stopped.items())
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
+) -> None:
     write_params(tmp_path / "params.yaml", NOISY)
-    run_stage(tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False)
+    run_stage(nursery, tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False)
     newest = max((tmp_path / ".cache/checkpoints").glob("*/step-*")) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    resumed = run_stage(tmp_path, tiny_data)
+    resumed = run_stage(nursery, tmp_path, tiny_data)
     assert "the damaged checkpoint costs 3 steps" in resumed.stdout
     assert traces(tmp_path) == never_stopped
 
 
-def test_training_never_opens_a_test_file(tmp_path: Path, tiny_data: Path) -> None:
+def test_training_never_opens_a_test_file(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
     """With the test split taken away, training does not notice; its opens are watched besides."""
     data = tmp_path / "blind"
     shutil.copytree(tiny_data / "data", data / "data")
@@ -129,59 +156,68 @@ def test_training_never_opens_a_test_file(tmp_path: Path, tiny_data: Path) -> No
     watch = """
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-import atexit
-atexit.register(lambda: print("OPENED", sum("features/train" in one for one in opened), sum("features/test" in one for one in opened)))
+main = train.main
+def watched():
+    main()
+    print("OPENED", sum("features/train" in one for one in opened), sum("features/test" in one for one in opened))
+train.main = watched
 """
-    done = run_stage(tmp_path, data, watch)
+    done = run_stage(nursery, tmp_path, data, watch)
     count = next(line.split() for line in done.stdout.splitlines() if line.startswith("OPENED"))
     assert int(count[1]) > 0
     assert int(count[2]) == 0
 
 
-def test_more_steps_of_a_finished_training_say_the_way_to_go_on(tmp_path: Path, tiny_data: Path) -> None:
+def test_more_steps_of_a_finished_training_say_the_way_to_go_on(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
-    run_stage(tmp_path, tiny_data)
+    run_stage(nursery, tmp_path, tiny_data)
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 6})
-    done = run_stage(tmp_path, tiny_data)
+    done = run_stage(nursery, tmp_path, tiny_data)
     assert "6 steps train anew" in done.stdout
     assert "make keep NAME=mine" in done.stdout
 
 
-def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path, tiny_data: Path) -> None:
+def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
-    run_stage(tmp_path, tiny_data)
+    run_stage(nursery, tmp_path, tiny_data)
     before = traces(tmp_path)
     shutil.rmtree(tmp_path / "models")
-    done = run_stage(tmp_path, tiny_data)
+    done = run_stage(nursery, tmp_path, tiny_data)
     assert "resumed at step 4 of 4" in done.stdout
     assert traces(tmp_path) == before
 
 
-def test_two_trainings_on_one_folder_the_second_says_who_holds_it(tmp_path: Path, tiny_data: Path) -> None:
+def test_two_trainings_on_one_folder_the_second_says_who_holds_it(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
     write_params(tmp_path / "params.yaml", TINY)
     second = """
-import subprocess
-if "SECOND" not in os.environ:
-    run = train.Training.run
-    def first(self):
-        done = subprocess.run([sys.executable, *sys.orig_argv[1:]], env={**os.environ, "SECOND": "1"}, capture_output=True, text=True)
-        print("SECOND", done.returncode, done.stderr.splitlines()[-1], os.getpid())
-        run(self)
-    train.Training.run = first
+run = train.Training.run
+def first(self):
+    child = os.fork()
+    if child == 0:
+        try:
+            exit_with(train.main)
+        except SystemExit as end:
+            os._exit(end.code)
+        os._exit(0)
+    print("SECOND", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "FIRST", os.getpid())
+    run(self)
+train.Training.run = first
 """
-    done = run_stage(tmp_path, tiny_data, second)
+    done = run_stage(nursery, tmp_path, tiny_data, second)
     line = next(line for line in done.stdout.splitlines() if line.startswith("SECOND"))
-    assert line.startswith("SECOND 5 error 5: the same training runs already, as process")
-    assert line.split()[-1] in line.split("process ")[1]
+    said = next(line for line in done.stderr.splitlines() if line.startswith("error"))
+    assert line.split()[1] == "5"
+    assert said.startswith("error 5: the same training runs already, as process")
+    assert line.split()[-1] in said.split("process ")[1]
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, tiny_data: Path) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
     write_params(tmp_path / "params.yaml", TINY)
     poison = """
 loss = train.Training.loss
 train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if self.model.training and self.state.step == 4 else 1.0)
 """
-    done = run_stage(tmp_path, tiny_data, poison, check=False)
+    done = run_stage(nursery, tmp_path, tiny_data, poison, check=False)
     assert done.returncode == Diverged.exit_code
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error 6: step 5: loss nan")

@@ -1,0 +1,58 @@
+"""What a step of training is made with: devices and processes, AdamW, its rate, the mean of gradients and of weights."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from transformers import WhisperForConditionalGeneration
+
+from asr import lora, model
+from asr.faults import BadParams
+from asr.model import Start
+
+BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
+
+
+def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
+    """Devices and processes as `accelerate launch` set them; alone, the best device there is.
+
+    Raises:
+        BadParams: fp16 without a GPU.
+    """
+    if precision == "fp16" and model.device() == "cpu":
+        raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
+    skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
+
+
+def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
+    """Over all processes, by DDP's own means, which are set off by the backward pass of nothing.
+
+    DDP would do it during the last backward pass; there, processes would wait for ever for one that ran out of memory.
+    """
+    nothing = torch.stack([one.flatten()[0] for one in whisper.parameters() if one.grad is not None]).sum() * 0.0
+    whisper.reducer.prepare_for_backward([nothing])
+    nothing.backward()
+
+
+def learning_rate(given: float | str, start: Start) -> float:
+    """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
+    adapted = given == "auto" and lora.layers(start.model)
+    return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
+
+
+def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; weight decay spares biases and norms."""
+    named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
+        {"params": [value for _, value in named if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
+
+
+def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of several weights, tensor by tensor, summed in double precision."""
+    return {name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype) for name in found[0]}

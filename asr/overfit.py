@@ -1,0 +1,125 @@
+"""Can the model learn eight rows by heart? If it cannot, no long run will teach it anything.
+
+    python -m asr.overfit data/features/train     # make overfit: a minute for the default model on one core
+
+Takes eight training rows and the start model of params.yaml, and trains with everything off that keeps a model from learning by
+heart, until it says the eight texts. Leaves nothing behind: no checkpoint, no MLflow run, no out. Ends with 6 if it cannot.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from asr import params, regularisation, stage
+from asr.batches import Collator, Features
+from asr.faults import BadData, Diverged, Stopped, exit_with
+from asr.model import Start
+from asr.start import choose_trained, start_model
+from asr.training import Training
+from asr.validation import subset
+
+ROWS = 8
+LOSS = 0.05  # per label, below which a text is known by heart
+STEPS = 600
+SPARE = 8  # times as many rows are looked at, as some may not fit the model
+
+
+def eight(rows: Features, start: Start, seed: int) -> Features:
+    """Eight rows that the model can take, chosen by seed.
+
+    Raises:
+        BadData: there are not so many.
+    """
+    looked_at = only(rows, subset(rows.column("id"), SPARE * ROWS, seed))
+    fitting = only(looked_at, [one.index for one in Collator(start.model, start.tokenizer).choose(looked_at).examples])
+    if len(fitting) < ROWS:
+        raise BadData(f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds")
+    return only(fitting, subset(fitting.column("id"), ROWS, seed))
+
+
+def only(rows: Features, chosen: Sequence[int]) -> Features:
+    """Some rows of a split."""
+    found = copy.copy(rows)
+    found.dataset = rows.dataset.select(chosen)
+    return found
+
+
+def unhindered(given: params.Params) -> params.Params:
+    """The same params, but for what keeps a model from learning rows by heart, and how long it may try."""
+    lora = given.model.lora.model_copy(update={"dropout": 0.0})
+    off = dict.fromkeys(regularisation.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
+    train = {
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 20,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": ROWS,
+        "per_device_eval_batch_size": ROWS,
+        "gradient_accumulation_steps": 1,
+        "weight_decay": 0.0,
+        "label_smoothing_factor": 0.0,
+        "eval_steps": 50,
+        "eval_rows": ROWS,
+        "early_stopping_patience": None,
+        "average_weights": "none",
+        "pack_to_window": False,
+        "no_speech_share": 0.0,
+        "save_steps": STEPS,
+        "logging_steps": 50,
+    }
+    model, training = given.model.model_copy(update=off), given.train.model_copy(update=train)
+    return given.model_copy(update={"model": model, "train": training})
+
+
+def run(split: Path, given: params.Params) -> int:
+    """Train on eight rows; gives the steps that it took.
+
+    Raises:
+        Diverged: the model does not know them by heart after STEPS steps.
+    """
+    given, rows = unhindered(given), Features(split)
+    start = start_model(given, rows)
+    choose_trained(start, given.model, given.train.seed)
+    chosen = eight(rows, start, given.train.seed)
+    with tempfile.TemporaryDirectory(prefix="earshot-overfit-") as folder:
+        training = Training(start, chosen, chosen, given.train, Path(folder) / "checkpoints", Path(folder) / "journal.jsonl")
+        try:
+            training.run(lambda: known_by_heart(training))
+        except Stopped:
+            raise Stopped(training.signals.received, "stopped by a signal; nothing of it is left") from None
+        if not known_by_heart(training):
+            raise Diverged(
+                f"{training.state.step} steps did not teach eight rows: {missed(training)}; look at the rows, or at what was changed last"
+            )
+    return training.state.step
+
+
+def known_by_heart(training: Training) -> bool:
+    """Whether the evaluation of this step shows it; between two evaluations nobody knows."""
+    state = training.state
+    if not state.step or not state.validated():
+        return False
+    last = state.evaluations()[-1]
+    return last["validation_loss"] < LOSS and last["validation_wer"] == 0 and training.heard() == texts(training)
+
+
+def missed(training: Training) -> str:
+    """What the last evaluation found, in words."""
+    pairs = zip(texts(training), training.heard(), strict=True)
+    wrong = [f"{text!r} was heard as {heard!r}" for text, heard in pairs if text != heard]
+    return "; ".join([f"loss {training.state.evaluations()[-1]['validation_loss']:.3f}, want under {LOSS}", *wrong])
+
+
+def texts(training: Training) -> list[str]:
+    return [training.train.text(row) for row in training.validation.chosen]
+
+
+def main() -> None:
+    (split,) = stage.paths(__doc__, "split")
+    print(f"the model said eight rows by heart after {run(split, params.load())} steps")
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,32 @@
+"""The model that training starts from, as params name it: built from the training texts, or loaded. Costs 50 ms, or reading the weights."""
+
+from __future__ import annotations
+
+from asr import lora, model, params, regularisation, timestamps, tokenizer
+from asr.batches import Features
+from asr.model import Start
+
+
+def start_model(given: params.Params, train: Features) -> Start:
+    """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
+    chosen = given.model
+    if chosen.name == model.SCRATCH:
+        shape = chosen.scratch.model_dump()
+        shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
+        made = tokenizer.from_texts(train.column("text"), shape["vocab_size"])
+        start = Start(model.build(shape, made, train.num_mel_bins, given.train.seed), made, model.SCRATCH, None)
+    else:
+        start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
+    model.check_mel_bins(start.model, train.num_mel_bins)
+    model.set_prompt(start.model, given.language, chosen.task)
+    timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
+    regularisation.configure(start.model.config, chosen)
+    regularisation.apply(start.model)
+    return start
+
+
+def choose_trained(start: Start, chosen: params.Model, seed: int) -> None:
+    """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
+    if chosen.lora.rank is not None:
+        lora.add(start.model, chosen.lora, seed)
+    regularisation.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)

@@ -1,0 +1,104 @@
+"""What memory there is, whether an error says that it is gone, and a training that really finds none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import REPOSITORY, TINY, write_params
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_fixtures import OUT_OF_MEMORY
+
+from asr import memory
+from asr.faults import BadModel
+
+CPU = torch.device("cpu")
+# A training in an address space that holds its batches by the half, not whole.
+LIMITED = """
+import os
+import resource
+from pathlib import Path
+from asr import preflight, tracking
+from asr.faults import exit_with
+from stages import train
+
+tracking.Follower.__init__ = lambda *_: None
+tracking.Follower.finish = lambda _: None
+run = train.Training.run
+
+def limited(self):
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + int(os.environ["LIMIT"]), resource.RLIM_INFINITY))
+    run(self)
+
+train.Training.run = limited
+preflight.forecast = lambda *_: None
+exit_with(train.main)
+"""
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_errors_of_memory_are_known(kind: str) -> None:
+    assert memory.ran_out(OUT_OF_MEMORY[kind])
+    with pytest.raises(BadModel, match="no memory for a cat"), memory.must_hold("a cat"):
+        raise OUT_OF_MEMORY[kind]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("out of memory."), OSError(12, "Cannot allocate memory")])
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not memory.ran_out(error)
+    with pytest.raises(type(error)), memory.must_hold("a cat"):
+        raise error
+
+
+def test_a_tensor_too_large_for_any_machine_is_an_error_of_memory() -> None:
+    with pytest.raises(RuntimeError) as fault:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert memory.ran_out(fault.value)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 20), st.integers(1, 25))
+def test_parts_hold_every_row_in_order(rows: int, size: int) -> None:
+    batch = {"a": torch.arange(rows), "b": torch.arange(2 * rows).view(rows, 2)}
+    parts = list(memory.parts(batch, size))
+    assert len(parts) == -(-rows // size)
+    assert all(len(part["a"]) <= size for part in parts)
+    for key, value in batch.items():
+        assert torch.equal(torch.cat([part[key] for part in parts]), value)
+    assert (parts[0] is batch) == (size >= rows)
+
+
+def test_the_peak_rises_with_what_is_held() -> None:
+    before = memory.peak(CPU)
+    grown = torch.ones(before - psutil.Process().memory_info().rss + (64 << 20), dtype=torch.uint8)
+    assert memory.peak(CPU) >= before + (32 << 20)
+    assert len(grown) < memory.free(CPU)
+
+
+@pytest.mark.parametrize(("name", "text", "limit"), [(memory.LIMITS[0], "5000\n", 5000), (memory.LIMITS[1], "7000\n", 7000)])
+def test_a_containers_limit_is_known(name: str, text: str, limit: int, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert memory.free(CPU, tmp_path) == limit
+    (tmp_path / name).write_text("max\n")
+    assert memory.free(CPU, tmp_path) > 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
+def test_a_training_that_really_finds_no_memory_goes_on_with_halves(tmp_path: Path, tiny_data: Path) -> None:
+    changes = {"train.per_device_train_batch_size": 32, "train.max_steps": 3, "train.eval_rows": 1, "model.scratch.encoder_ffn_dim": 4096}
+    write_params(tmp_path / "params.yaml", {**TINY, **changes})
+    split = tiny_data / "data/features"
+    command = [sys.executable, "-c", LIMITED, str(split / "train"), str(split / "validation"), "models/finetuned", "reports/train"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path), "MALLOC_ARENA_MAX": "1", "LIMIT": str(200 << 20)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "out of memory with 32 rows at once; from here on 16 at once" in done.stdout
+    assert (tmp_path / "models/finetuned/model.safetensors").is_file()
