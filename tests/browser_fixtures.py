@@ -183,7 +183,7 @@ class Visitor:
             self.context.on("request", self._asked)
             self.context.on("dialog", self._dialog)
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.page.on("pageerror", lambda error: self.wrongs.append(f"error in the page: {error}"))
 
     def _asked(self, request: Any) -> None:
@@ -196,7 +196,7 @@ class Visitor:
 
     def go(self, page: str) -> Page:
         self.page.goto(f"{self.server.url}/{'' if page == 'Runs' else page.lower()}")
-        expect(self.page.get_by_role("heading", name=page, exact=True)).to_be_visible(timeout=60_000)
+        expect(self.page.get_by_role("heading", name=page, exact=True)).to_be_visible(timeout=120_000)
         return self.page
 
     def bring(self, name: str, content: bytes) -> None:
@@ -252,7 +252,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     heard.write_bytes(wav(speech(MICROPHONE, 1.0, 4.0)))
     devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
-    expect.set_options(timeout=60_000)  # machines that are busy are slow
+    expect.set_options(timeout=120_000)  # machines that are busy are slow
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, SHARED, *devices])
         yield chromium

@@ -68,7 +68,7 @@ class Waiting:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not flag.exists():
             assert time.monotonic() < end, "the command does not come so far"
             time.sleep(0.02)
@@ -82,7 +82,7 @@ class Waiting:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while leftovers.at_work(self.root):
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -40,7 +40,7 @@ def answers(port: int) -> bool:
         return False
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
     ends = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < ends, f"waited in vain: {what}"

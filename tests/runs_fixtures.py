@@ -97,7 +97,7 @@ def damaged(content: bytes, seed: int) -> bytes:
     return bytes(hurt)
 
 
-def wait_for(ready: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(ready: Callable[[], bool], seconds: float = 120) -> None:
     ends = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < ends, "it never came"

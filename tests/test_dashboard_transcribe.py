@@ -93,7 +93,7 @@ def press(page: AppTest, key: str) -> AppTest:
 
 def ended(page: AppTest) -> AppTest:
     """The page after its jobs have ended; a browser would ask twice a second."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while not all(job.ended for job in page.session_state.asked.jobs.values()):
         assert time.monotonic() < end
         time.sleep(0.05)

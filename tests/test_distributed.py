@@ -58,7 +58,7 @@ def train_two(root: Path, data: Path, plan: str = "", **changes: Any) -> subproc
     split = data / "data/features"
     command = [sys.executable, "-m", "stages.train", f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
     places = {"PYTHONPATH": f"{root}:{REPOSITORY}", "DVC_ROOT": str(root), "PROCESSES": "2"}
-    return subprocess.run(command, cwd=root, env={**os.environ, **places}, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=root, env={**os.environ, **places}, capture_output=True, text=True, check=False, timeout=900)
 
 
 def train_one(nursery: Nursery, root: Path, data: Path, accumulation: int) -> None:

@@ -20,7 +20,7 @@ def test_the_harness_sees_checks_that_are_content_with_everything() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "caught by: nothing" in done.stdout

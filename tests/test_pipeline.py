@@ -91,7 +91,7 @@ def _stopped_once(workspace: Workspace, *words: str, **more: str) -> None:
     """The command, with its training or its DVC killed on the way, and once more; no training outlives its DVC."""
     flag = workspace.root.parent / f"died-{words[-1]}"
     workspace.run("dvc", *words, check=False, DIE_ONCE=str(flag), **more)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while lives(int(flag.read_text()), flag.stat().st_mtime):
         assert time.monotonic() < end, "an orphan"
     if more:
