@@ -155,13 +155,14 @@ def queue_tasks(root: Path) -> Iterator[Finding]:
         folder, name = root / ".dvc/tmp/exps" / Path(task.get("root_dir", "")).name, task.get("name") or note.stem
         if at_work(folder):
             continue
-        mend = partial(_fail, root, name, folder)
+        mend = partial(_fail, root, name, note, folder)
         what = f"the queued experiment {name} was killed with its worker"
         yield Finding(what, since(note), "tells DVC that it failed, and removes its folder; queue it again to go on", mend)
 
 
-def _fail(root: Path, name: str, folder: Path) -> None:
-    """DVC's own word for it: its process is dead, so it becomes a failed task."""
+def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
+    """Note down that its process is dead, or DVC would send a signal to whoever has the number by now; then it becomes a failed task."""
+    files.write_json(note, {**_json(note), "returncode": -1})
     done = subprocess.run([sys.executable, "-m", "dvc", "queue", "kill", name], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadData(f"dvc queue kill {name}: {done.stderr.strip()}")

@@ -71,6 +71,7 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadModel(f"model.name: no Whisper tokenizer in {Path(name).name}: {first_line(error)}") from None
     loaded.clean_up_tokenization_spaces = False  # old folders ask for it, and it is not for BPE
+    loaded.add_special_tokens({"additional_special_tokens": loaded.extra_special_tokens})  # old folders name them, and take them for words
     known = loaded.get_vocab()  # asked once: of Whisper's own vocabulary this takes 40 ms
     wanted = [END, START, "<|notimestamps|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     missing = [token for token in wanted if token not in known]

@@ -14,6 +14,7 @@ from killed_fixtures import Waiting, digest, make, run
 
 from asr import doctor, journal, tracking
 from asr.leftovers import lives
+from asr.replica import Replica
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
 def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     log = journal.path_of("f")
     journal.append(log, "begin", fingerprint="f", name="mine", params={}, tags={})
-    tracking.Mirror(log).catch_up()
+    Replica(log, tracking.client()).catch_up()
     before = digest(root)
     code, said = ask(capsys, monkeypatch)
     assert (code, "MLflow's run mine stands RUNNING" in said) == (1, True)

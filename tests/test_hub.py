@@ -136,6 +136,7 @@ def test_it_is_fine_tuned_and_saved_as_plain_transformers_read_it(
         WhisperForConditionalGeneration.from_pretrained(room / "finetuned"),
     )
     assert len(processor.tokenizer) == 51_865
+    assert processor.tokenizer.decode([50258, 50273, 50359, 50363], skip_special_tokens=True) == ""
     assert plain.generation_config.suppress_tokens == suppressed()
     sounds = [noise(1.5, seed) for seed in range(2)]
     inputs = processor(sounds, sampling_rate=16000, return_tensors="pt").input_features
