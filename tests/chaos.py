@@ -1,11 +1,12 @@
 """Kill trainings at every moment, and see that nothing is lost: the same final bits, and never a committed step done again.
 
-    python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos: 500 kills, about 15 minutes on one core
+    python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos: 500 kills and more, 20 minutes on one core
 
 Trainings are children forked from a process that has imported torch, so that each costs a second and not ten. A child is killed by
-SIGKILL at a random moment; before its n-th file operation, for every n there is; half-way through a file of tensors; or it finds the
-disk full there. It is then started again, often to be killed again while it resumes, until it ends. Prints what it hit, and ends with
-1 if one training ended otherwise than the one that was never stopped. `--broken` is the control: dropout that forgets its seed.
+SIGKILL at a random moment; before its n-th file operation or sync, for every n there is if KILLS are that many; half-way through a
+file of tensors; or it finds the disk full there. It is then started again, often to be killed again while it resumes, until it ends.
+Prints what it hit, and ends with 1 if one training ended otherwise than the one that was never stopped. `--broken` is the control:
+dropout that forgets its seed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from stages import chunk, download, featurize, train
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
 Plan = Callable[[Path], None]
+SHOWN_EVERY = 20  # trainings: half a minute
 
 
 def watched(event: str, args: tuple[Any, ...], root: str) -> bool:
@@ -43,19 +46,24 @@ def watched(event: str, args: tuple[Any, ...], root: str) -> bool:
     return event in WRITES and any(root in os.fsdecode(one) for one in args[:2] if isinstance(one, str | bytes | os.PathLike))
 
 
+def before_changes(root: Path, act: Callable[[], object]) -> None:
+    """Act before each change to files of this training, and before each sync."""
+    sync = os.fsync
+
+    def act_and_sync(file: Any) -> None:
+        act()
+        sync(file)
+
+    os.fsync = act_and_sync
+    sys.addaudithook(lambda event, args: act() if watched(event, args, str(root)) else None)
+
+
 def at_operation(number: int, act: Callable[[], None]) -> Plan:
-    """Act before the n-th change to a file; numbers beyond the last leave the training in peace."""
+    """Act before the n-th file operation; numbers beyond the last leave the training in peace."""
 
     def plan(root: Path) -> None:
-        seen = [0]
-
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            if watched(event, args, str(root)):
-                seen[0] += 1
-                if seen[0] == number:
-                    act()
-
-        sys.addaudithook(hook)
+        seen = count(1)
+        before_changes(root, lambda: act() if next(seen) == number else None)
 
     return plan
 
@@ -91,13 +99,13 @@ def count_operations(root: Path) -> int:
     reading, writing = os.pipe()
 
     def plan(place: Path) -> None:
-        seen = [0]
-        sys.addaudithook(lambda event, args: seen.__setitem__(0, seen[0] + watched(event, args, str(place))))
+        seen = count()
+        before_changes(place, lambda: next(seen))
         ended = train.train_and_write
 
         def told(*given: Any) -> None:
             ended(*given)
-            os.write(writing, str(seen[0]).encode())
+            os.write(writing, str(next(seen)).encode())
 
         train.train_and_write = told
 
@@ -196,7 +204,8 @@ def plans_of(kills: int, operations: int, seconds: float, draw: random.Random) -
     first += [("kill in half a file", half_a_file(number, kill), None) for number in range(1, 12)]
     draw.shuffle(first)
     chosen: list[list[tuple[str, Plan | None, float | None]]] = []
-    while sum(map(len, chosen)) < kills:
+    all_of_them = kills >= operations
+    while sum(map(len, chosen)) < kills or (all_of_them and first):
         one = first.pop() if first else ("kill at a moment", None, draw.uniform(0, seconds))
         again: list[tuple[str, Plan | None, float | None]] = []
         if draw.random() < 0.5:
@@ -257,15 +266,18 @@ def main() -> None:
         seconds = time.monotonic() - began
         operations = count_operations(room(top, "counted"))
         hit, wrong, lost = Counter[str](), [], 0
-        for index, plans in enumerate(plans_of(kills, operations, seconds, random.Random(number))):
+        trials = plans_of(kills, operations, seconds, random.Random(number))
+        for index, plans in enumerate(trials):
             root = room(top, f"trial-{index}")
             found, steps = trial(root, plans, hit)
             lost += steps
             if found != wanted:
                 wrong.append(f"trial {index} ({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}")
             shutil.rmtree(root)
+            if (index + 1) % SHOWN_EVERY == 0:
+                print(f"{index + 1} of {len(trials)} trainings; {lost} steps lost, {len(wrong)} ended otherwise", flush=True)
     stops = sum(count for name, count in hit.items() if not name.startswith("left"))
-    print(f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole training changes files {operations} times")
+    print(f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole training has {operations} file operations")
     print("\n".join(f"{count:5}  {name}" for name, count in sorted(hit.items())))
     print(f"{lost} committed steps lost; {len(wrong)} trainings ended otherwise", *wrong[:5], sep="\n")
     sys.exit(bool(wrong or lost or hit["disk full without exit 7"]))
