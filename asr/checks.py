@@ -1,8 +1,8 @@
 """Checks against lying to oneself: that training trains, on what it says it trains, and that what is saved is what was measured.
 
-Some refuse to start, the others are told at the end, in reports/train/checks.json, in MLflow and in the last lines printed. None
-knows a particular fault: each looks at the result from outside, by another way than the one that made it. Together they cost one
-more evaluation of the validation rows, a few passes of one batch, and one reading of the features.
+Told at the end, in reports/train/checks.json, in MLflow and in the last lines printed. None knows a particular fault: each looks at
+the result from outside, by another way than the one that made it. Together they cost one more evaluation of the validation rows, and
+a few passes of one batch.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import WhisperForConditionalGeneration
 
-from asr import batches, decode, features, files, lora, model, regularisation, shards, timestamps, tokenizer, wer
+from asr import batches, decode, features, lora, model, optimisation, regularisation, tokenizer, wer
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Features
-from asr.faults import BadData, BadModel
-from asr.model import Start
 from asr.windows import Window
 
 if TYPE_CHECKING:
-    from asr.training import Training
+    from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
+    from asr.training import Training
+    from asr.validation import Validation
+
+CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
+SCALED_SHARE = 0.5  # of fp16's steps must be updates
+SHUFFLED = 32  # windows that cannot come in the same order twice by chance
 JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no noise
-SPELLED = 200  # texts that go to tokens and back
 GENERATED = 4  # rows that plain `generate()` must hear as we do
 SHOWN = 10
 QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
@@ -50,83 +52,16 @@ def table(checks: Iterable[Check]) -> dict[str, Any]:
     return {one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in checks}
 
 
-def refuse_other_prompt(start: Start, language: str, task: str) -> None:
-    """Refuse to train labels that decoding would not be prompted for.
-
-    Raises:
-        BadModel: the prompt of the labels differs from that of plain `generate()`, or names another language or task.
-    """
-    labels, generated = tokenizer.prompt(start.model.generation_config), decode.generation_prompt(start.model)
-    names = [" ".join(start.tokenizer.convert_ids_to_tokens(ids)) for ids in (labels, generated)]
-    if labels != generated:
-        raise BadModel(f"labels start with {names[0]}, generation with {names[1]}; mend the model's generation_config.json")
-    if start.model.generation_config.is_multilingual and not {f"<|{language}|>", f"<|{task}|>"} <= set(names[0].split()):
-        raise BadModel(f"labels start with {names[0]}, params say {language} and {task}; mend the model's generation_config.json")
-
-
-def refuse_other_tokens(start: Start, texts: Sequence[str]) -> None:
-    """Refuse a tokenizer that does not spell the corpus, or whose tokens the model does not embed.
-
-    Raises:
-        BadModel: with the text or token.
-    """
-    ids = tokenizer.text_ids(start.tokenizer, list(texts[:SPELLED]))
-    size = start.model.config.vocab_size
-    for name, wanted in special_ids(start.model).items():
-        if (found := start.tokenizer.convert_tokens_to_ids(name)) != wanted:
-            raise BadModel(f"{name} is token {found} of the tokenizer and token {wanted} of the model; they belong to different models")
-    for text, tokens in zip(texts, ids, strict=False):
-        if max(tokens, default=0) >= size:
-            raise BadModel(f"the tokenizer has token {max(tokens)}, the model {size} tokens; they belong to different models")
-        if (back := start.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) != text:
-            raise BadModel(f"the tokenizer spells {text!r} as {back!r}; it belongs to another model or is damaged")
-
-
-def special_ids(whisper: WhisperForConditionalGeneration) -> dict[str, int]:
-    """The ids by which the model's generation config knows its special tokens."""
-    generation = whisper.generation_config
-    known = {tokenizer.END: generation.eos_token_id, tokenizer.START: generation.decoder_start_token_id}
-    known["<|notimestamps|>"] = generation.no_timestamps_token_id
-    if tokenizer.says_when(generation):
-        known["<|0.00|>"] = timestamps.first(generation)
-    if generation.is_multilingual:
-        known |= {**generation.lang_to_id, **{f"<|{task}|>": id for task, id in generation.task_to_id.items()}}
-    return {name: int(id) for name, id in known.items()}
-
-
-def refuse_damaged_rows(*splits: Path) -> None:
-    """Refuse features that are not those of their manifest: a stale or damaged shard.
-
-    Raises:
-        BadData: with the file.
-    """
-    for split in splits:
-        for entry in shards.manifest(split)["files"]:
-            if files.sha256(split / entry["name"]) != entry["sha256"]:
-                raise BadData(f"{split.name}/{entry['name']} is not the file its manifest names; run dvc repro -f featurize")
-
-
-def refuse_shared_rows(train: Features, validation: Features) -> None:
-    """Refuse a validation that asks what was taught: rows that stand in both splits.
-
-    Raises:
-        BadData: with the ids.
-    """
-    ids, sounds = set(train.column("id")), {train.digest(row) for row in range(len(train))}
-    shared = [id for row, id in enumerate(validation.column("id")) if id in ids or validation.digest(row) in sounds]
-    if shared:
-        raise BadData(f"{len(shared)} rows are in training and in validation, such as {', '.join(shared[:3])}; run dvc repro -f chunk")
-
-
 def batch_is_sound(training: Training) -> Check:
     """In batches as the model gets them: the rows' own texts between prompt and end, each label the next input, silence the floor.
 
-    Looks at the first batch, and at one window of each kind: by number of rows, with times and without, silence.
+    Looks at the first batch of two steps, and at one window of each kind: by number of rows, with times and without, silence.
     """
     kinds = list({(len(one.rows), one.prompt): one for one in training.windows}.values())
-    first = training.step_examples(0)[training.my_parts()[0]]
+    mine = training.my_parts()[0]
+    steps = [(training.micro_batches(step)[0], training.step_examples(step)[mine]) for step in (0, 1)]
     wrong: set[str] = set()
-    for batch, windows in ((training.micro_batches(0)[0], first), (training.collator.batch(training.train, kinds), kinds)):
+    for batch, windows in (*steps, (training.collator.batch(training.train, kinds), kinds)):
         for row, window in enumerate(windows):
             wrong |= _wrong_label(training, window, batch["decoder_input_ids"][row].tolist(), batch["labels"][row].tolist())
             wrong |= _wrong_sound(training.train, window, batch["input_features"][row].numpy())
@@ -176,28 +111,41 @@ def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
 
 
 def order_is_whole(training: Training) -> Check:
-    """The first epoch takes every row that fits, and none twice; no window is fuller than full."""
-    size, seed = training.given.per_device_train_batch_size, training.given.seed
-    count = len(training.lengths)
-    order = [place for index in range(-(-count // size)) for place in batches.batch_rows(training.lengths, size, seed, index)]
-    rows = [row for place in order for row in training.windows[place].rows]
-    wanted = [one.index for one in training.choice.examples]
+    """An epoch takes every row that fits, and none twice; the next one in another order; no window is fuller than full."""
+    first, second = _epochs(training)
+    rows, wanted = [row for one in first for row in one.rows], [one.index for one in training.choice.examples]
     durations, window = training.train.column("duration"), training.collator.frames / FRAMES_PER_SECOND
-    fits = all(sum(durations[row] for row in one.rows) <= window + FRAME_ERROR for one in training.windows)
-    passed = sorted(order) == list(range(count)) and sorted(rows) == sorted(wanted) and fits
+    wrong = []
+    if len(first) != len(training.windows) or sorted(rows) != sorted(wanted):
+        wrong.append("not all, and none twice")
+    if len(first) > SHUFFLED and first == second:
+        wrong.append("the second epoch has the same order")
+    if any(sum(durations[row] for row in one.rows) > window + FRAME_ERROR for one in training.windows):
+        wrong.append("windows that are fuller than full")
     detail = f"{len(set(rows)):,} of {len(wanted):,} rows in the first epoch, {len(rows):,} in all"
-    return Check("order", passed, detail if fits else f"{detail}; windows that are fuller than full")
+    return Check("order", not wrong, "; ".join([detail, *wrong]))
+
+
+def _epochs(training: Training) -> tuple[list[Window], list[Window]]:
+    """What the first two epochs teach, in the order of the steps."""
+    num_parts = -(-len(training.windows) // training.given.per_device_train_batch_size)
+    parts = chain.from_iterable(map(training.step_examples, count()))
+    first, second = ([one for part in islice(parts, num_parts) for one in part] for _ in range(2))
+    return first, second
 
 
 def metric_is_sound(training: Training) -> Check:
-    """The WER of a text against itself is 0, of silence 1, and of other texts more than 0."""
+    """The WER of a text against itself is 0, of silence 1, of each text said twice 1; and decoding has room for what was said."""
     references = training.validation.references
     same, silent = wer.error_rates(references, references)["wer"], wer.error_rates(references, [""] * len(references))["wer"]
     other = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
     texts = [training.validation.rows.text(row) for row in training.validation.chosen]
     words = sum(len(text.split()) for text in references) / max(sum(len(text.split()) for text in texts), 1)
-    passed = same == 0 and silent == 1 and other == 1 and words > 0.5
-    return Check("metric", passed, f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared")
+    lengths = map(len, tokenizer.text_ids(training.collator.made, texts))
+    cut = sum(length > decode.most_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
+    passed = same == 0 and silent == 1 and other == 1 and words > 0.5 and cut <= CUT_SHARE * len(texts)
+    detail = f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared"
+    return Check("metric", passed, f"{detail}; decoding has too little room for {cut} of {len(texts)} texts")
 
 
 def start_knows_its_tokens(training: Training, start: str) -> Check:
@@ -255,14 +203,26 @@ def loss_fell(before: float, after: float) -> Check:
     return Check("fixed_batch", after < before, f"loss on one fixed batch: {before:.4f} -> {after:.4f}")
 
 
-def rate_peaked(first: float | None, highest: float, peak: float, warmup_steps: int) -> Check:
-    """The learning rate, as the optimiser had it at each step, climbed where it should, and came to its peak."""
+def rate_followed(training: Training) -> Check:
+    """The learning rate, as the optimiser had it at each step, climbed where it should, came to its peak, and kept to its schedule."""
+    given, state, peak = training.given, training.state, training.learning_rate
     wrong = []
-    if not 0.99 * peak <= highest <= 1.01 * peak:
-        wrong.append(f"the highest was {highest:.3g}")
-    if warmup_steps and first is not None and not first < 0.99 * peak:
+    if not 0.99 * peak <= state.highest_rate <= 1.01 * peak:
+        wrong.append(f"the highest was {state.highest_rate:.3g}")
+    if given.warmup_steps and state.first_rate is not None and not state.first_rate < 0.99 * peak:
         wrong.append("there was no warm-up")
-    return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong]))
+    for row in [row for row in state.rows if "learning_rate" in row]:
+        wanted = peak * optimisation.schedule(given.lr_scheduler_type, row["step"] - 1, given.warmup_steps, given.max_steps)
+        if abs(row["learning_rate"] - wanted) > 0.01 * peak:
+            wrong.append(f"at step {row['step']} it was {row['learning_rate']:.3g}, and should have been {wanted:.3g}")
+    return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong[:3]]))
+
+
+def updates_were_made(training: Training) -> Check:
+    """AdamW counted as many updates as there were steps; with fp16 some are left out on purpose, where gradients overflow."""
+    done, steps = max((int(one["step"]) for one in training.optimizer.state.values()), default=0), training.state.step
+    passed = done == steps or (training.given.precision == "fp16" and SCALED_SHARE * steps <= done < steps)
+    return Check("updates", passed, f"{done:,} updates in {steps:,} steps")
 
 
 def loss_and_wer_agree(rows: Sequence[dict[str, Any]], worst: Callable[[], Sequence[tuple[str, str]]], prefix: str) -> Check:
@@ -308,20 +268,23 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     wrong = [f"{others[0]} is not that of step {steps}"] if others else []
     wrong += [] if saved.tokenizer.get_vocab() == training.collator.made.get_vocab() else ["its tokenizer is another one"]
     wrong += [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
-    window = model.window_seconds(saved.model)
-    short = [place for place, seconds in enumerate(validation.durations) if seconds <= window][:GENERATED]
-    if short:
-        clips = [validation.rows.log_mel(validation.chosen[place]) for place in short]
-        with model.quiet(), torch.inference_mode():
-            inputs = batches.input_features(clips, window * FRAMES_PER_SECOND).to(saved.model.device)
-            told = saved.model.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
-        plain = [text.strip() for text in saved.tokenizer.batch_decode(told, skip_special_tokens=True)]
-        wrong += [
-            f"generate() hears {a!r}, we {texts[place]!r}" for a, place in zip(plain, short, strict=True) if _differs(a, texts[place])
-        ]
+    heard = _generated(saved.model, saved.tokenizer, training.validation, training.collator.prompt)
+    wrong += [f"generate() hears {plain!r}, we {texts[place]!r}" for place, plain in heard.items() if plain != texts[place]]
     return Check("saved_model", not wrong, "; ".join(wrong[:3]) or f"loaded anew: WER {found:.4f}, as measured; generate() agrees")
 
 
-def _differs(plain: str, ours: str) -> bool:
-    """Ours may stop earlier, at the limit of tokens per second."""
-    return not plain.startswith(ours) if ours else False
+def _generated(
+    whisper: WhisperForConditionalGeneration, made: WhisperTokenizer, validation: Validation, prompt: list[int]
+) -> dict[int, str]:
+    """What plain `generate()` hears in a few of the validation rows that fit the window, up to our limit of tokens per second."""
+    frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+    places = [place for place, seconds in enumerate(validation.durations) if seconds * FRAMES_PER_SECOND <= frames][:GENERATED]
+    if not places:
+        return {}
+    stretches = [decode.cut(validation.rows.log_mel(validation.chosen[place]), frames)[0] for place in places]
+    with model.quiet(), torch.inference_mode():
+        inputs = batches.input_features([one.features for one in stretches], frames).to(whisper.device)
+        told = whisper.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
+    said = [ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids for ids in told.tolist()]
+    kept = [ids[: decode.most_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]
+    return {place: made.decode(ids, skip_special_tokens=True).strip() for place, ids in zip(places, kept, strict=True)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import WhisperForConditionalGeneration
@@ -41,6 +43,15 @@ def learning_rate(given: float | str, start: Start) -> float:
     """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
     adapted = given == "auto" and lora.layers(start.model)
     return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
+
+
+def schedule(kind: str, done: int, warmup_steps: int, max_steps: int) -> float:
+    """The share of the peak rate at which the next update is made after so many, by the formula of a schedule."""
+    if done < warmup_steps:
+        return done / warmup_steps
+    past = (done - warmup_steps) / max(max_steps - warmup_steps, 1)
+    formulas = {"linear": 1 - past, "polynomial": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2, "constant_with_warmup": 1.0}
+    return formulas[kind]
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

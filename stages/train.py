@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, shards, stage, tracking
+from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, refusals, shards, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
@@ -113,10 +113,10 @@ def print_summary(summary: dict[str, Any], found: list[Check]) -> None:
 
 def before_training(start: Start, rows: Features, validation: Features, splits: tuple[Path, Path], given: params.Params) -> None:
     """What must hold before any time is spent."""
-    checks.refuse_damaged_rows(*splits)
-    checks.refuse_shared_rows(rows, validation)
-    checks.refuse_other_tokens(start, rows.column("text"))
-    checks.refuse_other_prompt(start, given.language, given.model.task)
+    refusals.refuse_damaged_rows(*splits)
+    refusals.refuse_shared_rows(rows, validation)
+    refusals.refuse_other_tokens(start, rows.column("text"))
+    refusals.refuse_other_prompt(start, given.language, given.model.task)
 
 
 def run(train: Path, validation: Path, out: Path, reports: Path, given: params.Params) -> None:
@@ -189,7 +189,8 @@ def after_training(training: Training, loss: float) -> list[Check]:
     prefix = " ".join(training.collator.made.convert_ids_to_tokens(training.collator.prompt))
     return [
         checks.loss_fell(state.fixed_loss or 0.0, loss),
-        checks.rate_peaked(state.first_rate, state.highest_rate, training.learning_rate, training.given.warmup_steps),
+        checks.rate_followed(training),
+        checks.updates_were_made(training),
         checks.loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), checks.SHOWN), prefix),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,50 @@ def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(optimisation, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
 
 
+def _rate_never_falls(patch: pytest.MonkeyPatch) -> None:
+    get = training.get_scheduler
+    patch.setattr(training, "get_scheduler", lambda _, *rest: get("constant_with_warmup", *rest))
+
+
+def _every_other_update(patch: pytest.MonkeyPatch) -> None:
+    step, seen = torch.optim.AdamW.step, itertools.count()
+    patch.setattr(torch.optim.AdamW, "step", lambda *given, **named: step(*given, **named) if next(seen) % 2 else None)
+
+
+def _moments_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What a resume does that loads weights alone."""
+    train_step = Training.train_step
+
+    def forgetful(self: Training, parts: Any) -> None:
+        if self.state.step == 15:
+            self.optimizer.state.clear()
+        train_step(self, parts)
+
+    patch.setattr(Training, "train_step", forgetful)
+
+
+def _same_batch_again(patch: pytest.MonkeyPatch) -> None:
+    batches_of = Training.micro_batches
+    patch.setattr(Training, "micro_batches", lambda self, _: batches_of(self, 0))
+
+
+def _never_shuffled(patch: pytest.MonkeyPatch) -> None:
+    def in_order(lengths: Any, size: int, _: int, index: int) -> list[int]:
+        count = -(-len(lengths) // size)
+        return list(range(len(lengths)))[index % count * size :][:size]
+
+    patch.setattr(batches, "batch_rows", in_order)
+
+
+def _decoding_cut_short(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decode, "most_tokens", lambda _: 2)
+
+
+def _nothing_heard(patch: pytest.MonkeyPatch) -> None:
+    greedy = decode.greedy
+    patch.setattr(decode, "greedy", lambda *given: [[] for _ in greedy(*given)])
+
+
 def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(regularisation, "apply", lambda _: None)
 
@@ -204,6 +249,13 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] 
     (_no_warmup, "learning_rate", {}),
     (_endless_warmup, "learning_rate", {}),
     (_half_the_rate, "learning_rate", {}),
+    (_rate_never_falls, "learning_rate", {}),
+    (_every_other_update, "updates", {}),
+    (_moments_forgotten, "updates", {}),
+    (_same_batch_again, "batch", {}),
+    (_never_shuffled, "order", {}),
+    (_decoding_cut_short, "metric", {}),
+    (_nothing_heard, "saved_model", {}),
     (_dropout_forgotten, "dropout", NOISY),
     (_evaluation_in_training_mode, "dropout", NOISY),
     (_teacher_forced, "saved_model", {}),

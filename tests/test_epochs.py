@@ -15,7 +15,7 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, checks, decode, epochs, features, files, model, params, timestamps, transcription, windows
+from asr import batches, checks, decode, epochs, features, files, model, params, refusals, timestamps, transcription, windows
 from asr.batches import Collator, Features
 from asr.faults import BadModel, Stopped
 from asr.sound import Sound
@@ -212,11 +212,11 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
 def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) -> None:
     made = training()
     start = model.Start(made.bare, made.collator.made, "mine", None)
-    checks.refuse_other_tokens(start, TEXTS)
-    checks.refuse_other_prompt(start, "sv", "transcribe")
+    refusals.refuse_other_tokens(start, TEXTS)
+    refusals.refuse_other_prompt(start, "sv", "transcribe")
     start.model.generation_config.no_timestamps_token_id -= 1
     with pytest.raises(BadModel, match=r"<\|notimestamps\|> is token"):
-        checks.refuse_other_tokens(start, TEXTS)
+        refusals.refuse_other_tokens(start, TEXTS)
 
 
 def run(data: Path, root: Path, chosen: params.Params) -> None:

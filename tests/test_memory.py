@@ -93,11 +93,11 @@ def test_a_containers_limit_is_known(name: str, text: str, limit: int, tmp_path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
 def test_a_training_that_really_finds_no_memory_goes_on_with_halves(tmp_path: Path, tiny_data: Path) -> None:
-    changes = {"train.per_device_train_batch_size": 32, "train.max_steps": 3, "train.eval_rows": 1, "model.scratch.encoder_ffn_dim": 4096}
+    changes = {"train.per_device_train_batch_size": 32, "train.max_steps": 3, "train.eval_rows": 1, "model.scratch.encoder_ffn_dim": 12288}
     write_params(tmp_path / "params.yaml", {**TINY, **changes})
     split = tiny_data / "data/features"
     command = [sys.executable, "-c", LIMITED, str(split / "train"), str(split / "validation"), "models/finetuned", "reports/train"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path), "MALLOC_ARENA_MAX": "1", "LIMIT": str(200 << 20)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path), "MALLOC_ARENA_MAX": "1", "LIMIT": str(500 << 20)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "out of memory with 32 rows at once; from here on 16 at once" in done.stdout

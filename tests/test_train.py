@@ -17,7 +17,7 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import checks, files, regularisation, tokenizer, validation
+from asr import files, refusals, regularisation, tokenizer, validation
 from asr.batches import Features
 from asr.faults import BadModel, Diverged
 from stages import train
@@ -226,11 +226,11 @@ train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if s
 
 def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
     start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
-    checks.refuse_other_prompt(start, "sv", "transcribe")
+    refusals.refuse_other_prompt(start, "sv", "transcribe")
     prompt = tokenizer.prompt
     monkeypatch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
     with pytest.raises(BadModel, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
-        checks.refuse_other_prompt(start, "sv", "transcribe")
+        refusals.refuse_other_prompt(start, "sv", "transcribe")
 
 
 def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) -> None:
