@@ -8,7 +8,7 @@ a few passes of one batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, islice, pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr import batches, decode, features, lora, model, optimisation, regularisation, tokenizer, wer
+from asr import batches, decode, features, lora, memory, model, optimisation, regularisation, tokenizer, wer
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Features
 from asr.windows import Window
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
 CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
 SCALED_SHARE = 0.5  # of fp16's steps must be updates
+MOST_DRAWS, FEW_DRAWS = 64, 3  # of noise, for layers are rarely dropped; looked at until two differ
 SHUFFLED = 32  # windows that cannot come in the same order twice by chance
 JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no noise
 GENERATED = 4  # rows that plain `generate()` must hear as we do
 SHOWN = 10
 QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
 FRAME_ERROR = 1e-6  # of sums of durations
+LOSS_ERROR = 0.01  # of a loss that is computed in two ways, in bf16
+LOWEST = -1.5  # of Whisper's features: of 1e-10, where it stops
+FLOOR_ERROR = 0.01
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
     clips = [rows.log_mel(row) for row in window.rows]
     floor, at, wrong = np.float32(max(clip.floor for clip in clips)), 0, set[str]()
     for clip in clips:
+        if abs(max(clip.mel.max() - features.RANGE, LOWEST) - clip.floor) > FLOOR_ERROR:
+            wrong.add("features do not span what Whisper's do")
         own = clip.mel[:, : -features.TAIL]
         there = heard[:, at : at + own.shape[1]]
         same = there.shape == own.shape and np.array_equal(
@@ -108,6 +114,45 @@ def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
     if not (heard[:, at + features.TAIL :] == floor).all():
         wrong.add("padding is not the row's floor")
     return wrong
+
+
+def loss_is_of_all_labels(training: Training) -> Check:
+    """A step's loss is the mean over all its labels; and the loss of an evaluation is what transformers says, without noise."""
+    given, world, rank = training.given, training.accelerator.num_processes, training.accelerator.process_index
+    taken = float(training.gradients(training.micro_batches(0)))
+    training.optimizer.zero_grad(set_to_none=True)
+    parts = [training.collator.batch(training.train, part, (given.seed, 0)) for part in training.step_examples(0)]
+    mine = range(rank, given.gradient_accumulation_steps * world, world)
+    wanted = sum(_taught_loss(training, number, parts[number]) for number in mine) / sum(map(batches.num_labels, parts))
+    found, told = _judged_losses(training, next(memory.parts(parts[rank], training.micro_batch_rows())))
+    wrong = [] if abs(taken - wanted) <= LOSS_ERROR * wanted else [f"a step takes {taken:.4f}, and its labels have {wanted:.4f}"]
+    wrong += [] if abs(found - told) <= LOSS_ERROR * told else [f"evaluation sums {found:.4f} a label, transformers {told:.4f}"]
+    return Check("loss", not wrong, "; ".join(wrong) or f"{wanted:.4f} a label in the first step, {told:.4f} without noise")
+
+
+def _judged_losses(training: Training, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """The loss per label in evaluation, by our sum and by that of transformers."""
+    training.model.eval()
+    with torch.no_grad():
+        found = float(training.loss(batch)) / batches.num_labels(batch)
+        told = training.model(**{key: value.to(training.accelerator.device) for key, value in batch.items()}).loss
+    return found, float(told)
+
+
+def _taught_loss(training: Training, number: int, batch: dict[str, torch.Tensor]) -> float:
+    """The loss of one micro-batch of the first step, with the noise that the step has."""
+    training.model.train()
+    total = 0.0
+    for place, part in enumerate(memory.parts(batch, training.micro_batch_rows())):
+        regularisation.seed(training.given.seed, 0, (number << training.state.halvings) + place)
+        with torch.no_grad():
+            total += float(training.loss(part))
+    return total
+
+
+def splits_are_apart(train: set[bytes], validation: set[bytes]) -> Check:
+    """No sound that was taught is among those that the training was judged by."""
+    return Check("splits", not train & validation, f"{len(train & validation):,} sounds were taught and judged by")
 
 
 def order_is_whole(training: Training) -> Check:
@@ -143,9 +188,10 @@ def metric_is_sound(training: Training) -> Check:
     words = sum(len(text.split()) for text in references) / max(sum(len(text.split()) for text in texts), 1)
     lengths = map(len, tokenizer.text_ids(training.collator.made, texts))
     cut = sum(length > decode.most_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
-    passed = same == 0 and silent == 1 and other == 1 and words > 0.5 and cut <= CUT_SHARE * len(texts)
+    rows = min(training.given.eval_rows, len(training.validation.rows))
+    passed = same == 0 and silent == 1 and other == 1 and words > 0.5 and cut <= CUT_SHARE * len(texts) and len(texts) == rows
     detail = f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared"
-    return Check("metric", passed, f"{detail}; decoding has too little room for {cut} of {len(texts)} texts")
+    return Check("metric", passed, f"{detail}; decoding has too little room for {cut} of {len(texts)} texts, {rows} were asked for")
 
 
 def start_knows_its_tokens(training: Training, start: str) -> Check:
@@ -158,27 +204,31 @@ def start_knows_its_tokens(training: Training, start: str) -> Check:
 
 
 def noise_is_where_it_belongs(training: Training) -> Check:
-    """Dropout and masks act in training if params ask for them, and never in evaluation."""
+    """Dropout and masks act in training if params ask for them, otherwise in each step and part; and never in evaluation."""
     batch = training.micro_batches(0)[0]
 
-    def passes(prepare: Any) -> list[float]:
-        found = []
-        for number in (1, 2):
+    def losses(prepare: Any, moments: Iterable[tuple[int, int]]) -> Iterator[float]:
+        for moment in moments:
             prepare()
-            regularisation.seed(number, 0, 0)
+            regularisation.seed(training.given.seed, *moment)
             with torch.no_grad():
-                found.append(float(training.loss(batch)))
-        return found
+                yield float(training.loss(batch))
 
-    config = training.bare.config
-    asked = any(getattr(config, name) for name in regularisation.DROPOUTS)
-    taught, judged = passes(training.model.train), passes(training.model.eval)
+    steps, parts = [(number, 0) for number in range(MOST_DRAWS)], [(0, number) for number in range(MOST_DRAWS)]
+    asked = any(getattr(training.bare.config, name) for name in regularisation.DROPOUTS)
     wrong = []
-    if (taught[0] != taught[1]) != asked:
-        wrong.append("dropout is asked for and does nothing" if asked else "training is noisy, though params ask for no dropout")
-    if judged[0] != judged[1]:
+    if asked and not all(_varies(losses(training.model.train, moments)) for moments in (steps, parts)):
+        wrong.append("dropout is asked for and does nothing, or the same again and again")
+    if not asked and _varies(losses(training.model.train, steps[:FEW_DRAWS])):
+        wrong.append("training is noisy, though params ask for no dropout")
+    if _varies(losses(training.model.eval, steps[:FEW_DRAWS])):
         wrong.append("evaluation is noisy: the model is in training mode")
     return Check("dropout", not wrong, "; ".join(wrong) or ("acts in training only" if asked else "none asked for, none found"))
+
+
+def _varies(values: Iterator[float]) -> bool:
+    first = next(values)
+    return any(value != first for value in values)
 
 
 def weights_moved(

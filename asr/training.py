@@ -88,7 +88,7 @@ class Training:
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross entropy summed over the labels of a batch; smoothed while training, if params say so."""
-        batch = {key: value.to(self.accelerator.device) for key, value in batch.items()}
+        batch = {key: value.to(self.accelerator.device, copy=True) for key, value in batch.items()}  # SpecAugment masks in place
         labels = batch.pop("labels")
         logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
         smoothing = self.given.label_smoothing_factor if self.model.training else 0.0

@@ -163,7 +163,13 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     main = training.accelerator.is_main_process
     training.accelerator.print(training.padding(), flush=True)
     before = {name: value.clone() for name, value in training.bare.state_dict().items()}
-    look = (checks.batch_is_sound, checks.order_is_whole, checks.metric_is_sound, checks.noise_is_where_it_belongs)
+    look = (
+        checks.batch_is_sound,
+        checks.order_is_whole,
+        checks.metric_is_sound,
+        checks.noise_is_where_it_belongs,
+        checks.loss_is_of_all_labels,
+    )
     found = [check(training) for check in look]
     training.resume()
     preflight.forecast(training, out)
@@ -176,8 +182,10 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     found += [checks.start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
     if main:
         write_model(training, out)
-        found.append(checks.saved_model_is_the_best(out, training, steps))
+        names = digests(training.train), digests(training.validation.rows)
+        found += [checks.saved_model_is_the_best(out, training, steps), checks.splits_are_apart(*names)]
         write_reports(training, reports, summary, found, known, fingerprint)
+        files.write_bytes(reports / "taught.npy", taught(names[0] | names[1]))
         failed = [one.name for one in found if not one.passed]
         journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
         print_summary(summary, found)
@@ -202,7 +210,6 @@ def write_reports(
     files.write_text(reports / "steps.csv", steps_csv(training.state.rows))
     files.write_json(reports / "summary.json", summary)
     files.write_json(reports / "checks.json", checks.table(found))
-    files.write_bytes(reports / "taught.npy", taught(training))
     files.write_json(
         reports / "run.json",
         {
@@ -218,11 +225,13 @@ def write_reports(
     )
 
 
-def taught(training: Training) -> bytes:
+def digests(rows: Features) -> set[bytes]:
+    """Short names of all sounds of a split."""
+    return {rows.digest(row) for row in range(len(rows))}
+
+
+def taught(names: set[bytes]) -> bytes:
     """(N, 12) names of the sounds that the model was taught or chosen by, for `evaluate` to find none of them in the test."""
-    validation = training.validation
-    names = {training.train.digest(row) for row in range(len(training.train))}
-    names |= {validation.rows.digest(row) for row in range(len(validation.rows))}
     file = io.BytesIO()
     np.save(file, np.frombuffer(b"".join(sorted(names)), np.uint8).reshape(len(names), -1), allow_pickle=False)
     return file.getvalue()

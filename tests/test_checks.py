@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_params
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, WhisperModel
 
-from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, wer
+from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, validation, wer
 from asr.faults import BadData, BadModel, Fault
 from asr.training import Training
 from stages import evaluate, train
@@ -46,6 +46,7 @@ HEALTHY: list[dict[str, Any]] = [
     {"train.seed": 2},
     {"train.seed": 3, "model.apply_spec_augment": True},
     NOISY,
+    {"model.encoder_layerdrop": 0.1, "model.decoder_layerdrop": 0.1},
     {"model.freeze_encoder": "all"},
     {"model.freeze_encoder": 1, "train.weight_decay": 0.1},
     {"train.lr_scheduler_type": "linear", "train.gradient_accumulation_steps": 2},
@@ -174,6 +175,76 @@ def _nothing_heard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decode, "greedy", lambda *given: [[] for _ in greedy(*given)])
 
 
+def _first_part_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Training, "my_parts", lambda _: range(1))
+
+
+def _loss_of_the_first_part(patch: pytest.MonkeyPatch) -> None:
+    backward = Training._backward
+
+    def forgetful(self: Training, parts: Any) -> Any:
+        loss, seen = self.loss, itertools.count()
+        self.loss = lambda batch: loss(batch) * (0.0 if next(seen) else 1.0)
+        try:
+            return backward(self, parts)
+        finally:
+            del self.loss
+
+    patch.setattr(Training, "_backward", forgetful)
+
+
+def _loss_too_large(patch: pytest.MonkeyPatch) -> None:
+    loss = Training.loss
+    patch.setattr(Training, "loss", lambda self, batch: loss(self, batch) * 2)
+
+
+def _next_token_given(patch: pytest.MonkeyPatch) -> None:
+    collate = batches.collate
+
+    def leaking(*given: Any) -> Any:
+        batch = collate(*given)
+        return {**batch, "decoder_input_ids": batch["labels"].where(batch["labels"] >= 0, batch["decoder_input_ids"])}
+
+    patch.setattr(batches, "collate", leaking)
+
+
+def _features_halved(patch: pytest.MonkeyPatch) -> None:
+    unpack = features.unpack
+    patch.setattr(features, "unpack", lambda *given: unpack(*given) / 2)
+
+
+def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
+    make = training.Validation
+    patch.setattr(
+        training,
+        "Validation",
+        lambda rows, *rest: make(batches.Features(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest),
+    )
+
+
+def _judged_by_one_row(patch: pytest.MonkeyPatch) -> None:
+    subset = validation.subset
+    patch.setattr(validation, "subset", lambda *given: subset(*given)[:1])
+
+
+def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
+    mask = WhisperModel._mask_input_features
+
+    def always(self: WhisperModel, *given: Any, **named: Any) -> Any:
+        was, self.training = self.training, True
+        try:
+            return mask(self, *given, **named)
+        finally:
+            self.training = was
+
+    patch.setattr(WhisperModel, "_mask_input_features", always)
+
+
+def _same_noise_at_each_step(patch: pytest.MonkeyPatch) -> None:
+    seed = regularisation.seed
+    patch.setattr(regularisation, "seed", lambda number, _, part: seed(number, 0, part))
+
+
 def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(regularisation, "apply", lambda _: None)
 
@@ -256,6 +327,15 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] 
     (_never_shuffled, "order", {}),
     (_decoding_cut_short, "metric", {}),
     (_nothing_heard, "saved_model", {}),
+    (_first_part_only, "loss", {"train.gradient_accumulation_steps": 2}),
+    (_loss_of_the_first_part, "loss", {"train.gradient_accumulation_steps": 2}),
+    (_loss_too_large, "loss", {}),
+    (_next_token_given, "batch", {}),
+    (_features_halved, "batch", {}),
+    (_judged_by_training_rows, "splits", {}),
+    (_judged_by_one_row, "metric", {}),
+    (_masks_in_evaluation, "dropout", {"model.apply_spec_augment": True}),
+    (_same_noise_at_each_step, "dropout", NOISY),
     (_dropout_forgotten, "dropout", NOISY),
     (_evaluation_in_training_mode, "dropout", NOISY),
     (_teacher_forced, "saved_model", {}),
