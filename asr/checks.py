@@ -262,7 +262,7 @@ def rate_followed(training: Training) -> Check:
     if given.warmup_steps and state.first_rate is not None and not state.first_rate < 0.99 * peak:
         wrong.append("there was no warm-up")
     for row in [row for row in state.rows if "learning_rate" in row]:
-        wanted = peak * optimisation.schedule(given.lr_scheduler_type, row["step"] - 1, given.warmup_steps, given.max_steps)
+        wanted = optimisation.scheduled_rate(given.lr_scheduler_type, peak, row["step"] - 1, given.warmup_steps, given.max_steps)
         if abs(row["learning_rate"] - wanted) > 0.01 * peak:
             wrong.append(f"at step {row['step']} it was {row['learning_rate']:.3g}, and should have been {wanted:.3g}")
     return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong[:3]]))

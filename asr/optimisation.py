@@ -13,6 +13,7 @@ from asr.faults import BadParams
 from asr.model import Start
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
+LAST_RATE = 1e-7  # to which the polynomial schedule falls, by default of transformers
 
 
 def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
@@ -45,13 +46,17 @@ def learning_rate(given: float | str, start: Start) -> float:
     return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
 
 
-def schedule(kind: str, done: int, warmup_steps: int, max_steps: int) -> float:
-    """The share of the peak rate at which the next update is made after so many, by the formula of a schedule."""
+def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:
+    """The rate of the next update after so many, by the formula of its schedule; a second opinion on what transformers gives."""
     if done < warmup_steps:
-        return done / warmup_steps
+        return peak * done / warmup_steps
     past = (done - warmup_steps) / max(max_steps - warmup_steps, 1)
-    formulas = {"linear": 1 - past, "polynomial": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2, "constant_with_warmup": 1.0}
-    return formulas[kind]
+    return {
+        "linear": peak * (1 - past),
+        "cosine": peak * (1 + math.cos(math.pi * past)) / 2,
+        "constant_with_warmup": peak,
+        "polynomial": LAST_RATE + (peak - LAST_RATE) * (1 - past),
+    }[kind]
 
 
 def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:

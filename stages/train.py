@@ -184,8 +184,8 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
         write_model(training, out)
         names = digests(training.train), digests(training.validation.rows)
         found += [checks.saved_model_is_the_best(out, training, steps), checks.splits_are_apart(*names)]
-        write_reports(training, reports, summary, found, known, fingerprint)
         files.write_bytes(reports / "taught.npy", taught(names[0] | names[1]))
+        write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
         journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
         print_summary(summary, found)

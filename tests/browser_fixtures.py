@@ -246,11 +246,11 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium, whose microphone hears MICROPHONE once a second of silence is over."""
+    """Chromium, whose microphone hears MICROPHONE after three seconds of silence, in which a busy machine begins to listen."""
     if not CHROMIUM.is_file():
         pytest.skip(f"no {CHROMIUM}")
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
-    heard.write_bytes(wav(speech(MICROPHONE, 1.0, 4.0)))
+    heard.write_bytes(wav(speech(MICROPHONE, 3.0, 4.0)))
     devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
     expect.set_options(timeout=120_000)  # machines that are busy are slow
     with sync_playwright() as playwright:

@@ -53,6 +53,7 @@ HEALTHY: list[dict[str, Any]] = [
     {"train.lr_scheduler_type": "constant_with_warmup", "train.warmup_steps": 0},
     {"train.average_weights": "last", "train.average_count": 2, "train.label_smoothing_factor": 0.1},
     {"train.precision": "bf16", "train.early_stopping_patience": 1, "train.eval_steps": 10},
+    {"train.lr_scheduler_type": "polynomial", "train.learning_rate": 3e-6, "model.scratch.d_model": 48},
     {"train.lr_scheduler_type": "polynomial", "model.window_seconds": 4, "train.per_device_train_batch_size": 8},
 ]
 

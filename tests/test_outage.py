@@ -51,7 +51,7 @@ SYNCED = FAULTS if EVERY else [lost_answers, dies_in_the_middle, sometimes_500, 
 STEPS = 400 if EVERY else 120
 LONG = {**TINY, "train.max_steps": STEPS, "train.eval_steps": STEPS // 2, "train.save_steps": STEPS // 2, "train.logging_steps": 10}
 START, FINISH, APPEND = tracking.Follower.__init__, tracking.Follower.finish, journal.append
-MOST = 0.01 if EVERY else 0.05  # few steps beside other tests: the starts of a process weigh more
+MOST = 0.01
 
 
 @pytest.fixture(scope="module")
