@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from asr import windows
 from asr.batches import Collator, Features
-from asr.sources import fraction_of
+from asr.chance import fraction_of
 from asr.windows import Example, Window
 
 

@@ -33,6 +33,8 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Weight = Annotated[Float, Field(ge=0, le=10)]
+Source = Literal["synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
@@ -58,12 +60,67 @@ class Synthetic(Section):
     max_pitch: Annotated[int, Field(ge=0, le=99)]
 
 
+class CommonVoice(Section):
+    splits: Literal["official", "validated"]
+
+
+class HuggingFace(Section):
+    config: str | None
+    revision: str | None
+    splits: dict[Literal["train", "validation", "test"], str] | None
+    columns: dict[Literal["audio", "text", "speaker", "id"], str] | None
+
+
+class HeldOutSpeakers(Section):
+    validation: Annotated[list[str], Field(min_length=1)]
+    test: Annotated[list[str], Field(min_length=1)]
+
+
+class Digits(Section):
+    rows: SplitRows
+    speakers: HeldOutSpeakers
+    min_digits: Count
+    max_digits: Count
+
+
+class Rule(Section):
+    """Rows whose `field` is one of `any_of`, or between `min` and `max`, count `weight` times, all others `otherwise` times."""
+
+    field: Annotated[str, Field(min_length=1)]
+    any_of: list[str] | None = None
+    min: Float | None = None
+    max: Float | None = None
+    weight: Weight
+    otherwise: Weight
+
+
+class Mixed(Section):
+    """A further source; what it does not say is as `download` says."""
+
+    source: Source
+    path: str | None = None
+    language: Language | None = None
+    max_rows_per_split: Count | None = None
+    seed: Natural | None = None
+    common_voice: CommonVoice | None = None
+    huggingface: HuggingFace | None = None
+    digits: Digits | None = None
+    synthetic: Synthetic | None = None
+    share: Annotated[Float, Field(gt=0, le=1)]
+    role: Literal["train", "holdout"]
+
+
 class Download(Section):
-    source: Literal["synthetic", "common_voice", "folder"]
+    source: Source
     path: str | None
     language: Language
     max_rows_per_split: Count | None
+    where: list[Rule]
+    mix: list[Mixed]
     seed: Natural
+    common_voice: CommonVoice
+    huggingface: HuggingFace
+    digits: Digits
     synthetic: Synthetic
 
 
@@ -217,7 +274,7 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if heads > 0 and (width % heads or width % 2):
             yield "model.scratch.d_model", f"got {width}, want an even multiple of the attention heads ({heads})"
     source = given.get("download.source")
-    if source in ("common_voice", "folder") and "download.path" in given and not given["download.path"]:
+    if source != "synthetic" and "download.path" in given and not given["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asr import files
+from asr.chance import split_of
 from asr.shards import SPLITS
 from asr.sound import Sound, flac
-from asr.sources import read_table, split_of
+from asr.sources import read_table
 from asr.transcripts import Segment, one_line
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
@@ -33,7 +34,7 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        known = read_table(folder / TABLE, set(COLUMNS[:2])) if (folder / TABLE).is_file() else []
+        known = list(read_table(folder / TABLE, set(COLUMNS[:2]))) if (folder / TABLE).is_file() else []
         rows = [_row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)]
         if rows:
             _write(folder / TABLE, [*known, *rows])

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr import audio, files, params, shards, stage
+from asr.chance import fraction_of, split_of
 from asr.faults import BadData, exit_with
-from asr.sources import Corpus, Utterance, common_voice, folder, fraction_of, synthetic
+from asr.sources import Corpus, Utterance, common_voice, folder, synthetic
 from asr.workers import parallel, progress
 
 JOB_ROWS = 16  # utterances that a worker takes at once
@@ -92,11 +94,12 @@ def run(out: Path, given: params.Download) -> None:
     """Write data/raw: per split its rows and manifest, and a manifest that says where they come from."""
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
         corpus = source(given, Path(working))
-        utterances = select(corpus.utterances, given.max_rows_per_split, given.seed)
+        placed = [replace(one, split=one.split or split_of(one.speaker or one.id)) for one in corpus.utterances]
+        utterances = select(placed, given.max_rows_per_split, given.seed)
         writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.SPLITS}
         rows = progress(fetch(utterances), len(utterances), "utterances", "download")
         for utterance, row in zip(utterances, rows, strict=True):
-            writers[utterance.split].add(row)
+            writers[str(utterance.split)].add(row)
         manifests = {split: writer.close() for split, writer in writers.items()}
         empty = [split for split, manifest in manifests.items() if not manifest["rows"]]
         if empty:

@@ -1,14 +1,14 @@
 """Where a corpus can come from: one small module each, with one function `read`.
 
 `read(...)` returns a `Corpus`: what is known about it, and its utterances. An utterance is light; its sound is fetched by
-`audio()` when its turn comes, so a corpus of any size passes through in the memory of one recording.
+`audio()` when its turn comes, and no source holds a list of its rows, so a corpus of any size passes through in the memory of
+one recording.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,14 @@ MAX_FIELD = 1 << 24  # characters in one field of a table
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording with its transcript; `audio` gives the encoded bytes, or None where the recording is missing."""
+    """One recording with its transcript.
+
+    split: None where the source gives none, so that we split by speaker.
+    audio: gives the encoded bytes, or None where the recording is missing.
+    """
 
     id: str
-    split: str
+    split: str | None
     text: str
     audio: Callable[[], bytes | None]
     speaker: str | None = None
@@ -32,11 +36,21 @@ class Utterance:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """Utterances in the corpus's own order, read anew each time one goes through them."""
+
+    read: Callable[[], Iterator[Utterance]]
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return self.read()
+
+
+@dataclass(frozen=True)
 class Corpus:
     """`about` goes into the manifest: name, licence, counts that a person should see."""
 
     about: dict[str, Any]
-    utterances: list[Utterance]
+    utterances: Listing
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -44,7 +58,7 @@ def read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def read_table(path: Path, wanted: set[str], **dialect: Any) -> list[dict[str, str]]:
+def read_table(path: Path, wanted: set[str], **dialect: Any) -> Iterator[dict[str, str]]:
     """Rows of a table with a header; bytes that are not UTF-8 are carried along.
 
     Raises:
@@ -57,17 +71,7 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> list[dict[str, s
             columns = list(reader.fieldnames or ["none"])
             if not wanted <= set(columns):
                 raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {', '.join(columns)}")
-            return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
+            for row in reader:
+                yield {key: value or "" for key, value in row.items() if key is not None}
         except csv.Error as error:
             raise BadData(f"{path}:{reader.line_num}: {error}; a quote that never closes?") from None
-
-
-def fraction_of(key: str) -> float:
-    """A number in [0, 1) that depends on the key alone: how we split, so that growth moves nobody."""
-    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64
-
-
-def split_of(key: str) -> str:
-    """Eight in ten keys train, one validates, one tests."""
-    place = fraction_of(f"split:{key}")
-    return "train" if place < 0.8 else "validation" if place < 0.9 else "test"

@@ -11,11 +11,12 @@ import lzma
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from asr.faults import DISK_ERRORS, BadData
-from asr.sources import Corpus, Utterance, read_bytes, read_table
+from asr.sources import Corpus, Listing, Utterance, read_bytes, read_table
 
 TSVS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 KEPT = ("age", "gender", "accents", "variant", "locale", "segment", "sentence_domain", "up_votes", "down_votes")
@@ -38,15 +39,15 @@ def read(path: Path, working: Path) -> Corpus:
         raise BadData(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
     release = _release(working if path.is_file() else path, path)
     durations = _durations(release / "clip_durations.tsv")
-    utterances = [one for split, tsv in TSVS.items() for one in _utterances(release, split, tsv, durations)]
-    named = {utterance.id for utterance in utterances}
+    listing = Listing(lambda: (one for split, tsv in TSVS.items() for one in _utterances(release, split, tsv, durations)))
+    named = {utterance.id for utterance in listing}
     return Corpus(
         about={
             "name": path.name.removesuffix(".tar.gz"),
             "licence": "CC0-1.0 (Mozilla Common Voice; see the release's own terms)",
             "clips_no_tsv_names": sum(1 for clip in (release / "clips").iterdir() if clip.name not in named),
         },
-        utterances=utterances,
+        utterances=listing,
     )
 
 
@@ -60,7 +61,7 @@ def _release(folder: Path, given: Path) -> Path:
     raise BadData(f"{given}: no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv and test.tsv")
 
 
-def _table(path: Path, *wanted: str) -> list[dict[str, str]]:
+def _table(path: Path, *wanted: str) -> Iterator[dict[str, str]]:
     if not path.is_file():
         raise BadData(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv and test.tsv")
     return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -70,16 +71,14 @@ def _durations(path: Path) -> dict[str, float]:
     """Seconds per clip; the column with the name is `clip` or `filename`, by age of the release."""
     if not path.is_file():
         return {}
-    rows = _table(path)
-    name = "clip" if rows and "clip" in rows[0] else "filename"
     try:
-        return {row[name]: float(row["duration[ms]"]) / 1000 for row in rows}
+        return {row["clip" if "clip" in row else "filename"]: float(row["duration[ms]"]) / 1000 for row in _table(path)}
     except (KeyError, ValueError) as error:
         raise BadData(f"{path}: want the columns clip and duration[ms], got {error}") from None
 
 
-def _utterances(release: Path, split: str, tsv: str, durations: dict[str, float]) -> list[Utterance]:
-    return [
+def _utterances(release: Path, split: str, tsv: str, durations: dict[str, float]) -> Iterator[Utterance]:
+    return (
         Utterance(
             id=row["path"],
             split=split,
@@ -90,7 +89,7 @@ def _utterances(release: Path, split: str, tsv: str, durations: dict[str, float]
             duration=durations.get(row["path"]),
         )
         for row in _table(release / tsv, "client_id", "path", "sentence")
-    ]
+    )
 
 
 def unpack(archive: Path, target: Path) -> None:

@@ -1,16 +1,17 @@
 """A folder with metadata.csv: `file_name`, `transcription`, and where known `speaker_id` and `split`; other columns are kept.
 
-Without `split` the speaker decides (without a speaker, the file name): a hash, so a corpus that grows moves nobody.
+Without `split` the speaker decides (without a speaker, the file name).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from asr.faults import BadData
 from asr.shards import SPLITS
-from asr.sources import Corpus, Utterance, read_bytes, read_table, split_of
+from asr.sources import Corpus, Listing, Utterance, read_bytes, read_table
 
 KNOWN = ("file_name", "transcription", "speaker_id", "split")
 
@@ -24,20 +25,27 @@ def read(path: Path) -> Corpus:
     table = path / "metadata.csv"
     if not table.is_file():
         raise BadData(f"{table}: not there; want a CSV with the columns file_name and transcription beside the recordings")
-    rows = read_table(table, {"file_name", "transcription"})
-    named = {row["file_name"] for row in rows}
+    named = {row["file_name"] for row in _rows(table)}
     return Corpus(
         about={
             "name": path.name,
             "licence": "as the folder's owner says",
             "recordings_without_text": sum(1 for file in _recordings(path) if file not in named),
         },
-        utterances=[_utterance(table, number, row) for number, row in enumerate(rows, start=2)],
+        utterances=Listing(partial(_utterances, table)),
     )
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    return read_table(table, {"file_name", "transcription"})
 
 
 def _recordings(path: Path) -> list[str]:
     return [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != "metadata.csv"]
+
+
+def _utterances(table: Path) -> Iterator[Utterance]:
+    return (_utterance(table, number, row) for number, row in enumerate(_rows(table), start=2))
 
 
 def _utterance(table: Path, line: int, row: dict[str, str]) -> Utterance:
@@ -51,7 +59,7 @@ def _utterance(table: Path, line: int, row: dict[str, str]) -> Utterance:
         raise BadData(f"{table}:{line}: {name} lies outside the folder")
     return Utterance(
         id=name,
-        split=split or split_of(speaker or name),
+        split=split or None,
         text=row["transcription"],
         audio=partial(read_bytes, recording),
         speaker=speaker,

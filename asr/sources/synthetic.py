@@ -16,7 +16,7 @@ from typing import Any
 
 from asr.faults import BadData, BadParams
 from asr.shards import SPLITS
-from asr.sources import Corpus, Utterance
+from asr.sources import Corpus, Listing, Utterance
 
 # The voice variants that sound like a person; left out are whispers, robots, klatt's and those with a broken pace.
 VARIANTS = tuple(
@@ -58,11 +58,13 @@ def read(
             "name": f"spoken numbers in {language}",
             "licence": "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); their output is free to use",
         },
-        utterances=[
-            _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
-            for split in SPLITS
-            for index, text in enumerate(sentences[split])
-        ],
+        utterances=Listing(
+            lambda: (
+                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
+                for split in SPLITS
+                for index, text in enumerate(sentences[split])
+            )
+        ),
     )
 
 
