@@ -16,6 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from asr.faults import DiskFault
+
+RESERVE = 1.05  # of a forecast, so that the disk is not full to the last byte
+
 
 def root() -> Path:
     """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is thrown away."""
@@ -101,6 +105,21 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def must_fit(folder: Path, num_bytes: float, what: str) -> None:
+    """Refuse work whose result the disk cannot hold, before it starts.
+
+    Args:
+        folder: on the disk in question; its parents may be all that is there yet.
+        what: will be written, in words.
+    Raises:
+        DiskFault: fewer bytes are free than that, and a twentieth more.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < RESERVE * num_bytes:
+        raise DiskFault(f"{what} will take {num_bytes / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free; make room, then run again")
 
 
 def sha256(path: Path) -> str:

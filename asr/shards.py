@@ -17,6 +17,8 @@ from asr import files
 from asr.faults import BadData
 
 SPLITS = ("train", "validation", "test")
+HOLDOUT = "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none
+ALL_SPLITS = (*SPLITS, HOLDOUT)
 PART_BYTES = 256 << 20  # a file of the raw corpus; hashing fewer, larger files is what DVC does fast
 BATCH_BYTES = 8 << 20
 BATCH_ROWS = 100
@@ -86,21 +88,23 @@ class SplitWriter:
             self.shard = Shard(self.folder / f"{self.stem}-{len(self.files):05d}.arrow", self.schema)
         self.shard.add(row)
         if self.shard.rows == self.max_rows or self.shard.bytes >= PART_BYTES:
-            self._next()
+            self.next()
 
-    def _next(self) -> None:
+    def next(self) -> None:
+        """The next row begins a new file."""
         if self.shard is not None:
             self.files.append(self.shard.close())
         self.shard = None
 
     def close(self) -> dict[str, Any]:
         """Write the split's manifest and return it."""
-        self._next()
+        self.next()
         return write_manifest(self.folder, self.files)
 
 
 def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Name the files of one split: `{files: [{name, rows, sha256}], rows}`."""
+    folder.mkdir(parents=True, exist_ok=True)
     manifest = {"rows": sum(entry["rows"] for entry in entries), "files": entries}
     files.write_json(folder / "manifest.json", manifest)
     return manifest
