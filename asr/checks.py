@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr import batches, decode, features, lora, memory, model, optimisation, regularisation, tokenizer, wer
+from asr import batches, decode, epochs, features, lora, memory, model, optimisation, regularisation, tokenizer, wer
 from asr.audio import FRAMES_PER_SECOND
 from asr.batches import Features
 from asr.windows import Window
@@ -156,18 +156,20 @@ def splits_are_apart(train: set[bytes], validation: set[bytes]) -> Check:
 
 
 def order_is_whole(training: Training) -> Check:
-    """An epoch takes every row that fits, and none twice; the next one in another order; no window is fuller than full."""
+    """An epoch takes every row that fits as often as it counts; the next one in another order; no window is fuller than full."""
     first, second = _epochs(training)
-    rows, wanted = [row for one in first for row in one.rows], [one.index for one in training.choice.examples]
+    counts = epochs.repeats(training.train)
+    rows = [row for one in first for row in one.rows]
+    wanted = [one.index for one in training.choice.examples for _ in range(counts[one.index])]
     durations, window = training.train.column("duration"), training.collator.frames / FRAMES_PER_SECOND
     wrong = []
     if len(first) != len(training.windows) or sorted(rows) != sorted(wanted):
-        wrong.append("not all, and none twice")
+        wrong.append("not all, each as often as it counts")
     if len(first) > SHUFFLED and first == second:
         wrong.append("the second epoch has the same order")
     if any(sum(durations[row] for row in one.rows) > window + FRAME_ERROR for one in training.windows):
         wrong.append("windows that are fuller than full")
-    detail = f"{len(set(rows)):,} of {len(wanted):,} rows in the first epoch, {len(rows):,} in all"
+    detail = f"{len(set(rows)):,} of {len(set(wanted)):,} rows in the first epoch, {len(rows):,} of {len(wanted):,} in all"
     return Check("order", not wrong, "; ".join([detail, *wrong]))
 
 

@@ -1,4 +1,4 @@
-"""What one epoch teaches: every row that fits, alone or packed with its neighbours, with times or without, and silence.
+"""What one epoch teaches: each row that fits as often as it counts, alone or packed, with times or without, and silence.
 
 A pure function of rows and seed; which rows have times is a hash of their ids, so that a corpus that grows hardly changes it.
 Costs 5 us per row once.
@@ -6,6 +6,7 @@ Costs 5 us per row once.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,20 @@ from asr.windows import Example, Window
 def fill(
     rows: Features, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
 ) -> list[Window]:
-    """The windows that hold each row once: so large a share of rows with times, these packed if asked for."""
+    """The windows that hold each row as often as it counts: so large a share of rows with times, these packed if asked for."""
+    counts = repeats(rows)
+    often = [[one for one in examples if counts[one.index] >= time] for time in range(1, max(counts, default=1) + 1)]
+    return [one for part in often for one in _once(rows, part, collator, timestamp_share, pack_to_window, seed)]
+
+
+def repeats(rows: Features) -> list[int]:
+    """How often each row counts in an epoch: once, if `download.where` has not given it more weight."""
+    return [int(json.loads(one)["repeat"]) if '"repeat"' in one else 1 for one in rows.column("attributes")]
+
+
+def _once(
+    rows: Features, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+) -> list[Window]:
     ids = rows.column("id")
     timed = {one.index for one in examples if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share}
     stamped = [one for one in examples if one.index in timed]

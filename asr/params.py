@@ -109,6 +109,10 @@ class Mixed(Section):
     share: Annotated[Float, Field(gt=0, le=1)]
     role: Literal["train", "holdout"]
 
+    def own(self) -> dict[str, Any]:
+        """What it says itself of what `download` says, as values of these fields."""
+        return {key: value for key in Mixed.model_fields if key not in ("share", "role") and (value := getattr(self, key)) is not None}
+
 
 class Download(Section):
     source: Source
@@ -276,6 +280,8 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     source = given.get("download.source")
     if source != "synthetic" and "download.path" in given and not given["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
+    for number, entry in enumerate(given.get("download.mix") or []):
+        yield from _mixed(f"download.mix.{number}", entry, given)
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):
         yield "model.name", f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
@@ -285,6 +291,19 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
         way = "want model.language set to the nearest of its languages (asr/languages.py); python -m asr.carrier then measures some"
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
+
+
+def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if not isinstance(entry, dict):
+        return
+    if entry.get("source") != "synthetic" and not entry.get("path"):
+        yield f"{key}.path", "got nothing, want where this corpus lies"
+    language = entry.get("language") or given.get("download.language")
+    if entry.get("role") == "train" and language != given.get("download.language"):
+        yield (
+            f"{key}.language",
+            f"got {language}, want download.language ({given.get('download.language')}): one prompt for all that is trained on",
+        )
 
 
 def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:

@@ -160,14 +160,22 @@ def splits(folder: Path) -> list[str]:
     return list(manifest(folder)["splits"])
 
 
-def read_batch(path: Path, index: int) -> pa.RecordBatch:
-    """One record batch of a shard, for a worker that is told which."""
-    for number, batch in enumerate(batches(path)):
-        if number == index:
-            return batch
-    raise BadData(f"{path}: no record batch {index}; the file is not whole")
+def read_batch(path: Path, offset: int) -> pa.RecordBatch:
+    """One record batch of a shard, for a worker that is told at which byte it begins; none before it is read."""
+    with pa.memory_map(str(path)) as source:
+        try:
+            schema = pa.ipc.read_schema(source)
+            source.seek(offset)
+            return pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
+        except (pa.ArrowInvalid, OSError, EOFError):
+            raise BadData(f"{path}: no record batch at byte {offset}; the file is not whole") from None
 
 
-def batch_places(split: Path) -> list[tuple[Path, int]]:
-    """Where each record batch of a split lies, in order."""
-    return [(path, index) for path in paths(split) for index, _ in enumerate(batches(path, ["id"]))]
+def batch_places(split: Path) -> Iterator[tuple[Path, int]]:
+    """File and byte at which each record batch of a split lies, in order."""
+    for path in paths(split):
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            offset = source.tell()
+            for _ in stream:
+                yield path, offset
+                offset = source.tell()

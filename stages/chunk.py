@@ -2,184 +2,222 @@
 
     python -m stages.chunk data/raw data/chunks reports/chunk
 
-Order is the corpus's own. Every row is accounted for: rows in = rows kept + rejects, or the stage fails. Costs one decoding of
-each recording (3.5 ms for 5 s of mp3), spread over all cores; memory holds one record batch per worker, and 50 bytes a row.
+Order is the corpus's own, and each source begins a new file. Every row is accounted for, per split and source: rows in = rows
+kept + rejects, or the stage fails. What decoding told, and each chunk, is kept by what it was made from, so that rows which
+come at a source's end cost the last and the new chunks alone. Costs one decoding of each recording (3.5 ms for 5 s of mp3),
+spread over all cores; memory holds one record batch per worker, and does not grow with the corpus.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from asr import audio, files, params, shards, stage
+from asr import files, heard, kept, params, rejects, shards, stage
 from asr.faults import BadData, exit_with
-from asr.workers import parallel, progress
+from asr.left_out import LeftOut, page
+from asr.rejects import Sound
+from asr.tally import Tally
+from asr.workers import progress
 
-REJECT = pa.schema([("id", pa.string()), ("split", pa.string()), ("code", pa.string()), ("detail", pa.string())])
-TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
+KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
+SHARED = ("speaker", "clip", "sentence")
 SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What decoding a row told: its seconds and digest, or why it has none."""
-
-    duration: float = 0.0
-    digest: bytes = b""
-    code: str = ""
-    detail: str = ""
+CODE = ("asr.files", "asr.shards", "stages.chunk")
 
 
 @dataclass
-class Tally:
-    """What stands where, gathered while rows pass: for duplicates, and for what two splits share."""
+class Row:
+    """A row without its sound: file, byte of the record batch and number in it say where that lies."""
 
-    ids: set[bytes] = field(default_factory=set)
-    clips: dict[bytes, set[str]] = field(default_factory=lambda: defaultdict(set))
-    speakers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    sentences: dict[bytes, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def add(self, split: str, row: dict[str, Any], digest: bytes) -> None:
-        self.clips[digest].add(split)
-        self.sentences[_digest(row["text"].encode())].add(split)
-        if row["speaker"]:
-            self.speakers[row["speaker"]].add(split)
+    place: tuple[Path, int, int]
+    values: dict[str, Any]
+    sound: Sound
+    source: str
 
 
-def _digest(content: bytes) -> bytes:
+@dataclass
+class Chunk:
+    """Rows that will be one file."""
+
+    source: str
+    name: Any = field(default_factory=lambda: hashlib.sha256())
+    rows: list[tuple[tuple[Path, int, int], float]] = field(default_factory=list)  # place and duration
+
+    def add(self, row: Row) -> None:
+        self.name.update(json.dumps([row.values[name] for name in KNOWN] + [row.sound.duration]).encode() + row.sound.digest)
+        self.rows.append((row.place, row.sound.duration))
+
+    def write(self, path: Path) -> dict[str, Any]:
+        """Copy the rows from the raw corpus, with their measured durations."""
+        with shards.Shard(path, shards.ROW) as shard:
+            for (part, offset), group in groupby(self.rows, key=lambda row: row[0][:2]):
+                batch = shards.read_batch(part, offset)
+                for (_, _, number), duration in group:
+                    shard.add({**batch.slice(number, 1).to_pylist()[0], "duration": duration})
+            return shard.close()
+
+
+def rows_of(split: Path) -> Iterator[Row]:
+    """Rows of a split in order, each with what decoding it told."""
+    for (path, offset), sounds in heard.sounds(split):
+        known = shards.read_batch(path, offset).select(KNOWN).to_pylist()
+        for number, (values, sound) in enumerate(zip(known, sounds, strict=True)):
+            yield Row((path, offset, number), values, sound, str(json.loads(values["attributes"]).get("source", "")))
+
+
+def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=12).digest()
 
 
-def listen(path: Path, index: int) -> list[Sound]:
-    """Decode each recording of one record batch."""
-    return [_listen(row["audio"], row["duration"]) for row in shards.read_batch(path, index).to_pylist()]
-
-
-def _listen(encoded: bytes | None, promised: float | None) -> Sound:
-    if encoded is None:
-        return Sound(code="audio_missing", detail="the corpus names a recording that is not there")
-    try:
-        duration = len(audio.decode(encoded)) / audio.SAMPLE_RATE
-    except audio.Undecodable as fault:
-        return Sound(code="audio_undecodable", detail=str(fault))
-    if promised and duration < TRUNCATED_SHARE * promised:
-        return Sound(code="audio_truncated", detail=f"{duration:.2f} s of {promised:.2f} s")
-    return Sound(duration, _digest(encoded))
-
-
-def reject_reason(row: dict[str, Any], sound: Sound, split: str, known: bool, limits: tuple[float, float]) -> tuple[str, str] | None:
-    """Why a row is left out, as code and detail; None keeps it. The limits on length are for training rows only."""
-    if known:
-        return "id_duplicate", "an earlier row has this id"
-    if sound.code:
-        return sound.code, sound.detail
-    if "\ufffd" in row["text"]:
-        return "text_not_utf8", row["text"][:80]
-    if not row["text"].strip():
-        return "text_empty", "no transcript"
-    if split == "train" and sound.duration < limits[0]:
-        return "too_short", f"{sound.duration:.2f} s, want at least {limits[0]} s"
-    if split == "train" and sound.duration > limits[1]:
-        return "too_long", f"{sound.duration:.2f} s, want at most {limits[1]} s"
-    return None
-
-
-def heard(split: Path) -> Iterator[tuple[dict[str, Any], Sound]]:
-    """Rows of a split in order, each with what decoding it told."""
-    places = shards.batch_places(split)
-    for (path, index), sounds in zip(places, parallel(listen, places, len(places)), strict=True):
-        yield from zip(shards.read_batch(path, index).to_pylist(), sounds, strict=True)
-
-
-def sift(
-    raw: Path, out: Path, split: str, rows_per_chunk: int, limits: tuple[float, float], tally: Tally
-) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Write one split's chunks; returns its manifest and its rejects."""
-    writer = shards.SplitWriter(out / split, "chunk", shards.ROW, rows_per_chunk)
-    rejects = []
-    num_rows = shards.manifest(raw / split)["rows"]
-    for row, sound in progress(heard(raw / split), num_rows, "rows", f"chunk {split}"):
-        key = _digest(row["id"].encode())
-        reason = reject_reason(row, sound, split, key in tally.ids, limits)
-        if reason:
-            rejects.append({"id": row["id"], "split": split, "code": reason[0], "detail": reason[1]})
+def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, left_out: LeftOut) -> Iterator[Row]:
+    """The rows that stay; the others are noted with their reason. What stays is tallied by split."""
+    for row in rows:
+        why = rejects.reason(row.values["text"], row.sound, split, limits)
+        if not why and not tally.add("id", digest(row.values["id"].encode())):
+            why = "id_duplicate", "an earlier row has this id"
+        if why:
+            reject = {"id": row.values["id"], "split": split, "code": why[0], "detail": why[1], "source": row.source}
+            left_out.add(reject, row.values["text"], row.place)
             continue
-        tally.ids.add(key)
-        tally.add(split, row, sound.digest)
-        writer.add({**row, "duration": sound.duration})
-    manifest = writer.close()
-    _account(split, num_rows, manifest["rows"], rejects)
-    return manifest, rejects
+        tally.add("clip", row.sound.digest, split)
+        tally.add("sentence", digest(row.values["text"].encode()), split)
+        if row.values["speaker"]:
+            tally.add("speaker", row.values["speaker"].encode(), split)
+        yield row
 
 
-def _account(split: str, num_rows: int, kept: int, rejects: list[dict[str, str]]) -> None:
-    if num_rows != kept + len(rejects):
-        raise BadData(f"{split}: {num_rows} rows in, {kept} kept and {len(rejects)} rejected; the raw files do not match their manifest")
-    if not kept:
-        codes = Counter(row["code"] for row in rejects).most_common(SHOWN)
-        why = ", ".join(f"{count} {code} ({_example(rejects, code)})" for code, count in codes)
-        raise BadData(f"{split}: no row is left: {why}")
+def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
+    """Rows in files of so many, a new one for each source; counts them by source."""
+    chunk = None
+    for row in rows:
+        counts[row.source] += 1
+        if chunk and (len(chunk.rows) == rows_per_chunk or chunk.source != row.source):
+            yield chunk
+            chunk = None
+        chunk = chunk or Chunk(row.source)
+        chunk.add(row)
+    if chunk:
+        yield chunk
 
 
-def _example(rejects: list[dict[str, str]], code: str) -> str:
-    return next(f"{row['id']}: {row['detail']}" for row in rejects if row["code"] == code)
+def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
+    """Link a split's chunks into the out, those made that were not made before; returns its manifest."""
+    store, code = kept.folder(), files.code_hash(*CODE)
+    entries = []
+    out.mkdir()
+    for number, chunk in enumerate(chunks):
+        place = kept.path_of(store, [chunk.name.hexdigest(), code])
+        entry = {**kept.make(place, chunk.write), "name": f"chunk-{number:05d}.arrow"}
+        files.link(place, out / entry["name"])
+        entries.append(entry)
+    return shards.write_manifest(out, entries)
 
 
-def check_leaks(tally: Tally, allowed: list[str]) -> dict[str, int]:
-    """Count what stands in two splits.
+def account(raw: Path, split: str, kept_by_source: Counter[str], left_out: LeftOut) -> dict[str, dict[str, Any]]:
+    """Rows in, kept and left out of each source of a split.
+
+    Raises:
+        BadData: they do not add up, or no row is left.
+    """
+    by_source: dict[str, dict[str, Any]] = {}
+    for source in sorted({*kept_by_source, *(one for place, one, _ in left_out.counts if place == split)}):
+        codes = {code: count for (place, one, code), count in sorted(left_out.counts.items()) if (place, one) == (split, source)}
+        rows_kept = kept_by_source[source]
+        by_source[source] = {"rows_in": rows_kept + sum(codes.values()), "rows_kept": rows_kept, "rejects": codes}
+    promised, found = _promised(raw, split), {source: one["rows_in"] for source, one in by_source.items()}
+    rows_in = shards.manifest(raw / split)["rows"]
+    if sum(found.values()) != rows_in or any(found.get(source, 0) != rows for source, rows in promised.items()):
+        raise BadData(f"{split}: in {promised or rows_in}, kept and left out {found}; the raw files are not those of their manifest")
+    if not kept_by_source.total() and (found or split in shards.SPLITS):
+        raise BadData(f"{split}: no row is left: {_reasons(split, left_out)}")
+    return by_source
+
+
+def _promised(raw: Path, split: str) -> dict[str, int]:
+    """Rows of each source, as download told."""
+    return {one["name"]: one["rows"].get(split, 0) for one in shards.manifest(raw).get("sources", [])}
+
+
+def _reasons(split: str, left_out: LeftOut) -> str:
+    codes: Counter[str] = Counter()
+    for (place, _, code), count in left_out.counts.items():
+        codes[code] += count if place == split else 0
+    return ", ".join(f"{count:,} {code} ({_example(left_out, code)})" for code, count in codes.most_common(SHOWN) if count)
+
+
+def _example(left_out: LeftOut, code: str) -> str:
+    reject = left_out.examples[code][0].reject
+    return f"{reject['id']}: {reject['detail']}"
+
+
+def check_leaks(tally: Tally, allowed: list[str]) -> None:
+    """Refuse what stands in two splits.
 
     Raises:
         BadData: a speaker or a clip does, and params do not allow it by name.
     """
-    shared = {
-        "speaker": [name[:12] for name, splits in tally.speakers.items() if len(splits) > 1],
-        "clip": [name.hex()[:12] for name, splits in tally.clips.items() if len(splits) > 1],
-        "sentence": [name.hex()[:12] for name, splits in tally.sentences.items() if len(splits) > 1],
-    }
     for kind in ("clip", "speaker"):
-        if shared[kind] and kind not in allowed:
+        names = tally.shared(kind)
+        shown = ", ".join(name.decode()[:12] if kind == "speaker" else name.hex()[:12] for name in names[:SHOWN])
+        if names and kind not in allowed:
             raise BadData(
-                f"{len(shared[kind])} {kind}s stand in two splits ({', '.join(shared[kind][:SHOWN])}), so the test is not honest; "
+                f"{len(names)} {kind}s stand in two splits ({shown}), so the test is not honest; "
                 f"split anew by speaker, or allow it: -S 'chunk.allow_shared=[{kind}]'"
             )
-    return {kind: len(names) for kind, names in shared.items()}
 
 
 def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[float, float], allow_shared: list[str]) -> None:
-    """Write data/chunks and reports/chunk: rejects.parquet and summary.json."""
-    tally, rejects, manifests = Tally(), [], {}
-    with files.new_folder(out) as draft:
+    """Write data/chunks, and reports/chunk: rejects.parquet, summary.json, and page.html with the folder sounds, which it plays.
+
+    The reports are there also where the stage fails for what stands in two splits.
+    """
+    files.must_fit(out, sum(path.stat().st_size for split in shards.splits(raw) for path in shards.paths(raw / split)), "chunk")
+    sources: dict[str, dict[str, Any]] = {}
+    manifests: dict[str, dict[str, Any]] = {}
+    with files.new_folder(out) as draft, closing(Tally()) as tally, LeftOut(reports / "rejects.parquet") as left_out:
         for split in shards.splits(raw):
-            manifests[split], left_out = sift(raw, draft, split, rows_per_chunk, limits, tally)
-            rejects += left_out
-        shared = check_leaks(tally, allow_shared)
-        shards.write_top_manifest(draft, manifests, rejects=len(rejects))
-        write_reports(reports, manifests, rejects, shared)
-    for code, count in Counter(row["code"] for row in rejects).most_common():
-        print(f"chunk: {count} rows left out, {code} ({_example(rejects, code)})")
+            counts: Counter[str] = Counter()
+            rows = progress(rows_of(raw / split), shards.manifest(raw / split)["rows"], "rows", f"chunk {split}")
+            found = chunks_of(kept_rows(rows, split, limits, tally, left_out), rows_per_chunk, counts)
+            manifests[split] = write_split(draft / split, found)
+            sources[split] = account(raw, split, counts, left_out)
+        left_out.close()
+        shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
+        write_reports(reports, sources, {kind: len(tally.shared(kind)) for kind in SHARED}, left_out)
+        check_leaks(tally, allow_shared)
+    for code, count in _by_code(left_out.counts).most_common():
+        print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code)})")
 
 
-def write_reports(reports: Path, manifests: dict[str, Any], rejects: list[dict[str, str]], shared: dict[str, int]) -> None:
-    by_split = {split: Counter(row["code"] for row in rejects if row["split"] == split) for split in manifests}
-    summary = {
-        split: {
-            "rows_in": manifests[split]["rows"] + sum(codes.values()),
-            "rows_kept": manifests[split]["rows"],
-            "rejects": dict(sorted(codes.items())),
-        }
-        for split, codes in by_split.items()
-    }
-    files.write_json(reports / "summary.json", {"splits": summary, "in_two_splits": shared})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rejects, schema=REJECT), sink)
-    files.write_bytes(reports / "rejects.parquet", sink.getvalue().to_pybytes())
+def write_reports(reports: Path, sources: dict[str, dict[str, Any]], shared: dict[str, int], left_out: LeftOut) -> None:
+    summary = {"splits": {split: _joined(found) for split, found in sources.items()}, "sources": sources, "in_two_splits": shared}
+    with files.new_folder(reports / "sounds") as sounds:
+        files.write_text(reports / "page.html", page(summary, left_out.examples, sounds))
+    files.write_json(reports / "summary.json", summary)
+
+
+def _by_code(counts: Counter[tuple[str, str, str]]) -> Counter[str]:
+    codes: Counter[str] = Counter()
+    for (_, _, code), count in counts.items():
+        codes[code] += count
+    return codes
+
+
+def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All sources of a split as one."""
+    codes: Counter[str] = Counter()
+    for one in by_source.values():
+        codes.update(one["rejects"])
+    counts = {key: sum(one[key] for one in by_source.values()) for key in ("rows_in", "rows_kept")}
+    return {**counts, "rejects": dict(sorted(codes.items()))}
 
 
 def main() -> None:

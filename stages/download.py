@@ -1,39 +1,41 @@
-"""Download: bring a corpus into data/raw as delivered, one row per utterance, whatever source it comes from.
+"""Download: bring a corpus into data/raw as delivered, one row per utterance, whatever sources it comes from.
 
     python -m stages.download data/raw reports/download
 
-Nothing is decoded and nothing is left out here, apart from `max_rows_per_split`: a recording that is missing becomes a row
-without audio, which `chunk` counts. Costs one read and one write of the corpus; the synthetic one 5 ms an utterance and core.
+Nothing is decoded, and nothing is left out but what params leave out (`share`, `where`, `max_rows_per_split`), which the manifest
+counts: a recording that is missing becomes a row without audio, which `chunk` counts. Each source begins a new file, so that a
+source that grows moves no row of another. Costs two readings of the tables, one of the sound, and one write of the corpus; the
+synthetic one 5 ms an utterance and core.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import audio, files, params, shards, stage
-from asr.chance import fraction_of, split_of
+from asr import audio, files, params, selection, shards, stage
 from asr.faults import BadData, exit_with
+from asr.selection import MAIN, Selection, Survey
 from asr.sources import Corpus, Utterance, common_voice, folder, synthetic
 from asr.workers import parallel, progress
 
 JOB_ROWS = 16  # utterances that a worker takes at once
+FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
 
 
-def select(utterances: list[Utterance], max_rows: int | None, seed: int) -> list[Utterance]:
-    """At most `max_rows` of each split, chosen by a hash of the id, in the corpus's own order."""
-    if max_rows is None:
-        return utterances
-    kept = set()
-    for split in shards.SPLITS:
-        ids = [one.id for one in utterances if one.split == split]
-        kept |= {(split, id) for id in sorted(ids, key=lambda id: fraction_of(f"{seed}:{id}"))[:max_rows]}
-    return [one for one in utterances if (one.split, one.id) in kept]
+@dataclass(frozen=True)
+class Source:
+    """One of the corpora that make up ours."""
+
+    kind: str
+    corpus: Corpus
+    wanted: Selection
+    found: Survey
 
 
 def row_of(utterance: Utterance) -> dict[str, Any]:
@@ -55,14 +57,14 @@ def _utf8(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def rows_of(utterances: list[Utterance]) -> list[dict[str, Any]]:
-    return [row_of(utterance) for utterance in utterances]
+def rows_of(utterances: list[Utterance]) -> list[tuple[str, dict[str, Any]]]:
+    return [(str(utterance.split), row_of(utterance)) for utterance in utterances]
 
 
-def fetch(utterances: list[Utterance]) -> Iterator[dict[str, Any]]:
-    """Rows of these utterances in order, fetched by all workers."""
+def fetch(utterances: Iterable[Utterance], count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Split and row of each of these utterances in order, fetched by all workers."""
     jobs = ((job,) for job in _jobs(iter(utterances)))
-    for rows in parallel(rows_of, jobs, -(-len(utterances) // JOB_ROWS)):
+    for rows in parallel(rows_of, jobs, -(-count // JOB_ROWS)):
         yield from rows
 
 
@@ -70,7 +72,7 @@ def _jobs(utterances: Iterator[Utterance]) -> Iterable[list[Utterance]]:
     return iter(lambda: list(islice(utterances, JOB_ROWS)), [])
 
 
-def source(given: params.Download, working: Path) -> Corpus:
+def read(given: params.Download, working: Path) -> Corpus:
     """Open the corpus that the params name."""
     if given.source == "synthetic":
         made = given.synthetic
@@ -90,21 +92,87 @@ def source(given: params.Download, working: Path) -> Corpus:
     return common_voice.read(path, working) if given.source == "common_voice" else folder.read(path)
 
 
+def sources(given: params.Download, working: Path) -> list[Source]:
+    """Open and survey the main source and those that are mixed in; what these do not say is as the main one says."""
+    opened: list[Source] = []
+    for number, mixed in enumerate([None, *given.mix]):
+        own = given.model_copy(update=mixed.own() if mixed else {})
+        place = working / str(number)
+        place.mkdir()
+        corpus = read(own, place)
+        wanted = Selection(
+            name=_free_name(corpus.about["name"], [one.wanted.name for one in opened]),
+            role=mixed.role if mixed else MAIN,
+            share=mixed.share if mixed else 1.0,
+            rules=[rule.model_dump() for rule in given.where],
+            max_rows=own.max_rows_per_split,
+            seed=own.seed,
+            language=own.language if own.language != given.language else None,
+        )
+        opened.append(Source(own.source, corpus, wanted, selection.survey(corpus.utterances, wanted)))
+    selection.check_fields([rule.model_dump() for rule in given.where], set().union(*(one.found.fields for one in opened)))
+    return opened
+
+
+def _free_name(name: str, taken: list[str]) -> str:
+    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))) if one not in taken)
+
+
+def forecast(opened: list[Source], out: Path) -> None:
+    """Say what the data stages will write, from a sample of each source, and refuse what the disk cannot hold."""
+    raw = seconds = 0.0
+    for one in opened:
+        sample = [row_of(utterance) for utterance in one.found.sample]
+        share = one.found.rows.total() / max(len(sample), 1)
+        raw += share * sum(len(row["audio"] or b"") for row in sample)
+        seconds += share * sum(row["duration"] or 0 for row in sample)
+    features = seconds * FEATURE_BYTES
+    print(f"forecast: {seconds / 3600:,.2f} h; raw {raw / 1e9:,.2f} GB, chunks the same, features {features / 1e9:,.2f} GB", flush=True)
+    files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")
+
+
 def run(out: Path, given: params.Download) -> None:
     """Write data/raw: per split its rows and manifest, and a manifest that says where they come from."""
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
-        corpus = source(given, Path(working))
-        placed = [replace(one, split=one.split or split_of(one.speaker or one.id)) for one in corpus.utterances]
-        utterances = select(placed, given.max_rows_per_split, given.seed)
-        writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.SPLITS}
-        rows = progress(fetch(utterances), len(utterances), "utterances", "download")
-        for utterance, row in zip(utterances, rows, strict=True):
-            writers[str(utterance.split)].add(row)
+        opened = sources(given, Path(working))
+        _refuse_empty(opened)
+        forecast(opened, out)
+        writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.ALL_SPLITS}
+        for one in opened:
+            count = one.found.rows.total()
+            utterances = selection.chosen(one.corpus.utterances, one.wanted, one.found)
+            for split, row in progress(fetch(utterances, count), count, "utterances", f"download {one.wanted.name}"):
+                writers[split].add(row)
+            for writer in writers.values():
+                writer.next()
         manifests = {split: writer.close() for split, writer in writers.items()}
-        empty = [split for split, manifest in manifests.items() if not manifest["rows"]]
-        if empty:
-            raise BadData(f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}")
-        shards.write_top_manifest(draft, manifests, source=given.source, **corpus.about)
+        _account(opened, manifests)
+        told = [{"name": one.wanted.name, **about(one)} for one in opened]
+        shards.write_top_manifest(draft, manifests, source=given.source, **opened[0].corpus.about, sources=told)
+
+
+def about(one: Source) -> dict[str, Any]:
+    """What the manifest tells of a source."""
+    rows = {split: one.found.rows[split] for split in shards.ALL_SPLITS if one.found.rows[split]}
+    known = {key: value for key, value in one.corpus.about.items() if key != "name"}
+    return {"source": one.kind, "role": one.wanted.role, "rows": rows, "left_out": dict(sorted(one.found.left_out.items())), **known}
+
+
+def _refuse_empty(opened: list[Source]) -> None:
+    empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
+    if empty:
+        raise BadData(f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}")
+    for one in opened:
+        if not one.found.rows.total():
+            why = ", ".join(f"{count} by {reason}" for reason, count in one.found.left_out.items()) or "it is empty"
+            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+
+
+def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:
+    for split, manifest in manifests.items():
+        listed = sum(one.found.rows[split] for one in opened)
+        if listed != manifest["rows"]:
+            raise BadData(f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again")
 
 
 def main() -> None:

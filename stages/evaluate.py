@@ -2,16 +2,21 @@
 
     python -m stages.evaluate data/features/test models/finetuned reports/train reports/evaluate
 
-The only stage that sees test features. WER and CER are summed over the corpus, raw and normalised. Differences to a baseline
-are paired: the same utterances, resampled together. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters on two cores.
+The only stage that sees test features, and those held out to measure forgetting, if there are any. WER and CER are summed over the
+corpus, raw and normalised. Differences to a baseline are paired: the same utterances, resampled together. 240 clips of 4 s cost 2 s
+for a model of 2.7 M parameters on two cores.
 """
 
 from __future__ import annotations
 
 import csv
 import html
+import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ import pyarrow.parquet as pq
 from asr import decode, files, journal, model, params, shards, stage, tracking, wer
 from asr.batches import Features
 from asr.faults import BadModel, BadParams, exit_with
+from asr.features import LogMel
 from asr.model import Start
 from asr.workers import progress
 
@@ -47,6 +53,10 @@ UTTERANCES = pa.schema(
     ]
 )
 WORST = 10
+HEADER = [
+    "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+]
 
 
 def start_again(finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
@@ -77,20 +87,25 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: params.Par
 
 
 def utterances(name: str, one: Start, test: Features, given: params.Evaluate) -> tuple[list[dict[str, Any]], float]:
-    """Decode and score every test row with one model; also gives the seconds it took."""
+    """Decode and score every row of a split with one model; also gives the seconds it took."""
     model.check_mel_bins(one.model, test.num_mel_bins)
     one.model.to(model.device())
     rows = {column: test.column(column) for column in ("id", "text", "duration", "speaker", "attributes")}
     began = time.monotonic()
-    hypotheses = decode.transcribe(
-        one.model,
-        one.tokenizer,
-        rows["duration"],
-        test.log_mel,
-        given.per_device_eval_batch_size,
-        given.max_new_tokens,
-        lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
-    )
+    hypotheses = [""] * len(test)
+    for language, places in by_language(rows["attributes"]).items():
+        with prompted(one, language):
+            said = decode.transcribe(
+                one.model,
+                one.tokenizer,
+                [rows["duration"][row] for row in places],
+                partial(_nth, test, places),
+                given.per_device_eval_batch_size,
+                given.max_new_tokens,
+                lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
+            )
+        for row, text in zip(places, said, strict=True):
+            hypotheses[row] = text
     seconds = time.monotonic() - began
     table = [
         {"id": id, "model": name, "reference": text, "hypothesis": said, **wer.utterance_scores(text, said), "duration": duration}
@@ -99,6 +114,30 @@ def utterances(name: str, one: Start, test: Features, given: params.Evaluate) ->
     for line, speaker, attributes in zip(table, rows["speaker"], rows["attributes"], strict=True):
         line |= {"speaker": speaker, "attributes": attributes}
     return table, seconds
+
+
+def _nth(rows: Features, places: list[int], number: int) -> LogMel:
+    return rows.log_mel(places[number])
+
+
+def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
+    """Rows of each language; None for the one that the model is prompted with anyway, which all rows but held-out ones have."""
+    found: dict[str | None, list[int]] = {}
+    for row, one in enumerate(attributes):
+        found.setdefault(json.loads(one).get("language"), []).append(row)
+    return found
+
+
+@contextmanager
+def prompted(one: Start, language: str | None) -> Iterator[None]:
+    """Ask a model for another language for a while."""
+    config = one.model.generation_config
+    before = getattr(config, "language", None), getattr(config, "task", None)
+    if language:
+        model.set_prompt(one.model, language, before[1] or "transcribe")
+    yield
+    if language:
+        config.language, config.task = before
 
 
 def errors(line: dict[str, Any]) -> int:
@@ -169,6 +208,15 @@ def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: param
     return scores, [line for table in tables.values() for line in table]
 
 
+def holdout(test: Path, finetuned: Start, run: dict[str, Any], given: params.Params) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Scores and utterances of what was held out, which shows what training made a model forget; None where nothing was."""
+    split = test.with_name(shards.HOLDOUT)
+    if not split.is_dir() or not shards.manifest(split)["rows"]:
+        return None, []
+    scores, table = evaluate(Features(split), finetuned, run, given)
+    return {**scores[FINETUNED], "models": scores}, table
+
+
 def num_taught(test: Features, path: Path) -> int:
     """Test rows whose sound the model was taught, or chosen by: what they measure is memory."""
     taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
@@ -179,13 +227,14 @@ def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dic
     """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
     unit = metrics["ci_unit"]
     lines = ["# Test results", "", f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.", ""]
-    lines += [
-        "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines += HEADER
     lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
     if metrics["rows_taught"]:
         lines += ["", f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**"]
+    if shards.HOLDOUT in metrics:
+        kept = metrics[shards.HOLDOUT]
+        lines += ["", f"Held out, never trained on: {kept['rows']:,} utterances, {kept['words']:,} words.", "", *HEADER]
+        lines += [score_line(name, scores) for name, scores in kept["models"].items()]
     lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
     lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
     lines += [
@@ -264,6 +313,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
             journal.append(path, "metrics", step=int(row["step"]), values={names[key]: float(row[key]) for key in names if row[key]})
         journal.append(path, "end", status="FINISHED")
     values = {f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
+    values |= {f"holdout/{key}": value for key, value in metrics.get(shards.HOLDOUT, {}).items() if isinstance(value, int | float)}
     for name, scores in metrics["models"].items():
         if name != FINETUNED:
             values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
@@ -271,6 +321,12 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
     tracking.sync_apart(path)
+
+
+def write_table(path: Path, table: list[dict[str, Any]]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(table, schema=UTTERANCES), sink)
+    files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: params.Params) -> None:
@@ -281,15 +337,19 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     scores, table = evaluate(Features(test), model.load_saved(finetuned), told, given)
     known = num_taught(Features(test), train_reports / "taught.npy")
     metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(table, schema=UTTERANCES), sink)
-    files.write_bytes(reports / "utterances.parquet", sink.getvalue().to_pybytes())
+    held_out, held_out_table = holdout(test, model.load_saved(finetuned), told, given)
+    if held_out:
+        metrics[shards.HOLDOUT] = held_out
+    write_table(reports / "utterances.parquet", table)
+    write_table(reports / "holdout.parquet", held_out_table)
     curves(steps, reports / "curves.svg")
     files.write_text(reports / "report.md", report(metrics, table, steps))
     files.write_json(reports / "metrics.json", metrics)
     record(told, metrics, steps, given)
     for name, line in scores.items():
         print(f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}")
+    for name, line in metrics.get(shards.HOLDOUT, {}).get("models", {}).items():
+        print(f"held out, {name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), {line['rows']:,} utterances")
     print(caveat(metrics))
     if known:
         print(f"CHECK FAILED: test_rows_unseen: {known} of {metrics['rows']} test rows are in training or validation; their WER is memory")

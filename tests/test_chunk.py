@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -15,8 +17,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import shards
-from asr.faults import BadData
+from asr import rejects, shards
+from asr.faults import BadData, DiskFault
 from stages import chunk
 
 LIMITS = (0.3, 2.0)
@@ -83,25 +85,25 @@ def kept(folder: Path, split: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("code", PLANTED)
 def test_a_row_is_left_out_with_its_reason(tmp_path, code):
     good = row("good", GOOD)
-    rejects = chunked(tmp_path, corpus(train=[planted(code, "bad"), good]))
-    assert rejects == [{"id": "bad", "split": "train", "code": code, "detail": DETAILS[code]}]
+    left_out = chunked(tmp_path, corpus(train=[planted(code, "bad"), good]))
+    assert left_out == [{"id": "bad", "split": "train", "code": code, "detail": DETAILS[code], "source": ""}]
     assert [one["id"] for one in kept(tmp_path, "train")] == ["good"]
 
 
 def test_the_second_row_of_one_id_is_left_out(tmp_path):
-    rejects = chunked(tmp_path, corpus(train=[row("a", sound(1), "first"), row("a", sound(2), "second")]))
-    assert rejects == [{"id": "a", "split": "train", "code": "id_duplicate", "detail": DETAILS["id_duplicate"]}]
+    left_out = chunked(tmp_path, corpus(train=[row("a", sound(1), "first"), row("a", sound(2), "second")]))
+    assert left_out == [{"id": "a", "split": "train", "code": "id_duplicate", "detail": DETAILS["id_duplicate"], "source": ""}]
     assert [one["text"] for one in kept(tmp_path, "train")] == ["first"]
 
 
 def test_an_id_is_taken_in_all_splits(tmp_path):
-    rejects = chunked(tmp_path, corpus(train=[row("a", sound(1))], test=[row("a", sound(2)), row("b", sound(3))]))
-    assert [(one["id"], one["split"], one["code"]) for one in rejects] == [("a", "test", "id_duplicate")]
+    left_out = chunked(tmp_path, corpus(train=[row("a", sound(1))], test=[row("a", sound(2)), row("b", sound(3))]))
+    assert [(one["id"], one["split"], one["code"]) for one in left_out] == [("a", "test", "id_duplicate")]
 
 
 def test_a_row_that_was_left_out_does_not_take_its_id(tmp_path):
-    rejects = chunked(tmp_path, corpus(train=[planted("text_empty", "a"), row("a", sound(2), "second")]))
-    assert [one["code"] for one in rejects] == ["text_empty"]
+    left_out = chunked(tmp_path, corpus(train=[planted("text_empty", "a"), row("a", sound(2), "second")]))
+    assert [one["code"] for one in left_out] == ["text_empty"]
     assert [one["text"] for one in kept(tmp_path, "train")] == ["second"]
 
 
@@ -114,21 +116,21 @@ def test_length_is_no_reason_outside_training(tmp_path, split):
 
 @pytest.mark.parametrize("code", ["audio_missing", "audio_undecodable", "audio_truncated", "text_not_utf8", "text_empty"])
 def test_what_cannot_be_scored_is_left_out_of_the_test_too(tmp_path, code):
-    rejects = chunked(tmp_path, corpus(test=[planted(code, "bad"), row("good", GOOD)]))
-    assert [(one["split"], one["code"]) for one in rejects] == [("test", code)]
+    left_out = chunked(tmp_path, corpus(test=[planted(code, "bad"), row("good", GOOD)]))
+    assert [(one["split"], one["code"]) for one in left_out] == [("test", code)]
 
 
 def test_a_test_recording_of_a_few_samples_has_features_or_a_reason(tmp_path):
     tiny = encoded(voice(1.0)[:2], 96_000)
-    rejects = chunked(tmp_path, corpus(test=[row("tiny", tiny), row("good", GOOD)]))
-    assert [one["id"] for one in rejects] == ["tiny"] or all(one["duration"] > 0 for one in kept(tmp_path, "test"))
+    left_out = chunked(tmp_path, corpus(test=[row("tiny", tiny), row("good", GOOD)]))
+    assert [one["id"] for one in left_out] == ["tiny"] or all(one["duration"] > 0 for one in kept(tmp_path, "test"))
 
 
 @pytest.mark.parametrize(("format", "share"), [("WAV", 0.5), ("MP3", 0.5), ("FLAC", 0.5)])
 def test_a_truncated_recording_is_left_out(tmp_path, format, share):
     content = encoded(voice(1.5), format=format)
-    rejects = chunked(tmp_path, corpus(train=[row("cut", content[: int(len(content) * share)], duration=1.5), row("good", GOOD)]))
-    assert [(one["id"], one["code"] in ("audio_truncated", "audio_undecodable")) for one in rejects] == [("cut", True)]
+    left_out = chunked(tmp_path, corpus(train=[row("cut", content[: int(len(content) * share)], duration=1.5), row("good", GOOD)]))
+    assert [(one["id"], one["code"] in ("audio_truncated", "audio_undecodable")) for one in left_out] == [("cut", True)]
 
 
 def test_limits_are_inclusive(tmp_path):
@@ -148,10 +150,10 @@ def test_every_row_is_accounted_for(tmp_path_factory, kinds, rows_per_chunk):
         id = f"first-{split}" if kind == "twice" else f"row-{number}"
         good = row(id, sound(number), speaker=f"{split}-{number % 3}")
         rows[split].append(good if kind in ("good", "twice") else planted(kind, id))
-    rejects = chunked(folder, rows, ["clip"], rows_per_chunk)
+    all_left_out = chunked(folder, rows, ["clip"], rows_per_chunk)
     summary = json.loads((folder / "reports" / "summary.json").read_text())["splits"]
     for split in shards.SPLITS:
-        left_out = [one for one in rejects if one["split"] == split]
+        left_out = [one for one in all_left_out if one["split"] == split]
         assert summary[split]["rows_in"] == len(rows[split]) == len(kept(folder, split)) + len(left_out)
         assert summary[split]["rows_kept"] == len(kept(folder, split))
         assert sum(summary[split]["rejects"].values()) == len(left_out)
@@ -175,11 +177,11 @@ def test_every_chunk_opens_with_datasets(tmp_path):
 
 
 def refused(folder: Path, rows: dict[str, list[dict[str, Any]]], match: str) -> None:
-    """The corpus is refused, and neither chunks nor reports appear."""
+    """The corpus is refused, and no chunks appear."""
     with pytest.raises(BadData, match=match) as caught:
         chunked(folder, rows)
     assert caught.value.exit_code == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["raw"]
+    assert {path.name for path in folder.iterdir()} <= {"raw", "reports", ".cache"}
 
 
 LEAKS = {
@@ -212,6 +214,11 @@ def test_the_same_clip_twice_in_one_split_is_no_leak(tmp_path):
     assert chunked(tmp_path, corpus(train=[row("a", GOOD), row("b", GOOD)])) == []
 
 
+def test_the_page_is_there_to_be_read_though_a_leak_fails_the_stage(tmp_path):
+    refused(tmp_path, LEAKS["clip"], "1 clips stand in two splits")
+    assert "1 clip" in (tmp_path / "reports/page.html").read_text()
+
+
 def test_rows_that_are_left_out_leak_nothing(tmp_path):
     rows = corpus(train=[row("a", GOOD, "", "anna"), row("c", sound(5))], test=[row("b", GOOD, "text", "anna")])
     assert [one["id"] for one in chunked(tmp_path, rows)] == ["a"]
@@ -236,7 +243,7 @@ def test_raw_files_that_do_not_match_their_manifest_are_refused(tmp_path):
     raw = write_rows(tmp_path / "raw", "part", corpus(train=[row("a", sound(1)), row("b", sound(2))]))
     manifest = json.loads((raw / "train" / "manifest.json").read_text())
     (raw / "train" / "manifest.json").write_text(json.dumps({**manifest, "rows": 3}))
-    with pytest.raises(BadData, match="train: 3 rows in, 2 kept and 0 rejected; the raw files do not match their manifest"):
+    with pytest.raises(BadData, match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest"):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
@@ -277,5 +284,93 @@ def test_the_command_gives_the_same_bytes_in_any_environment(many, tmp_path):
     one = command(many, tmp_path / "one", WORKERS="1", TZ="UTC", PYTHONHASHSEED="1")
     other = command(many, tmp_path / "two" / "deeper", WORKERS="2", TZ="Asia/Tokyo", HOME=str(tmp_path), PYTHONHASHSEED="2", LC_ALL="C")
     assert one == other
-    assert sum(name.endswith(".arrow") for name in one) == 5 + 2
+    assert sum(name.startswith("chunks/") and name.endswith(".arrow") for name in one) == 5 + 2
     assert {"chunks/manifest.json", "reports/rejects.parquet", "reports/summary.json"} <= set(one)
+
+
+def marked(source: str, *names: str) -> list[dict[str, Any]]:
+    return [{**row(f"{source}-{name}", sound(hash_of(source + name))), "attributes": json.dumps({"source": source})} for name in names]
+
+
+def test_each_source_is_accounted_for_and_begins_a_new_chunk(tmp_path):
+    bad = {**marked("b", "bad")[0], "text": ""}
+    chunked(tmp_path, corpus(train=[*marked("a", *"12345"), *marked("b", "1"), bad, *marked("b", "2")]))
+    assert [one["rows"] for one in shards.manifest(tmp_path / "chunks/train")["files"]] == [3, 2, 2]
+    told = json.loads((tmp_path / "reports/summary.json").read_text())["sources"]["train"]
+    assert told == {
+        "a": {"rows_in": 5, "rows_kept": 5, "rejects": {}},
+        "b": {"rows_in": 3, "rows_kept": 2, "rejects": {"text_empty": 1}},
+    }
+
+
+def test_a_source_that_lost_a_row_on_the_way_is_noticed(tmp_path):
+    raw = write_rows(tmp_path / "raw", "part", corpus(train=[*marked("a", *"12"), *marked("b", "1")]))
+    manifest = json.loads((raw / "manifest.json").read_text())
+    told = [{"name": "a", "rows": {"train": 1}}, {"name": "b", "rows": {"train": 2}}]
+    (raw / "manifest.json").write_text(json.dumps({**manifest, "sources": told}))
+    with pytest.raises(BadData, match=r"train: in \{'a': 1, 'b': 2\}, kept and left out \{'a': 2, 'b': 1\}"):
+        chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
+
+
+def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what is computed from now on: recordings decoded, chunks written."""
+    counts: Counter[str] = Counter()
+    listen, write = rejects.listen, chunk.Chunk.write
+    monkeypatch.setattr(rejects, "listen", lambda *given: counts.update(["decoded"]) or listen(*given))
+    monkeypatch.setattr(chunk.Chunk, "write", lambda *given: counts.update(["written"]) or write(*given))
+    monkeypatch.setattr(shards, "BATCH_ROWS", 4)
+    return counts
+
+
+def test_rows_at_the_end_of_a_source_cost_the_last_and_the_new_chunks_alone(tmp_path, monkeypatch):
+    before = marked("a", *map(str, range(8))), marked("b", *map(str, range(5)))
+    counts = made(monkeypatch)
+    chunked(tmp_path, corpus(train=[*before[0], *before[1]]))
+    assert counts == {"decoded": 15, "written": 7}
+    counts.clear()
+    chunked(tmp_path / "again", corpus(train=[*before[0], *before[1]]))
+    assert counts == {}
+    grown = marked("a", *map(str, range(9)))
+    chunked(tmp_path, {**corpus(train=[*grown, *before[1]])})
+    assert counts["written"] == 1, "the last chunk of a, now full; those of b are where they were, by another number"
+    assert sha256s(tmp_path / "chunks") == fresh(tmp_path / "fresh", corpus(train=[*grown, *before[1]]), monkeypatch)
+
+
+def test_a_source_that_is_removed_takes_its_rows_and_costs_nothing(tmp_path, monkeypatch):
+    one, two = marked("a", *map(str, range(8))), marked("b", *map(str, range(5)))
+    counts = made(monkeypatch)
+    chunked(tmp_path, corpus(train=[*one, *two]))
+    counts.clear()
+    chunked(tmp_path, corpus(train=two))
+    assert counts["written"] == 0
+    assert [row["id"] for row in kept(tmp_path, "train")] == [row["id"] for row in two]
+
+
+def fresh(folder: Path, rows: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a run without anything kept gives."""
+    with monkeypatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder / "nothing kept"))
+        chunked(folder, rows)
+    return sha256s(folder / "chunks")
+
+
+@pytest.mark.parametrize("kind", ["heard/*.arrow", "shards/*.arrow", "shards/*.json"])
+@pytest.mark.parametrize("damage", ["cut", "turned", "emptied"])
+def test_what_was_kept_and_is_damaged_is_made_anew(tmp_path, kind, damage):
+    rows = corpus(train=[row(str(number), sound(number)) for number in range(5)])
+    chunked(tmp_path, rows)
+    whole = sha256s(tmp_path / "chunks")
+    for path in (tmp_path / ".cache").glob(kind):
+        content = path.read_bytes()
+        path.unlink()  # it has other names
+        path.write_bytes({"cut": content[:-3], "turned": content[:40] + bytes([content[40] ^ 1]) + content[41:], "emptied": b""}[damage])
+    chunked(tmp_path, rows)
+    assert sha256s(tmp_path / "chunks") == whole
+
+
+def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DiskFault, match=r"chunk will take 0\.00 GB, and 0\.00 GB are free; make room") as caught:
+        chunked(tmp_path, corpus(train=[row("a", FLAC)]))
+    assert caught.value.exit_code == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]

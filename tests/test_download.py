@@ -4,19 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from data_fixtures import REPOSITORY, SHIPPED, changed, encoded, encoded_by_av, load, sha256s, voice
 from datasets import Dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asr import shards
 from asr.audio import decode
-from asr.faults import BadData, BadParams
+from asr.faults import BadData, BadParams, DiskFault
 from asr.params import Download
-from asr.shards import SPLITS
+from asr.shards import ALL_SPLITS, SPLITS
 from asr.sources import Utterance
 from stages import download
 
@@ -67,12 +68,12 @@ def test_rows_have_the_columns_others_build_on(raw):
     assert table.column_names == ["id", "audio", "text", "speaker", "attributes", "duration"]
     row = table[0]
     assert decode(row["audio"]).shape[0] / 16_000 == pytest.approx(row["duration"], abs=1e-3)
-    assert set(json.loads(row["attributes"])) == {"pitch", "words_per_minute"}
+    assert set(json.loads(row["attributes"])) == {"pitch", "words_per_minute", "source"}
 
 
 def test_the_manifest_says_where_the_rows_come_from(raw, tiny):
     manifest = json.loads((raw / "manifest.json").read_text())
-    assert (manifest["source"], manifest["rows"], list(manifest["splits"])) == ("synthetic", 46, list(SPLITS))
+    assert (manifest["source"], manifest["rows"], list(manifest["splits"])) == ("synthetic", 46, list(ALL_SPLITS))
     assert manifest["name"] == f"spoken numbers in {tiny.language}"
     assert "GPL" in manifest["licence"]
 
@@ -88,11 +89,11 @@ def test_another_seed_gives_other_bytes(raw, tmp_path, monkeypatch):
     download.run(tmp_path / "raw", load(tmp_path, **TINY, download__seed="2").download)
     mine, theirs = sha256s(tmp_path / "raw"), sha256s(raw)
     assert mine.keys() == theirs.keys()
-    assert all(mine[name] != theirs[name] for name in mine)
+    assert all(mine[name] != theirs[name] for name in mine if not name.startswith("holdout"))
 
 
 def test_nothing_else_is_left(raw):
-    assert sorted(path.name for path in raw.iterdir()) == sorted([*SPLITS, "manifest.json"])
+    assert sorted(path.name for path in raw.iterdir()) == sorted([*ALL_SPLITS, "manifest.json"])
     assert [path.name for path in raw.parent.iterdir()] == ["raw"]
     assert list(raw.parents[1].glob(".cache/*")) == []
 
@@ -163,47 +164,6 @@ def test_a_download_that_fails_leaves_the_one_before(tmp_path):
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["before"]
 
 
-UTTERANCES = st.lists(st.tuples(st.integers(0, 200), st.sampled_from(SPLITS)), unique_by=lambda pair: pair[0], max_size=60)
-
-
-def utterances(pairs: list[tuple[int, str]]) -> list[Utterance]:
-    return [Utterance(id=f"clip-{number}", split=split, text="x", audio=lambda: None) for number, split in pairs]
-
-
-@settings(deadline=None, max_examples=60)
-@given(UTTERANCES, st.integers(1, 20), st.integers(0, 5))
-def test_at_most_so_many_rows_of_each_split_are_kept_in_order(pairs, max_rows, seed):
-    corpus = utterances(pairs)
-    kept = download.select(corpus, max_rows, seed)
-    assert [one for one in corpus if one in kept] == kept
-    for split in SPLITS:
-        there = sum(one.split == split for one in corpus)
-        assert sum(one.split == split for one in kept) == min(max_rows, there)
-
-
-@settings(deadline=None, max_examples=60)
-@given(UTTERANCES, st.data(), st.integers(1, 20), st.integers(0, 5))
-def test_the_choice_is_stable_while_a_corpus_grows(pairs, data, max_rows, seed):
-    old = data.draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
-    before = {one.id for one in download.select(utterances(old), max_rows, seed)}
-    after = {one.id for one in download.select(utterances(pairs), max_rows, seed)}
-    assert after & {one.id for one in utterances(old)} <= before
-
-
-@settings(deadline=None, max_examples=30)
-@given(UTTERANCES, st.integers(1, 20))
-def test_growth_of_one_split_changes_nothing_in_another(pairs, max_rows):
-    whole = [one.id for one in download.select(utterances(pairs), max_rows, 1) if one.split == "test"]
-    alone = [one.id for one in download.select(utterances([pair for pair in pairs if pair[1] == "test"]), max_rows, 1)]
-    assert whole == alone
-
-
-def test_another_seed_chooses_other_rows():
-    corpus = utterances([(number, "train") for number in range(200)])
-    assert download.select(corpus, 20, 1) != download.select(corpus, 20, 2)
-    assert download.select(corpus, None, 1) == corpus
-
-
 def test_the_choice_is_made_before_anything_is_fetched(tmp_path, monkeypatch, raw):
     monkeypatch.setenv("WORKERS", "1")
     download.run(tmp_path / "raw", load(tmp_path, **TINY, download__max_rows_per_split="2").download)
@@ -248,3 +208,119 @@ def test_bad_data_end_the_command_with_three(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error 3: download: no utterance in validation, test")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data" / "raw").exists()
+
+
+def numbered(place: Path, names: str, split: str = "", text: str = "hello", extra: str = "") -> Path:
+    """A folder of recordings, each unlike any other, with a speaker each."""
+    place.mkdir(parents=True)
+    rows = [f"{name}.wav,{text},{place.name}-{name},{split}{',' + extra if extra else ''}" for name in names]
+    columns = "file_name,transcription,speaker_id,split" + (",accent" if extra else "")
+    (place / "metadata.csv").write_text("\n".join([columns, *rows, ""]))
+    for number, name in enumerate(names):
+        (place / f"{name}.wav").write_bytes(encoded(voice(0.3, seed=hash_of(place.name) + number)))
+    return place
+
+
+def hash_of(name: str) -> int:
+    return zlib.crc32(name.encode()) % 1000
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch) -> Path:
+    """A corpus with two rows in each split."""
+    monkeypatch.setenv("WORKERS", "1")
+    sounds = {f"{split}-{number}.wav": encoded(voice(0.3, seed=number)) for number, split in enumerate(2 * SPLITS)}
+    return folder_corpus(tmp_path / "base", [(name, "hello", name, name.partition("-")[0]) for name in sounds], sounds)
+
+
+def brought(folder: Path, base: Path, **more: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split of data/raw with these params besides."""
+    given = load(folder / "params", download__source="folder", download__path=str(base), **more).download
+    download.run(folder / "raw", given)
+    return {split: list(shards.rows(folder / "raw" / split)) for split in ALL_SPLITS}
+
+
+def entry(path: Path, role: str, **more: Any) -> str:
+    return json.dumps([{"source": "folder", "path": str(path), "share": 1.0, "role": role, **more}])
+
+
+def test_a_source_that_is_mixed_in_trains_and_says_where_it_is_from(tmp_path, base):
+    other = numbered(tmp_path / "other", "abc")
+    found = brought(tmp_path, base, download__mix=entry(other, "train"))
+    assert [row["id"] for row in found["train"]] == ["train-0.wav", "train-3.wav", "other/a.wav", "other/b.wav", "other/c.wav"]
+    assert [json.loads(row["attributes"])["source"] for row in found["train"]] == ["base", "base", "other", "other", "other"]
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 5, "validation": 2, "test": 2, "holdout": 0}
+    assert len(shards.paths(tmp_path / "raw/train")) == 2, "each source begins a new file"
+
+
+@pytest.mark.parametrize(
+    ("role", "split", "place"),
+    [("train", "test", None), ("train", "train", "train"), ("holdout", "test", "holdout"), ("holdout", "train", None)],
+)
+def test_official_splits_are_kept_to(tmp_path, base, role, split, place):
+    """What another corpus is tested on is never trained on here, and what it trains on never held out."""
+    other = numbered(tmp_path / "other", "abc", split)
+    if place is None:
+        with pytest.raises(BadData, match=r"download.mix: no utterance of other is left \(3 by other_split\)"):
+            brought(tmp_path, base, download__mix=entry(other, role))
+        return
+    found = brought(tmp_path, base, download__mix=entry(other, role))
+    assert sum(row["id"].startswith("other/") for row in found[place]) == 3
+    assert sum(row["id"].startswith("other/") for rows in found.values() for row in rows) == 3
+
+
+def test_what_is_held_out_keeps_its_language(tmp_path, base):
+    found = brought(tmp_path, base, download__mix=entry(numbered(tmp_path / "other", "ab"), "holdout", language="de"))
+    assert [json.loads(row["attributes"]) for row in found["holdout"]] == 2 * [{"source": "other", "language": "de"}]
+
+
+def test_two_sources_of_one_name_are_told_apart(tmp_path, base):
+    other = numbered(tmp_path / "deeper/base", "ab")
+    found = brought(tmp_path, base, download__mix=entry(other, "train"))
+    assert [row["id"] for row in found["train"]][2:] == ["base-2/a.wav", "base-2/b.wav"]
+
+
+def test_the_manifest_accounts_for_every_source(tmp_path, base):
+    other = numbered(tmp_path / "other", "abcdefghijklmnop", extra="north")
+    mixed = json.loads(entry(other, "train"))
+    mixed[0]["share"] = 0.5
+    rule = json.dumps([{"field": "accent", "any_of": ["south"], "weight": 1, "otherwise": 0}])
+    brought(tmp_path, base, download__mix=json.dumps(mixed))
+    one, two = json.loads((tmp_path / "raw/manifest.json").read_text())["sources"]
+    assert (one["name"], one["role"], one["rows"], one["left_out"]) == ("base", "main", {"train": 2, "validation": 2, "test": 2}, {})
+    assert two["rows"]["train"] + two["left_out"]["share"] == 16
+    assert 3 < two["rows"]["train"] < 13
+    with pytest.raises(BadData, match="no utterance in train, validation, test"):
+        brought(tmp_path, base, download__mix=json.dumps(mixed), download__where=rule)
+
+
+def test_a_rule_about_what_no_row_has_is_refused(tmp_path, base):
+    rule = json.dumps([{"field": "acent", "any_of": ["south"], "weight": 2, "otherwise": 1}])
+    with pytest.raises(BadParams, match=r"download\.where: no row has acent; rows have source, speaker"):
+        brought(tmp_path, base, download__where=rule)
+
+
+def test_a_weight_above_one_is_noted_on_training_rows_alone(tmp_path, base):
+    rule = json.dumps([{"field": "source", "any_of": ["base"], "weight": 3, "otherwise": 1}])
+    found = brought(tmp_path, base, download__where=rule)
+    assert [json.loads(row["attributes"]).get("repeat") for rows in found.values() for row in rows] == [3, 3, None, None, None, None]
+
+
+def test_a_disk_that_will_not_hold_the_corpus_is_refused_before_any_work(tmp_path, base, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(DiskFault, match=r"the corpus \(raw, chunks and features\) will take") as caught:
+        brought(tmp_path, base)
+    assert caught.value.exit_code == 7
+    assert not (tmp_path / "raw").exists()
+    assert "forecast: 0.00 h; raw 0.00 GB, chunks the same, features 0.00 GB" in capsys.readouterr().out
+
+
+def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
+    opened = download.sources(tiny, tmp_path)
+    wanted = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asr.files.must_fit", lambda _, num_bytes, __: wanted.append(num_bytes))
+        download.forecast(opened, tmp_path)
+    rows = [row for split in SPLITS for row in shards.rows(raw / split)]
+    written = 2 * sum(len(row["audio"]) for row in rows) + sum(row["duration"] for row in rows) * 12_000
+    assert wanted[0] == pytest.approx(written, rel=0.05)

@@ -11,12 +11,15 @@ import _ctypes
 import ctypes
 import io
 import random
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 from asr.faults import BadData, BadParams
 from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
+from asr.tally import Tally
 
 # The voice variants that sound like a person; left out are whispers, robots, klatt's and those with a broken pace.
 VARIANTS = tuple(
@@ -52,7 +55,7 @@ def read(
         BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences than there are.
     """
     cast = _cast(voices, seed)
-    sentences = _sentences(language, seed, rows, max_number, numbers)
+    sentences = partial(_sentences, language, seed, rows, max_number, numbers)
     return Corpus(
         about={
             "name": f"spoken numbers in {language}",
@@ -60,9 +63,7 @@ def read(
         },
         utterances=Listing(
             lambda: (
-                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
-                for split in SPLITS
-                for index, text in enumerate(sentences[split])
+                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch) for split, index, text in sentences()
             )
         ),
     )
@@ -76,22 +77,20 @@ def _cast(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
     return {split: [pack.pop() for _ in range(voices[split])] for split in SPLITS}
 
 
-def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]) -> dict[str, list[str]]:
-    """Different sentences throughout: what a split says, no other split says."""
-    taken: set[str] = set()
-    chosen = {}
-    for split in SPLITS:
-        draw = random.Random(f"{seed}:{split}:sentences")
-        chosen[split] = [_new_sentence(draw, language, max_number, numbers, taken) for _ in range(rows[split])]
-    return chosen
+def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]) -> Iterator[tuple[str, int, str]]:
+    """Split, number and text of different sentences throughout: what a split says, no other split says."""
+    with closing(Tally()) as taken:
+        for split in SPLITS:
+            draw = random.Random(f"{seed}:{split}:sentences")
+            for index in range(rows[split]):
+                yield split, index, _new_sentence(draw, language, max_number, numbers, taken)
 
 
-def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: set[str]) -> str:
+def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: Tally) -> str:
     for _ in range(MAX_TRIES):
         count = draw.randint(*numbers)
         text = " ".join(_spelled(_number(draw, max_number), language) for _ in range(count))
-        if text not in taken:
-            taken.add(text)
+        if taken.add("sentence", text.encode()):
             return text
     raise BadParams("download.synthetic: more rows than different sentences; raise max_number or max_numbers")
 

@@ -1,0 +1,56 @@
+"""Files that are computed once: kept under .cache/shards by the name of what they are made from, and linked to where they are wanted.
+
+So nothing is computed twice: after a kill, when a corpus grows, in `dvc exp run --temp`, or when one goes back and forth. A file
+is used only if it is as it was when it was made. Costs one hashing of the file (1 s per GB), and no second copy on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asr import files
+
+DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
+
+
+def folder() -> Path:
+    """Where the files lie; what a kill left there long ago is removed."""
+    found = files.cache("shards")
+    found.mkdir(parents=True, exist_ok=True)
+    for draft in found.glob(".*.part"):
+        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            draft.unlink(missing_ok=True)
+    return found
+
+
+def path_of(store: Path, made_from: Any) -> Path:
+    """The place of the file that is made from this JSON value."""
+    return store / f"{files.hash_of(made_from)[:32]}.arrow"
+
+
+def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Write a file by `write`, which gives its line of the manifest, unless it is there already; returns that line.
+
+    Two processes that make the same file at once write the same bytes, and one of them stays.
+    """
+    if known := entry(kept):
+        return known
+    draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
+    made = write(draft)
+    files.sync(draft)
+    draft.replace(kept)
+    files.write_json(kept.with_suffix(".json"), {**made, "name": kept.name})
+    return made
+
+
+def entry(kept: Path) -> dict[str, Any] | None:
+    """What was told of a file when it was made; None where it is not there, or not as it was."""
+    try:
+        known = files.read_json(kept.with_suffix(".json"))
+        return known if files.sha256(kept) == known["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,110 @@
+"""The rows that are left out: a table of all, and a page with some of each kind, to be read and listened to in any browser.
+
+Written as they come, so that memory does not grow with their number. The page holds at most SHOWN recordings of each reason.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asr import files, shards
+from asr.corpus import media_type
+
+REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
+SHOWN = 3
+SOUNDS = "sounds"
+MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color-scheme: light dark }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #8884 }
+td.number { text-align: right } audio { vertical-align: middle; height: 2rem } small { opacity: .7 }
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row of the raw corpus, and why it is shown."""
+
+    reject: dict[str, str]
+    text: str
+    place: tuple[Path, int, int]  # file, byte of the record batch, row in it
+
+
+class LeftOut:
+    """A table of rejects being written."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.draft = path, path.with_name(f".{path.name}.part")
+        self.writer = pq.ParquetWriter(self.draft, REJECT)
+        self.waiting: list[dict[str, str]] = []
+        self.counts: Counter[tuple[str, str, str]] = Counter()  # split, source, code
+        self.examples: dict[str, list[Example]] = defaultdict(list)  # by code
+
+    def add(self, reject: dict[str, str], text: str, place: tuple[Path, int, int]) -> None:
+        self.counts[reject["split"], reject["source"], reject["code"]] += 1
+        if len(self.examples[reject["code"]]) < SHOWN:
+            self.examples[reject["code"]].append(Example(reject, text, place))
+        self.waiting.append(reject)
+        if len(self.waiting) == shards.BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=REJECT))
+        self.waiting = []
+
+    def close(self) -> None:
+        """Put the finished table in its place."""
+        if self.waiting:
+            self._flush()
+        self.writer.close()
+        files.sync(self.draft)
+        self.draft.replace(self.path)
+
+    def __enter__(self) -> LeftOut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+        self.draft.unlink(missing_ok=True)
+
+
+def page(summary: dict[str, Any], examples: dict[str, list[Example]], sounds: Path) -> str:
+    """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it."""
+    parts = [f"<!doctype html><meta charset=utf-8><title>Rows left out</title><style>{STYLE}</style><h1>Rows left out</h1>"]
+    parts += ["<table><tr><th>split<th>source<th>rows in<th>kept<th>left out"]
+    for split, by_source in summary["sources"].items():
+        for source, one in by_source.items():
+            why = ", ".join(f"{count:,} {code}" for code, count in one["rejects"].items()) or "none"
+            cells = f"<td class=number>{one['rows_in']:,}<td class=number>{one['rows_kept']:,}<td>{html.escape(why)}"
+            parts += [f"<tr><td>{split}<td>{html.escape(source)}{cells}"]
+    shared = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in summary["in_two_splits"].items())
+    parts += ["</table>", f"<p>In two splits: {shared}."]
+    for code, found in sorted(examples.items()):
+        parts += [f"<h2>{html.escape(code)}</h2><table>", *(_line(one, sounds) for one in found), "</table>"]
+    return "\n".join(parts) + "\n"
+
+
+def _line(one: Example, sounds: Path) -> str:
+    path, offset, row = one.place
+    encoded = shards.read_batch(path, offset).column("audio")[row].as_py()
+    names = "".join(f"<td>{html.escape(part)}" for part in (one.reject["id"], one.text[:200]))
+    return f"<tr>{names}<td><small>{html.escape(one.reject['detail'])}</small><td>{_player(encoded, one.reject['code'], sounds)}"
+
+
+def _player(encoded: bytes | None, code: str, sounds: Path) -> str:
+    """What plays a recording, which goes into the folder; its name says nothing of where it comes from."""
+    if not encoded or len(encoded) > MAX_BYTES:
+        return "no recording" if not encoded else f"{len(encoded) >> 20} MB"
+    kind = media_type(encoded)
+    name = f"{code}-{sum(1 for _ in sounds.glob(f'{code}-*')) + 1}.{kind.partition('/')[2] if kind else 'bin'}"
+    (sounds / name).write_bytes(encoded)
+    place = f"{SOUNDS}/{name}"
+    return f"<audio controls preload=none src='{place}'></audio>" if kind else f"<a href='{place}' download>{len(encoded):,} bytes</a>"

@@ -1,0 +1,62 @@
+"""A file that is kept is used while it is as it was made, and made once however many want it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr import files, kept
+
+
+def writes(content: bytes, counted: list[bytes]):
+    def write(path: Path) -> dict[str, object]:
+        path.write_bytes(content)
+        counted.append(content)
+        return {"name": path.name, "rows": len(content), "sha256": files.sha256(path)}
+
+    return write
+
+
+def test_a_file_is_made_once():
+    place, counted = kept.path_of(kept.folder(), ["x", 1]), []
+    first = kept.make(place, writes(b"abc", counted))
+    assert kept.make(place, writes(b"abc", counted)) == {**first, "name": place.name}
+    assert counted == [b"abc"]
+    assert sorted(path.suffix for path in kept.folder().iterdir()) == [".arrow", ".json"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5), st.integers() | st.text())
+def test_what_it_is_made_from_is_its_name(one, other):
+    assert (kept.path_of(Path("x"), one) == kept.path_of(Path("x"), other)) == (files.hash_of(one) == files.hash_of(other))
+
+
+@pytest.mark.parametrize("damage", ["cut", "turned", "gone", "unnamed", "nonsense"])
+def test_a_damaged_file_is_made_anew(damage):
+    place, counted = kept.path_of(kept.folder(), "x"), []
+    kept.make(place, writes(b"abc", counted))
+    told = place.with_suffix(".json")
+    {
+        "cut": lambda: place.write_bytes(b"ab"),
+        "turned": lambda: place.write_bytes(b"abd"),
+        "gone": place.unlink,
+        "unnamed": told.unlink,
+        "nonsense": lambda: told.write_text("[]"),
+    }[damage]()
+    assert kept.make(place, writes(b"abc", counted))["rows"] == 3
+    assert place.read_bytes() == b"abc"
+    assert len(counted) == 2
+
+
+def test_a_file_that_fails_half_way_is_not_kept():
+    place = kept.path_of(kept.folder(), "x")
+
+    def fails(path: Path) -> dict[str, object]:
+        path.write_bytes(b"half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        kept.make(place, fails)
+    assert kept.entry(place) is None
+    assert not place.exists()
