@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos kills scale faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,12 @@ test: setup  ## the whole suite, offline
 
 chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
 	@PYTHONPATH=. python tests/chaos.py 500
+
+kills: setup  ## kill the data stages 100 times at random moments, and compare every byte (5 minutes)
+	@PYTHONPATH=. python tests/data_kills.py 100
+
+scale: setup  ## 5,000 and 500,000 rows through the data stages: memory, CPU per row, disk (40 minutes, 30 GB)
+	@PYTHONPATH=. python tests/scale.py
 
 faults: setup  ## plant every fault in trainings and MLflow servers, and see each noticed (5 minutes)
 	@PYTHONPATH=. python tests/faults.py
