@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -119,8 +119,8 @@ class Download(Section):
     path: str | None
     language: Language
     max_rows_per_split: Count | None
-    where: list[Rule]
-    mix: list[Mixed]
+    where: list[Rule] | None
+    mix: list[Mixed] | None
     seed: Natural
     common_voice: CommonVoice
     huggingface: HuggingFace
@@ -298,12 +298,9 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
         return
     if entry.get("source") != "synthetic" and not entry.get("path"):
         yield f"{key}.path", "got nothing, want where this corpus lies"
-    language = entry.get("language") or given.get("download.language")
-    if entry.get("role") == "train" and language != given.get("download.language"):
-        yield (
-            f"{key}.language",
-            f"got {language}, want download.language ({given.get('download.language')}): one prompt for all that is trained on",
-        )
+    ours, theirs = given.get("download.language"), entry.get("language")
+    if entry.get("role") == "train" and theirs not in (None, ours):
+        yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
 
 
 def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:
@@ -389,10 +386,16 @@ def _did_you_mean(keys: tuple[Any, ...]) -> str:
     section: Any = Params
     for key in keys[:-1]:
         field = getattr(section, "model_fields", {}).get(key)
-        section = field.annotation if field else None
+        section = _model(field.annotation) if field else section if isinstance(key, int) else None
     known = list(getattr(section, "model_fields", {}))
     near = difflib.get_close_matches(str(keys[-1]).lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _model(annotation: Any) -> Any:
+    """The section in a type such as `list[Mixed] | None`."""
+    inner = [_model(one) for one in get_args(annotation)]
+    return next((one for one in inner if one), None) if inner else annotation if hasattr(annotation, "model_fields") else None
 
 
 def _line(node: Any, keys: tuple[Any, ...]) -> int:

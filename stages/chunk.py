@@ -111,13 +111,17 @@ def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) ->
 def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
     """Link a split's chunks into the out, those made that were not made before; returns its manifest."""
     store, code = kept.folder(), files.code_hash(*CODE)
-    entries = []
+    entries, known = [], 0
     out.mkdir()
     for number, chunk in enumerate(chunks):
         place = kept.path_of(store, [chunk.name.hexdigest(), code])
-        entry = {**kept.make(place, chunk.write), "name": f"chunk-{number:05d}.arrow"}
+        before = kept.entry(place)
+        known += before is not None
+        entry = {**(before or kept.make(place, chunk.write)), "name": f"chunk-{number:05d}.arrow"}
         files.link(place, out / entry["name"])
         entries.append(entry)
+    if known:
+        print(f"chunk: {known:,} of {len(entries):,} {out.name} chunks were made before")
     return shards.write_manifest(out, entries)
 
 

@@ -95,7 +95,8 @@ def read(given: params.Download, working: Path) -> Corpus:
 def sources(given: params.Download, working: Path) -> list[Source]:
     """Open and survey the main source and those that are mixed in; what these do not say is as the main one says."""
     opened: list[Source] = []
-    for number, mixed in enumerate([None, *given.mix]):
+    rules = [rule.model_dump() for rule in given.where or []]
+    for number, mixed in enumerate([None, *(given.mix or [])]):
         own = given.model_copy(update=mixed.own() if mixed else {})
         place = working / str(number)
         place.mkdir()
@@ -104,13 +105,13 @@ def sources(given: params.Download, working: Path) -> list[Source]:
             name=_free_name(corpus.about["name"], [one.wanted.name for one in opened]),
             role=mixed.role if mixed else MAIN,
             share=mixed.share if mixed else 1.0,
-            rules=[rule.model_dump() for rule in given.where],
+            rules=rules,
             max_rows=own.max_rows_per_split,
             seed=own.seed,
             language=own.language if own.language != given.language else None,
         )
         opened.append(Source(own.source, corpus, wanted, selection.survey(corpus.utterances, wanted)))
-    selection.check_fields([rule.model_dump() for rule in given.where], set().union(*(one.found.fields for one in opened)))
+    selection.check_fields(rules, set().union(*(one.found.fields for one in opened)))
     return opened
 
 

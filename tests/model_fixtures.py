@@ -85,7 +85,7 @@ def write_features(split: Path, rows: list[dict[str, Any]], num_mel_bins: int = 
                 "duration": row["seconds"],
                 "text": row["text"],
                 "speaker": row.get("speaker"),
-                "attributes": "{}",
+                "attributes": row.get("attributes", "{}"),
             }
         )
     writer.close()

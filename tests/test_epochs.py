@@ -86,6 +86,17 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: Features, share:
     assert [epochs.fill(rows, made.choose(rows).examples, made, share, pack, seed) == found for seed in (1, 2)] == [True, share != 0.4]
 
 
+@pytest.mark.parametrize(("share", "pack"), [(0.0, False), (1.0, True)])
+def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(rows: Features, share: float, pack: bool, monkeypatch: Any) -> None:
+    told = ['{"repeat": 3}' if row == 4 else '{"repeat": 2}' if row == 7 else '{"source": "x"}' for row in range(12)]
+    column = rows.column
+    monkeypatch.setattr(rows, "column", lambda name: told if name == "attributes" else column(name))
+    made = collator()
+    found = epochs.fill(rows, made.choose(rows).examples, made, share, pack, 1)
+    assert sorted(row for one in found for row in one.rows) == sorted([*range(12), 4, 4, 7])
+    assert all(len(set(one.rows)) == len(one.rows) for one in found)
+
+
 def test_times_of_a_label_are_the_durations_of_its_rows(rows: Features) -> None:
     made = collator()
     (first, *_) = epochs.fill(rows, made.choose(rows).examples, made, 1.0, True, 1)

@@ -259,3 +259,37 @@ def test_a_test_split_without_words_can_be_scored(made: SimpleNamespace, tmp_pat
     )
     assert scores["finetuned"]["words"] == 0
     assert scores["finetuned"]["wer"] == line["insertions"]
+
+
+HELD_OUT = [
+    {"id": "h0", "text": "ett två", "seconds": 0.8, "speaker": "x", "attributes": '{"source": "other"}'},
+    {"id": "h1", "text": "eins zwei", "seconds": 0.8, "speaker": "y", "attributes": '{"language": "de", "source": "other"}'},
+]
+
+
+def test_what_is_held_out_is_scored_apart(made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row in its own language; the test's scores are what they were."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    shutil.copytree(made.test, tmp_path / "features/test")
+    write_features(tmp_path / "features/holdout", HELD_OUT)
+    asked: list[str] = []
+    transcribe = evaluate.decode.transcribe
+    monkeypatch.setattr(
+        evaluate.decode, "transcribe", lambda one, *more: asked.append(one.generation_config.language) or transcribe(one, *more)
+    )
+    evaluate.run(tmp_path / "features/test", made.root / "models/finetuned", made.root / "reports/train", tmp_path / "reports", chosen())
+    metrics, before = (files.read_json(folder / "metrics.json") for folder in (tmp_path / "reports", made.reports))
+    held_out = metrics.pop("holdout")
+    models, models_before = (one.pop("models") for one in (metrics, before))
+    assert without_speed(metrics) == without_speed(before)
+    assert {name: without_speed(one) for name, one in models.items()} == {name: without_speed(one) for name, one in models_before.items()}
+    assert (held_out["rows"], set(held_out["models"])) == (2, {"finetuned", "start"})
+    table = pq.read_table(tmp_path / "reports/holdout.parquet").to_pylist()
+    assert [(row["id"], row["model"]) for row in table] == [(id, name) for name in ("finetuned", "start") for id in ("h0", "h1")]
+    assert asked == ["sv", "sv", "sv", "de", "sv", "de"]
+    assert "Held out, never trained on: 2 utterances, 4 words." in (tmp_path / "reports/report.md").read_text()
+
+
+def test_without_anything_held_out_nothing_is_said_of_it(made: SimpleNamespace) -> None:
+    assert "holdout" not in files.read_json(made.reports / "metrics.json")
+    assert pq.read_table(made.reports / "holdout.parquet").num_rows == 0

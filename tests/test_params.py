@@ -1,6 +1,7 @@
 """params.yaml is read as DVC reads it, checked as a whole, and refused line by line."""
 
 import inspect
+import json
 import subprocess
 import sys
 import time
@@ -55,7 +56,9 @@ def test_values_are_frozen():
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
 def test_no_model_has_a_default(model):
-    assert [name for name, field in model.model_fields.items() if not field.is_required()] == []
+    """But items of lists, where nothing said is nothing asked (Rule), or as the section says (Mixed)."""
+    free = [name for name, field in model.model_fields.items() if not field.is_required()]
+    assert not free or (model.__name__ in ("Rule", "Mixed") and all(model.model_fields[name].default is None for name in free))
 
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
@@ -93,7 +96,11 @@ def test_flat_names_every_leaf_with_its_dotted_key():
         ("model.window_seconds", "31", "got 31, want: Input should be less than or equal to 30"),
         ("featurize.num_mel_bins", "81", "got 81, want: Input should be 80 or 128"),
         ("stats.window_candidates_seconds", "[]", "got [], want: List should have at least 1 item"),
-        ("download.source", "hub", "got 'hub', want: Input should be 'synthetic', 'common_voice' or 'folder'"),
+        (
+            "download.source",
+            "hub",
+            "got 'hub', want: Input should be 'synthetic', 'common_voice', 'folder', 'huggingface', 'data_collective'",
+        ),
         ("download.synthetic.max_pitch", "100", "got 100, want: Input should be less than or equal to 99"),
         ("evaluate.bootstrap_resamples", "10", "got 10, want: Input should be greater than or equal to 100"),
     ],
@@ -160,7 +167,8 @@ def test_an_unknown_key_is_answered_by_the_nearest_known_one(tmp_path):
 
 
 def test_an_unknown_key_inside_a_nested_section_is_answered_too(tmp_path):
-    text = SHIPPED.read_text().replace("      validation:", "      valdation:", 1)
+    before, section, after = SHIPPED.read_text().partition("  synthetic:")
+    text = before + section + after.replace("      validation:", "      valdation:", 1)
     line = place_of(text, "download.synthetic.rows.valdation") + 1
     assert f"{line}: download.synthetic.rows.valdation: unknown key; did you mean validation?" in refusal(tmp_path, text)
 
@@ -292,3 +300,33 @@ def test_importing_params_takes_neither_numpy_nor_torch():
     code = "import sys, asr.params; print(sorted({'numpy', 'torch', 'pyarrow', 'transformers', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"path": None}, "path: got nothing, want where this corpus lies"),
+        ({"language": "de"}, "language: got de, want download.language (sv): all that is trained on has one prompt"),
+        ({"role": "test"}, "role: got 'test', want: Input should be 'train' or 'holdout'"),
+        ({"share": 0.0}, "share: got 0.0, want: Input should be greater than 0"),
+        ({"shar": 1.0}, "shar: unknown key; did you mean share?"),
+    ],
+)
+def test_a_source_that_is_mixed_in_wrongly_is_refused(tmp_path, change, want):
+    text = changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, **change}]))
+    assert [line.partition("download.mix.0.")[2] for line in refusal(tmp_path, text)] == [want]
+
+
+def test_what_a_mixed_source_does_not_say_is_as_download_says(tmp_path):
+    (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, "seed": 7}])))
+    (mixed,) = params.load(tmp_path / "params.yaml").download.mix
+    assert mixed.own() == {"source": "folder", "path": "other", "seed": 7}
+
+
+def test_what_is_held_out_may_have_another_language(tmp_path):
+    entry = json.dumps([{**MIXED, "language": "de", "role": "holdout"}])
+    (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", entry))
+    assert params.load(tmp_path / "params.yaml").download.mix[0].language == "de"

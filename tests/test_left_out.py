@@ -1,0 +1,89 @@
+"""What was left out can be read and heard, and nothing in it is taken for markup."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from data_fixtures import encoded, row, voice, write_rows
+
+from asr import shards
+from asr.left_out import MAX_BYTES, SHOWN, LeftOut, page
+
+HOSTILE = "<script>alert(1)</script> & <img src=x onerror=y>"
+SUMMARY = {
+    "sources": {"train": {"mine <b>": {"rows_in": 9, "rows_kept": 1, "rejects": {"too_long": 8}}}},
+    "in_two_splits": {"speaker": 0, "clip": 2},
+}
+
+
+def reject(id: str, code: str = "too_long") -> dict[str, str]:
+    return {"id": id, "split": "train", "code": code, "detail": "9 s", "source": "mine"}
+
+
+def written(folder: Path, sounds: list[bytes | None]) -> str:
+    """The page about rows with these recordings, all left out for one reason."""
+    raw = write_rows(folder / "raw", "part", {"train": [row(f"{number} {HOSTILE}", sound, HOSTILE) for number, sound in enumerate(sounds)]})
+    ((path, offset),) = shards.batch_places(raw / "train")
+    with LeftOut(folder / "rejects.parquet") as left_out:
+        for number in range(len(sounds)):
+            left_out.add(reject(f"{number} {HOSTILE}"), HOSTILE, (path, offset, number))
+        left_out.close()
+    (folder / "sounds").mkdir()
+    return page(SUMMARY, left_out.examples, folder / "sounds")
+
+
+class Elements(HTMLParser):
+    def __init__(self, content: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_every_row_stands_in_the_table_and_some_on_the_page(tmp_path):
+    content = written(tmp_path, [encoded(voice(0.3, seed=number)) for number in range(5)])
+    assert [one["id"][0] for one in pq.read_table(tmp_path / "rejects.parquet").to_pylist()] == list("01234")
+    players = [attributes["src"] for tag, attributes in Elements(content).found if tag == "audio"]
+    assert players == [f"sounds/too_long-{number}.wav" for number in range(1, SHOWN + 1)]
+    assert (tmp_path / players[1]).read_bytes() == encoded(voice(0.3, seed=1))
+
+
+def test_text_is_text(tmp_path):
+    content = written(tmp_path, [encoded(voice(0.3))])
+    assert {tag for tag, _ in Elements(content).found}.isdisjoint({"script", "img", "b"})
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+    assert "mine &lt;b&gt;" in content
+
+
+@pytest.mark.parametrize(
+    ("sound", "shown", "laid"),
+    [
+        (None, "no recording", []),
+        (b"", "no recording", []),
+        (b"no sound at all", "15 bytes", ["too_long-1.bin"]),
+        (bytes(MAX_BYTES + 1), "4 MB", []),
+    ],
+)
+def test_what_cannot_be_played_is_told(tmp_path, sound, shown, laid):
+    content = written(tmp_path, [sound])
+    assert shown in content
+    assert "<audio" not in content
+    assert [path.name for path in (tmp_path / "sounds").iterdir()] == laid
+
+
+def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
+    with LeftOut(tmp_path / "many.parquet") as left_out:
+        for number in range(1234):
+            left_out.add(reject(str(number), "x" if number % 2 else "y"), "", (tmp_path, 0, 0))
+        assert not (tmp_path / "many.parquet").exists()
+        left_out.close()
+    assert [one["id"] for one in pq.read_table(tmp_path / "many.parquet").to_pylist()] == [str(number) for number in range(1234)]
+    assert left_out.counts == {("train", "mine", "x"): 617, ("train", "mine", "y"): 617}
+    with LeftOut(tmp_path / "half.parquet") as half:
+        half.add(reject("a"), "", (tmp_path, 0, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["many.parquet"]
