@@ -28,7 +28,7 @@ from asr.faults import BadData, BadParams, exit_with
 from asr.sound import AUDIO_SUFFIXES
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
-KEPT_RECORDINGS = 8  # of those, in each process
+KEPT_RECORDINGS = 4  # of those, in each process
 HEARD = 3  # copies to hear where params make none
 
 Named = tuple[str, np.ndarray]
