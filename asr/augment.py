@@ -5,7 +5,7 @@
 
 A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by a key of its own, so that turning
 one on moves no other. Noise is a folder's, or babble: other rows of the same chunk file, so that a corpus that grows changes no
-earlier chunk. Costs 6 ms for a clip of 5 s, and one decoding for each voice of a babble.
+earlier chunk. Costs 3 ms for a clip of 5 s, and one decoding for each voice of a babble.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ A finished file is kept under .cache/shards, named by what it was computed from 
 out: it is never computed twice, also after a kill, in `dvc exp run --temp`, or when one goes back and forth between corpora.
 Copies of training rows that sound otherwise (featurize.augment) stand in files of their own, named by that and by all that was mixed
 in, so that no param of theirs touches the recordings' own features. DVC does not look into the folders of noise and rooms that params
-name: after a change there, `dvc repro -s -f featurize`. Costs one decoding and 1 ms per clip of 5 s and core, 8 ms more
-for a copy; memory is one record batch per worker.
+name: after a change there, `dvc repro -s -f featurize`. Costs one decoding and 1 ms per clip of 5 s and core, for a
+copy three times as much, most of it to decode babble; memory is one record batch per worker.
 """
 
 from __future__ import annotations
