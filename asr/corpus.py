@@ -74,6 +74,23 @@ def find(split: Path, ids: Collection[str]) -> dict[str, list[Recording]]:
     return found
 
 
+def first_ids(split: Path, count: int) -> list[str]:
+    """The ids of the first rows of a split, none where it is empty.
+
+    Raises:
+        BadData: the split is not there or damaged.
+    """
+    found: list[str] = []
+    try:
+        for batch in _batches(split):
+            found += _checked(batch.slice(0, count - len(found)), "id")["id"].to_pylist()
+            if len(found) >= count:
+                break
+    except WRONG as error:
+        raise _damaged(split, error) from None
+    return found
+
+
 def _batches(split: Path) -> Iterator[pa.RecordBatch]:
     for path in _paths(split):
         yield from shards.batches(path)

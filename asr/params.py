@@ -33,6 +33,8 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Decibels = Annotated[Float, Field(ge=-60, le=60)]
 Weight = Annotated[Float, Field(ge=0, le=10)]
 Source = Literal["synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
@@ -183,8 +185,45 @@ class Model(Section):
     scratch: Scratch
 
 
+class Speed(Section):
+    probability: Share
+    min: Annotated[Float, Field(ge=0.5, le=2)]
+    max: Annotated[Float, Field(ge=0.5, le=2)]
+
+
+class Reverberation(Section):
+    probability: Share
+    folder: str | None
+    min_rt60_seconds: Annotated[Float, Field(gt=0, le=10)]
+    max_rt60_seconds: Annotated[Float, Field(gt=0, le=10)]
+
+
+class Noise(Section):
+    probability: Share
+    folder: str | None
+    babble_voices: Count
+    min_snr_db: Decibels
+    max_snr_db: Decibels
+
+
+class Gain(Section):
+    probability: Share
+    min_db: Decibels
+    max_db: Decibels
+
+
+class Augment(Section):
+    copies: Natural
+    speed: Speed
+    reverberation: Reverberation
+    noise: Noise
+    gain: Gain
+    seed: Natural
+
+
 class Featurize(Section):
     num_mel_bins: Literal[80, 128]
+    augment: Augment
 
 
 class Train(Section):
@@ -206,7 +245,7 @@ class Train(Section):
     average_count: Annotated[int, Field(ge=2)]
     save_steps: Count
     logging_steps: Count
-    timestamp_share: Annotated[Float, Field(ge=0, le=1)]
+    timestamp_share: Share
     pack_to_window: bool
     no_speech_share: Fraction
     precision: Literal["fp32", "bf16", "fp16"]
@@ -268,6 +307,7 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _ordered(given, "chunk", "min_seconds", "max_seconds")
     for what in ("numbers", "words_per_minute", "pitch"):
         yield from _ordered(given, made, f"min_{what}", f"max_{what}")
+    yield from _augmentation(given)
     for warmup, steps in _numbers(given, "train.warmup_steps", "train.max_steps"):
         if 1 <= steps <= warmup:
             yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
@@ -301,6 +341,16 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
     ours, theirs = given.get("download.language"), entry.get("language")
     if entry.get("role") == "train" and theirs not in (None, ours):
         yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
+
+
+def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    copies = "featurize.augment"
+    for kind, what in (("speed", "{}"), ("reverberation", "{}_rt60_seconds"), ("noise", "{}_snr_db"), ("gain", "{}_db")):
+        yield from _ordered(given, f"{copies}.{kind}", what.format("min"), what.format("max"))
+    chances = [f"{copies}.{kind}.probability" for kind in ("speed", "reverberation", "noise", "gain")]
+    for made, *shares in _numbers(given, f"{copies}.copies", *chances):
+        if made > 0 and not any(shares):
+            yield f"{copies}.copies", f"got {made}, want a kind of change with a probability above 0: these copies are the row itself"
 
 
 def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:

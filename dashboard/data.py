@@ -1,4 +1,4 @@
-"""Data: what the corpus is, how long its recordings are, who speaks, what was left out and why, with examples to hear.
+"""Data: what the corpus is, how long its recordings are, who speaks, what was left out and why; examples and copies to hear.
 
 Reads reports/stats, reports/chunk and the data folders of the workspace. Each part stands by itself when another is missing. A pass over
 the speakers of half a million rows takes 0.5 s and is kept by the manifest's hash.
@@ -20,7 +20,7 @@ import streamlit as st
 from asr import corpus, files, reports
 from asr.corpus import Recording
 from asr.faults import BadData, Fault
-from dashboard import durations, marked, parts
+from dashboard import copies, durations, marked, parts
 from dashboard.durations import number, rows_of
 
 SHOWN_SPEAKERS = 20
@@ -49,6 +49,7 @@ def page() -> None:
     part("What a window costs", durations.windows, root)
     part("Hours and speakers", speakers, root)
     part("Left out", rejects, root)
+    part("Copies", copies.show, root)
 
 
 def part(title: str, show: Callable[[Path], None], root: Path) -> None:

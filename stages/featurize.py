@@ -4,20 +4,25 @@
 
 A finished file is kept under .cache/shards, named by what it was computed from (chunk, mel bins, code), and linked into the
 out: it is never computed twice, also after a kill, in `dvc exp run --temp`, or when one goes back and forth between corpora.
-Costs one decoding and 1 ms per clip of 5 s and core; memory is one record batch per worker.
+Copies of training rows that sound otherwise (featurize.augment) stand in files of their own, named by that and by all that was mixed
+in, so that no param of theirs touches the recordings' own features. DVC does not look into the folders of noise and rooms that params
+name: after a change there, `dvc repro -s -f featurize`. Costs one decoding and 1 ms per clip of 5 s and core, for a
+copy three times as much, most of it to decode babble; memory is one record batch per worker.
 """
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from asr import audio, features, files, params, shards, stage
-from asr.faults import exit_with
+from asr import audio, augment, features, files, kept, params, shards, stage
+from asr.faults import BadData, exit_with
 from asr.workers import parallel, progress
 
 FEATURES = pa.schema(
@@ -34,80 +39,162 @@ FEATURES = pa.schema(
         ("attributes", pa.string()),
     ]
 )
-DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
+BYTES_PER_VALUE = 1.5  # of features
+BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
+ROW_BYTES = 300  # of a row's other columns
 CODE = tuple(
     """
-    asr.audio asr.features asr.files asr.shards stages.featurize
+    asr.acoustics asr.audio asr.augment asr.features asr.files asr.kept asr.shards asr.sound stages.featurize
     """.split()
 )
+PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augment", "asr.sound"))  # what copy 0 hangs on
 
 
-def feature_row(row: dict[str, Any], num_mel_bins: int) -> dict[str, Any]:
-    """Features of one row; its other columns come along."""
-    found = features.log_mel(audio.decode(row["audio"]), num_mel_bins)
+@dataclass(frozen=True)
+class Mixed:
+    """What copies are made with: params, and the recordings that are mixed in; None stands for babble, and for rooms made up."""
+
+    given: params.Augment
+    noises: list[Path] | None
+    responses: list[Path] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of features to have: of which chunk, which copy of its rows, and its place in the store."""
+
+    chunk: Path
+    sha256: str
+    copy: int
+    place: Path
+
+    @property
+    def name(self) -> str:
+        """In the out."""
+        return f"{self.chunk.stem}-copy-{self.copy}.arrow" if self.copy else self.chunk.name
+
+
+def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bins: int) -> dict[str, Any]:
+    """Features of a row's samples; its other columns come along."""
+    found = features.log_mel(samples, num_mel_bins)
     return {
         "id": row["id"],
-        "copy": 0,
+        "copy": copy,
         "mel": features.pack(found.mel, found.floor),
         "num_frames": found.mel.shape[1],
         "floor": found.floor,
         "edge": None if found.edge is None else features.pack(found.edge, found.floor),
-        "duration": row["duration"],
+        "duration": len(samples) / audio.SAMPLE_RATE,
         "text": row["text"],
         "speaker": row["speaker"],
         "attributes": row["attributes"],
     }
 
 
-def featurize(chunk: Path, kept: Path, num_mel_bins: int) -> None:
-    """Compute one chunk's features into the store, whole or not at all."""
-    draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
-    with shards.Shard(draft, FEATURES) as shard:
-        for batch in shards.batches(chunk):
-            for row in batch.to_pylist():
-                shard.add(feature_row(row, num_mel_bins))
-        shard.close()
-    files.sync(draft)
-    draft.rename(kept)
+def sounds(chunk: Path, copy: int, mixed: Mixed | None) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Rows of a chunk, each with the samples of its copy; copy 0 is the recording itself."""
+    rows = (row for batch in shards.batches(chunk) for row in batch.to_pylist())
+    if not copy or not mixed:
+        yield from ((row, audio.decode(row["audio"])) for row in rows)
+        return
+    voices, responses = augment.voices(chunk), augment.responses_of(mixed.given, mixed.responses)
+    for own, row in enumerate(rows):
+        noises = augment.noises_of(mixed.given, mixed.noises, voices, own)
+        yield row, augment.augmented(audio.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
 
 
-def run(chunks: Path, out: Path, num_mel_bins: int) -> None:
-    """Write data/features: for each chunk its features, and manifests."""
-    store = files.cache("shards")
-    store.mkdir(parents=True, exist_ok=True)
-    for draft in store.glob(".*.part"):
-        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
-            draft.unlink(missing_ok=True)
-    code = files.code_hash(*CODE)
-    wanted = [
-        (split, entry, store / f"{files.hash_of([entry['sha256'], num_mel_bins, code])[:32]}.arrow")
-        for split in shards.splits(chunks)
-        for entry in shards.manifest(chunks / split)["files"]
-    ]
-    missing = [(chunks / split / entry["name"], kept, num_mel_bins) for split, entry, kept in wanted if not kept.is_file()]
-    for _ in progress(parallel(featurize, missing, len(missing)), len(missing), "chunks", "featurize"):
-        pass
-    if len(missing) < len(wanted):
-        print(f"featurize: {len(wanted) - len(missing)} of {len(wanted)} chunks were computed before")
-    collect(out, wanted, num_mel_bins)
+def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any]:
+    """Compute one file into the store, whole or not at all; returns its line of the manifest.
+
+    Raises:
+        BadData: the chunk is damaged; its features would be kept under the name of the whole one.
+    """
+    if files.sha256(job.chunk) != job.sha256:
+        raise BadData(f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk")
+
+    def write(path: Path) -> dict[str, Any]:
+        with shards.Shard(path, FEATURES) as shard:
+            for row, samples in sounds(job.chunk, job.copy, mixed):
+                shard.add(feature_row(row, samples, job.copy, num_mel_bins))
+            return shard.close()
+
+    return kept.make(job.place, write)
 
 
-def collect(out: Path, wanted: list[tuple[str, dict[str, Any], Path]], num_mel_bins: int) -> None:
+def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) -> dict[str, list[Job]]:
+    """The files that each split is to have: one per chunk, and for training its copies after these."""
+    plain, beside = files.code_hash(*PLAIN), made_with(mixed) if mixed else {}
+
+    def job(chunk: Path, sha256: str, copy: int) -> Job:
+        named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
+        return Job(chunk, sha256, copy, kept.path_of(store, named))
+
+    jobs = {}
+    for split in shards.splits(chunks):
+        entries, copies = shards.manifest(chunks / split)["files"], mixed.given.copies if mixed and split == "train" else 0
+        jobs[split] = [job(chunks / split / one["name"], one["sha256"], copy) for copy in range(copies + 1) for one in entries]
+    return jobs
+
+
+def made_with(mixed: Mixed) -> dict[str, Any]:
+    """All that decides how copies sound, but for their number: code, params, and the digests of what is mixed in."""
+    digests = [[files.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
+    return {"code": files.code_hash(*CODE), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
+
+
+def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:
+    """About what a file of features will take, told by the durations of its rows."""
+    rows, seconds = 0, 0.0
+    for batch in shards.batches(job.chunk, ["duration"]):
+        rows, seconds = rows + len(batch), seconds + (pc.sum(batch["duration"]).as_py() or 0.0)
+    slower = min(mixed.given.speed.min, 1.0) if mixed and job.copy else 1.0
+    frames = seconds / slower * audio.FRAMES_PER_SECOND + BESIDES * rows
+    return frames * num_mel_bins * BYTES_PER_VALUE + ROW_BYTES * rows
+
+
+def run(chunks: Path, out: Path, num_mel_bins: int, given: params.Augment | None = None) -> None:
+    """Write data/features: for each chunk its features and those of its copies, and manifests.
+
+    Raises:
+        DiskFault: what is to be computed will not fit on the disk.
+    """
+    store = kept.folder()
+    jobs = wanted(chunks, store, num_mel_bins, mixed := mixing(given))
+    found = {job: kept.entry(job.place) for split in jobs for job in jobs[split]}
+    missing = [job for job, record in found.items() if record is None]
+    files.must_fit(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
+    made = parallel(featurize, ((job, num_mel_bins, mixed) for job in missing), len(missing))
+    found.update(zip(missing, progress(made, len(missing), "chunks", "featurize"), strict=True))
+    if len(missing) < len(found):
+        print(f"featurize: {len(found) - len(missing)} of {len(found)} chunks were computed before")
+    collect(out, {split: [(job, found[job]) for job in jobs[split]] for split in jobs}, num_mel_bins)
+
+
+def mixing(given: params.Augment | None) -> Mixed | None:
+    """What copies are made with, if there are any."""
+    if not given or not given.copies:
+        return None
+    noise, room = given.noise, given.reverberation
+    return Mixed(given, augment.recordings(noise.folder, noise.probability), augment.recordings(room.folder, room.probability))
+
+
+def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: int) -> None:
     """Link the store's files into the out and name them."""
-    splits: dict[str, list[dict[str, Any]]] = {}
+    manifests = {}
     with files.new_folder(out) as draft:
-        for split, entry, kept in wanted:
-            (draft / split).mkdir(exist_ok=True)
-            files.link(kept, draft / split / entry["name"])
-            splits.setdefault(split, []).append({**entry, "sha256": files.sha256(kept)})
-        manifests = {split: shards.write_manifest(draft / split, entries) for split, entries in splits.items()}
+        for split, made in found.items():
+            (draft / split).mkdir()
+            for job, _ in made:
+                files.link(job.place, draft / split / job.name)
+            manifests[split] = shards.write_manifest(draft / split, [{**record, "name": job.name} for job, record in made])
         shards.write_top_manifest(draft, manifests, num_mel_bins=num_mel_bins)
 
 
 def main() -> None:
     chunks, out, reports = stage.paths(__doc__, "chunks", "out", "reports")
+    given = params.load().featurize
     with stage.timing(reports):
-        run(chunks, out, params.load().featurize.num_mel_bins)
+        run(chunks, out, given.num_mel_bins, given.augment)
 
 
 if __name__ == "__main__":

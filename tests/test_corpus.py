@@ -46,6 +46,13 @@ def test_hours_of_each_speaker(tmp_path):
     assert corpus.hours_by_speaker(folder / "test") == []
 
 
+def test_the_first_ids_are_those_of_the_first_rows(tmp_path):
+    folder = write_rows(tmp_path, "chunk", {"train": [row(str(number), b"") for number in range(7)], "test": []}, 3)
+    for count in (1, 3, 5, 7, 9):
+        assert corpus.first_ids(folder / "train", count) == [str(number) for number in range(min(count, 7))]
+    assert corpus.first_ids(folder / "test", 3) == []
+
+
 @pytest.mark.parametrize(
     ("sound", "kind"),
     [
@@ -75,7 +82,7 @@ def test_damage_is_a_fault_with_a_name(tmp_path):
     whole, told = part.read_bytes(), files.read_json(manifest)
     for damage in (whole[:100], b"", b"noise" * 100):
         part.write_bytes(damage)
-        for read in (lambda: corpus.find(folder, ["a"]), lambda: corpus.hours_by_speaker(folder)):
+        for read in (lambda: corpus.find(folder, ["a"]), lambda: corpus.hours_by_speaker(folder), lambda: corpus.first_ids(folder, 9)):
             with pytest.raises(BadData, match=r"train: cannot be read|train: holds no"):
                 read()
     part.write_bytes(whole)

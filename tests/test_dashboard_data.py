@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
-from data_fixtures import encoded, load, row, voice, write_rows
+from data_fixtures import SHIPPED, encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import files, shards
+from asr import augment, files, params, shards
 from stages import chunk, stats
 
 FILES = (
@@ -121,6 +121,43 @@ def test_speakers_of_another_split(at: AppTest) -> None:
     assert len(at.get("vega_lite_chart")) == 3
 
 
+def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -> None:
+    at.selectbox(key="data_reason").set_value(("train", "audio_missing")).run()
+    assert not at.get("audio")
+    at.selectbox(key="data_copied").set_value("train-3").run()
+    assert not at.get("audio"), "nothing is computed before it is asked for"
+    at.button(key="data_make_copies").click().run()
+    check(at)
+    assert not at.warning
+    assert len(at.get("audio")) == 4
+    told = [one.value.replace("\\", "") for one in at.caption if one.value.startswith("copy")]
+    assert [line.partition(": speed ")[0] for line in told] == ["copy-1.wav", "copy-2.wav", "copy-3.wav"]
+    given = params.load(results.root / "params.yaml").featurize.augment
+    rows = augment.voices(results.root / "data/chunks/train/chunk-00000.arrow")
+    own = [one["id"] for one in shards.rows(results.root / "data/chunks/train", ["id"])].index("train-3")
+    noises, responses = augment.noises_of(given, None, rows, own), augment.responses_of(given, None)
+    drawn = [augment.augmented(voice(0.5), "train-3", copy, given, noises, responses)[1].told() for copy in (1, 2, 3)]
+    assert [line.partition(": ")[2] for line in told] == drawn
+    at.selectbox(key="data_copied").set_value("train-4").run()
+    assert not at.get("audio"), "those of another row are not shown"
+
+
+def test_copies_that_cannot_be_made_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    write_rows(tmp_path / "data/chunks", "chunk", {"train": [row("a", b"no sound"), row("a\0b", SOUND)]})
+    (tmp_path / "params.yaml").write_text(SHIPPED.read_text())
+    at = AppTest.from_function(page, default_timeout=120).run()
+    for id, said_of in (("a", "not a recording"), ("a\0b", "cannot be handed to a command")):
+        at.selectbox(key="data_copied").set_value(id).run()
+        at.button(key="data_make_copies").click().run()
+        check(at)
+        assert said_of in at.warning[-1].value
+    (tmp_path / "params.yaml").unlink()
+    at.run()
+    check(at)
+    assert "cannot be read" in at.warning[-1].value
+
+
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     at = AppTest.from_function(page, default_timeout=120).run()
@@ -136,7 +173,7 @@ def test_each_part_stands_without_the_others(results: SimpleNamespace, tmp_path:
     at = AppTest.from_function(page, default_timeout=120).run()
     check(at)
     assert len(at.dataframe) == 2
-    assert len(at.warning) == 3  # the corpus, its speakers, what was left out
+    assert len(at.warning) == 4  # the corpus, its speakers, what was left out, rows to copy
     assert all("dvc repro" in one.value or "dvc" in one.value for one in at.warning)
 
 
@@ -172,7 +209,7 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: SimpleNam
             st.cache_resource.clear()  # else what was read before is not read again
             at.run()
             check(at)
-            assert len(at.subheader) == 4
+            assert len(at.subheader) == 5
             told = bool(at.warning)
             unread = "data/raw/train" in name and not at.get("audio") and at.selectbox(key="data_reason").value is None
             assert told or unread or way in ("flipped", "shape", "cut"), (seed, name, way)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, lora, params
+from asr import batches, files, lora, params, shards
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
@@ -42,6 +43,25 @@ DOWNLOAD = {
     "synthetic.max_pitch": 99,
 }
 CHUNK = {"rows_per_chunk": 5, "min_seconds": 1.5, "max_seconds": 1.5, "allow_shared": ["speaker"]}
+FEATURIZE = {"num_mel_bins": 128, "augment.copies": 1}
+AUGMENT = {
+    "speed.probability": 0.0,
+    "speed.min": 0.8,
+    "speed.max": 1.3,
+    "reverberation.probability": 0.0,
+    "reverberation.folder": "rooms",
+    "reverberation.min_rt60_seconds": 0.7,
+    "reverberation.max_rt60_seconds": 0.3,
+    "noise.probability": 0.0,
+    "noise.folder": "noises",
+    "noise.babble_voices": 2,
+    "noise.min_snr_db": 15,
+    "noise.max_snr_db": 10,
+    "gain.probability": 0.0,
+    "gain.min_db": -3,
+    "gain.max_db": 1,
+    "seed": 7,
+}
 START = {
     "name": "no/such/model",
     "language": "de",
@@ -110,7 +130,8 @@ COVERED = {
     *(f"download.{key}" for key in DOWNLOAD),
     "stats.window_candidates_seconds",
     *(f"chunk.{key}" for key in CHUNK),
-    "featurize.num_mel_bins",
+    *(f"featurize.{key}" for key in FEATURIZE),
+    *(f"featurize.augment.{key}" for key in AUGMENT),
     *(f"model.{key}" for key in (*START, *FROZEN)),
     *(f"model.lora.{key}" for key in LORA),
     "model.revision",
@@ -180,12 +201,39 @@ def test_chunk_allow_shared() -> None:
     assert chunk.check_leaks(tally, CHUNK["allow_shared"])["speaker"] == 1
 
 
-def test_featurize(tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
+@pytest.mark.parametrize("key", FEATURIZE)
+def test_featurize(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "1")
+
     def manifest(given: Params) -> str:
-        featurize.run(tiny_data / "data/chunks", tmp_path / "features", given.featurize.num_mel_bins)
+        featurize.run(tiny_data / "data/chunks", tmp_path / "features", given.featurize.num_mel_bins, given.featurize.augment)
         return (tmp_path / "features/manifest.json").read_text()
 
-    assert differs(manifest, tiny_params, changed(tmp_path, **{"featurize.num_mel_bins": 128}))
+    assert differs(manifest, tiny_params, changed(tmp_path, **{f"featurize.{key}": FEATURIZE[key]}))
+
+
+@pytest.mark.parametrize("key", AUGMENT)
+def test_augmentation(key: str, tmp_path: Path, tiny_data: Path) -> None:
+    def copied(given: Params) -> Any:
+        chunk, mixed = next(iter(shards.paths(tiny_data / "data/chunks/train"))), featurize.mixing(given.featurize.augment)
+        return [samples.tobytes() for _, samples in islice(featurize.sounds(chunk, 1, mixed), 2)]
+
+    always = {f"featurize.augment.{kind}.probability": 1.0 for kind in ("speed", "reverberation", "noise", "gain")}
+    before = {"featurize.augment.copies": 1, **always}
+    after = changed(tmp_path, **{**before, f"featurize.augment.{key}": AUGMENT[key]})
+    assert differs(copied, changed(tmp_path, **before), after)
+
+
+def test_copies_are_trained_on(tmp_path: Path, tiny_data: Path, quick_training: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "1")
+    given = changed(tmp_path, **{"featurize.augment.copies": 1, "train.max_steps": 6})
+    featurize.run(tiny_data / "data/chunks", tmp_path / "data/features", 80, given.featurize.augment)
+    trained(given, tmp_path, tmp_path / "run", quick_training, monkeypatch)
+    summary = files.read_json(tmp_path / "run/reports/train/summary.json")
+    assert summary["rows_trained"] + sum(summary["rows_left_out"].values()) == 80
+    assert summary["rows_trained"] > 60
+    checks = files.read_json(tmp_path / "run/reports/train/checks.json")
+    assert [name for name, one in checks.items() if not one["passed"]] == []
 
 
 @pytest.mark.parametrize("key", START)

@@ -1,18 +1,24 @@
 """Features are computed once for each chunk, survive any kill, and hold what others build on."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from data_fixtures import REPOSITORY, encoded, row, sha256s, voice, write_rows
+from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_rows
 from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
-from asr import audio, features, files, shards
+from asr import audio, augment, features, files, params, shards
+from asr.faults import BadData, DiskFault
 from stages import featurize
 
+MEASURED = (("few", 100), ("many", 1500), ("leaking", 800, "leak"))
+SMALL = {"train": 3, "validation": 1}
 SECONDS = {"train": [0.4, 1.0, 1.5, 2.0, 2.5], "validation": [1.0], "test": [1.2, 5.0]}
 
 
@@ -30,6 +36,12 @@ def chunks(tmp_path_factory) -> Path:
         for split, lengths in SECONDS.items()
     }
     return write_rows(tmp_path_factory.mktemp("chunks"), "chunk", rows, 2)
+
+
+def changed(root: Path, **values: str) -> params.Augment:
+    """The shipped params of copies with a few other values, each kind of change always drawn."""
+    chances = {f"{kind}__probability": "1.0" for kind in ("speed", "reverberation", "noise", "gain")}
+    return load(root, **{f"featurize__augment__{key}": value for key, value in {**chances, **values}.items()}).featurize.augment
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +62,8 @@ def silent(monkeypatch):
 
 
 def store(root: Path) -> dict[str, int]:
-    """The store's files and when they were written."""
-    return {path.name: path.stat().st_mtime_ns for path in (root / ".cache" / "shards").iterdir()}
+    """The store's files of features and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (root / ".cache" / "shards").glob("*.arrow")}
 
 
 def test_rows_have_the_columns_others_build_on(chunks, root):
@@ -162,42 +174,277 @@ def test_what_a_kill_left_does_not_matter(chunks, root):
     assert not (root / ".features.x.part").exists()
 
 
-KILLED = """
-import os, sys
+HARNESS = """
+import functools, os, sys
 from pathlib import Path
-from asr import audio
+import transformers.audio_utils
+from asr import augment, files, params
 from stages import featurize
-decode, left = audio.decode, [3]
-def hear(encoded):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), 9)
-    return decode(encoded)
-audio.decode = hear
-featurize.run(Path(sys.argv[1]), Path("features"), 80)
+files.code_hash = functools.cache(files.code_hash)
+files.code_hash(*featurize.CODE)
+files.code_hash(*featurize.PLAIN)
+top = Path(sys.argv[1])
+given = params.load(top / "params.yaml").featurize.augment
+if "broken" in sys.argv:  # the control: chance hangs on what lies in the store, and so on kills
+    chosen = augment._chosen
+    store = lambda: len(list(Path(os.environ["DVC_ROOT"], ".cache/shards").iterdir()))
+    augment._chosen = lambda seed, *rest: chosen(seed + store(), *rest)
+EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.chmod")
+
+def run(name, root, kill_at=None):
+    seen = [0]
+    def watch(event, args):  # a kill before each thing that touches a file
+        if event in EVENTS and (event != "open" or "w" in str(args[1])):
+            seen[0] += 1
+            if seen[0] == kill_at:
+                os.kill(os.getpid(), 9)
+    os.environ["DVC_ROOT"] = str(root)
+    sys.stdout = open(os.devnull, "w")
+    sys.addaudithook(watch)
+    featurize.run(top / "chunks", root / name, 80, given)
+    return seen[0]
+
+def apart(*given):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            count = run(*given)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(count)
+    return pid
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def shown(folder):
+    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+count = ended(apart("whole", top / "clean"))
+assert count > 20, count
+wanted = shown(top / "clean/whole")
+for kill_at in range(1, count + 1):
+    root = top / f"killed-{kill_at % 4}"  # some go on from what several kills left
+    root.mkdir(exist_ok=True)
+    assert ended(apart("features", root, kill_at)) in (-9, *range(20, count)), kill_at
+    if kill_at % 3 == 0:
+        for draft in (root / ".cache/shards").glob(".*.part"):
+            os.utime(draft, (1, 1))
+        assert ended(apart("features", root)) >= 0
+        assert shown(root / "features") == wanted, kill_at
+        assert not list(root.rglob(".*.part")), kill_at
+both = [apart("one", top / "shared"), apart("two", top / "shared")]
+assert all(ended(pid) > 0 for pid in both)
+assert shown(top / "shared/one") == shown(top / "shared/two") == wanted
+print("killed at", count, "moments")
 """
 
 
-def test_a_killed_stage_goes_on_with_the_chunks_it_has(chunks, root, capsys):
-    killed = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{KILLED}", str(chunks)], cwd=root)
-    assert killed.returncode == -9
-    assert not (root / "features").exists()
-    featurize.run(chunks, root / "features", 80)
-    assert "featurize: 1 of 5 chunks were computed before" in capsys.readouterr().out
-    featurize.run(chunks, root / "fresh", 80)
-    assert sha256s(root / "features") == sha256s(root / "fresh")
+@pytest.mark.parametrize("control", [[], ["broken"]])
+def test_a_kill_at_any_moment_and_two_at_once_change_no_byte(root, control):
+    """One interpreter, which forks for each run before it has done anything itself."""
+    changed(root, copies="1")
+    rows = {split: [row(f"{split}{one}", encoded(voice(0.2, seed=one))) for one in range(count)] for split, count in SMALL.items()}
+    write_rows(root / "chunks", "chunk", rows, 2)
+    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{HARNESS}", str(root), *control]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    if control:
+        assert done.returncode == 1
+        assert "AssertionError" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("killed at")
 
 
 def test_the_same_bytes_come_from_two_processes(chunks, root, monkeypatch):
-    featurize.run(chunks, root / "one", 80)
+    given = changed(root, copies="1")
+    featurize.run(chunks, root / "one", 80, given)
     monkeypatch.setenv("DVC_ROOT", str(root / "elsewhere"))
     monkeypatch.setenv("WORKERS", "2")
-    featurize.run(chunks, root / "two", 80)
-    assert len(store(root / "elsewhere")) == 5
+    featurize.run(chunks, root / "two", 80, given)
+    assert len(store(root / "elsewhere")) == 8
     assert sha256s(root / "one") == sha256s(root / "two")
 
 
 def test_the_out_shares_its_bytes_with_the_store(chunks, root):
     featurize.run(chunks, root / "features", 80)
-    inodes = {path.stat().st_ino for path in (root / ".cache" / "shards").iterdir()}
+    inodes = {path.stat().st_ino for path in (root / ".cache" / "shards").glob("*.arrow")}
     assert {path.stat().st_ino for path in (root / "features").rglob("*.arrow")} == inodes
+
+
+def test_copies_stand_beside_training_rows_and_touch_nothing_else(chunks, root):
+    featurize.run(chunks, root / "plain", 80)
+    featurize.run(chunks, root / "features", 80, changed(root, copies="2"))
+    plain, found = sha256s(root / "plain"), sha256s(root / "features")
+    recordings = {name: digest for name, digest in plain.items() if name.endswith(".arrow")}
+    assert recordings.items() <= found.items()
+    for split in ("validation", "test"):
+        assert shards.manifest(root / "features" / split) == shards.manifest(root / "plain" / split)
+    named = [path.name for path in shards.paths(root / "features/train")]
+    stems = [path.stem for path in shards.paths(root / "plain/train")]
+    assert named == [f"{stem}{part}.arrow" for part in ("", "-copy-1", "-copy-2") for stem in stems]
+    assert shards.manifest(root / "features/train")["rows"] == 3 * len(SECONDS["train"])
+    rows = list(shards.rows(root / "features/train"))
+    assert [(one["id"], one["copy"]) for one in rows] == [(f"train-{index}", copy) for copy in range(3) for index in range(5)]
+    assert [one["text"] for one in rows] == 3 * [f"text {index}" for index in range(5)]
+    assert len({one["mel"] for one in rows}) == 15
+    for one, length in zip(rows, 3 * SECONDS["train"], strict=True):
+        assert one["copy"] or one["duration"] == length
+        assert length / 1.11 <= one["duration"] <= length / 0.89
+        assert one["duration"] != length or not one["copy"], "a copy has its own duration"
+        assert one["num_frames"] == -(-round(one["duration"] * 16_000) // 160) + 2
+
+
+def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
+    given = changed(root, copies="1")
+    featurize.run(chunks, root / "features", 80, given)
+    chunk, own = augment.find(chunks / "train", "train-3")
+    rows = augment.voices(chunk)
+    augment.hear(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
+    wanted = features.log_mel(audio.decode((root / "heard/copy-1.wav").read_bytes()), 80)
+    (found,) = [one for one in shards.rows(root / "features/train") if (one["id"], one["copy"]) == ("train-3", 1)]
+    assert found["mel"] == features.pack(wanted.mel, wanted.floor)
+
+
+def test_a_param_of_copies_computes_copies_alone(chunks, root, monkeypatch):
+    featurize.run(chunks, root / "features", 80)
+    computed, compute = [], featurize.featurize
+    monkeypatch.setattr(featurize, "featurize", lambda job, *rest: computed.append(job.name) or compute(job, *rest))
+    ones, twos = ([f"chunk-0000{chunk}-copy-{copy}.arrow" for chunk in range(3)] for copy in (1, 2))
+    (root / "noises").mkdir()
+    (root / "noises/a.wav").write_bytes(encoded(voice(0.3)))
+    with_noise = {"copies": "1", "noise__folder": "noises"}
+    for values, wanted in (
+        ({"copies": "1"}, ones),
+        ({"copies": "2"}, twos),
+        ({"copies": "1", "gain__max_db": "7.0"}, ones),
+        ({"copies": "2"}, []),
+        (with_noise, ones),
+        ({"copies": "0", "seed": "4"}, []),
+    ):
+        computed.clear()
+        featurize.run(chunks, root / "features", 80, changed(root, **values))
+        assert computed == wanted, values
+    (root / "noises/a.wav").write_bytes(encoded(voice(0.3, seed=1)))
+    featurize.run(chunks, root / "features", 80, changed(root, **with_noise))
+    assert computed == ones, "other noise under the same name"
+
+
+def test_growth_moves_no_earlier_copy(chunks, root, tmp_path):
+    given = changed(root, copies="1")
+    featurize.run(chunks, root / "features", 80, given)
+    grown = {split: list(shards.rows(chunks / split)) for split in SECONDS}
+    grown["train"] += [row(f"more-{number}", encoded(voice(0.5, seed=number))) for number in range(3)]
+    featurize.run(write_rows(tmp_path / "grown", "chunk", grown, 2), root / "grown-features", 80, given)
+    before, after = sha256s(root / "features/train", "manifest.json"), sha256s(root / "grown-features/train", "manifest.json")
+    same = {name for name in before if after[name] == before[name]}
+    assert same == {f"chunk-0000{chunk}{copy}.arrow" for chunk in (0, 1) for copy in ("", "-copy-1")}
+
+
+def test_a_split_without_rows_is_a_split(chunks, root, tmp_path):
+    rows = {split: list(shards.rows(chunks / split)) for split in SECONDS} | {"holdout": []}
+    featurize.run(write_rows(tmp_path / "four", "chunk", rows, 2), root / "features", 80, changed(root, copies="1"))
+    assert files.read_json(root / "features/holdout/manifest.json") == {"rows": 0, "files": []}
+    top = files.read_json(root / "features/manifest.json")
+    assert list(top["splits"]) == [*SECONDS, "holdout"]
+    assert top["splits"]["holdout"]["rows"] == 0
+
+
+def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, silent, monkeypatch):
+    given, asked = changed(root, copies="2"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "must_fit", lambda _, size, what: asked.append((size, what)))
+        for mels in (80, 128):
+            before = sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow"))
+            featurize.run(chunks, root / "features", mels, given)
+            written = sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow")) - before
+            size, what = asked.pop()
+            assert what == "featurize"
+            assert 0.9 * written <= size <= 1.25 * written
+        featurize.run(chunks, root / "features", 80, given)
+        assert asked.pop()[0] == 0, "what was computed before takes no room"
+    monkeypatch.setenv("DVC_ROOT", str(root / "full"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
+    silent()
+    with pytest.raises(DiskFault, match=r"featurize will take 0\.00 GB, and 0\.00 GB are free; make room") as caught:
+        featurize.run(chunks, root / "features", 80, given)
+    assert caught.value.exit_code == 7
+    assert not list((root / "full/.cache/shards").iterdir())
+
+
+def spoilt(path: Path, way: str) -> None:
+    """Damage a file; its time stays as it was."""
+    when, content = path.stat(), path.read_bytes()
+    path.unlink()  # other names of the same bytes stay whole
+    if way == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif way == "flipped":
+        path.write_bytes(content[:-3000] + bytes([content[-3000] ^ 1]) + content[-2999:])
+    if way != "gone":
+        os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+
+
+@pytest.mark.parametrize("way", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("suffix", [".arrow", ".json"])
+def test_a_damaged_file_of_the_store_is_computed_anew(chunks, root, way, suffix):
+    featurize.run(chunks, root / "features", 80)
+    before = sha256s(root / "features")
+    if suffix == ".json" and way == "flipped":
+        path = min((root / ".cache/shards").glob("*.json"))
+        path.write_text(path.read_text().replace('sha256": "', 'sha256": "0'))
+    else:
+        spoilt(min((root / ".cache/shards").glob(f"*{suffix}")), way)
+    featurize.run(chunks, root / "features", 80)
+    assert sha256s(root / "features") == before
+    named = {path.stem: files.read_json(path)["sha256"] for path in (root / ".cache/shards").glob("*.json")}
+    assert named == {path.stem: files.sha256(path) for path in (root / ".cache/shards").glob("*.arrow")}
+
+
+def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):
+    shutil.copytree(chunks, root / "chunks")
+    spoilt(root / "chunks/train/chunk-00001.arrow", "flipped")
+    with pytest.raises(BadData, match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk"):
+        featurize.run(root / "chunks", root / "features", 80)
+    featurize.run(chunks, root / "features", 80)
+    featurize.run(chunks, root / "again", 80)
+    assert sha256s(root / "features") == sha256s(root / "again")
+
+
+MEMORY = """
+import os, sys
+from pathlib import Path
+from stages import featurize
+top, most, compute = Path(sys.argv[1]), 0, featurize.featurize
+os.environ["DVC_ROOT"] = str(top)
+kept = []
+def watched(*given):
+    global most
+    found = compute(*given)
+    if "leak" in sys.argv:
+        kept.append(bytearray(200_000))
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # pages of libraries are anybody's, and come and go
+    most = max(most, next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")))
+    return found
+featurize.featurize = watched
+featurize.run(top / "chunks", top / "features", 80)
+print("most", most)
+"""
+
+
+def most_memory(folder: Path, rows: int, *words: str) -> float:
+    """MiB of its own that a run in a process of its own had at most."""
+    sound = encoded(voice(0.1))
+    write_rows(folder / "chunks", "chunk", {"train": [row(f"r{number}", sound, duration=0.1) for number in range(rows)]}, 10)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{MEMORY}", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.partition("most ")[2]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's own pages are told on Linux only")
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    few, many, leaking = (most_memory(tmp_path / name, rows, *words) for name, rows, *words in MEASURED)
+    assert many <= 400
+    assert many <= 1.1 * few, (few, many)
+    assert leaking > 1.1 * few, "the control keeps something of every chunk"
