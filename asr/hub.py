@@ -146,7 +146,7 @@ def _stream(part: Part, draft: Path) -> None:
     headers = build_hf_headers(token=_token() or False) | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as reply:
         hf_raise_for_status(reply)
-        with draft.open("ab" if reply.status_code == 206 else "wb") as file:
+        with draft.open("ab" if reply.status_code == 206 else "wb", buffering=0) as file:  # all of it survives a kill
             for block in reply.iter_bytes():
                 file.write(block)
                 if file.tell() > part.size:

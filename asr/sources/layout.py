@@ -19,6 +19,7 @@ from asr.shards import SPLITS
 
 Splits = dict[str, list[str]]  # paths by their name of a split, in order
 NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
+SAID = {name for names in NAMES.values() for name in names}
 PARTIAL = "partial-"
 PARAM = "download.huggingface"
 MAX_SHOWN = 20
@@ -49,8 +50,10 @@ def _guessed(parquets: Iterable[str]) -> dict[str, Splits]:
     for path in parquets:
         *folders, file = PurePosixPath(path).parts
         split = re.sub(r"[-_.]\d+([-_]of[-_]\d+)?([-_][0-9a-f]+)?$", "", file.removesuffix(".parquet"))
-        if re.fullmatch(r"\d*|part|data|file|shard", split) and folders:
-            split = folders.pop()
+        above = [one for one in folders if one.removeprefix(PARTIAL) in SAID]
+        if split not in SAID and (above or re.fullmatch(r"\d*|part|data|file|shard", split)):
+            split = (above or folders or ["train"])[-1]
+            folders = [one for one in folders if one != split]
         config = "/".join(one for one in folders if one != "data") or "default"
         found.setdefault(config, {}).setdefault(split.removeprefix(PARTIAL), []).append(path)
     return found

@@ -80,8 +80,14 @@ def _open(place: str) -> pa.ipc.RecordBatchFileReader:
     return pa.ipc.open_file(pa.memory_map(place))
 
 
+@lru_cache(maxsize=2)
+def _batch(place: str, number: int) -> pa.RecordBatch:
+    return _open(place).get_batch(number)
+
+
 def forget(name: str) -> None:
     """Drop all that was fetched of a data set; call it when its rows are written elsewhere."""
+    _batch.cache_clear()
     _open.cache_clear()
     hub.forget(name)
 
@@ -136,7 +142,7 @@ def _labels(schema: pa.Schema) -> dict[str, list[str]]:
 
 def sound(part: hub.Part, column: str, number: int, at: int) -> bytes | None:
     """A row's encoded recording; None where the data set has but its path."""
-    value = _open(str(arrow(part))).get_batch(number).column(column)[at].as_py()
+    value = _batch(str(arrow(part)), number).column(column)[at].as_py()
     content: bytes | None = value["bytes"] if isinstance(value, dict) else value
     return content
 
