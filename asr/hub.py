@@ -37,18 +37,18 @@ LEFT = "Common Voice left the hub in October 2025; take its archive (download.so
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a data set at a commit; `checksum` is `sha256:...`, or `git:...` where the file is no large one."""
+    """One file of a data set at a commit.
+
+    checksum: `sha256:...`, or `git:...` where the file is no large one.
+    place: where it lies once it is fetched.
+    """
 
     name: str
     commit: str
     path: str
     size: int
     checksum: str
-
-    @property
-    def place(self) -> Path:
-        """Where the file lies once it is fetched."""
-        return files.cache("hub", self.name, self.commit, self.path)
+    place: Path
 
 
 def parts(name: str, revision: str | None) -> list[Part] | None:
@@ -79,11 +79,13 @@ def _info(name: str, revision: str | None) -> Any:
 
 
 def _part(name: str, commit: str, file: Any) -> Part:
-    checksum = f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}"
-    part = Part(name, commit, file.rfilename, int(file.lfs.size if file.lfs else file.size), checksum)
-    if not part.place.resolve().is_relative_to(files.cache("hub", name, commit).resolve()) or len(commit) != 40:
+    folder = files.cache("hub", name, commit)
+    place = (folder / file.rfilename).resolve()
+    if not place.is_relative_to(folder.resolve()) or len(commit) != 40:
         raise ValueError(file.rfilename)
-    return part
+    if file.lfs:
+        return Part(name, commit, file.rfilename, int(file.lfs.size), f"sha256:{file.lfs.sha256}", place)
+    return Part(name, commit, file.rfilename, int(file.size), f"git:{file.blob_id}", place)
 
 
 def _endpoint() -> str:

@@ -89,7 +89,7 @@ class Conversation(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(content) if length is None else length), **headers}.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def refuse(self, status: int, code: str, message: str) -> None:

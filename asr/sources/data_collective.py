@@ -86,7 +86,7 @@ def _sdk() -> Any:
 def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]:
     details = sdk.get_dataset_details(dataset_id)
     archive = place / Path(str(details.filename)).name
-    if archive.name != details.filename or not details.sizeBytes:
+    if archive.name != details.filename or archive.name.startswith(".") or not details.sizeBytes:
         raise BadData(f"{dataset_id}: the platform names no archive of it; see {_page(dataset_id)}")
     wrong = ""
     for _ in range(2):
