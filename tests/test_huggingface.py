@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import pickle
+import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -417,7 +419,10 @@ def test_a_card_may_name_a_folder() -> None:
         "---\n[\n---\n",
         "---\n- a\n---\n",
         "---\nconfigs: 3\n---\n",
-        "---\nconfigs:\n- 3\n- data_files:\n  - path: '[z-a]'\n---\n",
+        "---\nconfigs:\n- 3\n- data_files:\n  - path: '[z-a]'\n  - path: '[[a]'\n---\n",
+        "---\na: &a [*a]\n---\n",
+        "---\na: &a 1\nb: &a 2\n? {}\n: 3\n---\n",
+        "---\n" + "[" * 5000 + "\n---\n",
     ],
 )
 def test_a_card_that_says_nothing_leaves_it_to_the_names(card: str) -> None:
@@ -574,6 +579,22 @@ def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
         name = one_set(there, {"train.parquet": broken})
         refused(BadData, r"someone/small: train.parquet cannot be read as parquet \(.+\); set download.huggingface.revision", name)
         assert not list(files.cache("hub", name).rglob("*.arrow*"))
+
+
+def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
+    """Whatever the hub's own checksum lets through; seeds 0 to 59."""
+    told: Counter[str] = Counter()
+    for seed in range(60):
+        draw, content = random.Random(seed), bytearray(MIRROR["sv-SE/train-00000-of-00003.parquet"])
+        for _ in range(draw.choice([1, 4])):
+            content[-draw.randrange(1, 4000)] = draw.randrange(256)
+        name = one_set(there, {"train.parquet": bytes(content)}, f"someone/mutant-{seed}")
+        try:
+            told["read"] += len(listed(read(name))) == 2
+        except (BadData, BadParams) as fault:
+            told[type(fault).__name__] += 1
+    assert told["read"] >= 5
+    assert told["BadData"] >= 20
 
 
 def test_a_disk_that_is_too_small_is_told_before(there: Hub) -> None:

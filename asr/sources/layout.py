@@ -6,7 +6,9 @@ Known are `data/train-00000-of-00004.parquet`, `<config>/train-*.parquet`, `<con
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,13 +28,15 @@ MAX_SHOWN = 20
 
 
 def card(text: str) -> dict[str, Any]:
-    """What a repository's README.md says of itself in YAML; nothing where that is no YAML."""
+    """What a repository's README.md says of itself in YAML, as plain JSON; nothing where that is none."""
     found = re.match(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", text, re.DOTALL)
     try:
-        said = YAML(typ="safe", pure=True).load(found[1]) if found else {}
-    except (YAMLError, ValueError, RecursionError):
+        with warnings.catch_warnings(action="ignore"):
+            said = YAML(typ="safe", pure=True).load(found[1]) if found else {}
+        plain = json.loads(json.dumps(said, default=str, ensure_ascii=False).encode(errors="replace"))
+    except (YAMLError, ValueError, TypeError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return plain if isinstance(plain, dict) else {}
 
 
 def configs(paths: Iterable[str], said: dict[str, Any]) -> dict[str, Splits]:
@@ -82,7 +86,8 @@ def _pattern(glob: str) -> re.Pattern[str]:
     tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob)
     text = "".join(known.get(one) or (one.replace("[!", "[^") if one[0] == "[" and one[1:] else re.escape(one)) for one in tokens)
     try:
-        return re.compile(text)
+        with warnings.catch_warnings(action="ignore"):
+            return re.compile(text)
     except re.error:
         return re.compile(re.escape(glob))
 
