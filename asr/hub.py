@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from httpx2 import HTTPError, InvalidURL
 from huggingface_hub import HfApi, get_session, hf_hub_url
@@ -66,26 +68,45 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
     except HFValidationError:
         raise BadParams(f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs") from None
     try:
-        found = _patiently(name, lambda: _info(name, revision))
-        return [_part(name, found.sha, file) for file in found.siblings]
+        found = _patiently(
+            name, partial(HfApi(_endpoint()).dataset_info, name, revision=revision, token=_token() or False, timeout=TIMEOUT)
+        )
+        return [_part(name, found.sha, entry) for entry in _tree(name, found.sha) if entry["type"] == "file"]
     except RevisionNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError):
         raise NetworkFault(f"{_endpoint()} answers as no hub does (a login page, a proxy?); check HF_ENDPOINT and the network") from None
 
 
-def _info(name: str, revision: str | None) -> Any:
-    return HfApi(_endpoint()).dataset_info(name, revision=revision, files_metadata=True, token=_token() or False, timeout=TIMEOUT)
+def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
+    """All entries of a commit, page by page. The client's own listing of a data set may lack some of 1,000 files without a word."""
+    given = {"recursive": "true"}
+    while True:
+        reply = _patiently(name, partial(_get, f"{_endpoint()}/api/datasets/{name}/tree/{commit}", given))
+        yield from reply.json()
+        following = parse_qs(urlsplit(reply.links.get("next", {}).get("url", "")).query)
+        if not following.get("cursor"):
+            return
+        if following["cursor"][-1] == given.get("cursor"):
+            raise ValueError("no end")
+        given["cursor"] = following["cursor"][-1]  # the address itself is not followed: the token stays with the hub
 
 
-def _part(name: str, commit: str, file: Any) -> Part:
+def _get(address: str, given: dict[str, str]) -> Any:
+    reply = get_session().get(address, headers=build_hf_headers(token=_token() or False), params=given, timeout=TIMEOUT)
+    hf_raise_for_status(reply)
+    return reply
+
+
+def _part(name: str, commit: str, entry: dict[str, Any]) -> Part:
+    """Raises ValueError, TypeError or KeyError for what no hub would list."""
     folder = files.cache("hub", name, commit)
-    place = (folder / file.rfilename).resolve()
+    place, large = (folder / entry["path"]).resolve(), entry.get("lfs")
     if not place.is_relative_to(folder.resolve()) or len(commit) != 40:
-        raise ValueError(file.rfilename)
-    if file.lfs:
-        return Part(name, commit, file.rfilename, int(file.lfs.size), f"sha256:{file.lfs.sha256}", place)
-    return Part(name, commit, file.rfilename, int(file.size), f"git:{file.blob_id}", place)
+        raise ValueError(entry["path"])
+    if large:
+        return Part(name, commit, entry["path"], int(large["size"]), f"sha256:{large['oid']}", place)
+    return Part(name, commit, entry["path"], int(entry["size"]), f"git:{entry['oid']}", place)
 
 
 def _endpoint() -> str:
@@ -131,7 +152,6 @@ def fetch(part: Part) -> Path:
         if not wrong:
             files.sync(draft)
             draft.rename(part.place)
-            files.sync(part.place.parent)
             return part.place
         draft.write_bytes(b"")
     raise NetworkFault(f"{part.name}: {part.path} came twice {wrong}; try again later, or set download.huggingface.revision")

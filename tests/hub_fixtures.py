@@ -20,7 +20,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Repository = dict[str, dict[str, bytes]]
-ADDRESS = re.compile(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(?:revision|resolve)/([^/]+)(?:/(.+))?)?")
+ADDRESS = re.compile(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(revision|resolve|tree)/([^/]+)(?:/(.+))?)?")
+PAGE_ROWS = 4  # entries of a tree that are listed at once
 LARGE = (".parquet", ".gz")
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 
@@ -126,7 +127,7 @@ class HubConversation(Conversation):
         hub, sent = self.server, self.headers.get("Authorization")
         asked = ADDRESS.fullmatch(urlsplit(self.path).path)
         assert asked, self.path
-        name, revision, path = asked[1], unquote(asked[2] or "main"), unquote(asked[3] or "")
+        name, revision, path = asked[1], unquote(asked[3] or "main"), unquote(asked[4] or "")
         known = sent == f"Bearer {hub.token}"
         if sent and not known:
             return self.refuse(401, "", "Invalid credentials in Authorization header")
@@ -139,18 +140,26 @@ class HubConversation(Conversation):
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         if path:
             return self.give(name, files, path, known)
-        return self.tell(name, files, "blobs" in parse_qs(urlsplit(self.path).query))
+        if asked[2] == "tree":
+            return self.list(files, int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[-1]))
+        return self.tell(name, files)
 
-    def tell(self, name: str, files: dict[str, bytes], blobs: bool) -> None:
-        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(files)]
-        for one in siblings if blobs else []:
-            content = files[one["rfilename"]]
-            one["size"] = size = self.server.sizes.get(one["rfilename"], len(content))
-            one["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            if one["rfilename"].endswith(LARGE):
-                one["lfs"] = {"sha256": sha256(content), "size": size, "pointerSize": 130}
-        told = {"id": name, "sha": commit_of(files), "siblings": siblings, "private": False, "gated": name in self.server.gated and "auto"}
+    def tell(self, name: str, files: dict[str, bytes]) -> None:
+        """Of its files this address may leave some out, and here it does."""
+        told = {"id": name, "sha": commit_of(files), "siblings": [{"rfilename": path} for path in sorted(files)[:1]], "private": False}
         self.say(200, json.dumps(told).encode(), Content_Type="application/json")
+
+    def list(self, files: dict[str, bytes], start: int) -> None:
+        """Some entries, and where the next ones are."""
+        entries: list[dict[str, Any]] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": "sv-SE"}]
+        for path, content in sorted(files.items()):
+            size = self.server.sizes.get(path, len(content))
+            entry = {"type": "file", "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), "size": size, "path": path}
+            large = {"lfs": {"oid": sha256(content), "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
+            entries.append(entry | large)
+        more = start + PAGE_ROWS < len(entries)
+        link = {"Link": f'<https://example.org{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'} if more else {}
+        self.say(200, json.dumps(entries[start : start + PAGE_ROWS]).encode(), Content_Type="application/json", **link)
 
     def give(self, name: str, files: dict[str, bytes], path: str, known: bool) -> None:
         commit = commit_of(files)

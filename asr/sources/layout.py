@@ -25,14 +25,19 @@ SAID = {name for names in NAMES.values() for name in names}
 PARTIAL = "partial-"
 PARAM = "download.huggingface"
 MAX_SHOWN = 20
+MAX_CARD = 1 << 18  # characters
 
 
 def card(text: str) -> dict[str, Any]:
-    """What a repository's README.md says of itself in YAML, as plain JSON; nothing where that is none."""
-    found = re.match(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", text, re.DOTALL)
+    """Configs and licence of a repository, as its README.md says them in YAML; nothing where that is none.
+
+    The rest is left aside: a card may describe a hundred configs in 10,000 lines, over which the parser sits for seconds.
+    """
+    head = re.match(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", text, re.DOTALL | re.MULTILINE)
+    told = re.findall(r"^(?:configs|license):.*?(?=^\w|\Z)", head[1] if head else "", re.DOTALL | re.MULTILINE)
     try:
         with warnings.catch_warnings(action="ignore"):
-            said = YAML(typ="safe", pure=True).load(found[1]) if found else {}
+            said = YAML(typ="safe", pure=True).load("".join(told)[:MAX_CARD])
         plain = json.loads(json.dumps(said, default=str, ensure_ascii=False).encode(errors="replace"))
     except (YAMLError, ValueError, TypeError, RecursionError):
         return {}
