@@ -1,6 +1,6 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
-    faults, chance, languages, files, params, workers, stage, audio, sources, shards, features, tokenizer, model, batches, decode, wer,
+    faults, chance, languages, files, params, workers, stage, audio, hub, sources, shards, features, tokenizer, model, batches, decode, wer,
     memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
     optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, refusals, training, preflight, checks: and what watches and tells it
