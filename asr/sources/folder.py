@@ -128,9 +128,9 @@ def _tabled(top: Path, table: Path) -> Iterator[Utterance]:
 def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, Any]) -> Utterance:
     where = f"{table}:{line}"
     name, speaker = _string(where, row, "file_name"), row.get("speaker_id")
-    column = next((one for one in TEXTS if one in row), None)
-    if column is None:
-        raise BadData(f"{where}: no column {TEXTS[0]}; it has {', '.join(row)[:200]}")
+    column = next((one for one in TEXTS if one in row), TEXTS[0])
+    if missing := [one for one in ("file_name", column) if one not in row]:
+        raise BadData(f"{where}: no column {missing[0]}; it has {', '.join(row)[:200]}")
     given = table.parent.name if table.parent != top else None
     split = row.get("split") or given
     if split is not None and (split not in SPLITS or given not in (None, split)):

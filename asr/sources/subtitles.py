@@ -34,6 +34,7 @@ SRT_TAG = re.compile(r"</?(?:b|i|u|s|font)(?:\s[^<>]*)?>|\{\\[^{}]*\}", re.IGNOR
 VTT_TAG = re.compile(r"<[^<>]*>")
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>")
 NOISE = re.compile(r"\[[^\[\]]*\]|[♩♪♫♬]")
+MAX_TIMES = 1000  # characters that times, and the places after them, may take
 MAX_BLOCK = 1 << 20  # characters between two lines with times
 LONGEST = 300.0  # s of one cue that are cut out; a cue that claims more is a slip in its times, and is counted as cut short
 KEPT_BYTES = 2 << 30  # of decoded recordings at once: nine hours
@@ -79,7 +80,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | 
 
 
 def _times(path: Path, number: int, line: str) -> tuple[float, float]:
-    found = TIMES.fullmatch(line)
+    found = TIMES.fullmatch(line[:MAX_TIMES])
     if not found:
         raise BadData(f"{path}:{number}: got {line.strip()[:80]!r}, want times such as 00:01:02,500 --> 00:01:04,000")
     parts = found.groups()

@@ -53,7 +53,7 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
                 raise BadData(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
             yield reader.line_num, row
     except csv.Error as error:
-        raise BadData(f"{path}:{reader.line_num}: {error}; a quote that never closes?") from None
+        raise BadData(f"{path}:{reader.reader.line_num}: {error}; a quote that never closes?") from None
 
 
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
