@@ -142,6 +142,17 @@ def test_without_split_there_is_none_and_who_grows_moves_nobody(tmp_path, key):
     assert set(placed.values()) == {"train", "validation", "test"}
 
 
+def test_a_column_without_a_name_is_no_attribute(tmp_path):
+    place = files(tmp_path / "mine", {"metadata.csv": ",file_name,text,,\n0,a.wav,x,,\n1,b.wav,y,,\n"})  # as pandas and spreadsheets write
+    assert [(one.id, one.text, one.attributes) for one in rows_of(place)] == [("a.wav", "x", {}), ("b.wav", "y", {})]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.csv"])
+def test_what_is_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file.csv").touch()
+    refused(tmp_path / name, rf"{name}: no folder; want one with recordings and their words")
+
+
 def test_recordings_without_text_are_counted(tmp_path):
     place = table(tmp_path / "mine", [{"file_name": "./x/../a.wav", "transcription": "x"}, {"file_name": "gone.wav", "transcription": "y"}])
     files(place, {"a.wav": b"x", "b.wav": b"x", "sub/c.MP3": b"x", ".hidden.wav": b"x", "README.md": b"x", "notes.txt": b"x"})

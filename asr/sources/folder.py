@@ -53,6 +53,8 @@ def read(path: Path, working: Path) -> Corpus:
     Raises:
         BadData: none of the layouts, two of them at once, a table or a text that cannot be told apart, or what leads out of the folder.
     """
+    if not path.is_dir():
+        raise BadData(f"{path}: no folder; want one with recordings and their words (download.path)")
     names = working / "files.sqlite"
     tables = _walk(path, names)
     about: dict[str, Any] = {"name": path.name, "licence": "as the folder's owner says"}
@@ -137,19 +139,19 @@ def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, A
         raise BadData(f"{where}: split {split!r}, want {given or 'one of ' + ', '.join(SPLITS)}")
     if "\0" in name:
         raise BadData(f"{where}: NUL in a file name")
-    recording = (table.parent / name).resolve()
-    if not recording.is_relative_to(inside):
+    recording = os.path.realpath(table.parent / name)
+    if not f"{recording}/".startswith(f"{inside}/"):
         raise BadData(f"{where}: {name[:200]} lies outside the folder")
     return Utterance(
         id=f"{given}/{name}" if given else name,
         split=split,
         text=_string(where, row, column),
-        audio=partial(read_bytes, recording),
+        audio=partial(read_bytes, Path(recording)),
         speaker=None if speaker in (None, "") else str(speaker),
         attributes={
             key: scalar(value)
             for key, value in row.items()
-            if key not in ("file_name", column, "speaker_id", "split") and value not in (None, "")
+            if key not in ("", "file_name", column, "speaker_id", "split") and value not in (None, "")
         },
     )
 

@@ -45,11 +45,11 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
         BadData: a column is missing or stands twice, or a row cannot be told from the next, or has more values than there are columns.
     """
     csv.field_size_limit(MAX_LINE)
-    reader = csv.DictReader(lines(path), restkey="", restval="", **dialect)
+    reader = csv.DictReader(lines(path), restval="", **dialect)
     try:
         _check_columns(path, list(reader.fieldnames or ["none"]), wanted)
         for row in reader:
-            if any(row.pop("", [])):
+            if any(row.pop(None, [])):
                 raise BadData(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
             yield reader.line_num, row
     except csv.Error as error:
@@ -59,7 +59,8 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
     if not wanted <= set(columns):
         raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {', '.join(columns)[:200]}")
-    if len(set(columns)) < len(columns):
+    named = [one for one in columns if one]
+    if len(set(named)) < len(named):
         raise BadData(f"{path}: a column stands twice: {', '.join(columns)[:200]}")
 
 
