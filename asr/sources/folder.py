@@ -9,7 +9,7 @@
 In 2 and 3 the folder on top that holds a recording is its speaker, for it parts people, or shows, or books, for certain; what lies in no
 folder has no speaker, but that a recording cut into cues is its own, so that all of it is in one split. Folders train, validation and
 test on top are the splits. A voice that subtitles name is the attribute `voice`: another recording may give its name to another person.
-Costs a walk through the folder and two passes over its texts, 30 us a row; the names wait on disk, so memory is flat.
+Costs a walk through the folder and two or three passes over its texts, 40 us a row each; the names wait on disk, so memory is flat.
 """
 
 from __future__ import annotations
