@@ -88,7 +88,7 @@ def _times(path: Path, number: int, line: str) -> tuple[float, float]:
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}")
+    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}"), 3)
 
 
 def _subrip(path: Path) -> Iterator[Cue]:
