@@ -72,6 +72,7 @@ def test_a_line_of_10_mb_is_read_and_one_without_end_is_not(tmp_path: Path) -> N
     [
         (b"", "t: no column a; it has none"),
         (b"b,c\n1,2\n", "t: no column a; it has b, c"),
+        (b'"b\n\x1b[2J",c\xff\n1,2\n', r"t: no column a; it has b\ufffd\ufffd\[2J, c\ufffd$"),
         (b"a,b,a\n1,2,3\n", "t: a column stands twice: a, b, a"),
         (b"a,b\n1,2\n3,hello, world\n", "t:3: more values than columns; a text that holds the separator wants quotes"),
         (b'a,b\n1,"open\n2,closed\n', "t:3: unexpected end of data; a quote that never closes"),

@@ -27,7 +27,7 @@ from asr.shards import SPLITS
 from asr.sound import SUFFIXES
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.subtitles import cues, cut
-from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar
+from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown
 from asr.transcripts import one_line
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -78,7 +78,7 @@ def _walk(top: Path, names: Path) -> list[Path]:
     allowed = [[name] for name in TABLES] + [[f"{split}/{name}" for split in SPLITS] for name in TABLES]
     inside = sorted(str(table.relative_to(top)) for table in found)
     if not any(set(inside) <= set(one) for one in allowed):
-        raise BadData(f"{top}: holds {', '.join(inside[:4])}; want one such table on top, or one in each of train, validation and test")
+        raise BadData(f"{top}: holds {shown(', '.join(inside))}; want one such table on top, or one in each of train, validation and test")
     return sorted(found, key=lambda table: SPLITS.index(table.parent.name) if table.parent != top else 0)
 
 
@@ -94,7 +94,7 @@ def _entries(top: Path, tables: list[Path]) -> Iterator[tuple[bytes, bytes, int]
                 if entry.name.startswith("."):
                     continue
                 if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
-                    raise BadData(f"{entry.path} leads out of the folder; copy what it names into it")
+                    raise BadData(f"{top}: {shown(here + entry.name)} leads out of the folder; copy what it names into it")
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{here}{entry.name}/")
                 elif entry.name in TABLES and entry.is_file():
@@ -132,16 +132,16 @@ def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, A
     name, speaker = _string(where, row, "file_name"), row.get("speaker_id")
     column = next((one for one in TEXTS if one in row), TEXTS[0])
     if missing := [one for one in ("file_name", column) if one not in row]:
-        raise BadData(f"{where}: no column {missing[0]}; it has {', '.join(row)[:200]}")
+        raise BadData(f"{where}: no column {missing[0]}; it has {shown(', '.join(row))}")
     given = table.parent.name if table.parent != top else None
     split = row.get("split") or given
     if split is not None and (split not in SPLITS or given not in (None, split)):
-        raise BadData(f"{where}: split {split!r}, want {given or 'one of ' + ', '.join(SPLITS)}")
+        raise BadData(f"{where}: split {shown(str(split))}, want {given or 'one of ' + ', '.join(SPLITS)}")
     if "\0" in name:
         raise BadData(f"{where}: NUL in a file name")
     recording = os.path.realpath(table.parent / name)
     if not f"{recording}/".startswith(f"{inside}/"):
-        raise BadData(f"{where}: {name[:200]} lies outside the folder")
+        raise BadData(f"{where}: {shown(name)} lies outside the folder")
     return Utterance(
         id=f"{given}/{name}" if given else name,
         split=split,
@@ -160,7 +160,7 @@ def _string(where: str, row: dict[str, Any], column: str) -> str:
     """A value of a row; a text that is null is empty, as it would be in a CSV."""
     value = row.get(column) or ""
     if not isinstance(value, str):
-        raise BadData(f"{where}: {column} {str(value)[:80]}, want a text")
+        raise BadData(f"{where}: {column} {shown(str(value))}, want a text")
     return value
 
 
@@ -191,7 +191,7 @@ def _pairs(top: Path, names: Path) -> tuple[int, int, int, int]:
             raise BadData(f"{top}: recordings have .txt beside them, and .srt or .vtt too; move the ones that are not meant elsewhere")
         kind = max(found, key=lambda one: found[one])
         for (stem,) in index.execute(TWICE, [kind]):
-            raise BadData(f"{top / _str(stem)}: two recordings or two texts of this name; keep one of each")
+            raise BadData(f"{top}: {shown(_str(stem))}: two recordings or two texts of this name; keep one of each")
         return kind, found[kind], _count(index, "kind = 0"), _count(index, f"kind = {kind}")
 
 
@@ -217,7 +217,7 @@ def _cut(top: Path, name: str, subtitles: Path, working: Path) -> Iterator[Utter
             audio=partial(cut, top / name, working, cue.start, cue.end),
             speaker=speaker or name,
             attributes={"voice": cue.voice} if cue.voice else {},
-            duration=max(cue.end - cue.start, 0.0),
+            duration=round(max(cue.end - cue.start, 0.0), 3),
         )
 
 

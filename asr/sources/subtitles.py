@@ -23,7 +23,7 @@ from asr import files
 from asr.audio import MAX_SECONDS, SAMPLE_RATE
 from asr.faults import BadData
 from asr.sound import SAMPLE_BYTES, Sound, decode_apart, flac
-from asr.sources.tables import lines
+from asr.sources.tables import lines, shown
 from asr.transcripts import one_line
 
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
@@ -82,7 +82,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | 
 def _times(path: Path, number: int, line: str) -> tuple[float, float]:
     found = TIMES.fullmatch(line[:MAX_TIMES])
     if not found:
-        raise BadData(f"{path}:{number}: got {line.strip()[:80]!r}, want times such as 00:01:02,500 --> 00:01:04,000")
+        raise BadData(f"{path}:{number}: got {shown(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000")
     parts = found.groups()
     return _seconds(*parts[:4]), _seconds(*parts[4:])
 
@@ -101,7 +101,7 @@ def _subrip(path: Path) -> Iterator[Cue]:
         if times:
             yield Cue(*times, words, None)
         elif words:
-            raise BadData(f"{path}:1: text above the first times: {words[:80]!r}")
+            raise BadData(f"{path}:1: text above the first times: {shown(words)}")
         times = found
 
 
@@ -124,7 +124,7 @@ def _webvtt(path: Path) -> Iterator[Cue]:
         if times is None and not re.match(r"WEBVTT(?:\s|$)", said[0] if said else ""):
             raise BadData(f"{path}:1: want WEBVTT, by which such a file begins")
         if stray := _stray(rest, found is not None):
-            raise BadData(f"{path}:{line}: above this line stands text that is in no cue: {stray[:80]!r}")
+            raise BadData(f"{path}:{line}: above this line stands text that is in no cue: {shown(stray)}")
         if times:
             words = " ".join(said)
             voices = {one_line(html.unescape(name)) for name in VOICE.findall(words)}

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from asr.faults import BadData
 
 MAX_LINE = 1 << 24  # characters
+MAX_SHOWN = 120  # characters of a corpus in a message
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
@@ -58,10 +59,10 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
 
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
     if not wanted <= set(columns):
-        raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {', '.join(columns)[:200]}")
+        raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {shown(', '.join(columns))}")
     named = [one for one in columns if one]
     if len(set(named)) < len(named):
-        raise BadData(f"{path}: a column stands twice: {', '.join(columns)[:200]}")
+        raise BadData(f"{path}: a column stands twice: {shown(', '.join(columns))}")
 
 
 def read_json_lines(path: Path) -> Rows:
@@ -76,7 +77,7 @@ def read_json_lines(path: Path) -> Rows:
                 row = json.loads(line, parse_constant=_refuse)
                 json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape")
             except (ValueError, RecursionError) as error:
-                raise BadData(f"{path}:{number}: not JSON ({str(error)[:80]})") from None
+                raise BadData(f"{path}:{number}: not JSON ({shown(str(error))})") from None
             if not isinstance(row, dict):
                 raise BadData(f"{path}:{number}: got {type(row).__name__}, want an object with names and values")
             yield number, row
@@ -84,6 +85,11 @@ def read_json_lines(path: Path) -> Rows:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def shown(text: str) -> str:
+    """A text from a corpus as a message shows it: not much of it, on one line, with nothing that a terminal obeys."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text[:MAX_SHOWN])
 
 
 def scalar(value: Any) -> str | int | float | bool:
