@@ -23,7 +23,7 @@ from asr.faults import BadData, BadParams
 from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
 
-NAME = re.compile(r"([0-9])_([^_/\s]+)_([0-9]+)\.wav")
+NAME = re.compile(r"([0-9])_([\w.-]+)_([0-9]+)\.wav")
 PAUSE_SECONDS = (0.05, 0.3)  # between two digits: the recordings are cut close, and people who say a number pause so long
 MAX_SECONDS = 10.0  # of one digit
 Cast = dict[str, list[Path]]  # recordings by speaker
