@@ -1,11 +1,12 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
-    faults, chance, languages, files, params, workers, stage, audio, hub, sources, shards, features, tokenizer, model, batches, decode, wer,
-    memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
+    faults, chance, languages, files, params, workers, stage, audio, sound, transcripts, tally, hub, sources, selection, shards, kept,
+    rejects, heard, left_out, acoustics, augment, features, tokenizer, model,
+    batches, decode, wer, memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
     optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, refusals, training, preflight, checks: and what watches and tells it
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
-    sound, transcripts, transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
+    transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
     keep, summary, transcribe, carrier, overfit, tracking, leftovers, doctor: the commands that people call
 
 Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any of them is imported.

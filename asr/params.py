@@ -69,8 +69,8 @@ class CommonVoice(Section):
 class HuggingFace(Section):
     config: str | None
     revision: str | None
-    splits: dict[Literal["train", "validation", "test"], str] | None
-    columns: dict[Literal["audio", "text", "speaker", "id"], str] | None
+    splits: dict[Annotated[str, Field(pattern="^(train|validation|test)$")], str] | None
+    columns: dict[Annotated[str, Field(pattern="^(audio|text|speaker|id)$")], str] | None
 
 
 class HeldOutSpeakers(Section):
@@ -305,6 +305,7 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     given: dict[str, Any] = flat(values)
     made = "download.synthetic"
     yield from _ordered(given, "chunk", "min_seconds", "max_seconds")
+    yield from _ordered(given, "download.digits", "min_digits", "max_digits")
     for what in ("numbers", "words_per_minute", "pitch"):
         yield from _ordered(given, made, f"min_{what}", f"max_{what}")
     yield from _augmentation(given)

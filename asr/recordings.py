@@ -19,7 +19,7 @@ from asr import files
 from asr.chance import split_of
 from asr.shards import SPLITS
 from asr.sound import Sound, flac
-from asr.sources import read_table
+from asr.sources.tables import read_table
 from asr.transcripts import Segment, one_line
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
@@ -34,7 +34,7 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        known = list(read_table(folder / TABLE, set(COLUMNS[:2]))) if (folder / TABLE).is_file() else []
+        known = list(_rows(folder))
         rows = [_row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)]
         if rows:
             _write(folder / TABLE, [*known, *rows])
@@ -43,9 +43,14 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
 
 def splits(folder: Path) -> dict[str, int]:
     """How many recordings training would find in each split: `asr.sources.folder` gives a speaker to one, by a hash of the name."""
-    rows = read_table(folder / TABLE, set(COLUMNS[:2])) if (folder / TABLE).is_file() else []
-    found = Counter(row.get("split") or split_of(row.get("speaker_id") or row["file_name"]) for row in rows)
+    found = Counter(row.get("split") or split_of(row.get("speaker_id") or row["file_name"]) for row in _rows(folder))
     return {split: found[split] for split in SPLITS}
+
+
+def _rows(folder: Path) -> Iterator[dict[str, str]]:
+    """The table's lines, as the folder source reads them; none where there is no table yet."""
+    if (folder / TABLE).is_file():
+        yield from (row for _, row in read_table(folder / TABLE, set(COLUMNS[:2]), strict=True))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 from asr import audio, files, params, selection, shards, stage
 from asr.faults import BadData, exit_with
 from asr.selection import MAIN, Selection, Survey
-from asr.sources import Corpus, Utterance, common_voice, folder, synthetic
+from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, synthetic
 from asr.workers import parallel, progress
 
 JOB_ROWS = 16  # utterances that a worker takes at once
@@ -32,7 +32,7 @@ FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
 class Source:
     """One of the corpora that make up ours."""
 
-    kind: str
+    given: params.Download
     corpus: Corpus
     wanted: Selection
     found: Survey
@@ -73,23 +73,39 @@ def _jobs(utterances: Iterator[Utterance]) -> Iterable[list[Utterance]]:
 
 
 def read(given: params.Download, working: Path) -> Corpus:
-    """Open the corpus that the params name."""
+    """Open the corpus that the params name.
+
+    Args:
+        working: an empty folder for what an archive or long recordings hold, until the last sound is fetched.
+    """
+    name = given.path or ""
+    if given.source == "huggingface":
+        hub = given.huggingface
+        max_rows = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        return huggingface.read(name, hub.config, hub.revision, hub.splits, hub.columns, max_rows)
+    if given.source == "data_collective":
+        return data_collective.read(name, working, given.common_voice.splits)
     if given.source == "synthetic":
-        made = given.synthetic
-        return synthetic.read(
-            given.language,
-            given.seed,
-            made.rows.model_dump(),
-            made.voices.model_dump(),
-            made.max_number,
-            (made.min_numbers, made.max_numbers),
-            (made.min_words_per_minute, made.max_words_per_minute),
-            (made.min_pitch, made.max_pitch),
-        )
-    path = files.resolve(given.path or "")
+        return _synthetic(given)
+    path = files.resolve(name)
     if not path.exists():
         raise BadData(f"download.path: {path} is not there")
-    return common_voice.read(path, working) if given.source == "common_voice" else folder.read(path)
+    if given.source == "common_voice":
+        return common_voice.read(path, working, given.common_voice.splits)
+    return folder.read(path, working) if given.source == "folder" else _digits(path, given)
+
+
+def _synthetic(given: params.Download) -> Corpus:
+    made = given.synthetic
+    numbers, words_per_minute = (made.min_numbers, made.max_numbers), (made.min_words_per_minute, made.max_words_per_minute)
+    rows, voices, pitch = made.rows.model_dump(), made.voices.model_dump(), (made.min_pitch, made.max_pitch)
+    return synthetic.read(given.language, given.seed, rows, voices, made.max_number, numbers, words_per_minute, pitch)
+
+
+def _digits(path: Path, given: params.Download) -> Corpus:
+    made, speakers = given.digits, given.digits.speakers
+    rows, validation, test = made.rows.model_dump(), list(speakers.validation), list(speakers.test)
+    return digits.read(path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language)
 
 
 def sources(given: params.Download, working: Path) -> list[Source]:
@@ -110,9 +126,16 @@ def sources(given: params.Download, working: Path) -> list[Source]:
             seed=own.seed,
             language=own.language if own.language != given.language else None,
         )
-        opened.append(Source(own.source, corpus, wanted, selection.survey(corpus.utterances, wanted)))
+        _warn_of_language(corpus, own.language)
+        opened.append(Source(own, corpus, wanted, selection.survey(corpus.utterances, wanted)))
     selection.check_fields(rules, set().union(*(one.found.fields for one in opened)))
     return opened
+
+
+def _warn_of_language(corpus: Corpus, language: str) -> None:
+    told = corpus.about.get("language")
+    if told not in (None, language):
+        print(f"download: {corpus.about['name']} says that it is in {told}; download.language is {language}")
 
 
 def _free_name(name: str, taken: list[str]) -> str:
@@ -150,13 +173,29 @@ def run(out: Path, given: params.Download) -> None:
         _account(opened, manifests)
         told = [{"name": one.wanted.name, **about(one)} for one in opened]
         shards.write_top_manifest(draft, manifests, source=given.source, **opened[0].corpus.about, sources=told)
+    for one in opened:
+        forget(one.given)
+
+
+def forget(given: params.Download) -> None:
+    """Remove what was fetched, now that data/raw holds it."""
+    if given.source == "huggingface":
+        huggingface.forget(given.path or "")
+    if given.source == "data_collective":
+        data_collective.forget(given.path or "")
 
 
 def about(one: Source) -> dict[str, Any]:
     """What the manifest tells of a source."""
     rows = {split: one.found.rows[split] for split in shards.ALL_SPLITS if one.found.rows[split]}
     known = {key: value for key, value in one.corpus.about.items() if key != "name"}
-    return {"source": one.kind, "role": one.wanted.role, "rows": rows, "left_out": dict(sorted(one.found.left_out.items())), **known}
+    return {
+        "source": one.given.source,
+        "role": one.wanted.role,
+        "rows": rows,
+        "left_out": dict(sorted(one.found.left_out.items())),
+        **known,
+    }
 
 
 def _refuse_empty(opened: list[Source]) -> None:

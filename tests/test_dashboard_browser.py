@@ -212,7 +212,7 @@ def test_two_models_side_by_side(visitor: Enter) -> None:
     assert poor != good
 
 
-def test_a_corrected_text_is_kept_where_the_next_training_finds_it(visitor: Enter, server: Server) -> None:
+def test_a_corrected_text_is_kept_where_the_next_training_finds_it(visitor: Enter, server: Server, tmp_path: Path) -> None:
     one = visitor()
     page = one.go("Transcribe")
     one.bring("noll.wav", wav(speech(SENTENCES[5])))
@@ -225,7 +225,7 @@ def test_a_corrected_text_is_kept_where_the_next_training_finds_it(visitor: Ente
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Saved 1 pair")).to_be_visible()
-    corpus = folder.read(server.workspace.root / "recordings")
+    corpus = folder.read(server.workspace.root / "recordings", tmp_path)
     (kept,) = [one for one in corpus.utterances if one.text == corrected]
     assert kept.speaker == "Åsa, 7"
     samples, rate = soundfile.read(io.BytesIO(kept.audio()), dtype="float32")

@@ -126,7 +126,9 @@ def test_a_recording_is_heard_as_evaluation_hears_it(page: AppTest, place: Simpl
     assert place.desk.queue == []
 
 
-def test_what_was_corrected_is_what_is_downloaded_and_kept(page: AppTest, place: SimpleNamespace, downloads: dict[str, Any]) -> None:
+def test_what_was_corrected_is_what_is_downloaded_and_kept(
+    page: AppTest, place: SimpleNamespace, downloads: dict[str, Any], tmp_path: Path
+) -> None:
     go(bring(page, name=HOSTILE))
     before = texts(page)
     page.text_area[0].set_value('rättat, "så"\n--> här')
@@ -144,7 +146,7 @@ def test_what_was_corrected_is_what_is_downloaded_and_kept(page: AppTest, place:
     page.text_input(key="who-workspace").set_value("ann")
     press(page, "save-workspace")
     assert page.success
-    corpus = folder.read(place.root / "recordings")
+    corpus = folder.read(place.root / "recordings", tmp_path)
     kept = [" ".join(text.split()) for text in ['rättat, "så" --> här', *before[1:]]]
     assert [(one.text, one.speaker) for one in corpus.utterances] == [(text, "ann") for text in kept if text]
 

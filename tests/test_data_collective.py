@@ -105,7 +105,7 @@ def there(served_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def read(working: Path, dataset_id: str = ID) -> Corpus:
     working.mkdir(exist_ok=True)
-    return data_collective.read(dataset_id, working)
+    return data_collective.read(dataset_id, working, "official")
 
 
 def refused(kind: type[Fault], match: str, dataset_id: str = ID) -> None:

@@ -51,7 +51,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
     target = tmp_path / "recordings"
     given = segments(*(f"{text} {n}" for n, text in enumerate(ODD * 5)), "", " \n ")
     assert sum(recordings.save(target, heard, [one], f"voice {n}") for n, one in enumerate(given)) == len(given) - 2
-    corpus = source.read(target)
+    corpus = source.read(target, tmp_path)
     assert corpus.about["recordings_without_text"] == 0
     assert [one.text for one in corpus.utterances] == [" ".join(one.text.split()) for one in given[:-2]]
     changes = {"download.source": "folder", "download.path": str(target)}
@@ -68,7 +68,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
 
 def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: Sound) -> None:
     recordings.save(tmp_path / "r", heard, segments("ett"), "")
-    (only,) = source.read(tmp_path / "r").utterances
+    (only,) = source.read(tmp_path / "r", tmp_path).utterances
     assert np.abs(audio.decode(only.audio() or b"") - heard.read(0.1, 1.0)).max() > 0.01
     assert only.speaker is None
 
@@ -142,7 +142,7 @@ def test_any_text_is_read_back_on_one_line(tmp_path_factory: pytest.TempPathFact
     for start, (text, speaker) in enumerate(said):
         recordings.save(root / "r", Sound(root / "samples.f32"), [Segment(float(start), start + 0.1, text)], speaker)
     wanted = [(" ".join(text.split()), speaker) for text, speaker in said if text.split()]
-    found = source.read(root / "r").utterances if wanted else []
+    found = source.read(root / "r", root).utterances if wanted else []
     assert [(one.text, one.speaker) for one in found] == wanted
 
 

@@ -7,15 +7,11 @@ one recording.
 
 from __future__ import annotations
 
-import csv
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from asr.faults import BadData
-
-MAX_FIELD = 1 << 24  # characters in one field of a table
 
 
 @dataclass(frozen=True)
@@ -54,24 +50,10 @@ class Corpus:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The file's bytes; None where it is not there."""
-    return path.read_bytes() if path.is_file() else None
-
-
-def read_table(path: Path, wanted: set[str], **dialect: Any) -> Iterator[dict[str, str]]:
-    """Rows of a table with a header; bytes that are not UTF-8 are carried along.
-
-    Raises:
-        BadData: a column is missing, or a row cannot be told from the next.
-    """
-    csv.field_size_limit(MAX_FIELD)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, **dialect)
-        try:
-            columns = list(reader.fieldnames or ["none"])
-            if not wanted <= set(columns):
-                raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {', '.join(columns)}")
-            for row in reader:
-                yield {key: value or "" for key, value in row.items() if key is not None}
-        except csv.Error as error:
-            raise BadData(f"{path}:{reader.line_num}: {error}; a quote that never closes?") from None
+    """The file's bytes; None where it is not there, or has a name that no file has."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise

@@ -55,6 +55,7 @@ def read(
         BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences than there are.
     """
     cast = _cast(voices, seed)
+    _spelled(0, language)
     sentences = partial(_sentences, language, seed, rows, max_number, numbers)
     return Corpus(
         about={
