@@ -109,6 +109,7 @@ EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [
 COVERED = {
     *(f"download.{key}" for key in DOWNLOAD),
     "stats.window_candidates_seconds",
+    "stats.min_share_kept",
     *(f"chunk.{key}" for key in CHUNK),
     "featurize.num_mel_bins",
     *(f"model.{key}" for key in (*START, *FROZEN)),
