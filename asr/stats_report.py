@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-BINS = 60
+BINS = 40
 LONGEST = 60.0  # seconds; the last bin holds what is longer, or one recording of an hour would press all others into the first
 COLOURS = {"train": "#1f9a92", "validation": "#d97f1d", "test": "#6f83dd", "holdout": "#b0568f"}
 
@@ -45,8 +45,9 @@ def draw(bins: Sequence[Mapping[str, Any]], candidates: Sequence[float], recomme
             mine = [row for row in bins if row["split"] == split]
             edges = [0.0, *(row["seconds"] for row in mine)]
             counts, colour = np.array([row["count"] for row in mine]), COLOURS.get(split, "black")
-            left.stairs(100 * counts / counts.sum(), edges, label=split, color=colour, linewidth=1.4, fill=False)
-            right.plot(edges, [0.0, *(100 * row["share"] for row in mine)], label=split, color=colour, linewidth=1.4)
+            style = {"label": split, "color": colour, "linewidth": 1.8 if split == "train" else 1.0}
+            left.stairs(100 * counts / counts.sum(), edges, fill=False, **style)
+            right.plot(edges, [0.0, *(100 * row["share"] for row in mine)], **style)
         for axes in (left, right):
             mark(axes, candidates, recommended, present, top)
             axes.set(xlabel="duration (s)", xlim=(0, None), ylim=(0, None))
@@ -60,9 +61,10 @@ def draw(bins: Sequence[Mapping[str, Any]], candidates: Sequence[float], recomme
 
 def mark(axes: Any, candidates: Sequence[float], recommended: float, present: float, top: float) -> None:
     """The windows as upright lines: candidates as far as the recordings go, the recommended and the present one in any case."""
-    for window in candidates:
-        if window <= top and window not in (recommended, present):
-            axes.axvline(window, color="gray", linewidth=0.8, linestyle=":")
+    others = [window for window in candidates if window <= top and window not in (recommended, present)]
+    for window in others:
+        label = "other candidates" if window == others[0] else None
+        axes.axvline(window, color="gray", linewidth=0.8, linestyle=":", label=label)
     axes.axvline(recommended, color="black", linewidth=1.4, label=f"recommended window, {recommended:g} s")
     if present != recommended:
         axes.axvline(present, color="black", linewidth=1.2, linestyle="--", label=f"window in params, {present:g} s")

@@ -28,7 +28,7 @@ PROMPT = 4  # tokens before a text
 WINDOW_SECONDS = 0.5  # spent on the clips of one window, after which no further batch begins
 ALL_SECONDS = 3.0  # on all windows, after which no further window is tried that will not fit
 WARM_UP = 3  # rows' time that a window takes at least
-CPU_SECONDS = 16  # of sound at once on a CPU
+CPU_SECONDS = 12  # of sound at once on a CPU
 SEED = 1
 COPIES = 3  # of the weights: themselves, their gradients, and what a step holds besides
 
@@ -79,7 +79,7 @@ class Step:
         return statistics.median(paces)
 
     def rows_at_once(self) -> int:
-        """As many as in training; on a CPU, where more rows are no faster, as many as its memory holds easily."""
+        """As many as in training; on a CPU, where more are hardly faster, as many as take little memory."""
         seconds = self.whisper.config.max_source_positions / POSITIONS_PER_SECOND
         return self.rows if self.whisper.device.type == "cuda" else max(1, min(self.rows, int(CPU_SECONDS / seconds)))
 
@@ -141,6 +141,16 @@ def run(
     if whisper is None:
         return {}
     step = Step(whisper, whisper.model.encoder.embed_positions.weight, given.train.precision, given.train.per_device_train_batch_size)
+    found = tried(step, clips, windows, flops)
+    del whisper, step
+    memory.give_back()
+    return {one: {"row_seconds": told(one, found, flops), "measured": one in found} for one in windows} if found else {}
+
+
+def tried(
+    step: Step, clips: Sequence[tuple[LogMel, list[int]]], windows: Sequence[float], flops: Callable[[float], float]
+) -> dict[float, float]:
+    """Seconds of a row at each window for which there was time and memory."""
     found: dict[float, float] = {}
     began = time.monotonic()
     for window in windows:
@@ -153,7 +163,7 @@ def run(
         except Exception as error:
             if not memory.ran_out(error):
                 raise
-    return {one: {"row_seconds": told(one, found, flops), "measured": one in found} for one in windows} if found else {}
+    return found
 
 
 def told(window: float, found: dict[float, float], flops: Callable[[float], float]) -> float:

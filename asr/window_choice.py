@@ -85,9 +85,10 @@ def difference(chosen: Mapping[str, float], present: Mapping[str, float], param:
     now = f"{param} is {present['window_seconds']:g}"
     if present["window_seconds"] == chosen["window_seconds"]:
         return f"{now}, as recommended."
-    rows, more = int(present["rows_fit"] - chosen["rows_fit"]), present["compute_against_30s"] / chosen["compute_against_30s"] - 1
-    kept = f"{abs(rows):,} {'more' if rows > 0 else 'fewer'} training recordings fit" if rows else "the same training recordings fit"
-    return f"{now}: {kept}, and each takes {percent(abs(more), 0)} {'more' if more > 0 else 'less'} compute."
+    rows, more = present["rows_fit"] - chosen["rows_fit"], present["compute_against_30s"] / chosen["compute_against_30s"] - 1
+    work = f"{percent(abs(more), 0)} {'more' if more > 0 else 'less'} compute"
+    kept = f"{abs(rows):,.0f} {'more' if rows > 0 else 'fewer'}" if rows else "as many"
+    return f"{now}: it holds {kept} of the training recordings, and each takes {work}."
 
 
 def percent(share: float, digits: int = 2) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,25 +104,26 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
 
 
 def forecast(
-    train: Path, given: params.Params, made: WhisperTokenizer, prices: Mapping[float, Mapping[str, float]], first: set[int], sizes: Any
-) -> dict[str, dict[str, Any]]:
-    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made.
-
-    Args:
-        first: windows that matter most.
-    """
+    train: Path, given: params.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
     from asr import features, tokenizer, trial  # torch, 3 s
 
-    rows = [
-        (row["text"] or "", sound) for row in suspects.sample(train, CLIPS, ["text", "audio"]) if (sound := suspects.heard(row)) is not None
-    ]
+    found = [(row["text"] or "", suspects.heard(row)) for row in suspects.sample(train, CLIPS, ["text", "audio"])]
+    rows = [(text, sound) for text, sound in found if sound is not None]
     ids = tokenizer.text_ids(made, [text for text, _ in rows])
     clips = [(features.log_mel(sound, sizes["num_mel_bins"]), one) for (_, sound), one in zip(rows, ids, strict=True)]
-    order = [*sorted(first), *sorted(set(prices) - first)]
-    found = trial.run(given, made, clips, order, lambda window: window_choice.training_flops(window, sizes)) if clips else {}
-    return {
-        f"{window:g}": {**one, "epoch_seconds": one["row_seconds"] * prices[window]["rows_fit"]} for window, one in sorted(found.items())
-    }
+    fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
+    first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
+    order = [*sorted(first), *sorted(set(fit) - first)]
+    times = trial.run(given, made, clips, order, lambda window: window_choice.training_flops(window, sizes)) if clips else {}
+    return {f"{window:g}": {**times[window], "epoch_seconds": times[window]["row_seconds"] * fit[window]} for window in sorted(times)}
+
+
+def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
+    """How long an epoch takes, for a terminal."""
+    told = ", ".join(f"{stage.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
+    print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -133,15 +134,13 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return table.getvalue()
 
 
-def table(windows: Sequence[Mapping[str, float]], times: Mapping[str, Mapping[str, float]]) -> str:
+def table(windows: Iterable[Mapping[str, float]]) -> str:
     """The windows' prices for a terminal."""
-    lines = [f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12} {'an epoch':>9}"]
+    lines = [f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"]
     for row in windows:
-        time = times.get(f"{row['window_seconds']:g}")
         lines.append(
             f"{row['window_seconds']:>6g} s {row['rows_fit']:>9,} {row['share_fit']:>8.2%} {row['padding_share']:>8.0%} "
-            f"{row['compute_against_30s']:>8.0%} {row['feature_bytes'] / 1e6:>7,.0f} MB {row['padded_float32_bytes'] / 1e6:>9,.0f} MB "
-            f"{stage.spoken(time['epoch_seconds']) if time else 'unknown':>9}"
+            f"{row['compute_against_30s']:>8.0%} {row['feature_bytes'] / 1e6:>7,.0f} MB {row['padded_float32_bytes'] / 1e6:>9,.0f} MB"
         )
     return "\n".join(lines)
 
@@ -176,17 +175,15 @@ def measure(
     return told, {split: one.known for split, one in by_split.items()}
 
 
-def run(raw: Path, reports: Path, given: params.Params) -> dict[str, Any]:
+def run(raw: Path, reports: Path, given: params.Params) -> tuple[dict[str, Any], WhisperTokenizer, dict[str, Any]]:
     """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
 
     Returns:
-        What a row takes at each window, here and now.
+        What stats.json tells; the tokenizer and the sizes of the model that it tells of.
     """
     made, sizes = model_of(raw, given)
     told, by_split = measure(raw, given, made, sizes)
     chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
-    prices = {row["window_seconds"]: row for row in told["windows"].values()}
-    times = forecast(raw / "train", given, made, prices, {chosen, present}, sizes)
     bins = stats_report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
     stats_report.draw(bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg")
@@ -194,17 +191,17 @@ def run(raw: Path, reports: Path, given: params.Params) -> dict[str, Any]:
     files.write_text(reports / "durations.csv", csv_text(bins))
     files.write_text(reports / "report.md", stats_report.report(told))
     files.write_json(reports / "stats.json", told)
-    say(told, times)
-    return times
+    say(told)
+    return told, made, sizes
 
 
-def say(told: Mapping[str, Any], times: Mapping[str, Mapping[str, Any]]) -> None:
+def say(told: Mapping[str, Any]) -> None:
     """The gist, for a terminal."""
     for split, one in told["durations"].items():
         if one["count"]:
             hours, median, longest = one["hours"], one["median_seconds"], one["max_seconds"]
             print(f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s")
-    print(table(list(told["windows"].values()), times))
+    print(table(told["windows"].values()))
     print(f"recommended window: {told['recommended']['reason']}")
     lengths = told["labels"]
     print(
@@ -222,7 +219,8 @@ def main() -> None:
     raw, reports = stage.paths(__doc__, "raw", "reports")
     given = params.load()
     with stage.timing(reports) as timed:
-        timed["windows"] = run(raw, reports, given)
+        timed["windows"] = forecast(raw / "train", given, *run(raw, reports, given))
+        say_times(timed["windows"])
 
 
 if __name__ == "__main__":
