@@ -25,8 +25,6 @@ from asr.faults import BadData, exit_with
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
 
-CLIPS = 20  # recordings that are trained on for the forecast
-
 
 def summary(seconds: np.ndarray) -> dict[str, float]:
     """Count, hours, mean, quartiles and maximum of durations that are known."""
@@ -109,10 +107,11 @@ def forecast(
     """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
     from asr import features, tokenizer, trial  # torch, 3 s
 
-    found = [(row["text"] or "", suspects.heard(row)) for row in suspects.sample(train, CLIPS, ["text", "audio"])]
-    rows = [(text, sound) for text, sound in found if sound is not None]
-    ids = tokenizer.text_ids(made, [text for text, _ in rows])
-    clips = [(features.log_mel(sound, sizes["num_mel_bins"]), one) for (_, sound), one in zip(rows, ids, strict=True)]
+    clips = [
+        (features.log_mel(sound, sizes["num_mel_bins"]), tokenizer.text_ids(made, [row["text"] or ""])[0])
+        for row in suspects.sample(train, trial.CLIPS, ["text", "audio"])
+        if (sound := suspects.heard(row)) is not None
+    ]
     fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
     first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
     order = [*sorted(first), *sorted(set(fit) - first)]
@@ -175,14 +174,18 @@ def measure(
     return told, {split: one.known for split, one in by_split.items()}
 
 
-def run(raw: Path, reports: Path, given: params.Params) -> tuple[dict[str, Any], WhisperTokenizer, dict[str, Any]]:
+def run(raw: Path, reports: Path, given: params.Params, timed: dict[str, Any] | None = None) -> None:
     """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
 
-    Returns:
-        What stats.json tells; the tokenizer and the sizes of the model that it tells of.
+    Args:
+        timed: takes what a row takes at each window; without it no trial is made.
     """
     made, sizes = model_of(raw, given)
     told, by_split = measure(raw, given, made, sizes)
+    say(told)
+    if timed is not None:
+        timed["windows"] = forecast(raw / "train", given, told, made, sizes)
+        say_times(timed["windows"])
     chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
     bins = stats_report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
@@ -191,8 +194,6 @@ def run(raw: Path, reports: Path, given: params.Params) -> tuple[dict[str, Any],
     files.write_text(reports / "durations.csv", csv_text(bins))
     files.write_text(reports / "report.md", stats_report.report(told))
     files.write_json(reports / "stats.json", told)
-    say(told)
-    return told, made, sizes
 
 
 def say(told: Mapping[str, Any]) -> None:
@@ -219,8 +220,7 @@ def main() -> None:
     raw, reports = stage.paths(__doc__, "raw", "reports")
     given = params.load()
     with stage.timing(reports) as timed:
-        timed["windows"] = forecast(raw / "train", given, *run(raw, reports, given))
-        say_times(timed["windows"])
+        run(raw, reports, given, timed)
 
 
 if __name__ == "__main__":

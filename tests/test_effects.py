@@ -161,6 +161,7 @@ def test_stats(tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
         return (tmp_path / "stats/windows.csv").read_text()
 
     assert differs(windows, tiny_params, changed(tmp_path, **{"stats.window_candidates_seconds": [7]}))
+    assert differs(windows, tiny_params, changed(tmp_path, **{"stats.min_share_kept": 0.5}))
 
 
 @pytest.mark.parametrize("key", [key for key in CHUNK if key != "allow_shared"])
