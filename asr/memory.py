@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import resource
 import sys
 from collections.abc import Iterator
@@ -63,7 +62,6 @@ def free(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
 
 def give_back() -> None:
     """Return to the machine what was freed and malloc still keeps, where that can be asked for."""
-    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

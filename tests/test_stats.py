@@ -197,7 +197,7 @@ def test_hostile_texts_are_text_in_the_report(tmp_path, given_params):
 
 
 def test_the_time_of_a_row_is_told_by_a_trial_and_stands_in_no_other_file(raw, given_params, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trial, "WINDOW_SECONDS", 0.01)
+    monkeypatch.setattr(trial, "ALL_SECONDS", 0.0)
     rows = {"train": [row(f"r{number}", encoded(voice(1.0, seed=number)), "one two", duration=1.0) for number in range(3)], "test": []}
     timed = {}
     stats.run(write_rows(tmp_path / "raw", "part", rows), tmp_path / "timed", given_params, timed)
