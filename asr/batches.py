@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr import features, model, shards, timestamps, tokenizer, windows
@@ -31,6 +31,8 @@ class Features:
     """The rows of one split of data/features, read in place."""
 
     def __init__(self, split: Path):
+        import datasets  # 0.5 s and 60 MB, and who has the features at hand needs none of it
+
         parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
         self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
         self.num_mel_bins = num_mel_bins(split)
@@ -200,6 +202,17 @@ def collate(
         inputs[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
         labels[row, len(prompt) - 1 : len(prompt) + len(ids)] = torch.tensor([*ids, end])
     return {"input_features": input_features(clips, num_frames), "decoder_input_ids": inputs, "labels": labels}
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Cross entropy summed over the labels that count.
+
+    Args:
+        logits: (B, L, V).
+        labels: (B, L).
+        smoothing: share of each label that is spread over all tokens.
+    """
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
 
 
 def num_labels(batch: dict[str, torch.Tensor]) -> int:

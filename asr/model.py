@@ -120,11 +120,11 @@ def place(name: str) -> str:
     return name
 
 
-def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
-    """Load a checkpoint, its window cut or stretched to `window_seconds`; None keeps its own.
+def load_config(name: str, revision: str | None) -> WhisperConfig:
+    """What a checkpoint says of its shape.
 
     Raises:
-        BadModel: not a Whisper, damaged, pickled, or tensors that do not fit.
+        BadModel: not a Whisper, or no model at all.
         NetworkFault: the hub cannot be reached or does not let us in.
     """
     where = place(name)
@@ -134,6 +134,19 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
     config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
     if config.model_type != "whisper":
         raise BadModel(f"model.name: {known_as} is a {config.model_type}, want a whisper")
+    return config
+
+
+def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
+    """Load a checkpoint, its window cut or stretched to `window_seconds`; None keeps its own.
+
+    Raises:
+        BadModel: not a Whisper, damaged, pickled, or tensors that do not fit.
+        NetworkFault: the hub cannot be reached or does not let us in.
+    """
+    where = place(name)
+    known_as = Path(where).name if Path(where).is_dir() else name
+    config = load_config(name, revision)
     made = _from(where, lambda: tokenizer.load(where, revision))
     if len(made) > config.vocab_size:
         raise BadModel(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")

@@ -132,6 +132,7 @@ class Download(Section):
 
 class Stats(Section):
     window_candidates_seconds: Annotated[list[Annotated[Float, Field(gt=0, le=30)]], Field(min_length=1)]
+    min_share_kept: Annotated[Float, Field(gt=0, le=1)]
 
 
 class Chunk(Section):

@@ -17,6 +17,7 @@ import torch
 
 from asr import batches, checkpoints, decode, memory
 from asr.faults import DiskFault
+from asr.stage import spoken
 
 if TYPE_CHECKING:
     from asr.training import Training
@@ -160,11 +161,3 @@ def now(training: Training) -> float:
 def size(count: int) -> str:
     """Bytes in words."""
     return f"{count / 1e9:,.1f} GB" if count < 10e9 else f"{count / 1e9:,.0f} GB"
-
-
-def spoken(seconds: float) -> str:
-    """A time in words."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -25,6 +25,7 @@ RUN = "reports/train/run.json"
 STATS = "reports/stats/stats.json"
 CHUNKS = "reports/chunk/summary.json"
 REJECTS = "reports/chunk/rejects.parquet"
+STATS_TIMING = "reports/stats/timing.json"
 DURATIONS = "reports/stats/durations.csv"
 WINDOWS = "reports/stats/windows.csv"
 

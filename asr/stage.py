@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from asr import files
 
@@ -20,9 +21,18 @@ def paths(doc: str | None, *names: str) -> list[Path]:
     return [given[name] for name in names]
 
 
+def spoken(seconds: float) -> str:
+    """A time in words."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 @contextmanager
-def timing(reports: Path) -> Iterator[None]:
-    """Write the block's wall time to timing.json, the one report that may differ from run to run."""
+def timing(reports: Path) -> Iterator[dict[str, Any]]:
+    """Write the block's wall time, and what else it timed, to timing.json, the one report that may differ from run to run."""
     start = time.monotonic()
-    yield
-    files.write_json(reports / "timing.json", {"seconds": round(time.monotonic() - start, 3)})
+    timed: dict[str, Any] = {}
+    yield timed
+    files.write_json(reports / "timing.json", {"seconds": round(time.monotonic() - start, 3), **timed})

@@ -41,7 +41,7 @@ def special_tokens() -> list[str]:
 
 
 def from_texts(texts: Iterable[str], vocab_size: int) -> WhisperTokenizer:
-    """Make a byte-level BPE from texts; the same texts, in any order, give the same tokenizer.
+    """Make a byte-level BPE from texts; the same texts, in any order, give the same tokenizer. Of them, different words alone are held.
 
     Args:
         vocab_size: 256 bytes, `<|endoftext|>` and the merges; special tokens come on top.
@@ -51,7 +51,7 @@ def from_texts(texts: Iterable[str], vocab_size: int) -> WhisperTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
-    blank.train_from_iterator(sorted(texts), trainer)
+    blank.train_from_iterator(texts, trainer)
     made = json.loads(blank.to_str())["model"]
     vocab = {**made["vocab"], END: len(made["vocab"])}
     tokenizer = WhisperTokenizer(vocab=vocab, merges=[tuple(merge) for merge in made["merges"]])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
@@ -92,9 +91,7 @@ class Training:
         labels = batch.pop("labels")
         logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
         smoothing = self.given.label_smoothing_factor if self.model.training else 0.0
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=batches.IGNORED, reduction="sum", label_smoothing=smoothing
-        )
+        return batches.summed_loss(logits, labels, smoothing)
 
     def micro_batch_rows(self) -> int:
         """Rows that go through the model at once: those that params name, halved wherever memory ran out."""

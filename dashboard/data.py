@@ -20,7 +20,7 @@ import streamlit as st
 from asr import corpus, files, reports
 from asr.corpus import Recording
 from asr.faults import BadData, Fault
-from dashboard import copies, durations, marked, parts
+from dashboard import copies, durations, marked, oddities, parts
 from dashboard.durations import number, rows_of
 
 SHOWN_SPEAKERS = 20
@@ -47,6 +47,7 @@ def page() -> None:
     part("", about, root)
     part("Durations", durations.show, root)
     part("What a window costs", durations.windows, root)
+    part("Rows that look wrong", oddities.show, root)
     part("Hours and speakers", speakers, root)
     part("Left out", rejects, root)
     part("Copies", copies.show, root)

@@ -14,9 +14,10 @@ import streamlit as st
 
 from asr import reports
 from asr.faults import BadData
+from dashboard import parts
 
 MOST = 1e15  # what is more is damage
-COLOURS = ["#1f9a92", "#d97f1d", "#6f83dd"]  # train, validation, test: told apart on white and on black
+COLOURS = ["#1f9a92", "#d97f1d", "#6f83dd", "#b0568f"]  # train, validation, test, holdout: told apart on white and on black
 
 
 def number(value: Any) -> float | None:
@@ -57,11 +58,12 @@ def show(root: Path) -> None:
     st.dataframe(table.dropna(axis="columns", how="all"), hide_index=True, column_config=DURATION_COLUMNS)
     bins = reports.read_csv(root / reports.DURATIONS, "seconds", "split", "count", "share")
     candidates = [value for one in rows_of(stats, "windows", "stats.json").values() if (value := number(one.get("window_seconds")))]
+    taken = number(advice(stats).get("window_seconds"))
     left, right = st.columns(2)
     with left:
-        st.altair_chart(curve(bins, "density", candidates), width="stretch")
+        st.altair_chart(curve(bins, "density", candidates, taken), width="stretch")
     with right:
-        st.altair_chart(curve(bins, "share", candidates), width="stretch")
+        st.altair_chart(curve(bins, "share", candidates, taken), width="stretch")
     labels = stats["labels"] if isinstance(stats["labels"], dict) else {}
     tokens = [value for key in ("median", "q95", "max") if (value := number(labels.get(f"{key}_tokens"))) is not None]
     if len(tokens) == 3:
@@ -81,8 +83,18 @@ DURATION_COLUMNS = {
 }
 
 
-def curve(bins: list[dict[str, str]], what: str, candidates: list[float]) -> Any:
-    """A line per split over the seconds: the share of its recordings in each bin, or up to there. Hovering tells the values."""
+def advice(stats: dict[str, Any]) -> dict[str, Any]:
+    """What stats.json recommends; nothing in one that is older."""
+    found = stats.get("recommended")
+    return found if isinstance(found, dict) else {}
+
+
+def curve(bins: list[dict[str, str]], what: str, candidates: list[float], taken: float | None) -> Any:
+    """A line per split over the seconds: the share of its recordings in each bin, or up to there. Hovering tells the values.
+
+    Args:
+        taken: the recommended window, which is drawn as a full line.
+    """
     table = pd.DataFrame(
         {
             "seconds": [figures(row["seconds"], "durations.csv") for row in bins],
@@ -109,12 +121,18 @@ def curve(bins: list[dict[str, str]], what: str, candidates: list[float]) -> Any
     points = alt.Chart(table).mark_point(filled=True, size=60).encode(x=x, y=y, color=colour)
     points = points.encode(opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)), tooltip=TIPS).add_params(near)
     top = float(table["seconds"].max()) * 1.2 if len(table) else 0.0
-    marks = pd.DataFrame({"seconds": [one for one in candidates if one <= top]}, dtype=float)
-    rules = alt.Chart(marks).mark_rule(strokeDash=[2, 4], color="gray").encode(x="seconds:Q", tooltip=[WINDOW_TIP])
-    return alt.layer(rules, lines, points).properties(height=320)
+    return alt.layer(*rules([one for one in candidates if one <= top], taken), lines, points).properties(height=320)
 
 
-WINDOW_TIP = alt.Tooltip("seconds:Q", title="candidate window (s)")
+def rules(candidates: list[float], taken: float | None) -> list[Any]:
+    """Upright lines: dotted for candidate windows, full for the recommended one."""
+    drawn = []
+    for title, dash, found in (("candidate", [2, 4], candidates), ("recommended", [1, 0], [] if taken is None else [taken])):
+        marks = alt.Chart(pd.DataFrame({"seconds": found}, dtype=float)).mark_rule(strokeDash=dash, color="gray", strokeWidth=1.5)
+        drawn.append(marks.encode(x="seconds:Q", tooltip=[alt.Tooltip("seconds:Q", title=f"{title} window (s)")]))
+    return drawn
+
+
 TIPS = [
     alt.Tooltip("split:N"),
     alt.Tooltip("seconds:Q", title="up to (s)", format=".2f"),
@@ -124,12 +142,16 @@ TIPS = [
 
 
 def windows(root: Path) -> None:
-    """What each candidate window would cost on the training recordings."""
+    """Which window to take, and what each would cost on the training recordings."""
+    chosen = advice(reports.read_json(root / reports.STATS)).get("reason")
+    if isinstance(chosen, str):
+        st.info(parts.plain(f"Recommended: {chosen}"), icon=":material/straighten:")
     columns = ["window_seconds", "rows_fit", "share_fit", "padding_share", "compute_against_30s", "feature_bytes", "padded_float32_bytes"]
     found = reports.read_csv(root / reports.WINDOWS, *columns)
     table = pd.DataFrame([{key: figures(row[key], "windows.csv") for key in columns} for row in found], columns=columns)
     for key in ("share_fit", "padding_share", "compute_against_30s"):
         table[key] *= 100
+    table["epoch"] = [parts.span(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]]
     sizes = ["feature_bytes", "padded_float32_bytes"]
     unit, factor = ("GB", 1e9) if len(table) and table[sizes].max().max() >= 1e10 else ("MB", 1e6)
     table[sizes] /= factor
@@ -138,12 +160,22 @@ def windows(root: Path) -> None:
     st.caption("For the training split: a short window computes less, a long one holds more recordings. Features are kept without padding.")
 
 
+def epochs(root: Path) -> dict[str, float | None]:
+    """Seconds of an epoch at each window, as a trial told on the machine where `stats` ran; nothing where it was not timed."""
+    try:
+        timed = rows_of(reports.read_json(root / reports.STATS_TIMING, "windows"), "windows", "timing.json")
+    except BadData:
+        return {}
+    return {window: number(one.get("epoch_seconds")) for window, one in timed.items()}
+
+
 WINDOW_COLUMNS = {
     "window_seconds": st.column_config.NumberColumn("Window", format="%g s"),
     "rows_fit": st.column_config.NumberColumn("Recordings that fit", format="localized"),
     "share_fit": st.column_config.NumberColumn("Share that fits", format="%.1f %%"),
     "padding_share": st.column_config.NumberColumn("Padding", format="%.0f %%", help="Share of each window that holds no recording"),
-    "compute_against_30s": st.column_config.NumberColumn("Compute", format="%.0f %%", help="Of a training step of whisper-small at 30 s"),
+    "compute_against_30s": st.column_config.NumberColumn("Compute", format="%.0f %%", help="Of a training row, against a window of 30 s"),
+    "epoch": st.column_config.TextColumn("An epoch", help="Once through all recordings that fit, by a trial on the machine that measured"),
 }
 SIZE_COLUMNS = {
     "feature_bytes": ("Features", "As kept: no padding, 12 bits a value"),

@@ -1,112 +1,133 @@
-"""Stats: how long the recordings are, what each window would cost, how long the labels are.
+"""Stats: how long the recordings are, which window to take and what it costs, how long the labels are, and which rows look wrong.
 
     python -m stages.stats data/raw reports/stats
 
-Durations come from headers and tables; a recording whose header says nothing is decoded. Costs 1 us a row, and one pass over the
-transcripts with the model's tokenizer. Written for people (a table, a picture), programs (JSON) and `dvc plots` (CSV).
+Costs 60 us a row, most of it for tokens, decoding 200 recordings of each split, and a trial of a
+few seconds in which up to 20 recordings are trained on. Memory grows by 13 bytes a row, and by the different words of the texts while a
+tokenizer is made. Written for people (a report, a picture), programs (JSON) and `dvc plots` (CSV). The time that a row takes is another
+in each run: it is printed, and stands in timing.json alone.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 
-from asr import audio, files, params, shards, stage
-from asr.audio import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
+from asr import census, files, params, shards, stage, stats_report, suspects, window_choice
+from asr.audio import POSITIONS_PER_SECOND
 from asr.faults import BadData, exit_with
 
-matplotlib.use("Agg")
-
-WHISPER_SECONDS = 30
-SMALL = {"d": 768, "encoder_layers": 12, "decoder_layers": 12}  # whisper-small, for the share of compute
-LABEL_TOKENS = 30
-BYTES_PER_FRAME = 1.5  # a mel bin's value takes 12 bits
-HISTOGRAM_BINS = 60
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 
-def durations(split: Path) -> tuple[list[float], int]:
-    """Seconds of each recording of a split, and how many could not be told."""
-    known, unknown = [], 0
-    for path in shards.paths(split):
-        for index, batch in enumerate(shards.batches(path, ["duration"])):
-            values = batch.column("duration").to_pylist()
-            if None in values:
-                values = [value if value is not None else _decoded(path, index, row) for row, value in enumerate(values)]
-            known += [value for value in values if value is not None]
-            unknown += values.count(None)
-    return known, unknown
-
-
-def _decoded(path: Path, index: int, row: int) -> float | None:
-    encoded = shards.read_batch(path, index).column("audio")[row].as_py()
-    try:
-        return len(audio.decode(encoded or b"")) / audio.SAMPLE_RATE
-    except audio.Undecodable:
-        return None
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Count, hours, mean, quartiles and maximum."""
-    if not seconds:
+def summary(seconds: np.ndarray) -> dict[str, float]:
+    """Count, hours, mean, quartiles and maximum of durations that are known."""
+    if not len(seconds):
         return {"count": 0}
-    q25, q50, q75 = np.quantile(seconds, [0.25, 0.5, 0.75])
+    q25, q50, q75 = np.quantile(seconds.astype(np.float64), [0.25, 0.5, 0.75])
+    total = float(seconds.sum(dtype=np.float64))
     return {
         "count": len(seconds),
-        "hours": sum(seconds) / 3600,
-        "mean_seconds": float(np.mean(seconds)),
+        "hours": total / 3600,
+        "mean_seconds": total / len(seconds),
         "q25_seconds": float(q25),
         "median_seconds": float(q50),
         "q75_seconds": float(q75),
-        "max_seconds": max(seconds),
+        "max_seconds": float(seconds.max()),
     }
 
 
-def training_flops(window_seconds: float) -> float:
-    """Multiply-adds of one whisper-small training clip, by the count in Radford's architecture: encoder, cross attention, decoder."""
-    d, positions, tokens = SMALL["d"], window_seconds * POSITIONS_PER_SECOND, LABEL_TOKENS
-    convolutions = positions * (12 * 80 * d + 6 * d**2)
-    encoder = SMALL["encoder_layers"] * (24 * positions * d**2 + 4 * positions**2 * d)
-    cross = SMALL["decoder_layers"] * 4 * positions * d**2
-    decoder = SMALL["decoder_layers"] * (28 * tokens * d**2 + 4 * tokens * positions * d + 4 * tokens**2 * d)
-    return 3 * (convolutions + encoder + cross + decoder + 2 * tokens * d * 51_865)
+def texts(split: Path) -> Iterator[str]:
+    """The transcripts of a split, one at a time."""
+    return (row["text"] or "" for row in shards.rows(split, ["text"]))
 
 
-def window_price(window: float, seconds: list[float], num_mel_bins: int) -> dict[str, float]:
-    """What a window would cost on these training recordings."""
-    fit = [one for one in seconds if one <= window]
-    return {
-        "window_seconds": window,
-        "rows_fit": len(fit),
-        "share_fit": len(fit) / max(len(seconds), 1),
-        "padding_share": 1 - sum(fit) / (window * len(fit)) if fit else 0.0,
-        "compute_against_30s": training_flops(window) / training_flops(WHISPER_SECONDS),
-        "feature_bytes": round(sum(fit) * FRAMES_PER_SECOND * BYTES_PER_FRAME * num_mel_bins),
-        "padded_float32_bytes": round(len(fit) * window * FRAMES_PER_SECOND * 4 * num_mel_bins),
-    }
-
-
-def label_lengths(raw: Path, given: params.Model) -> dict[str, float]:
-    """Lengths of the training labels in the model's tokens, prompt and end not counted."""
+def model_of(raw: Path, given: params.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
+    """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training would start from."""
     from asr import tokenizer  # 1 s
 
-    texts = [row["text"] for row in shards.rows(raw / "train", ["text"])]
-    if given.name == "scratch":
-        made = tokenizer.from_texts(texts, given.scratch.vocab_size)
-    else:
-        from asr import model  # torch, only for the checkpoint's place
+    chosen, bins = given.model, given.featurize.num_mel_bins
+    if chosen.name == "scratch":
+        made = tokenizer.from_texts(texts(raw / "train"), chosen.scratch.vocab_size)
+        return made, {**chosen.scratch.model_dump(), "vocab_size": len(made), "num_mel_bins": bins}
+    from asr import model  # torch, only for the checkpoint's place
 
-        made = tokenizer.load(model.place(given.name), given.revision)
-    lengths = [len(ids) for ids in tokenizer.text_ids(made, texts)]
+    made = tokenizer.load(model.place(chosen.name), chosen.revision)
+    return made, {**model.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
+
+
+def windows_of(chosen: params.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
+    """The param that sets the window, the window, and the one that the start model was trained with, if it was."""
+    own = None if chosen.name == "scratch" else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
+    if chosen.window_seconds is not None:
+        return "model.window_seconds", chosen.window_seconds, own
+    if own is None:
+        return "model.scratch.window_seconds", chosen.scratch.window_seconds, None
+    return "model.window_seconds: null, the start model's own,", own, own
+
+
+def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
+    """(N,) int32 lengths of the training labels in the model's tokens, prompt and end not counted."""
+    from asr import tokenizer
+
+    blocks = [np.zeros(0, np.int32)]
+    for path in shards.paths(train):
+        for batch in shards.batches(path, ["text"]):
+            found = [text or "" for text in batch.column("text").to_pylist()]
+            blocks.append(np.array([len(ids) for ids in tokenizer.text_ids(made, found)], np.int32))
+    return np.concatenate(blocks)
+
+
+def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
+    prompt = suspects.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
-    return {"mean_tokens": float(np.mean(lengths)), "median_tokens": float(q50), "q95_tokens": float(q95), "max_tokens": max(lengths)}
+    longest = suspects.most(lengths, np.flatnonzero(lengths + prompt > suspects.NEAR * sizes["max_target_positions"]))
+    ids = {place: row["id"] for place, row in census.rows_at(train, longest, "id")}
+    return {
+        "mean_tokens": float(np.mean(lengths)),
+        "median_tokens": float(q50),
+        "q95_tokens": float(q95),
+        "max_tokens": int(lengths.max()),
+        "prompt_tokens": prompt,
+        **suspects.labels(lengths + prompt, sizes["max_target_positions"]),
+        "examples": [{"id": ids[place], "tokens": int(lengths[place]) + prompt} for place in longest],
+    }
 
 
-def csv_text(rows: list[dict[str, Any]]) -> str:
+def forecast(
+    train: Path, given: params.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
+    from asr import features, tokenizer, trial  # torch, 3 s
+
+    clips = [
+        (features.log_mel(sound, sizes["num_mel_bins"]), tokenizer.text_ids(made, [row["text"] or ""])[0])
+        for row in suspects.sample(train, trial.CLIPS, ["text", "audio"])
+        if (sound := suspects.heard(row)) is not None
+    ]
+    fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
+    first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
+    order = [*sorted(first), *sorted(set(fit) - first)]
+    times = trial.run(given, made, clips, order, lambda window: window_choice.training_flops(window, sizes)) if clips else {}
+    return {f"{window:g}": {**times[window], "epoch_seconds": times[window]["row_seconds"] * fit[window]} for window in sorted(times)}
+
+
+def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
+    """How long an epoch takes, for a terminal."""
+    told = ", ".join(f"{stage.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
+    print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -114,83 +135,95 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     return table.getvalue()
 
 
-def histogram(by_split: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Recordings per bin of duration, with the share of them that is no longer."""
-    top = max((max(seconds) for seconds in by_split.values() if seconds), default=1.0)
-    edges = np.linspace(0, top, HISTOGRAM_BINS + 1)
-    rows = []
-    for split, seconds in by_split.items():
-        counts, _ = np.histogram(seconds, edges)
-        shares = np.cumsum(counts) / max(len(seconds), 1)
-        for edge, count, share in zip(edges[1:], counts, shares, strict=True):
-            rows.append({"seconds": round(float(edge), 3), "split": split, "count": int(count), "share": round(float(share), 6)})
-    return rows
-
-
-def draw(by_split: dict[str, list[float]], windows: list[float], path: Path) -> None:
-    """Histogram and cumulative curve with the candidate windows; the same numbers give the same bytes."""
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "earshot", "font.size": 10}):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        top = max(max(seconds) for seconds in by_split.values())
-        for split, seconds in by_split.items():
-            left.hist(seconds, bins=HISTOGRAM_BINS, range=(0, top), histtype="step", density=True, label=split)
-            right.plot(np.sort(seconds), np.linspace(0, 1, len(seconds)), label=split)
-        for window in windows:
-            if window <= top * 1.2:
-                right.axvline(window, color="gray", linewidth=0.8, linestyle=":")
-        left.set(xlabel="duration (s)", ylabel="density")
-        right.set(xlabel="duration (s); dotted: candidate windows", ylabel="share of recordings", ylim=(0, 1.02))
-        left.legend()
-        draft = path.with_name(f".{path.name}.part")
-        figure.savefig(draft, format="svg", metadata={"Date": None})
-        draft.replace(path)
-
-
-def table(windows: list[dict[str, float]]) -> str:
-    lines = [f"{'window':>8} {'rows that fit':>16} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"]
+def table(windows: Iterable[Mapping[str, float]]) -> str:
+    """The windows' prices for a terminal."""
+    lines = [f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"]
     for row in windows:
         lines.append(
-            f"{row['window_seconds']:>6g} s {row['rows_fit']:>9,} {row['share_fit']:>6.1%} {row['padding_share']:>8.0%} "
+            f"{row['window_seconds']:>6g} s {row['rows_fit']:>9,} {row['share_fit']:>8.2%} {row['padding_share']:>8.0%} "
             f"{row['compute_against_30s']:>8.0%} {row['feature_bytes'] / 1e6:>7,.0f} MB {row['padded_float32_bytes'] / 1e6:>9,.0f} MB"
         )
     return "\n".join(lines)
 
 
-def run(raw: Path, reports: Path, given: params.Params) -> None:
-    """Write reports/stats: stats.json, windows.csv, durations.csv, durations.svg."""
-    by_split, unknown = {}, {}
-    for split in shards.splits(raw):
-        by_split[split], unknown[split] = durations(raw / split)
-    if not by_split["train"]:
+def measure(
+    raw: Path, given: params.Params, made: WhisperTokenizer, sizes: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """All that stats.json tells, and the durations of each split."""
+    met: list[str] = []
+    by_split = {split: census.take(raw / split, met) for split in shards.splits(raw)}
+    seconds = by_split["train"].known
+    if not len(seconds):
         raise BadData("train: no recording can be read, so there is nothing to measure")
-    windows = [window_price(one, by_split["train"], given.featurize.num_mel_bins) for one in given.stats.window_candidates_seconds]
-    labels = label_lengths(raw, given.model)
-    spread = {split: {**summary(seconds), "unknown": unknown[split]} for split, seconds in by_split.items()}
+    param, present, trained = windows_of(given.model, sizes)
+    least = given.stats.min_share_kept
+    chosen = window_choice.recommended(seconds, least, sizes, trained)
+    wanted = sorted({float(one) for one in (*given.stats.window_candidates_seconds, chosen, present)})
+    prices = {f"{one:g}": window_choice.price(one, seconds, sizes) for one in wanted}
+    reasons = (
+        window_choice.reason(prices[f"{chosen}"], least, trained, len(seconds)),
+        window_choice.difference(prices[f"{chosen}"], prices[f"{present}"], param),
+    )
+    told = {
+        "durations": {split: {**summary(one.known), "unknown": len(one.seconds) - len(one.known)} for split, one in by_split.items()},
+        "labels": labels(raw / "train", label_lengths(raw / "train", made), sizes),
+        "windows": prices,
+        "recommended": {"window_seconds": chosen, "present_window_seconds": present, "reason": " ".join(reasons)},
+        "silence": {split: suspects.silence(raw / split) for split in by_split},
+        "speaking_rate": suspects.improbable(raw, by_split),
+        "scripts": suspects.strange(raw, by_split, met),
+    }
+    return told, {split: one.known for split, one in by_split.items()}
+
+
+def run(raw: Path, reports: Path, given: params.Params, timed: dict[str, Any] | None = None) -> None:
+    """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
+
+    Args:
+        timed: takes what a row takes at each window; without it no trial is made.
+    """
+    made, sizes = model_of(raw, given)
+    told, by_split = measure(raw, given, made, sizes)
+    say(told)
+    if timed is not None:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # torch alone holds more than all else does here
+            timed["windows"] = apart.submit(forecast, raw / "train", given, told, made, sizes).result()
+        say_times(timed["windows"])
+    chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
+    bins = stats_report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
-    draw(
-        {split: seconds for split, seconds in by_split.items() if seconds}, given.stats.window_candidates_seconds, reports / "durations.svg"
-    )
-    files.write_text(reports / "windows.csv", csv_text(windows))
-    files.write_text(reports / "durations.csv", csv_text(histogram(by_split)))
-    files.write_json(
-        reports / "stats.json", {"durations": spread, "labels": labels, "windows": {f"{w['window_seconds']:g}": w for w in windows}}
-    )
-    for split, one in spread.items():
+    stats_report.draw(bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg")
+    files.write_text(reports / "windows.csv", csv_text(list(told["windows"].values())))
+    files.write_text(reports / "durations.csv", csv_text(bins))
+    files.write_text(reports / "report.md", stats_report.report(told))
+    files.write_json(reports / "stats.json", told)
+
+
+def say(told: Mapping[str, Any]) -> None:
+    """The gist, for a terminal."""
+    for split, one in told["durations"].items():
         if one["count"]:
             hours, median, longest = one["hours"], one["median_seconds"], one["max_seconds"]
             print(f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s")
-    print(table(windows))
-    print(f"labels: median {labels['median_tokens']:.0f} tokens, longest {labels['max_tokens']:.0f}")
+    print(table(told["windows"].values()))
+    print(f"recommended window: {told['recommended']['reason']}")
+    lengths = told["labels"]
+    print(
+        f"labels: median {lengths['median_tokens']:.0f} tokens, longest {lengths['max_tokens']:,}; "
+        f"{lengths['over_limit']:,} do not fit the decoder, {lengths['near_limit']:,} nearly"
+    )
+    silent = ", ".join(f"{one['silent_share']:.0%} of {split}" for split, one in told["silence"].items() if one["recordings"])
+    print(
+        f"silent: {silent or 'unknown'}; {told['speaking_rate']['outliers']:,} rows with an improbable rate of speech, "
+        f"{told['scripts']['suspects']:,} in a strange script (report.md names some)"
+    )
 
 
 def main() -> None:
     raw, reports = stage.paths(__doc__, "raw", "reports")
     given = params.load()
-    with stage.timing(reports):
-        run(raw, reports, given)
+    with stage.timing(reports) as timed:
+        run(raw, reports, given, timed)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ EXEMPT = {
     "asr.stage",
     "asr.preflight",
     "asr.refusals",
+    "asr.trial",
 }
 ROOMS = {"asr": {"asr"}, "stages": {"asr", "stages"}, "dashboard": {"asr", "dashboard"}}
 

@@ -14,7 +14,7 @@ from data_fixtures import SHIPPED, encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import augment, files, params, shards
+from asr import augment, files, left_out, params, shards
 from stages import chunk, stats
 
 FILES = (
@@ -57,7 +57,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         row("cut", SOUND[: len(SOUND) // 2], "half of it"),
         spoken("promised", 0.5, duration=9.0),
     ]
-    rows = {"train": train, "validation": [spoken("v", 1.0, "v")], "test": [spoken("t", 1.5, "t"), spoken("u", 1.0)]}
+    rows = {"train": train, "validation": [spoken("v", 1.0, "v")], "test": [spoken("t", 1.5, "t"), spoken("u", 1.0, text="слова")]}
     write_rows(root / "data/raw", "part", rows)
     about = files.read_json(root / "data/raw/manifest.json")
     files.write_json(root / "data/raw/manifest.json", {**about, "name": "a corpus", "licence": "CC0-1.0"})
@@ -78,11 +78,16 @@ def at(results: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> AppTest:
 def test_tables_are_the_reports(at: AppTest, results: SimpleNamespace) -> None:
     check(at)
     assert not at.warning
-    durations, windows, speakers, rejects = (frame.value for frame in at.dataframe)
-    told = files.read_json(results.root / "reports/stats/stats.json")["durations"]
+    durations, windows, odd, speakers, rejects = (frame.value for frame in at.dataframe)
+    stats_told = files.read_json(results.root / "reports/stats/stats.json")
+    told = stats_told["durations"]
     assert durations.set_index("split").loc["train", "median_seconds"] == told["train"]["median_seconds"]
     assert durations["split"].tolist() == ["train", "validation", "test"]
-    assert windows["window_seconds"].tolist() == [1, 2, 30]
+    assert windows["window_seconds"].tolist() == [1, 2, 3, 9, 30]  # candidates, what params have, and what is recommended
+    assert at.info[0].value.startswith("Recommended\\: 9 s")
+    assert stats_told["recommended"]["window_seconds"] == 9
+    assert odd[["why", "split", "id", "text"]].values.tolist() == [["written in CYRILLIC", "test", "u", "слова"]]
+    assert windows["epoch"].tolist() == ["–"] * 5  # nothing was timed here
     assert (windows["share_fit"] <= 100).all()
     kept = list(shards.rows(results.root / "data/chunks/train", ["speaker", "duration"]))
     train = speakers.set_index("split").loc["train"]
@@ -172,7 +177,7 @@ def test_each_part_stands_without_the_others(results: SimpleNamespace, tmp_path:
     (tmp_path / "reports/stats").symlink_to(results.root / "reports/stats")
     at = AppTest.from_function(page, default_timeout=120).run()
     check(at)
-    assert len(at.dataframe) == 2
+    assert len(at.dataframe) == 3
     assert len(at.warning) == 4  # the corpus, its speakers, what was left out, rows to copy
     assert all("dvc repro" in one.value or "dvc" in one.value for one in at.warning)
 
@@ -188,7 +193,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     counts = Counter(one["code"] for one in rejects)
     summary = {"splits": {"train": {"rows_in": 200, "rows_kept": 0, "rejects": counts}, HOSTILE[0]: {}}, "in_two_splits": {}}
     files.write_json(tmp_path / "reports/chunk/summary.json", summary)
-    pq.write_table(pa.Table.from_pylist(rejects, schema=chunk.REJECT), tmp_path / "reports/chunk/rejects.parquet")
+    pq.write_table(pa.Table.from_pylist(rejects, schema=left_out.REJECT), tmp_path / "reports/chunk/rejects.parquet")
     at = AppTest.from_function(page, default_timeout=120)
     for number in range(0, 200, 25):
         files.write_json(tmp_path / "data/raw/manifest.json", {**told, "name": HOSTILE[number], "licence": HOSTILE[number + 1]})
@@ -209,7 +214,7 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: SimpleNam
             st.cache_resource.clear()  # else what was read before is not read again
             at.run()
             check(at)
-            assert len(at.subheader) == 5
+            assert len(at.subheader) == 6
             told = bool(at.warning)
             unread = "data/raw/train" in name and not at.get("audio") and at.selectbox(key="data_reason").value is None
             assert told or unread or way in ("flipped", "shape", "cut"), (seed, name, way)

@@ -129,6 +129,7 @@ EVALUATE = {"per_device_eval_batch_size": 3, "max_new_tokens": 3, "baselines": [
 COVERED = {
     *(f"download.{key}" for key in DOWNLOAD),
     "stats.window_candidates_seconds",
+    "stats.min_share_kept",
     *(f"chunk.{key}" for key in CHUNK),
     *(f"featurize.{key}" for key in FEATURIZE),
     *(f"featurize.augment.{key}" for key in AUGMENT),
@@ -181,6 +182,7 @@ def test_stats(tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
         return (tmp_path / "stats/windows.csv").read_text()
 
     assert differs(windows, tiny_params, changed(tmp_path, **{"stats.window_candidates_seconds": [7]}))
+    assert differs(windows, tiny_params, changed(tmp_path, **{"stats.min_share_kept": 0.5}))
 
 
 @pytest.mark.parametrize("key", [key for key in CHUNK if key != "allow_shared"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -102,3 +103,14 @@ def test_a_training_that_really_finds_no_memory_goes_on_with_halves(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "out of memory with 32 rows at once; from here on 16 at once" in done.stdout
     assert (tmp_path / "models/finetuned/model.safetensors").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_what_was_freed_is_given_back() -> None:
+    pieces = [np.ones(1000) for _ in range(10_000)]  # 80 MB, in pieces that malloc keeps when they are freed
+    held = pieces[::100]
+    del pieces
+    before = psutil.Process().memory_info().rss
+    memory.give_back()
+    assert psutil.Process().memory_info().rss < before - 40e6
+    assert len(held) == 100

@@ -1,0 +1,42 @@
+"""The script of a text, for scripts of many kinds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr import scripts
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Räksmörgås 12!", {"LATIN": 10}),
+        ("plain words", {"LATIN": 10}),
+        ("Ｆｕｌｌ ｶﾅ", {"LATIN": 4, "KATAKANA": 2}),
+        ("привет, world", {"CYRILLIC": 6, "LATIN": 5}),
+        ("日々はカー", {"CJK": 2, "HIRAGANA": 1, "KATAKANA": 2}),
+        ("안녕", {"HANGUL": 2}),
+        ("ʰ", {"LATIN": 1}),
+        ("— 42 ♫", {}),
+        ("", {}),
+    ],
+)
+def test_letters_are_counted_by_script(text: str, wanted: dict[str, int]) -> None:
+    assert +scripts.count(text) == Counter(wanted)
+
+
+@given(st.text())
+def test_every_letter_counts_at_most_once_and_nothing_else_does(text: str) -> None:
+    assert 0 <= scripts.count(text).total() <= sum(map(str.isalpha, text))
+
+
+def test_what_a_corpus_is_written_in() -> None:
+    assert scripts.own(Counter(LATIN=95, CYRILLIC=5)) == {"LATIN"}
+    assert scripts.own(Counter(LATIN=60, CYRILLIC=40)) == {"LATIN", "CYRILLIC"}  # as Serbian is
+    assert scripts.own(Counter(HIRAGANA=60, CJK=38, KATAKANA=2)) == {"HIRAGANA", "CJK", "KATAKANA"}
+    assert scripts.own(Counter(CJK=99, HIRAGANA=1)) == {"CJK"}
+    assert scripts.own(Counter()) == set()
