@@ -121,11 +121,12 @@ def _said_frames(head: bytes) -> int:
 
     A WAV that is compressed promises fewer than there are, for it counts blocks.
     """
-    chunks = dict(_chunks(head, "little" if head[:4] == b"RIFF" else "big"))
+    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+    chunks = dict(_chunks(head, order))
     if b"COMM" in chunks:
         return int.from_bytes(chunks[b"COMM"][1][2:6], "big")
     size, align = chunks.get(b"data", (0, b""))[0], chunks.get(b"fmt ", (0, b""))[1][12:14]
-    return size // max(int.from_bytes(align, "little"), 1) if size < UNSIZED_WAV else 0
+    return size // max(int.from_bytes(align, order), 1) if size < UNSIZED_WAV else 0
 
 
 def _chunks(head: bytes, order: Literal["little", "big"]) -> Iterator[tuple[bytes, tuple[int, bytes]]]:

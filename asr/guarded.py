@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-from asr.faults import BadData
+from asr.faults import BadData, Fault
 from asr.signals import PR_SET_PDEATHSIG
 from asr.workers import SPAWN, count, one_thread_each
 
@@ -43,6 +43,7 @@ class _Job(Generic[T]):
     results: deque[T] = field(default_factory=deque)
     num_results: int = 0
     blamed: int = -1  # the item at which a worker died once
+    error: Exception | None = None  # what stands where the next result should
 
     def add(self, result: T) -> None:
         self.results.append(result)
@@ -61,7 +62,7 @@ def guarded(
         died: the result of an item that, tried twice, killed its worker or was refused memory, or once took longer than ITEM_SECONDS
             (see `allow`); it is given the reason in words.
     Raises:
-        Exception: as the function raised it, with its traceback as a note.
+        Exception: as the function raised it; what is no Fault has its traceback as a note.
         BadData: a worker cannot even start.
     """
     one_thread_each()
@@ -77,6 +78,8 @@ def guarded(
                 return
             while waiting[0].results:
                 yield waiting[0].results.popleft()
+            if waiting[0].error:
+                raise waiting[0].error
             if waiting[0].num_results == waiting[0].size:
                 waiting.popleft()
             else:
@@ -144,12 +147,13 @@ class _Worker(Generic[T]):
         del self.heard[:at]
 
     def obey(self, kind: str, value: Any) -> None:
-        if kind == "error":
-            raise value
         self.lives = True
-        if kind == "result" and self.job:
+        if self.job and kind == "result":
             self.job.add(value)
-            self.job = self.job if self.job.num_results < self.job.size else None
+        elif self.job and kind == "error":
+            self.job.error = value
+        if self.job and (self.job.error or self.job.num_results == self.job.size):
+            self.job = None
 
     def replace(self, reason: str, certain: bool) -> None:
         """Go on in a fresh process: at the same item, which may have suffered for another, or at the next."""
@@ -215,9 +219,10 @@ def _serve(function: Callable[..., Iterator[Any]], jobs: Connection, results: Co
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception that finds its way through a pipe, with its traceback as a note."""
+    """An exception that finds its way through a pipe; a bug with its traceback as a note."""
     told = traceback.format_exc()
-    error.add_note(told)
+    if not isinstance(error, Fault):
+        error.add_note(told)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever a class of another library's does when it is pickled

@@ -125,6 +125,17 @@ def changed(content: bytes, at: int, layout: str, value: int) -> bytes:
     return bytes(copy)
 
 
+def forged(content: bytes, names: list[tuple[bytes, bytes]]) -> bytes:
+    """The file with other names of the same length in it."""
+    for old, new in names:
+        content = content.replace(old, new)
+    return content
+
+
+def letters(draw: Draw, count: int) -> bytes:
+    return bytes(draw.integers(65, 91, count).astype(np.uint8))
+
+
 def part(content: bytes | bytearray, draw: Draw, low: float = 0.3, high: float = 0.8) -> bytes:
     """The beginning of a file."""
     return bytes(content[: int(len(content) * draw.uniform(low, high))])
@@ -207,12 +218,8 @@ NO_SOUND: dict[str, Callable[[Draw], bytes | bytearray | None]] = {
     "forged size": lambda draw: changed(wav(draw), 40, "<I", int(draw.integers(100_000, 2_000_000_000))),
     "forged length of a flac": lambda draw: changed(wav(draw, format="FLAC"), 22, ">I", int(draw.integers(100_000, 2**32))),
     "codec of nobody in a wav": lambda draw: changed(wav(draw), 20, "<H", int(draw.choice([0x7777, 0x1234, 0xABCD, 0x0999]))),
-    "codec of nobody in an m4a": lambda draw: mp4(draw).replace(
-        b"mp4a", b"zz" + draw.choice(list(b"abcdef"), 2).astype(np.uint8).tobytes()
-    ),
-    "codec of nobody in a webm": lambda draw: webm(draw).replace(
-        b"A_OPUS", b"A_Z" + bytes(draw.choice(list(b"ABCDEF"), 3).astype(np.uint8))
-    ),
+    "codec of nobody in an m4a": lambda draw: forged(mp4(draw), [(b"mp4a", b"zzz" + letters(draw, 1)), (b"\x40\x15", b"\xfc\x15")]),
+    "codec of nobody in a webm": lambda draw: forged(webm(draw), [(b"A_OPUS", b"A_Z" + letters(draw, 3))]),
     "film without sound": lambda draw: film() + struct.pack(">I4s", 24, b"free") + draw.bytes(16),
     "midi": lambda draw: b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60MTrk\x00\x00\x00\x10" + draw.bytes(12) + b"\x00\xff\x2f\x00",
     "playlist": lambda draw: lines(draw, "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@.wav\n#EXT-X-ENDLIST\n"),
