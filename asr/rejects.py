@@ -113,12 +113,12 @@ def _measure(pieces: Iterator[np.ndarray]) -> tuple[float, float, float]:
     count, loud, total, power = 0, 0, 0.0, 0.0
     for piece in pieces:
         frames = piece[: len(piece) // FRAME * FRAME].reshape(-1, FRAME) if len(piece) >= FRAME else piece[None]
-        loud += int((frames.std(axis=1) >= SILENCE).sum())
+        loud += int((frames.std(axis=1) >= SILENCE).sum()) * frames.shape[1]
         moved = np.abs(piece - piece.mean())
         count += len(piece)
         total += float(moved.sum(dtype=np.float64))
         power += float(np.square(moved).sum(dtype=np.float64))
-    return count / audio.SAMPLE_RATE, loud * FRAME / audio.SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
+    return count / audio.SAMPLE_RATE, loud / audio.SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
 
 
 def reason(text: str, sound: Sound, split: str, limits: tuple[float, float]) -> tuple[str, str] | None:

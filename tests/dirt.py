@@ -1,7 +1,8 @@
 """A corpus with every defect we know of, planted: KINDS of bad rows, each with the code it must get, and CLEAN rows as odd as they come.
 
-Every row is other than the next, and the same for the same seed. `corpus` gives the rows of all splits and what must become of each.
-Making 20 rows of all kinds costs 10 s.
+Every row is other than the next, and the same for the same seed but for serial numbers that ogg and webm draw. `corpus` gives
+the rows of all splits and what must become of each.
+Making 20 rows of all kinds costs 5 s.
 """
 
 from __future__ import annotations
@@ -389,7 +390,7 @@ CLEAN: dict[str, Make] = {
 def corpus(number: int, rows: int = ROWS) -> tuple[dict[str, list[dict[str, Any]]], dict[str, set[str]]]:
     """Rows of every split, good and bad mixed, and by id the codes of which each must get one; none for a row that must stay.
 
-    An id says kind and number. Of each kind as many rows as can be are training rows, and two or more stand in every other split.
+    An id says kind and number. Of 20 rows of a kind 15 are training rows, two stand in validation, two in the test, one in the holdout.
     """
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in shards.ALL_SPLITS}
     wanted: dict[str, set[str]] = {}
