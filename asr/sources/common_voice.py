@@ -21,6 +21,7 @@ from asr.sources import Corpus, Listing, Utterance, read_bytes, read_table
 TSVS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 KEPT = ("age", "gender", "accents", "variant", "locale", "segment", "sentence_domain", "up_votes", "down_votes")
 MAX_FILES = 10_000_000
+MAX_NAME = 1 << 20  # bytes of a member's name or attributes
 MAX_GROWTH = 20  # mp3 does not compress, so an archive that grows more than this is a bomb
 
 
@@ -100,18 +101,31 @@ def unpack(archive: Path, target: Path) -> None:
     """
     limit = max(archive.stat().st_size, 1 << 20) * MAX_GROWTH
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
             for number, member in enumerate(tar):
-                limit -= member.size
+                limit -= member.size + tarfile.BLOCKSIZE
                 if limit < 0 or number > MAX_FILES:
                     raise BadData(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
                 _extract(tar, member, target, archive)
-            while tar.fileobj and tar.fileobj.read(1 << 20):  # to the end, where gzip's checksum stands
-                pass
+                tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
+            while tar.fileobj and (rest := tar.fileobj.read(1 << 20)):  # to the end, where gzip's checksum stands
+                if rest.count(0) < len(rest):  # a member's broken header, by which tarfile takes the archive to be at its end
+                    raise tarfile.ReadError("bytes behind its end")
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise BadData(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose name and attributes, which tarfile reads at once into memory, have a length within reason."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.size > MAX_NAME and found.type not in tarfile.REGULAR_TYPES):
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
