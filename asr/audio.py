@@ -74,9 +74,10 @@ def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
 def header_seconds(encoded: bytes) -> float | None:
     """Duration as the header gives it, or None where libsndfile cannot tell. Costs 0.1 ms."""
     try:
-        return float(soundfile.info(io.BytesIO(encoded)).duration)
+        seconds = float(soundfile.info(io.BytesIO(encoded)).duration)
     except (soundfile.LibsndfileError, ZeroDivisionError):
         return None
+    return seconds if seconds >= 0 else None
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
@@ -99,6 +100,8 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
     """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise Undecodable(f"{file.samplerate} samples a second")
+    if file.frames < 0:
+        raise Undecodable(f"{file.frames} samples")
     said = _said_frames(head) if file.format in ("WAV", "AIFF") else 0
     promised = max(file.frames, said)
     length = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))

@@ -121,7 +121,7 @@ class _Member(tarfile.TarInfo):
     """A member whose name and attributes, which tarfile reads at once into memory, have a length within reason."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         found = super().frombuf(buf, encoding, errors)
         if found.size < 0 or (found.size > MAX_NAME and found.type not in tarfile.REGULAR_TYPES):
             raise tarfile.ReadError(f"a header of {found.size} bytes")
