@@ -100,8 +100,6 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
     """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise Undecodable(f"{file.samplerate} samples a second")
-    if file.frames < 0:
-        raise Undecodable(f"{file.frames} samples")
     said = _said_frames(head) if file.format in ("WAV", "AIFF") else 0
     promised = max(file.frames, said)
     length = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
@@ -110,7 +108,7 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
         while len(block := file.read(length, dtype="float32", always_2d=True)):
             found += len(block)
             yield block.mean(axis=1)
-    except soundfile.LibsndfileError:
+    except (soundfile.LibsndfileError, ValueError):  # the second where a broken file gives more than it promised
         raise Undecodable(f"truncated or broken after {found / file.samplerate:.2f} s") from None
     lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
     if lossless and found < promised:
