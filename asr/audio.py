@@ -125,7 +125,8 @@ def _said_frames(head: bytes) -> int:
     order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
     chunks = dict(_chunks(head, order))
     if b"COMM" in chunks:
-        return int.from_bytes(chunks[b"COMM"][1][2:6], "big")
+        frames = int.from_bytes(chunks[b"COMM"][1][2:6], "big")
+        return frames if frames < UNSIZED_WAV else 0
     size, align = chunks.get(b"data", (0, b""))[0], chunks.get(b"fmt ", (0, b""))[1][12:14]
     return size // max(int.from_bytes(align, order), 1) if size < UNSIZED_WAV else 0
 

@@ -1,7 +1,7 @@
 """Work in processes that may crash, hang or claim memory: the item they were at gets a result that says so, and all others are done.
 
-Files from strangers are decoded here: libsndfile really crashes on some of them. A result costs 10 us on its way, a fresh worker
-0.5 s. What a worker had found stays found when it dies, for it sends each result as it comes, and the parent reads many at once.
+Files from strangers are decoded here, for decoders are written in C. A result costs 3 us on its way, a fresh worker 0.5 s. What a
+worker had found stays found when it dies, for it sends each result as it comes, and the parent reads many at once.
 """
 
 from __future__ import annotations

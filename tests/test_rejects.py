@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dirt
+import num2words
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -154,6 +155,13 @@ def test_details_say_what_was_measured(sound, code, detail):
 def test_nobody_speaks_faster_than_that(text, seconds, kept):
     why = reason(text, Sound(seconds, loud=seconds), "train", LIMITS)
     assert (why is None) == kept, why
+
+
+@pytest.mark.parametrize("language", sorted(num2words.CONVERTER_CLASSES))
+def test_numbers_spelled_in_any_language_are_text(language):
+    said = [num2words.num2words(number, lang=language) for number in (0, 7, 19, 42, 365)]
+    for text in (said[0], " ".join(said), " ".join(said).upper(), f"\u00ab{said[1]}\u00bb", f"\u201e{said[2]}\u201c\u00a0\u2026"):
+        assert reason(text, Sound(20.0, loud=20.0), "train", LIMITS) is None, text
 
 
 def test_text_of_a_terminal_is_shown_harmless():

@@ -109,7 +109,8 @@ def unpack(archive: Path, target: Path) -> None:
                 _extract(tar, member, target, archive)
                 tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
             while tar.fileobj and (rest := tar.fileobj.read(1 << 20)):  # to the end, where gzip's checksum stands
-                if rest.count(0) < len(rest):  # a member's broken header, by which tarfile takes the archive to be at its end
+                limit -= len(rest)
+                if limit < 0 or rest.count(0) < len(rest):  # behind a broken header, which tarfile takes for the end
                     raise tarfile.ReadError("bytes behind its end")
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
