@@ -45,7 +45,7 @@ def healthy(name: str) -> list[bytes]:
         "yaml": lambda: [SHIPPED.read_bytes()],
         "jsonl": lambda: [b'{"file_name": "a.wav", "transcription": "\\u00e5 one", "age": 3.5, "gone": null}\n' * 5],
         "srt": lambda: [b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> 00:00:04,000\nthree\n\n" * 3],
-        "vtt": lambda: [b"WEBVTT\n\nNOTE by hand\n\na\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 2],
+        "vtt": lambda: [b"WEBVTT\n\nNOTE by hand\n\n" + b"a\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 3],
     }
     return [unnumbered(one) for one in made[name]()] if name in made else [b"anything"]
 
