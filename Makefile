@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos kills scale faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos kills scale fuzz faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -66,6 +66,9 @@ overfit: setup  ## eight training rows by heart with the model of params.yaml, o
 
 size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
 	@PYTHONPATH=. python tests/size.py
+
+fuzz: setup  ## open 100,000 broken files of every format (N=2000 SEED=7: fewer, others), and see none do harm (10 minutes)
+	@PYTHONPATH=. python tests/fuzz.py $(N) $(SEED)
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -22,7 +22,9 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
 MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
 BLOCK_SECONDS = 30
+BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand
 HEADER_BYTES = 4096
+WHOLE_SHARE = 0.9  # of what an mp4 promises; encoders add a little at both ends
 RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
 UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
@@ -72,9 +74,10 @@ def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
 def header_seconds(encoded: bytes) -> float | None:
     """Duration as the header gives it, or None where libsndfile cannot tell. Costs 0.1 ms."""
     try:
-        return float(soundfile.info(io.BytesIO(encoded)).duration)
+        seconds = float(soundfile.info(io.BytesIO(encoded)).duration)
     except (soundfile.LibsndfileError, ZeroDivisionError):
         return None
+    return seconds if seconds >= 0 else None
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
@@ -97,24 +100,44 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
     """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise Undecodable(f"{file.samplerate} samples a second")
-    promised = max(file.frames, _wav_frames(head)) if file.format == "WAV" else file.frames
+    said = _said_frames(head) if file.format in ("WAV", "AIFF") else 0
+    promised = max(file.frames, said)
+    length = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
     found = 0
     try:
-        while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)):
+        while len(block := file.read(length, dtype="float32", always_2d=True)):
             found += len(block)
             yield block.mean(axis=1)
-    except soundfile.LibsndfileError:
+    except (soundfile.LibsndfileError, ValueError):  # the second where a broken file gives more than it promised
         raise Undecodable(f"truncated or broken after {found / file.samplerate:.2f} s") from None
     lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
     if lossless and found < promised:
         raise Undecodable(f"truncated: {found} of {promised} samples")
+    if 0 < 3 * said < 2 * found and file.subtype.startswith("PCM_"):
+        raise Undecodable(f"its header contradicts itself: {found} samples where {said} have room")
 
 
-def _wav_frames(head: bytes) -> int:
-    """Frames that a WAV's header promises, which libsndfile cuts to what is there; 0 where it promises none."""
-    at = head.find(b"data", 12)
-    size = int.from_bytes(head[at + 4 : at + 8], "little") if at > 0 else 0
-    return size // max(int.from_bytes(head[32:34], "little"), 1) if size < UNSIZED_WAV else 0
+def _said_frames(head: bytes) -> int:
+    """Frames that the header of a WAV or AIFF promises, which libsndfile cuts to what is there; 0 where it promises none.
+
+    A WAV that is compressed promises fewer than there are, for it counts blocks.
+    """
+    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+    chunks = dict(_chunks(head, order))
+    if b"COMM" in chunks:
+        frames = int.from_bytes(chunks[b"COMM"][1][2:6], "big")
+        return frames if frames < UNSIZED_WAV else 0
+    size, align = chunks.get(b"data", (0, b""))[0], chunks.get(b"fmt ", (0, b""))[1][12:14]
+    return size // max(int.from_bytes(align, order), 1) if size < UNSIZED_WAV else 0
+
+
+def _chunks(head: bytes, order: Literal["little", "big"]) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
+    """The chunks that a RIFF or FORM file begins with: name, size, and as much of the content as stands in the head."""
+    at = 12
+    while at + 8 <= len(head):
+        size = int.from_bytes(head[at + 4 : at + 8], order)
+        yield head[at : at + 4], (size, head[at + 8 : at + 8 + size])
+        at += 8 + size + size % 2
 
 
 def _av_blocks(container: Any) -> Iterator[np.ndarray]:
@@ -125,10 +148,28 @@ def _av_blocks(container: Any) -> Iterator[np.ndarray]:
         if not container.streams.audio:
             raise Undecodable("no sound track")
         mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        found = 0.0
         for frame in chain(container.decode(audio=0), [None]):  # at the end the resampler gives what it still holds
+            found += _frame_seconds(frame) if frame else 0.0
             yield from (part.to_ndarray()[0] for part in mono.resample(frame))
+        promised = _promised_seconds(container)
+        if found < WHOLE_SHARE * promised:
+            raise Undecodable(f"truncated: {found:.2f} of {promised:.2f} s")
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None
+
+
+def _frame_seconds(frame: Any) -> float:
+    """How long a frame lasts; a forged rate must not become memory."""
+    if not RATES[0] <= frame.sample_rate <= RATES[1]:
+        raise Undecodable(f"{frame.sample_rate} samples a second")
+    return float(frame.samples / frame.sample_rate)
+
+
+def _promised_seconds(container: Any) -> float:
+    """What an mp4 says of its sound track; other containers guess, or do not know."""
+    stream = container.streams.audio[0]
+    return float(stream.duration * stream.time_base) if "mp4" in container.format.name and stream.duration else 0.0
 
 
 def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:

@@ -1,22 +1,23 @@
 """What decoding the recordings told, row by row, kept by record batch: no recording is decoded twice, whatever corpus it comes in.
 
-Kept under .cache/heard, some 100 bytes a row, each file named by the recordings and promised lengths that it is about. A file that
-is damaged is made anew.
+Decoded in guarded processes, for a broken file may end the one it is decoded in. Kept under .cache/heard, some 70 bytes a second of
+sound, each file named by the recordings and promised lengths that it is about. A file that is damaged is made anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from asr import files, rejects, shards
+from asr.guarded import allow, guarded
 from asr.rejects import Sound
-from asr.workers import parallel
 
 HEARD = pa.schema(
     [
@@ -25,29 +26,43 @@ HEARD = pa.schema(
         ("code", pa.string()),
         ("detail", pa.string()),
         ("fingerprint", pa.binary()),
+        ("loud", pa.float64()),
+        ("fullness", pa.float64()),
     ]
 )
-CODE = ("asr.audio", "asr.files", "asr.heard", "asr.rejects", "asr.shards")
+CODE = ("asr.audio", "asr.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.shards")
 
 
-def sounds(split: Path) -> Iterator[tuple[tuple[Path, int], list[Sound]]]:
-    """Place of each record batch of a split, in order, with what its recordings told."""
+def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
+    """What the recordings of each of these record batches told, in order; one that ended its process told that.
+
+    Args:
+        places: file, byte and rows, as `shards.batch_places` gives them.
+    """
     store, code = files.cache("heard"), files.code_hash(*CODE)
     store.mkdir(parents=True, exist_ok=True)
-    places = list(shards.batch_places(split))
-    yield from zip(places, parallel(listen, ((*place, store, code) for place in places), len(places)), strict=True)
+    told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), rejects.died)
+    for _, _, rows in places:
+        yield list(islice(told, rows))
 
 
-def listen(path: Path, offset: int, store: Path, code: str) -> list[Sound]:
-    """What the recordings of one record batch tell."""
+def listen(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Sound]:
+    """What the recordings of one record batch tell, from one of them on."""
     batch = shards.read_batch(path, offset)
     encoded, promised = batch.column("audio"), batch.column("duration").to_pylist()
     kept = store / f"{_name(encoded, promised, code)}.arrow"
-    found = _read(kept, len(batch))
-    if found is None:
-        found = [rejects.listen(sound.as_py(), seconds) for sound, seconds in zip(encoded, promised, strict=True)]
+    known = _read(kept, len(batch))
+    found = []
+    for number in range(start, len(batch)):
+        found.append(known[number] if known else _heard(encoded[number].as_py(), promised[number]))
+        yield found[-1]
+    if not known and start == 0:
         _write(kept, found)
-    return found
+
+
+def _heard(encoded: bytes | None, promised: float | None) -> Sound:
+    allow(rejects.patience(encoded))
+    return rejects.listen(encoded, promised)
 
 
 def _name(encoded: pa.Array, promised: list[float | None], code: str) -> str:

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import files, shards
-from asr.corpus import media_type
+from asr.corpus import Recording, media_type
 
 REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
 SHOWN = 3
 SOUNDS = "sounds"
+PLURALS = {"speaker": "speakers", "clip": "clips", "sentence": "sentences", "copy": "copies of a clip"}
 MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color-scheme: light dark }
@@ -76,8 +77,12 @@ class LeftOut:
         self.draft.unlink(missing_ok=True)
 
 
-def page(summary: dict[str, Any], examples: dict[str, list[Example]], sounds: Path) -> str:
-    """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it."""
+def page(summary: dict[str, Any], examples: dict[str, list[Example]], copies: list[tuple[Recording, Recording, str]], sounds: Path) -> str:
+    """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it.
+
+    Args:
+        copies: pairs of recordings that are one another's copy, and where they stand.
+    """
     parts = [f"<!doctype html><meta charset=utf-8><title>Rows left out</title><style>{STYLE}</style><h1>Rows left out</h1>"]
     parts += ["<table><tr><th>split<th>source<th>rows in<th>kept<th>left out"]
     for split, by_source in summary["sources"].items():
@@ -85,11 +90,18 @@ def page(summary: dict[str, Any], examples: dict[str, list[Example]], sounds: Pa
             why = ", ".join(f"{count:,} {code}" for code, count in one["rejects"].items()) or "none"
             cells = f"<td class=number>{one['rows_in']:,}<td class=number>{one['rows_kept']:,}<td>{html.escape(why)}"
             parts += [f"<tr><td>{split}<td>{html.escape(source)}{cells}"]
-    shared = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in summary["in_two_splits"].items())
+    shared = ", ".join(f"{count:,} {PLURALS[kind]}" for kind, count in summary["in_two_splits"].items())
     parts += ["</table>", f"<p>In two splits: {shared}."]
+    if copies:
+        parts += ["<h2>The same sound in two splits</h2><table>", *(_pair(*pair, sounds) for pair in copies), "</table>"]
     for code, found in sorted(examples.items()):
         parts += [f"<h2>{html.escape(code)}</h2><table>", *(_line(one, sounds) for one in found), "</table>"]
     return "\n".join(parts) + "\n"
+
+
+def _pair(one: Recording, other: Recording, where: str, sounds: Path) -> str:
+    cells = "".join(f"<td>{html.escape(two.id)}<td>{_player(two.sound, 'copy', sounds)}" for two in (one, other))
+    return f"<tr>{cells}<td><small>{html.escape(where)}</small>"
 
 
 def _line(one: Example, sounds: Path) -> str:

@@ -171,11 +171,11 @@ def read_batch(path: Path, offset: int) -> pa.RecordBatch:
             raise BadData(f"{path}: no record batch at byte {offset}; the file is not whole") from None
 
 
-def batch_places(split: Path) -> Iterator[tuple[Path, int]]:
-    """File and byte at which each record batch of a split lies, in order."""
+def batch_places(split: Path) -> Iterator[tuple[Path, int, int]]:
+    """File, byte at which it begins, and rows of each record batch of a split, in order."""
     for path in paths(split):
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             offset = source.tell()
-            for _ in stream:
-                yield path, offset
+            for batch in stream:
+                yield path, offset, len(batch)
                 offset = source.tell()

@@ -21,6 +21,7 @@ from asr.faults import BadData, BadParams
 
 T = TypeVar("T")
 LOG_SECONDS = 10.0
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def count() -> int:
@@ -37,9 +38,8 @@ def parallel(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jo
     if workers <= 1:
         yield from (function(*job) for job in jobs)
         return
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")  # read by the workers: one thread each, or they fight for cores
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    one_thread_each()
+    with ProcessPoolExecutor(workers, SPAWN) as pool:
         waiting: deque[Future[T]] = deque()
         try:
             for job in jobs:
@@ -53,6 +53,12 @@ def parallel(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jo
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def one_thread_each() -> None:
+    """Workers read it as they start: one thread each, or they fight for cores."""
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 def progress(items: Iterable[T], total: int, unit: str, title: str) -> Iterator[T]:

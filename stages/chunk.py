@@ -13,15 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import files, heard, kept, params, rejects, shards, stage
+from asr import corpus, files, heard, kept, params, rejects, shards, stage
+from asr.corpus import Recording
 from asr.faults import BadData, exit_with
+from asr.leaks import Leak, Leaks
 from asr.left_out import LeftOut, page
 from asr.rejects import Sound
 from asr.tally import Tally
@@ -29,7 +32,8 @@ from asr.workers import progress
 
 KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
 SHARED = ("speaker", "clip", "sentence")
-SHOWN = 3
+SHOWN, SHOWN_COPIES = 3, 5
+INDEX_BYTES = 2_500  # of a row, while the stage runs
 CODE = ("asr.files", "asr.shards", "stages.chunk")
 
 
@@ -65,9 +69,9 @@ class Chunk:
             return shard.close()
 
 
-def rows_of(split: Path) -> Iterator[Row]:
+def rows_of(places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Sound]]) -> Iterator[Row]:
     """Rows of a split in order, each with what decoding it told."""
-    for (path, offset), sounds in heard.sounds(split):
+    for (path, offset, _), sounds in zip(places, heard, strict=False):
         known = shards.read_batch(path, offset).select(KNOWN).to_pylist()
         for number, (values, sound) in enumerate(zip(known, sounds, strict=True)):
             yield Row((path, offset, number), values, sound, str(json.loads(values["attributes"]).get("source", "")))
@@ -77,7 +81,7 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=12).digest()
 
 
-def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, left_out: LeftOut) -> Iterator[Row]:
+def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, leaks: Leaks, left_out: LeftOut) -> Iterator[Row]:
     """The rows that stay; the others are noted with their reason. What stays is tallied by split."""
     for row in rows:
         why = rejects.reason(row.values["text"], row.sound, split, limits)
@@ -87,6 +91,7 @@ def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tall
             reject = {"id": row.values["id"], "split": split, "code": why[0], "detail": why[1], "source": row.source}
             left_out.add(reject, row.values["text"], row.place)
             continue
+        leaks.add(split, row.values["id"], row.sound.fingerprint)
         tally.add("clip", row.sound.digest, split)
         tally.add("sentence", digest(row.values["text"].encode()), split)
         if row.values["speaker"]:
@@ -162,19 +167,24 @@ def _example(left_out: LeftOut, code: str) -> str:
     return f"{reject['id']}: {reject['detail']}"
 
 
-def check_leaks(tally: Tally, allowed: list[str]) -> None:
+def check_leaks(tally: Tally, copies: list[Leak], allowed: list[str]) -> None:
     """Refuse what stands in two splits.
 
+    Args:
+        copies: recordings that are another one's copy by their sound, encoded anew, trimmed, louder.
     Raises:
-        BadData: a speaker or a clip does, and params do not allow it by name.
+        BadData: a speaker, a clip or its copy does, and params do not allow it by name.
     """
-    for kind in ("clip", "speaker"):
-        names = tally.shared(kind)
-        shown = ", ".join(name.decode()[:12] if kind == "speaker" else name.hex()[:12] for name in names[:SHOWN])
+    pairs = [f"{one.id} of {one.split} in {one.other_id} of {one.other_split}" for one in copies]
+    shared = {
+        "clip": pairs or [name.hex()[:12] for name in tally.shared("clip")],  # what is too short to be known by its sound
+        "speaker": [name.decode()[:12] for name in tally.shared("speaker")],
+    }
+    for kind, names in shared.items():
         if names and kind not in allowed:
             raise BadData(
-                f"{len(names)} {kind}s stand in two splits ({shown}), so the test is not honest; "
-                f"split anew by speaker, or allow it: -S 'chunk.allow_shared=[{kind}]'"
+                f"{len(names)} {kind}s stand in two splits ({', '.join(names[:SHOWN])}), so the test is not honest; listen to "
+                f"reports/chunk/page.html; split anew by speaker, or allow it: -S 'chunk.allow_shared=[{kind}]'"
             )
 
 
@@ -183,28 +193,57 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
 
     The reports are there also where the stage fails for what stands in two splits.
     """
-    files.must_fit(out, sum(path.stat().st_size for split in shards.splits(raw) for path in shards.paths(raw / split)), "chunk")
+    places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
+    files.must_fit(out, forecast(raw, places), "chunk")
+    told = heard.sounds([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}
-    with files.new_folder(out) as draft, closing(Tally()) as tally, LeftOut(reports / "rejects.parquet") as left_out:
-        for split in shards.splits(raw):
+    with ExitStack() as stack:
+        draft = stack.enter_context(files.new_folder(out))
+        scratch = stack.enter_context(TemporaryDirectory(dir=draft))
+        tally, leaks = stack.enter_context(closing(Tally())), stack.enter_context(closing(Leaks(Path(scratch) / "leaks")))
+        left_out = stack.enter_context(LeftOut(reports / "rejects.parquet"))
+        for split in places:
             counts: Counter[str] = Counter()
-            rows = progress(rows_of(raw / split), shards.manifest(raw / split)["rows"], "rows", f"chunk {split}")
-            found = chunks_of(kept_rows(rows, split, limits, tally, left_out), rows_per_chunk, counts)
+            rows = progress(rows_of(places[split], told), shards.manifest(raw / split)["rows"], "rows", f"chunk {split}")
+            found = chunks_of(kept_rows(rows, split, limits, tally, leaks, left_out), rows_per_chunk, counts)
             manifests[split] = write_split(draft / split, found)
             sources[split] = account(raw, split, counts, left_out)
         left_out.close()
         shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
-        write_reports(reports, sources, {kind: len(tally.shared(kind)) for kind in SHARED}, left_out)
-        check_leaks(tally, allow_shared)
+        copies = list(leaks.found())
+        shared = {kind: len(tally.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
+        write_reports(reports, sources, shared, left_out, copies_shown(raw, copies[:SHOWN_COPIES]))
+        check_leaks(tally, copies, allow_shared)
     for code, count in _by_code(left_out.counts).most_common():
         print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code)})")
 
 
-def write_reports(reports: Path, sources: dict[str, dict[str, Any]], shared: dict[str, int], left_out: LeftOut) -> None:
+def forecast(raw: Path, places: dict[str, list[tuple[Path, int, int]]]) -> int:
+    """Bytes that the chunks and what is beside them will take: all of the raw corpus, and an index of what it sounds like."""
+    sounds = sum(path.stat().st_size for split in places for path in shards.paths(raw / split))
+    return sounds + INDEX_BYTES * sum(rows for found in places.values() for _, _, rows in found)
+
+
+def copies_shown(raw: Path, copies: list[Leak]) -> list[tuple[Recording, Recording, str]]:
+    """Pairs of recordings of which one is the other's copy, and where each stands."""
+    found = []
+    for one in copies:
+        pair = [corpus.find(raw / split, {id})[id][0] for split, id in ((one.split, one.id), (one.other_split, one.other_id))]
+        found.append((pair[0], pair[1], f"{one.split} and {one.other_split}, {one.share:.0%} of the shorter"))
+    return found
+
+
+def write_reports(
+    reports: Path,
+    sources: dict[str, dict[str, Any]],
+    shared: dict[str, int],
+    left_out: LeftOut,
+    copies: list[tuple[Recording, Recording, str]],
+) -> None:
     summary = {"splits": {split: _joined(found) for split, found in sources.items()}, "sources": sources, "in_two_splits": shared}
     with files.new_folder(reports / "sounds") as sounds:
-        files.write_text(reports / "page.html", page(summary, left_out.examples, sounds))
+        files.write_text(reports / "page.html", page(summary, left_out.examples, copies, sounds))
     files.write_json(reports / "summary.json", summary)
 
 

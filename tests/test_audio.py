@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 from data_fixtures import REPOSITORY, encoded, encoded_by_av, real, voice
+from dirt import fast_start
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -356,3 +357,62 @@ print((peak() - before) >> 10)
         grown[how] = int(done.stdout)
     assert grown["let go"] < 15
     assert grown["keep"] > 60  # 20 minutes are 77 MB
+
+
+def listed(content: bytes, text: bytes) -> bytes:
+    """A wav with a chunk of text before its samples."""
+    made = content[:36] + b"LIST" + struct.pack("<I", len(text)) + text + bytes(len(text) % 2) + content[36:]
+    return made[:4] + struct.pack("<I", len(made) - 8) + made[8:]
+
+
+@pytest.mark.parametrize("text", [b"INFOICMT\x12\0\0\0data\xff\xff\xff\x00 in a name", b"odd", b"x" * 5000])
+def test_a_chunk_before_the_samples_is_not_taken_for_them(text):
+    content = encoded(HEARD)
+    assert np.array_equal(decode(listed(content, text)), decode(content))
+    if len(text) < audio.HEADER_BYTES:
+        with pytest.raises(Undecodable, match="truncated"):
+            decode(listed(content, text)[:-2000])
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_truncated_aiff_is_refused(subtype):
+    content = encoded(HEARD, format="AIFF", subtype=subtype)
+    assert len(decode(content)) == len(HEARD)
+    with pytest.raises(Undecodable, match=r"^truncated: \d+ of 16000 samples$"):
+        decode(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW", "PCM_24", "FLOAT"])
+def test_a_wav_whose_header_counts_blocks_is_no_contradiction(subtype):
+    assert len(decode(encoded(voice(1.0, 8_000), 8_000, subtype=subtype))) == pytest.approx(SAMPLE_RATE, abs=1000)
+
+
+def test_a_wav_whose_widths_contradict_each_other_is_refused():
+    content = bytearray(encoded(HEARD))
+    content[34:36] = struct.pack("<H", 8)
+    with pytest.raises(Undecodable, match=r"^its header contradicts itself: 32000 samples where 16000 have room$"):
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+def test_an_mp4_with_less_than_its_table_says_is_refused(codec):
+    content = fast_start(encoded_by_av(voice(3.0, 48_000), 48_000, "mp4", codec))
+    assert len(decode(content)) == pytest.approx(3 * SAMPLE_RATE, abs=2000)
+    with pytest.raises(Undecodable, match=r"^truncated: \d\.\d\d of 3\.\d\d s$" if codec == "libopus" else "not a recording"):
+        decode(content[: len(content) * 2 // 3])
+
+
+def test_many_channels_are_read_in_small_pieces(monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK_VALUES", 64_000)
+    many = np.stack([voice(0.5, seed=seed) for seed in range(64)], axis=1)
+    pieces = list(audio.blocks(io.BytesIO(encoded(many, subtype="FLOAT"))))
+    assert [len(piece) for piece in pieces] == [1000] * 8
+    assert np.allclose(np.concatenate(pieces), many.mean(axis=1), atol=1e-6)
+
+
+def test_a_header_that_tells_less_than_nothing_tells_nothing(monkeypatch):
+    class Lying:
+        duration = -3.0
+
+    monkeypatch.setattr(soundfile, "info", lambda _: Lying)
+    assert header_seconds(FILES["WAV"]) is None

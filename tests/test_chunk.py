@@ -17,7 +17,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import rejects, shards
+from asr import heard, rejects, shards
 from asr.faults import BadData, DiskFault
 from stages import chunk
 
@@ -60,8 +60,11 @@ def hash_of(id: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
+def alone(monkeypatch, request):
+    """Recordings are decoded in this process, which saves a second a test, but in the tests of the real command."""
     monkeypatch.setenv("WORKERS", "1")
+    if "apart" not in request.keywords:
+        monkeypatch.setattr(heard, "guarded", lambda function, jobs, *_: (one for _, given in jobs for one in function(*given, 0)))
 
 
 def corpus(**splits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -201,7 +204,7 @@ def test_what_stands_in_two_splits_fails_the_stage(tmp_path, kind):
 def test_what_stands_in_two_splits_may_be_allowed_by_name(tmp_path, kind):
     assert chunked(tmp_path, LEAKS[kind], [kind]) == []
     shared = json.loads((tmp_path / "reports" / "summary.json").read_text())["in_two_splits"]
-    assert shared == {"speaker": int(kind == "speaker"), "clip": int(kind == "clip"), "sentence": 1}
+    assert shared == {"speaker": int(kind == "speaker"), "clip": int(kind == "clip"), "sentence": 1, "copy": 0}
 
 
 @pytest.mark.parametrize(("kind", "other"), [("clip", "speaker"), ("speaker", "clip")])
@@ -227,7 +230,12 @@ def test_rows_that_are_left_out_leak_nothing(tmp_path):
 def test_repeated_sentences_are_counted(tmp_path):
     rows = {split: [row(f"{split}-{text}", sound(hash_of(split + text)), text) for text in texts] for split, texts in SENTENCES.items()}
     chunked(tmp_path, rows)
-    assert json.loads((tmp_path / "reports" / "summary.json").read_text())["in_two_splits"] == {"speaker": 0, "clip": 0, "sentence": 2}
+    assert json.loads((tmp_path / "reports" / "summary.json").read_text())["in_two_splits"] == {
+        "speaker": 0,
+        "clip": 0,
+        "sentence": 2,
+        "copy": 0,
+    }
 
 
 SENTENCES = {"train": ["one", "two", "three"], "validation": ["one", "four"], "test": ["one", "two", "five"]}

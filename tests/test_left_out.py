@@ -26,13 +26,13 @@ def reject(id: str, code: str = "too_long") -> dict[str, str]:
 def written(folder: Path, sounds: list[bytes | None]) -> str:
     """The page about rows with these recordings, all left out for one reason."""
     raw = write_rows(folder / "raw", "part", {"train": [row(f"{number} {HOSTILE}", sound, HOSTILE) for number, sound in enumerate(sounds)]})
-    ((path, offset),) = shards.batch_places(raw / "train")
+    ((path, offset, _),) = shards.batch_places(raw / "train")
     with LeftOut(folder / "rejects.parquet") as left_out:
         for number in range(len(sounds)):
             left_out.add(reject(f"{number} {HOSTILE}"), HOSTILE, (path, offset, number))
         left_out.close()
     (folder / "sounds").mkdir()
-    return page(SUMMARY, left_out.examples, folder / "sounds")
+    return page(SUMMARY, left_out.examples, [], folder / "sounds")
 
 
 class Elements(HTMLParser):

@@ -34,6 +34,7 @@ CODES = {"nb": "no", "cmn": "zh", "fil": "tl", "jv": "jw", "iw": "he"}  # where 
 LOCALE = re.compile("[a-z]{2,3}(-[A-Za-z]{2,10})?")  # as releases name their folders
 SCHEMA = "CREATE TABLE clips (name BLOB PRIMARY KEY, seconds REAL, named INTEGER) WITHOUT ROWID;"
 MAX_FILES = 10_000_000
+MAX_NAME = 1 << 20  # bytes of a member's name or attributes
 MAX_GROWTH = 20  # mp3 does not compress, so an archive that grows more than this is a bomb
 
 
@@ -162,18 +163,32 @@ def unpack(archive: Path, target: Path) -> None:
     """
     limit = max(archive.stat().st_size, 1 << 20) * MAX_GROWTH
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
             for number, member in enumerate(tar):
-                limit -= member.size
+                limit -= member.size + tarfile.BLOCKSIZE
                 if limit < 0 or number > MAX_FILES:
                     raise BadData(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
                 _extract(tar, member, target, archive)
-            while tar.fileobj and tar.fileobj.read(1 << 20):  # to the end, where gzip's checksum stands
-                pass
+                tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
+            while tar.fileobj and (rest := tar.fileobj.read(1 << 20)):  # to the end, where gzip's checksum stands
+                limit -= len(rest)
+                if limit < 0 or rest.count(0) < len(rest):  # behind a broken header, which tarfile takes for the end
+                    raise tarfile.ReadError("bytes behind its end")
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise BadData(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose name and attributes, which tarfile reads at once into memory, have a length within reason."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.size > MAX_NAME and found.type not in tarfile.REGULAR_TYPES):
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
