@@ -124,7 +124,10 @@ class _Worker(Generic[T]):
         self.outbox.close()
 
     def take(self, job: _Job[T]) -> None:
-        """Begin a job, or go on with it."""
+        """Begin a job, or go on with it; what libraries have lost of the memory does not count against a new one."""
+        if job.num_results == 0 and self.has_grown():
+            self.end()
+            self.start()
         self.job = job if job.num_results < job.size else None
         if self.job:
             self.since = time.monotonic()
@@ -167,6 +170,13 @@ class _Worker(Generic[T]):
             else:
                 job.blamed = job.num_results
             self.take(job)
+
+    def has_grown(self) -> bool:
+        """Whether it holds on to half of what an item may have."""
+        try:
+            return bool(psutil.Process(self.process.pid).memory_info().rss > ITEM_MEMORY // 2)
+        except psutil.Error:
+            return False  # it has just died
 
     def stands_still(self) -> bool:
         """Whether it neither says nor computes anything, nor wants to, and has not for ITEM_SECONDS."""
