@@ -32,7 +32,8 @@ from mutants import mutant
 
 from asr import audio, params, rejects
 from asr.faults import Fault
-from asr.guarded import ITEM_SECONDS, allow, guarded
+from asr.guarded import ITEM_SECONDS, guarded
+from asr.limits import allow
 from asr.sources import common_voice
 from asr.workers import progress
 

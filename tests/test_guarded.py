@@ -16,7 +16,8 @@ from data_fixtures import REPOSITORY
 
 from asr import guarded as module
 from asr.faults import BadData
-from asr.guarded import allow, guarded
+from asr.guarded import guarded
+from asr.limits import allow
 
 LOST: list[bytes] = []
 
