@@ -67,7 +67,7 @@ overfit: setup  ## eight training rows by heart with the model of params.yaml, o
 size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
 	@PYTHONPATH=. python tests/size.py
 
-fuzz: setup  ## open 100,000 broken files of every format (N=2000 SEED=7: fewer, others), and see none do harm (10 minutes)
+fuzz: setup  ## open 100,000 broken files of every format (N=2000 SEED=7: fewer, others), and see none do harm (3 minutes)
 	@PYTHONPATH=. python tests/fuzz.py $(N) $(SEED)
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)

@@ -6,12 +6,9 @@ worker had found stays found when it dies, for it sends each result as it comes,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
-import resource
 import signal
-import sys
 import time
 import traceback
 from collections import deque
@@ -24,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import psutil
 
 from asr.faults import BadData, Fault
-from asr.signals import PR_SET_PDEATHSIG
+from asr.limits import allow, confine
 from asr.workers import SPAWN, count, one_thread_each
 
 T = TypeVar("T")
@@ -60,7 +57,7 @@ def guarded(
         jobs: number of items and arguments of each; at most two jobs per worker wait, so memory stays flat.
         num_jobs: how many there are, or more.
         died: the result of an item that, tried twice, killed its worker or was refused memory, or once took longer than ITEM_SECONDS
-            (see `allow`); it is given the reason in words.
+            (see `asr.limits.allow`); it is given the reason in words.
     Raises:
         Exception: as the function raised it; what is no Fault has its traceback as a note.
         BadData: a worker cannot even start.
@@ -124,7 +121,10 @@ class _Worker(Generic[T]):
         self.outbox.close()
 
     def take(self, job: _Job[T]) -> None:
-        """Begin a job, or go on with it."""
+        """Begin a job, or go on with it; what libraries have lost of the memory does not count against a new one."""
+        if job.num_results == 0 and self.has_grown():
+            self.end()
+            self.start()
         self.job = job if job.num_results < job.size else None
         if self.job:
             self.since = time.monotonic()
@@ -168,6 +168,13 @@ class _Worker(Generic[T]):
                 job.blamed = job.num_results
             self.take(job)
 
+    def has_grown(self) -> bool:
+        """Whether it holds on to half of what an item may have."""
+        try:
+            return bool(psutil.Process(self.process.pid).memory_info().rss > ITEM_MEMORY // 2)
+        except psutil.Error:
+            return False  # it has just died
+
     def stands_still(self) -> bool:
         """Whether it neither says nor computes anything, nor wants to, and has not for ITEM_SECONDS."""
         try:
@@ -191,7 +198,7 @@ def _reason(exit_code: int) -> tuple[str, bool]:
 
 def _serve(function: Callable[..., Iterator[Any]], jobs: Connection, results: Connection, parent: int) -> None:
     """A guarded process's life: it sends each result as it comes, so that nothing is lost with it, and the parent reads many at once."""
-    _set_limits(parent)
+    confine(parent, ITEM_MEMORY)
     with open(results.fileno(), "wb", closefd=False) as file:
 
         def send(kind: str, value: Any = None) -> None:
@@ -228,28 +235,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # whatever a class of another library's does when it is pickled
         return RuntimeError(told)
     return error
-
-
-def allow(seconds: float) -> None:
-    """Let the item that a guarded worker is at take so many seconds of work from now; in no other process has it an effect."""
-    if _in_a_guarded_process:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-_in_a_guarded_process = False
-
-
-def _set_limits(parent: int) -> None:
-    """Die with the parent, at the end of the time allowed, and without a word from a decoder; own no more than ITEM_MEMORY."""
-    global _in_a_guarded_process
-    _in_a_guarded_process = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-    for kind, most in ((resource.RLIMIT_DATA, ITEM_MEMORY), (resource.RLIMIT_CORE, 0)):
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

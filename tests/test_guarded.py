@@ -16,9 +16,10 @@ from data_fixtures import REPOSITORY
 
 from asr import guarded as module
 from asr.faults import BadData
-from asr.guarded import allow, guarded
+from asr.guarded import guarded
+from asr.limits import allow
 
-Result = tuple[int, int] | str
+LOST: list[bytes] = []
 
 
 def deed(kind: str) -> Any:
@@ -42,6 +43,8 @@ def deed(kind: str) -> Any:
         return lambda: None
     if kind == "big":
         return bytes(300_000)
+    if kind == "leak":
+        LOST.append(b"x" * (250 << 20))
     if kind == "patient":
         allow(60.0)
         end = time.process_time() + module.ITEM_SECONDS + 0.5
@@ -123,6 +126,13 @@ def test_a_loop_and_a_standstill_end(monkeypatch):
 
 def test_an_item_may_ask_for_time():
     assert outcome(["patient", "fine"], quick) == ["done", "done"]
+
+
+def test_what_one_job_loses_does_not_count_against_the_next():
+    found = list(guarded(act, [(2, (["leak", "fine"],))] * 3, 3, str))
+    assert [isinstance(one, int) for one in found] == [True] * 6
+    assert [found[0], found[2], found[4]] == [found[1], found[3], found[5]]
+    assert len(set(found)) == 3
 
 
 def test_asking_for_time_does_nothing_elsewhere():

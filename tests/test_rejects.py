@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr import rejects, shards
-from asr.guarded import allow, guarded
+from asr.guarded import guarded
+from asr.limits import allow
 from asr.rejects import Sound, died, listen, patience, reason
 from stages import chunk
 
