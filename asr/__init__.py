@@ -1,7 +1,7 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
     faults, chance, languages, files, params, workers, stage, audio, sound, transcripts, tally, hub, sources, selection, shards, kept,
-    rejects, heard, left_out, acoustics, augment, features, tokenizer, model,
+    limits, guarded, fingerprint, rejects, heard, leaks, left_out, acoustics, augment, features, tokenizer, model,
     batches, decode, wer, memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
     optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, refusals, training, preflight, checks: and what watches and tells it

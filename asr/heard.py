@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from asr import files, rejects, shards
-from asr.guarded import allow, guarded
+from asr.guarded import guarded
+from asr.limits import allow
 from asr.rejects import Sound
 
 HEARD = pa.schema(
@@ -55,9 +56,9 @@ def listen(path: Path, offset: int, store: Path, code: str, start: int) -> Itera
     found = []
     for number in range(start, len(batch)):
         found.append(known[number] if known else _heard(encoded[number].as_py(), promised[number]))
-        yield found[-1]
-    if not known and start == 0:
-        _write(kept, found)
+        if not known and len(found) == len(batch):
+            _write(kept, found)
+        yield found[-1]  # nobody asks for more after the last
 
 
 def _heard(encoded: bytes | None, promised: float | None) -> Sound:

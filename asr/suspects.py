@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from asr import audio, census, scripts, shards
 from asr.audio import HOP
 from asr.census import Census
+from asr.guarded import guarded
 
 SAMPLE = 200  # recordings of each split that are heard
 SEED = 1
@@ -110,9 +112,17 @@ def heard(row: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def silence(split: Path) -> dict[str, Any]:
-    """How much of a split's recordings is silent."""
-    sounds = ((row["id"], heard(row)) for row in sample(split, SAMPLE, ["id", "audio"]))
-    return silence_of([(id, *silent_frames(one)) for id, one in sounds if one is not None])
+    """How much of a split's recordings is silent. They are decoded in a process that a broken one may end."""
+    count = min(SAMPLE, shards.manifest(split)["rows"])
+    found = guarded(_silent, [(count, (split,))], 1, lambda _: None) if count else ()
+    return silence_of([one for one in found if one is not None])
+
+
+def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
+    """Id, silent and all frames of the recordings of a sample, from one of them on; None for what cannot be decoded."""
+    for row in islice(sample(split, SAMPLE, ["id", "audio"]), start, None):
+        samples = heard(row)
+        yield None if samples is None else (row["id"], *silent_frames(samples))
 
 
 def improbable(raw: Path, by_split: Mapping[str, Census]) -> dict[str, Any]:

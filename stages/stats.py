@@ -15,6 +15,7 @@ import io
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,15 @@ def forecast(
     return {f"{window:g}": {**times[window], "epoch_seconds": times[window]["row_seconds"] * fit[window]} for window in sorted(times)}
 
 
+def forecast_apart(*given: Any) -> dict[str, Any]:
+    """The forecast in a process of its own, for torch holds more memory than all else here does, and a recording may end it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        try:
+            return apart.submit(forecast, *given).result()
+        except BrokenProcessPool:
+            return {}
+
+
 def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
     """How long an epoch takes, for a terminal."""
     told = ", ".join(f"{stage.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
@@ -186,8 +196,7 @@ def run(raw: Path, reports: Path, given: params.Params, timed: dict[str, Any] | 
     told, by_split = measure(raw, given, made, sizes)
     say(told)
     if timed is not None:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # torch alone holds more than all else does here
-            timed["windows"] = apart.submit(forecast, raw / "train", given, told, made, sizes).result()
+        timed["windows"] = forecast_apart(raw / "train", given, told, made, sizes)
         say_times(timed["windows"])
     chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
     bins = stats_report.histogram(by_split)

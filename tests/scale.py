@@ -35,7 +35,7 @@ STAGES = {
     "featurize": ("data/chunks", "data/features", "reports/featurize"),
 }
 TOLD = re.compile(r"^(.+): ([\d,]+) of [\d,]+ (\w+), ")
-WORDS = "noll ett två tre fyra fem sex sju åtta nio".split()
+WORDS = [first + last for first in "noll ett två tre fyra fem sex sju åtta nio".split() for last in ("", "tio", "hundra", "tusen")]
 
 
 def header(num_bytes: int) -> bytes:
@@ -57,8 +57,14 @@ def make_corpus(folder: Path, rows: int) -> None:
                 (folder / name).parent.mkdir()
             noise = 128 + 100 * swell * draw.uniform(-1, 1, SAMPLES)
             (folder / name).write_bytes(head + noise.astype(np.uint8).tobytes())
-            text = " ".join(draw.choice(WORDS, 2)) + f" {number}"
+            text = " ".join(draw.choice(WORDS, 3))
             table.write(f"{name},{text},speaker-{number // 5},{'north' if number % 3 else 'south'}\n")
+
+
+def unique(pid: int) -> int:
+    """Bytes that are a process's own, without the pages of files that it has mapped: those are the machine's to take back."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 class Watch:
@@ -81,8 +87,8 @@ class Watch:
     def _look(self) -> None:
         with suppress(psutil.Error):
             for one in (top := psutil.Process(self.child.pid), *top.children(recursive=True)):
-                with suppress(psutil.Error):
-                    self.peak = max(self.peak, one.memory_full_info().uss)
+                with suppress(psutil.Error, OSError, StopIteration):
+                    self.peak = max(self.peak, unique(one.pid))
                     spent = one.cpu_times()
                     self.cpu[one.pid] = spent.user + spent.system
 

@@ -166,7 +166,7 @@ def test_every_row_is_accounted_for(tmp_path_factory, kinds, rows_per_chunk):
 
 
 def test_kept_rows_are_as_delivered_with_their_measured_duration(tmp_path):
-    given = {**row("a", FLAC, "nul\x00 שלום 👋\n", "anna", 1.05), "attributes": '{"age": "30"}'}
+    given = {**row("a", FLAC, "tab\t שלום 👋\n", "anna", 1.05), "attributes": '{"age": "30"}'}
     chunked(tmp_path, corpus(train=[given]))
     assert kept(tmp_path, "train") == [{**given, "duration": 1.0}]
 
