@@ -20,6 +20,7 @@ import streamlit as st
 from asr import corpus, files, reports
 from asr.corpus import Recording
 from asr.faults import BadData, Fault
+from asr.left_out import PLURALS
 from dashboard import copies, durations, marked, oddities, parts
 from dashboard.durations import number, rows_of
 
@@ -141,9 +142,7 @@ def rejects(root: Path) -> None:
     if len(uncounted):
         raise BadData("summary.json: rows in are not rows kept and left out; run dvc checkout or dvc repro")
     shared = summary["in_two_splits"] if isinstance(summary["in_two_splits"], dict) else {}
-    st.caption(
-        "In two splits: " + ", ".join(f"{number(shared.get(kind)) or 0:,.0f} {kind}s" for kind in ("speaker", "clip", "sentence")) + "."
-    )
+    st.caption("In two splits: " + ", ".join(f"{number(shared.get(kind)) or 0:,.0f} {many}" for kind, many in PLURALS.items()) + ".")
     if not table["rejected"].sum():
         st.success("No row was left out.", icon=":material/check:")
         return
