@@ -55,7 +55,7 @@ chaos: setup  ## kill trainings 500 times at every kind of moment, and compare t
 kills: setup  ## kill the data stages 100 times at random moments, and compare every byte (5 minutes)
 	@PYTHONPATH=. python tests/data_kills.py 100
 
-scale: setup  ## 5,000 and 500,000 rows through the data stages: memory, CPU per row, disk (40 minutes, 30 GB)
+scale: setup  ## 5,000 and 500,000 rows through the data stages: memory, CPU per row, disk (30 minutes, 15 GB)
 	@PYTHONPATH=. python tests/scale.py
 
 faults: setup  ## plant every fault in trainings and MLflow servers, and see each noticed (5 minutes)

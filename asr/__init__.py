@@ -1,9 +1,10 @@
 """What two rooms need, in the order sound travels: one noun per module, imports point left only.
 
-    faults, chance, languages, files, params, workers, stage, audio, sound, transcripts, tally, hub, sources, selection, shards, kept,
-    limits, guarded, fingerprint, rejects, heard, leaks, left_out, acoustics, augment, features, tokenizer, model,
-    batches, decode, wer, memory, timestamps, windows, epochs, lora, regularisation, start, checkpoints, signals, validation,
-    optimisation, progress: what training stands on
+    faults, chance, languages, files, contradictions, params, workers, stage: what everything stands on
+    audio, sound, transcripts, tally, hub, sources, selection, shards, kept, limits, guarded, fingerprint, rejects, heard, leaks,
+    left_out, census, scripts, suspects, window_choice, stats_report, acoustics, augment, features: what the data stages stand on
+    tokenizer, model, batches, decode, wer, memory, timestamps, windows, epochs, lora, regularisation, start, trial, checkpoints,
+    signals, validation, optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, refusals, training, preflight, checks: and what watches and tells it
     scripts, census, suspects, window_choice, stats_report, trial: what is thought of a corpus before anything is trained
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read

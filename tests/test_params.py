@@ -330,3 +330,8 @@ def test_what_is_held_out_may_have_another_language(tmp_path):
     entry = json.dumps([{**MIXED, "language": "de", "role": "holdout"}])
     (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", entry))
     assert params.load(tmp_path / "params.yaml").download.mix[0].language == "de"
+
+
+@pytest.mark.parametrize("value", ["5", "'x'", "{source: folder}", "[5]", "[[1]]", "[null]"])
+def test_a_mix_that_is_no_list_of_sources_is_refused_without_a_traceback(tmp_path, value):
+    assert refusal(tmp_path, changed(SHIPPED.read_text(), "download.mix", value))
