@@ -6,7 +6,6 @@
     tokenizer, model, batches, decode, wer, memory, timestamps, windows, epochs, lora, regularisation, start, trial, checkpoints,
     signals, validation, optimisation, progress: what training stands on
     journal, replica, tracking, store, copies, mirror, refusals, training, preflight, checks: and what watches and tells it
-    scripts, census, suspects, window_choice, stats_report, trial: what is thought of a corpus before anything is trained
     reports, utterances, alignment, corpus, revisions, runs, facts, refresh, compare: what pages read
     transcription, jobs, decoding, recordings, youtube, chat, speech: what pages do
     keep, summary, transcribe, carrier, overfit, tracking, leftovers, doctor: the commands that people call
