@@ -6,12 +6,13 @@ Costs the import of matplotlib (0.5 s).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from asr.markdown import cell
 
 BINS = 40
 LONGEST = 60.0  # seconds; the last bin holds what is longer, or one recording of an hour would press all others into the first
@@ -138,9 +139,3 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; nothing where it has no rows."""
     lines = [heads, ["---"] * len(heads), *([cell(one) for one in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
-
-
-def cell(text: str) -> str:
-    """Text inside a Markdown table, shown as text."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]#|~!" else character for character in html.escape(text, quote=False))
-    return " ".join(escaped.split()) or "(nothing)"

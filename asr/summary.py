@@ -34,7 +34,7 @@ def summary(reports: Path) -> str:
         raise BadData(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
     metrics, stats = files.read_json(reports / "evaluate" / "metrics.json"), files.read_json(reports / "stats" / "stats.json")
     models = metrics["models"]
-    hours = ", ".join(f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items())
+    hours = ", ".join(f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items() if one["count"])
     lines = [f"WER of the start     {interval(models['start'])}"] if "start" in models else []
     lines += [f"WER after training   {interval(metrics)}   95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances"]
     return "\n".join([*lines, f"audio                {hours}", f"time                 {times(reports)}", NEXT])

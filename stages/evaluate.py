@@ -10,7 +10,6 @@ for a model of 2.7 M parameters on two cores.
 from __future__ import annotations
 
 import csv
-import html
 import json
 import re
 import time
@@ -20,27 +19,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import decode, files, journal, model, params, shards, stage, tracking, wer
 from asr.batches import Features
+from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.faults import BadModel, BadParams, exit_with
 from asr.features import LogMel
 from asr.model import Start
 from asr.workers import progress
 
-matplotlib.use("Agg")
-
 CODE = tuple(
     """
-    asr.audio asr.batches asr.decode asr.error_rates asr.features asr.files asr.languages
-    asr.model asr.shards asr.timestamps asr.tokenizer asr.wer asr.windows stages.evaluate
+    asr.audio asr.batches asr.decode asr.error_rates asr.evaluation_report asr.features asr.files asr.languages
+    asr.markdown asr.model asr.shards asr.timestamps asr.tokenizer asr.wer asr.windows stages.evaluate
     """.split()
 )
-FINETUNED, START = "finetuned", "start"
+START = "start"
 COUNTS = ("hits", "substitutions", "deletions", "insertions")
 COUNT_COLUMNS = (*COUNTS, *(f"raw_{name}" for name in COUNTS), "cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")
 UTTERANCES = pa.schema(
@@ -52,11 +49,6 @@ UTTERANCES = pa.schema(
         ("attributes", pa.string()),
     ]
 )
-WORST = 10
-HEADER = [
-    "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
-    "|---|---|---|---|---|---|---|---|---|---|",
-]
 
 
 def start_again(finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
@@ -140,14 +132,6 @@ def prompted(one: Start, language: str | None) -> Iterator[None]:
         config.language, config.task = before
 
 
-def errors(line: dict[str, Any]) -> int:
-    return int(line["substitutions"] + line["deletions"] + line["insertions"])
-
-
-def words(line: dict[str, Any]) -> int:
-    return int(line["hits"] + line["substitutions"] + line["deletions"])
-
-
 def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evaluate) -> dict[str, Any]:
     """One model's scores, as fractions."""
     pairs = [(line["reference"], line["hypothesis"]) for line in table]
@@ -221,79 +205,6 @@ def num_taught(test: Features, path: Path) -> int:
     """Test rows whose sound the model was taught, or chosen by: what they measure is memory."""
     taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
     return sum(test.digest(row) in taught for row in range(len(test)))
-
-
-def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]) -> str:
-    """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
-    unit = metrics["ci_unit"]
-    lines = ["# Test results", "", f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.", ""]
-    lines += HEADER
-    lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
-    if metrics["rows_taught"]:
-        lines += ["", f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**"]
-    if shards.HOLDOUT in metrics:
-        kept = metrics[shards.HOLDOUT]
-        lines += ["", f"Held out, never trained on: {kept['rows']:,} utterances, {kept['words']:,} words.", "", *HEADER]
-        lines += [score_line(name, scores) for name, scores in kept["models"].items()]
-    lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
-    lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['step']} | {row['train_loss'][:6]} | {row['validation_loss'][:6]} | {row['validation_wer'][:6]} |"
-        for row in steps
-        if row["validation_wer"]
-    ]
-    worst = sorted((line for line in table if line["model"] == FINETUNED), key=lambda line: (-errors(line), line["id"]))[:WORST]
-    lines += ["", "## Worst utterances", "", "| id | errors | reference | hypothesis |", "|---|---|---|---|"]
-    lines += [f"| {cell(line['id'])} | {errors(line)} | {cell(line['reference'])} | {cell(line['hypothesis'])} |" for line in worst]
-    return "\n".join(lines) + "\n"
-
-
-def score_line(name: str, scores: dict[str, Any]) -> str:
-    verdict = ""
-    if "verdict" in scores:
-        low, high = scores["difference_low"], scores["difference_high"]
-        verdict = f"fine-tuned is {scores['verdict']} ({scores['difference']:+.4f}, {low:+.4f} to {high:+.4f})"
-    rates = " | ".join(f"{scores[key]:.4f}" for key in ("cer", "wer_raw", "cer_raw"))
-    counts = " | ".join(f"{scores[key]:,}" for key in COUNTS[1:])
-    return f"| {cell(name)} | {scores['wer']:.4f} | {scores['wer_low']:.4f} to {scores['wer_high']:.4f} | {rates} | {counts} | {verdict} |"
-
-
-def caveat(metrics: dict[str, Any]) -> str:
-    if metrics["ci_unit"] == "speaker":
-        return f"{metrics['speakers']} speakers were drawn with replacement."
-    return (
-        f"With fewer than {wer.MIN_SPEAKERS} known speakers ({metrics['speakers']}), utterances were drawn, not speakers: "
-        "for voices that were not in this test the uncertainty is larger."
-    )
-
-
-def cell(text: str) -> str:
-    """Text inside a Markdown table, shown as text."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]#|~!" else character for character in html.escape(text, quote=False))
-    return " ".join(escaped.split()) or "(nothing)"
-
-
-def curves(steps: list[dict[str, str]], path: Path) -> None:
-    """Draw loss and WER per step; the same numbers give the same bytes."""
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "earshot", "font.size": 10}):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for key, label in (("train_loss", "training"), ("validation_loss", "validation")):
-            left.plot(*points(steps, key), marker=".", label=label)
-        right.plot(*points(steps, "validation_wer"), marker=".", color="tab:green")
-        left.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
-        right.set(xlabel="step", ylabel="validation WER", ylim=(0, None))
-        left.legend()
-        draft = path.with_name(f".{path.name}.part")
-        figure.savefig(draft, format="svg", metadata={"Date": None})
-        draft.replace(path)
-
-
-def points(steps: list[dict[str, str]], key: str) -> tuple[list[int], list[float]]:
-    rows = [row for row in steps if row[key]]
-    return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
 
 
 def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: params.Params) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import files, journal, model, params, shards, wer
+from asr import evaluation_report, files, journal, markdown, model, params, shards, wer
 from asr.batches import Features
 from asr.faults import BadModel, Fault
 from stages import evaluate
@@ -96,9 +96,11 @@ def test_utterances_hold_what_the_contract_names_and_sum_to_the_metrics(made: Si
     assert [line["speaker"] for line in ours] == [row["speaker"] for row in made.rows]
     metrics = files.read_json(made.reports / "metrics.json")
     assert (
-        metrics["words"] == sum(evaluate.words(line) for line in ours) == sum(len(wer.normalise(row["text"]).split()) for row in made.rows)
+        metrics["words"]
+        == sum(evaluation_report.words(line) for line in ours)
+        == sum(len(wer.normalise(row["text"]).split()) for row in made.rows)
     )
-    assert metrics["wer"] == pytest.approx(sum(evaluate.errors(line) for line in ours) / metrics["words"])
+    assert metrics["wer"] == pytest.approx(sum(evaluation_report.errors(line) for line in ours) / metrics["words"])
     assert metrics["cer"] == pytest.approx(sum(line["cer_errors"] for line in ours) / sum(line["cer_chars"] for line in ours))
     assert metrics["wer_raw"] == pytest.approx(
         sum(line[name] for line in ours for name in raw[1:]) / sum(line[name] for line in ours for name in raw[:3])
@@ -150,7 +152,7 @@ def shown(cell: str) -> str:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(MARKS | st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).map("".join))
 def test_a_cell_reads_as_its_text_on_one_line(text: str) -> None:
-    found = evaluate.cell(text)
+    found = markdown.cell(text)
     assert len(found.splitlines()) == 1
     assert shown(found) == (" ".join(text.split()) or "(nothing)")
 
@@ -172,7 +174,7 @@ def test_the_report_tells_scores_caveat_curve_and_worst_first(made: SimpleNamesp
 
 def test_curves_are_the_same_bytes_each_time(made: SimpleNamespace, tmp_path: Path) -> None:
     steps = [dict(zip(STEPS.split("\n")[0].split(","), line.split(","), strict=True)) for line in STEPS.splitlines()[1:]]
-    evaluate.curves(steps, tmp_path / "curves.svg")
+    evaluation_report.curves(steps, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_bytes() == (made.reports / "curves.svg").read_bytes()
     assert str(made.root) not in (made.reports / "curves.svg").read_text(encoding="utf-8")
 

@@ -16,7 +16,10 @@ BEFORE = {"wer": 0.98765, "wer_low": 0.9, "wer_high": 1.01}
 
 def reports(root: Path, models: dict[str, Any]) -> Path:
     files.write_json(root / "evaluate/metrics.json", {**AFTER, "models": models})
-    files.write_json(root / "stats/stats.json", {"durations": {"train": {"hours": 2.5}, "test": {"hours": 0.25}}})
+    files.write_json(
+        root / "stats/stats.json",
+        {"durations": {"holdout": {"count": 0}, "train": {"count": 9, "hours": 2.5}, "test": {"count": 1, "hours": 0.25}}},
+    )
     files.write_json(root / "train/timing.json", {"seconds": 61.4})
     files.write_json(root / "evaluate/timing.json", {"seconds": 3.6})
     return root
