@@ -294,7 +294,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
             keys = _keys(values, dict(fault))
             faults.setdefault(keys, []).append(_want(keys, dict(fault), bool(faults.get(keys))))
     for dotted, message in contradictions(values):
-        faults.setdefault(tuple(dotted.split(".")), []).append(message)
+        faults.setdefault(tuple(int(key) if key.isdigit() else key for key in dotted.split(".")), []).append(message)
     if faults:
         lines = YAML().load(text)
         raise BadParams("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))
@@ -322,6 +322,8 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     source = given.get("download.source")
     if source != "synthetic" and "download.path" in given and not given["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
+    for number, rule in enumerate(given.get("download.where") or []):
+        yield from _rule(f"download.where.{number}", rule)
     for number, entry in enumerate(given.get("download.mix") or []):
         yield from _mixed(f"download.mix.{number}", entry, given)
     name = given.get("model.name")
@@ -335,6 +337,16 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 
+def _rule(key: str, rule: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(rule, dict):
+        return
+    limits = [name for name in ("min", "max") if rule.get(name) is not None]
+    if bool(rule.get("any_of")) == bool(limits):
+        told = "any_of and " if rule.get("any_of") else "neither any_of nor "
+        yield key, f"got {told}{' and '.join(limits) or 'limits'}, want values in any_of, or else min, max or both"
+    yield from _ordered({f"{key}.{name}": rule[name] for name in limits}, key, "min", "max")
+
+
 def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(entry, dict):
         return
@@ -343,6 +355,8 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
     ours, theirs = given.get("download.language"), entry.get("language")
     if entry.get("role") == "train" and theirs not in (None, ours):
         yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
+    elif isinstance(theirs, str) and theirs not in (ours, *WHISPER_LANGUAGES):
+        yield f"{key}.language", f"got {theirs}, which Whisper has no token for; want one of its languages (asr/languages.py)"
 
 
 def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
