@@ -26,6 +26,7 @@ from asr.workers import parallel, progress
 
 JOB_ROWS = 16  # utterances that a worker takes at once
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
+LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table says beyond that is not believed
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,9 @@ def forecast(opened: list[Source], out: Path) -> None:
     for one in opened:
         sample = [row_of(utterance) for utterance in one.found.sample]
         share = one.found.rows.total() / max(len(sample), 1)
-        raw += share * sum(len(row["audio"] or b"") for row in sample)
-        seconds += share * sum(row["duration"] or 0 for row in sample)
+        sizes = [len(row["audio"] or b"") for row in sample]
+        raw += share * sum(sizes)
+        seconds += share * sum(min(row["duration"] or 0, size / LEAST_BYTES) for row, size in zip(sample, sizes, strict=True))
     features = seconds * FEATURE_BYTES
     print(f"forecast: {seconds / 3600:,.2f} h; raw {raw / 1e9:,.2f} GB, chunks the same, features {features / 1e9:,.2f} GB", flush=True)
     files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")

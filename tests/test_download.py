@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -324,3 +325,12 @@ def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
     rows = [row for split in SPLITS for row in shards.rows(raw / split)]
     written = 2 * sum(len(row["audio"]) for row in rows) + sum(row["duration"] for row in rows) * 12_000
     assert wanted[0] == pytest.approx(written, rel=0.05)
+
+
+def test_a_duration_that_a_table_has_wrong_does_not_make_the_corpus_too_large(tmp_path, capsys):
+    """Milliseconds for seconds, or nonsense in one row: `chunk` says what is wrong, the disk is not to blame."""
+    lied = [Utterance(f"u{number}", "train", "x", lambda: bytes(16_000), None, {}, 1e33) for number in range(3)]
+    gone = [Utterance("gone", "train", "x", lambda: None, None, {}, 3600.0)]
+    source = SimpleNamespace(found=SimpleNamespace(sample=lied + gone, rows=Counter(train=400)))
+    download.forecast([source], tmp_path)
+    assert "forecast: 2.67 h; raw 0.00 GB" in capsys.readouterr().out
