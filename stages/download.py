@@ -11,6 +11,7 @@ synthetic one 5 ms an utterance and core.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -73,16 +74,18 @@ def _jobs(utterances: Iterator[Utterance]) -> Iterable[list[Utterance]]:
     return iter(lambda: list(islice(utterances, JOB_ROWS)), [])
 
 
-def read(given: params.Download, working: Path) -> Corpus:
+def read(given: params.Download, working: Path, share: float) -> Corpus:
     """Open the corpus that the params name.
 
     Args:
+        share: of its rows that will be taken.
         working: an empty folder for what an archive or long recordings hold, until the last sound is fetched.
     """
     name = given.path or ""
     if given.source == "huggingface":
         hub = given.huggingface
-        max_rows = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        most = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        max_rows = math.ceil(most / share) if most else None
         return huggingface.read(name, hub.config, hub.revision, hub.splits, hub.columns, max_rows)
     if given.source == "data_collective":
         return data_collective.read(name, working, given.common_voice.splits)
@@ -117,7 +120,7 @@ def sources(given: params.Download, working: Path) -> list[Source]:
         own = given.model_copy(update=mixed.own() if mixed else {})
         place = working / str(number)
         place.mkdir()
-        corpus = read(own, place)
+        corpus = read(own, place, mixed.share if mixed else 1.0)
         wanted = Selection(
             name=_free_name(corpus.about["name"], [one.wanted.name for one in opened]),
             role=mixed.role if mixed else MAIN,
