@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -206,11 +207,16 @@ def about(one: Source) -> dict[str, Any]:
 def _refuse_empty(opened: list[Source]) -> None:
     empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
     if empty:
-        raise BadData(f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}")
+        why = _reasons(sum((one.found.left_out for one in opened), Counter()))
+        raise BadData(f"download: no utterance in {', '.join(empty)} ({why}); training needs all of {', '.join(shards.SPLITS)}")
     for one in opened:
         if not one.found.rows.total():
-            why = ", ".join(f"{count} by {reason}" for reason, count in one.found.left_out.items()) or "it is empty"
-            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({_reasons(one.found.left_out)})")
+
+
+def _reasons(left_out: Counter[str]) -> str:
+    told = ", ".join(f"{count:,} by {reason}" for reason, count in left_out.items())
+    return f"left out: {told}" if told else "none was left out"
 
 
 def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:
