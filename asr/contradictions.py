@@ -35,8 +35,9 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     source = given.get("download.source")
     if source != "synthetic" and "download.path" in given and not given["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
-    mix = given.get("download.mix")
-    for number, entry in enumerate(mix if isinstance(mix, list) else []):
+    for number, rule in enumerate(_items(given, "download.where")):
+        yield from _rule(f"download.where.{number}", rule)
+    for number, entry in enumerate(_items(given, "download.mix")):
         yield from _mixed(f"download.mix.{number}", entry, given)
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):
@@ -49,6 +50,21 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 
+def _items(given: dict[str, Any], key: str) -> list[Any]:
+    found = given.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _rule(key: str, rule: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(rule, dict):
+        return
+    limits = [name for name in ("min", "max") if rule.get(name) is not None]
+    if bool(rule.get("any_of")) == bool(limits):
+        told = "any_of and " if rule.get("any_of") else "neither any_of nor "
+        yield key, f"got {told}{' and '.join(limits) or 'limits'}, want values in any_of, or else min, max or both"
+    yield from _ordered({f"{key}.{name}": rule[name] for name in limits}, key, "min", "max")
+
+
 def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(entry, dict):
         return
@@ -57,6 +73,8 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
     ours, theirs = given.get("download.language"), entry.get("language")
     if entry.get("role") == "train" and theirs not in (None, ours):
         yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
+    elif isinstance(theirs, str) and theirs not in (ours, *WHISPER_LANGUAGES):
+        yield f"{key}.language", f"got {theirs}, which Whisper has no token for; want one of its languages (asr/languages.py)"
 
 
 def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:

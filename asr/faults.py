@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 
@@ -62,6 +63,7 @@ class Stopped(Fault):
         self.exit_code = 128 + signum
 
 
+SQLITE_DISK_ERRORS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}  # of tables on disk
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
 
 
@@ -75,6 +77,10 @@ def exit_with(main: Callable[[], None]) -> None:
         if error.errno not in DISK_ERRORS:
             raise
         stop(f"{error.filename or 'the disk'}: {error.strerror}; make room or make it writable, then run again", 7)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in SQLITE_DISK_ERRORS:
+            raise
+        stop(f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}; make room or make it writable, then run again", 7)
     except KeyboardInterrupt:
         stop("stopped; run the same command again to go on", 128 + signal.SIGINT)
 

@@ -48,9 +48,11 @@ class LeftOut:
         self.waiting: list[dict[str, str]] = []
         self.counts: Counter[tuple[str, str, str]] = Counter()  # split, source, code
         self.examples: dict[str, list[Example]] = defaultdict(list)  # by code
+        self.first: dict[tuple[str, str], dict[str, str]] = {}  # by split and code
 
     def add(self, reject: dict[str, str], text: str, place: tuple[Path, int, int]) -> None:
         self.counts[reject["split"], reject["source"], reject["code"]] += 1
+        self.first.setdefault((reject["split"], reject["code"]), reject)
         if len(self.examples[reject["code"]]) < SHOWN:
             self.examples[reject["code"]].append(Example(reject, text, place))
         self.waiting.append(reject)

@@ -290,7 +290,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
             keys = _keys(values, dict(fault))
             faults.setdefault(keys, []).append(_want(keys, dict(fault), bool(faults.get(keys))))
     for dotted, message in contradictions(flat(values)):
-        faults.setdefault(tuple(dotted.split(".")), []).append(message)
+        faults.setdefault(tuple(int(key) if key.isdigit() else key for key in dotted.split(".")), []).append(message)
     if faults:
         lines = YAML().load(text)
         raise BadParams("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))

@@ -20,6 +20,7 @@ from asr.shards import HOLDOUT
 from asr.sources import Listing, Utterance
 
 MAIN, TRAIN = "main", "train"
+NOTES = ("source", "repeat", "language")  # attributes that we give; a source's own of these names are shown as their_source ...
 SAMPLED = 128  # utterances, evenly spread, that stand for all of a source in a forecast
 
 
@@ -61,7 +62,7 @@ def survey(listing: Listing, wanted: Selection) -> Survey:
     places: dict[str, array[float]] = defaultdict(lambda: array("d"))
     stride = 1
     for number, one in enumerate(listing):
-        found.fields |= one.attributes.keys()
+        found.fields |= _attributes(one).keys()
         if number % stride == 0:
             found.sample.append(one)
             if len(found.sample) == SAMPLED:
@@ -80,10 +81,13 @@ def survey(listing: Listing, wanted: Selection) -> Survey:
 
 def chosen(listing: Listing, wanted: Selection, found: Survey) -> Iterator[Utterance]:
     """The utterances that a selection takes, in the source's order, each with its split and, if it comes more than once, how often."""
+    left = Counter(found.rows)  # rows that share an id share a threshold too
     for one in listing:
         split, reason = place(one, wanted)
-        if not reason and (split not in found.thresholds or _place_in_queue(one, wanted.seed) <= found.thresholds[split]):
-            yield replace(one, id=_id(one, wanted), split=split, attributes={**one.attributes, **_notes(one, wanted, split)})
+        within = split not in found.thresholds or (left[split] > 0 and _place_in_queue(one, wanted.seed) <= found.thresholds[split])
+        if not reason and within:
+            left[split] -= 1
+            yield replace(one, id=_id(one, wanted), split=split, attributes={**_attributes(one), **_notes(one, wanted, split)})
 
 
 def place(one: Utterance, wanted: Selection) -> tuple[str, str]:
@@ -106,7 +110,7 @@ def _split(one: Utterance, role: str) -> str | None:
 
 def repeats(one: Utterance, wanted: Selection, split: str) -> int:
     """How often a row counts: of a weight's fraction a hash decides. Rows that are tested on count once, or not at all."""
-    known = {**one.attributes, "source": wanted.name, "speaker": one.speaker}
+    known = {**_attributes(one), "source": wanted.name, "speaker": one.speaker}
     weight = float(np.prod([rule["weight" if matches(known, rule) else "otherwise"] for rule in wanted.rules]))
     if split != TRAIN:
         return int(weight > 0)
@@ -115,7 +119,7 @@ def repeats(one: Utterance, wanted: Selection, split: str) -> int:
 
 def matches(known: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     """Whether what is known of a row satisfies a rule; several values in one, such as accents, may each do."""
-    value = str(known.get(rule["field"]) or "").casefold()
+    value = "" if known.get(rule["field"]) is None else str(known[rule["field"]]).casefold()
     if rule["any_of"] is not None:
         return bool({value, *(part.strip() for part in re.split(r"[|,;]", value))} & {one.casefold() for one in rule["any_of"]})
     try:
@@ -142,6 +146,10 @@ def _place_in_queue(one: Utterance, seed: int) -> float:
 
 def _id(one: Utterance, wanted: Selection) -> str:
     return one.id if wanted.role == MAIN else f"{wanted.name}/{one.id}"
+
+
+def _attributes(one: Utterance) -> dict[str, Any]:
+    return {f"their_{name}" if name in NOTES else name: value for name, value in one.attributes.items()}
 
 
 def _notes(one: Utterance, wanted: Selection, split: str) -> dict[str, Any]:

@@ -156,15 +156,13 @@ def _promised(raw: Path, split: str) -> dict[str, int]:
 
 
 def _reasons(split: str, left_out: LeftOut) -> str:
-    codes: Counter[str] = Counter()
-    for (place, _, code), count in left_out.counts.items():
-        codes[code] += count if place == split else 0
-    return ", ".join(f"{count:,} {code} ({_example(left_out, code)})" for code, count in codes.most_common(SHOWN) if count)
+    codes = _by_code(Counter({key: count for key, count in left_out.counts.items() if key[0] == split}))
+    return ", ".join(f"{count:,} {code} ({_example(left_out, code, split)})" for code, count in codes.most_common(SHOWN))
 
 
-def _example(left_out: LeftOut, code: str) -> str:
-    reject = left_out.examples[code][0].reject
-    return f"{reject['id']}: {reject['detail']}"
+def _example(left_out: LeftOut, code: str, split: str) -> str:
+    reject = left_out.first[split, code]
+    return f"{rejects.shown(reject['id'])}: {reject['detail']}"
 
 
 def check_leaks(tally: Tally, copies: list[Leak], allowed: list[str]) -> None:
@@ -216,7 +214,7 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
         write_reports(reports, sources, shared, left_out, copies_shown(raw, copies[:SHOWN_COPIES]))
         check_leaks(tally, copies, allow_shared)
     for code, count in _by_code(left_out.counts).most_common():
-        print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code)})")
+        print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, left_out.examples[code][0].reject['split'])})")
 
 
 def forecast(raw: Path, places: dict[str, list[tuple[Path, int, int]]]) -> int:

@@ -11,6 +11,8 @@ synthetic one 5 ms an utterance and core.
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +28,7 @@ from asr.workers import parallel, progress
 
 JOB_ROWS = 16  # utterances that a worker takes at once
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
+LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table says beyond that is not believed
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,18 @@ def _jobs(utterances: Iterator[Utterance]) -> Iterable[list[Utterance]]:
     return iter(lambda: list(islice(utterances, JOB_ROWS)), [])
 
 
-def read(given: params.Download, working: Path) -> Corpus:
+def read(given: params.Download, working: Path, share: float) -> Corpus:
     """Open the corpus that the params name.
 
     Args:
+        share: of its rows that will be taken.
         working: an empty folder for what an archive or long recordings hold, until the last sound is fetched.
     """
     name = given.path or ""
     if given.source == "huggingface":
         hub = given.huggingface
-        max_rows = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        most = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        max_rows = math.ceil(most / share) if most else None
         return huggingface.read(name, hub.config, hub.revision, hub.splits, hub.columns, max_rows)
     if given.source == "data_collective":
         return data_collective.read(name, working, given.common_voice.splits)
@@ -116,7 +121,7 @@ def sources(given: params.Download, working: Path) -> list[Source]:
         own = given.model_copy(update=mixed.own() if mixed else {})
         place = working / str(number)
         place.mkdir()
-        corpus = read(own, place)
+        corpus = read(own, place, mixed.share if mixed else 1.0)
         wanted = Selection(
             name=_free_name(corpus.about["name"], [one.wanted.name for one in opened]),
             role=mixed.role if mixed else MAIN,
@@ -148,8 +153,9 @@ def forecast(opened: list[Source], out: Path) -> None:
     for one in opened:
         sample = [row_of(utterance) for utterance in one.found.sample]
         share = one.found.rows.total() / max(len(sample), 1)
-        raw += share * sum(len(row["audio"] or b"") for row in sample)
-        seconds += share * sum(row["duration"] or 0 for row in sample)
+        sizes = [len(row["audio"] or b"") for row in sample]
+        raw += share * sum(sizes)
+        seconds += share * sum(min(row["duration"] or 0, size / LEAST_BYTES) for row, size in zip(sample, sizes, strict=True))
     features = seconds * FEATURE_BYTES
     print(f"forecast: {seconds / 3600:,.2f} h; raw {raw / 1e9:,.2f} GB, chunks the same, features {features / 1e9:,.2f} GB", flush=True)
     files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")
@@ -201,11 +207,16 @@ def about(one: Source) -> dict[str, Any]:
 def _refuse_empty(opened: list[Source]) -> None:
     empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
     if empty:
-        raise BadData(f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}")
+        why = _reasons(sum((one.found.left_out for one in opened), Counter()))
+        raise BadData(f"download: no utterance in {', '.join(empty)} ({why}); training needs all of {', '.join(shards.SPLITS)}")
     for one in opened:
         if not one.found.rows.total():
-            why = ", ".join(f"{count} by {reason}" for reason, count in one.found.left_out.items()) or "it is empty"
-            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({_reasons(one.found.left_out)})")
+
+
+def _reasons(left_out: Counter[str]) -> str:
+    told = ", ".join(f"{count:,} by {reason}" for reason, count in left_out.items())
+    return f"left out: {told}" if told else "none was left out"
 
 
 def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:

@@ -247,6 +247,12 @@ def test_a_split_with_no_row_left_is_refused_with_the_reasons(tmp_path):
     refused(tmp_path, rows, want)
 
 
+def test_the_example_is_of_the_split_that_is_told_of_and_fit_for_a_terminal(tmp_path):
+    hostile = planted("text_empty", "\x1b[31m\n" + "b" * 10_000)
+    rows = corpus(train=[*(planted("text_empty", f"a{number}") for number in range(5)), row("c", GOOD)], validation=[hostile])
+    refused(tmp_path, rows, r"^validation: no row is left: 1 text_empty \(\\x1b\[31m\\nb{70,80}: no transcript\)$")
+
+
 def test_raw_files_that_do_not_match_their_manifest_are_refused(tmp_path):
     raw = write_rows(tmp_path / "raw", "part", corpus(train=[row("a", sound(1)), row("b", sound(2))]))
     manifest = json.loads((raw / "train" / "manifest.json").read_text())

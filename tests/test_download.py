@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,7 +150,7 @@ def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "", "train")], {"a.wav": encoded(voice(0.5))})
     with pytest.raises(
-        BadData, match="download: no utterance in validation, test; training needs all of train, validation, test"
+        BadData, match="download: no utterance in validation, test \\(none was left out\\); training needs all of train, validation, test"
     ) as caught:
         download.run(tmp_path / "out" / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
     assert caught.value.exit_code == 3
@@ -261,7 +262,7 @@ def test_official_splits_are_kept_to(tmp_path, base, role, split, place):
     """What another corpus is tested on is never trained on here, and what it trains on never held out."""
     other = numbered(tmp_path / "other", "abc", split)
     if place is None:
-        with pytest.raises(BadData, match=r"download.mix: no utterance of other is left \(3 by other_split\)"):
+        with pytest.raises(BadData, match=r"download.mix: no utterance of other is left \(left out: 3 by other_split\)"):
             brought(tmp_path, base, download__mix=entry(other, role))
         return
     found = brought(tmp_path, base, download__mix=entry(other, role))
@@ -290,7 +291,7 @@ def test_the_manifest_accounts_for_every_source(tmp_path, base):
     assert (one["name"], one["role"], one["rows"], one["left_out"]) == ("base", "main", {"train": 2, "validation": 2, "test": 2}, {})
     assert two["rows"]["train"] + two["left_out"]["share"] == 16
     assert 3 < two["rows"]["train"] < 13
-    with pytest.raises(BadData, match="no utterance in train, validation, test"):
+    with pytest.raises(BadData, match=r"no utterance in train, validation, test \(left out: 16 by where, 6 by share\)"):
         brought(tmp_path, base, download__mix=json.dumps(mixed), download__where=rule)
 
 
@@ -324,3 +325,12 @@ def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
     rows = [row for split in SPLITS for row in shards.rows(raw / split)]
     written = 2 * sum(len(row["audio"]) for row in rows) + sum(row["duration"] for row in rows) * 12_000
     assert wanted[0] == pytest.approx(written, rel=0.05)
+
+
+def test_a_duration_that_a_table_has_wrong_does_not_make_the_corpus_too_large(tmp_path, capsys):
+    """Milliseconds for seconds, or nonsense in one row: `chunk` says what is wrong, the disk is not to blame."""
+    lied = [Utterance(f"u{number}", "train", "x", lambda: bytes(16_000), None, {}, 1e33) for number in range(3)]
+    gone = [Utterance("gone", "train", "x", lambda: None, None, {}, 3600.0)]
+    source = SimpleNamespace(found=SimpleNamespace(sample=lied + gone, rows=Counter(train=400)))
+    download.forecast([source], tmp_path)
+    assert "forecast: 2.67 h; raw 0.00 GB" in capsys.readouterr().out

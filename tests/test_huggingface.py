@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY
-from data_fixtures import encoded, voice
+from data_fixtures import encoded, load, voice
 from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha256, stuck, web_page, whole
 
 from asr import files, hub
@@ -28,6 +28,7 @@ from asr.audio import decode
 from asr.faults import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.shards import SPLITS
 from asr.sources import Corpus, huggingface, layout
+from stages import download
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SOUNDS = [encoded(voice(0.1, seed=seed), format="FLAC") for seed in range(4)]
@@ -244,7 +245,7 @@ def test_mls() -> None:
 def test_voxpopuli() -> None:
     corpus = read("facebook/voxpopuli")
     one = next(iter(corpus.utterances))
-    assert (one.id, one.text, one.speaker) == ("2018-PLENARY-0", "herr talman 0", "None")
+    assert (one.id, one.text, one.speaker) == ("2018-PLENARY-0", "herr talman 0", None), "who is not known is not one person"
     assert one.attributes == {"language": 16, "gender": "female", "is_gold_transcript": True}
     assert (corpus.about["config"], corpus.about["columns"]["id"]) == ("sv", "audio_id")
 
@@ -451,6 +452,14 @@ def test_only_as_many_files_are_fetched_as_hold_the_rows(there: Hub) -> None:
     assert len(there.fetched()) == 4
     # where we split anew, a tenth of the rows must be enough for test
     assert len(list(read(splits={"train": "train+other"}, max_rows=1).utterances)) == 6
+
+
+def test_of_a_share_as_many_files_are_fetched_as_hold_the_rows_of_it(there: Hub, tmp_path: Path) -> None:
+    """Else half of what the first file holds would be all there is, though the next ones have more."""
+    rows = {"source": "huggingface", "path": NAME, "share": 0.5, "role": "train", "max_rows_per_split": 2}
+    given = load(tmp_path, download__mix=json.dumps([rows])).download
+    download.sources(given, tmp_path)
+    assert len(there.fetched()) == 4  # two of training rows
 
 
 def test_a_tag_and_a_commit_name_a_revision() -> None:

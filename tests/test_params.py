@@ -310,6 +310,10 @@ MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
     [
         ({"path": None}, "path: got nothing, want where this corpus lies"),
         ({"language": "de"}, "language: got de, want download.language (sv): all that is trained on has one prompt"),
+        (
+            {"language": "rm", "role": "holdout"},
+            "language: got rm, which Whisper has no token for; want one of its languages (asr/languages.py)",
+        ),
         ({"role": "test"}, "role: got 'test', want: Input should be 'train' or 'holdout'"),
         ({"share": 0.0}, "share: got 0.0, want: Input should be greater than 0"),
         ({"shar": 1.0}, "shar: unknown key; did you mean share?"),
@@ -318,6 +322,20 @@ MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
 def test_a_source_that_is_mixed_in_wrongly_is_refused(tmp_path, change, want):
     text = changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, **change}]))
     assert [line.partition("download.mix.0.")[2] for line in refusal(tmp_path, text)] == [want]
+
+
+@pytest.mark.parametrize(
+    ("test", "want"),
+    [
+        ({}, "got neither any_of nor limits, want values in any_of, or else min, max or both"),
+        ({"any_of": []}, "got neither any_of nor limits, want values in any_of, or else min, max or both"),
+        ({"any_of": ["teens"], "min": 3}, "got any_of and min, want values in any_of, or else min, max or both"),
+        ({"min": 3, "max": 1}, "got 3, want at most max (1)"),
+    ],
+)
+def test_a_rule_that_says_nothing_or_two_things_is_refused(tmp_path, test, want):
+    text = changed(SHIPPED.read_text(), "download.where", json.dumps([{"field": "age", "weight": 1, "otherwise": 0, **test}]))
+    assert [line.partition(": download.where.0")[2].partition(": ")[2] for line in refusal(tmp_path, text)] == [want]
 
 
 def test_what_a_mixed_source_does_not_say_is_as_download_says(tmp_path):

@@ -82,6 +82,12 @@ def test_a_larger_share_takes_all_that_a_smaller_one_took(one, other):
     assert len(large) == pytest.approx(300 * max(one, other), abs=45)
 
 
+@pytest.mark.parametrize("max_rows", [1, 2, 5, 8])
+def test_rows_that_share_an_id_count_towards_the_rows_of_a_split(max_rows):
+    """`taken` sees that what is handed on is what was counted; the rows are told apart, and left out, in `chunk`."""
+    assert len(taken([utterance(0)] * 5 + [utterance(number) for number in range(5)], max_rows=max_rows)) == max_rows
+
+
 def test_without_a_split_the_speaker_decides():
     for one in taken([utterance(number, None) for number in range(50)]):
         assert one.split == split_of(f"speaker-{int(one.id[5:]) % 7}")
@@ -120,6 +126,22 @@ def test_a_role_says_which_split_counts_where(role, splits):
 )
 def test_what_a_rule_matches(test, accents, matches):
     assert selection.matches({"accents": accents}, rule("accents", **test)) == matches
+
+
+@pytest.mark.parametrize(
+    ("test", "value"), [({"max": 0.0}, 0), ({"min": 0.0}, 0.0), ({"any_of": ["0"]}, 0), ({"any_of": ["false"]}, False)]
+)
+def test_a_rule_matches_a_value_that_is_a_number_as_it_matches_its_text(test, value):
+    assert selection.matches({"down_votes": value}, rule("down_votes", **test))
+    assert selection.matches({"down_votes": str(value)}, rule("down_votes", **test))
+
+
+def test_attributes_that_have_the_names_of_ours_are_told_apart():
+    """A column `language` is common (FLEURS has one, with names in it), and no row is repeated or prompted for by it."""
+    corpus = [utterance(1, language="Swedish", repeat="often", source="radio"), utterance(2, language="Finnish")]
+    (one,) = taken(corpus, rules=[rule("their_language", 3, any_of=["swedish"])])
+    theirs = {"their_language": "Swedish", "their_repeat": "often", "their_source": "radio"}
+    assert one.attributes == {**theirs, "source": "mine", "repeat": 3}
 
 
 def test_a_rule_may_ask_for_the_source_and_for_the_speaker():

@@ -4,9 +4,11 @@ import tracemalloc
 from collections import defaultdict
 from contextlib import closing
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr.faults import exit_with
 from asr.tally import Tally
 
 KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])), max_size=60)
@@ -34,3 +36,11 @@ def test_memory_does_not_grow_with_the_keys():
         assert tracemalloc.get_traced_memory()[1] < 100_000
         tracemalloc.stop()
         assert tally.db.execute("PRAGMA cache_size").fetchone()[0] == -2000, "SQLite holds 2 MB"
+
+
+def test_a_full_disk_is_told_as_one(capsys):
+    with closing(Tally()) as tally:
+        tally.db.execute("PRAGMA max_page_count = 4")
+        with pytest.raises(SystemExit, match="7"):
+            exit_with(lambda: [tally.add("id", number.to_bytes(12)) for number in range(10_000)] and None)
+    assert "database or disk is full; make room" in capsys.readouterr().err

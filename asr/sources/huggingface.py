@@ -19,6 +19,7 @@ from asr.sources.columns import Columns, find, id_of
 from asr.workers import progress
 
 CONVERTED = "refs/convert/parquet"
+UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
 SPLIT_ANEW = 20  # rows looked through for each row wanted, where a tenth of them falls to a split
 
 forget = parts.forget
@@ -141,7 +142,7 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
             split=split.ours,
             text=row[names.text] or "",
             audio=partial(parts.sound, part, names.audio, batch, at),
-            speaker=None if speaker in (None, "") else str(speaker),
+            speaker=None if speaker in UNKNOWN else str(speaker),
             attributes={key: value for key, value in row.items() if key not in ours and _says(value)},
             duration=seconds if seconds and 0 < seconds < math.inf else None,
         )
