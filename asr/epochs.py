@@ -28,7 +28,7 @@ def fill(
 
 def repeats(rows: Features) -> list[int]:
     """How often each row counts in an epoch: once, if `download.where` has not given it more weight."""
-    return [int(json.loads(one)["repeat"]) if '"repeat"' in one else 1 for one in rows.column("attributes")]
+    return [int(json.loads(one)["repeat"]) if '"repeat":' in one else 1 for one in rows.column("attributes")]
 
 
 def _once(

@@ -20,6 +20,7 @@ from asr.shards import HOLDOUT
 from asr.sources import Listing, Utterance
 
 MAIN, TRAIN = "main", "train"
+SOURCE, REPEAT, LANGUAGE = NOTES = ("source", "repeat", "language")  # what later stages read of a row's attributes
 SAMPLED = 128  # utterances, evenly spread, that stand for all of a source in a forecast
 
 
@@ -83,7 +84,7 @@ def chosen(listing: Listing, wanted: Selection, found: Survey) -> Iterator[Utter
     for one in listing:
         split, reason = place(one, wanted)
         if not reason and (split not in found.thresholds or _place_in_queue(one, wanted.seed) <= found.thresholds[split]):
-            yield replace(one, id=_id(one, wanted), split=split, attributes={**one.attributes, **_notes(one, wanted, split)})
+            yield replace(one, id=_id(one, wanted), split=split, attributes={**_own(one), **_notes(one, wanted, split)})
 
 
 def place(one: Utterance, wanted: Selection) -> tuple[str, str]:
@@ -106,7 +107,7 @@ def _split(one: Utterance, role: str) -> str | None:
 
 def repeats(one: Utterance, wanted: Selection, split: str) -> int:
     """How often a row counts: of a weight's fraction a hash decides. Rows that are tested on count once, or not at all."""
-    known = {**one.attributes, "source": wanted.name, "speaker": one.speaker}
+    known = {**one.attributes, SOURCE: wanted.name, "speaker": one.speaker}
     weight = float(np.prod([rule["weight" if matches(known, rule) else "otherwise"] for rule in wanted.rules]))
     if split != TRAIN:
         return int(weight > 0)
@@ -144,7 +145,12 @@ def _id(one: Utterance, wanted: Selection) -> str:
     return one.id if wanted.role == MAIN else f"{wanted.name}/{one.id}"
 
 
+def _own(one: Utterance) -> dict[str, Any]:
+    """What the source knows of a row; a column of its own that is named like a note of ours must not be taken for it."""
+    return {f"own_{key}" if key in NOTES else key: value for key, value in one.attributes.items()}
+
+
 def _notes(one: Utterance, wanted: Selection, split: str) -> dict[str, Any]:
     count = repeats(one, wanted, split)
-    told = {"repeat": count if count > 1 else None, "language": wanted.language}
-    return {"source": wanted.name, **{key: value for key, value in told.items() if value}}
+    told = {REPEAT: count if count > 1 else None, LANGUAGE: wanted.language}
+    return {SOURCE: wanted.name, **{key: value for key, value in told.items() if value}}

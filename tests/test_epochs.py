@@ -88,7 +88,7 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: Features, share:
 
 @pytest.mark.parametrize(("share", "pack"), [(0.0, False), (1.0, True)])
 def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(rows: Features, share: float, pack: bool, monkeypatch: Any) -> None:
-    told = ['{"repeat": 3}' if row == 4 else '{"repeat": 2}' if row == 7 else '{"source": "x"}' for row in range(12)]
+    told = ['{"repeat": 3}' if row == 4 else '{"repeat": 2}' if row == 7 else '{"said": "repeat"}' for row in range(12)]
     column = rows.column
     monkeypatch.setattr(rows, "column", lambda name: told if name == "attributes" else column(name))
     made = collator()

@@ -158,3 +158,15 @@ def test_the_sample_is_small_and_evenly_spread(count):
     steps = {after - before for before, after in itertools.pairwise(places)}
     assert len(places) == count if count < selection.SAMPLED else selection.SAMPLED // 2 <= len(places) <= selection.SAMPLED
     assert len(steps) <= 1
+
+
+def test_a_column_named_like_a_note_of_ours_is_not_taken_for_it():
+    """FLEURS says `language: Swedish` of each row; evaluation would prompt for that."""
+    corpus = [utterance(0, "test", language="Swedish", repeat="seldom", source="radio", age="teens")]
+    (kept,) = taken(corpus)
+    own = {"own_language": "Swedish", "own_repeat": "seldom", "own_source": "radio", "age": "teens"}
+    assert kept.attributes == {**own, "source": "mine"}
+    (held,) = taken(corpus, role="holdout", language="en")
+    assert held.attributes == {**own, "source": "mine", "language": "en"}
+    assert taken(corpus, rules=[rule("language", any_of=["Swedish"])])
+    assert not taken(corpus, rules=[rule("language", any_of=["Danish"])])
