@@ -11,6 +11,7 @@ synthetic one 5 ms an utterance and core.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -201,11 +202,27 @@ def about(one: Source) -> dict[str, Any]:
 def _refuse_empty(opened: list[Source]) -> None:
     empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
     if empty:
-        raise BadData(f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}")
+        raise BadData(
+            f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}; {_way_out(opened[0])}"
+        )
     for one in opened:
         if not one.found.rows.total():
-            why = ", ".join(f"{count} by {reason}" for reason, count in one.found.left_out.items()) or "it is empty"
+            why = _told(one.found.left_out) or "it is empty"
             raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+
+
+def _way_out(main: Source) -> str:
+    """What to do about a split that is empty: rules left its rows out, the dice of few speakers did, or the source has none."""
+    if main.found.left_out:
+        return f"{_told(main.found.left_out)} were left out"
+    if all(one.split for one in main.corpus.utterances):
+        return "the corpus has splits of its own, and not these"
+    given = "a column split, folders train, validation and test, or the corpus's official splits"
+    return f"a speaker has eight chances in ten to train, so few speakers may leave a split empty; give splits of your own ({given})"
+
+
+def _told(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count} by {reason}" for reason, count in left_out.items())
 
 
 def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:

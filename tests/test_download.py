@@ -148,9 +148,8 @@ def test_a_corpus_that_is_not_there_is_refused(tmp_path, source):
 def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "", "train")], {"a.wav": encoded(voice(0.5))})
-    with pytest.raises(
-        BadData, match="download: no utterance in validation, test; training needs all of train, validation, test"
-    ) as caught:
+    match = "download: no utterance in validation, test; training needs all of .*; the corpus has splits of its own, and not these$"
+    with pytest.raises(BadData, match=match) as caught:
         download.run(tmp_path / "out" / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
     assert caught.value.exit_code == 3
     assert list((tmp_path / "out").iterdir()) == []
@@ -280,6 +279,13 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path, base):
     assert [row["id"] for row in found["train"]][2:] == ["base-2/a.wav", "base-2/b.wav"]
 
 
+def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKERS", "1")
+    place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "anna", "")], {"a.wav": encoded(voice(0.5))})
+    with pytest.raises(BadData, match=r"few speakers may leave a split empty; give splits of your own \(a column split, folders train, "):
+        download.run(tmp_path / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
+
+
 def test_the_manifest_accounts_for_every_source(tmp_path, base):
     other = numbered(tmp_path / "other", "abcdefghijklmnop", extra="north")
     mixed = json.loads(entry(other, "train"))
@@ -290,7 +296,7 @@ def test_the_manifest_accounts_for_every_source(tmp_path, base):
     assert (one["name"], one["role"], one["rows"], one["left_out"]) == ("base", "main", {"train": 2, "validation": 2, "test": 2}, {})
     assert two["rows"]["train"] + two["left_out"]["share"] == 16
     assert 3 < two["rows"]["train"] < 13
-    with pytest.raises(BadData, match="no utterance in train, validation, test"):
+    with pytest.raises(BadData, match=r"no utterance in train, validation, test; .*; 6 by where were left out$"):
         brought(tmp_path, base, download__mix=json.dumps(mixed), download__where=rule)
 
 
