@@ -119,7 +119,12 @@ def must_fit(folder: Path, num_bytes: float, what: str) -> None:
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(there).free
     if free < RESERVE * num_bytes:
-        raise DiskFault(f"{what} will take {num_bytes / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free; make room, then run again")
+        raise DiskFault(f"{what} will take {spoken(num_bytes)}, and {spoken(free)} are free; make room, then run again")
+
+
+def spoken(num_bytes: float) -> str:
+    """Bytes as people say them."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 def sha256(path: Path) -> str:

@@ -22,9 +22,27 @@ SHOWN = 3
 SOUNDS = "sounds"
 PLURALS = {"speaker": "speakers", "clip": "clips", "sentence": "sentences", "copy": "copies of a clip"}
 MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
+REASONS = {
+    "audio_clipped": "so loud that it is cut to a square wave",
+    "audio_missing": "the corpus names a recording that is not there",
+    "audio_silent": "nobody is to be heard",
+    "audio_truncated": "much shorter than its header or table promised",
+    "audio_undecodable": "no decoder can read all of it",
+    "id_duplicate": "an earlier row has the same id",
+    "text_control": "control characters in the transcript",
+    "text_empty": "no transcript",
+    "text_markup": "markup in the transcript",
+    "text_mojibake": "the transcript was decoded as another encoding than its own",
+    "text_not_utf8": "the transcript is not UTF-8",
+    "text_wordless": "no letter or digit in the transcript",
+    "too_fast": "more letters a second than people speak",
+    "too_long": "longer than chunk.max_seconds",
+    "too_short": "shorter than chunk.min_seconds",
+}
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color-scheme: light dark }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #8884 }
+:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0; width: 100% } td { overflow-wrap: break-word }
+td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #8884 }
 td.number { text-align: right } audio { vertical-align: middle; height: 2rem } small { opacity: .7 }
 """
 
@@ -97,7 +115,7 @@ def page(summary: dict[str, Any], examples: dict[str, list[Example]], copies: li
     if copies:
         parts += ["<h2>The same sound in two splits</h2><table>", *(_pair(*pair, sounds) for pair in copies), "</table>"]
     for code, found in sorted(examples.items()):
-        parts += [f"<h2>{html.escape(code)}</h2><table>", *(_line(one, sounds) for one in found), "</table>"]
+        parts += [f"<h2>{html.escape(code)}</h2>{REASONS[code]}<table>", *(_line(one, sounds) for one in found), "</table>"]
     return "\n".join(parts) + "\n"
 
 

@@ -83,4 +83,5 @@ def refuse_shared_rows(train: Features, validation: Features) -> None:
     ids, sounds = set(train.column("id")), {train.digest(row) for row in range(len(train))}
     shared = [id for row, id in enumerate(validation.column("id")) if id in ids or validation.digest(row) in sounds]
     if shared:
-        raise BadData(f"{len(shared)} rows are in training and in validation, such as {', '.join(shared[:3])}; run dvc repro -f chunk")
+        wanted = "leave them out of one of the two, for chunk.allow_shared allows them in a test alone"
+        raise BadData(f"{len(shared)} rows are in training and in validation, such as {', '.join(shared[:3])}; {wanted}")

@@ -145,7 +145,7 @@ def _place_in_queue(one: Utterance, seed: int) -> float:
 
 
 def _id(one: Utterance, wanted: Selection) -> str:
-    return one.id if wanted.role == MAIN else f"{wanted.name}/{one.id}"
+    return one.id if wanted.role == MAIN else f"{wanted.name}//{one.id}"
 
 
 def _attributes(one: Utterance) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def draw(bins: Sequence[Mapping[str, Any]], candidates: Sequence[float], recomme
             axes.set(xlabel="duration (s)", xlim=(0, None), ylim=(0, None))
         left.set(ylabel="share of the split in each bin (%)")
         right.set(ylabel="share no longer than this (%)", ylim=(0, 103))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
         draft = path.with_name(f".{path.name}.part")
         figure.savefig(draft, format="svg", metadata={"Date": None})
         draft.replace(path)
@@ -77,7 +77,7 @@ def report(told: Mapping[str, Any]) -> str:
     limit = labels["max_target_positions"]
     sections = [
         "# What the recordings are like",
-        told["recommended"]["reason"],
+        f"**Recommended window:** {told['recommended']['reason']}",
         "![Histogram and cumulative curve of the durations, with the windows](durations.svg)",
         "## What a window costs",
         table(WINDOW_HEADS, [window_cells(row) for row in told["windows"].values()]),

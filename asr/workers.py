@@ -63,6 +63,9 @@ def one_thread_each() -> None:
 
 def progress(items: Iterable[T], total: int, unit: str, title: str) -> Iterator[T]:
     """Pass items through; a bar on a terminal, a plain line every ten seconds and at the end in a log."""
+    if not total:
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, unit=f" {unit}", desc=title, smoothing=0)
         return

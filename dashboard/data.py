@@ -20,23 +20,13 @@ import streamlit as st
 from asr import corpus, files, reports
 from asr.corpus import Recording
 from asr.faults import BadData, Fault
-from asr.left_out import PLURALS
+from asr.left_out import PLURALS, REASONS
 from dashboard import copies, durations, marked, oddities, parts
 from dashboard.durations import number, rows_of
 
 SHOWN_SPEAKERS = 20
 SHOWN_EXAMPLES = 5
 SHOWN_DOUBLES = 3
-REASONS = {
-    "audio_missing": "the corpus names a recording that is not there",
-    "audio_truncated": "much shorter than its header or table promised",
-    "audio_undecodable": "no decoder can read it",
-    "id_duplicate": "an earlier row has the same id",
-    "text_empty": "no transcript",
-    "text_not_utf8": "the transcript is not UTF-8",
-    "too_long": "longer than chunk.max_seconds",
-    "too_short": "shorter than chunk.min_seconds",
-}
 
 
 def page() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -31,6 +32,7 @@ from asr.tally import Tally
 from asr.workers import progress
 
 KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
+HASHED = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
 SHOWN, SHOWN_COPIES = 3, 5
 INDEX_BYTES = 2_500  # of a row, while the stage runs
@@ -95,8 +97,13 @@ def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tall
         tally.add("clip", row.sound.digest, split)
         tally.add("sentence", digest(row.values["text"].encode()), split)
         if row.values["speaker"]:
-            tally.add("speaker", row.values["speaker"].encode(), split)
+            tally.add("speaker", person(row.values["speaker"], row.source).encode(), split)
         yield row
+
+
+def person(speaker: str, source: str) -> str:
+    """Who a speaker is among those of all sources: a hash, as Common Voice has, is one person everywhere, a name its source's own."""
+    return speaker if HASHED.fullmatch(speaker) or not source else f"{speaker} of {source}"
 
 
 def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
@@ -176,7 +183,7 @@ def check_leaks(tally: Tally, copies: list[Leak], allowed: list[str]) -> None:
     pairs = [f"{one.id} of {one.split} in {one.other_id} of {one.other_split}" for one in copies]
     shared = {
         "clip": pairs or [name.hex()[:12] for name in tally.shared("clip")],  # what is too short to be known by its sound
-        "speaker": [name.decode()[:12] for name in tally.shared("speaker")],
+        "speaker": [name.decode()[:40] for name in tally.shared("speaker")],
     }
     for kind, names in shared.items():
         if names and kind not in allowed:

@@ -157,7 +157,7 @@ def forecast(opened: list[Source], out: Path) -> None:
         raw += share * sum(sizes)
         seconds += share * sum(min(row["duration"] or 0, size / LEAST_BYTES) for row, size in zip(sample, sizes, strict=True))
     features = seconds * FEATURE_BYTES
-    print(f"forecast: {seconds / 3600:,.2f} h; raw {raw / 1e9:,.2f} GB, chunks the same, features {features / 1e9:,.2f} GB", flush=True)
+    print(f"forecast: {seconds / 3600:,.2f} h; raw {files.spoken(raw)}, chunks the same, features {files.spoken(features)}", flush=True)
     files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")
 
 
@@ -207,16 +207,27 @@ def about(one: Source) -> dict[str, Any]:
 def _refuse_empty(opened: list[Source]) -> None:
     empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
     if empty:
-        why = _reasons(sum((one.found.left_out for one in opened), Counter()))
-        raise BadData(f"download: no utterance in {', '.join(empty)} ({why}); training needs all of {', '.join(shards.SPLITS)}")
+        raise BadData(
+            f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}; {_way_out(opened[0])}"
+        )
     for one in opened:
         if not one.found.rows.total():
-            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({_reasons(one.found.left_out)})")
+            why = _told(one.found.left_out) or "it is empty"
+            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
 
 
-def _reasons(left_out: Counter[str]) -> str:
-    told = ", ".join(f"{count:,} by {reason}" for reason, count in left_out.items())
-    return f"left out: {told}" if told else "none was left out"
+def _way_out(main: Source) -> str:
+    """What to do about a split that is empty: rules left its rows out, the dice of few speakers did, or the source has none."""
+    if main.found.left_out:
+        return f"{_told(main.found.left_out)} were left out"
+    if all(one.split for one in main.corpus.utterances):
+        return "the corpus has splits of its own, and not these"
+    given = "a column split, folders train, validation and test, or the corpus's official splits"
+    return f"a speaker has eight chances in ten to train, so few speakers may leave a split empty; give splits of your own ({given})"
+
+
+def _told(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count} by {reason}" for reason, count in left_out.items())
 
 
 def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:

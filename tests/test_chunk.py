@@ -384,7 +384,7 @@ def test_what_was_kept_and_is_damaged_is_made_anew(tmp_path, kind, damage):
 
 def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DiskFault, match=r"chunk will take 0\.00 GB, and 0\.00 GB are free; make room") as caught:
+    with pytest.raises(DiskFault, match=r"chunk will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
         chunked(tmp_path, corpus(train=[row("a", FLAC)]))
     assert caught.value.exit_code == 7
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import REPOSITORY, write_params
+from dvc.utils.hydra import apply_overrides
 
 from asr import params
 
@@ -146,3 +148,14 @@ def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
     names = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
     wanted = {"dvc", "transformers", "torch", "datasets", "evaluate", "jiwer", "mlflow", "pyyaml", "pyarrow", "streamlit", "accelerate"}
     assert wanted <= names
+
+
+def test_every_change_of_params_in_the_readme_is_one_that_dvc_takes(tmp_path):
+    """Its grammar wants quotes around a letter beyond ASCII, and says only where it stumbled."""
+    text = (REPOSITORY / "README.md").read_text().replace("...", "x").replace("<id>", "x")
+    changes = re.findall(r"-S (?:'([^'\n]+)'|([^\s'`]+))", text)
+    assert len(changes) > 20
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    for change in (quoted or plain for quoted, plain in changes):
+        if not re.search(r"=[^\[{]*,", change):  # a sweep, which `dvc exp run --queue` takes apart
+            apply_overrides(tmp_path / "params.yaml", [change])

@@ -271,7 +271,7 @@ def test_an_archive_of_something_else(there: Any, tmp_path: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_told_before(there: Any) -> None:
     there.details[ID]["sizeBytes"] = 10**18
-    refused(DiskFault, rf"{NAME} will take 1,000,000,000.00 GB, and .* GB are free; make room")
+    refused(DiskFault, rf"{NAME} will take 1,000,000,000.0 GB, and .* GB are free; make room")
     assert not there.cdn.asked
 
 

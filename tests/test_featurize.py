@@ -367,7 +367,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, sile
     monkeypatch.setenv("DVC_ROOT", str(root / "full"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
     silent()
-    with pytest.raises(DiskFault, match=r"featurize will take 0\.00 GB, and 0\.00 GB are free; make room") as caught:
+    with pytest.raises(DiskFault, match=r"featurize will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
         featurize.run(chunks, root / "features", 80, given)
     assert caught.value.exit_code == 7
     assert not list((root / "full/.cache/shards").iterdir())

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import listed
 
-from asr import audio, transcripts
+from asr import audio, sources, transcripts
 from asr.chance import split_of
 from asr.faults import BadData
 from asr.sources import Corpus, Utterance, folder
@@ -356,3 +357,10 @@ def test_utterances_can_be_handed_to_another_process(tmp_path):
     spoken(tmp_path / "mine", ["talk"])
     for one in rows_of(tmp_path / "mine")[:1] + rows_of(files(tmp_path / "texts", {"a.wav": WAV, "a.txt": "x"})):
         assert pickle.loads(pickle.dumps(one)).audio() == one.audio()
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_with_accents_is_found_however_they_are_written(tmp_path: Path, on_disk: str, in_table: str) -> None:
+    (tmp_path / f"{unicodedata.normalize(on_disk, 'Åsa é')}.wav").write_bytes(b"sound")
+    assert sources.read_bytes(tmp_path / f"{unicodedata.normalize(in_table, 'Åsa é')}.wav") == b"sound"
+    assert sources.read_bytes(tmp_path / "Åsa e.wav") is None

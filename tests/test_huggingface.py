@@ -617,7 +617,7 @@ def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
 
 def test_a_disk_that_is_too_small_is_told_before(there: Hub) -> None:
     there.sizes = {path: 10**18 for path in MIRROR if path.endswith(".parquet")}
-    with pytest.raises(DiskFault, match=rf"{NAME} will take 5,000,000,000.00 GB, and .* GB are free; make room"):
+    with pytest.raises(DiskFault, match=rf"{NAME} will take 5,000,000,000.0 GB, and .* GB are free; make room"):
         read()
     assert not there.cdn.asked
 

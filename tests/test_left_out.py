@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import REPOSITORY
 from data_fixtures import encoded, row, voice, write_rows
 
 from asr import shards
-from asr.left_out import MAX_BYTES, SHOWN, LeftOut, page
+from asr.left_out import MAX_BYTES, REASONS, SHOWN, LeftOut, page
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=y>"
 SUMMARY = {
@@ -87,3 +89,14 @@ def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
     with LeftOut(tmp_path / "half.parquet") as half:
         half.add(reject("a"), "", (tmp_path, 0, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["many.parquet"]
+
+
+def test_every_reason_is_explained():
+    code = "".join((REPOSITORY / name).read_text() for name in ("asr/rejects.py", "stages/chunk.py"))
+    given = set(re.findall(r'"((?:audio|text|too|id)_[a-z0-9_]+)"', code))
+    assert given == set(REASONS)
+
+
+def test_the_whole_page_is_light_or_dark_as_the_reader_likes_it(tmp_path):
+    """Said of the body alone it leaves black letters on white below dark players."""
+    assert ":root { color-scheme: light dark }" in written(tmp_path, [None])

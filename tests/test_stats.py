@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_fixtures import encoded, encoded_by_av, load, row, sha256s, voice, write_rows
+from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
 from asr import stats_report, trial
 from asr.batches import Collator, Features
 from asr.faults import BadData
 from asr.params import Params
+from asr.shards import SPLITS
 from asr.start import start_model
 from stages import stats
 
@@ -130,6 +132,20 @@ def test_the_picture_is_an_svg_with_every_split_and_both_windows(reports):
     assert picture.startswith("<?xml")
     for label in (*SECONDS, "recommended window, 9 s", "window in params, 3 s", "other candidates"):
         assert f"<!-- {label} -->" in picture
+
+
+def test_nothing_of_the_picture_lies_outside_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (path.touch(), drawn.append(self)))
+    seconds = np.linspace(1, 15, 50, dtype=np.float32)
+    bins = stats_report.histogram(dict.fromkeys((*SPLITS, "holdout"), seconds))
+    stats_report.draw(bins, [3, 5, 10], 15, 3, tmp_path / "picture.svg")
+    (figure,) = drawn
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert len(legend.get_texts()) == 7
 
 
 def test_a_picture_of_many_recordings_is_no_larger(tmp_path):

@@ -8,6 +8,7 @@ one recording.
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +51,13 @@ class Corpus:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The file's bytes; None where it is not there, or has a name that no file has."""
+    """The file's bytes; None where it is not there, or has a name that no file has.
+
+    A name whose accents one system has taken apart, or put together, is found under the other spelling.
+    """
+    spellings = (path, *(Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")))
     try:
-        return path.read_bytes() if path.is_file() else None
+        return next((one.read_bytes() for one in spellings if one.is_file()), None)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
