@@ -1,5 +1,6 @@
 """Every row is kept whole or left out with its reason, the same way every time, and no split hears another."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_rows
 from datasets import Dataset
 from hypothesis import given, settings
@@ -19,9 +21,11 @@ from hypothesis import strategies as st
 
 from asr import heard, rejects, shards
 from asr.faults import BadData, DiskFault
+from asr.sources.synthetic import speak
 from stages import chunk
 
 LIMITS = (0.3, 2.0)
+SAID = "ett två tre fyra fem sex"
 GOOD = encoded(voice(0.5))
 FLAC = encoded(voice(1.0), format="FLAC")
 
@@ -388,3 +392,28 @@ def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeyp
         chunked(tmp_path, corpus(train=[row("a", FLAC)]))
     assert caught.value.exit_code == 7
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize(("speaker", "people"), [("1", 2), ("f" * 40, 1), ("0123456789abcdef" * 4, 1), ("F" * 40, 2)])
+def test_a_name_is_its_sources_own_and_a_hash_is_one_person_everywhere(speaker, people):
+    assert len({chunk.person(speaker, source) for source in ("a", "b")}) == people
+
+
+def test_speakers_of_one_name_in_two_sources_are_no_leak(tmp_path):
+    one, two = marked("a", "1")[0], marked("b", "1")[0]
+    assert chunked(tmp_path, corpus(train=[{**one, "speaker": "1"}], test=[{**two, "speaker": "1"}])) == []
+    with pytest.raises(BadData, match="1 speakers stand in two splits"):
+        chunked(tmp_path, corpus(train=[{**one, "speaker": "ab" * 20}], test=[{**two, "speaker": "ab" * 20}]))
+
+
+def test_a_copy_in_another_split_fails_the_stage_and_is_named(tmp_path):
+    rows = corpus(train=[row("a", speak(SAID, "sv+m1", 260, 50))], test=[row("b", altered())])
+    refused(tmp_path, rows, r"1 clips stand in two splits \(a of train in b of test\)")
+    assert "The same sound in two splits" in (tmp_path / "reports/page.html").read_text()
+    assert len(list((tmp_path / "reports/sounds").glob("copy-*"))) == 2
+
+
+def altered() -> bytes:
+    """The same utterance, cut at its beginning, half as loud, and as mp3."""
+    samples, rate = soundfile.read(io.BytesIO(speak(SAID, "sv+m1", 260, 50)))
+    return encoded(0.5 * samples[1000:], rate, "MP3")
