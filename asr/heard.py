@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from asr import files, rejects, shards
+from asr import files, kept, rejects, shards
 from asr.guarded import guarded
 from asr.limits import allow
 from asr.rejects import Sound
@@ -40,8 +40,7 @@ def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
     Args:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
-    store, code = files.cache("heard"), files.code_hash(*CODE)
-    store.mkdir(parents=True, exist_ok=True)
+    store, code = kept.folder("heard"), files.code_hash(*CODE)
     told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), rejects.died)
     for _, _, rows in places:
         yield list(islice(told, rows))
@@ -51,13 +50,13 @@ def listen(path: Path, offset: int, store: Path, code: str, start: int) -> Itera
     """What the recordings of one record batch tell, from one of them on."""
     batch = shards.read_batch(path, offset)
     encoded, promised = batch.column("audio"), batch.column("duration").to_pylist()
-    kept = store / f"{_name(encoded, promised, code)}.arrow"
-    known = _read(kept, len(batch))
+    place = store / f"{_name(encoded, promised, code)}.arrow"
+    known = _read(place, len(batch))
     found = []
     for number in range(start, len(batch)):
         found.append(known[number] if known else _heard(encoded[number].as_py(), promised[number]))
         if not known and len(found) == len(batch):
-            _write(kept, found)
+            _write(place, found)
         yield found[-1]  # nobody asks for more after the last
 
 
@@ -76,21 +75,21 @@ def _name(encoded: pa.Array, promised: list[float | None], code: str) -> str:
     return name.hexdigest()
 
 
-def _write(kept: Path, found: list[Sound]) -> None:
+def _write(place: Path, found: list[Sound]) -> None:
     """Not synced: after a power cut the digest before the rows tells whether they are whole."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, HEARD) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist([asdict(one) for one in found], schema=HEARD))
     content: bytes = sink.getvalue().to_pybytes()
-    draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
+    draft = place.with_name(f".{place.name}.{os.getpid()}.part")
     draft.write_bytes(hashlib.sha256(content).digest() + content)
-    draft.replace(kept)
+    draft.replace(place)
 
 
-def _read(kept: Path, num_rows: int) -> list[Sound] | None:
-    if not kept.is_file():
+def _read(place: Path, num_rows: int) -> list[Sound] | None:
+    if not place.is_file():
         return None
-    content = kept.read_bytes()
+    content = place.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
     rows = pa.ipc.open_stream(content[32:]).read_all().to_pylist()

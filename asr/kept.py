@@ -17,9 +17,9 @@ from asr import files
 DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
 
 
-def folder() -> Path:
-    """Where the files lie; what a kill left there long ago is removed."""
-    found = files.cache("shards")
+def folder(name: str = "shards") -> Path:
+    """A folder of .cache for what is computed once; what a kill left there long ago is removed."""
+    found = files.cache(name)
     found.mkdir(parents=True, exist_ok=True)
     for draft in found.glob(".*.part"):
         if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:

@@ -33,7 +33,7 @@ LEARNT = {
     **TINY,
     "download.source": "folder",
     "download.path": "corpus",
-    "chunk.allow_shared": ["speaker"],
+    "chunk.allow_shared": ["speaker", "clip"],
     "model.scratch.d_model": 64,
     "model.scratch.encoder_ffn_dim": 128,
     "model.scratch.decoder_ffn_dim": 128,

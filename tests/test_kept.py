@@ -1,5 +1,7 @@
 """A file that is kept is used while it is as it was made, and made once however many want it."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,11 @@ def test_a_file_that_fails_half_way_is_not_kept():
         kept.make(place, fails)
     assert kept.entry(place) is None
     assert not place.exists()
+
+
+def test_what_a_kill_left_long_ago_is_removed_and_what_another_is_writing_stays():
+    for name, age in (("old", 2 * kept.DRAFT_SECONDS), ("new", 60)):
+        draft = kept.folder("heard") / f".{name}.part"
+        draft.write_bytes(b"half")
+        os.utime(draft, (time.time() - age,) * 2)
+    assert [path.name for path in kept.folder("heard").iterdir()] == [".new.part"]

@@ -72,7 +72,7 @@ def read_aloud() -> list[Clip]:
 
 @cache
 def digits() -> list[Clip]:
-    corpus = common_voice.read(real("digits-en"), Path())
+    corpus = common_voice.read(real("digits-en"), Path(), "official")
     return [(row.split or "", row.id, audio.decode(row.audio())) for row in corpus.utterances]
 
 
