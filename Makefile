@@ -101,7 +101,7 @@ fresh: setup  ## drop the checkpoints: the next training starts at step 0
 	@rm -rf .cache/checkpoints
 
 clean:  ## drop the workspace's data, model, features and checkpoints (dvc checkout brings the first two back)
-	@rm -rf data models/finetuned .cache/shards .cache/checkpoints
+	@rm -rf data models/finetuned .cache/shards .cache/heard .cache/checkpoints
 
 lock:  ## write the lock from the present environment
 	@python -m pip list --format freeze --exclude-editable | sed -E 's/\+[^ ]+//' | grep -vE '^(pip|setuptools|wheel|earshot)==' > requirements.txt
