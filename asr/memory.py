@@ -24,6 +24,16 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(should_reduce_batch_size(error)) or ONEDNN in str(error)
 
 
+def forgo_onednn(error: Exception) -> None:
+    """Go on without oneDNN where it was the one that found no memory, for it finds none in this thread ever after.
+
+    Its assembler keeps its first error per thread, so each new shape fails, however much is free again. PyTorch's own
+    kernels round differently in the last bit, and a training that is resumed begins with oneDNN anew.
+    """
+    if ONEDNN in str(error):
+        torch.backends.mkldnn.set_flags(_enabled=False)
+
+
 @contextmanager
 def must_hold(what: str) -> Iterator[None]:
     """Refuse what memory does not hold.

@@ -129,6 +129,7 @@ class Training:
         except Exception as error:
             if not memory.ran_out(error):
                 raise
+            memory.forgo_onednn(error)
             return total, True
         return total, False
 

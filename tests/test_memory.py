@@ -43,6 +43,34 @@ preflight.forecast = lambda *_: None
 exit_with(train.main)
 """
 
+# oneDNN finds no memory for its code where all that a process may have is taken and only holes of malloc are left; then the
+# limit goes, and what it found first must not stay.
+FULL = """
+import resource
+from pathlib import Path
+import torch
+from asr import memory
+
+def layer(length):
+    torch.nn.functional.conv1d(torch.zeros(2, 80, length), torch.zeros(64, 80, 3))
+
+layer(100)
+held = [torch.randn(30_000) for _ in range(400)]
+del held[::2]
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken, resource.RLIM_INFINITY))
+for when in ("limited", "free"):
+    try:
+        layer(101)
+    except RuntimeError as error:
+        print(when, memory.ran_out(error), error)
+        fault = error
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+memory.forgo_onednn(fault)
+layer(102)
+print("went on")
+"""
+
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_errors_of_memory_are_known(kind: str) -> None:
@@ -103,6 +131,21 @@ def test_a_training_that_really_finds_no_memory_goes_on_with_halves(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "out of memory with 32 rows at once; from here on 16 at once" in done.stdout
     assert (tmp_path / "models/finetuned/model.safetensors").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+def test_a_thread_in_which_onednn_found_no_memory_goes_on_without_it() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run([sys.executable, "-c", FULL], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{when} True {memory.ONEDNN}" for when in ("limited", "free")] + ["went on"]
+
+
+def test_other_errors_leave_onednn_as_it_is() -> None:
+    before = torch.backends.mkldnn.enabled
+    memory.forgo_onednn(RuntimeError("shapes"))
+    assert torch.backends.mkldnn.enabled == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
