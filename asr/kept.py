@@ -1,7 +1,8 @@
 """Files that are computed once: kept under .cache/shards by the name of what they are made from, and linked to where they are wanted.
 
 So nothing is computed twice: after a kill, when a corpus grows, in `dvc exp run --temp`, or when one goes back and forth. A file
-is used only if it is as it was when it was made. Costs one hashing of the file (1 s per GB), and no second copy on the disk.
+is used only if it is as it was when it was made. Costs one hashing of the file (1 s per GB), and no second copy on the disk: once
+neither data/ nor DVC's cache holds it (`dvc gc`), it goes when nobody has wanted it for a month.
 """
 
 from __future__ import annotations
@@ -15,16 +16,35 @@ from typing import Any
 from asr import files
 
 DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
+UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kept so long after its last use
 
 
 def folder(name: str = "shards") -> Path:
-    """A folder of .cache for what is computed once; what a kill left there long ago is removed."""
+    """A folder of .cache for what is computed once; what a kill left there long ago, or nobody wants any more, is removed."""
     found = files.cache(name)
     found.mkdir(parents=True, exist_ok=True)
     for draft in found.glob(".*.part"):
-        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+        if _age(draft) > DRAFT_SECONDS:
             draft.unlink(missing_ok=True)
+    for told in found.glob("*.json"):
+        made = told.with_suffix(".arrow")
+        if _age(told) > UNUSED_SECONDS and _names(made) < 2:
+            told.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
     return found
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written or last wanted; none where another process has just removed it."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _names(path: Path) -> int:
+    """How many names a file has on the disk."""
+    return path.stat().st_nlink if path.exists() else 0
 
 
 def path_of(store: Path, made_from: Any) -> Path:
@@ -48,9 +68,12 @@ def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
 
 
 def entry(kept: Path) -> dict[str, Any] | None:
-    """What was told of a file when it was made; None where it is not there, or not as it was."""
+    """What was told of a file when it was made, which counts as a use; None where it is not there, or not as it was."""
     try:
-        known = files.read_json(kept.with_suffix(".json"))
-        return known if files.sha256(kept) == known["sha256"] else None
+        known: dict[str, Any] = files.read_json(kept.with_suffix(".json"))
+        if files.sha256(kept) != known["sha256"]:
+            return None
+        os.utime(kept.with_suffix(".json"))
+        return known
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -70,3 +70,22 @@ def test_what_a_kill_left_long_ago_is_removed_and_what_another_is_writing_stays(
         draft.write_bytes(b"half")
         os.utime(draft, (time.time() - age,) * 2)
     assert [path.name for path in kept.folder("heard").iterdir()] == [".new.part"]
+
+
+@pytest.mark.parametrize(("age", "elsewhere", "stays"), [(2, False, False), (2, True, True), (0.9, False, True)])
+def test_what_nobody_wants_any_more_goes_unless_it_takes_no_room(age, elsewhere, stays, tmp_path):
+    place, counted = kept.path_of(kept.folder(), "x"), []
+    kept.make(place, writes(b"abc", counted))
+    if elsewhere:
+        os.link(place, tmp_path / "data")
+    os.utime(place.with_suffix(".json"), (time.time() - age * kept.UNUSED_SECONDS,) * 2)
+    assert sorted(path.name for path in kept.folder().iterdir()) == ([place.name, place.with_suffix(".json").name] if stays else [])
+
+
+def test_a_use_keeps_a_file_for_another_month():
+    place, counted = kept.path_of(kept.folder(), "x"), []
+    kept.make(place, writes(b"abc", counted))
+    os.utime(place.with_suffix(".json"), (time.time() - 2 * kept.UNUSED_SECONDS,) * 2)
+    kept.make(place, writes(b"abc", counted))
+    assert kept.entry(kept.path_of(kept.folder(), "x")) is not None
+    assert len(counted) == 1
