@@ -22,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 pytest_plugins = ["pipeline_fixtures", "browser_fixtures"]
 REPOSITORY = Path(__file__).parents[1]
+SHIPPED = Path(__file__).with_name("params.yaml")  # the workspace's own may say anything that a user tries
 ABSENT = "beside this repository"  # why a test of recordings that are not shipped was skipped
 TINY: dict[str, Any] = {
     "download.synthetic.rows.train": 40,
@@ -53,9 +54,9 @@ TINY: dict[str, Any] = {
 
 
 def write_params(target: Path, changes: dict[str, Any]) -> Path:
-    """The shipped params.yaml with some values changed."""
+    """The shipped params with some values changed."""
     yaml = YAML()
-    values = yaml.load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml.load(SHIPPED.read_text(encoding="utf-8"))
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = values
@@ -72,8 +73,8 @@ def copy_repository(target: Path) -> Path:
     """The tracked rooms that a pipeline run needs."""
     for name in ("asr", "stages", ".dvc"):
         shutil.copytree(REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(REPOSITORY / name, target / name)
+    for path in (REPOSITORY / "dvc.yaml", SHIPPED, REPOSITORY / ".dvcignore", REPOSITORY / ".gitignore"):
+        shutil.copy(path, target / path.name)
     return target
 
 

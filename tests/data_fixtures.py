@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from conftest import SHIPPED
 
 from asr import params, shards
 
 REPOSITORY = Path(__file__).parents[1]
-SHIPPED = REPOSITORY / "params.yaml"
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 

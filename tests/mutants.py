@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from data_fixtures import SHIPPED, encoded, encoded_by_av, voice
+from conftest import SHIPPED
+from data_fixtures import encoded, encoded_by_av, voice
 from dirt import Draw, fast_start, film
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from data_fixtures import SHIPPED, encoded, load, real, row, voice, write_rows
+from conftest import SHIPPED
+from data_fixtures import encoded, load, real, row, voice, write_rows
 
 from asr import acoustics, audio, augment
 from asr.faults import BadData, BadParams

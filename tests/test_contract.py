@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, write_params
+from conftest import REPOSITORY, SHIPPED, write_params
 from dvc.utils.hydra import apply_overrides
 
 from asr import params
@@ -109,7 +109,7 @@ def test_there_are_no_circles() -> None:
 
 
 def test_every_param_is_read_by_a_stage_and_every_listed_param_exists() -> None:
-    known = set(params.flat(params.load(REPOSITORY / "params.yaml").model_dump()))
+    known = set(params.flat(params.load(SHIPPED).model_dump()))
     listed = {name for stage in PIPELINE.values() for name in stage.get("params", [])}
     for name in listed:
         assert any(key == name or key.startswith(f"{name}.") for key in known), name
@@ -128,7 +128,7 @@ def test_a_stage_reads_no_param_that_it_does_not_list(stage: str) -> None:
 
 
 def test_params_are_block_style_and_every_value_has_its_reason() -> None:
-    text = (REPOSITORY / "params.yaml").read_text()
+    text = SHIPPED.read_text()
     assert not re.search(r"[{]|\[\s*\S", text.replace("[]", ""))
     bare = [line for line in text.splitlines() if re.match(r"\s+\w+: \S", line) and "#" not in line]
     repeated = ("validation", "test", "max_pitch", "mask_", "d_model", "encoder_", "decoder_", "per_device", "weight_decay", "seed")
@@ -155,7 +155,7 @@ def test_every_change_of_params_in_the_readme_is_one_that_dvc_takes(tmp_path):
     text = (REPOSITORY / "README.md").read_text().replace("...", "x").replace("<id>", "x")
     changes = re.findall(r"-S (?:'([^'\n]+)'|([^\s'`]+))", text)
     assert len(changes) > 20
-    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    shutil.copy(SHIPPED, tmp_path / "params.yaml")
     for change in (quoted or plain for quoted, plain in changes):
         if not re.search(r"=[^\[{]*,", change):  # a sweep, which `dvc exp run --queue` takes apart
             apply_overrides(tmp_path / "params.yaml", [change])

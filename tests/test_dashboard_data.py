@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
-from data_fixtures import SHIPPED, encoded, load, row, voice, write_rows
+from conftest import SHIPPED
+from data_fixtures import encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 

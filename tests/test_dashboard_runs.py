@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import SHIPPED
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 from streamlit.testing.v1 import AppTest
 
@@ -40,7 +41,7 @@ def app() -> None:
 def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, the shipped params, and pages that start no process."""
     new_store(tmp_path, empty_store)
-    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes(SHIPPED.read_bytes())
     monkeypatch.setattr(runs, "ask", lambda *_: None)
     return tmp_path
 
@@ -103,7 +104,7 @@ def test_the_first_build_shows_that_it_goes_on() -> None:
 
 def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new_store(tmp_path, empty_store)
-    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes(SHIPPED.read_bytes())
     mirror(training("alone"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     page = drawn()

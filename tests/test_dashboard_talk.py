@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from chat_server import ChatServer, serving
-from conftest import REPOSITORY
+from conftest import SHIPPED
 from streamlit.testing.v1 import AppTest
 
 from asr.faults import BadData
@@ -121,7 +121,7 @@ def test_muted_nothing_is_spoken(page: AppTest) -> None:
 
 
 def test_the_language_is_that_of_the_workspace_and_can_be_chosen(server: ChatServer, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(SHIPPED.read_text())
     page = shown()
     assert page.selectbox[0].value == "sv"
     fine(page.selectbox[0].set_value("de").run())

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from data_fixtures import REPOSITORY, SHIPPED, changed, encoded, encoded_by_av, load, sha256s, voice
+from conftest import SHIPPED
+from data_fixtures import REPOSITORY, changed, encoded, encoded_by_av, load, sha256s, voice
 from datasets import Dataset
 
 from asr import shards

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState
-from conftest import REPOSITORY, TINY, write_params
+from conftest import SHIPPED, TINY, write_params
 from data_fixtures import encoded, voice
 from hub_fixtures import served
 from model_fixtures import scratch
@@ -178,7 +178,7 @@ def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> b
 
 
 def test_every_param_is_tried_here() -> None:
-    assert set(params.flat(params.load(REPOSITORY / "params.yaml").model_dump())) == COVERED
+    assert set(params.flat(params.load(SHIPPED).model_dump())) == COVERED
 
 
 def listed(given: Params, working: Path) -> Any:
@@ -329,7 +329,7 @@ def test_the_adapters(key: str) -> None:
     def trainable(whisper: Any) -> list[str]:
         return [name for name, value in whisper.named_parameters() if value.requires_grad]
 
-    small = params.load(REPOSITORY / "params.yaml").model
+    small = params.load(SHIPPED).model
     assert layers() == ([], trainable(scratch().model))
     assert layers(rank=2) != layers(**{"rank": 2, key: LORA[key]})
 

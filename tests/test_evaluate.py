@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import SHIPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
@@ -32,7 +33,7 @@ STEPS = "step,train_loss,learning_rate,validation_loss,validation_wer\n0,,,5.5,1
 
 def chosen(name: str = "scratch", **changes: Any) -> params.Params:
     """The shipped params with another start and other values of `evaluate`."""
-    shipped = params.load(Path(__file__).parents[1] / "params.yaml")
+    shipped = params.load(SHIPPED)
     values = {"bootstrap_resamples": 200, "max_new_tokens": 12, **changes}
     return shipped.model_copy(
         update={"model": shipped.model.model_copy(update={"name": name}), "evaluate": shipped.evaluate.model_copy(update=values)}

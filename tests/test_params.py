@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from data_fixtures import REPOSITORY, SHIPPED, added, changed, load, place_of
+from conftest import SHIPPED
+from data_fixtures import REPOSITORY, added, changed, load, place_of
 from ruamel.yaml import YAML
 
 from asr import params
@@ -39,8 +40,10 @@ def at(dotted: str) -> str:
     return f"{place_of(SHIPPED.read_text(), dotted) + 1}: {dotted}"
 
 
-def test_the_shipped_file_loads():
-    assert params.load(SHIPPED).language in WHISPER_LANGUAGES
+@pytest.mark.parametrize("path", [SHIPPED, REPOSITORY / "params.yaml"])
+def test_the_shipped_file_and_the_workspaces_own_load(path):
+    """So both have all keys and no others."""
+    assert params.load(path).language in WHISPER_LANGUAGES
 
 
 def test_the_file_is_looked_for_where_the_stage_runs(monkeypatch, tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SHIPPED
 from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
@@ -52,7 +53,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         chunk.run(root / "raw", root / "chunks", root / "reports/chunk", 100, (0.001, 30.0), [])
         featurize.run(root / "chunks", root / "features", 80)
     start = babbling()
-    given = params.load(REPOSITORY / "params.yaml").evaluate
+    given = params.load(SHIPPED).evaluate
     table, _ = evaluate.utterances("finetuned", start, Features(root / "features/test"), given)
     return SimpleNamespace(root=root, start=start, said={line["id"]: line["hypothesis"] for line in table})
 
