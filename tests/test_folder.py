@@ -8,6 +8,7 @@ import os
 import pickle
 import unicodedata
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +238,19 @@ def test_texts_beside_recordings_are_read(tmp_path):
 @given(st.randoms())
 def test_the_order_of_a_folder_does_not_matter(tmp_path_factory, draw):
     place, names = tmp_path_factory.mktemp("order"), [f"{folder}{name}" for folder in ("", "b/", "a/", "a-b/") for name in "xyzåÅ"]
-    draw.shuffle(names)
     files(place, {f"{name}{suffix}": name for name in names for suffix in (".wav", ".txt")})
-    assert [one.id for one in rows_of(place)] == sorted((f"{name}.wav" for name in names), key=lambda name: name[:-4].encode())
+    scandir = os.scandir
+
+    def shuffled(folder):
+        with scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        draw.shuffle(found)
+        return nullcontext(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", shuffled)
+        ids = [one.id for one in rows_of(place)]
+    assert ids == sorted((f"{name}.wav" for name in names), key=lambda name: name[:-4].encode())
 
 
 @pytest.mark.parametrize(
