@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import os
 import resource
 import signal
@@ -35,13 +34,9 @@ from asr.faults import Fault
 from asr.guarded import ITEM_SECONDS, guarded
 from asr.limits import allow
 from asr.sources import common_voice
+from asr.sources.subtitles import cues
+from asr.sources.tables import read_json_lines, read_table
 from asr.workers import progress
-
-if importlib.util.find_spec("asr.sources.tables"):
-    from asr.sources.subtitles import cues
-    from asr.sources.tables import read_json_lines, read_table
-else:
-    from asr.sources import read_table
 
 CORPUS = Path(__file__).parent / "corpus"
 N, SEED, JOB = 100_000, 1, 50
@@ -93,11 +88,10 @@ READERS: dict[str, Callable[[bytes], str]] = {
     "tar": filed("cv.tar", unpack),
     "gz": filed("cv.tar.gz", unpack),
     "yaml": filed("params.yaml", params.load),
+    "jsonl": filed("metadata.jsonl", lambda path: sum(1 for _ in read_json_lines(path))),
+    "srt": filed("clip.srt", lambda path: sum(1 for _ in cues(path))),
+    "vtt": filed("clip.vtt", lambda path: sum(1 for _ in cues(path))),
 }
-if importlib.util.find_spec("asr.sources.tables"):
-    READERS["jsonl"] = filed("metadata.jsonl", lambda path: sum(1 for _ in read_json_lines(path)))
-    READERS["srt"] = filed("clip.srt", lambda path: sum(1 for _ in cues(path)))
-    READERS["vtt"] = filed("clip.vtt", lambda path: sum(1 for _ in cues(path)))
 SHARES = {name: 1 if name == "yaml" else 3 if name in ("csv", "tsv", "tar", "gz", "jsonl", "srt", "vtt") else 10 for name in READERS}
 
 
