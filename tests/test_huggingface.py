@@ -263,8 +263,12 @@ def test_splits_as_the_params_say() -> None:
     ]
 
 
-def test_a_split_named_alone_has_no_split() -> None:
+def test_a_training_split_named_alone_has_no_split() -> None:
     assert {one.split for one in read(splits={"train": "train+validation"}).utterances} == {None}
+
+
+def test_a_test_split_named_alone_is_never_trained_on() -> None:
+    assert {one.split for one in read(splits={"test": "test"}).utterances} == {"test"}
 
 
 @pytest.mark.parametrize(
