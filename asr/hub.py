@@ -177,17 +177,20 @@ def _stream(part: Part, draft: Path) -> None:
 
 def _wrong(part: Part, draft: Path) -> str:
     """What is wrong with a file that has come; nothing where it is as the hub lists it."""
-    with draft.open("rb") as file:
-        if file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return "as a web page (a login page, a proxy?)"
-    if _size(draft) != part.size:
-        return f"in the wrong length ({_size(draft):,} bytes, want {part.size:,})"
     kind, _, wanted = part.checksum.partition(":")
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % part.size)
     with draft.open("rb") as file:
-        while block := file.read(1 << 20):
+        start = block = file.read(1 << 20)
+        while block:
             digest.update(block)
-    return "" if digest.hexdigest() == wanted else "with a wrong checksum"
+            block = file.read(1 << 20)
+    if _size(draft) == part.size and digest.hexdigest() == wanted:
+        return ""
+    if start[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "as a web page (a login page, a proxy?)"
+    if _size(draft) != part.size:
+        return f"in the wrong length ({_size(draft):,} bytes, want {part.size:,})"
+    return "with a wrong checksum"
 
 
 def _patiently(name: str, ask: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:

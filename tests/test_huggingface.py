@@ -584,6 +584,11 @@ def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_once_and_then_re
     assert not list(files.cache("hub", NAME).rglob("*.arrow"))
 
 
+def test_a_card_that_begins_as_a_web_page_is_none(there: Hub) -> None:
+    name = one_set(there, small([mirror_row(1)]) | {"README.md": b"<html><h1>Mine</h1></html>"})
+    assert len(listed(read(name))) == 1
+
+
 def test_a_small_file_is_checked_by_gits_own_hash(there: Hub) -> None:
     there.faults += [*LISTING, whole_card(b"# Another"), whole_card(b"# Another")]
     refused(NetworkFault, r"README.md came twice in the wrong length")
