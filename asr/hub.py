@@ -120,16 +120,17 @@ def _token() -> str:
 @contextmanager
 def alone(name: str) -> Iterator[None]:
     """One process at a time among those that fetch this data set."""
-    place = files.cache("hub", name)
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    place = files.cache("hub", f"{name}.lock")  # beside what `forget` drops
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def forget(name: str) -> None:
-    """Drop all that was fetched of a data set."""
-    shutil.rmtree(files.cache("hub", name), ignore_errors=True)
+    """Drop all that was fetched of a data set; who still reads it fetches again what is gone."""
+    with alone(name):
+        shutil.rmtree(files.cache("hub", name), ignore_errors=True)
 
 
 def fetch(part: Part) -> Path:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -555,6 +556,18 @@ def test_a_killed_fetch_goes_on_at_the_byte_where_it_stood(there: Hub) -> None:
     assert listed(read()) == WHOLE
     assert there.fetched()[before] == (sha256(MIRROR["sv-SE/train-00001-of-00003.parquet"]), "bytes=1500-")
     assert len(there.fetched()) == 6  # five files, and one of them in two stretches
+
+
+def test_who_forgets_a_set_waits_for_who_fetches_it(there: Hub) -> None:
+    """Two experiments of one data set: the one that is done takes nothing from under the other."""
+    there.cdn.faults.append(stuck(900))
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(lambda: listed(read()))
+        assert there.cdn.reached.wait(10)
+        done = pool.submit(huggingface.forget, NAME)
+        wait([done], timeout=0.2)
+        there.cdn.closing.set()
+        assert other.result() == WHOLE
 
 
 def test_a_server_that_knows_no_ranges_sends_all_anew(there: Hub) -> None:
