@@ -1,6 +1,7 @@
 """Recordings: encoded bytes in, one channel of float32 at 16 kHz out. No system package, no ffmpeg binary.
 
-libsndfile reads wav, flac, ogg and mp3; PyAV reads the rest (m4a, mp4, webm). soxr resamples. An mp3 of 5 s costs 3.5 ms.
+libsndfile reads wav, flac, ogg and mp3; PyAV reads the rest (m4a, mp4, webm), and a flac or mp3 that does not tell its length. soxr
+resamples. An mp3 of 5 s costs 3.5 ms.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ WHOLE_SHARE = 0.9  # of what an mp4 promises; encoders add a little at both ends
 RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
 UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
+UNSIZED = 2**63 - 1  # frames of a FLAC whose header knows no length, as libsndfile has it
+MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")  # one of which stands in the first frame of an MP3 that tells its length
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"  # no playlists: they open other files
 
 
@@ -74,10 +77,16 @@ def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
 def header_seconds(encoded: bytes) -> float | None:
     """Duration as the header gives it, or None where libsndfile cannot tell. Costs 0.1 ms."""
     try:
-        seconds = float(soundfile.info(io.BytesIO(encoded)).duration)
+        found = soundfile.info(io.BytesIO(encoded))
+        seconds = float(found.duration)
     except (soundfile.LibsndfileError, ZeroDivisionError):
         return None
-    return seconds if seconds >= 0 else None
+    return seconds if seconds >= 0 and _knows_length(found, encoded[:HEADER_BYTES]) else None
+
+
+def _knows_length(found: Any, head: bytes) -> bool:
+    """Whether a file says how long it is. Else libsndfile fails at the end of a FLAC, and guesses by its first frame where an MP3 ends."""
+    return any(mark in head for mark in MP3_LENGTHS) if found.format == "MP3" else found.frames < UNSIZED
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
@@ -85,9 +94,13 @@ def _open(file: BinaryIO) -> tuple[Any, bytes]:
     head = file.read(HEADER_BYTES)
     file.seek(0)
     try:
-        return soundfile.SoundFile(file), head
+        found = soundfile.SoundFile(file)
+        if _knows_length(found, head):
+            return found, head
+        found.close()
     except soundfile.LibsndfileError:
-        file.seek(0)
+        pass
+    file.seek(0)
     import av  # 0.2 s, and most corpora never need it
 
     try:

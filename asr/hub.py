@@ -120,16 +120,17 @@ def _token() -> str:
 @contextmanager
 def alone(name: str) -> Iterator[None]:
     """One process at a time among those that fetch this data set."""
-    place = files.cache("hub", name)
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    place = files.cache("hub", f"{name}.lock")  # beside what `forget` drops
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def forget(name: str) -> None:
-    """Drop all that was fetched of a data set."""
-    shutil.rmtree(files.cache("hub", name), ignore_errors=True)
+    """Drop all that was fetched of a data set; who still reads it fetches again what is gone."""
+    with alone(name):
+        shutil.rmtree(files.cache("hub", name), ignore_errors=True)
 
 
 def fetch(part: Part) -> Path:
@@ -177,17 +178,20 @@ def _stream(part: Part, draft: Path) -> None:
 
 def _wrong(part: Part, draft: Path) -> str:
     """What is wrong with a file that has come; nothing where it is as the hub lists it."""
-    with draft.open("rb") as file:
-        if file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return "as a web page (a login page, a proxy?)"
-    if _size(draft) != part.size:
-        return f"in the wrong length ({_size(draft):,} bytes, want {part.size:,})"
     kind, _, wanted = part.checksum.partition(":")
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % part.size)
     with draft.open("rb") as file:
-        while block := file.read(1 << 20):
+        start = block = file.read(1 << 20)
+        while block:
             digest.update(block)
-    return "" if digest.hexdigest() == wanted else "with a wrong checksum"
+            block = file.read(1 << 20)
+    if _size(draft) == part.size and digest.hexdigest() == wanted:
+        return ""
+    if start[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "as a web page (a login page, a proxy?)"
+    if _size(draft) != part.size:
+        return f"in the wrong length ({_size(draft):,} bytes, want {part.size:,})"
+    return "with a wrong checksum"
 
 
 def _patiently(name: str, ask: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:

@@ -126,6 +126,8 @@ def rejects(root: Path) -> None:
     """Rows in, kept and left out, by reason, with examples to hear."""
     summary = reports.read_json(root / reports.CHUNKS, "splits", "in_two_splits")
     told = rows_of(summary, "splits", "summary.json")
+    if not told:
+        raise BadData("summary.json: tells of no split; run dvc checkout or dvc repro")
     table = pd.DataFrame([reject_line(split, one) for split, one in told.items()])
     st.dataframe(table, hide_index=True, column_config=REJECT_COLUMNS)
     uncounted = table[table["rows_in"] != table["rows_kept"] + table["rejected"]]

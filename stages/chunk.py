@@ -218,7 +218,7 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
         shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
         copies = list(leaks.found())
         shared = {kind: len(tally.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
-        write_reports(reports, sources, shared, left_out, copies_shown(raw, copies[:SHOWN_COPIES]))
+        write_reports(reports, sources, shared, left_out, copies_shown(draft, copies[:SHOWN_COPIES]))
         check_leaks(tally, copies, allow_shared)
     for code, count in _by_code(left_out.counts).most_common():
         print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, left_out.examples[code][0].reject['split'])})")
@@ -230,11 +230,15 @@ def forecast(raw: Path, places: dict[str, list[tuple[Path, int, int]]]) -> int:
     return sounds + INDEX_BYTES * sum(rows for found in places.values() for _, _, rows in found)
 
 
-def copies_shown(raw: Path, copies: list[Leak]) -> list[tuple[Recording, Recording, str]]:
-    """Pairs of recordings of which one is the other's copy, and where each stands."""
+def copies_shown(chunks: Path, copies: list[Leak]) -> list[tuple[Recording, Recording, str]]:
+    """Pairs of recordings of which one is the other's copy, and where each stands.
+
+    Args:
+        chunks: what was kept, where an id stands once.
+    """
     found = []
     for one in copies:
-        pair = [corpus.find(raw / split, {id})[id][0] for split, id in ((one.split, one.id), (one.other_split, one.other_id))]
+        pair = [corpus.find(chunks / split, {id})[id][0] for split, id in ((one.split, one.id), (one.other_split, one.other_id))]
         found.append((pair[0], pair[1], f"{one.split} and {one.other_split}, {one.share:.0%} of the shorter"))
     return found
 

@@ -26,7 +26,7 @@ from asr.selection import MAIN, Selection, Survey
 from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, synthetic
 from asr.workers import parallel, progress
 
-JOB_ROWS = 16  # utterances that a worker takes at once
+JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
 LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table says beyond that is not believed
 
@@ -64,15 +64,15 @@ def rows_of(utterances: list[Utterance]) -> list[tuple[str, dict[str, Any]]]:
     return [(str(utterance.split), row_of(utterance)) for utterance in utterances]
 
 
-def fetch(utterances: Iterable[Utterance], count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Split and row of each of these utterances in order, fetched by all workers."""
-    jobs = ((job,) for job in _jobs(iter(utterances)))
-    for rows in parallel(rows_of, jobs, -(-count // JOB_ROWS)):
+def fetch(utterances: Iterable[Utterance], count: int, at_once: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Split and row of each of these utterances in order, fetched by all workers, each so many at once."""
+    jobs = ((job,) for job in _jobs(iter(utterances), at_once))
+    for rows in parallel(rows_of, jobs, -(-count // at_once)):
         yield from rows
 
 
-def _jobs(utterances: Iterator[Utterance]) -> Iterable[list[Utterance]]:
-    return iter(lambda: list(islice(utterances, JOB_ROWS)), [])
+def _jobs(utterances: Iterator[Utterance], at_once: int) -> Iterable[list[Utterance]]:
+    return iter(lambda: list(islice(utterances, at_once)), [])
 
 
 def read(given: params.Download, working: Path, share: float) -> Corpus:
@@ -147,18 +147,30 @@ def _free_name(name: str, taken: list[str]) -> str:
     return next(one for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))) if one not in taken)
 
 
-def forecast(opened: list[Source], out: Path) -> None:
-    """Say what the data stages will write, from a sample of each source, and refuse what the disk cannot hold."""
+def forecast(opened: list[Source], out: Path) -> list[int]:
+    """Say what the data stages will write, from a sample of each source, and refuse what the disk cannot hold.
+
+    Returns:
+        How many utterances of each source a worker may take at once.
+    """
     raw = seconds = 0.0
+    at_once = []
     for one in opened:
-        sample = [row_of(utterance) for utterance in one.found.sample]
+        sample = [_measured(utterance) for utterance in one.found.sample]
         share = one.found.rows.total() / max(len(sample), 1)
-        sizes = [len(row["audio"] or b"") for row in sample]
-        raw += share * sum(sizes)
-        seconds += share * sum(min(row["duration"] or 0, size / LEAST_BYTES) for row, size in zip(sample, sizes, strict=True))
+        at_once.append(max(1, min(JOB_ROWS, JOB_BYTES // max((size for size, _ in sample), default=1))))
+        raw += share * sum(size for size, _ in sample)
+        seconds += share * sum(min(length, size / LEAST_BYTES) for size, length in sample)
     features = seconds * FEATURE_BYTES
     print(f"forecast: {seconds / 3600:,.2f} h; raw {files.spoken(raw)}, chunks the same, features {files.spoken(features)}", flush=True)
     files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")
+    return at_once
+
+
+def _measured(utterance: Utterance) -> tuple[int, float]:
+    """Bytes, 1 at least, and seconds of a recording, which is let go."""
+    row = row_of(utterance)
+    return len(row["audio"] or b"x"), row["duration"] or 0.0
 
 
 def run(out: Path, given: params.Download) -> None:
@@ -166,12 +178,12 @@ def run(out: Path, given: params.Download) -> None:
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
         opened = sources(given, Path(working))
         _refuse_empty(opened)
-        forecast(opened, out)
+        sizes = forecast(opened, out)
         writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.ALL_SPLITS}
-        for one in opened:
+        for one, at_once in zip(opened, sizes, strict=True):
             count = one.found.rows.total()
             utterances = selection.chosen(one.corpus.utterances, one.wanted, one.found)
-            for split, row in progress(fetch(utterances, count), count, "utterances", f"download {one.wanted.name}"):
+            for split, row in progress(fetch(utterances, count, at_once), count, "utterances", f"download {one.wanted.name}"):
                 writers[split].add(row)
             for writer in writers.values():
                 writer.next()

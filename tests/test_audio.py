@@ -187,6 +187,28 @@ def test_a_wav_written_to_a_pipe_whose_header_knows_no_length_is_heard_whole(siz
     assert len(decode(bytes(content))) == len(HEARD)
 
 
+def test_a_flac_written_to_a_pipe_whose_header_knows_no_length_is_heard_whole():
+    content = bytearray(encoded(HEARD, format="FLAC"))
+    content[21] &= 0xF0  # the samples of STREAMINFO: 36 bits
+    content[22:26] = bytes(4)
+    assert header_seconds(bytes(content)) is None
+    assert np.array_equal(decode(bytes(content)), decode(encoded(HEARD, format="FLAC")))
+
+
+@pytest.mark.parametrize("loud_first", [True, False])
+def test_an_mp3_of_varying_rate_that_tells_no_length_is_heard_whole(loud_first):
+    """Its first frame, with the length, is cut off, as by programs that cut MP3s or write them to a pipe."""
+    loud, file = (0.3 * np.random.default_rng(0).standard_normal(16_000 * 5)).astype(np.float32), io.BytesIO()
+    parts = [loud, np.zeros(16_000 * 5, np.float32)]
+    with soundfile.SoundFile(file, "w", 16_000, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5) as out:
+        out.write(np.concatenate(parts if loud_first else parts[::-1]))
+    content = file.getvalue()
+    assert b"Xing" in content[:100]
+    bare = content[content.index(content[:2], 2) :]
+    assert header_seconds(bare) is None
+    assert len(decode(bare)) == pytest.approx(len(decode(content)), abs=2400)
+
+
 @pytest.mark.parametrize("seconds", [3.0, 40.0, 70.0])
 def test_a_truncated_mp3_gives_what_is_there_and_nothing_made_up(seconds):
     content = encoded(np.clip(voice(seconds), -0.3, 0.3), format="MP3")

@@ -413,6 +413,13 @@ def test_a_copy_in_another_split_fails_the_stage_and_is_named(tmp_path):
     assert len(list((tmp_path / "reports/sounds").glob("copy-*"))) == 2
 
 
+def test_the_copy_to_listen_to_is_the_row_that_was_kept(tmp_path):
+    spoken = speak(SAID, "sv+m1", 260, 50)
+    rows = corpus(train=[row("a", b"broken"), row("a", spoken)], test=[row("b", altered())])
+    refused(tmp_path, rows, r"a of train in b of test")
+    assert spoken in [path.read_bytes() for path in (tmp_path / "reports/sounds").glob("copy-*")]
+
+
 def altered() -> bytes:
     """The same utterance, cut at its beginning, half as loud, and as mp3."""
     samples, rate = soundfile.read(io.BytesIO(speak(SAID, "sv+m1", 260, 50)))

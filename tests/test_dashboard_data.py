@@ -16,6 +16,8 @@ from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
 from asr import augment, files, left_out, params, shards
+from asr.faults import BadData
+from dashboard import data
 from stages import chunk, stats
 
 FILES = (
@@ -237,3 +239,9 @@ def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: py
     at.run()
     with pytest.raises(AssertionError):
         check(at)
+
+
+def test_a_summary_of_no_split_is_a_fault(tmp_path):
+    files.write_json(tmp_path / "reports/chunk/summary.json", {"splits": {}, "in_two_splits": {}})
+    with pytest.raises(BadData, match=r"summary\.json: tells of no split"):
+        data.rejects(tmp_path)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import SHIPPED
 from data_fixtures import REPOSITORY, changed, encoded, encoded_by_av, load, sha256s, voice
@@ -312,6 +314,20 @@ def test_a_weight_above_one_is_noted_on_training_rows_alone(tmp_path, base):
     rule = json.dumps([{"field": "source", "any_of": ["base"], "weight": 3, "otherwise": 1}])
     found = brought(tmp_path, base, download__where=rule)
     assert [json.loads(row["attributes"]).get("repeat") for rows in found.values() for row in rows] == [3, 3, None, None, None, None]
+
+
+def test_long_recordings_are_not_held_side_by_side(tmp_path, monkeypatch):
+    """A hundred recordings of 3 MB pass in the memory of a few."""
+    monkeypatch.setenv("WORKERS", "1")
+    sounds = {f"{number:03}.wav": encoded(np.zeros(16_000 * 94, np.float32)) for number in range(100)}
+    folder_corpus(tmp_path / "mine", [(name, "hello", name, SPLITS[number % 3]) for number, name in enumerate(sounds)], sounds)
+    sounds.clear()
+    given = load(tmp_path, download__source="folder", download__path=str(tmp_path / "mine")).download
+    tracemalloc.start()
+    download.run(tmp_path / "raw", given)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6
 
 
 def test_a_disk_that_will_not_hold_the_corpus_is_refused_before_any_work(tmp_path, base, monkeypatch, capsys):

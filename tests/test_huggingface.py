@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +264,12 @@ def test_splits_as_the_params_say() -> None:
     ]
 
 
-def test_a_split_named_alone_has_no_split() -> None:
+def test_a_training_split_named_alone_has_no_split() -> None:
     assert {one.split for one in read(splits={"train": "train+validation"}).utterances} == {None}
+
+
+def test_a_test_split_named_alone_is_never_trained_on() -> None:
+    assert {one.split for one in read(splits={"test": "test"}).utterances} == {"test"}
 
 
 @pytest.mark.parametrize(
@@ -553,6 +558,18 @@ def test_a_killed_fetch_goes_on_at_the_byte_where_it_stood(there: Hub) -> None:
     assert len(there.fetched()) == 6  # five files, and one of them in two stretches
 
 
+def test_who_forgets_a_set_waits_for_who_fetches_it(there: Hub) -> None:
+    """Two experiments of one data set: the one that is done takes nothing from under the other."""
+    there.cdn.faults.append(stuck(900))
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(lambda: listed(read()))
+        assert there.cdn.reached.wait(10)
+        done = pool.submit(huggingface.forget, NAME)
+        wait([done], timeout=0.2)
+        there.cdn.closing.set()
+        assert other.result() == WHOLE
+
+
 def test_a_server_that_knows_no_ranges_sends_all_anew(there: Hub) -> None:
     there.cdn.faults += [cut(1000), whole(lambda content: content)]
     assert listed(read()) == WHOLE
@@ -578,6 +595,11 @@ def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_once_and_then_re
     refused(NetworkFault, rf"{NAME}: sv-SE/train-00000-of-00003.parquet {match}.*; try again later")
     assert len(there.fetched()) == 2
     assert not list(files.cache("hub", NAME).rglob("*.arrow"))
+
+
+def test_a_card_that_begins_as_a_web_page_is_none(there: Hub) -> None:
+    name = one_set(there, small([mirror_row(1)]) | {"README.md": b"<html><h1>Mine</h1></html>"})
+    assert len(listed(read(name))) == 1
 
 
 def test_a_small_file_is_checked_by_gits_own_hash(there: Hub) -> None:

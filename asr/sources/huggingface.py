@@ -48,7 +48,7 @@ def read(
         name: such as google/fleurs.
         config: such as sv_se; None takes the only one, or the default.
         revision: commit, tag or branch; None takes the newest. The manifest tells the commit.
-        splits: theirs by ours, joined by `+`; None goes by their names. Where there is one alone, its rows have no split.
+        splits: theirs by ours, joined by `+`; None goes by their names. Where train stands alone, its rows have no split.
         columns: theirs by ours (audio, text, speaker, id); None goes by their names.
         max_rows: fetch only so many first files of each split as hold that many rows; None fetches all.
     Raises:
@@ -106,7 +106,7 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
 def _splits(by_path: dict[str, hub.Part], there: layout.Splits, wanted: dict[str, str] | None) -> list[Split]:
     taken = layout.chosen(there, wanted)
     return [
-        Split(theirs, ours if len(taken) > 1 else None, [by_path[path] for path in there[theirs]])
+        Split(theirs, ours if [*taken] != ["train"] else None, [by_path[path] for path in there[theirs]])
         for ours, some in taken.items()
         for theirs in some
     ]

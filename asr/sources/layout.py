@@ -114,7 +114,7 @@ def config_of(found: dict[str, Splits], wanted: str | None, said: dict[str, Any]
 
 
 def chosen(there: Splits, wanted: dict[str, str] | None) -> dict[str, list[str]]:
-    """Their splits by ours. One alone means that its rows are to be split anew.
+    """Their splits by ours. Train alone means that its rows are to be split anew; test alone is what a held-out source may have.
 
     Args:
         wanted: theirs by ours, joined by `+`; None goes by their names.
