@@ -1,4 +1,5 @@
-"""What decoding the recordings told, row by row, kept by record batch: no recording is decoded twice, whatever corpus it comes in.
+"""What decoding the recordings told, row by row, kept by record batch: no recording is decoded twice, whatever corpus it comes in,
+but those of a batch in which a process died.
 
 Decoded in guarded processes, for a broken file may end the one it is decoded in. Kept under .cache/heard, some 70 bytes a second of
 sound, each file named by the recordings and promised lengths that it is about. A file that is damaged is made anew.

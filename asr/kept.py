@@ -20,7 +20,7 @@ UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kep
 
 
 def folder(name: str = "shards") -> Path:
-    """A folder of .cache for what is computed once; what a kill left there long ago, or nobody wants any more, is removed."""
+    """A folder of .cache for what is computed once; what a kill left there long ago is removed, and what `make` kept and nobody wants."""
     found = files.cache(name)
     found.mkdir(parents=True, exist_ok=True)
     for draft in found.glob(".*.part"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -22,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import corpus, files, heard, kept, params, rejects, shards, stage
+from asr import corpus, files, heard, kept, overlap, params, rejects, shards, stage
 from asr.corpus import Recording
 from asr.faults import BadData, exit_with
 from asr.leaks import Leak, Leaks
@@ -84,26 +85,33 @@ def digest(content: bytes) -> bytes:
 
 
 def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, leaks: Leaks, left_out: LeftOut) -> Iterator[Row]:
-    """The rows that stay; the others are noted with their reason. What stays is tallied by split."""
+    """The rows that stay; the others are noted with their reason. What could be trained or tested on is tallied by split."""
     for row in rows:
         why = rejects.reason(row.values["text"], row.sound, split, limits)
-        if not why and not tally.add("id", digest(row.values["id"].encode())):
-            why = "id_duplicate", "an earlier row has this id"
+        if not why:
+            tally.add("clip", row.sound.digest, split)
+            if speaker := speaker_of(row):
+                tally.add("speaker", speaker, split)
+            if not tally.add("id", digest(row.values["id"].encode())):
+                why = "id_duplicate", "an earlier row has this id"
         if why:
             reject = {"id": row.values["id"], "split": split, "code": why[0], "detail": why[1], "source": row.source}
             left_out.add(reject, row.values["text"], row.place)
             continue
         leaks.add(split, row.values["id"], row.sound.fingerprint)
-        tally.add("clip", row.sound.digest, split)
         tally.add("sentence", digest(row.values["text"].encode()), split)
-        if row.values["speaker"]:
-            tally.add("speaker", person(row.values["speaker"], row.source).encode(), split)
         yield row
 
 
-def person(speaker: str, source: str) -> str:
-    """Who a speaker is among those of all sources: a hash, as Common Voice has, is one person everywhere, a name its source's own."""
-    return speaker if HASHED.fullmatch(speaker) or not source else f"{speaker} of {source}"
+def speaker_of(row: Row) -> bytes | None:
+    """Who speaks, among those of all sources: a hash, as Common Voice has, is one person everywhere, a name its source's own.
+
+    A name is one however its accents are encoded, for folders that come from a Mac have them apart.
+    """
+    speaker = unicodedata.normalize("NFC", row.values["speaker"] or "")
+    if not speaker:
+        return None
+    return (speaker if HASHED.fullmatch(speaker) or not row.source else f"{speaker} of {row.source}").encode()
 
 
 def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
@@ -172,29 +180,15 @@ def _example(left_out: LeftOut, code: str, split: str) -> str:
     return f"{rejects.shown(reject['id'])}: {reject['detail']}"
 
 
-def check_leaks(tally: Tally, copies: list[Leak], allowed: list[str]) -> None:
-    """Refuse what stands in two splits.
-
-    Args:
-        copies: recordings that are another one's copy by their sound, encoded anew, trimmed, louder.
-    Raises:
-        BadData: a speaker, a clip or its copy does, and params do not allow it by name.
-    """
-    pairs = [f"{one.id} of {one.split} in {one.other_id} of {one.other_split}" for one in copies]
-    shared = {
-        "clip": pairs or [name.hex()[:12] for name in tally.shared("clip")],  # what is too short to be known by its sound
-        "speaker": [name.decode()[:40] for name in tally.shared("speaker")],
-    }
-    for kind, names in shared.items():
-        if names and kind not in allowed:
-            raise BadData(
-                f"{len(names)} {kind}s stand in two splits ({', '.join(names[:SHOWN])}), so the test is not honest; listen to "
-                f"reports/chunk/page.html; split anew by speaker, or allow it: -S 'chunk.allow_shared=[{kind}]'"
-            )
+def named(places: dict[str, list[tuple[Path, int, int]]]) -> Iterator[tuple[str, str, bytes, bytes | None]]:
+    """Split, id, digest of the sound and speaker of all rows, which were heard before."""
+    for split in places:
+        for row in rows_of(places[split], heard.sounds(places[split])):
+            yield split, row.values["id"], row.sound.digest, speaker_of(row)
 
 
 def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[float, float], allow_shared: list[str]) -> None:
-    """Write data/chunks, and reports/chunk: rejects.parquet, summary.json, and page.html with the folder sounds, which it plays.
+    """Write data/chunks, and reports/chunk: rejects.parquet, shared.csv, summary.json, and page.html, which plays what lies in sounds.
 
     The reports are there also where the stage fails for what stands in two splits.
     """
@@ -219,7 +213,9 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
         copies = list(leaks.found())
         shared = {kind: len(tally.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
         write_reports(reports, sources, shared, left_out, copies_shown(draft, copies[:SHOWN_COPIES]))
-        check_leaks(tally, copies, allow_shared)
+        in_two_splits = overlap.found(tally, copies, named(places))
+        overlap.write(reports / "shared.csv", in_two_splits)
+        overlap.refuse(in_two_splits, allow_shared)
     for code, count in _by_code(left_out.counts).most_common():
         print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, left_out.examples[code][0].reject['split'])})")
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -226,6 +227,25 @@ def test_the_page_is_there_to_be_read_though_a_leak_fails_the_stage(tmp_path):
     assert "1 clip" in (tmp_path / "reports/page.html").read_text()
 
 
+def test_a_row_that_stands_in_two_splits_fails_the_stage_though_its_id_is_a_duplicate(tmp_path):
+    rows = corpus(train=[row("a", GOOD, speaker="anna")], test=[row("a", GOOD, speaker="anna"), row("b", sound(7))])
+    refused(tmp_path, rows, r"^1 clips stand in two splits \(a of train in a of test\); 1 speakers stand in .* \(anna in train and test\)")
+    assert chunked(tmp_path / "allowed", rows, ["clip", "speaker"])[0]["code"] == "id_duplicate"
+
+
+def test_all_rows_of_a_leak_are_named_in_a_table(tmp_path):
+    sounds = [sound(20 + number, 0.5) for number in range(9)]
+    train, test = ([row(f"{split}-{number}", one) for number, one in enumerate(sounds)] for split in ("train", "test"))
+    refused(tmp_path, corpus(train=train, test=test), r"^9 clips stand in two splits")
+    lines = (tmp_path / "reports/shared.csv").read_text().splitlines()
+    assert sorted(line.split(",")[-1] for line in lines[1:]) == sorted(one["id"] for one in train + test)
+
+
+def test_a_name_is_one_however_its_accents_are_encoded(tmp_path):
+    rows = corpus(train=[row("a", sound(1), speaker="Åsa")], test=[row("b", sound(2), speaker=unicodedata.normalize("NFD", "Åsa"))])
+    refused(tmp_path, rows, "1 speakers stand in two splits")
+
+
 def test_rows_that_are_left_out_leak_nothing(tmp_path):
     rows = corpus(train=[row("a", GOOD, "", "anna"), row("c", sound(5))], test=[row("b", GOOD, "text", "anna")])
     assert [one["id"] for one in chunked(tmp_path, rows)] == ["a"]
@@ -396,7 +416,8 @@ def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeyp
 
 @pytest.mark.parametrize(("speaker", "people"), [("1", 2), ("f" * 40, 1), ("0123456789abcdef" * 4, 1), ("F" * 40, 2)])
 def test_a_name_is_its_sources_own_and_a_hash_is_one_person_everywhere(speaker, people):
-    assert len({chunk.person(speaker, source) for source in ("a", "b")}) == people
+    rows = [SimpleNamespace(values={"speaker": speaker}, source=source) for source in ("a", "b")]
+    assert len({chunk.speaker_of(one) for one in rows}) == people
 
 
 def test_speakers_of_one_name_in_two_sources_are_no_leak(tmp_path):

@@ -21,7 +21,7 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, lora, params, selection, shards
+from asr import batches, files, lora, overlap, params, selection, shards
 from asr.batches import Features
 from asr.faults import Fault
 from asr.params import Params
@@ -268,8 +268,8 @@ def test_chunk_allow_shared() -> None:
     for split in ("train", "test"):
         tally.add("speaker", b"anna", split)
     with pytest.raises(Fault, match="1 speakers stand in two splits"):
-        chunk.check_leaks(tally, [], [])
-    chunk.check_leaks(tally, [], CHUNK["allow_shared"])
+        overlap.refuse(overlap.found(tally, [], []), [])
+    overlap.refuse(overlap.found(tally, [], []), CHUNK["allow_shared"])
 
 
 @pytest.mark.parametrize("key", FEATURIZE)

@@ -1,0 +1,67 @@
+"""What stands in two splits is found, named row by row, and refused unless it is allowed by name."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from asr import overlap
+from asr.faults import BadData
+from asr.leaks import Leak
+from asr.tally import Tally
+
+ROWS = [
+    ("train", "a", b"1", b"anna"),
+    ("train", "b", b"2", b"bo"),
+    ("test", "c", b"1", b"cyril"),
+    ("test", "d", b"4", b"bo"),
+    ("validation", "e", b"5", None),
+]
+
+
+def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[Leak] | None = None) -> list[overlap.Shared]:
+    tally = Tally()
+    for split, _, digest, speaker in rows:
+        tally.add("clip", digest, split)
+        if speaker:
+            tally.add("speaker", speaker, split)
+    return overlap.found(tally, copies or [], iter(rows))
+
+
+def test_every_row_is_named(tmp_path: Path) -> None:
+    overlap.write(tmp_path / "shared.csv", found(ROWS, [Leak("e", "validation", "b", "train", 0.9)]))
+    assert list(csv.reader((tmp_path / "shared.csv").read_text().splitlines())) == [
+        ["kind", "shared", "split", "id"],
+        ["clip", "90% of the shorter", "validation", "e"],
+        ["clip", "90% of the shorter", "train", "b"],
+        ["clip", "the same bytes", "train", "a"],
+        ["clip", "the same bytes", "test", "c"],
+        ["speaker", "bo", "train", "b"],
+        ["speaker", "bo", "test", "d"],
+    ]
+
+
+def test_all_kinds_are_told_at_once() -> None:
+    match = (
+        r"^1 clips stand in two splits \(a of train in c of test\); 1 speakers stand in two splits \(bo in train and test\), so .*"
+        r" -S 'chunk\.allow_shared=\[clip,speaker\]'$"
+    )
+    with pytest.raises(BadData, match=match):
+        overlap.refuse(found(ROWS), [])
+
+
+def test_what_is_allowed_stays_allowed_in_the_way_out() -> None:
+    with pytest.raises(BadData, match=r"^1 speakers .*allow_shared=\[clip,speaker\]'$"):
+        overlap.refuse(found(ROWS), ["clip"])
+    overlap.refuse(found(ROWS), ["clip", "speaker"])
+
+
+def test_a_clip_that_is_known_by_its_sound_is_told_once() -> None:
+    assert [str(one) for one in found(ROWS[:3], [Leak("a", "train", "c", "test", 1.0)])] == ["a of train in c of test"]
+
+
+def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
+    overlap.write(tmp_path / "shared.csv", overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
+    assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"
