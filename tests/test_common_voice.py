@@ -5,6 +5,7 @@ import io
 import random
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import by_split, disjoint, listed
 
-from asr.faults import BadData
+from asr.faults import BadData, DiskFault
 from asr.languages import WHISPER_LANGUAGES
 from asr.sources import Corpus, Utterance, common_voice
 
@@ -265,6 +266,27 @@ def test_a_text_with_a_tab_is_refused_for_it_would_be_cut(tmp_path):
     place = release(tmp_path / "sv", {"train": ["anna\ta.mp3\tone\ttwo\t\tthirties"]})
     with pytest.raises(BadData, match=r"train\.tsv:2: more values than columns"):
         opened(place, tmp_path / "work")
+
+
+def test_a_text_with_a_tab_is_refused_though_the_last_column_is_empty(tmp_path):
+    place = release(tmp_path / "sv", {"train": ["anna\ttrain_0.mp3\tone\ttwo\t\t"]})
+    with pytest.raises(BadData, match=r"train\.tsv:2: more values than columns"):
+        opened(place, tmp_path / "work")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_a_text_that_is_cut_by_a_line_end_is_left_out(tmp_path, end):
+    rows = {"train": [f"anna\ttrain_0.mp3\tone{end}two\t\t", "anna\ttrain_1.mp3\twhole\t\t"]}
+    texts = [one.text for one in utterances(release(tmp_path / "sv", rows), tmp_path / "work")[:3]]
+    assert texts == ["", "", "whole"]
+
+
+def test_a_disk_that_will_not_hold_an_archive_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = archive(tmp_path / "sv.tar.gz", [("sv/clips/a.mp3", bytes(range(256)) * 64)])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(DiskFault, match=r"sv\.tar\.gz, unpacked, will take"):
+        opened(path, tmp_path / "work")
+    assert [one for one in (tmp_path / "work").rglob("*") if one.is_file()] == []
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "-1"])

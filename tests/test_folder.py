@@ -297,6 +297,8 @@ def test_a_link_within_the_folder_is_a_file_like_any_other(tmp_path):
     place = files(tmp_path / "mine", {"sub/a.wav": WAV, "b.txt": "x"})
     (place / "b.wav").symlink_to("sub/a.wav")
     (place / "loop").symlink_to(".")
+    (place / "itself.wav").symlink_to("itself.wav")
+    (place / "metadata.csv").symlink_to("metadata.csv")
     (tmp_path / "link").symlink_to(place)
     assert [one.audio() for one in rows_of(tmp_path / "link")] == [WAV]
 

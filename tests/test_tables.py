@@ -75,6 +75,8 @@ def test_a_line_of_10_mb_is_read_and_one_without_end_is_not(tmp_path: Path) -> N
         (b'"b\n\x1b[2J",c\xff\n1,2\n', r"t: no column a; it has b\ufffd\ufffd\[2J, c\ufffd$"),
         (b"a,b,a\n1,2,3\n", "t: a column stands twice: a, b, a"),
         (b"a,b\n1,2\n3,hello, world\n", "t:3: more values than columns; a text that holds the separator wants quotes"),
+        (b"a,b\n1,hello, \n", "t:2: more values than columns"),
+        (b"a,b\n1,hello,\n", "t:2: more values than columns"),
         (b'a,b\n1,"open\n2,closed\n', "t:3: unexpected end of data; a quote that never closes"),
         (b'a,b\n1,"closed" early\n', "t:2: ',' expected after '\"'"),
     ],
@@ -83,8 +85,15 @@ def test_a_table_that_cannot_be_told_apart_is_refused(tmp_path: Path, content: b
     refused(written(tmp_path, content), lambda path: read_table(path, {"a"}, strict=True), match)
 
 
-def test_separators_at_the_end_of_a_row_are_no_values(tmp_path: Path) -> None:
-    assert list(read_table(written(tmp_path, b"a,b\n1,2,,\n3\n"), {"a"})) == [(2, {"a": "1", "b": "2"}), (3, {"a": "3", "b": ""})]
+def test_separators_at_the_end_of_every_row_are_columns_without_a_name(tmp_path: Path) -> None:
+    assert [row["b"] for _, row in read_table(written(tmp_path, b"a,b,,\n1,2,,\n3\n"), {"a"})] == ["2", ""]
+
+
+def test_what_a_short_row_lacks_is_as_told(tmp_path: Path) -> None:
+    place = written(tmp_path, b"a,b\n3\n")
+    assert [list(read_table(place, {"a"}, restval=value)) for value in ("", None)] == [
+        [(2, {"a": "3", "b": value})] for value in ("", None)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from asr import files
 from asr.faults import DISK_ERRORS, BadData
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.tables import Rows, on_disk, read_table
@@ -53,6 +54,7 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
     tsvs = TSVS[splits]
     if path.is_file():
         (working / "archive").mkdir(exist_ok=True)
+        files.must_fit(working, path.stat().st_size, f"{path.name}, unpacked,")  # mp3 packs no further
         unpack(path, working / "archive")
     elif not path.is_dir():
         raise BadData(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
@@ -103,9 +105,9 @@ def _gather(release: Path, tsvs: dict[str | None, str], clips: Path) -> tuple[in
         index.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, 0)", _durations(release / "clip_durations.tsv"))
         for tsv in tsvs.values():
             for _, row in _table(release / tsv, "client_id", "path", "sentence"):
-                name = _bytes(row["path"])
+                name = _bytes(row["path"] or "")
                 index.execute("INSERT INTO clips VALUES (?, NULL, 1) ON CONFLICT DO UPDATE SET named = 1", [name])
-                locale = locale or row.get("locale", "")
+                locale = locale or row.get("locale") or ""
         with os.scandir(release / "clips") as entries:
             return sum(1 for entry in entries if not _known(index, "named", entry.name)), locale
 
@@ -123,7 +125,7 @@ def _bytes(name: str) -> bytes:
 def _table(path: Path, *wanted: str) -> Rows:
     if not path.is_file():
         raise BadData(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv")
-    return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE, restval=None)
 
 
 def _durations(path: Path) -> Iterator[tuple[bytes, float]]:
@@ -133,7 +135,7 @@ def _durations(path: Path) -> Iterator[tuple[bytes, float]]:
             try:
                 seconds = float(row["duration[ms]"]) / 1000
                 name = row["clip" if "clip" in row else "filename"]
-            except (KeyError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise BadData(f"{path}:{line}: want the columns clip and duration[ms], got {error}") from None
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise BadData(f"{path}:{line}: a duration of {seconds} s")
@@ -144,15 +146,21 @@ def _utterances(release: Path, tsvs: dict[str | None, str], clips: Path) -> Iter
     with on_disk(clips) as index:
         for split, tsv in tsvs.items():
             for _, row in _table(release / tsv, "client_id", "path", "sentence"):
+                name = row["path"] or ""
                 yield Utterance(
-                    id=row["path"],
+                    id=name,
                     split=split,
-                    text=row["sentence"],
-                    audio=partial(read_bytes, release / "clips" / Path(row["path"]).name),
+                    text=_sentence(row),
+                    audio=partial(read_bytes, release / "clips" / Path(name).name),
                     speaker=row["client_id"] or None,
                     attributes={key: row[key] for key in KEPT if row.get(key)},
-                    duration=_known(index, "seconds", row["path"]),
+                    duration=_known(index, "seconds", name),
                 )
+
+
+def _sentence(row: dict[str, str | None]) -> str:
+    """What was said; nothing in a row that ends too soon, for a line end stood in it, and half a sentence is none."""
+    return "" if None in row.values() else row["sentence"] or ""
 
 
 def unpack(archive: Path, target: Path) -> None:

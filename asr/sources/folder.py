@@ -93,13 +93,13 @@ def _entries(top: Path, tables: list[Path]) -> Iterator[tuple[bytes, bytes, int]
                 kind = KINDS.get(suffix.lower())
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(inside):
                     raise BadData(f"{top}: {shown(here + entry.name)} leads out of the folder; copy what it names into it")
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{here}{entry.name}/")
-                elif entry.name in TABLES and entry.is_file():
+                elif entry.name in TABLES and os.path.isfile(entry.path):
                     tables.append(top / here / entry.name)
-                elif kind is not None and entry.is_file():
+                elif kind is not None and os.path.isfile(entry.path):
                     yield _bytes(here + stem), _bytes(suffix), kind
 
 

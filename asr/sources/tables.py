@@ -42,15 +42,17 @@ def lines(path: Path) -> Iterator[str]:
 def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
     """Rows of a table with a header, each with the number of its last line; values are strings.
 
+    Args:
+        dialect: of `csv`, and `restval`, which stands for the values that a short row lacks.
     Raises:
         BadData: a column is missing or stands twice, or a row cannot be told from the next, or has more values than there are columns.
     """
     csv.field_size_limit(MAX_LINE)
-    reader = csv.DictReader(lines(path), restval="", **dialect)
+    reader = csv.DictReader(lines(path), **{"restval": "", **dialect})
     try:
         _check_columns(path, list(reader.fieldnames or ["none"]), wanted)
         for row in reader:
-            if any(row.pop(None, [])):
+            if row.pop(None, None):
                 raise BadData(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
             yield reader.line_num, row
     except csv.Error as error:
