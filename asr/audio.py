@@ -25,7 +25,7 @@ MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header 
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand
 HEADER_BYTES = 4096
-WHOLE_SHARE = 0.9  # of what an mp4 promises; encoders add a little at both ends
+WHOLE_SHARE = 0.9  # of what an mp4 or webm promises; encoders add a little at both ends
 RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
 UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
@@ -180,9 +180,12 @@ def _frame_seconds(frame: Any) -> float:
 
 
 def _promised_seconds(container: Any) -> float:
-    """What an mp4 says of its sound track; other containers guess, or do not know."""
+    """What an mp4 says of its sound track, or a webm of all it holds, if that is sound; other containers guess, or do not know."""
     stream = container.streams.audio[0]
-    return float(stream.duration * stream.time_base) if "mp4" in container.format.name and stream.duration else 0.0
+    if "mp4" in container.format.name and stream.duration:
+        return float(stream.duration * stream.time_base)
+    alone = "matroska" in container.format.name and len(container.streams) == 1
+    return container.duration / 1e6 if alone and container.duration else 0.0
 
 
 def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:

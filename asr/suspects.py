@@ -106,9 +106,17 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
 def heard(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
-        return next(audio.blocks(io.BytesIO(row["audio"] or b"")))
+        return _first(audio.blocks(io.BytesIO(row["audio"] or b"")), audio.BLOCK_SECONDS * audio.SAMPLE_RATE)
     except audio.Undecodable:
         return None
+
+
+def _first(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """(S,) at most so many samples, of blocks that may be as short as a codec's frame."""
+    found: list[np.ndarray] = []
+    while sum(map(len, found)) < count and (block := next(blocks, None)) is not None:
+        found.append(block)
+    return np.concatenate(found)[:count]
 
 
 def silence(split: Path) -> dict[str, Any]:

@@ -44,15 +44,20 @@ class Source:
 def row_of(utterance: Utterance) -> dict[str, Any]:
     """One row of data/raw; fetches the sound."""
     sound = utterance.audio()
-    known = utterance.duration is not None or not sound
     return {
         "id": _utf8(utterance.id),
         "audio": sound,
         "text": _utf8(utterance.text),
         "speaker": utterance.speaker and _utf8(utterance.speaker),
         "attributes": _utf8(json.dumps(utterance.attributes, sort_keys=True, ensure_ascii=False)),
-        "duration": utterance.duration if known else audio.header_seconds(sound or b""),
+        "duration": utterance.duration if utterance.duration is not None else _header_seconds(sound or b""),
     }
+
+
+def _header_seconds(sound: bytes) -> float | None:
+    """What a recording says of its length, unless so much cannot be in it."""
+    seconds = audio.header_seconds(sound) if sound else None
+    return seconds if seconds is not None and seconds <= len(sound) / LEAST_BYTES else None
 
 
 def _utf8(text: str) -> str:

@@ -192,17 +192,19 @@ def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: param
     return scores, [line for table in tables.values() for line in table]
 
 
-def holdout(test: Path, finetuned: Start, run: dict[str, Any], given: params.Params) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+def holdout(
+    test: Path, finetuned: Start, run: dict[str, Any], taught: Path, given: params.Params
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Scores and utterances of what was held out, which shows what training made a model forget; None where nothing was."""
     split = test.with_name(shards.HOLDOUT)
     if not split.is_dir() or not shards.manifest(split)["rows"]:
         return None, []
     scores, table = evaluate(Features(split), finetuned, run, given)
-    return {**scores[FINETUNED], "models": scores}, table
+    return {**scores[FINETUNED], "rows_taught": num_taught(Features(split), taught), "models": scores}, table
 
 
 def num_taught(test: Features, path: Path) -> int:
-    """Test rows whose sound the model was taught, or chosen by: what they measure is memory."""
+    """Rows whose sound the model was taught, or chosen by: what they measure is memory."""
     taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
     return sum(test.digest(row) in taught for row in range(len(test)))
 
@@ -248,7 +250,7 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     scores, table = evaluate(Features(test), model.load_saved(finetuned), told, given)
     known = num_taught(Features(test), train_reports / "taught.npy")
     metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
-    held_out, held_out_table = holdout(test, model.load_saved(finetuned), told, given)
+    held_out, held_out_table = holdout(test, model.load_saved(finetuned), told, train_reports / "taught.npy", given)
     if held_out:
         metrics[shards.HOLDOUT] = held_out
     write_table(reports / "utterances.parquet", table)
@@ -262,8 +264,10 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     for name, line in metrics.get(shards.HOLDOUT, {}).get("models", {}).items():
         print(f"held out, {name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), {line['rows']:,} utterances")
     print(caveat(metrics))
-    if known:
-        print(f"CHECK FAILED: test_rows_unseen: {known} of {metrics['rows']} test rows are in training or validation; their WER is memory")
+    for name, scored in (("test", metrics), ("holdout", held_out or {"rows_taught": 0})):
+        if seen := scored["rows_taught"]:
+            which = f"{seen} of {scored['rows']} {name} rows"
+            print(f"CHECK FAILED: {name}_rows_unseen: {which} are in training or validation; their WER is memory")
 
 
 def main() -> None:

@@ -424,6 +424,18 @@ def test_an_mp4_with_less_than_its_table_says_is_refused(codec):
         decode(content[: len(content) * 2 // 3])
 
 
+def test_half_a_webm_that_knows_its_length_is_refused_and_one_that_was_piped_is_read():
+    content = encoded_by_av(voice(3.0, 48_000), 48_000, "webm", "libopus")
+    assert len(decode(content)) == pytest.approx(3 * SAMPLE_RATE, abs=2000)
+    with pytest.raises(Undecodable, match=r"^truncated: 1\.\d\d of 3\.\d\d s$"):
+        decode(content[: len(content) // 2])
+    place = content.index(b"\x44\x89")  # the length's element, made into one that nobody reads
+    assert (
+        len(decode((content[:place] + b"\xec" + content[place + 2 :]).replace(b"\xec\x88", b"\xec\x89", 1)[: len(content) // 2]))
+        > SAMPLE_RATE
+    )
+
+
 def test_many_channels_are_read_in_small_pieces(monkeypatch):
     monkeypatch.setattr(audio, "BLOCK_VALUES", 64_000)
     many = np.stack([voice(0.5, seed=seed) for seed in range(64)], axis=1)

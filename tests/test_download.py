@@ -350,6 +350,16 @@ def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
     assert wanted[0] == pytest.approx(written, rel=0.05)
 
 
+def test_a_header_that_promises_more_than_a_recording_can_hold_is_not_believed():
+    forged = bytearray(encoded(voice(1.0), format="FLAC"))
+    forged[21] |= 0x0F  # the upper bits of the number of samples: 1.1 million hours
+    heard, lied = (
+        download.row_of(Utterance("u", "train", "x", lambda given=given: bytes(given), None, {}))["duration"]
+        for given in (encoded(voice(1.0)), forged)
+    )
+    assert (heard, lied) == (1.0, None)
+
+
 def test_a_duration_that_a_table_has_wrong_does_not_make_the_corpus_too_large(tmp_path, capsys):
     """Milliseconds for seconds, or nonsense in one row: `chunk` says what is wrong, the disk is not to blame."""
     lied = [Utterance(f"u{number}", "train", "x", lambda: bytes(16_000), None, {}, 1e33) for number in range(3)]

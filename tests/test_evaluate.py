@@ -293,6 +293,21 @@ def test_what_is_held_out_is_scored_apart(made: SimpleNamespace, tmp_path: Path,
     assert "Held out, never trained on: 2 utterances, 4 words." in (tmp_path / "reports/report.md").read_text()
 
 
+def test_held_out_rows_that_were_taught_are_told(
+    made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    shutil.copytree(made.test, tmp_path / "features/test")
+    shutil.copytree(made.root / "reports/train", tmp_path / "train")
+    write_features(tmp_path / "features/holdout", HELD_OUT)
+    held_out = Features(tmp_path / "features/holdout")
+    np.save(tmp_path / "train/taught.npy", np.frombuffer(held_out.digest(1), np.uint8)[None])
+    evaluate.run(tmp_path / "features/test", made.root / "models/finetuned", tmp_path / "train", tmp_path / "reports", chosen())
+    metrics = files.read_json(tmp_path / "reports/metrics.json")
+    assert metrics["holdout"]["rows_taught"] == 1
+    assert "CHECK FAILED: holdout_rows_unseen: 1 of 2 holdout rows are in training" in capsys.readouterr().out
+
+
 def test_without_anything_held_out_nothing_is_said_of_it(made: SimpleNamespace) -> None:
     assert "holdout" not in files.read_json(made.reports / "metrics.json")
     assert pq.read_table(made.reports / "holdout.parquet").num_rows == 0

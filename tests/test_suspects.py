@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_fixtures import encoded, row, voice, write_rows
+from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 
 from asr import census, suspects
 from asr.census import Census
@@ -71,6 +71,16 @@ def test_the_silence_of_a_split_is_that_of_what_can_be_heard(tmp_path: Path) -> 
     assert found["silent_share"] == pytest.approx(0.75, abs=0.01)
     assert found["examples"] == [{"id": "still", "silent_share": 1.0}]
     assert suspects.silence(raw / "test") == {"recordings": 0, "silent_share": 0.0, "mostly_silent": 0, "examples": []}
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("adts", "aac"), ("WAV", None)])
+def test_half_a_minute_is_heard_whatever_a_decoder_gives_at_once(kind: str, codec: str | None) -> None:
+    half_silent = np.concatenate([np.zeros(48_000, np.float32), voice(1.0, 48_000)])
+    content = encoded_by_av(half_silent, 48_000, kind, codec) if codec else encoded(half_silent, 48_000, kind)
+    silent, frames = suspects.silent_frames(suspects.heard({"audio": content}))
+    assert (silent, frames) == (pytest.approx(100, abs=12), pytest.approx(200, abs=6))
+    long = encoded(voice(31.0, 8_000), 8_000)
+    assert len(suspects.heard({"audio": long})) == 30 * 16_000
 
 
 def test_a_sample_is_the_same_each_time_and_as_large_as_can_be(tmp_path: Path) -> None:
