@@ -237,6 +237,8 @@ def _way_out(main: Source) -> str:
     """What to do about a split that is empty: rules left its rows out, the dice of few speakers did, or the source has none."""
     if main.found.left_out:
         return f"{_told(main.found.left_out)} were left out"
+    if not main.found.rows:
+        return "the corpus has no rows at all"
     if all(one.split for one in main.corpus.utterances):
         return "the corpus has splits of its own, and not these"
     given = "a column split, folders train, validation and test, or the corpus's official splits"

@@ -149,6 +149,13 @@ def test_a_corpus_that_is_not_there_is_refused(tmp_path, source):
     assert not (tmp_path / "raw").exists()
 
 
+def test_a_corpus_without_rows_is_refused_as_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKERS", "1")
+    place = folder_corpus(tmp_path / "mine", [], {"a.wav": encoded(voice(0.5))})
+    with pytest.raises(BadData, match=r"no utterance in train, validation, test; .*; the corpus has no rows at all$"):
+        download.run(tmp_path / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
+
+
 def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "", "train")], {"a.wav": encoded(voice(0.5))})

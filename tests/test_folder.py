@@ -174,7 +174,7 @@ def test_text_without_a_recording_is_a_row_without_sound(tmp_path):
         (b"", r"metadata\.csv: no column file_name; it has none"),
         (b"path,text\na.wav,x\n", r"metadata\.csv: no column file_name; it has path, text"),
         (b"file_name,words\na.wav,x\n", r"metadata\.csv:2: no column transcription; it has file_name, words"),
-        (b"file_name;text\na.wav;x\n", r"metadata\.csv: no column file_name; it has file_name;text"),
+        (b"file_name;text\na.wav;x\n", r"metadata\.csv: no column file_name; it has file_name;text; separate them with commas$"),
         (b"file_name,text,split\na.wav,x,test\nb.wav,x,dev\n", r"metadata\.csv:3: split dev, want one of train, validation, test"),
         (b"file_name,text\n../a.wav,x\n", r"metadata\.csv:2: \.\./a\.wav lies outside the folder"),
         (b"file_name,text\n/etc/passwd,x\n", r"metadata\.csv:2: /etc/passwd lies outside the folder"),

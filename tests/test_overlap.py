@@ -62,6 +62,13 @@ def test_a_clip_that_is_known_by_its_sound_is_told_once() -> None:
     assert [str(one) for one in found(ROWS[:3], [Leak("a", "train", "c", "test", 1.0)])] == ["a of train in c of test"]
 
 
+def test_what_is_only_scored_may_be_scored_twice() -> None:
+    rows = [("test", "a", b"1", b"anna"), ("holdout", "b", b"1", b"anna")]
+    copies = [Leak("a", "test", "b", "holdout", 1.0)]
+    assert found(rows, copies) == []
+    assert len(found([*rows, ("train", "c", b"2", b"anna")], copies)) == 1
+
+
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
     overlap.write(tmp_path / "shared.csv", overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"

@@ -61,7 +61,8 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
 
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
     if not wanted <= set(columns):
-        raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {shown(', '.join(columns))}")
+        way_out = "; separate them with commas" if path.suffix == ".csv" and len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
+        raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {shown(', '.join(columns))}{way_out}")
     named = [one for one in columns if one]
     if len(set(named)) < len(named):
         raise BadData(f"{path}: a column stands twice: {shown(', '.join(columns))}")
