@@ -264,12 +264,12 @@ def test_chunk(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path) -
 
 
 def test_chunk_allow_shared() -> None:
-    tally = chunk.Tally()
-    for split in ("train", "test"):
-        tally.add("speaker", b"anna", split)
+    tally, rows = chunk.Tally(), [(split, split, split.encode(), b"anna") for split in ("train", "test")]
+    for split, *_, speaker in rows:
+        tally.add("speaker", speaker, split)
     with pytest.raises(Fault, match="1 speakers stand in two splits"):
-        overlap.refuse(overlap.found(tally, [], []), [])
-    overlap.refuse(overlap.found(tally, [], []), CHUNK["allow_shared"])
+        overlap.refuse(overlap.found(tally, [], rows), [])
+    overlap.refuse(overlap.found(tally, [], rows), CHUNK["allow_shared"])
 
 
 @pytest.mark.parametrize("key", FEATURIZE)
