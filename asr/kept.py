@@ -44,7 +44,10 @@ def _age(path: Path) -> float:
 
 def _names(path: Path) -> int:
     """How many names a file has on the disk."""
-    return path.stat().st_nlink if path.exists() else 0
+    try:
+        return path.stat().st_nlink
+    except FileNotFoundError:
+        return 0
 
 
 def path_of(store: Path, made_from: Any) -> Path:

@@ -56,7 +56,7 @@ def found(tally: Tally, copies: Sequence[Leak], rows: Iterable[tuple[str, str, b
     same = [Shared("clip", "the same bytes", places) for (kind, _), places in groups.items() if kind == "clip"]
     too_short = [one for one in same if not heard.issuperset(one.rows)]  # to be known by its sound
     speakers = [Shared("speaker", key.decode(), places) for (kind, key), places in groups.items() if kind == "speaker"]
-    return [one for one in (*pairs, *too_short, *speakers) if not {split for split, _ in one.rows} <= SCORED]
+    return [one for one in (*pairs, *too_short, *speakers) if not set() < {split for split, _ in one.rows} <= SCORED]
 
 
 def write(path: Path, found: Sequence[Shared]) -> None:

@@ -28,7 +28,7 @@ from asr.workers import parallel, progress
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
-LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table says beyond that is not believed
+LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table or header says beyond that is not believed
 
 
 @dataclass(frozen=True)

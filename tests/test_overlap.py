@@ -69,6 +69,14 @@ def test_what_is_only_scored_may_be_scored_twice() -> None:
     assert len(found([*rows, ("train", "c", b"2", b"anna")], copies)) == 1
 
 
+def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
+    tally = Tally()
+    for split in ("train", "test"):
+        tally.add("speaker", b"anna", split)
+    with pytest.raises(BadData, match="1 speakers stand in two splits"):
+        overlap.refuse(overlap.found(tally, [], []), [])
+
+
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
     overlap.write(tmp_path / "shared.csv", overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"
