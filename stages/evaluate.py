@@ -31,11 +31,23 @@ from asr.features import LogMel
 from asr.model import Start
 from asr.workers import progress
 
-CODE = tuple(
-    """
-    asr.audio asr.batches asr.decode asr.error_rates asr.evaluation_report asr.features asr.files asr.languages
-    asr.markdown asr.model asr.shards asr.timestamps asr.tokenizer asr.wer asr.windows stages.evaluate
-    """.split()
+CODE = (
+    "asr.audio",
+    "asr.batches",
+    "asr.decode",
+    "asr.error_rates",
+    "asr.evaluation_report",
+    "asr.features",
+    "asr.files",
+    "asr.languages",
+    "asr.markdown",
+    "asr.model",
+    "asr.shards",
+    "asr.timestamps",
+    "asr.tokenizer",
+    "asr.wer",
+    "asr.windows",
+    "stages.evaluate",
 )
 START = "start"
 COUNTS = ("hits", "substitutions", "deletions", "insertions")

@@ -42,10 +42,16 @@ FEATURES = pa.schema(
 BYTES_PER_VALUE = 1.5  # of features
 BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
 ROW_BYTES = 300  # of a row's other columns
-CODE = tuple(
-    """
-    asr.acoustics asr.audio asr.augment asr.features asr.files asr.kept asr.shards asr.sound stages.featurize
-    """.split()
+CODE = (
+    "asr.acoustics",
+    "asr.audio",
+    "asr.augment",
+    "asr.features",
+    "asr.files",
+    "asr.kept",
+    "asr.shards",
+    "asr.sound",
+    "stages.featurize",
 )
 PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augment", "asr.sound"))  # what copy 0 hangs on
 

@@ -31,12 +31,33 @@ from asr.start import choose_trained, start_model
 from asr.training import Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
-CODE = tuple(
-    """
-    asr.audio asr.batches asr.chance asr.checkpoints asr.checks asr.decode asr.epochs asr.features asr.files asr.languages asr.lora
-    asr.memory asr.model asr.optimisation asr.progress asr.regularisation asr.shards asr.signals
-    asr.start asr.timestamps asr.tokenizer asr.training asr.validation asr.wer asr.windows stages.train
-    """.split()
+CODE = (
+    "asr.audio",
+    "asr.batches",
+    "asr.chance",
+    "asr.checkpoints",
+    "asr.checks",
+    "asr.decode",
+    "asr.epochs",
+    "asr.features",
+    "asr.files",
+    "asr.languages",
+    "asr.lora",
+    "asr.memory",
+    "asr.model",
+    "asr.optimisation",
+    "asr.progress",
+    "asr.regularisation",
+    "asr.shards",
+    "asr.signals",
+    "asr.start",
+    "asr.timestamps",
+    "asr.tokenizer",
+    "asr.training",
+    "asr.validation",
+    "asr.wer",
+    "asr.windows",
+    "stages.train",
 )
 
 

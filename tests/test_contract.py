@@ -39,7 +39,12 @@ def path_of(module: str) -> Path | None:
     """The file of one of our modules."""
     place = REPOSITORY / module.replace(".", "/")
     found = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return found if found.is_file() else None
+    return found if found.is_file() and not is_prose(found) else None
+
+
+def is_prose(path: Path) -> bool:
+    """Whether a file holds a docstring and nothing else, as the door of a room does: it can change no output."""
+    return path.name == "__init__.py" and len(ast.parse(path.read_text()).body) < 2
 
 
 def imports(path: Path) -> set[str]:
