@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.faults import BadData
+from asr.errors import BadData
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper hears
 HOP = 160  # samples from one frame to the next

@@ -24,7 +24,7 @@ import pyarrow as pa
 import soundfile
 
 from asr import acoustics, audio, files, params, shards
-from asr.faults import BadData, BadParams, exit_with
+from asr.errors import BadData, BadParams, exit_with
 from asr.sound import AUDIO_SUFFIXES
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB

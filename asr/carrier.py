@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr import files, params
-from asr.faults import BadData, BadModel, BadParams, exit_with
-from asr.languages import LANGUAGE_NAMES, WHISPER_LANGUAGES
+from asr.errors import BadData, BadModel, BadParams, exit_with
+from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 from asr.workers import progress
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def refuse_unknown(languages: Iterable[str]) -> None:
     """
     unknown = [code for code in languages if code not in WHISPER_LANGUAGES]
     if unknown:
-        raise BadParams(f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/languages.py)")
+        raise BadParams(f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/whisper.py)")
 
 
 def start_model(given: params.Params, name: str | None) -> Start:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-from asr.faults import BadParams, NetworkFault
+from asr.errors import BadParams, NetworkFault
 
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a large model on a CPU reads the conversation before its first word

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from asr import files
-from asr.faults import BadModel
+from asr.errors import BadModel
 
 if TYPE_CHECKING:
     import torch

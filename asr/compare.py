@@ -11,7 +11,7 @@ import shlex
 from typing import Any
 
 from asr import reports, revisions, wer
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.revisions import COMMIT, EXPERIMENT, WORKSPACE
 from asr.runs import Row
 from asr.wer import Difference

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asr import files
-from asr.languages import WHISPER_LANGUAGES
+from asr.whisper import WHISPER_LANGUAGES
 
 STAGE_OUTS = ("data/raw", "data/chunks", "data/features", "models/finetuned", "reports")
 
@@ -46,7 +46,7 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "model.lora.rank", f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)"
     key = "model.language" if given.get("model.language") else "download.language"
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
-        way = "want model.language set to the nearest of its languages (asr/languages.py); python -m asr.carrier then measures some"
+        way = "want model.language set to the nearest of its languages (asr/whisper.py); python -m asr.carrier then measures some"
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 
@@ -74,7 +74,7 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
     if entry.get("role") == "train" and theirs not in (None, ours):
         yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
     elif isinstance(theirs, str) and theirs not in (ours, *WHISPER_LANGUAGES):
-        yield f"{key}.language", f"got {theirs}, which Whisper has no token for; want one of its languages (asr/languages.py)"
+        yield f"{key}.language", f"got {theirs}, which Whisper has no token for; want one of its languages (asr/whisper.py)"
 
 
 def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:

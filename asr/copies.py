@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from asr import checkpoints, files
-from asr.faults import BadModel, Fault, NetworkFault, exit_with
+from asr.errors import BadModel, Fault, NetworkFault, exit_with
 from asr.store import Store, address, reason, shown
 
 NAMES = re.compile(r"(step|weights)-\d{8}/\w+\.(safetensors|json)")  # what an index may name: nothing outside the folder

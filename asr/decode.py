@@ -15,7 +15,7 @@ from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditiona
 
 from asr import batches, model, timestamps, tokenizer
 from asr.audio import FRAMES_PER_SECOND
-from asr.faults import BadModel
+from asr.errors import BadModel
 from asr.features import TAIL, LogMel
 
 TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from asr import files
 from asr.audio import HOP, SAMPLE_RATE
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DONE
 from asr.sound import Cancelled, Sound
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from asr import files, journal, leftovers, tracking
-from asr.faults import exit_with
+from asr.errors import exit_with
 from asr.leftovers import Finding, at_work, lives, remove, shown, since
 
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from asr import files, reports, revisions, runs
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.revisions import Revision
 
 PLAIN = {"None": None, "True": True, "False": False}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr.faults import DiskFault
+from asr.errors import DiskFault
 
 RESERVE = 1.05  # of a forecast, so that the disk is not full to the last byte
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.limits import allow, confine
 from asr.workers import SPAWN, count, one_thread_each
 

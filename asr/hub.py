@@ -26,7 +26,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers, validate_repo_id
 
 from asr import files
-from asr.faults import BadParams, Fault, NetworkFault
+from asr.errors import BadParams, Fault, NetworkFault
 
 T = TypeVar("T")
 TIMEOUT = 30.0  # seconds without a byte

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr import files
-from asr.faults import BadParams
+from asr.errors import BadParams
 
 
 def path_of(fingerprint: str) -> Path:

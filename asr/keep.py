@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import files
-from asr.faults import BadData, BadParams, exit_with
+from asr.errors import BadData, BadParams, exit_with
 
 DROPPED = ("rtfx",)  # speeds of the day
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from asr import files
-from asr.faults import BadData
+from asr.errors import BadData
 
 EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")  # EXEC_HEAD stays in health, too
 WORKERS = ("dvc", "git", "streamlit")

@@ -14,7 +14,7 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from asr import params
-from asr.faults import BadParams
+from asr.errors import BadParams
 
 MARK = ".lora_"  # in the name of every tensor of an adapter
 RATE = 10  # adapters start from nothing, and want about so many times the rate of the weights they stand for

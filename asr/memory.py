@@ -13,7 +13,7 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from asr.faults import BadModel
+from asr.errors import BadModel
 
 ONEDNN = "could not create a primitive"  # what PyTorch's library for CPUs says when it finds no memory
 LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of a container, by the two ways that Linux has

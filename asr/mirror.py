@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import checkpoints
-from asr.faults import BadModel
+from asr.errors import BadModel
 from asr.store import address, shown
 
 POLL_SECONDS = 0.5

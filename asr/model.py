@@ -27,8 +27,8 @@ from transformers.utils import logging as transformers_logging
 
 from asr import files, tokenizer
 from asr.audio import POSITIONS_PER_SECOND
-from asr.faults import BadModel, NetworkFault
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadModel, NetworkFault
+from asr.whisper import WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import WhisperForConditionalGeneration
 
 from asr import lora, model
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.model import Start
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F

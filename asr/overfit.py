@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asr import params, regularisation, stage
 from asr.batches import Collator, Features
-from asr.faults import BadData, Diverged, Stopped, exit_with
+from asr.errors import BadData, Diverged, Stopped, exit_with
 from asr.model import Start
 from asr.start import choose_trained, start_model
 from asr.training import Training

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr import files
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.leaks import Leak
 from asr.rejects import shown
 from asr.tally import Tally

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from asr.contradictions import contradictions
-from asr.faults import BadParams
+from asr.errors import BadParams
 
 
 def _number(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from asr import batches, checkpoints, decode, memory
-from asr.faults import DiskFault
+from asr.errors import DiskFault
 from asr.stage import spoken
 
 if TYPE_CHECKING:

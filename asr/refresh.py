@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import facts, files, revisions, runs, tracking
-from asr.faults import BadParams, exit_with
+from asr.errors import BadParams, exit_with
 from asr.revisions import Revision
 
 SMALL_SECONDS = 2.0

@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 
 from asr import decode, files, shards, timestamps, tokenizer
 from asr.batches import Features
-from asr.faults import BadData, BadModel
+from asr.errors import BadData, BadModel
 from asr.model import Start
 
 SPELLED = 200  # texts that go to tokens and back

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import journal
-from asr.faults import BadParams
+from asr.errors import BadParams
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

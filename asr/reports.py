@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr import files
-from asr.faults import BadData
+from asr.errors import BadData
 
 METRICS = "reports/evaluate/metrics.json"
 UTTERANCES = "reports/evaluate/utterances.parquet"

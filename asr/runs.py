@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import files, journal, reports, revisions, tracking
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.revisions import Revision
 
 SCHEMA = 1

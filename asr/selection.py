@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from asr.chance import fraction_of, split_of
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.shards import HOLDOUT
 from asr.sources import Listing, Utterance
 

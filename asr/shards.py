@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from asr import files
-from asr.faults import BadData
+from asr.errors import BadData
 
 SPLITS = ("train", "validation", "test")
 HOLDOUT = "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none

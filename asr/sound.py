@@ -24,7 +24,7 @@ import soundfile
 
 from asr import audio
 from asr.audio import SAMPLE_RATE
-from asr.faults import BadData, BadParams, exit_with
+from asr.errors import BadData, BadParams, exit_with
 
 LIMIT_BYTES = 512 << 20
 LIMIT_SECONDS = 300  # three hours of mp3 take 10

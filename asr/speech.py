@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from asr.faults import BadData, BadParams, exit_with
-from asr.languages import LANGUAGE_NAMES, WHISPER_LANGUAGES
+from asr.errors import BadData, BadParams, exit_with
 from asr.sources.synthetic import ESPEAK_NAMES, speak
+from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 MAX_CHARACTERS = 3000  # some four minutes
 MAX_SENTENCE = 400

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from asr import files
-from asr.faults import NetworkFault
+from asr.errors import NetworkFault
 
 PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
 SLOWEST = 1_000_000

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import files
-from asr.faults import BadData, exit_with
+from asr.errors import BadData, exit_with
 
 STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
 NEXT = """next:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import WhisperTokenizer
 
-from asr.faults import BadModel
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadModel
+from asr.whisper import WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

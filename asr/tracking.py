@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import files
-from asr.faults import BadParams, Fault, NetworkFault, exit_with
+from asr.errors import BadParams, Fault, NetworkFault, exit_with
 from asr.replica import EXPERIMENT, Replica
 
 if TYPE_CHECKING:

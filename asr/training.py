@@ -20,7 +20,7 @@ from transformers import WhisperForConditionalGeneration, get_scheduler
 from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, params, regularisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
-from asr.faults import BadData, BadModel, Diverged, Stopped
+from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.model import Start
 from asr.progress import State
 from asr.signals import Interrupted, Signals

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, cast
 from tqdm import tqdm
 
 from asr import files
-from asr.faults import BadData, exit_with
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadData, exit_with
 from asr.sound import SUFFIXES, decode_apart
 from asr.transcripts import FORMATS, Segment
+from asr.whisper import WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
     from asr.model import Start

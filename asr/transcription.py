@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from asr import decode, features, files, model, revisions
 from asr.audio import SAMPLE_RATE
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.model import Start
 from asr.sound import Sound, passages
 from asr.transcripts import Segment

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr import files, wer
-from asr.faults import BadData
+from asr.errors import BadData
 
 COUNTED, WRITTEN = "", "raw_"  # which text is meant: as WER counts it, or as it was written
 QUARTERS = 4

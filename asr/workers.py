@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 
 T = TypeVar("T")
 LOG_SECONDS = 10.0

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from asr.faults import BadData, BadParams, DiskFault, Fault, NetworkFault, exit_with
+from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault, exit_with
 from asr.sound import Cancelled
 
 EXAMPLE = "https://www.youtube.com/watch?v=... or https://youtu.be/..."

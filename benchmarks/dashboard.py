@@ -108,7 +108,7 @@ def make_store(folder: Path, count: int) -> None:
 def build(folder: Path) -> tuple[float, float]:
     """Seconds until the index is whole from nothing, and until a page can show the first rows."""
     from asr import runs
-    from asr.faults import Fault
+    from asr.errors import Fault
 
     for file in (folder / ".cache").glob("runs.*"):
         file.unlink()

@@ -9,10 +9,10 @@ from pathlib import Path
 import streamlit as st
 
 from asr import files, recordings, sound
-from asr.faults import DiskFault, Fault
+from asr.errors import DiskFault, Fault
 from asr.jobs import DONE, FAILED, WAITING, Job
-from asr.languages import LANGUAGE_NAMES
 from asr.transcripts import FORMATS, Segment
+from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
 from dashboard.bringing import Recording
 from dashboard.session import desk

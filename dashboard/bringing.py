@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from asr import files, youtube
-from asr.faults import BadData, DiskFault, Fault
+from asr.errors import BadData, DiskFault, Fault
 from asr.sound import SUFFIXES, Cancelled, Sound
 from dashboard import parts
 from dashboard.session import desk, owner, present

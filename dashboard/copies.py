@@ -14,7 +14,7 @@ from pathlib import Path
 import streamlit as st
 
 from asr import corpus, files
-from asr.faults import BadData
+from asr.errors import BadData
 from dashboard import parts
 
 OFFERED_ROWS = 100

@@ -19,7 +19,7 @@ import streamlit as st
 
 from asr import corpus, files, reports
 from asr.corpus import Recording
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.left_out import PLURALS, REASONS
 from dashboard import copies, durations, marked, oddities, parts
 from dashboard.durations import number, rows_of

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from asr import reports
-from asr.faults import BadData
+from asr.errors import BadData
 from dashboard import parts
 
 MOST = 1e15  # what is more is damage

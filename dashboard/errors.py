@@ -16,7 +16,7 @@ import streamlit as st
 
 from asr import corpus, files, reports, revisions, utterances, wer
 from asr.corpus import Recording
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.revisions import Revision
 from asr.utterances import COUNTED, WRITTEN, Heard, Utterances
 from dashboard import confusions, marked, parts, results

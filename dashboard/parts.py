@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from asr.faults import Fault
+from asr.errors import Fault
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~<>$:&])")
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import streamlit as st
 
 from asr import files, reports, revisions, utterances
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.revisions import Revision
 from asr.utterances import Heard
 from dashboard import parts

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from asr import files, runs
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.runs import Row, State
 from dashboard import parts, run_table, side_by_side
 from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label

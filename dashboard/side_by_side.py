@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from asr import compare, files, runs
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.runs import Row, State
 from asr.wer import Difference
 from dashboard import charts, parts

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from asr import chat, files, params, speech
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.jobs import CANCELLED, DONE, FAILED, WAITING, Job, Options
-from asr.languages import LANGUAGE_NAMES
+from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
 from dashboard.session import desk, owner
 

@@ -11,8 +11,8 @@ import streamlit as st
 
 from asr import files, revisions
 from asr.jobs import Options
-from asr.languages import LANGUAGE_NAMES
 from asr.revisions import Revision
+from asr.whisper import LANGUAGE_NAMES
 from dashboard import answers, bringing, waveform
 from dashboard.answers import Asked
 from dashboard.session import desk, owner

@@ -25,7 +25,7 @@ from typing import Any
 
 from asr import corpus, files, heard, kept, overlap, params, rejects, shards, stage
 from asr.corpus import Recording
-from asr.faults import BadData, exit_with
+from asr.errors import BadData, exit_with
 from asr.leaks import Leak, Leaks
 from asr.left_out import LeftOut, page
 from asr.rejects import Sound

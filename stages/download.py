@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr import audio, files, params, selection, shards, stage
-from asr.faults import BadData, exit_with
+from asr.errors import BadData, exit_with
 from asr.selection import MAIN, Selection, Survey
 from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, synthetic
 from asr.workers import parallel, progress

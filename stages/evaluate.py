@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from asr import decode, files, journal, model, params, shards, stage, tracking, wer
 from asr.batches import Features
+from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
-from asr.faults import BadModel, BadParams, exit_with
 from asr.features import LogMel
 from asr.model import Start
 from asr.workers import progress
@@ -39,7 +39,7 @@ CODE = (
     "asr.evaluation_report",
     "asr.features",
     "asr.files",
-    "asr.languages",
+    "asr.whisper",
     "asr.markdown",
     "asr.model",
     "asr.shards",

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr import audio, augment, features, files, kept, params, shards, stage
-from asr.faults import BadData, exit_with
+from asr.errors import BadData, exit_with
 from asr.workers import parallel, progress
 
 FEATURES = pa.schema(

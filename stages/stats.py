@@ -23,7 +23,7 @@ import numpy as np
 
 from asr import census, files, params, shards, stage, stats_report, suspects, window_choice
 from asr.audio import POSITIONS_PER_SECOND
-from asr.faults import BadData, exit_with
+from asr.errors import BadData, exit_with
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer

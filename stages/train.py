@@ -24,7 +24,7 @@ import numpy as np
 from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, refusals, shards, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
-from asr.faults import BadModel, BadParams, DiskFault, Diverged, exit_with
+from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.progress import STEP_COLUMNS
 from asr.start import choose_trained, start_model
@@ -41,7 +41,7 @@ CODE = (
     "asr.epochs",
     "asr.features",
     "asr.files",
-    "asr.languages",
+    "asr.whisper",
     "asr.lora",
     "asr.memory",
     "asr.model",

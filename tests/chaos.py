@@ -31,7 +31,7 @@ import safetensors.torch
 from conftest import TINY, write_params
 
 from asr import files, params, tracking
-from asr.faults import Fault
+from asr.errors import Fault
 from stages import chunk, download, featurize, train
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}

@@ -30,7 +30,7 @@ import numpy as np
 from mutants import mutant
 
 from asr import audio, params, rejects
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.guarded import ITEM_SECONDS, guarded
 from asr.limits import allow
 from asr.sources import common_voice

@@ -13,8 +13,8 @@ from transformers import WhisperConfig, WhisperTokenizer
 from asr import features, files, model, shards, tokenizer
 from asr.audio import SAMPLE_RATE
 from asr.features import LogMel
-from asr.languages import WHISPER_LANGUAGES
 from asr.model import Start
+from asr.whisper import WHISPER_LANGUAGES
 from stages.featurize import FEATURES
 
 TEXTS = ["ett två tre", "fyra fem sex", "sju åtta nio tio", "elva tolv", "tretton", "ett hundra ett"]

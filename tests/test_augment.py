@@ -15,7 +15,7 @@ from conftest import SHIPPED
 from data_fixtures import encoded, load, real, row, voice, write_rows
 
 from asr import acoustics, audio, augment
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.params import Augment
 
 KINDS = ("speed", "reverberation", "noise", "gain")

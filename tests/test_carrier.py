@@ -12,7 +12,7 @@ from model_fixtures import hub_folder, write_features
 
 from asr import carrier, decode, model, params
 from asr.batches import Features
-from asr.faults import BadData, BadModel, BadParams
+from asr.errors import BadData, BadModel, BadParams
 from asr.model import Start
 
 LANGUAGES = ["sv", "no", "haw"]

@@ -12,7 +12,7 @@ import pytest
 from chat_server import WORDS, ChatServer, event, serving
 
 from asr import chat
-from asr.faults import BadParams, NetworkFault
+from asr.errors import BadParams, NetworkFault
 
 KEY = "sk-very+secret/0123"
 ASKED = [{"role": "user", "content": "Hej"}]

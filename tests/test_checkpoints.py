@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asr import checkpoints
 from asr.checkpoints import Checkpoint
-from asr.faults import BadModel
+from asr.errors import BadModel
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

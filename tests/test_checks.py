@@ -16,7 +16,7 @@ from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
 from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, validation, wer
-from asr.faults import BadData, BadModel, Fault
+from asr.errors import BadData, BadModel, Fault
 from asr.training import Training
 from stages import evaluate, train
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import heard, rejects, shards
-from asr.faults import BadData, DiskFault
+from asr.errors import BadData, DiskFault
 from asr.sources.synthetic import speak
 from stages import chunk
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import by_split, disjoint, listed
 
-from asr.faults import BadData, DiskFault
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadData, DiskFault
 from asr.sources import Corpus, Utterance, common_voice
+from asr.whisper import WHISPER_LANGUAGES
 
 MP3 = encoded(voice(0.3), format="MP3")
 TSVS = {str(split): tsv for split, tsv in common_voice.TSVS["official"].items()}

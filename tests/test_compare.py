@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runs_fixtures import utterances
 
 from asr import compare, files, reports, wer
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.revisions import HERE, Revision
 from asr.runs import Row
 

@@ -25,7 +25,7 @@ EXEMPT = {
     "asr.mirror",
     "asr.copies",
     "asr.store",
-    "asr.faults",
+    "asr.errors",
     "asr.workers",
     "asr.stage",
     "asr.preflight",

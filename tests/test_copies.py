@@ -13,7 +13,7 @@ import pytest
 from mirror_fixtures import run_python, saved, whole
 
 from asr import checkpoints, copies, files
-from asr.faults import BadModel
+from asr.errors import BadModel
 from asr.store import Store
 
 # Each change to the mirror's files is once the last thing that a copying process does.

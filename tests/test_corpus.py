@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import corpus, files, shards
-from asr.faults import BadData
+from asr.errors import BadData
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh") | TEXT, st.none() | st.binary(max_size=20), TEXT), max_size=30)

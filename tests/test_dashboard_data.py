@@ -16,7 +16,7 @@ from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
 from asr import augment, files, left_out, params, shards
-from asr.faults import BadData
+from asr.errors import BadData
 from dashboard import data
 from stages import chunk, stats
 

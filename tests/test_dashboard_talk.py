@@ -15,7 +15,7 @@ from chat_server import ChatServer, serving
 from conftest import SHIPPED
 from streamlit.testing.v1 import AppTest
 
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.jobs import Job, Options
 from asr.sound import Sound
 from asr.transcripts import Segment

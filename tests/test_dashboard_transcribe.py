@@ -20,9 +20,9 @@ from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
 from asr import model, transcription
-from asr.languages import WHISPER_LANGUAGES
 from asr.sound import Sound
 from asr.sources import folder
+from asr.whisper import WHISPER_LANGUAGES
 from dashboard import session
 
 SHORT = noise(5.0, 3)

@@ -18,7 +18,7 @@ from data_fixtures import encoded, voice
 from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut, flipped, sha256, web_page, whole
 
 from asr import files
-from asr.faults import BadData, BadParams, DiskFault, Fault, NetworkFault
+from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.shards import SPLITS
 from asr.sources import Corpus, data_collective
 

@@ -15,10 +15,10 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from asr import batches, decode, features, model, tokenizer
 from asr.decode import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
-from asr.faults import BadModel
+from asr.errors import BadModel
 from asr.features import TAIL, LogMel
-from asr.languages import LANGUAGE_NAMES, WHISPER_LANGUAGES
 from asr.model import Start
+from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 WINDOW = 200  # frames
 SECONDS = (0.4, 0.9, 1.3, 2.0)

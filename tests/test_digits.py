@@ -19,7 +19,7 @@ import soundfile
 from data_fixtures import REPOSITORY, encoded, real, voice
 from source_fixtures import by_split, digest, disjoint, listed
 
-from asr.faults import BadData, BadParams, Fault
+from asr.errors import BadData, BadParams, Fault
 from asr.shards import SPLITS
 from asr.sources import Corpus, common_voice, digits
 from asr.sources.synthetic import speak

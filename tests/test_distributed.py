@@ -124,7 +124,7 @@ def test_processes_halve_together_where_one_finds_no_memory(tmp_path: Path, tiny
 
 def test_processes_must_be_a_number(tmp_path: Path, nursery: Nursery) -> None:
     write_params(tmp_path / "params.yaml", TINY)
-    code = "from asr.faults import exit_with\nfrom stages import train\nexit_with(train.main)"
+    code = "from asr.errors import exit_with\nfrom stages import train\nexit_with(train.main)"
     done = nursery.run(code, "a", "b", "c", "d", root=tmp_path, PROCESSES="two")
     assert done.returncode == 2
     assert "PROCESSES: got 'two'" in done.stderr

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from asr import shards
 from asr.audio import decode
-from asr.faults import BadData, BadParams, DiskFault
+from asr.errors import BadData, BadParams, DiskFault
 from asr.params import Download
 from asr.shards import ALL_SPLITS, SPLITS
 from asr.sources import Utterance

@@ -23,7 +23,7 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from asr import batches, files, lora, overlap, params, selection, shards
 from asr.batches import Features
-from asr.faults import Fault
+from asr.errors import Fault
 from asr.params import Params
 from asr.start import choose_trained, start_model
 from stages import chunk, download, evaluate, featurize, stats, train

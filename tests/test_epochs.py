@@ -17,7 +17,7 @@ from transformers import WhisperForConditionalGeneration
 
 from asr import batches, checks, decode, epochs, features, files, model, params, refusals, timestamps, transcription, windows
 from asr.batches import Collator, Features
-from asr.faults import BadModel, Stopped
+from asr.errors import BadModel, Stopped
 from asr.sound import Sound
 from asr.start import start_model
 from asr.training import Training

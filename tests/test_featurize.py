@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
 from asr import audio, augment, features, files, params, shards
-from asr.faults import BadData, DiskFault
+from asr.errors import BadData, DiskFault
 from stages import featurize
 
 MEASURED = (("few", 100), ("many", 1500), ("leaking", 800, "leak"))

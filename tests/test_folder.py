@@ -21,7 +21,7 @@ from source_fixtures import listed
 
 from asr import audio, sources, transcripts
 from asr.chance import split_of
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.sources import Corpus, Utterance, folder
 from asr.transcripts import Segment
 

@@ -15,7 +15,7 @@ import pytest
 from data_fixtures import REPOSITORY
 
 from asr import guarded as module
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.guarded import guarded
 from asr.limits import allow
 

@@ -14,8 +14,8 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from vocabulary_fixtures import ranks, spell, suppressed, whisper_tiny, whisper_vocabulary, written
 
 from asr import decode, files, model, params, tokenizer
-from asr.languages import WHISPER_LANGUAGES
 from asr.model import Start
+from asr.whisper import WHISPER_LANGUAGES
 from stages import train
 
 TEXTS = {

@@ -26,7 +26,7 @@ from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha25
 
 from asr import files, hub
 from asr.audio import decode
-from asr.faults import BadData, BadParams, DiskFault, Fault, NetworkFault
+from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.shards import SPLITS
 from asr.sources import Corpus, huggingface, layout
 from stages import download

@@ -22,7 +22,7 @@ from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
 from asr import audio, decoding, jobs, model, transcription
-from asr.faults import BadData, Fault
+from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
 from asr.model import Start
 from asr.sound import Cancelled, Sound

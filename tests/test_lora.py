@@ -18,7 +18,7 @@ from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
 from asr import batches, decode, files, lora, model, optimisation, params, regularisation
-from asr.faults import BadParams, Stopped
+from asr.errors import BadParams, Stopped
 from asr.training import Training
 from stages import train
 

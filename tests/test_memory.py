@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from training_fixtures import OUT_OF_MEMORY
 
 from asr import memory
-from asr.faults import BadModel
+from asr.errors import BadModel
 
 CPU = torch.device("cpu")
 # A training in an address space that holds its batches by the half, not whole.
@@ -26,7 +26,7 @@ import os
 import resource
 from pathlib import Path
 from asr import preflight, tracking
-from asr.faults import exit_with
+from asr.errors import exit_with
 from stages import train
 
 tracking.Follower.__init__ = lambda *_: None

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from asr import decode, files, model, tokenizer
-from asr.faults import BadModel
+from asr.errors import BadModel
 
 REPOSITORY = Path(__file__).parents[1]
 PLAIN = """
@@ -282,7 +282,7 @@ def test_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
 
 
 def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path) -> None:
-    code = "from asr import model; from asr.faults import exit_with; exit_with(lambda: model.load('openai/whisper-tiny', None, None))"
+    code = "from asr import model; from asr.errors import exit_with; exit_with(lambda: model.load('openai/whisper-tiny', None, None))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     began = time.monotonic()
     told = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)

@@ -41,7 +41,7 @@ from outage_fixtures import (
 from test_tracking import begin, evaluation, losses, new_path, training
 
 from asr import checkpoints, files, journal, params, tracking
-from asr.faults import BadParams, NetworkFault
+from asr.errors import BadParams, NetworkFault
 from asr.replica import Replica
 from stages import train
 

@@ -11,7 +11,7 @@ from training_fixtures import given
 
 from asr import overfit, params
 from asr.batches import Features
-from asr.faults import BadData, Diverged
+from asr.errors import BadData, Diverged
 from asr.start import start_model
 
 pytestmark = pytest.mark.usefixtures("in_process")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr import overlap
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.leaks import Leak
 from asr.tally import Tally
 

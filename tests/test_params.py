@@ -13,8 +13,8 @@ from data_fixtures import REPOSITORY, added, changed, load, place_of
 from ruamel.yaml import YAML
 
 from asr import params
-from asr.faults import BadParams
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadParams
+from asr.whisper import WHISPER_LANGUAGES
 
 SECTIONS = [model for _, model in inspect.getmembers(params, inspect.isclass) if issubclass(model, params.Section)]
 LEAVES = sorted(params.flat(YAML(typ="safe", pure=True).load(SHIPPED.read_text())))
@@ -315,7 +315,7 @@ MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
         ({"language": "de"}, "language: got de, want download.language (sv): all that is trained on has one prompt"),
         (
             {"language": "rm", "role": "holdout"},
-            "language: got rm, which Whisper has no token for; want one of its languages (asr/languages.py)",
+            "language: got rm, which Whisper has no token for; want one of its languages (asr/whisper.py)",
         ),
         ({"role": "test"}, "role: got 'test', want: Input should be 'train' or 'holdout'"),
         ({"share": 0.0}, "share: got 0.0, want: Input should be greater than 0"),

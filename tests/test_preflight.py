@@ -13,7 +13,7 @@ import training_fixtures
 from training_fixtures import OUT_OF_MEMORY, no_memory_beyond, training
 
 from asr import checkpoints, memory, preflight
-from asr.faults import BadModel, DiskFault
+from asr.errors import BadModel, DiskFault
 from asr.training import Training
 
 pytestmark = pytest.mark.usefixtures("in_process")

@@ -47,7 +47,7 @@ for name, samples in np.load(recordings).items():
 print(json.dumps(texts))
 assert not [name for name in sys.modules if name.split(".")[0] in ("asr", "stages")]
 """
-TRAIN = "from asr.faults import exit_with\nfrom stages import train\nexit_with(train.main)"
+TRAIN = "from asr.errors import exit_with\nfrom stages import train\nexit_with(train.main)"
 
 
 @pytest.fixture(scope="module")

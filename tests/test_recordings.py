@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asr import audio, params, recordings, shards
 from asr.audio import SAMPLE_RATE
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.shards import SPLITS
 from asr.sound import Sound
 from asr.sources import folder as source

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import reports
-from asr.faults import BadData
+from asr.errors import BadData
 from stages import evaluate
 
 JSON = json.dumps({"wer": 0.25, "models": {"finetuned": {"wer": 0.25}}, "text": "åäö"}, indent=2).encode()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asr import revisions
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.revisions import Revision
 
 HOSTILE = "$(touch${IFS}ran);'\"<b>&`x`"

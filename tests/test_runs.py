@@ -16,7 +16,7 @@ import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
 from asr import facts, files, refresh, revisions, runs, tracking
-from asr.faults import Fault
+from asr.errors import Fault
 
 REPOSITORY = Path(__file__).parents[1]
 

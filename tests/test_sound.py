@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asr import audio, sound
 from asr.audio import SAMPLE_RATE
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.sound import Cancelled, Sound
 
 HOSTILE = {

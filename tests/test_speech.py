@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr import speech
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 
 
 def seconds(sound: bytes) -> float:

@@ -13,7 +13,7 @@ from model_fixtures import hub_folder, write_features
 
 from asr import stats_report, trial
 from asr.batches import Collator, Features
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.params import Params
 from asr.shards import SPLITS
 from asr.start import start_model

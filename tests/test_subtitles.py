@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import audio, sound, transcripts
-from asr.faults import BadData, DiskFault
+from asr.errors import BadData, DiskFault
 from asr.sources import subtitles
 from asr.sources.subtitles import Cue, cues, cut
 from asr.transcripts import Segment

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from source_fixtures import by_split, digest, disjoint
 
 from asr.audio import decode, header_seconds
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.shards import SPLITS
 from asr.sources import Corpus, synthetic
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.sources.tables import MAX_LINE, lines, on_disk, read_json_lines, read_table, scalar
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.faults import exit_with
+from asr.errors import exit_with
 from asr.tally import Tally
 
 KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])), max_size=60)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from model_fixtures import TEXTS, hub_folder, scratch
 
 from asr import decode, model, tokenizer
-from asr.faults import BadModel
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadModel
+from asr.whisper import WHISPER_LANGUAGES
 
 START = scratch()
 SCRIPTS = {

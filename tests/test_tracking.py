@@ -15,7 +15,7 @@ import pytest
 from outage_fixtures import answers, free_port, kill, served, wait_until
 
 from asr import journal, tracking
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.replica import Replica
 
 REPOSITORY = Path(__file__).parents[1]

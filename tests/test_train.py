@@ -19,7 +19,7 @@ from conftest import REPOSITORY, TINY, write_params
 
 from asr import files, refusals, regularisation, tokenizer, validation
 from asr.batches import Features
-from asr.faults import BadModel, Diverged
+from asr.errors import BadModel, Diverged
 from stages import train
 
 Done = subprocess.CompletedProcess[str]
@@ -68,7 +68,7 @@ os.kill, train.Training.stop = noted, timed
 
 def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
-    code = f"import os, signal, sys\nfrom asr.faults import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
+    code = f"import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
     features = data / "data/features"
     return [code, f"{features}/train", f"{features}/validation", "models/finetuned", "reports/train"]
 

@@ -15,7 +15,7 @@ from conftest import TINY, write_params
 from training_fixtures import OUT_OF_MEMORY, curve, gradients, halves_of, no_memory_beyond, training
 
 from asr import batches, params
-from asr.faults import BadModel, Diverged
+from asr.errors import BadModel, Diverged
 from asr.training import Training
 from stages import train
 

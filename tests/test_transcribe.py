@@ -22,11 +22,11 @@ from transformers import WhisperConfig
 
 from asr import audio, features, model, params, shards, sound, transcribe, transcription
 from asr.batches import Features
-from asr.faults import BadData, BadParams, exit_with
-from asr.languages import WHISPER_LANGUAGES
+from asr.errors import BadData, BadParams, exit_with
 from asr.model import Start
 from asr.sound import Sound
 from asr.transcripts import FORMATS, Segment
+from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
 
 SECONDS = [0.01, 0.05, 0.3, 0.99, 1.0, 1.3, 1.99, 2.0, 2.01, 3.7, 5.0, 9.3, 14.2, *np.random.default_rng(0).uniform(0.2, 6, 40).round(3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.sources import common_voice
 
 END = bytes(2 * tarfile.BLOCKSIZE)

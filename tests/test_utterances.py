@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store_fixtures import HOSTILE
 
 from asr import reports, utterances, wer
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.utterances import Heard, Utterances
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

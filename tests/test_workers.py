@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import workers
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 
 
 def fail(number: int) -> int:

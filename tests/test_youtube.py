@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr import youtube
-from asr.faults import BadData, BadParams, Fault, NetworkFault
+from asr.errors import BadData, BadParams, Fault, NetworkFault
 from asr.sound import Cancelled
 
 ID = "dQw4w9WgX-_"
@@ -220,7 +220,7 @@ seen = []
 counted = ("socket.getaddrinfo", "socket.connect", "subprocess.Popen")
 sys.addaudithook(lambda event, args: seen.append([event, repr(args[:2])]) if event in counted else None)
 from asr import youtube
-from asr.faults import BadParams
+from asr.errors import BadParams
 refused = 0
 for link in json.load(sys.stdin):
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from asr import hub
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.sources import parts
 from asr.sources.layout import shown
 

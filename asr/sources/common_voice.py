@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from asr import files
-from asr.faults import DISK_ERRORS, BadData
+from asr.errors import DISK_ERRORS, BadData
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.tables import Rows, on_disk, read_table
 

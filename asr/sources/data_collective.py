@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from asr import files
-from asr.faults import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
+from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
 from asr.sources import Corpus, common_voice
 
 SITE = "https://mozilladatacollective.com"

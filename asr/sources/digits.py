@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
 

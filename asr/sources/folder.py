@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.shards import SPLITS
 from asr.sound import SUFFIXES
 from asr.sources import Corpus, Listing, Utterance, read_bytes

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from asr import files, hub
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.sources import Corpus, Listing, Utterance, layout, parts
 from asr.sources.columns import Columns, find, id_of
 from asr.workers import progress

@@ -16,7 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from asr.faults import BadParams
+from asr.errors import BadParams
 from asr.shards import SPLITS
 
 Splits = dict[str, list[str]]  # paths by their name of a split, in order

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr import files, hub
-from asr.faults import DISK_ERRORS, BadData
+from asr.errors import DISK_ERRORS, BadData
 
 BATCH = 16  # rows that are turned at once
 BUFFER = 1 << 20

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from asr import files
 from asr.audio import MAX_SECONDS, SAMPLE_RATE
-from asr.faults import BadData
+from asr.errors import BadData
 from asr.sound import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.sources.tables import lines, shown
 from asr.transcripts import one_line

@@ -16,7 +16,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from asr.faults import BadData, BadParams
+from asr.errors import BadData, BadParams
 from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
 from asr.tally import Tally

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from asr.faults import BadData
+from asr.errors import BadData
 
 MAX_LINE = 1 << 24  # characters
 MAX_SHOWN = 120  # characters of a corpus in a message
