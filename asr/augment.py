@@ -23,9 +23,10 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from asr import acoustics, audio, files, params, shards
+from asr import acoustics, audio, params
 from asr.errors import BadData, BadParams, exit_with
 from asr.sound import AUDIO_SUFFIXES
+from asr.storage import files, shards
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
 KEPT_RECORDINGS = 4  # of those, in each process

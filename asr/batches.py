@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features, model, shards, timestamps, tokenizer, windows
+from asr import features, model, timestamps, tokenizer, windows
 from asr.audio import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
+from asr.storage import shards
 from asr.windows import Example, Window
 
 IGNORED = -100  # labels that the loss passes over

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr import files, params
+from asr import params
 from asr.errors import BadData, BadModel, BadParams, exit_with
+from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 from asr.workers import progress
 

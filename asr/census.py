@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from asr import heard, scripts, shards
+from asr import heard, scripts
+from asr.storage import shards
 
 NO_SCRIPT = ""  # of a text without letters
 

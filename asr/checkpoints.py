@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from asr import files
 from asr.errors import BadModel
+from asr.storage import files
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asr import files
+from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES
 
 STAGE_OUTS = ("data/raw", "data/chunks", "data/features", "models/finetuned", "reports")

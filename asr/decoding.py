@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from asr import files
 from asr.audio import HOP, SAMPLE_RATE
 from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DONE
 from asr.sound import Cancelled, Sound
+from asr.storage import files
 
 IDLE_SECONDS = 900.0
 KEPT_MODELS = 2  # in memory: two may be compared

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from asr import files, journal, leftovers, tracking
+from asr import journal, leftovers, tracking
 from asr.errors import exit_with
 from asr.leftovers import Finding, at_work, lives, remove, shown, since
+from asr.storage import files
 
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie
 DRAFT = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's

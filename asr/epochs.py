@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from asr import windows
 from asr.batches import Collator, Features
-from asr.chance import fraction_of
+from asr.storage.hashing import fraction_of
 from asr.windows import Example, Window
 
 

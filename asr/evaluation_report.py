@@ -9,7 +9,7 @@ import matplotlib
 
 from asr import wer
 from asr.markdown import cell
-from asr.shards import HOLDOUT
+from asr.storage.shards import HOLDOUT
 
 matplotlib.use("Agg")
 

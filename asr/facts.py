@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
-from asr import files, reports, revisions, runs
+from asr import reports, revisions, runs
 from asr.errors import Fault
 from asr.revisions import Revision
+from asr.storage import files
 
 PLAIN = {"None": None, "True": True, "False": False}
 NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")

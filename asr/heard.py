@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from asr import files, kept, rejects, shards
+from asr import rejects
 from asr.guarded import guarded
 from asr.limits import allow
 from asr.rejects import Sound
+from asr.storage import cache, files, shards
 
 HEARD = pa.schema(
     [
@@ -32,7 +33,7 @@ HEARD = pa.schema(
         ("fullness", pa.float64()),
     ]
 )
-CODE = ("asr.audio", "asr.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.shards")
+CODE = ("asr.audio", "asr.storage.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.storage.shards")
 
 
 def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
@@ -41,7 +42,7 @@ def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
     Args:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
-    store, code = kept.folder("heard"), files.code_hash(*CODE)
+    store, code = cache.folder("heard"), files.code_hash(*CODE)
     told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), rejects.died)
     for _, _, rows in places:
         yield list(islice(told, rows))

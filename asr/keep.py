@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asr import files
 from asr.errors import BadData, BadParams, exit_with
+from asr.storage import files
 
 DROPPED = ("rtfx",)  # speeds of the day
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from asr import files
 from asr.errors import BadData
+from asr.storage import files
 
 EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")  # EXEC_HEAD stays in health, too
 WORKERS = ("dvc", "git", "streamlit")

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr import files
 from asr.errors import BadData
 from asr.leaks import Leak
 from asr.rejects import shown
-from asr.tally import Tally
+from asr.storage import files
+from asr.storage.scratch import Tally
 
 SHOWN = 3
 KINDS = ("clip", "speaker")

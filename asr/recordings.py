@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from asr import files
-from asr.chance import split_of
-from asr.shards import SPLITS
 from asr.sound import Sound, flac
 from asr.sources.tables import read_table
+from asr.storage import files
+from asr.storage.hashing import split_of
+from asr.storage.shards import SPLITS
 from asr.transcripts import Segment, one_line
 
 COLUMNS = ("file_name", "transcription", "speaker_id")

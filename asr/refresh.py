@@ -24,9 +24,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr import facts, files, revisions, runs, tracking
+from asr import facts, revisions, runs, tracking
 from asr.errors import BadParams, exit_with
 from asr.revisions import Revision
+from asr.storage import files
 
 SMALL_SECONDS = 2.0
 WHOLE_SECONDS = 3600.0

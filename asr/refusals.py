@@ -10,10 +10,11 @@ from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration
 
-from asr import decode, files, shards, timestamps, tokenizer
+from asr import decode, timestamps, tokenizer
 from asr.batches import Features
 from asr.errors import BadData, BadModel
 from asr.model import Start
+from asr.storage import files, shards
 
 SPELLED = 200  # texts that go to tokens and back
 

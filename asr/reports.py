@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asr import files
 from asr.errors import BadData
+from asr.storage import files
 
 METRICS = "reports/evaluate/metrics.json"
 UTTERANCES = "reports/evaluate/utterances.parquet"

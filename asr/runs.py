@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr import files, journal, reports, revisions, tracking
+from asr import journal, reports, revisions, tracking
 from asr.errors import BadData
 from asr.revisions import Revision
+from asr.storage import files
 
 SCHEMA = 1
 TABLES = """

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from asr.chance import fraction_of, split_of
 from asr.errors import BadParams
-from asr.shards import HOLDOUT
 from asr.sources import Listing, Utterance
+from asr.storage.hashing import fraction_of, split_of
+from asr.storage.shards import HOLDOUT
 
 MAIN, TRAIN = "main", "train"
 NOTES = ("source", "repeat", "language")  # attributes that we give; a source's own of these names are shown as their_source ...

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr import files
+from asr.storage import files
 
 
 def paths(doc: str | None, *names: str) -> list[Path]:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asr import files
 from asr.errors import BadData, exit_with
+from asr.storage import files
 
 STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
 NEXT = """next:

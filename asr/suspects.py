@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from asr import audio, census, scripts, shards
+from asr import audio, census, scripts
 from asr.audio import HOP
 from asr.census import Census
 from asr.guarded import guarded
+from asr.storage import shards
 
 SAMPLE = 200  # recordings of each split that are heard
 SEED = 1

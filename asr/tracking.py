@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr import files
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
 from asr.replica import EXPERIMENT, Replica
+from asr.storage import files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, cast
 
 from tqdm import tqdm
 
-from asr import files
 from asr.errors import BadData, exit_with
 from asr.sound import SUFFIXES, decode_apart
+from asr.storage import files
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 

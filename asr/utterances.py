@@ -16,8 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import files, wer
+from asr import wer
 from asr.errors import BadData
+from asr.storage import files
 
 COUNTED, WRITTEN = "", "raw_"  # which text is meant: as WER counts it, or as it was written
 QUARTERS = 4

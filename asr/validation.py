@@ -15,7 +15,7 @@ from transformers import WhisperForConditionalGeneration
 
 from asr import batches, decode, wer
 from asr.batches import Collator, Features
-from asr.chance import fraction_of
+from asr.storage.hashing import fraction_of
 from asr.windows import Window
 
 Obey = Callable[..., Iterable[Any]]

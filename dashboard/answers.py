@@ -8,9 +8,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from asr import files, recordings, sound
+from asr import recordings, sound
 from asr.errors import DiskFault, Fault
 from asr.jobs import DONE, FAILED, WAITING, Job
+from asr.storage import files
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from asr import corpus, files
 from asr.errors import BadData
+from asr.storage import corpus, files
 from dashboard import parts
 
 OFFERED_ROWS = 100

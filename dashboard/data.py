@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
 
-from asr import corpus, files, reports
-from asr.corpus import Recording
+from asr import reports
 from asr.errors import BadData, Fault
 from asr.left_out import PLURALS, REASONS
+from asr.storage import corpus, files
+from asr.storage.corpus import Recording
 from dashboard import copies, durations, marked, oddities, parts
 from dashboard.durations import number, rows_of
 

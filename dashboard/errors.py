@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import corpus, files, reports, revisions, utterances, wer
-from asr.corpus import Recording
+from asr import reports, revisions, utterances, wer
 from asr.errors import Fault
 from asr.revisions import Revision
+from asr.storage import corpus, files
+from asr.storage.corpus import Recording
 from asr.utterances import COUNTED, WRITTEN, Heard, Utterances
 from dashboard import confusions, marked, parts, results
 from dashboard.results import Source

@@ -7,9 +7,10 @@ from itertools import islice
 
 import streamlit as st
 
-from asr import alignment, corpus, wer
+from asr import alignment, wer
 from asr.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Mark
-from asr.corpus import Recording
+from asr.storage import corpus
+from asr.storage.corpus import Recording
 
 SHOWN_WORDS = 400  # of one text; more is a recording, not an utterance
 TAGS = {SUBSTITUTION: "mark", DELETION: "del", INSERTION: "ins"}

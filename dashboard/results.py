@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import streamlit as st
 
-from asr import files, reports, revisions, utterances
+from asr import reports, revisions, utterances
 from asr.errors import BadData, Fault
 from asr.revisions import Revision
+from asr.storage import files
 from asr.utterances import Heard
 from dashboard import parts
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from asr import files, runs
+from asr import runs
 from asr.errors import Fault
 from asr.runs import Row, State
+from asr.storage import files
 from dashboard import parts, run_table, side_by_side
 from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
 

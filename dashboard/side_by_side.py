@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from asr import compare, files, runs
+from asr import compare, runs
 from asr.errors import Fault
 from asr.runs import Row, State
+from asr.storage import files
 from asr.wer import Difference
 from dashboard import charts, parts
 from dashboard.run_table import DELTA, Table, label

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from asr import chat, files, params, speech
+from asr import chat, params, speech
 from asr.errors import Fault
 from asr.jobs import CANCELLED, DONE, FAILED, WAITING, Job, Options
+from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
 from dashboard.session import desk, owner

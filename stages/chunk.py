@@ -23,13 +23,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import corpus, files, heard, kept, overlap, params, rejects, shards, stage
-from asr.corpus import Recording
+from asr import heard, overlap, params, rejects, stage
 from asr.errors import BadData, exit_with
 from asr.leaks import Leak, Leaks
 from asr.left_out import LeftOut, page
 from asr.rejects import Sound
-from asr.tally import Tally
+from asr.storage import cache, corpus, files, shards
+from asr.storage.corpus import Recording
+from asr.storage.scratch import Tally
 from asr.workers import progress
 
 KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
@@ -37,7 +38,7 @@ HASHED = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
 SHOWN, SHOWN_COPIES = 3, 5
 INDEX_BYTES = 2_500  # of a row, while the stage runs
-CODE = ("asr.files", "asr.shards", "stages.chunk")
+CODE = ("asr.storage.files", "asr.storage.shards", "stages.chunk")
 
 
 @dataclass
@@ -130,14 +131,14 @@ def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) ->
 
 def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
     """Link a split's chunks into the out, those made that were not made before; returns its manifest."""
-    store, code = kept.folder(), files.code_hash(*CODE)
+    store, code = cache.folder(), files.code_hash(*CODE)
     entries, known = [], 0
     out.mkdir()
     for number, chunk in enumerate(chunks):
-        place = kept.path_of(store, [chunk.name.hexdigest(), code])
-        before = kept.entry(place)
+        place = cache.path_of(store, [chunk.name.hexdigest(), code])
+        before = cache.entry(place)
         known += before is not None
-        entry = {**(before or kept.make(place, chunk.write)), "name": f"chunk-{number:05d}.arrow"}
+        entry = {**(before or cache.make(place, chunk.write)), "name": f"chunk-{number:05d}.arrow"}
         files.link(place, out / entry["name"])
         entries.append(entry)
     if known:

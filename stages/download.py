@@ -20,10 +20,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import audio, files, params, selection, shards, stage
+from asr import audio, params, selection, stage
 from asr.errors import BadData, exit_with
 from asr.selection import MAIN, Selection, Survey
 from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, synthetic
+from asr.storage import files, shards
 from asr.workers import parallel, progress
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory

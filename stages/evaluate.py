@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import decode, files, journal, model, params, shards, stage, tracking, wer
+from asr import decode, journal, model, params, stage, tracking, wer
 from asr.batches import Features
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
 from asr.model import Start
+from asr.storage import files, shards
 from asr.workers import progress
 
 CODE = (
@@ -38,11 +39,11 @@ CODE = (
     "asr.error_rates",
     "asr.evaluation_report",
     "asr.features",
-    "asr.files",
+    "asr.storage.files",
     "asr.whisper",
     "asr.markdown",
     "asr.model",
-    "asr.shards",
+    "asr.storage.shards",
     "asr.timestamps",
     "asr.tokenizer",
     "asr.wer",

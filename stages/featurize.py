@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import audio, augment, features, files, kept, params, shards, stage
+from asr import audio, augment, features, params, stage
 from asr.errors import BadData, exit_with
+from asr.storage import cache, files, shards
 from asr.workers import parallel, progress
 
 FEATURES = pa.schema(
@@ -47,9 +48,9 @@ CODE = (
     "asr.audio",
     "asr.augment",
     "asr.features",
-    "asr.files",
-    "asr.kept",
-    "asr.shards",
+    "asr.storage.files",
+    "asr.storage.cache",
+    "asr.storage.shards",
     "asr.sound",
     "stages.featurize",
 )
@@ -124,7 +125,7 @@ def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any
                 shard.add(feature_row(row, samples, job.copy, num_mel_bins))
             return shard.close()
 
-    return kept.make(job.place, write)
+    return cache.make(job.place, write)
 
 
 def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) -> dict[str, list[Job]]:
@@ -133,7 +134,7 @@ def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) ->
 
     def job(chunk: Path, sha256: str, copy: int) -> Job:
         named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
-        return Job(chunk, sha256, copy, kept.path_of(store, named))
+        return Job(chunk, sha256, copy, cache.path_of(store, named))
 
     jobs = {}
     for split in shards.splits(chunks):
@@ -164,9 +165,9 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: params.Augment | None
     Raises:
         DiskFault: what is to be computed will not fit on the disk.
     """
-    store = kept.folder()
+    store = cache.folder()
     jobs = wanted(chunks, store, num_mel_bins, mixed := mixing(given))
-    found = {job: kept.entry(job.place) for split in jobs for job in jobs[split]}
+    found = {job: cache.entry(job.place) for split in jobs for job in jobs[split]}
     missing = [job for job, record in found.items() if record is None]
     files.must_fit(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
     made = parallel(featurize, ((job, num_mel_bins, mixed) for job in missing), len(missing))

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr import census, files, params, shards, stage, stats_report, suspects, window_choice
+from asr import census, params, stage, stats_report, suspects, window_choice
 from asr.audio import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
+from asr.storage import files, shards
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer

@@ -21,26 +21,27 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, files, journal, lora, memory, mirror, model, params, preflight, refusals, shards, stage, tracking
+from asr import checkpoints, checks, journal, lora, memory, mirror, model, params, preflight, refusals, stage, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.progress import STEP_COLUMNS
 from asr.start import choose_trained, start_model
+from asr.storage import files, shards
 from asr.training import Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = (
     "asr.audio",
     "asr.batches",
-    "asr.chance",
+    "asr.storage.hashing",
     "asr.checkpoints",
     "asr.checks",
     "asr.decode",
     "asr.epochs",
     "asr.features",
-    "asr.files",
+    "asr.storage.files",
     "asr.whisper",
     "asr.lora",
     "asr.memory",
@@ -48,7 +49,7 @@ CODE = (
     "asr.optimisation",
     "asr.progress",
     "asr.regularisation",
-    "asr.shards",
+    "asr.storage.shards",
     "asr.signals",
     "asr.start",
     "asr.timestamps",

@@ -30,8 +30,9 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import safetensors.torch
 from conftest import TINY, write_params
 
-from asr import files, params, tracking
+from asr import params, tracking
 from asr.errors import Fault
+from asr.storage import files
 from stages import chunk, download, featurize, train
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from conftest import SHIPPED
 
-from asr import params, shards
+from asr import params
+from asr.storage import shards
 
 REPOSITORY = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared" / "data"

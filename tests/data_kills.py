@@ -24,7 +24,8 @@ from pathlib import Path
 from conftest import TINY, write_params
 from data_fixtures import sha256s
 
-from asr import files, kept, params
+from asr import params
+from asr.storage import cache, files
 from stages import chunk, download, featurize, stats
 
 AGAIN = 0.4  # chance that a run which mends is killed, too
@@ -85,10 +86,10 @@ def run(root: Path, seconds: float | None) -> bool:
 
 def write_in_place() -> None:
     """The control: a file that is named before it is written, slowly, and trusted afterwards."""
-    kept.entry = lambda path: files.read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else None
+    cache.entry = lambda path: files.read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else None
 
     def in_place(path: Path, write: Callable[[Path], dict[str, object]]) -> dict[str, object]:
-        if known := kept.entry(path):
+        if known := cache.entry(path):
             return {**known, **({} if path.is_file() else write(path))}
         files.write_json(path.with_suffix(".json"), {"name": path.name, "rows": 4, "sha256": ""})
         told = write(path)
@@ -97,7 +98,7 @@ def write_in_place() -> None:
         path.unlink()
         return write(path) and told
 
-    kept.make = in_place
+    cache.make = in_place
 
 
 def bytes_of(root: Path) -> dict[str, str]:

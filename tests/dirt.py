@@ -24,7 +24,7 @@ import av
 import numpy as np
 from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 
-from asr import shards
+from asr.storage import shards
 
 Draw = np.random.Generator
 Make = Callable[[Draw], dict[str, Any]]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from asr import files, leftovers
+from asr import leftovers
+from asr.storage import files
 
 STAGE = """
 import os, pathlib, time

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-from asr import checkpoints, files
+from asr import checkpoints
+from asr.storage import files
 
 
 def saved(folder: Path, step: int, weights: int) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperTokenizer
 
-from asr import features, files, model, shards, tokenizer
+from asr import features, model, tokenizer
 from asr.audio import SAMPLE_RATE
 from asr.features import LogMel
 from asr.model import Start
+from asr.storage import files, shards
 from asr.whisper import WHISPER_LANGUAGES
 from stages.featurize import FEATURES
 

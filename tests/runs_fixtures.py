@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import files, journal, reports, tracking
+from asr import journal, reports, tracking
 from asr.replica import Replica
+from asr.storage import files
 
 PARAMS = {"model.name": "scratch", "train.learning_rate": "auto", "train.max_steps": 40, "train.seed": 1, "model.dropout": 0.0}
 

@@ -23,8 +23,9 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import numpy as np
 from conftest import TINY, write_params
 
-from asr import params, shards, tracking
+from asr import params, tracking
 from asr.features import TAIL
+from asr.storage import shards
 from asr.training import Training
 from stages import train
 from stages.featurize import FEATURES

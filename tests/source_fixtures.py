@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from asr.shards import SPLITS
 from asr.sources import Corpus
+from asr.storage.shards import SPLITS
 
 
 def digest(content: bytes | None) -> str:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
 
-from asr import files, shards, wer
+from asr import wer
+from asr.storage import files, shards
 
 TAGS = {"div", "span", "p", "mark", "del", "ins", "bdi"}
 ATTRIBUTES = {"class", "dir"}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.chance import fraction_of, split_of
-from asr.shards import SPLITS
+from asr.storage.hashing import fraction_of, split_of
+from asr.storage.shards import SPLITS
 
 
 @settings(deadline=None, max_examples=50)

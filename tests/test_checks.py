@@ -15,8 +15,9 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
-from asr import batches, decode, features, files, model, optimisation, params, regularisation, tokenizer, training, validation, wer
+from asr import batches, decode, features, model, optimisation, params, regularisation, tokenizer, training, validation, wer
 from asr.errors import BadData, BadModel, Fault
+from asr.storage import files
 from asr.training import Training
 from stages import evaluate, train
 

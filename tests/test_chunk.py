@@ -20,9 +20,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import heard, rejects, shards
+from asr import heard, rejects
 from asr.errors import BadData, DiskFault
 from asr.sources.synthetic import speak
+from asr.storage import shards
 from stages import chunk
 
 LIMITS = (0.3, 2.0)

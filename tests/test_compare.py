@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_fixtures import utterances
 
-from asr import compare, files, reports, wer
+from asr import compare, reports, wer
 from asr.errors import BadData
 from asr.revisions import HERE, Revision
 from asr.runs import Row
+from asr.storage import files
 
 
 def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **params: Any) -> Row:

@@ -12,8 +12,9 @@ import fsspec
 import pytest
 from mirror_fixtures import run_python, saved, whole
 
-from asr import checkpoints, copies, files
+from asr import checkpoints, copies
 from asr.errors import BadModel
+from asr.storage import files
 from asr.store import Store
 
 # Each change to the mirror's files is once the last thing that a copying process does.

@@ -10,8 +10,8 @@ from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import corpus, files, shards
 from asr.errors import BadData
+from asr.storage import corpus, files, shards
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh") | TEXT, st.none() | st.binary(max_size=20), TEXT), max_size=30)

@@ -15,8 +15,9 @@ from data_fixtures import encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import augment, files, left_out, params, shards
+from asr import augment, left_out, params
 from asr.errors import BadData
+from asr.storage import files, shards
 from dashboard import data
 from stages import chunk, stats
 

@@ -11,8 +11,9 @@ import streamlit as st
 from store_fixtures import HOSTILE, check, check_html, damaged, heard, line, said, store
 from streamlit.testing.v1 import AppTest
 
-from asr import files, wer
+from asr import wer
 from asr.alignment import DELETION, SUBSTITUTION
+from asr.storage import files
 from dashboard import marked
 
 FILES = ("reports/evaluate/utterances.parquet", "reports/evaluate/metrics.json", "data/features/test/manifest.json")

@@ -15,7 +15,8 @@ from conftest import SHIPPED
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 from streamlit.testing.v1 import AppTest
 
-from asr import files, refresh, runs, tracking
+from asr import refresh, runs, tracking
+from asr.storage import files
 from dashboard import run_table
 
 REPOSITORY = Path(__file__).parents[1]

@@ -17,10 +17,10 @@ import pytest
 from data_fixtures import encoded, voice
 from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut, flipped, sha256, web_page, whole
 
-from asr import files
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
-from asr.shards import SPLITS
 from asr.sources import Corpus, data_collective
+from asr.storage import files
+from asr.storage.shards import SPLITS
 
 KEY = "mdc-DoNotShowMeToAnybody"
 ID = "cmfh0j9o10006ns07jq45h7xk"

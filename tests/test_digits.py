@@ -20,9 +20,9 @@ from data_fixtures import REPOSITORY, encoded, real, voice
 from source_fixtures import by_split, digest, disjoint, listed
 
 from asr.errors import BadData, BadParams, Fault
-from asr.shards import SPLITS
 from asr.sources import Corpus, common_voice, digits
 from asr.sources.synthetic import speak
+from asr.storage.shards import SPLITS
 
 NAMES = ("george", "jackson", "lucas", "theo")
 WORDS = "zero one two three four five six seven eight nine".split()

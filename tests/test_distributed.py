@@ -13,7 +13,7 @@ import training_fixtures
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import files
+from asr.storage import files
 
 NOISY: dict[str, Any] = {
     **TINY,

@@ -21,11 +21,12 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, files, lora, overlap, params, selection, shards
+from asr import batches, lora, overlap, params, selection
 from asr.batches import Features
 from asr.errors import Fault
 from asr.params import Params
 from asr.start import choose_trained, start_model
+from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats, train
 
 DOWNLOAD = {

@@ -15,11 +15,12 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, checks, decode, epochs, features, files, model, params, refusals, timestamps, transcription, windows
+from asr import batches, checks, decode, epochs, features, model, params, refusals, timestamps, transcription, windows
 from asr.batches import Collator, Features
 from asr.errors import BadModel, Stopped
 from asr.sound import Sound
 from asr.start import start_model
+from asr.storage import files
 from asr.training import Training
 from asr.windows import Example
 from stages import train

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, files, journal, markdown, model, params, shards, wer
+from asr import evaluation_report, journal, markdown, model, params, wer
 from asr.batches import Features
 from asr.errors import BadModel, Fault
+from asr.storage import files, shards
 from stages import evaluate
 
 HOSTILE = "<script>alert(1)</script> | **fet** [länk](http://x.y) ![bild](z) `kod` _u_ ~s~ # h \\| &lt;b&gt;\n\n| ny | rad |"

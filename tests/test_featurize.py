@@ -13,8 +13,9 @@ from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_
 from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
-from asr import audio, augment, features, files, params, shards
+from asr import audio, augment, features, params
 from asr.errors import BadData, DiskFault
+from asr.storage import files, shards
 from stages import featurize
 
 MEASURED = (("few", 100), ("many", 1500), ("leaking", 800, "leak"))

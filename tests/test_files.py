@@ -13,7 +13,7 @@ from data_fixtures import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import files
+from asr.storage import files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -188,11 +188,11 @@ def test_without_dvc_the_root_is_the_working_folder(monkeypatch, tmp_path, given
 
 
 def copied(tmp_path: Path, code: str) -> ModuleType:
-    """asr.files as it would be in a repository whose asr/thing.py is this code."""
-    (tmp_path / "asr").mkdir(exist_ok=True)
-    shutil.copy(files.__file__, tmp_path / "asr" / "files.py")
+    """asr.storage.files as it would be in a repository whose asr/thing.py is this code."""
+    (tmp_path / "asr" / "storage").mkdir(parents=True, exist_ok=True)
+    shutil.copy(files.__file__, tmp_path / "asr" / "storage" / "files.py")
     (tmp_path / "asr" / "thing.py").write_text(code)
-    spec = importlib.util.spec_from_file_location("copied_files", tmp_path / "asr" / "files.py")
+    spec = importlib.util.spec_from_file_location("copied_files", tmp_path / "asr" / "storage" / "files.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -211,7 +211,7 @@ def test_other_code_has_another_hash(tmp_path, other):
 
 
 def test_the_hash_of_code_is_the_same_in_another_process():
-    code = "from asr import files; print(files.code_hash('asr.features', 'asr.audio'))"
+    code = "from asr.storage import files; print(files.code_hash('asr.features', 'asr.audio'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )

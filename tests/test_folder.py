@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from source_fixtures import listed
 
 from asr import audio, sources, transcripts
-from asr.chance import split_of
 from asr.errors import BadData
 from asr.sources import Corpus, Utterance, folder
+from asr.storage.hashing import split_of
 from asr.transcripts import Segment
 
 WAV = encoded(voice(0.2))

@@ -13,7 +13,7 @@ from conftest import TINY, copy_repository, write_params
 from data_fixtures import encoded, sha256s, voice
 from pipeline_fixtures import Workspace
 
-from asr.chance import split_of
+from asr.storage.hashing import split_of
 
 CHANGES = {**TINY, "download.source": "folder", "download.path": "corpora/one", "chunk.rows_per_chunk": 4}
 TRAINS, VALIDATES, TESTS = (

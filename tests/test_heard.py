@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from data_fixtures import encoded, row, voice, write_rows
 
-from asr import files, heard, shards
+from asr import heard
 from asr.rejects import Sound
+from asr.storage import files, shards
 
 SECONDS = [0.3, 0.5, 0.7, 0.9, 1.1]
 

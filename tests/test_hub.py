@@ -13,8 +13,9 @@ from model_fixtures import clip, noise, write_features
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from vocabulary_fixtures import ranks, spell, suppressed, whisper_tiny, whisper_vocabulary, written
 
-from asr import decode, files, model, params, tokenizer
+from asr import decode, model, params, tokenizer
 from asr.model import Start
+from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES
 from stages import train
 

@@ -24,11 +24,12 @@ from conftest import REPOSITORY
 from data_fixtures import encoded, load, voice
 from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha256, stuck, web_page, whole
 
-from asr import files, hub
+from asr import hub
 from asr.audio import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
-from asr.shards import SPLITS
 from asr.sources import Corpus, huggingface, layout
+from asr.storage import files
+from asr.storage.shards import SPLITS
 from stages import download
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from asr import files, keep
+from asr import keep
 from asr.errors import BadData, BadParams, exit_with
+from asr.storage import files
 
 SCORES = {"wer": 0.25, "wer_low": 0.2, "wer_high": 0.3, "cer": 0.1, "ci_unit": "speaker", "rows": 240, "rtfx": 123.4}
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import REPOSITORY
 from data_fixtures import encoded, row, voice, write_rows
 
-from asr import shards
 from asr.left_out import MAX_BYTES, REASONS, SHOWN, LeftOut, page
+from asr.storage import shards
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=y>"
 SUMMARY = {

@@ -17,8 +17,9 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr import batches, decode, files, lora, model, optimisation, params, regularisation
+from asr import batches, decode, lora, model, optimisation, params, regularisation
 from asr.errors import BadParams, Stopped
+from asr.storage import files
 from asr.training import Training
 from stages import train
 

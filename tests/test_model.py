@@ -20,8 +20,9 @@ from model_fixtures import clip, hub_folder, hush_timestamps, noise, scratch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from asr import decode, files, model, tokenizer
+from asr import decode, model, tokenizer
 from asr.errors import BadModel
+from asr.storage import files
 
 REPOSITORY = Path(__file__).parents[1]
 PLAIN = """

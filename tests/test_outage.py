@@ -40,9 +40,10 @@ from outage_fixtures import (
 )
 from test_tracking import begin, evaluation, losses, new_path, training
 
-from asr import checkpoints, files, journal, params, tracking
+from asr import checkpoints, journal, params, tracking
 from asr.errors import BadParams, NetworkFault
 from asr.replica import Replica
+from asr.storage import files
 from stages import train
 
 EVERY = bool(os.environ.get("EVERY_FAULT"))  # as `make faults` wants it

@@ -10,7 +10,7 @@ import pytest
 from asr import overlap
 from asr.errors import BadData
 from asr.leaks import Leak
-from asr.tally import Tally
+from asr.storage.scratch import Tally
 
 ROWS = [
     ("train", "a", b"1", b"anna"),

@@ -14,8 +14,9 @@ from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
 from runs_fixtures import new_store
 
-from asr import files, params
+from asr import params
 from asr.leftovers import lives
+from asr.storage import files
 from stages import train
 
 

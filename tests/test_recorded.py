@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import audio, decode, features, files, model, params, shards
+from asr import audio, decode, features, model, params
+from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats
 
 DIGITS = REPOSITORY.parent / "shared" / "data" / "digits-en"

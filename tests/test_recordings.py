@@ -13,12 +13,13 @@ from data_fixtures import voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import audio, params, recordings, shards
+from asr import audio, params, recordings
 from asr.audio import SAMPLE_RATE
 from asr.errors import BadData
-from asr.shards import SPLITS
 from asr.sound import Sound
 from asr.sources import folder as source
+from asr.storage import shards
+from asr.storage.shards import SPLITS
 from asr.transcripts import Segment
 from stages import download
 

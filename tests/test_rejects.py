@@ -15,10 +15,11 @@ from data_fixtures import encoded, real, voice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import rejects, shards
+from asr import rejects
 from asr.guarded import guarded
 from asr.limits import allow
 from asr.rejects import Sound, died, listen, patience, reason
+from asr.storage import shards
 from stages import chunk
 
 SEED = 5

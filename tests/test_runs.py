@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
-from asr import facts, files, refresh, revisions, runs, tracking
+from asr import facts, refresh, revisions, runs, tracking
 from asr.errors import Fault
+from asr.storage import files
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import selection
-from asr.chance import split_of
 from asr.selection import Selection
-from asr.shards import SPLITS
 from asr.sources import Listing, Utterance
+from asr.storage.hashing import split_of
+from asr.storage.shards import SPLITS
 
 UTTERANCES = st.lists(st.tuples(st.integers(0, 200), st.sampled_from(SPLITS)), unique_by=lambda pair: pair[0], max_size=60)
 

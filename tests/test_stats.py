@@ -15,8 +15,8 @@ from asr import stats_report, trial
 from asr.batches import Collator, Features
 from asr.errors import BadData
 from asr.params import Params
-from asr.shards import SPLITS
 from asr.start import start_model
+from asr.storage.shards import SPLITS
 from stages import stats
 
 SECONDS = {"train": [1.0, 2.0, 3.0, 5.0, 9.0], "validation": [2.0, 4.0], "test": [6.0]}

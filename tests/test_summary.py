@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from asr import files, summary
+from asr import summary
 from asr.errors import BadData
+from asr.storage import files
 
 AFTER = {"wer": 0.12345, "wer_low": 0.1, "wer_high": 0.15, "ci_unit": "utterance", "rows": 1240, "cer": 0.04321}
 BEFORE = {"wer": 0.98765, "wer_low": 0.9, "wer_high": 1.01}

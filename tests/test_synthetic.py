@@ -14,8 +14,8 @@ from source_fixtures import by_split, digest, disjoint
 
 from asr.audio import decode, header_seconds
 from asr.errors import BadParams
-from asr.shards import SPLITS
 from asr.sources import Corpus, synthetic
+from asr.storage.shards import SPLITS
 
 ROWS = {"train": 12, "validation": 4, "test": 4}
 VOICES = {"train": 6, "validation": 2, "test": 2}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import exit_with
-from asr.tally import Tally
+from asr.storage.scratch import Tally
 
 KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])), max_size=60)
 

@@ -17,9 +17,10 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import files, refusals, regularisation, tokenizer, validation
+from asr import refusals, regularisation, tokenizer, validation
 from asr.batches import Features
 from asr.errors import BadModel, Diverged
+from asr.storage import files
 from stages import train
 
 Done = subprocess.CompletedProcess[str]

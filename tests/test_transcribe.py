@@ -20,11 +20,12 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import audio, features, model, params, shards, sound, transcribe, transcription
+from asr import audio, features, model, params, sound, transcribe, transcription
 from asr.batches import Features
 from asr.errors import BadData, BadParams, exit_with
 from asr.model import Start
 from asr.sound import Sound
+from asr.storage import shards
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from conftest import TINY, write_params
 
-from asr import files, params
+from asr import params
 from asr.batches import Features
+from asr.storage import files
 from asr.training import Training
 from stages import train
 

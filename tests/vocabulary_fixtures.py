@@ -16,7 +16,8 @@ import pytest
 import regex
 from model_fixtures import HUB_LANGUAGES, Tables, hub_folder
 
-from asr import files, tokenizer
+from asr import tokenizer
+from asr.storage import files
 
 TABLE = Path(sys.prefix) / "share/whisper/multilingual.tiktoken"
 SHA256 = "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126"  # of the release 20250625

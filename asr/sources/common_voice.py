@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from asr import files
 from asr.errors import DISK_ERRORS, BadData
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.tables import Rows, on_disk, read_table
+from asr.storage import files
 
 TSVS: dict[str, dict[str | None, str]] = {
     "official": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},

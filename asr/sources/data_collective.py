@@ -18,9 +18,9 @@ from typing import Any
 
 import requests
 
-from asr import files
 from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
 from asr.sources import Corpus, common_voice
+from asr.storage import files
 
 SITE = "https://mozilladatacollective.com"
 TRIES = 5  # in a row that bring nothing

@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 
 from asr.errors import BadData, BadParams
-from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
+from asr.storage.shards import SPLITS
 
 NAME = re.compile(r"([0-9])_([\w.-]+)_([0-9]+)\.wav")
 PAUSE_SECONDS = (0.05, 0.3)  # between two digits: the recordings are cut close, and people who say a number pause so long

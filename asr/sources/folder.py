@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import BadData
-from asr.shards import SPLITS
 from asr.sound import SUFFIXES
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown
+from asr.storage.shards import SPLITS
 from asr.transcripts import one_line
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from asr import files, hub
+from asr import hub
 from asr.errors import BadData, BadParams
 from asr.sources import Corpus, Listing, Utterance, layout, parts
 from asr.sources.columns import Columns, find, id_of
+from asr.storage import files
 from asr.workers import progress
 
 CONVERTED = "refs/convert/parquet"

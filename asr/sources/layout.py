@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from asr.errors import BadParams
-from asr.shards import SPLITS
+from asr.storage.shards import SPLITS
 
 Splits = dict[str, list[str]]  # paths by their name of a split, in order
 NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asr import files, hub
+from asr import hub
 from asr.errors import DISK_ERRORS, BadData
+from asr.storage import files
 
 BATCH = 16  # rows that are turned at once
 BUFFER = 1 << 20

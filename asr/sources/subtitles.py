@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr import files
 from asr.audio import MAX_SECONDS, SAMPLE_RATE
 from asr.errors import BadData
 from asr.sound import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.sources.tables import lines, shown
+from asr.storage import files
 from asr.transcripts import one_line
 
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"

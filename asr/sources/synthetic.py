@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any
 
 from asr.errors import BadData, BadParams
-from asr.shards import SPLITS
 from asr.sources import Corpus, Listing, Utterance
-from asr.tally import Tally
+from asr.storage.scratch import Tally
+from asr.storage.shards import SPLITS
 
 # The voice variants that sound like a person; left out are whispers, robots, klatt's and those with a broken pace.
 VARIANTS = tuple(

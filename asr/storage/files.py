@@ -139,6 +139,6 @@ def hash_of(value: Any) -> str:
 
 def code_hash(*modules: str) -> str:
     """Hash of what modules such as `asr.features` do: their syntax trees, so that a comment changes nothing."""
-    top = Path(__file__).parent.parent
+    top = Path(__file__).parents[2]
     trees = [ast.dump(ast.parse((top / f"{name.replace('.', '/')}.py").read_bytes())) for name in modules]
     return hash_of(trees)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from asr import files
 from asr.errors import BadData
+from asr.storage import files
 
 SPLITS = ("train", "validation", "test")
 HOLDOUT = "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import files, shards
 from asr.errors import BadData
+from asr.storage import files, shards
 
 MAX_BYTES = 32 << 20  # of one recording that is handed on; an utterance takes a hundredth of that
 MAX_SECONDS = 1e6  # of one recording; what is more is damage
