@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from asr import params
 from asr.errors import BadData, BadModel, BadParams, exit_with
+from asr.runtime.workers import progress
 from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
-from asr.workers import progress
 
 if TYPE_CHECKING:
     from asr.batches import Features

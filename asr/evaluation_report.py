@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 from asr import wer
-from asr.markdown import cell
+from asr.runtime.formatting import cell
 from asr.storage.shards import HOLDOUT
 
 matplotlib.use("Agg")

@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from asr import rejects
-from asr.guarded import guarded
-from asr.limits import allow
 from asr.rejects import Sound
+from asr.runtime.limits import allow
+from asr.runtime.sandbox import guarded
 from asr.storage import cache, files, shards
 
 HEARD = pa.schema(

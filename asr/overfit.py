@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr import params, regularisation, stage
+from asr import params, regularisation
 from asr.batches import Collator, Features
 from asr.errors import BadData, Diverged, Stopped, exit_with
 from asr.model import Start
+from asr.runtime import command
 from asr.start import choose_trained, start_model
 from asr.training import Training
 from asr.validation import subset
@@ -117,7 +118,7 @@ def texts(training: Training) -> list[str]:
 
 
 def main() -> None:
-    (split,) = stage.paths(__doc__, "split")
+    (split,) = command.paths(__doc__, "split")
     print(f"the model said eight rows by heart after {run(split, params.load())} steps")
 
 

@@ -17,7 +17,7 @@ import torch
 
 from asr import batches, checkpoints, decode, memory
 from asr.errors import DiskFault
-from asr.stage import spoken
+from asr.runtime.command import spoken
 
 if TYPE_CHECKING:
     from asr.training import Training

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.markdown import cell
+from asr.runtime.formatting import cell
 
 BINS = 40
 LONGEST = 60.0  # seconds; the last bin holds what is longer, or one recording of an hour would press all others into the first

@@ -18,7 +18,7 @@ import numpy as np
 from asr import audio, census, scripts
 from asr.audio import HOP
 from asr.census import Census
-from asr.guarded import guarded
+from asr.runtime.sandbox import guarded
 from asr.storage import shards
 
 SAMPLE = 200  # recordings of each split that are heard

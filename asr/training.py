@@ -23,7 +23,7 @@ from asr.checkpoints import Checkpoint
 from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.model import Start
 from asr.progress import State
-from asr.signals import Interrupted, Signals
+from asr.runtime.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
 from asr.windows import Window
 

@@ -23,15 +23,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import heard, overlap, params, rejects, stage
+from asr import heard, overlap, params, rejects
 from asr.errors import BadData, exit_with
 from asr.leaks import Leak, Leaks
 from asr.left_out import LeftOut, page
 from asr.rejects import Sound
+from asr.runtime import command
+from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, shards
 from asr.storage.corpus import Recording
 from asr.storage.scratch import Tally
-from asr.workers import progress
 
 KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
 HASHED = re.compile("[0-9a-f]{32,}")
@@ -270,9 +271,9 @@ def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    raw, out, reports = stage.paths(__doc__, "raw", "out", "reports")
+    raw, out, reports = command.paths(__doc__, "raw", "out", "reports")
     given = params.load().chunk
-    with stage.timing(reports):
+    with command.timing(reports):
         run(raw, out, reports, given.rows_per_chunk, (given.min_seconds, given.max_seconds), list(given.allow_shared))
 
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import audio, params, selection, stage
+from asr import audio, params, selection
 from asr.errors import BadData, exit_with
+from asr.runtime import command
+from asr.runtime.workers import parallel, progress
 from asr.selection import MAIN, Selection, Survey
 from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, synthetic
 from asr.storage import files, shards
-from asr.workers import parallel, progress
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
@@ -258,8 +259,8 @@ def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None
 
 
 def main() -> None:
-    out, reports = stage.paths(__doc__, "out", "reports")
-    with stage.timing(reports):
+    out, reports = command.paths(__doc__, "out", "reports")
+    with command.timing(reports):
         run(out, params.load().download)
 
 

@@ -23,14 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import decode, journal, model, params, stage, tracking, wer
+from asr import decode, journal, model, params, tracking, wer
 from asr.batches import Features
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
 from asr.model import Start
+from asr.runtime import command
+from asr.runtime.workers import progress
 from asr.storage import files, shards
-from asr.workers import progress
 
 CODE = (
     "asr.audio",
@@ -41,7 +42,7 @@ CODE = (
     "asr.features",
     "asr.storage.files",
     "asr.whisper",
-    "asr.markdown",
+    "asr.runtime.formatting",
     "asr.model",
     "asr.storage.shards",
     "asr.timestamps",
@@ -284,9 +285,9 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
 
 
 def main() -> None:
-    test, finetuned, train_reports, reports = stage.paths(__doc__, "test", "finetuned", "train_reports", "reports")
+    test, finetuned, train_reports, reports = command.paths(__doc__, "test", "finetuned", "train_reports", "reports")
     given = params.load()
-    with stage.timing(reports):
+    with command.timing(reports):
         run(test, finetuned, train_reports, reports, given)
 
 

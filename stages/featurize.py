@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import audio, augment, features, params, stage
+from asr import audio, augment, features, params
 from asr.errors import BadData, exit_with
+from asr.runtime import command
+from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, shards
-from asr.workers import parallel, progress
 
 FEATURES = pa.schema(
     [
@@ -198,9 +199,9 @@ def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: in
 
 
 def main() -> None:
-    chunks, out, reports = stage.paths(__doc__, "chunks", "out", "reports")
+    chunks, out, reports = command.paths(__doc__, "chunks", "out", "reports")
     given = params.load().featurize
-    with stage.timing(reports):
+    with command.timing(reports):
         run(chunks, out, given.num_mel_bins, given.augment)
 
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr import census, params, stage, stats_report, suspects, window_choice
+from asr import census, params, stats_report, suspects, window_choice
 from asr.audio import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
+from asr.runtime import command
 from asr.storage import files, shards
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def forecast_apart(*given: Any) -> dict[str, Any]:
 
 def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
     """How long an epoch takes, for a terminal."""
-    told = ", ".join(f"{stage.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
+    told = ", ".join(f"{command.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
     print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
 
 
@@ -230,9 +231,9 @@ def say(told: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    raw, reports = stage.paths(__doc__, "raw", "reports")
+    raw, reports = command.paths(__doc__, "raw", "reports")
     given = params.load()
-    with stage.timing(reports) as timed:
+    with command.timing(reports) as timed:
         run(raw, reports, given, timed)
 
 

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, journal, lora, memory, mirror, model, params, preflight, refusals, stage, tracking
+from asr import checkpoints, checks, journal, lora, memory, mirror, model, params, preflight, refusals, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
 from asr.progress import STEP_COLUMNS
+from asr.runtime import command
 from asr.start import choose_trained, start_model
 from asr.storage import files, shards
 from asr.training import Training
@@ -50,7 +51,7 @@ CODE = (
     "asr.progress",
     "asr.regularisation",
     "asr.storage.shards",
-    "asr.signals",
+    "asr.runtime.signals",
     "asr.start",
     "asr.timestamps",
     "asr.tokenizer",
@@ -286,9 +287,9 @@ def spread() -> None:
 
 def main() -> None:
     spread()
-    train, validation, out, reports = stage.paths(__doc__, "train", "validation", "out", "reports")
+    train, validation, out, reports = command.paths(__doc__, "train", "validation", "out", "reports")
     given = params.load()
-    with stage.timing(reports):
+    with command.timing(reports):
         run(train, validation, out, reports, given)
 
 

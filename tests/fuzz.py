@@ -31,12 +31,12 @@ from mutants import mutant
 
 from asr import audio, params, rejects
 from asr.errors import Fault
-from asr.guarded import ITEM_SECONDS, guarded
-from asr.limits import allow
+from asr.runtime.limits import allow
+from asr.runtime.sandbox import ITEM_SECONDS, guarded
+from asr.runtime.workers import progress
 from asr.sources import common_voice
 from asr.sources.subtitles import cues
 from asr.sources.tables import read_json_lines, read_table
-from asr.workers import progress
 
 CORPUS = Path(__file__).parent / "corpus"
 N, SEED, JOB = 100_000, 1, 50

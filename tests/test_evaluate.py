@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, journal, markdown, model, params, wer
+from asr import evaluation_report, journal, model, params, wer
 from asr.batches import Features
 from asr.errors import BadModel, Fault
+from asr.runtime import formatting
 from asr.storage import files, shards
 from stages import evaluate
 
@@ -154,7 +155,7 @@ def shown(cell: str) -> str:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(MARKS | st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).map("".join))
 def test_a_cell_reads_as_its_text_on_one_line(text: str) -> None:
-    found = markdown.cell(text)
+    found = formatting.cell(text)
     assert len(found.splitlines()) == 1
     assert shown(found) == (" ".join(text.split()) or "(nothing)")
 

@@ -16,9 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr import rejects
-from asr.guarded import guarded
-from asr.limits import allow
 from asr.rejects import Sound, died, listen, patience, reason
+from asr.runtime.limits import allow
+from asr.runtime.sandbox import guarded
 from asr.storage import shards
 from stages import chunk
 

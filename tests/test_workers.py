@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import workers
 from asr.errors import BadData, BadParams
+from asr.runtime import workers
 
 
 def fail(number: int) -> int:

@@ -14,10 +14,10 @@ from typing import Any
 
 from asr import hub
 from asr.errors import BadData, BadParams
+from asr.runtime.workers import progress
 from asr.sources import Corpus, Listing, Utterance, layout, parts
 from asr.sources.columns import Columns, find, id_of
 from asr.storage import files
-from asr.workers import progress
 
 CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it

@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar
 import psutil
 
 from asr.errors import BadData, Fault
-from asr.limits import allow, confine
-from asr.workers import SPAWN, count, one_thread_each
+from asr.runtime.limits import allow, confine
+from asr.runtime.workers import SPAWN, count, one_thread_each
 
 T = TypeVar("T")
 ITEM_SECONDS = 5.0  # of work on one item, or of standing still at it
@@ -57,7 +57,7 @@ def guarded(
         jobs: number of items and arguments of each; at most two jobs per worker wait, so memory stays flat.
         num_jobs: how many there are, or more.
         died: the result of an item that, tried twice, killed its worker or was refused memory, or once took longer than ITEM_SECONDS
-            (see `asr.limits.allow`); it is given the reason in words.
+            (see `asr.runtime.limits.allow`); it is given the reason in words.
     Raises:
         Exception: as the function raised it; what is no Fault has its traceback as a note.
         BadData: a worker cannot even start.

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from asr.signals import PR_SET_PDEATHSIG
+from asr.runtime.signals import PR_SET_PDEATHSIG
 
 _confined = False
 
