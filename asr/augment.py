@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from asr import acoustics, audio, params
+from asr import acoustics, audio
 from asr.errors import BadData, BadParams, exit_with
+from asr.params import schema
 from asr.sound import AUDIO_SUFFIXES
 from asr.storage import files, shards
 
@@ -56,7 +57,7 @@ class Drawn:
 
 
 def augmented(
-    samples: np.ndarray, id: str, copy: int, given: params.Augment, noises: Noises, responses: Responses
+    samples: np.ndarray, id: str, copy: int, given: schema.Augment, noises: Noises, responses: Responses
 ) -> tuple[np.ndarray, Drawn]:
     """One copy of a recording: its speed, then the room, then the noise of the place, then the microphone's gain.
 
@@ -108,7 +109,7 @@ def recordings(folder: str | None, probability: float) -> list[Path] | None:
     return found
 
 
-def responses_of(given: params.Augment, recorded: list[Path] | None) -> Responses:
+def responses_of(given: schema.Augment, recorded: list[Path] | None) -> Responses:
     """Rooms: recorded ones, or made up with an RT60 between the given ones."""
 
     def responses(draw: np.random.Generator) -> Named:
@@ -120,7 +121,7 @@ def responses_of(given: params.Augment, recorded: list[Path] | None) -> Response
     return responses
 
 
-def noises_of(given: params.Augment, recorded: list[Path] | None, rows: pa.ChunkedArray | None, own: int | None) -> Noises:
+def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.ChunkedArray | None, own: int | None) -> Noises:
     """Noise: a stretch of a recorded one, or babble of several rows.
 
     Args:
@@ -180,7 +181,7 @@ def find(split: Path, id: str) -> tuple[Path, int]:
     raise BadData(f"no training row has the id {id}; data/chunks/train holds those that were kept")
 
 
-def hear(encoded: bytes, id: str, given: params.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
+def hear(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
     """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn for each."""
     samples = audio.decode(encoded)
     noises = noises_of(given, recordings(given.noise.folder, given.noise.probability), rows, own)
@@ -207,7 +208,7 @@ def main() -> None:
         "--row", action="store_true", help="copy a row of data/chunks/train as featurize does, with babble of its own chunk"
     )
     told = parser.parse_args()
-    given = params.load(files.root() / "params.yaml").featurize.augment
+    given = schema.load(files.root() / "params.yaml").featurize.augment
     train, recording = files.root() / "data/chunks/train", Path(told.recording)
     if told.row:
         chunk, own = find(train, told.recording)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr import params
 from asr.errors import BadData, BadModel, BadParams, exit_with
+from asr.params import schema
 from asr.runtime.workers import progress
 from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
@@ -48,7 +48,7 @@ def refuse_unknown(languages: Iterable[str]) -> None:
         raise BadParams(f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/whisper.py)")
 
 
-def start_model(given: params.Params, name: str | None) -> Start:
+def start_model(given: schema.Params, name: str | None) -> Start:
     """The trained model that candidates are tried with.
 
     Raises:
@@ -131,7 +131,7 @@ def scores(references: list[str], heard: dict[str, list[str]], speakers: list[st
     return [Score(code, rates[code]["wer"], rates[code]["cer"], "best" if code == best else verdicts[code]) for code in ranked]
 
 
-def measure(start: Start, rows: Features, languages: list[str], given: params.Params, count: int) -> list[Score]:
+def measure(start: Start, rows: Features, languages: list[str], given: schema.Params, count: int) -> list[Score]:
     """The candidates' scores on `count` validation rows, best first."""
     from asr import model
 
@@ -167,7 +167,7 @@ def main() -> None:
     asked = arguments()
     languages = list(dict.fromkeys(asked.languages))
     refuse_unknown(languages)
-    given, split = params.load(), Path("data/features/validation")
+    given, split = schema.load(), Path("data/features/validation")
     if not (files.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from asr import params
 from asr.errors import BadParams
+from asr.params import schema
 
 MARK = ".lora_"  # in the name of every tensor of an adapter
 RATE = 10  # adapters start from nothing, and want about so many times the rate of the weights they stand for
 
 
-def add(whisper: WhisperForConditionalGeneration, chosen: params.Lora, seed: int) -> None:
+def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int) -> None:
     """Freeze the model and put an adapter beside each of its target modules; at first they add nothing.
 
     Raises:

@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr import params, regularisation
+from asr import regularisation
 from asr.batches import Collator, Features
 from asr.errors import BadData, Diverged, Stopped, exit_with
 from asr.model import Start
+from asr.params import schema
 from asr.runtime import command
 from asr.start import choose_trained, start_model
 from asr.training import Training
@@ -48,7 +49,7 @@ def only(rows: Features, chosen: Sequence[int]) -> Features:
     return found
 
 
-def unhindered(given: params.Params) -> params.Params:
+def unhindered(given: schema.Params) -> schema.Params:
     """The same params, but for what keeps a model from learning rows by heart, and how long it may try."""
     lora = given.model.lora.model_copy(update={"dropout": 0.0})
     off = dict.fromkeys(regularisation.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
@@ -74,7 +75,7 @@ def unhindered(given: params.Params) -> params.Params:
     return given.model_copy(update={"model": model, "train": training})
 
 
-def run(split: Path, given: params.Params) -> int:
+def run(split: Path, given: schema.Params) -> int:
     """Train on eight rows; gives the steps that it took.
 
     Raises:
@@ -119,7 +120,7 @@ def texts(training: Training) -> list[str]:
 
 def main() -> None:
     (split,) = command.paths(__doc__, "split")
-    print(f"the model said eight rows by heart after {run(split, params.load())} steps")
+    print(f"the model said eight rows by heart after {run(split, schema.load())} steps")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from asr import lora, params
+from asr import lora
+from asr.params import schema
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 MASKS = ("time_prob", "time_length", "time_min_masks", "feature_prob", "feature_length", "feature_min_masks")
 
 
-def configure(config: WhisperConfig, chosen: params.Model) -> None:
+def configure(config: WhisperConfig, chosen: schema.Model) -> None:
     """Write the params into the model's config, with which it is saved."""
     for name in DROPOUTS:
         setattr(config, name, getattr(chosen, name))

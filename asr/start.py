@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from asr import lora, model, params, regularisation, timestamps, tokenizer
+from asr import lora, model, regularisation, timestamps, tokenizer
 from asr.batches import Features
 from asr.model import Start
+from asr.params import schema
 
 
-def start_model(given: params.Params, train: Features) -> Start:
+def start_model(given: schema.Params, train: Features) -> Start:
     """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
     chosen = given.model
     if chosen.name == model.SCRATCH:
@@ -25,7 +26,7 @@ def start_model(given: params.Params, train: Features) -> Start:
     return start
 
 
-def choose_trained(start: Start, chosen: params.Model, seed: int) -> None:
+def choose_trained(start: Start, chosen: schema.Model, seed: int) -> None:
     """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
     if chosen.lora.rank is not None:
         lora.add(start.model, chosen.lora, seed)

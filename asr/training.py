@@ -17,11 +17,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, params, regularisation
+from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, regularisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
 from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.model import Start
+from asr.params import schema
 from asr.progress import State
 from asr.runtime.signals import Interrupted, Signals
 from asr.validation import Validation, mean_loss
@@ -33,7 +34,7 @@ FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
 class Training:
     """One training: the model, its optimiser and schedule, the rows, and where it stands."""
 
-    def __init__(self, start: Start, train: Features, validation: Features, given: params.Train, folder: Path, log: Path):
+    def __init__(self, start: Start, train: Features, validation: Features, given: schema.Train, folder: Path, log: Path):
         self.given, self.folder, self.log, self.train = given, folder, log, train
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)

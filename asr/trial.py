@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import batches, memory, model, params
+from asr import batches, memory, model
 from asr.audio import POSITIONS_PER_SECOND
 from asr.features import LogMel
 from asr.model import Start
+from asr.params import schema
 from asr.start import choose_trained
 
 CLIPS = 20  # recordings that are tried, at most
@@ -91,7 +92,7 @@ def now(device: torch.device) -> float:
     return time.monotonic()
 
 
-def built(given: params.Params, made: WhisperTokenizer, seconds: int) -> WhisperForConditionalGeneration | None:
+def built(given: schema.Params, made: WhisperTokenizer, seconds: int) -> WhisperForConditionalGeneration | None:
     """A model as `train` starts from, but for its weights; None where memory would not hold a step of it.
 
     Args:
@@ -121,7 +122,7 @@ def weights_bytes(config: WhisperConfig) -> int:
 
 
 def run(
-    given: params.Params,
+    given: schema.Params,
     made: WhisperTokenizer,
     clips: Sequence[tuple[LogMel, list[int]]],
     windows: Sequence[float],

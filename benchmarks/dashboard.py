@@ -52,10 +52,11 @@ def fill(numbers: range) -> None:
     """Trainings as the journal's mirror logs them, but a run at a time in one call."""
     from mlflow.entities import Metric, Param
 
-    from asr import params, tracking
+    from asr import tracking
+    from asr.params import schema
 
     chosen = {
-        key: str(value) for key, value in params.flat(params.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
+        key: str(value) for key, value in schema.flat(schema.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
     }
     store = tracking.client()
     experiment = store.get_experiment_by_name(tracking.EXPERIMENT).experiment_id

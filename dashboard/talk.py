@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from asr import chat, params, speech
+from asr import chat, speech
 from asr.errors import Fault
 from asr.jobs import CANCELLED, DONE, FAILED, WAITING, Job, Options
+from asr.params import schema
 from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
@@ -117,7 +118,7 @@ def settings(talk: Talk, place: str) -> tuple[str, bool]:
 def own_language() -> str:
     """The language of this workspace's corpus, where there is one."""
     try:
-        return params.load(files.root() / "params.yaml").language
+        return schema.load(files.root() / "params.yaml").language
     except Fault:
         return "en"
 

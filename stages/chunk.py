@@ -23,10 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import heard, overlap, params, rejects
+from asr import heard, overlap, rejects
 from asr.errors import BadData, exit_with
 from asr.leaks import Leak, Leaks
 from asr.left_out import LeftOut, page
+from asr.params import schema
 from asr.rejects import Sound
 from asr.runtime import command
 from asr.runtime.workers import progress
@@ -272,7 +273,7 @@ def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     raw, out, reports = command.paths(__doc__, "raw", "out", "reports")
-    given = params.load().chunk
+    given = schema.load().chunk
     with command.timing(reports):
         run(raw, out, reports, given.rows_per_chunk, (given.min_seconds, given.max_seconds), list(given.allow_shared))
 

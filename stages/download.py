@@ -20,8 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import audio, params, selection
+from asr import audio, selection
 from asr.errors import BadData, exit_with
+from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.selection import MAIN, Selection, Survey
@@ -37,7 +38,7 @@ LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table 
 class Source:
     """One of the corpora that make up ours."""
 
-    given: params.Download
+    given: schema.Download
     corpus: Corpus
     wanted: Selection
     found: Survey
@@ -82,7 +83,7 @@ def _jobs(utterances: Iterator[Utterance], at_once: int) -> Iterable[list[Uttera
     return iter(lambda: list(islice(utterances, at_once)), [])
 
 
-def read(given: params.Download, working: Path, share: float) -> Corpus:
+def read(given: schema.Download, working: Path, share: float) -> Corpus:
     """Open the corpus that the params name.
 
     Args:
@@ -107,20 +108,20 @@ def read(given: params.Download, working: Path, share: float) -> Corpus:
     return folder.read(path, working) if given.source == "folder" else _digits(path, given)
 
 
-def _synthetic(given: params.Download) -> Corpus:
+def _synthetic(given: schema.Download) -> Corpus:
     made = given.synthetic
     numbers, words_per_minute = (made.min_numbers, made.max_numbers), (made.min_words_per_minute, made.max_words_per_minute)
     rows, voices, pitch = made.rows.model_dump(), made.voices.model_dump(), (made.min_pitch, made.max_pitch)
     return synthetic.read(given.language, given.seed, rows, voices, made.max_number, numbers, words_per_minute, pitch)
 
 
-def _digits(path: Path, given: params.Download) -> Corpus:
+def _digits(path: Path, given: schema.Download) -> Corpus:
     made, speakers = given.digits, given.digits.speakers
     rows, validation, test = made.rows.model_dump(), list(speakers.validation), list(speakers.test)
     return digits.read(path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language)
 
 
-def sources(given: params.Download, working: Path) -> list[Source]:
+def sources(given: schema.Download, working: Path) -> list[Source]:
     """Open and survey the main source and those that are mixed in; what these do not say is as the main one says."""
     opened: list[Source] = []
     rules = [rule.model_dump() for rule in given.where or []]
@@ -180,7 +181,7 @@ def _measured(utterance: Utterance) -> tuple[int, float]:
     return len(row["audio"] or b"x"), row["duration"] or 0.0
 
 
-def run(out: Path, given: params.Download) -> None:
+def run(out: Path, given: schema.Download) -> None:
     """Write data/raw: per split its rows and manifest, and a manifest that says where they come from."""
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
         opened = sources(given, Path(working))
@@ -202,7 +203,7 @@ def run(out: Path, given: params.Download) -> None:
         forget(one.given)
 
 
-def forget(given: params.Download) -> None:
+def forget(given: schema.Download) -> None:
     """Remove what was fetched, now that data/raw holds it."""
     if given.source == "huggingface":
         huggingface.forget(given.path or "")
@@ -261,7 +262,7 @@ def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None
 def main() -> None:
     out, reports = command.paths(__doc__, "out", "reports")
     with command.timing(reports):
-        run(out, params.load().download)
+        run(out, schema.load().download)
 
 
 if __name__ == "__main__":

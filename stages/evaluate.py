@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import decode, journal, model, params, tracking, wer
+from asr import decode, journal, model, tracking, wer
 from asr.batches import Features
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
 from asr.model import Start
+from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, shards
@@ -65,7 +66,7 @@ UTTERANCES = pa.schema(
 )
 
 
-def start_again(finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
+def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> Start:
     """The model before training, as `train` had it.
 
     Raises:
@@ -83,7 +84,7 @@ def start_again(finetuned: Start, run: dict[str, Any], given: params.Params) -> 
     return start
 
 
-def baseline(name: str, finetuned: Start, run: dict[str, Any], given: params.Params) -> Start:
+def baseline(name: str, finetuned: Start, run: dict[str, Any], given: schema.Params) -> Start:
     """Any other model to compare with, at its own window."""
     if name == START:
         return start_again(finetuned, run, given)
@@ -92,7 +93,7 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: params.Par
     return other
 
 
-def utterances(name: str, one: Start, test: Features, given: params.Evaluate) -> tuple[list[dict[str, Any]], float]:
+def utterances(name: str, one: Start, test: Features, given: schema.Evaluate) -> tuple[list[dict[str, Any]], float]:
     """Decode and score every row of a split with one model; also gives the seconds it took."""
     model.check_mel_bins(one.model, test.num_mel_bins)
     one.model.to(model.device())
@@ -146,7 +147,7 @@ def prompted(one: Start, language: str | None) -> Iterator[None]:
         config.language, config.task = before
 
 
-def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evaluate) -> dict[str, Any]:
+def metrics_of(table: list[dict[str, Any]], seconds: float, given: schema.Evaluate) -> dict[str, Any]:
     """One model's scores, as fractions."""
     pairs = [(line["reference"], line["hypothesis"]) for line in table]
     raw = wer.corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
@@ -173,7 +174,7 @@ def metrics_of(table: list[dict[str, Any]], seconds: float, given: params.Evalua
     }
 
 
-def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: params.Evaluate) -> dict[str, Any]:
+def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: schema.Evaluate) -> dict[str, Any]:
     """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows one to say."""
     found = wer.paired(
         [errors(line) for line in ours],
@@ -191,7 +192,7 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: 
     }
 
 
-def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: params.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: schema.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scores and utterances of the fine-tuned model and of each baseline."""
     scores, tables = {}, {}
     for name in [FINETUNED, *given.evaluate.baselines]:
@@ -207,7 +208,7 @@ def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: param
 
 
 def holdout(
-    test: Path, finetuned: Start, run: dict[str, Any], taught: Path, given: params.Params
+    test: Path, finetuned: Start, run: dict[str, Any], taught: Path, given: schema.Params
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Scores and utterances of what was held out, which shows what training made a model forget; None where nothing was."""
     split = test.with_name(shards.HOLDOUT)
@@ -223,7 +224,7 @@ def num_taught(test: Features, path: Path) -> int:
     return sum(test.digest(row) in taught for row in range(len(test)))
 
 
-def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: params.Params) -> None:
+def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: schema.Params) -> None:
     """Tell the journal, and MLflow from it; a training that was fetched rather than run here is told first."""
     path = journal.path_of(run["fingerprint"])
     if not path.is_file():
@@ -244,7 +245,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     for name, scores in metrics["models"].items():
         if name != FINETUNED:
             values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
-    chosen = params.flat({"evaluate": given.evaluate.model_dump()})
+    chosen = schema.flat({"evaluate": given.evaluate.model_dump()})
     inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
     tracking.sync_apart(path)
@@ -256,7 +257,7 @@ def write_table(path: Path, table: list[dict[str, Any]]) -> None:
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: params.Params) -> None:
+def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: schema.Params) -> None:
     """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg."""
     told = files.read_json(train_reports / "run.json")
     with (train_reports / "steps.csv").open(newline="") as file:
@@ -286,7 +287,7 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
 
 def main() -> None:
     test, finetuned, train_reports, reports = command.paths(__doc__, "test", "finetuned", "train_reports", "reports")
-    given = params.load()
+    given = schema.load()
     with command.timing(reports):
         run(test, finetuned, train_reports, reports, given)
 

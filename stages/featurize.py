@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import audio, augment, features, params
+from asr import audio, augment, features
 from asr.errors import BadData, exit_with
+from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, shards
@@ -62,7 +63,7 @@ PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augmen
 class Mixed:
     """What copies are made with: params, and the recordings that are mixed in; None stands for babble, and for rooms made up."""
 
-    given: params.Augment
+    given: schema.Augment
     noises: list[Path] | None
     responses: list[Path] | None
 
@@ -160,7 +161,7 @@ def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:
     return frames * num_mel_bins * BYTES_PER_VALUE + ROW_BYTES * rows
 
 
-def run(chunks: Path, out: Path, num_mel_bins: int, given: params.Augment | None = None) -> None:
+def run(chunks: Path, out: Path, num_mel_bins: int, given: schema.Augment | None = None) -> None:
     """Write data/features: for each chunk its features and those of its copies, and manifests.
 
     Raises:
@@ -178,7 +179,7 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: params.Augment | None
     collect(out, {split: [(job, found[job]) for job in jobs[split]] for split in jobs}, num_mel_bins)
 
 
-def mixing(given: params.Augment | None) -> Mixed | None:
+def mixing(given: schema.Augment | None) -> Mixed | None:
     """What copies are made with, if there are any."""
     if not given or not given.copies:
         return None
@@ -200,7 +201,7 @@ def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: in
 
 def main() -> None:
     chunks, out, reports = command.paths(__doc__, "chunks", "out", "reports")
-    given = params.load().featurize
+    given = schema.load().featurize
     with command.timing(reports):
         run(chunks, out, given.num_mel_bins, given.augment)
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr import census, params, stats_report, suspects, window_choice
+from asr import census, stats_report, suspects, window_choice
 from asr.audio import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
+from asr.params import schema
 from asr.runtime import command
 from asr.storage import files, shards
 
@@ -53,7 +54,7 @@ def texts(split: Path) -> Iterator[str]:
     return (row["text"] or "" for row in shards.rows(split, ["text"]))
 
 
-def model_of(raw: Path, given: params.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
+def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
     """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training would start from."""
     from asr import tokenizer  # 1 s
 
@@ -67,7 +68,7 @@ def model_of(raw: Path, given: params.Params) -> tuple[WhisperTokenizer, dict[st
     return made, {**model.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
 
 
-def windows_of(chosen: params.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
+def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
     """The param that sets the window, the window, and the one that the start model was trained with, if it was."""
     own = None if chosen.name == "scratch" else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
     if chosen.window_seconds is not None:
@@ -107,7 +108,7 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
 
 
 def forecast(
-    train: Path, given: params.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
+    train: Path, given: schema.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
     from asr import features, tokenizer, trial  # torch, 3 s
@@ -159,7 +160,7 @@ def table(windows: Iterable[Mapping[str, float]]) -> str:
 
 
 def measure(
-    raw: Path, given: params.Params, made: WhisperTokenizer, sizes: Mapping[str, Any]
+    raw: Path, given: schema.Params, made: WhisperTokenizer, sizes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """All that stats.json tells, and the durations of each split."""
     met: list[str] = []
@@ -188,7 +189,7 @@ def measure(
     return told, {split: one.known for split, one in by_split.items()}
 
 
-def run(raw: Path, reports: Path, given: params.Params, timed: dict[str, Any] | None = None) -> None:
+def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | None = None) -> None:
     """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
 
     Args:
@@ -232,7 +233,7 @@ def say(told: Mapping[str, Any]) -> None:
 
 def main() -> None:
     raw, reports = command.paths(__doc__, "raw", "reports")
-    given = params.load()
+    given = schema.load()
     with command.timing(reports) as timed:
         run(raw, reports, given, timed)
 

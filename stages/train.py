@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, journal, lora, memory, mirror, model, params, preflight, refusals, tracking
+from asr import checkpoints, checks, journal, lora, memory, mirror, model, preflight, refusals, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import Start
+from asr.params import schema
 from asr.progress import STEP_COLUMNS
 from asr.runtime import command
 from asr.start import choose_trained, start_model
@@ -63,11 +64,11 @@ CODE = (
 )
 
 
-def identity(given: params.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
+def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
     """All that decides the weights; its hash is the training's fingerprint."""
     chosen = given.model.model_dump(exclude=set() if start.name == model.SCRATCH else {"scratch"})
     return {
-        "params": params.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
+        "params": schema.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
         "code": files.code_hash(*CODE),
@@ -134,7 +135,7 @@ def print_summary(summary: dict[str, Any], found: list[Check]) -> None:
     print(f"checks: {len(found) - len(failed)} of {len(found)} passed")
 
 
-def before_training(start: Start, rows: Features, validation: Features, splits: tuple[Path, Path], given: params.Params) -> None:
+def before_training(start: Start, rows: Features, validation: Features, splits: tuple[Path, Path], given: schema.Params) -> None:
     """What must hold before any time is spent."""
     refusals.refuse_damaged_rows(*splits)
     refusals.refuse_shared_rows(rows, validation)
@@ -142,7 +143,7 @@ def before_training(start: Start, rows: Features, validation: Features, splits: 
     refusals.refuse_other_prompt(start, given.language, given.model.task)
 
 
-def run(train: Path, validation: Path, out: Path, reports: Path, given: params.Params) -> None:
+def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.Params) -> None:
     """Train and write models/finetuned and reports/train; of several processes one writes."""
     rows, judged = Features(train), Features(validation)
     start = start_model(given, rows)
@@ -160,7 +161,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: params.P
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         with mirror.copied(folder, log) if main else nullcontext():
             training = Training(start, rows, judged, given.train, folder, log)
-            all_params = params.flat(given.model_dump(exclude={"evaluate"}))
+            all_params = schema.flat(given.model_dump(exclude={"evaluate"}))
             with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
                 train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
@@ -288,7 +289,7 @@ def spread() -> None:
 def main() -> None:
     spread()
     train, validation, out, reports = command.paths(__doc__, "train", "validation", "out", "reports")
-    given = params.load()
+    given = schema.load()
     with command.timing(reports):
         run(train, validation, out, reports, given)
 

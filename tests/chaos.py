@@ -30,8 +30,9 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import safetensors.torch
 from conftest import TINY, write_params
 
-from asr import params, tracking
+from asr import tracking
 from asr.errors import Fault
+from asr.params import schema
 from asr.storage import files
 from stages import chunk, download, featurize, train
 
@@ -140,7 +141,7 @@ def _train(root: Path, plan: Plan | None) -> int:
     tracking.Follower.__init__ = lambda *_: None
     tracking.Follower.finish = lambda _: None
     try:
-        given = params.load(root / "params.yaml")
+        given = schema.load(root / "params.yaml")
         if plan:
             plan(root)
         split = root.parent / "tiny/data/features"
@@ -231,7 +232,7 @@ NOISY: dict[str, Any] = {
 
 def make_data(top: Path) -> None:
     os.environ["DVC_ROOT"] = str(top)
-    given = params.load(write_params(top / "params.yaml", NOISY))
+    given = schema.load(write_params(top / "params.yaml", NOISY))
     data = top / "tiny"
     download.run(data / "data/raw", given.download)
     chunk.run(data / "data/raw", data / "data/chunks", data / "reports", given.chunk.rows_per_chunk, (0.3, 30.0), [])

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import SHIPPED
 
-from asr import params
+from asr.params import schema
 from asr.storage import shards
 
 REPOSITORY = Path(__file__).parents[1]
@@ -106,11 +106,11 @@ def added(text: str, dotted: str, line: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load(folder: Path, **values: str) -> params.Params:
+def load(folder: Path, **values: str) -> schema.Params:
     """The shipped params with a few other values; `a__b` stands for `a.b`."""
     text = SHIPPED.read_text()
     for key, value in values.items():
         text = changed(text, key.replace("__", "."), value)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(text)
-    return params.load(folder / "params.yaml")
+    return schema.load(folder / "params.yaml")

@@ -24,7 +24,7 @@ from pathlib import Path
 from conftest import TINY, write_params
 from data_fixtures import sha256s
 
-from asr import params
+from asr.params import schema
 from asr.storage import cache, files
 from stages import chunk, download, featurize, stats
 
@@ -33,7 +33,7 @@ CHANGES = {**TINY, "chunk.rows_per_chunk": 4, "download.synthetic.rows.train": 6
 Stage = tuple[str, tuple[str, ...], Callable[[], None]]  # name, outs, what it does
 
 
-def stages_of(root: Path, given: params.Params) -> list[Stage]:
+def stages_of(root: Path, given: schema.Params) -> list[Stage]:
     raw, chunks, features, reports = (root / name for name in ("data/raw", "data/chunks", "data/features", "reports"))
     limits = (given.chunk.min_seconds, given.chunk.max_seconds)
     return [
@@ -54,7 +54,7 @@ def child(root: Path) -> None:
     os.environ["DVC_ROOT"] = str(root)
     os.chdir(root)
     sys.stdout = sys.stderr = (root / "log").open("a")
-    for name, outs, work in stages_of(root, params.load(root / "params.yaml")):
+    for name, outs, work in stages_of(root, schema.load(root / "params.yaml")):
         if not (root / f"{name}.done").is_file():
             for out in outs:
                 shutil.rmtree(root / out, ignore_errors=True)

@@ -29,8 +29,9 @@ os.environ.update({"OMP_NUM_THREADS": "1"})
 import numpy as np
 from mutants import mutant
 
-from asr import audio, params, rejects
+from asr import audio, rejects
 from asr.errors import Fault
+from asr.params import schema
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import ITEM_SECONDS, guarded
 from asr.runtime.workers import progress
@@ -87,7 +88,7 @@ READERS: dict[str, Callable[[bytes], str]] = {
     "tsv": filed("train.tsv", tsv_rows),
     "tar": filed("cv.tar", unpack),
     "gz": filed("cv.tar.gz", unpack),
-    "yaml": filed("params.yaml", params.load),
+    "yaml": filed("params.yaml", schema.load),
     "jsonl": filed("metadata.jsonl", lambda path: sum(1 for _ in read_json_lines(path))),
     "srt": filed("clip.srt", lambda path: sum(1 for _ in cues(path))),
     "vtt": filed("clip.vtt", lambda path: sum(1 for _ in cues(path))),

@@ -23,8 +23,9 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import numpy as np
 from conftest import TINY, write_params
 
-from asr import params, tracking
+from asr import tracking
 from asr.features import TAIL
+from asr.params import schema
 from asr.storage import shards
 from asr.training import Training
 from stages import train
@@ -102,7 +103,7 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     changes = {"max_steps": steps, "eval_steps": steps // EVALUATIONS, "save_steps": steps // 5, "eval_rows": 32, "logging_steps": 10}
     changes |= {"per_device_train_batch_size": BATCH}
     named = {f"train.{name}": value for name, value in changes.items()}
-    given = params.load(write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1}))
+    given = schema.load(write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1}))
     seen = watch(rows_per_chunk, leak)
     train.run(top / "features/train", top / "features/validation", top / "models/finetuned", top / "reports/train", given)
     (top / "seen.json").write_text(json.dumps(seen))

@@ -16,7 +16,7 @@ from data_fixtures import encoded, load, real, row, voice, write_rows
 
 from asr import acoustics, audio, augment
 from asr.errors import BadData, BadParams
-from asr.params import Augment
+from asr.params.schema import Augment
 
 KINDS = ("speed", "reverberation", "noise", "gain")
 CLIP = voice(1.0)

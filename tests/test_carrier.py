@@ -10,10 +10,11 @@ import pytest
 from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
-from asr import carrier, decode, model, params
+from asr import carrier, decode, model
 from asr.batches import Features
 from asr.errors import BadData, BadModel, BadParams
 from asr.model import Start
+from asr.params import schema
 
 LANGUAGES = ["sv", "no", "haw"]
 FOREIGN = {"download.language": "smj", "model.language": "sv", "model.window_seconds": 2, "train.per_device_eval_batch_size": 2}
@@ -31,12 +32,12 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def given(room: Path) -> params.Params:
-    return params.load(room / "params.yaml")
+def given(room: Path) -> schema.Params:
+    return schema.load(room / "params.yaml")
 
 
 @pytest.fixture
-def start(room: Path, given: params.Params) -> Start:
+def start(room: Path, given: schema.Params) -> Start:
     """Random weights that speak in words alone."""
     start = carrier.start_model(given, str(room / "whisper-tiny"))
     end = start.model.generation_config.eos_token_id
@@ -76,7 +77,7 @@ def test_candidates_differ_by_the_language_token_alone_and_share_the_encoder(sta
     assert len(encoded) == 2
 
 
-def test_the_language_that_was_spoken_for_comes_first(start: Start, rows: Features, given: params.Params) -> None:
+def test_the_language_that_was_spoken_for_comes_first(start: Start, rows: Features, given: schema.Params) -> None:
     """What the model hears in one language is made the truth, with a word of it wrong here and there."""
     truth = decoded_alone(start, rows, "no")
     heard = {code: decoded_alone(start, rows, code) for code in LANGUAGES}
@@ -102,12 +103,12 @@ def test_rows_are_those_of_training_and_fit_the_window(rows: Features, capsys: p
         carrier.chosen_rows(rows, 99, 1, 0)
 
 
-def test_a_start_from_scratch_knows_no_language(given: params.Params) -> None:
+def test_a_start_from_scratch_knows_no_language(given: schema.Params) -> None:
     with pytest.raises(BadParams, match="scratch knows no language yet; want a trained start"):
         carrier.start_model(given, None)
 
 
-def test_a_start_of_one_language_has_no_candidates(given: params.Params, tmp_path: Path) -> None:
+def test_a_start_of_one_language_has_no_candidates(given: schema.Params, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match=r"whisper-tiny\.en knows one language only"):
         carrier.start_model(given, str(hub_folder(tmp_path / "whisper-tiny.en", multilingual=False)))
 

@@ -15,8 +15,9 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
-from asr import batches, decode, features, model, optimisation, params, regularisation, tokenizer, training, validation, wer
+from asr import batches, decode, features, model, optimisation, regularisation, tokenizer, training, validation, wer
 from asr.errors import BadData, BadModel, Fault
+from asr.params import schema
 from asr.storage import files
 from asr.training import Training
 from stages import evaluate, train
@@ -27,11 +28,11 @@ LEARNS = {**TINY, "train.max_steps": 30, "train.eval_steps": 15, "train.learning
 NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation_dropout": 0.1}
 
 
-def given(folder: Path, **changes: Any) -> params.Params:
-    return params.load(write_params(folder / "changed.yaml", {**LEARNS, **changes}))
+def given(folder: Path, **changes: Any) -> schema.Params:
+    return schema.load(write_params(folder / "changed.yaml", {**LEARNS, **changes}))
 
 
-def trained(data: Path, root: Path, chosen: params.Params) -> dict[str, Any]:
+def trained(data: Path, root: Path, chosen: schema.Params) -> dict[str, Any]:
     """The checks of a whole training, by name."""
     split = data / "data/features"
     train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", chosen)

@@ -15,8 +15,9 @@ from data_fixtures import encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import augment, left_out, params
+from asr import augment, left_out
 from asr.errors import BadData
+from asr.params import schema
 from asr.storage import files, shards
 from dashboard import data
 from stages import chunk, stats
@@ -141,7 +142,7 @@ def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -
     assert len(at.get("audio")) == 4
     told = [one.value.replace("\\", "") for one in at.caption if one.value.startswith("copy")]
     assert [line.partition(": speed ")[0] for line in told] == ["copy-1.wav", "copy-2.wav", "copy-3.wav"]
-    given = params.load(results.root / "params.yaml").featurize.augment
+    given = schema.load(results.root / "params.yaml").featurize.augment
     rows = augment.voices(results.root / "data/chunks/train/chunk-00000.arrow")
     own = [one["id"] for one in shards.rows(results.root / "data/chunks/train", ["id"])].index("train-3")
     noises, responses = augment.noises_of(given, None, rows, own), augment.responses_of(given, None)

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from asr.audio import decode
 from asr.errors import BadData, BadParams, DiskFault
-from asr.params import Download
+from asr.params.schema import Download
 from asr.sources import Utterance
 from asr.storage import shards
 from asr.storage.shards import ALL_SPLITS, SPLITS

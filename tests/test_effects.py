@@ -21,10 +21,11 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, lora, overlap, params, selection
+from asr import batches, lora, overlap, selection
 from asr.batches import Features
 from asr.errors import Fault
-from asr.params import Params
+from asr.params import schema
+from asr.params.schema import Params
 from asr.start import choose_trained, start_model
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats, train
@@ -166,7 +167,7 @@ COVERED = {
 
 
 def changed(tmp_path: Path, **changes: Any) -> Params:
-    return params.load(write_params(tmp_path / "changed.yaml", {**TINY, **changes}))
+    return schema.load(write_params(tmp_path / "changed.yaml", {**TINY, **changes}))
 
 
 def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> bool:
@@ -179,7 +180,7 @@ def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> b
 
 
 def test_every_param_is_tried_here() -> None:
-    assert set(params.flat(params.load(SHIPPED).model_dump())) == COVERED
+    assert set(schema.flat(schema.load(SHIPPED).model_dump())) == COVERED
 
 
 def listed(given: Params, working: Path) -> Any:
@@ -330,7 +331,7 @@ def test_the_adapters(key: str) -> None:
     def trainable(whisper: Any) -> list[str]:
         return [name for name, value in whisper.named_parameters() if value.requires_grad]
 
-    small = params.load(SHIPPED).model
+    small = schema.load(SHIPPED).model
     assert layers() == ([], trainable(scratch().model))
     assert layers(rank=2) != layers(**{"rank": 2, key: LORA[key]})
 

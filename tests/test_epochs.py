@@ -15,9 +15,10 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, checks, decode, epochs, features, model, params, refusals, timestamps, transcription, windows
+from asr import batches, checks, decode, epochs, features, model, refusals, timestamps, transcription, windows
 from asr.batches import Collator, Features
 from asr.errors import BadModel, Stopped
+from asr.params import schema
 from asr.sound import Sound
 from asr.start import start_model
 from asr.storage import files
@@ -128,8 +129,8 @@ def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_ste
     assert not one.equal(made.batch(rows, found, (1, 6))["input_features"])
 
 
-def given(folder: Path, **changes: Any) -> params.Params:
-    return params.load(write_params(folder / "changed.yaml", {**PACKED, **changes}))
+def given(folder: Path, **changes: Any) -> schema.Params:
+    return schema.load(write_params(folder / "changed.yaml", {**PACKED, **changes}))
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) 
         refusals.refuse_other_tokens(start, TEXTS)
 
 
-def run(data: Path, root: Path, chosen: params.Params) -> None:
+def run(data: Path, root: Path, chosen: schema.Params) -> None:
     train.run(data / "train", data / "validation", root / "models/finetuned", root / "reports/train", chosen)
 
 
@@ -278,7 +279,7 @@ def learnt(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[fl
     def train_once(share: float) -> SimpleNamespace:
         if share not in known:
             root = tmp_path_factory.mktemp("learnt")
-            run(data, root, params.load(write_params(root / "params.yaml", {**LEARNS, "train.no_speech_share": share})))
+            run(data, root, schema.load(write_params(root / "params.yaml", {**LEARNS, "train.no_speech_share": share})))
             start = model.load_saved(root / "models/finetuned")
             start.model.eval()
             known[share] = SimpleNamespace(root=root, start=start, checks=files.read_json(root / "reports/train/checks.json"))

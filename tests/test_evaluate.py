@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, journal, model, params, wer
+from asr import evaluation_report, journal, model, wer
 from asr.batches import Features
 from asr.errors import BadModel, Fault
+from asr.params import schema
 from asr.runtime import formatting
 from asr.storage import files, shards
 from stages import evaluate
@@ -33,9 +34,9 @@ COLUMNS = ["hits", "substitutions", "deletions", "insertions"]
 STEPS = "step,train_loss,learning_rate,validation_loss,validation_wer\n0,,,5.5,1.0\n2,5.25,0.001,,\n4,5.0,0.0005,5.125,0.75\n"
 
 
-def chosen(name: str = "scratch", **changes: Any) -> params.Params:
+def chosen(name: str = "scratch", **changes: Any) -> schema.Params:
     """The shipped params with another start and other values of `evaluate`."""
-    shipped = params.load(SHIPPED)
+    shipped = schema.load(SHIPPED)
     values = {"bootstrap_resamples": 200, "max_new_tokens": 12, **changes}
     return shipped.model_copy(
         update={"model": shipped.model.model_copy(update={"name": name}), "evaluate": shipped.evaluate.model_copy(update=values)}

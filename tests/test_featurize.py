@@ -13,8 +13,9 @@ from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_
 from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
-from asr import audio, augment, features, params
+from asr import audio, augment, features
 from asr.errors import BadData, DiskFault
+from asr.params import schema
 from asr.storage import files, shards
 from stages import featurize
 
@@ -39,7 +40,7 @@ def chunks(tmp_path_factory) -> Path:
     return write_rows(tmp_path_factory.mktemp("chunks"), "chunk", rows, 2)
 
 
-def changed(root: Path, **values: str) -> params.Augment:
+def changed(root: Path, **values: str) -> schema.Augment:
     """The shipped params of copies with a few other values, each kind of change always drawn."""
     chances = {f"{kind}__probability": "1.0" for kind in ("speed", "reverberation", "noise", "gain")}
     return load(root, **{f"featurize__augment__{key}": value for key, value in {**chances, **values}.items()}).featurize.augment

@@ -17,15 +17,16 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr import batches, decode, lora, model, optimisation, params, regularisation
+from asr import batches, decode, lora, model, optimisation, regularisation
 from asr.errors import BadParams, Stopped
+from asr.params import schema
 from asr.storage import files
 from asr.training import Training
 from stages import train
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
-CHOSEN = params.Lora(rank=4, alpha=8, dropout=0.0, target_modules=["q_proj", "v_proj"])
+CHOSEN = schema.Lora(rank=4, alpha=8, dropout=0.0, target_modules=["q_proj", "v_proj"])
 ADAPTED = {
     **TINY,
     "model.lora.rank": 4,
@@ -42,7 +43,7 @@ def trained(data: Path, root: Path, changes: dict[str, Any]) -> dict[str, Any]:
     AcceleratorState._reset_state(reset_partial_state=True)
     split = data / "data/features"
     root.mkdir(exist_ok=True)
-    given = params.load(write_params(root / "params.yaml", changes))
+    given = schema.load(write_params(root / "params.yaml", changes))
     train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
     found = files.read_json(root / "reports/train/checks.json")
     return {name: one["detail"] for name, one in found.items() if not one["passed"]}
@@ -236,4 +237,4 @@ def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 def test_from_scratch_there_is_nothing_to_adapt(tmp_path: Path) -> None:
     with pytest.raises(BadParams, match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt"):
-        params.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))
+        schema.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))

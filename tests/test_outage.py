@@ -40,8 +40,9 @@ from outage_fixtures import (
 )
 from test_tracking import begin, evaluation, losses, new_path, training
 
-from asr import checkpoints, journal, params, tracking
+from asr import checkpoints, journal, tracking
 from asr.errors import BadParams, NetworkFault
+from asr.params import schema
 from asr.replica import Replica
 from asr.storage import files
 from stages import train
@@ -130,7 +131,7 @@ class Clock:
 
 def trained(data: Path, root: Path) -> dict[str, str]:
     """Hashes of all that a training leaves."""
-    split, given = data / "data/features", params.load(write_params(root / "changed.yaml", LONG))
+    split, given = data / "data/features", schema.load(write_params(root / "changed.yaml", LONG))
     train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
     return traces(root)
 

@@ -9,9 +9,10 @@ import pytest
 from test_checks import _frozen_optimiser, _shifted_labels
 from training_fixtures import given
 
-from asr import overfit, params
+from asr import overfit
 from asr.batches import Features
 from asr.errors import BadData, Diverged
+from asr.params import schema
 from asr.start import start_model
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -37,12 +38,12 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def chosen(tmp_path_factory: pytest.TempPathFactory) -> params.Params:
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> schema.Params:
     return given(tmp_path_factory.mktemp("given"), **HINDERED)
 
 
 def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
-    room: Path, chosen: params.Params, tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+    room: Path, chosen: schema.Params, tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = overfit.run(tiny_data / "data/features/train", chosen)
     assert 0 < steps <= 100
@@ -53,7 +54,7 @@ def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
 @pytest.mark.parametrize("plant", [_frozen_optimiser, _shifted_labels])
 def test_a_broken_one_does_not_and_says_what_was_heard(
-    plant: object, room: Path, chosen: params.Params, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+    plant: object, room: Path, chosen: schema.Params, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overfit, "STEPS", 100)  # twice what a healthy one takes
     plant(monkeypatch)
@@ -63,7 +64,7 @@ def test_a_broken_one_does_not_and_says_what_was_heard(
     assert list(room.iterdir()) == []
 
 
-def test_rows_are_eight_that_fit_and_depend_on_the_seed(chosen: params.Params, tiny_data: Path) -> None:
+def test_rows_are_eight_that_fit_and_depend_on_the_seed(chosen: schema.Params, tiny_data: Path) -> None:
     rows = Features(tiny_data / "data/features/train")
     start = start_model(chosen, rows)
     ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]

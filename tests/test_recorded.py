@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import audio, decode, features, model, params
+from asr import audio, decode, features, model
+from asr.params import schema
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats
 
@@ -57,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not DIGITS.is_dir():
         pytest.skip("no digits-en beside this repository")
     root = tmp_path_factory.mktemp("recorded")
-    given = params.load(write_params(root / "params.yaml", RECORDED))
+    given = schema.load(write_params(root / "params.yaml", RECORDED))
     environment = {**os.environ, "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
     before = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = str(root)

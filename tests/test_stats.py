@@ -14,7 +14,7 @@ from model_fixtures import hub_folder, write_features
 from asr import stats_report, trial
 from asr.batches import Collator, Features
 from asr.errors import BadData
-from asr.params import Params
+from asr.params.schema import Params
 from asr.start import start_model
 from asr.storage.shards import SPLITS
 from stages import stats

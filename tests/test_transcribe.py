@@ -20,10 +20,11 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import audio, features, model, params, sound, transcribe, transcription
+from asr import audio, features, model, sound, transcribe, transcription
 from asr.batches import Features
 from asr.errors import BadData, BadParams, exit_with
 from asr.model import Start
+from asr.params import schema
 from asr.sound import Sound
 from asr.storage import shards
 from asr.transcripts import FORMATS, Segment
@@ -54,7 +55,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         chunk.run(root / "raw", root / "chunks", root / "reports/chunk", 100, (0.001, 30.0), [])
         featurize.run(root / "chunks", root / "features", 80)
     start = babbling()
-    given = params.load(SHIPPED).evaluate
+    given = schema.load(SHIPPED).evaluate
     table, _ = evaluate.utterances("finetuned", start, Features(root / "features/test"), given)
     return SimpleNamespace(root=root, start=start, said={line["id"]: line["hypothesis"] for line in table})
 

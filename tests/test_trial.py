@@ -11,7 +11,7 @@ from data_fixtures import load
 from model_fixtures import SHAPE, hub_folder, noise
 
 from asr import batches, features, model, tokenizer, trial
-from asr.params import Params
+from asr.params.schema import Params
 
 TINY = {f"model__scratch__{key}": str(value) for key, value in SHAPE.items()}
 MADE = tokenizer.from_texts(["ett två tre"], 300)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from conftest import TINY, write_params
 
-from asr import params
 from asr.batches import Features
+from asr.params import schema
 from asr.storage import files
 from asr.training import Training
 from stages import train
@@ -24,8 +24,8 @@ OUT_OF_MEMORY = {
 }
 
 
-def given(root: Path, **changes: Any) -> params.Params:
-    return params.load(write_params(root / "changed.yaml", {**TINY, **changes}))
+def given(root: Path, **changes: Any) -> schema.Params:
+    return schema.load(write_params(root / "changed.yaml", {**TINY, **changes}))
 
 
 def training(data: Path, root: Path, **changes: Any) -> Training:

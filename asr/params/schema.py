@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from asr.contradictions import contradictions
 from asr.errors import BadParams
+from asr.params.contradictions import contradictions
 
 
 def _number(value: Any) -> Any:
