@@ -23,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from asr import acoustics, audio
+from asr import acoustics
+from asr.audio import codec
+from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
 from asr.params import schema
-from asr.sound import AUDIO_SUFFIXES
 from asr.storage import files, shards
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
@@ -144,7 +145,7 @@ def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.Chunk
 
 def _voice(draw: np.random.Generator, encoded: bytes, length: int) -> np.ndarray:
     """(length,) of somebody speaking, as loud as all others."""
-    samples = audio.decode(encoded)
+    samples = codec.decode(encoded)
     return acoustics.stretch(draw, samples, length) / np.float32(max(np.sqrt(acoustics.speech_power(samples)), 1e-9))
 
 
@@ -158,8 +159,8 @@ def _read(path: Path) -> np.ndarray:
     """The first two minutes of a recording that is mixed in."""
     try:
         with path.open("rb") as file:
-            return np.concatenate(list(islice(audio.blocks(file), READ_BLOCKS)))
-    except (audio.Undecodable, OSError) as error:
+            return np.concatenate(list(islice(codec.blocks(file), READ_BLOCKS)))
+    except (codec.Undecodable, OSError) as error:
         raise BadData(f"{path}: cannot be mixed in: {error}; take it out of the folder") from None
 
 
@@ -183,7 +184,7 @@ def find(split: Path, id: str) -> tuple[Path, int]:
 
 def hear(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
     """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn for each."""
-    samples = audio.decode(encoded)
+    samples = codec.decode(encoded)
     noises = noises_of(given, recordings(given.noise.folder, given.noise.probability), rows, own)
     responses = responses_of(given, recordings(given.reverberation.folder, given.reverberation.probability))
     _write(out / "before.wav", samples)
@@ -196,7 +197,7 @@ def hear(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray |
 def _write(path: Path, samples: np.ndarray) -> None:
     """A WAV file of floating-point samples, which may pass 1."""
     file = io.BytesIO()
-    soundfile.write(file, samples, audio.SAMPLE_RATE, "FLOAT", format="WAV")
+    soundfile.write(file, samples, codec.SAMPLE_RATE, "FLOAT", format="WAV")
     files.write_bytes(path, file.getvalue())
 
 

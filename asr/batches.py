@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr import features, model, timestamps, tokenizer, windows
-from asr.audio import FRAMES_PER_SECOND
+from asr.audio.codec import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
 from asr.storage import shards
 from asr.windows import Example, Window

@@ -102,7 +102,7 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
 def hypotheses(start: Start, rows: Features, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
     """What each candidate's prompt makes of each row; the encoder hears a row once."""
     from asr import batches, decode, model
-    from asr.audio import FRAMES_PER_SECOND
+    from asr.audio.codec import FRAMES_PER_SECOND
 
     whisper = start.model.to(model.device()).eval()
     frames, durations = model.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from asr import batches, decode, epochs, features, lora, memory, model, optimisation, regularisation, tokenizer, wer
-from asr.audio import FRAMES_PER_SECOND
+from asr.audio.codec import FRAMES_PER_SECOND
 from asr.batches import Features
 from asr.windows import Window
 

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr import batches, model, timestamps, tokenizer
-from asr.audio import FRAMES_PER_SECOND
+from asr.audio.codec import FRAMES_PER_SECOND
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel
 

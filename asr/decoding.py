@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from asr.audio import HOP, SAMPLE_RATE
+from asr.audio.codec import HOP, SAMPLE_RATE
+from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DONE
-from asr.sound import Cancelled, Sound
 from asr.storage import files
 
 IDLE_SECONDS = 900.0

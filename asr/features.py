@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import scipy.fft
 
-from asr.audio import HOP, SAMPLE_RATE
+from asr.audio.codec import HOP, SAMPLE_RATE
 
 FFT = 400  # samples a frame looks at (25 ms)
 RANGE = 2.0  # log10 of 8 decades, divided by 4

@@ -33,7 +33,7 @@ HEARD = pa.schema(
         ("fullness", pa.float64()),
     ]
 )
-CODE = ("asr.audio", "asr.storage.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.storage.shards")
+CODE = ("asr.audio.codec", "asr.storage.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.storage.shards")
 
 
 def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:

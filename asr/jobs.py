@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from asr.sound import Sound, decode_apart
+from asr.audio.sample_file import Sound, decode_apart
 from asr.transcripts import Segment
 
 LOST_SECONDS = 60.0  # a visitor who is away so long has gone

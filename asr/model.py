@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from asr import tokenizer
-from asr.audio import POSITIONS_PER_SECOND
+from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadModel, NetworkFault
 from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from asr.sound import Sound, flac
+from asr.audio.sample_file import Sound, flac
 from asr.sources.tables import read_table
 from asr.storage import files
 from asr.storage.hashing import split_of

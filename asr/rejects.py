@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr import audio
+from asr.audio import codec
 from asr.fingerprint import fingerprint
 
 TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
 SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
-FRAME = audio.SAMPLE_RATE // 50  # samples
+FRAME = codec.SAMPLE_RATE // 50  # samples
 SILENCE = 1e-4  # RMS of a frame, -80 dB: three steps of 16 bits, of which no speech is made
 LEAST_SOUND = 0.1  # seconds that are louder than that
 FULLEST = 0.96  # of the RMS is the mean: 1 in a square wave, 0.9 in a pure tone, 0.7 in speech, 0.95 where it is clipped at a hundredth
@@ -78,7 +78,7 @@ def listen(encoded: bytes | None, promised: float | None) -> Sound:
     start: list[np.ndarray] = []
     try:
         duration, loud, fullness = _measure(_noted(_pieces(encoded), start))
-    except audio.Undecodable as fault:
+    except codec.Undecodable as fault:
         return Sound(code="audio_undecodable", detail=str(fault))
     if promised and duration < TRUNCATED_SHARE * promised:
         return Sound(code="audio_truncated", detail=f"{duration:.2f} s of {promised:.2f} s")
@@ -99,13 +99,13 @@ def patience(encoded: bytes | None) -> float:
 def _pieces(encoded: bytes) -> Iterator[np.ndarray]:
     """The sound in pieces of 30 s or a little more; only the last may be shorter."""
     if not encoded:
-        raise audio.Undecodable("no bytes")
+        raise codec.Undecodable("no bytes")
     waiting: list[np.ndarray] = []
     length = 0
-    for block in audio.blocks(io.BytesIO(encoded)):
+    for block in codec.blocks(io.BytesIO(encoded)):
         waiting.append(block)
         length += len(block)
-        if length >= audio.BLOCK_SECONDS * audio.SAMPLE_RATE:
+        if length >= codec.BLOCK_SECONDS * codec.SAMPLE_RATE:
             yield np.concatenate(waiting)
             waiting, length = [], 0
     if waiting:
@@ -130,7 +130,7 @@ def _measure(pieces: Iterator[np.ndarray]) -> tuple[float, float, float]:
         count += len(piece)
         total += float(moved.sum(dtype=np.float64))
         power += float(np.square(moved).sum(dtype=np.float64))
-    return count / audio.SAMPLE_RATE, loud / audio.SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
+    return count / codec.SAMPLE_RATE, loud / codec.SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
 
 
 def reason(text: str, sound: Sound, split: str, limits: tuple[float, float]) -> tuple[str, str] | None:

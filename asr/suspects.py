@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from asr import audio, census, scripts
-from asr.audio import HOP
+from asr import census, scripts
+from asr.audio import codec
+from asr.audio.codec import HOP
 from asr.census import Census
 from asr.runtime.sandbox import guarded
 from asr.storage import shards
@@ -107,8 +108,8 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
 def heard(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
-        return _first(audio.blocks(io.BytesIO(row["audio"] or b"")), audio.BLOCK_SECONDS * audio.SAMPLE_RATE)
-    except audio.Undecodable:
+        return _first(codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * codec.SAMPLE_RATE)
+    except codec.Undecodable:
         return None
 
 

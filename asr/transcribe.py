@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, cast
 
 from tqdm import tqdm
 
+from asr.audio.sample_file import SUFFIXES, decode_apart
 from asr.errors import BadData, exit_with
-from asr.sound import SUFFIXES, decode_apart
 from asr.storage import files
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES

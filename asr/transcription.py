@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from asr import decode, features, model, revisions
-from asr.audio import SAMPLE_RATE
+from asr.audio.codec import SAMPLE_RATE
+from asr.audio.sample_file import Sound, passages
 from asr.errors import BadData, BadParams
 from asr.model import Start
-from asr.sound import Sound, passages
 from asr.storage import files
 from asr.transcripts import Segment
 

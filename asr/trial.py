@@ -17,7 +17,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr import batches, memory, model
-from asr.audio import POSITIONS_PER_SECOND
+from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.features import LogMel
 from asr.model import Start
 from asr.params import schema

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.signal
 
 from asr import features, timestamps
-from asr.audio import HOP
+from asr.audio.codec import HOP
 from asr.features import TAIL, LogMel
 
 FAINTEST, LOUDEST = 1e-6, 2e-3  # of the noise that a silent window holds, against samples in [-1, 1]

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from asr.audio.sample_file import Cancelled
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault, exit_with
-from asr.sound import Cancelled
 
 EXAMPLE = "https://www.youtube.com/watch?v=... or https://youtu.be/..."
 INSTALL = "YouTube links need yt-dlp, an optional extra; pip install -e '.[youtube]'"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from asr import recordings, sound
+from asr import recordings
+from asr.audio import sample_file
 from asr.errors import DiskFault, Fault
 from asr.jobs import DONE, FAILED, WAITING, Job
 from asr.storage import files
@@ -115,7 +116,7 @@ def _segment(asked: Asked, name: str, index: int) -> None:
 
 def _play(recording: Recording, segment: Segment) -> None:
     if recording.sound.path.is_file():
-        st.audio(sound.wav(recording.sound, segment.start, segment.end), format="audio/wav", autoplay=True)
+        st.audio(sample_file.wav(recording.sound, segment.start, segment.end), format="audio/wav", autoplay=True)
     else:
         st.info("The recording is no longer here; bring it again to hear it.", icon=":material/info:")
 

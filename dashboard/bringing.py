@@ -12,8 +12,8 @@ from pathlib import Path
 import streamlit as st
 
 from asr import youtube
+from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
 from asr.errors import BadData, DiskFault, Fault
-from asr.sound import SUFFIXES, Cancelled, Sound
 from asr.storage import files
 from dashboard import parts
 from dashboard.session import desk, owner, present

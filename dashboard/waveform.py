@@ -6,8 +6,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from asr import sound
-from asr.sound import Sound
+from asr.audio import sample_file
+from asr.audio.sample_file import Sound
 from dashboard import parts
 
 BARS = 600
@@ -38,7 +38,7 @@ def trim(key: str, recording: Sound) -> tuple[float, float]:
     if end - begin > PLAYED_SECONDS:
         shown += f"; the player has the first {parts.span(PLAYED_SECONDS)}"
     st.caption(shown)
-    st.audio(sound.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav")
+    st.audio(sample_file.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav")
     return begin, end
 
 
@@ -47,7 +47,7 @@ def _bars(key: str, recording: Sound) -> pd.DataFrame:
     known = st.session_state.get("bars")
     if known is None or known[0] != key:
         length = recording.duration
-        found = sound.peaks(recording, 0.0, length, BARS)
+        found = sample_file.peaks(recording, 0.0, length, BARS)
         loudest = max(float(abs(found).max()), 1e-3)
         starts = [index * length / BARS for index in range(BARS)]
         known = (key, pd.DataFrame({"seconds": starts, "low": found[:, 0] / loudest, "high": found[:, 1] / loudest}))

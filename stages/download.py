@@ -20,7 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import audio, selection
+from asr import selection
+from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
@@ -59,7 +60,7 @@ def row_of(utterance: Utterance) -> dict[str, Any]:
 
 def _header_seconds(sound: bytes) -> float | None:
     """What a recording says of its length, unless so much cannot be in it."""
-    seconds = audio.header_seconds(sound) if sound else None
+    seconds = codec.header_seconds(sound) if sound else None
     return seconds if seconds is not None and seconds <= len(sound) / LEAST_BYTES else None
 
 

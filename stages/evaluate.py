@@ -35,7 +35,7 @@ from asr.runtime.workers import progress
 from asr.storage import files, shards
 
 CODE = (
-    "asr.audio",
+    "asr.audio.codec",
     "asr.batches",
     "asr.decode",
     "asr.error_rates",

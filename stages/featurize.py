@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import audio, augment, features
+from asr import augment, features
+from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
@@ -47,16 +48,16 @@ BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail
 ROW_BYTES = 300  # of a row's other columns
 CODE = (
     "asr.acoustics",
-    "asr.audio",
+    "asr.audio.codec",
     "asr.augment",
     "asr.features",
     "asr.storage.files",
     "asr.storage.cache",
     "asr.storage.shards",
-    "asr.sound",
+    "asr.audio.sample_file",
     "stages.featurize",
 )
-PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augment", "asr.sound"))  # what copy 0 hangs on
+PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augment", "asr.audio.sample_file"))  # what copy 0 hangs on
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bin
         "num_frames": found.mel.shape[1],
         "floor": found.floor,
         "edge": None if found.edge is None else features.pack(found.edge, found.floor),
-        "duration": len(samples) / audio.SAMPLE_RATE,
+        "duration": len(samples) / codec.SAMPLE_RATE,
         "text": row["text"],
         "speaker": row["speaker"],
         "attributes": row["attributes"],
@@ -104,12 +105,12 @@ def sounds(chunk: Path, copy: int, mixed: Mixed | None) -> Iterator[tuple[dict[s
     """Rows of a chunk, each with the samples of its copy; copy 0 is the recording itself."""
     rows = (row for batch in shards.batches(chunk) for row in batch.to_pylist())
     if not copy or not mixed:
-        yield from ((row, audio.decode(row["audio"])) for row in rows)
+        yield from ((row, codec.decode(row["audio"])) for row in rows)
         return
     voices, responses = augment.voices(chunk), augment.responses_of(mixed.given, mixed.responses)
     for own, row in enumerate(rows):
         noises = augment.noises_of(mixed.given, mixed.noises, voices, own)
-        yield row, augment.augmented(audio.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
+        yield row, augment.augmented(codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
 
 
 def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:
     for batch in shards.batches(job.chunk, ["duration"]):
         rows, seconds = rows + len(batch), seconds + (pc.sum(batch["duration"]).as_py() or 0.0)
     slower = min(mixed.given.speed.min, 1.0) if mixed and job.copy else 1.0
-    frames = seconds / slower * audio.FRAMES_PER_SECOND + BESIDES * rows
+    frames = seconds / slower * codec.FRAMES_PER_SECOND + BESIDES * rows
     return frames * num_mel_bins * BYTES_PER_VALUE + ROW_BYTES * rows
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr import census, stats_report, suspects, window_choice
-from asr.audio import POSITIONS_PER_SECOND
+from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command

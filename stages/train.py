@@ -35,7 +35,7 @@ from asr.training import Training
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = (
-    "asr.audio",
+    "asr.audio.codec",
     "asr.batches",
     "asr.storage.hashing",
     "asr.checkpoints",

@@ -11,9 +11,9 @@ import numpy as np
 import soxr
 from data_fixtures import encoded
 
-from asr import audio
+from asr.audio import codec
 
-RATE = audio.SAMPLE_RATE
+RATE = codec.SAMPLE_RATE
 
 
 def by_av(samples: np.ndarray, format: str, codec: str, bit_rate: int, rate: int = RATE) -> np.ndarray:
@@ -28,16 +28,16 @@ def by_av(samples: np.ndarray, format: str, codec: str, bit_rate: int, rate: int
         to_encoder = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size)
         for piece in (*to_encoder.resample(frame), *to_encoder.resample(None), None):
             container.mux(stream.encode(piece))
-    return audio.decode(file.getvalue())
+    return codec.decode(file.getvalue())
 
 
 def telephone(samples: np.ndarray) -> np.ndarray:
     low = np.clip(soxr.resample(samples, RATE, 8000), -1, 1)
-    return audio.decode(encoded(low, 8000, subtype="ULAW"))
+    return codec.decode(encoded(low, 8000, subtype="ULAW"))
 
 
 def ogg(samples: np.ndarray) -> np.ndarray:
-    return audio.decode(encoded(np.clip(samples, -1, 1), RATE, "OGG", "VORBIS"))
+    return codec.decode(encoded(np.clip(samples, -1, 1), RATE, "OGG", "VORBIS"))
 
 
 def gain(samples: np.ndarray, decibels: float) -> np.ndarray:

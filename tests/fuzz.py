@@ -29,7 +29,8 @@ os.environ.update({"OMP_NUM_THREADS": "1"})
 import numpy as np
 from mutants import mutant
 
-from asr import audio, rejects
+from asr import rejects
+from asr.audio import codec
 from asr.errors import Fault
 from asr.params import schema
 from asr.runtime.limits import allow
@@ -48,7 +49,7 @@ Outcome = tuple[str, str, float]  # read, refused, bug or died; of what; seconds
 
 def hear(content: bytes) -> str:
     """As `download` and `chunk` open a recording."""
-    audio.header_seconds(content)
+    codec.header_seconds(content)
     sound = rejects.listen(content, None)
     return sound.code and f"{sound.code}: {sound.detail}"
 

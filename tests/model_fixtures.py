@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperTokenizer
 
 from asr import features, model, tokenizer
-from asr.audio import SAMPLE_RATE
+from asr.audio.codec import SAMPLE_RATE
 from asr.features import LogMel
 from asr.model import Start
 from asr.storage import files, shards

@@ -8,9 +8,10 @@ from data_fixtures import real, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import acoustics, audio
+from asr import acoustics
+from asr.audio import codec
 
-RATE = audio.SAMPLE_RATE
+RATE = codec.SAMPLE_RATE
 
 
 def db(ratio: float) -> float:
@@ -68,7 +69,7 @@ def test_real_speech_has_the_snr_that_was_asked_for() -> None:
     recorded = sorted(path for path in real("clips").rglob("*") if path.suffix in (".flac", ".mp3", ".ogg", ".wav"))[:6]
     assert recorded
     for path in recorded:
-        clip = audio.decode(path.read_bytes())[: 20 * RATE]
+        clip = codec.decode(path.read_bytes())[: 20 * RATE]
         frames = np.sort(np.square(clip[: len(clip) // 800 * 800].astype(np.float64)).reshape(-1, 800).mean(1))[::-1]
         spoken = frames[: int(np.searchsorted(np.cumsum(frames), 0.95 * frames.sum())) + 1].mean()
         found = []

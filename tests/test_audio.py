@@ -16,8 +16,9 @@ from dirt import fast_start
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import audio, features
-from asr.audio import SAMPLE_RATE, Undecodable, decode, header_seconds
+from asr import features
+from asr.audio import codec
+from asr.audio.codec import SAMPLE_RATE, Undecodable, decode, header_seconds
 
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "mp4", "webm"]
 CODECS = {"mp4": "aac", "webm": "libopus"}
@@ -221,7 +222,7 @@ def test_a_truncated_mp3_gives_what_is_there_and_nothing_made_up(seconds):
 
 
 def test_a_recording_longer_than_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(audio, "MAX_SECONDS", 36.0)
+    monkeypatch.setattr(codec, "MAX_SECONDS", 36.0)
     long = np.zeros(16_000 * 40, np.float32)
     for content in (encoded(long), encoded_by_av(long, 16_000, "mp4", "aac")):
         with pytest.raises(Undecodable, match="longer than 0 hours"):
@@ -327,8 +328,8 @@ PIECES = [one for one in SHORT + LONG if one[0] != "webm" or one[1] in (8_000, 1
 @pytest.mark.parametrize(("kind", "rate", "seconds"), PIECES)
 def test_pieces_joined_are_what_decoding_at_once_gives(kind, rate, seconds):
     content = made(kind, voice(seconds, rate), rate)
-    pieces = list(audio.blocks(io.BytesIO(content)))
-    assert all(0 < len(piece) <= audio.BLOCK_SECONDS * SAMPLE_RATE + 1000 for piece in pieces)
+    pieces = list(codec.blocks(io.BytesIO(content)))
+    assert all(0 < len(piece) <= codec.BLOCK_SECONDS * SAMPLE_RATE + 1000 for piece in pieces)
     assert {piece.dtype for piece in pieces} == {np.dtype(np.float32)}
     assert np.array_equal(np.concatenate(pieces), decode(content))
 
@@ -337,13 +338,13 @@ def test_pieces_joined_are_what_decoding_at_once_gives(kind, rate, seconds):
 def test_pieces_are_what_one_resampling_of_the_whole_gives(rate):
     samples = voice(65.0, rate)
     wanted = samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
-    joined = np.concatenate(list(audio.blocks(io.BytesIO(encoded(samples, rate, subtype="FLOAT")))))
+    joined = np.concatenate(list(codec.blocks(io.BytesIO(encoded(samples, rate, subtype="FLOAT")))))
     assert np.array_equal(joined, wanted)
 
 
 def test_channels_are_mixed_over_pieces_too():
     both = np.stack([voice(40.0, seed=1), voice(40.0, seed=2)], axis=1)
-    joined = np.concatenate(list(audio.blocks(io.BytesIO(encoded(both, subtype="FLOAT")))))
+    joined = np.concatenate(list(codec.blocks(io.BytesIO(encoded(both, subtype="FLOAT")))))
     assert np.array_equal(joined, both.mean(axis=1))
 
 
@@ -351,7 +352,7 @@ def test_channels_are_mixed_over_pieces_too():
 def test_a_recording_that_breaks_late_gives_its_first_pieces_and_then_the_fault(kind):
     heard = []
     with pytest.raises(Undecodable, match="truncated"):
-        heard.extend(audio.blocks(io.BytesIO(made(kind, voice(70.0), SAMPLE_RATE)[:-50_000])))
+        heard.extend(codec.blocks(io.BytesIO(made(kind, voice(70.0), SAMPLE_RATE)[:-50_000])))
     assert len(heard) >= 2
 
 
@@ -391,7 +392,7 @@ def listed(content: bytes, text: bytes) -> bytes:
 def test_a_chunk_before_the_samples_is_not_taken_for_them(text):
     content = encoded(HEARD)
     assert np.array_equal(decode(listed(content, text)), decode(content))
-    if len(text) < audio.HEADER_BYTES:
+    if len(text) < codec.HEADER_BYTES:
         with pytest.raises(Undecodable, match="truncated"):
             decode(listed(content, text)[:-2000])
 
@@ -437,9 +438,9 @@ def test_half_a_webm_that_knows_its_length_is_refused_and_one_that_was_piped_is_
 
 
 def test_many_channels_are_read_in_small_pieces(monkeypatch):
-    monkeypatch.setattr(audio, "BLOCK_VALUES", 64_000)
+    monkeypatch.setattr(codec, "BLOCK_VALUES", 64_000)
     many = np.stack([voice(0.5, seed=seed) for seed in range(64)], axis=1)
-    pieces = list(audio.blocks(io.BytesIO(encoded(many, subtype="FLOAT"))))
+    pieces = list(codec.blocks(io.BytesIO(encoded(many, subtype="FLOAT"))))
     assert [len(piece) for piece in pieces] == [1000] * 8
     assert np.allclose(np.concatenate(pieces), many.mean(axis=1), atol=1e-6)
 

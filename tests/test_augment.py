@@ -14,7 +14,8 @@ import soundfile
 from conftest import SHIPPED
 from data_fixtures import encoded, load, real, row, voice, write_rows
 
-from asr import acoustics, audio, augment
+from asr import acoustics, augment
+from asr.audio import codec
 from asr.errors import BadData, BadParams
 from asr.params.schema import Augment
 
@@ -81,7 +82,7 @@ def test_draws_fill_their_ranges_as_often_as_asked(given: Given) -> None:
 
 def test_a_copy_has_the_speed_gain_and_snr_that_were_drawn(given: Given) -> None:
     clips = [CLIP, np.concatenate([np.zeros(32_000, np.float32), CLIP])]
-    clips += [audio.decode(path.read_bytes()) for path in sorted(real("clips").glob("*.flac"))[:2]]
+    clips += [codec.decode(path.read_bytes()) for path in sorted(real("clips").glob("*.flac"))[:2]]
     for number, clip in enumerate(clips):
         changed, drawn = copied(given("speed"), id=str(number), samples=clip)
         assert len(clip) / len(changed) == pytest.approx(drawn.speed, rel=1e-4)
@@ -101,8 +102,8 @@ def test_after_a_change_of_speed_and_room_noise_still_has_its_snr(given: Given) 
 
 def test_babble_is_of_several_other_rows(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    decode = audio.decode
-    monkeypatch.setattr(audio, "decode", lambda sound: seen.append(sound) or decode(sound))
+    decode = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda sound: seen.append(sound) or decode(sound))
     for id in "abcdefgh":
         seen.clear()
         assert copied(given("noise", noise__babble_voices="3"), id=id, own=2)[1].noise == "babble of 3"
@@ -199,7 +200,7 @@ def test_the_command_copies_a_row_as_its_features_were(tmp_path: Path, monkeypat
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     rows = [row(f"-r{number}", one.as_py()) for number, one in enumerate(ROWS)]
     write_rows(tmp_path / "data/chunks", "chunk", {"train": rows}, 3)
-    wanted, drawn = copied(given(*KINDS, copies="1"), "-r4", samples=audio.decode(ROWS[4].as_py()), rows=ROWS.slice(3), own=1)
+    wanted, drawn = copied(given(*KINDS, copies="1"), "-r4", samples=codec.decode(ROWS[4].as_py()), rows=ROWS.slice(3), own=1)
     assert drawn.noise == "babble of 2"
     heard(monkeypatch, "--row", "--", "-r4", str(tmp_path / "out"))
     assert np.array_equal(soundfile.read(tmp_path / "out/copy-1.wav", dtype="float32")[0], wanted)

@@ -15,9 +15,9 @@ from chat_server import ChatServer, serving
 from conftest import SHIPPED
 from streamlit.testing.v1 import AppTest
 
+from asr.audio.sample_file import Sound
 from asr.errors import BadData
 from asr.jobs import Job, Options
-from asr.sound import Sound
 from asr.transcripts import Segment
 from dashboard import talk
 

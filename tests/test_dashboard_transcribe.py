@@ -20,7 +20,7 @@ from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
 from asr import model, transcription
-from asr.sound import Sound
+from asr.audio.sample_file import Sound
 from asr.sources import folder
 from asr.whisper import WHISPER_LANGUAGES
 from dashboard import session

@@ -17,7 +17,7 @@ from conftest import SHIPPED
 from data_fixtures import REPOSITORY, changed, encoded, encoded_by_av, load, sha256s, voice
 from datasets import Dataset
 
-from asr.audio import decode
+from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault
 from asr.params.schema import Download
 from asr.sources import Utterance

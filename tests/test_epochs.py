@@ -16,10 +16,10 @@ from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
 from asr import batches, checks, decode, epochs, features, model, refusals, timestamps, transcription, windows
+from asr.audio.sample_file import Sound
 from asr.batches import Collator, Features
 from asr.errors import BadModel, Stopped
 from asr.params import schema
-from asr.sound import Sound
 from asr.start import start_model
 from asr.storage import files
 from asr.training import Training

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from asr import audio, features
-from asr.audio import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from asr import features
+from asr.audio import codec
+from asr.audio.codec import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 
 ERROR = 5e-4
 LENGTHS = st.integers(1, 5 * SAMPLE_RATE)
@@ -82,7 +83,7 @@ def test_noise_of_any_length_and_loudness_equals_the_extractor(length, scale, se
 
 def test_a_real_recording_equals_the_extractor():
     for name in ("jfk.flac", "LJ001-0002.flac"):
-        samples = audio.decode(real("clips", name).read_bytes())
+        samples = codec.decode(real("clips", name).read_bytes())
         for mels in (80, 128):
             assert error(samples, mels, 30) <= ERROR
 

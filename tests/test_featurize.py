@@ -13,7 +13,8 @@ from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_
 from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
-from asr import audio, augment, features
+from asr import augment, features
+from asr.audio import codec
 from asr.errors import BadData, DiskFault
 from asr.params import schema
 from asr.storage import files, shards
@@ -60,7 +61,7 @@ def silent(monkeypatch):
     def refuse(_: bytes) -> np.ndarray:
         raise AssertionError("decoded again")
 
-    return lambda: monkeypatch.setattr(audio, "decode", refuse)
+    return lambda: monkeypatch.setattr(codec, "decode", refuse)
 
 
 def store(root: Path) -> dict[str, int]:
@@ -91,7 +92,7 @@ def test_a_row_padded_to_the_window_is_what_the_extractor_gives(chunks, root, me
     for one in shards.rows(root / "features" / "test"):
         edge = None if one["edge"] is None else features.unpack(one["edge"], mels, one["floor"])[:, 0]
         found = features.LogMel(features.unpack(one["mel"], mels, one["floor"]), one["floor"], edge)
-        want = extractor(audio.decode(sounds[one["id"]]), sampling_rate=16_000, return_tensors="np").input_features[0]
+        want = extractor(codec.decode(sounds[one["id"]]), sampling_rate=16_000, return_tensors="np").input_features[0]
         assert np.abs(features.pad(found, 500) - want).max() <= 5e-4
 
 
@@ -304,7 +305,7 @@ def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
     chunk, own = augment.find(chunks / "train", "train-3")
     rows = augment.voices(chunk)
     augment.hear(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
-    wanted = features.log_mel(audio.decode((root / "heard/copy-1.wav").read_bytes()), 80)
+    wanted = features.log_mel(codec.decode((root / "heard/copy-1.wav").read_bytes()), 80)
     (found,) = [one for one in shards.rows(root / "features/train") if (one["id"], one["copy"]) == ("train-3", 1)]
     assert found["mel"] == features.pack(wanted.mel, wanted.floor)
 

@@ -9,8 +9,9 @@ import pytest
 from altered import ALTERED, gain
 from data_fixtures import real
 
-from asr import audio, fingerprint
-from asr.audio import SAMPLE_RATE
+from asr import fingerprint
+from asr.audio import codec
+from asr.audio.codec import SAMPLE_RATE
 from asr.sources.synthetic import speak
 
 FRAME = round(SAMPLE_RATE * fingerprint.HOP / fingerprint.RATE)  # samples at 16 kHz
@@ -23,7 +24,7 @@ def words(samples: np.ndarray) -> np.ndarray:
 
 @cache
 def spoken(index: int) -> np.ndarray:
-    return audio.decode(speak(SENTENCES[index], ("en+m3", "en+f2")[index % 2], 150 + 10 * index, 40 + 10 * index))
+    return codec.decode(speak(SENTENCES[index], ("en+m3", "en+f2")[index % 2], 150 + 10 * index, 40 + 10 * index))
 
 
 def differ(one: np.ndarray, two: np.ndarray) -> float:
@@ -52,7 +53,7 @@ def test_other_sentences_differ_in_a_quarter_at_the_least() -> None:
 
 
 def test_recorded_speech_differs_from_other_speech_of_its_reader() -> None:
-    clips = [words(audio.decode(path.read_bytes())) for path in sorted(real("clips").glob("LJ*.flac"))]
+    clips = [words(codec.decode(path.read_bytes())) for path in sorted(real("clips").glob("LJ*.flac"))]
     assert len(clips) == 8
     assert min(differ(one, two) for place, one in enumerate(clips) for two in clips[:place]) > 0.3
 

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import listed
 
-from asr import audio, sources, transcripts
+from asr import sources, transcripts
+from asr.audio import codec
 from asr.errors import BadData
 from asr.sources import Corpus, Utterance, folder
 from asr.storage.hashing import split_of
@@ -213,7 +214,7 @@ def test_real_recordings_are_read(tmp_path):
     place = real("clips")
     found = list(folder.read(place, tmp_path).utterances)
     assert len(found) == len(list(place.glob("*.flac"))) == 9
-    assert all(len(audio.decode(one.audio() or b"")) > 16_000 and len(one.text) > 20 for one in found)
+    assert all(len(codec.decode(one.audio() or b"")) > 16_000 and len(one.text) > 20 for one in found)
 
 
 # with a text beside each recording
@@ -330,7 +331,7 @@ def test_each_cue_is_an_utterance_with_its_sound(tmp_path, suffix):
     assert [(one.id, one.split, one.text, one.speaker, one.duration) for one in found] == [
         (f"talk.flac#0000{number}", None, f"talk at {2 * number - 2}", "talk.flac", 2.0) for number in (1, 2, 3)
     ]
-    heard = np.concatenate([audio.decode(one.audio() or b"") for one in found])
+    heard = np.concatenate([codec.decode(one.audio() or b"") for one in found])
     assert np.abs(heard - samples).max() <= 2 / 32768
     assert corpus.about["layout"] == "subtitles"
 

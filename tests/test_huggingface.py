@@ -25,7 +25,7 @@ from data_fixtures import encoded, load, voice
 from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha256, stuck, web_page, whole
 
 from asr import hub
-from asr.audio import decode
+from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.sources import Corpus, huggingface, layout
 from asr.storage import files

@@ -21,11 +21,12 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr import audio, decoding, jobs, model, transcription
+from asr import decoding, jobs, model, transcription
+from asr.audio import codec
+from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
 from asr.model import Start
-from asr.sound import Cancelled, Sound
 
 SHORT = noise(1.5)
 LONG_SECONDS = 900.0
@@ -337,4 +338,4 @@ def test_moments_are_those_of_the_recording(place: SimpleNamespace) -> None:
     job = place.desk.submit("ann", place.long, Options(), 100.0, 107.0)
     assert done(job) == [DONE]
     assert (job.segments[0].start, job.segments[-1].end, job.moment, job.progress) == (100.0, 107.0, 107.0, 1.0)
-    assert len(place.long.read(100.0, 107.0)) == audio.SAMPLE_RATE * 7
+    assert len(place.long.read(100.0, 107.0)) == codec.SAMPLE_RATE * 7

@@ -14,7 +14,8 @@ import pytest
 from altered import ALTERED, RATE, noisy
 from data_fixtures import REAL, real
 
-from asr import audio, leaks
+from asr import leaks
+from asr.audio import codec
 from asr.fingerprint import fingerprint, words
 from asr.leaks import Leak, Leaks
 from asr.sources import common_voice
@@ -61,21 +62,21 @@ def wanted(clips: list[Clip]) -> list[tuple[str, str]]:
 @cache
 def spoken() -> list[Clip]:
     return [
-        ("", text, audio.decode(speak(text, voice, 140 + 5 * place, 30 + 7 * place)))
+        ("", text, codec.decode(speak(text, voice, 140 + 5 * place, 30 + 7 * place)))
         for place, (text, voice) in enumerate(zip(SENTENCES, ("en+m3", "en+f2", "en+ed", "en+linda", "en+m7", "en+john"), strict=True))
     ]
 
 
 @cache
 def read_aloud() -> list[Clip]:
-    return [("", path.stem, audio.decode(path.read_bytes())) for path in sorted(real("clips").glob("*.flac"))]
+    return [("", path.stem, codec.decode(path.read_bytes())) for path in sorted(real("clips").glob("*.flac"))]
 
 
 @cache
 def digits() -> list[Clip]:
     with TemporaryDirectory() as working:
         corpus = common_voice.read(real("digits-en"), Path(working), "official")
-        return [(row.split or "", row.id, audio.decode(row.audio())) for row in corpus.utterances]
+        return [(row.split or "", row.id, codec.decode(row.audio())) for row in corpus.utterances]
 
 
 @pytest.mark.parametrize("how", ALTERED)
@@ -111,14 +112,14 @@ def test_the_same_words_in_the_same_voice_are_no_copy(tmp_path: Path) -> None:
     """Speed and pitch are the same too, so a number is the same sound wherever its neighbours are."""
     texts = ("four hundred nine", "nine four hundred six", "six two thousand four hundred", "sixty three nine", "two thousand nine sixty")
     for voice in ("en+m3", "en+f2", "en+Alex"):
-        clips = [(text, text, audio.decode(speak(text, voice, 150, 50))) for text in texts]
+        clips = [(text, text, codec.decode(speak(text, voice, 150, 50))) for text in texts]
         assert names(search(tmp_path / "index", told(clips))) == []
 
 
 def test_the_same_sentence_by_others_is_no_copy(tmp_path: Path) -> None:
     voices = {"en+m3": 40, "en+f2": 70, "en+Alex": 50, "en+linda": 60, "en+croak": 30}
     for text in SENTENCES[:3]:
-        clips = [(voice, voice, audio.decode(speak(text, voice, 150, pitch))) for voice, pitch in voices.items()]
+        clips = [(voice, voice, codec.decode(speak(text, voice, 150, pitch))) for voice, pitch in voices.items()]
         assert names(search(tmp_path / "index", told(clips))) == []
 
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import audio, decode, features, model
+from asr import decode, features, model
+from asr.audio import codec
 from asr.params import schema
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats
@@ -78,7 +79,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recordings(root: Path) -> dict[str, np.ndarray]:
-    return {row["id"]: audio.decode(row["audio"]) for row in shards.rows(root / "chunks/test")}
+    return {row["id"]: codec.decode(row["audio"]) for row in shards.rows(root / "chunks/test")}
 
 
 def test_plain_transformers_says_what_the_table_says(trained: Path, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: P
     one = model.load_saved(trained / "model")
     longest = sorted(recordings(trained).values(), key=len)[-4:]
     joined = np.concatenate(longest)
-    assert len(joined) > 10 * audio.SAMPLE_RATE
+    assert len(joined) > 10 * codec.SAMPLE_RATE
     heard = features.log_mel(joined, 80)
     segments = decode.cut(heard, 1000)
     assert len(segments) > 1
@@ -110,7 +111,7 @@ def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: P
     def said(clips: list[Any], seconds: list[float]) -> list[str]:
         return decode.transcribe(one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444)
 
-    whole = said([heard], [len(joined) / audio.SAMPLE_RATE])[0]
+    whole = said([heard], [len(joined) / codec.SAMPLE_RATE])[0]
     parts = said([segment.features for segment in segments], [segment.duration for segment in segments])
     assert whole == " ".join(filter(None, parts))
     assert whole

@@ -13,11 +13,12 @@ from data_fixtures import voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import audio, recordings
-from asr.audio import SAMPLE_RATE
+from asr import recordings
+from asr.audio import codec
+from asr.audio.codec import SAMPLE_RATE
+from asr.audio.sample_file import Sound
 from asr.errors import BadData
 from asr.params import schema
-from asr.sound import Sound
 from asr.sources import folder as source
 from asr.storage import shards
 from asr.storage.shards import SPLITS
@@ -62,7 +63,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
     for number, one in enumerate(given[:-2]):
         row = rows.pop(" ".join(one.text.split()))
         assert row["speaker"] == f"voice {number}"
-        assert np.abs(audio.decode(row["audio"]) - heard.read(one.start, one.end)).max() <= 1 / 32768 + 1e-6
+        assert np.abs(codec.decode(row["audio"]) - heard.read(one.start, one.end)).max() <= 1 / 32768 + 1e-6
         assert row["duration"] == pytest.approx(0.9)
     assert rows == {}
     assert left_over(target) == []
@@ -71,7 +72,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
 def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: Sound) -> None:
     recordings.save(tmp_path / "r", heard, segments("ett"), "")
     (only,) = source.read(tmp_path / "r", tmp_path).utterances
-    assert np.abs(audio.decode(only.audio() or b"") - heard.read(0.1, 1.0)).max() > 0.01
+    assert np.abs(codec.decode(only.audio() or b"") - heard.read(0.1, 1.0)).max() > 0.01
     assert only.speaker is None
 
 

@@ -17,10 +17,10 @@ from data_fixtures import REPOSITORY, encoded, encoded_by_av, voice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import audio, sound
-from asr.audio import SAMPLE_RATE
+from asr.audio import codec, sample_file
+from asr.audio.codec import SAMPLE_RATE
+from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData
-from asr.sound import Cancelled, Sound
 
 HOSTILE = {
     "nothing": b"",
@@ -67,8 +67,8 @@ def left(folder: Path, *but: Path) -> list[str]:
 def test_the_child_gives_the_samples_that_decoding_here_gives(tmp_path: Path, content: bytes) -> None:
     recording = tmp_path / ODD
     recording.write_bytes(content)
-    made = sound.decode_apart(recording, tmp_path / "samples.f32")
-    wanted = audio.decode(content)
+    made = sample_file.decode_apart(recording, tmp_path / "samples.f32")
+    wanted = codec.decode(content)
     assert np.array_equal(made.read(0.0, made.duration), wanted)
     assert made.duration == len(wanted) / SAMPLE_RATE
     assert left(tmp_path, recording, made.path) == []
@@ -79,7 +79,7 @@ def test_a_file_that_is_no_sound_is_told_in_one_line_and_leaves_nothing(tmp_path
     recording = tmp_path / "given"
     recording.write_bytes(HOSTILE[name])
     with pytest.raises(BadData) as told:
-        sound.decode_apart(recording, tmp_path / "samples.f32")
+        sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert str(told.value)
     assert "\n" not in str(told.value)
     assert "Traceback" not in str(told.value)
@@ -90,7 +90,7 @@ def test_a_file_that_breaks_late_leaves_nothing_in_this_process_either(tmp_path:
     recording = tmp_path / "given"
     recording.write_bytes(encoded(voice(40.0))[:-20_000])
     with pytest.raises(BadData, match="truncated"):
-        sound.decode(recording, tmp_path / "samples.f32")
+        sample_file.decode(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording) == []
 
 
@@ -99,8 +99,8 @@ def child_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> No
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        "import sys\nif '-m' in sys.orig_argv and 'asr.sound' in sys.orig_argv:\n"
-        f"    from asr import audio\n    def blocks(file):\n        {code}\n    audio.blocks = blocks\n"
+        "import sys\nif '-m' in sys.orig_argv and 'asr.audio.sample_file' in sys.orig_argv:\n"
+        f"    from asr.audio import codec\n    def blocks(file):\n        {code}\n    codec.blocks = blocks\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")
 
@@ -118,7 +118,7 @@ def test_a_recording_that_wants_too_much_is_refused_and_not_fatal(tmp_path: Path
     recording = tmp_path / "given"
     recording.write_bytes(encoded(voice(0.5)))
     with pytest.raises(BadData, match="512 MB"):
-        sound.decode_apart(recording, tmp_path / "samples.f32")
+        sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording, tmp_path / "site") == []
 
 
@@ -126,16 +126,16 @@ def test_the_same_memory_is_had_where_there_is_no_limit(tmp_path: Path, monkeypa
     child_with(monkeypatch, tmp_path, GREEDY["memory"].replace("1 << 24", "1 << 21"))
     recording = tmp_path / "given"
     recording.write_bytes(b"anything")
-    assert sound.decode_apart(recording, tmp_path / "samples.f32").path.is_file()
+    assert sample_file.decode_apart(recording, tmp_path / "samples.f32").path.is_file()
 
 
 def test_a_child_that_talks_a_lot_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, numpy; os.write(2, b'warning \\xff\\n' * 100_000); yield numpy.zeros(5, numpy.float32)"
     child_with(monkeypatch, tmp_path, code)
-    monkeypatch.setattr(sound, "LIMIT_SECONDS", 20)
+    monkeypatch.setattr(sample_file, "LIMIT_SECONDS", 20)
     recording = tmp_path / "given"
     recording.write_bytes(b"anything")
-    assert sound.decode_apart(recording, tmp_path / "samples.f32").duration == 5 / SAMPLE_RATE
+    assert sample_file.decode_apart(recording, tmp_path / "samples.f32").duration == 5 / SAMPLE_RATE
 
 
 ENDLESS = "import numpy, time\n        while True: yield numpy.zeros(1000, numpy.float32); time.sleep(0.01)"
@@ -151,9 +151,9 @@ def test_a_child_that_does_not_end_is_ended_and_leaves_nothing(tmp_path: Path, m
     child_with(monkeypatch, tmp_path, ENDLESS)
     recording, before = tmp_path / "given", children()
     recording.write_bytes(b"anything")
-    monkeypatch.setattr(sound, "LIMIT_SECONDS", 1.5)
+    monkeypatch.setattr(sample_file, "LIMIT_SECONDS", 1.5)
     with pytest.raises(BadData, match=r"not decoded within 1\.5 s"):
-        sound.decode_apart(recording, tmp_path / "samples.f32")
+        sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording, tmp_path / "site") == []
     assert children() <= before
 
@@ -169,15 +169,15 @@ def test_a_cancelled_child_is_gone_and_leaves_nothing(tmp_path: Path, monkeypatc
         return draft.exists()
 
     with pytest.raises(Cancelled):
-        sound.decode_apart(recording, tmp_path / "samples.f32", cancelled)
+        sample_file.decode_apart(recording, tmp_path / "samples.f32", cancelled)
     assert seen[-1]  # it was at work
     assert left(tmp_path, recording, tmp_path / "site") == []
     assert children() <= before
 
 
 def test_the_child_is_told_what_to_do_by_its_command_line() -> None:
-    done = subprocess.run([sys.executable, "-m", "asr.sound"], capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    assert (done.returncode, done.stderr) == (2, "error 2: usage: python -m asr.sound RECORDING SAMPLES\n")
+    done = subprocess.run([sys.executable, "-m", "asr.audio.sample_file"], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (2, "error 2: usage: python -m asr.audio.sample_file RECORDING SAMPLES\n")
 
 
 def covered(pieces: Iterator[tuple[float, np.ndarray]], begin: float) -> tuple[list[int], np.ndarray]:
@@ -190,13 +190,13 @@ def covered(pieces: Iterator[tuple[float, np.ndarray]], begin: float) -> tuple[l
 @given(st.integers(0, 360 * SAMPLE_RATE - 1), st.integers(1, 360 * SAMPLE_RATE))
 def test_passages_cover_the_stretch_without_gap_or_overlap(long: Sound, first: int, count: int) -> None:
     begin, end = first / SAMPLE_RATE, min(first + count, 360 * SAMPLE_RATE) / SAMPLE_RATE
-    pieces = list(sound.passages(long, begin, end))
+    pieces = list(sample_file.passages(long, begin, end))
     starts, joined = covered(iter(pieces), begin)
     lengths = [len(samples) for _, samples in pieces]
     assert starts == [0, *np.cumsum(lengths)[:-1]]
     assert np.array_equal(joined, long.read(begin, end))
-    assert all(0 < length <= sound.PASSAGE_SECONDS * SAMPLE_RATE for length in lengths)
-    assert all(length >= (sound.PASSAGE_SECONDS - sound.CUT_SECONDS) * SAMPLE_RATE for length in lengths[:-1])
+    assert all(0 < length <= sample_file.PASSAGE_SECONDS * SAMPLE_RATE for length in lengths)
+    assert all(length >= (sample_file.PASSAGE_SECONDS - sample_file.CUT_SECONDS) * SAMPLE_RATE for length in lengths[:-1])
 
 
 @settings(deadline=None, max_examples=25)
@@ -204,7 +204,7 @@ def test_passages_cover_the_stretch_without_gap_or_overlap(long: Sound, first: i
 @example(0.0, 1e-9)
 def test_any_stretch_gives_passages_that_hold_something(long: Sound, one: float, other: float) -> None:
     begin, end = sorted((one, other))
-    pieces = list(sound.passages(long, begin, end))
+    pieces = list(sample_file.passages(long, begin, end))
     assert all(len(samples) for _, samples in pieces)
     assert sum(len(samples) for _, samples in pieces) == pytest.approx(max(min(end, 360) - begin, 0) * SAMPLE_RATE, abs=2)
 
@@ -213,7 +213,7 @@ def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 130 * SAMPLE_RATE)
     samples[round(107.3 * SAMPLE_RATE) : round(107.9 * SAMPLE_RATE)] *= 1e-3
     samples[round(50.0 * SAMPLE_RATE) : round(60.0 * SAMPLE_RATE)] = 0  # too early to be looked at
-    (_, _), (cut, _) = sound.passages(stored(tmp_path, samples), 0.0, 130.0)
+    (_, _), (cut, _) = sample_file.passages(stored(tmp_path, samples), 0.0, 130.0)
     assert 107.3 < cut < 107.9
 
 
@@ -221,7 +221,7 @@ def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
 @given(st.integers(0, 4000), st.integers(1, 4000), st.integers(1, 50))
 def test_peaks_are_the_least_and_the_greatest_sample(long: Sound, first: int, count: int, bars: int) -> None:
     begin, end = first / SAMPLE_RATE, (first + count) / SAMPLE_RATE
-    found = sound.peaks(long, begin, end, bars)
+    found = sample_file.peaks(long, begin, end, bars)
     assert found.shape == (bars, 2)
     samples = long.read(begin, end)
     assert found[:, 0].min() == min(samples.min(), 0 if count < bars else samples.min())
@@ -238,7 +238,7 @@ def test_wav_and_flac_give_back_the_stretch_clipped_to_what_16_bits_hold(tmp_pat
     samples = (np.random.default_rng(first).normal(0, 0.2, 4000) * loud).astype(np.float32)
     made = stored(tmp_path_factory.mktemp("round"), samples)
     wanted = np.clip(samples[first : first + count], -1, 1)
-    for write in (sound.wav, sound.flac):
+    for write in (sample_file.wav, sample_file.flac):
         found, rate = soundfile.read(io.BytesIO(write(made, first / SAMPLE_RATE, (first + count) / SAMPLE_RATE)), dtype="float32")
         assert rate == SAMPLE_RATE
         assert np.abs(found - wanted).max() <= 1 / 32768 + 1e-6
@@ -265,5 +265,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 
 def test_reading_sound_imports_no_torch() -> None:
-    code = "import sys, asr.sound, asr.jobs, asr.transcripts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, asr.audio.sample_file, asr.jobs, asr.transcripts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}).returncode == 0

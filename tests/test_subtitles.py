@@ -14,7 +14,8 @@ from data_fixtures import encoded, encoded_by_av, real, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import audio, sound, transcripts
+from asr import transcripts
+from asr.audio import codec, sample_file
 from asr.errors import BadData, DiskFault
 from asr.sources import subtitles
 from asr.sources.subtitles import Cue, cues, cut
@@ -189,26 +190,26 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Decode in this process, and say what; the child itself is tested elsewhere."""
     seen: list[Path] = []
 
-    def decode(recording: Path, samples: Path) -> sound.Sound:
+    def decode(recording: Path, samples: Path) -> sample_file.Sound:
         seen.append(recording)
-        return sound.decode(recording, samples)
+        return sample_file.decode(recording, samples)
 
     monkeypatch.setattr(subtitles, "decode_apart", decode)
     return seen
 
 
 def test_a_cut_is_the_stretch_itself(talk: Path, tmp_path: Path) -> None:
-    whole = audio.decode(talk.read_bytes())
+    whole = codec.decode(talk.read_bytes())
     for start, end in ((0.0, 1.0), (3.21, 4.567), (9.5, 10.0)):
         content = cut(talk, tmp_path, start, end)
         info = soundfile.info(io.BytesIO(content))
         assert (info.format, info.subtype, info.channels, info.samplerate) == ("FLAC", "PCM_16", 1, 16_000)
-        assert np.abs(audio.decode(content) - whole[round(start * 16_000) : round(end * 16_000)]).max() <= 1 / 32768 + 1e-6
+        assert np.abs(codec.decode(content) - whole[round(start * 16_000) : round(end * 16_000)]).max() <= 1 / 32768 + 1e-6
 
 
 def test_a_cut_elsewhere_would_be_seen(talk: Path, tmp_path: Path) -> None:
-    whole, content = audio.decode(talk.read_bytes()), cut(talk, tmp_path, 3.0, 4.0)
-    assert np.abs(audio.decode(content) - whole[48_080:64_080]).max() > 0.01
+    whole, content = codec.decode(talk.read_bytes()), cut(talk, tmp_path, 3.0, 4.0)
+    assert np.abs(codec.decode(content) - whole[48_080:64_080]).max() > 0.01
 
 
 @pytest.mark.parametrize(("start", "end", "seconds"), [(9.0, 12.0, 1.0), (10.0, 11.0, 0), (50.0, 60.0, 0), (5.0, 5.0, 0), (5.0, 4.0, 0)])
@@ -218,7 +219,7 @@ def test_where_there_is_no_sound_there_are_no_bytes(
     decodings(monkeypatch)
     content = cut(talk, tmp_path, start, end)
     assert content is not None
-    assert (len(audio.decode(content)) / 16_000 if content else 0) == seconds
+    assert (len(codec.decode(content)) / 16_000 if content else 0) == seconds
 
 
 def test_a_recording_is_decoded_once_for_all_its_cues(talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +266,7 @@ def test_a_recording_that_is_not_there_has_no_sound(tmp_path: Path) -> None:
 def test_a_cue_of_hours_is_cut_short(talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decodings(monkeypatch)
     monkeypatch.setattr(subtitles, "LONGEST", 2.0)
-    assert len(audio.decode(cut(talk, tmp_path, 1, 3_601) or b"")) == 2 * 16_000
+    assert len(codec.decode(cut(talk, tmp_path, 1, 3_601) or b"")) == 2 * 16_000
 
 
 def _cut_by_another(job: tuple[Path, Path, int]) -> bytes | None:
@@ -283,18 +284,18 @@ def test_processes_that_cut_at_once_get_the_same(talk: Path, tmp_path: Path) -> 
 
 def test_a_video_is_cut_too(tmp_path: Path) -> None:
     (tmp_path / "talk.m4a").write_bytes(encoded_by_av(voice(3.0, 48_000), 48_000, "mp4", "aac"))
-    assert len(audio.decode(cut(tmp_path / "talk.m4a", tmp_path, 1, 2.5) or b"")) == 24_000
+    assert len(codec.decode(cut(tmp_path / "talk.m4a", tmp_path, 1, 2.5) or b"")) == 24_000
 
 
 def test_a_real_recording_is_cut_at_its_real_words(tmp_path: Path) -> None:
     """A known speech with subtitles as our own transcripts have them: all of its sound comes back in order."""
     recording = real("clips", "jfk.flac")
-    whole = audio.decode(recording.read_bytes())
+    whole = codec.decode(recording.read_bytes())
     said = [(0.0, 3.2, "And so my fellow Americans,"), (3.2, 7.6, "ask not what your country can do for you,")]
     said += [(7.6, len(whole) / 16_000, "ask what you can do for your country.")]
     path = file(tmp_path, transcripts.srt([Segment(*one) for one in said]))
     found = list(cues(path))
     assert [one.text for one in found] == [text for _, _, text in said]
-    joined = np.concatenate([audio.decode(cut(recording, tmp_path, one.start, one.end) or b"") for one in found])
+    joined = np.concatenate([codec.decode(cut(recording, tmp_path, one.start, one.end) or b"") for one in found])
     assert abs(len(joined) - len(whole)) <= 16
     assert np.abs(joined - whole[: len(joined)]).max() <= 1 / 32768 + 1e-6

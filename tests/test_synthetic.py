@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import by_split, digest, disjoint
 
-from asr.audio import decode, header_seconds
+from asr.audio.codec import decode, header_seconds
 from asr.errors import BadParams
 from asr.sources import Corpus, synthetic
 from asr.storage.shards import SPLITS

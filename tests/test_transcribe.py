@@ -20,12 +20,13 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import audio, features, model, sound, transcribe, transcription
+from asr import features, model, transcribe, transcription
+from asr.audio import codec, sample_file
+from asr.audio.sample_file import Sound
 from asr.batches import Features
 from asr.errors import BadData, BadParams, exit_with
 from asr.model import Start
 from asr.params import schema
-from asr.sound import Sound
 from asr.storage import shards
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
@@ -71,7 +72,7 @@ def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
     for row in shards.rows(scored.root / "chunks/test", ["id", "audio"]):
         recording, samples = folder / "recording", folder / "samples.f32"
         recording.write_bytes(row["audio"])
-        if heard(scored.start, sound.decode(recording, samples).path) != scored.said[row["id"]]:
+        if heard(scored.start, sample_file.decode(recording, samples).path) != scored.said[row["id"]]:
             found.append(row["id"])
     return found
 
@@ -223,7 +224,7 @@ def test_the_command_writes_every_format_of_every_good_recording(command: Simple
         stem = command.root / "out" / name.removeprefix("in/").rpartition(".")[0]
         written = {kind: Path(f"{stem}.{kind}").read_text(encoding="utf-8") for kind in FORMATS}
         wanted = json.loads(written["json"])
-        audio.decode(content).tofile(command.root / "samples.f32")
+        codec.decode(content).tofile(command.root / "samples.f32")
         assert wanted["text"] == heard(command.start, command.root / "samples.f32")
         assert written["txt"].split() == wanted["text"].split()
         assert [row["text"] for row in csv.DictReader(written["csv"].splitlines())] == [one["text"] for one in wanted["segments"]]

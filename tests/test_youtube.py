@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr import youtube
+from asr.audio.sample_file import Cancelled
 from asr.errors import BadData, BadParams, Fault, NetworkFault
-from asr.sound import Cancelled
 
 ID = "dQw4w9WgX-_"
 SEED = 20

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from asr.audio.sample_file import SUFFIXES
 from asr.errors import BadData
-from asr.sound import SUFFIXES
 from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.audio import MAX_SECONDS, SAMPLE_RATE
+from asr.audio.codec import MAX_SECONDS, SAMPLE_RATE
+from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.errors import BadData
-from asr.sound import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.sources.tables import lines, shown
 from asr.storage import files
 from asr.transcripts import one_line

@@ -1,6 +1,6 @@
 """A recording as samples on disk: decoded once, in a child process with limits, and then read in pieces.
 
-    python -m asr.sound RECORDING SAMPLES     # the child
+    python -m asr.audio.sample_file RECORDING SAMPLES     # the child
 
 64 kB per second of sound, so that three hours take 0.7 GB of disk and the memory of one piece. The child has no more than
 512 MB, a limited time, and no way to the network: the decoders are handed an open file, and know no playlists.
@@ -22,8 +22,8 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from asr import audio
-from asr.audio import SAMPLE_RATE
+from asr.audio import codec
+from asr.audio.codec import SAMPLE_RATE
 from asr.errors import BadData, BadParams, exit_with
 
 LIMIT_BYTES = 512 << 20
@@ -78,7 +78,7 @@ def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] =
 
 def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[[], bool]) -> int:
     """Run the child to its end, and leave no file of a child that did not come to a good one."""
-    command = [sys.executable, "-m", "asr.sound", str(recording.resolve()), str(samples.resolve())]
+    command = [sys.executable, "-m", "asr.audio.sample_file", str(recording.resolve()), str(samples.resolve())]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # the stacks of many threads would count against the limit
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment)
     began = time.monotonic()
@@ -103,7 +103,7 @@ def decode(recording: Path, samples: Path) -> Sound:
     draft = _draft(samples)
     try:
         with recording.open("rb") as source, draft.open("wb") as target:
-            for block in audio.blocks(source):
+            for block in codec.blocks(source):
                 block.tofile(target)
         draft.replace(samples)
     finally:
@@ -169,7 +169,7 @@ def _limit() -> None:
     wanted = {
         resource.RLIMIT_CPU: LIMIT_SECONDS,
         resource.RLIMIT_DATA: LIMIT_BYTES,
-        resource.RLIMIT_FSIZE: int(audio.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
+        resource.RLIMIT_FSIZE: int(codec.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
         resource.RLIMIT_CORE: 0,
     }
     for limit, value in wanted.items():
@@ -178,7 +178,7 @@ def _limit() -> None:
 
 def main() -> None:
     if len(sys.argv) != 3:
-        raise BadParams("usage: python -m asr.sound RECORDING SAMPLES")
+        raise BadParams("usage: python -m asr.audio.sample_file RECORDING SAMPLES")
     _limit()
     try:
         decode(Path(sys.argv[1]), Path(sys.argv[2]))
