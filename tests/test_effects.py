@@ -21,11 +21,12 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, lora, overlap, selection
+from asr import batches, lora, overlap
 from asr.batches import Features
 from asr.errors import Fault
 from asr.params import schema
 from asr.params.schema import Params
+from asr.sources import selection
 from asr.start import choose_trained, start_model
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats, train

@@ -24,10 +24,9 @@ from conftest import REPOSITORY
 from data_fixtures import encoded, load, voice
 from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha256, stuck, web_page, whole
 
-from asr import hub
 from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
-from asr.sources import Corpus, huggingface, layout
+from asr.sources import Corpus, hub, hub_layout, huggingface
 from asr.storage import files
 from asr.storage.shards import SPLITS
 from stages import download
@@ -368,8 +367,8 @@ def test_a_file_unlike_its_neighbours_is_refused(there: Hub) -> None:
 
 def test_many_files_are_one_split_in_order() -> None:
     paths = [f"data/train-{number:05d}-of-00012.parquet" for number in range(12)]
-    assert layout.configs(reversed(paths), {}) == {"default": {"train": paths}}
-    assert layout.configs(["0001.parquet", "0000.parquet"], {}) == {"default": {"train": ["0000.parquet", "0001.parquet"]}}
+    assert hub_layout.configs(reversed(paths), {}) == {"default": {"train": paths}}
+    assert hub_layout.configs(["0001.parquet", "0000.parquet"], {}) == {"default": {"train": ["0000.parquet", "0001.parquet"]}}
 
 
 @pytest.mark.parametrize(
@@ -389,7 +388,7 @@ def test_many_files_are_one_split_in_order() -> None:
     ],
 )
 def test_names_say_config_and_split(path: str, config: str, split: str) -> None:
-    assert layout.configs([path, "a.csv"], {}) == {config: {split: [path]}}
+    assert hub_layout.configs([path, "a.csv"], {}) == {config: {split: [path]}}
 
 
 PATHS = ["a/b/x-2.parquet", "a/x-1.parquet", "a/x-10.parquet", "x-1.parquet", "x.csv"]
@@ -410,14 +409,14 @@ PATHS = ["a/b/x-2.parquet", "a/x-1.parquet", "a/x-10.parquet", "x-1.parquet", "x
 )
 def test_the_card_says_which_files(files_of: Any, found: dict[str, list[str]]) -> None:
     said = {"configs": [{"config_name": "c", "data_files": files_of}]}
-    assert layout.configs(PATHS, said) == {"c": found}
-    assert layout.config_of({"c": found, "d": found}, None, {"configs": [{"config_name": "c", "default": True}]}) == "c"
+    assert hub_layout.configs(PATHS, said) == {"c": found}
+    assert hub_layout.config_of({"c": found, "d": found}, None, {"configs": [{"config_name": "c", "default": True}]}) == "c"
 
 
 def test_what_else_a_card_says_costs_nothing() -> None:
     """Without the rest being left aside this would take a minute."""
     features = "  - name: audio\n    dtype: audio\n" * 50_000
-    said = layout.card(
+    said = hub_layout.card(
         f"---\ndataset_info:\n{features}configs:\n- config_name: a\n  data_dir: b\nlicense: x\ntags:\n- c\n---\nconfigs: text\n"
     )
     assert said == {"configs": [{"config_name": "a", "data_dir": "b"}], "license": "x"}
@@ -425,7 +424,7 @@ def test_what_else_a_card_says_costs_nothing() -> None:
 
 def test_a_card_may_name_a_folder() -> None:
     said = {"configs": [{"config_name": "c", "data_dir": "a"}]}
-    assert layout.configs(["a/train.parquet", "b/train.parquet"], said) == {"c": {"train": ["a/train.parquet"]}}
+    assert hub_layout.configs(["a/train.parquet", "b/train.parquet"], said) == {"c": {"train": ["a/train.parquet"]}}
 
 
 @pytest.mark.parametrize(
@@ -443,7 +442,7 @@ def test_a_card_may_name_a_folder() -> None:
     ],
 )
 def test_a_card_that_says_nothing_leaves_it_to_the_names(card: str) -> None:
-    assert layout.configs(["data/train-0.parquet"], layout.card(card)) == {"default": {"train": ["data/train-0.parquet"]}}
+    assert hub_layout.configs(["data/train-0.parquet"], hub_layout.card(card)) == {"default": {"train": ["data/train-0.parquet"]}}
 
 
 def test_only_as_many_files_are_fetched_as_hold_the_rows(there: Hub) -> None:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import selection
-from asr.selection import Selection
-from asr.sources import Listing, Utterance
+from asr.sources import Listing, Utterance, selection
+from asr.sources.selection import Selection
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from asr import hub
 from asr.errors import BadParams
-from asr.sources import parts
-from asr.sources.layout import shown
+from asr.sources import hub, hub_parts
+from asr.sources.hub_layout import shown
 
 # Text as it was written comes first (FLEURS has both), but for VoxPopuli's raw_text, which is empty in a part of its rows.
 KNOWN = {
@@ -28,7 +27,7 @@ KNOWN = {
     "id": ("path", "file", "audio_id", "segment_id", "utterance_id", "id"),  # FLEURS' own id is that of the sentence
     "seconds": ("audio_duration", "duration"),
 }
-FITS = {"audio": parts.is_sound, "text": parts.is_text, "seconds": pa.types.is_floating}
+FITS = {"audio": hub_parts.is_sound, "text": hub_parts.is_text, "seconds": pa.types.is_floating}
 NEEDED = ("audio", "text")
 ROW = "row"  # asks for the number of the row as its id
 
@@ -53,7 +52,7 @@ def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
     Raises:
         BadParams: a column is not there, is of the wrong kind, or is no id.
     """
-    schema = parts.schema(every[0])
+    schema = hub_parts.schema(every[0])
     for ours, theirs in wanted.items():
         if theirs not in schema.names and (ours, theirs) != ("id", ROW):
             raise BadParams(f"download.huggingface.columns.{ours}: got {theirs}, want one of {shown(schema.names)}")
@@ -68,7 +67,7 @@ def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
 
 
 def _fits(schema: pa.Schema, ours: str, name: str) -> bool:
-    return bool(FITS.get(ours, parts.is_scalar)(schema.field(name).type))
+    return bool(FITS.get(ours, hub_parts.is_scalar)(schema.field(name).type))
 
 
 def _known(schema: pa.Schema, ours: str) -> Iterator[str]:
@@ -81,7 +80,7 @@ def _want(schema: pa.Schema, ours: str) -> str:
 
 
 def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | None:
-    schema = parts.schema(every[0])
+    schema = hub_parts.schema(every[0])
     if wanted:
         again = _again(wanted, every) if wanted in schema.names else None
         if again:
@@ -105,7 +104,7 @@ def _again(column: str, every: list[hub.Part]) -> str | None:
 
 
 def _ids(column: str, every: list[hub.Part]) -> Iterator[str]:
-    return (id_of(row[column]) for part in every for _, _, row in parts.rows(part, [column]))
+    return (id_of(row[column]) for part in every for _, _, row in hub_parts.rows(part, [column]))
 
 
 def id_of(value: Any) -> str:

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from asr import hub
 from asr.errors import BadData, BadParams
 from asr.runtime.workers import progress
-from asr.sources import Corpus, Listing, Utterance, layout, parts
+from asr.sources import Corpus, Listing, Utterance, hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
 from asr.storage import files
 
@@ -23,7 +22,7 @@ CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
 SPLIT_ANEW = 20  # rows looked through for each row wanted, where a tenth of them falls to a split
 
-forget = parts.forget
+forget = hub_parts.forget
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,14 @@ def read(
         NetworkFault: the hub cannot be reached, or does not let us in.
     """
     listed, said, converted = _repository(name, revision)
-    found = layout.configs([part.path for part in listed], said if not converted else {})
-    of = layout.config_of(found, config, said)
+    found = hub_layout.configs([part.path for part in listed], said if not converted else {})
+    of = hub_layout.config_of(found, config, said)
     taken = _enough(_splits({part.path: part for part in listed}, found[of], splits), max_rows)
     every = [part for split in taken for part in split.parts]
-    if not any(parts.count(part) for part in every):
+    if not any(hub_parts.count(part) for part in every):
         raise BadData(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
     names = find(every, columns or {})
-    cut = sorted(split.theirs for split in taken if any(f"/{layout.PARTIAL}" in part.path for part in split.parts))
+    cut = sorted(split.theirs for split in taken if any(f"/{hub_layout.PARTIAL}" in part.path for part in split.parts))
     return Corpus(
         about={
             "name": name,
@@ -90,7 +89,7 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     said: dict[str, Any] = {}
     if readme:
         with hub.alone(name):
-            said = layout.card(hub.fetch(readme).read_text(encoding="utf-8", errors="replace"))
+            said = hub_layout.card(hub.fetch(readme).read_text(encoding="utf-8", errors="replace"))
     if any(part.path.endswith(".parquet") for part in listed):
         return listed, said, False
     if revision:
@@ -104,8 +103,8 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     return converted, said, True
 
 
-def _splits(by_path: dict[str, hub.Part], there: layout.Splits, wanted: dict[str, str] | None) -> list[Split]:
-    taken = layout.chosen(there, wanted)
+def _splits(by_path: dict[str, hub.Part], there: hub_layout.Splits, wanted: dict[str, str] | None) -> list[Split]:
+    taken = hub_layout.chosen(there, wanted)
     return [
         Split(theirs, ours if [*taken] != ["train"] else None, [by_path[path] for path in there[theirs]])
         for ours, some in taken.items()
@@ -117,9 +116,9 @@ def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
     """The splits with as many of their files as are needed, all fetched."""
     if max_rows is None:
         every = [part for split in taken for part in split.parts]
-        files.must_fit(files.cache("hub"), sum(part.size for part in every if not parts.is_here(part)), every[0].name)
+        files.must_fit(files.cache("hub"), sum(part.size for part in every if not hub_parts.is_here(part)), every[0].name)
         for part in progress(every, len(every), "files", f"download {every[0].name}"):
-            parts.arrow(part)
+            hub_parts.arrow(part)
         return taken
     left: dict[str | None, int] = {split.ours: max_rows * (1 if split.ours else SPLIT_ANEW) for split in taken}
     enough = []
@@ -128,21 +127,21 @@ def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
         for part in split.parts:
             if left[split.ours] > 0:
                 some.append(part)
-                left[split.ours] -= parts.count(part)
+                left[split.ours] -= hub_parts.count(part)
         enough.append(replace(split, parts=some))
     return [split for split in enough if split.parts]
 
 
 def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
     ours = set(asdict(names).values())
-    rows = ((part, *row) for part in split.parts for row in parts.rows(part, _wanted(part, names)))
+    rows = ((part, *row) for part in split.parts for row in hub_parts.rows(part, _wanted(part, names)))
     for number, (part, batch, at, row) in enumerate(rows):
         speaker, seconds = row.get(names.speaker or ""), row.get(names.seconds or "")
         yield Utterance(
             id=id_of(row[names.id]) if names.id else f"{split.theirs}-{number:08d}",
             split=split.ours,
             text=row[names.text] or "",
-            audio=partial(parts.sound, part, names.audio, batch, at),
+            audio=partial(hub_parts.sound, part, names.audio, batch, at),
             speaker=None if speaker in UNKNOWN else str(speaker),
             attributes={key: value for key, value in row.items() if key not in ours and _says(value)},
             duration=seconds if seconds and 0 < seconds < math.inf else None,
@@ -152,7 +151,7 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
 def _wanted(part: hub.Part, names: Columns) -> list[str]:
     """The columns that are ours, and all other scalars."""
     needed = [name for name in (names.text, names.speaker, names.id, names.seconds) if name]
-    return list(dict.fromkeys([*needed, *(field.name for field in parts.schema(part) if parts.is_scalar(field.type))]))
+    return list(dict.fromkeys([*needed, *(field.name for field in hub_parts.schema(part) if hub_parts.is_scalar(field.type))]))
 
 
 def _says(value: Any) -> bool:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asr import hub
 from asr.errors import DISK_ERRORS, BadData
+from asr.sources import hub
 from asr.storage import files
 
 BATCH = 16  # rows that are turned at once
@@ -28,7 +28,7 @@ def arrow(part: hub.Part) -> Path:
     """The file as Arrow; fetched and turned where that is still to be done.
 
     Raises:
-        NetworkFault: see `asr.hub.fetch`.
+        NetworkFault: see `asr.sources.hub.fetch`.
         BadData: it is as the hub lists it, and yet no parquet that can be read.
     """
     place = _arrow(part)
