@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import streamlit as st
 
 from asr import reports
+from asr.cleaning.rejects import PLURALS, REASONS
 from asr.errors import BadData, Fault
-from asr.left_out import PLURALS, REASONS
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
 from dashboard import copies, durations, marked, oddities, parts

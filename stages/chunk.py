@@ -23,12 +23,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import heard, overlap, rejects
+from asr.cleaning import measurements, reasons, split_overlap
+from asr.cleaning.near_duplicates import Leak, Leaks
+from asr.cleaning.reasons import Sound
+from asr.cleaning.rejects import LeftOut, page
 from asr.errors import BadData, exit_with
-from asr.leaks import Leak, Leaks
-from asr.left_out import LeftOut, page
 from asr.params import schema
-from asr.rejects import Sound
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, shards
@@ -90,7 +90,7 @@ def digest(content: bytes) -> bytes:
 def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, leaks: Leaks, left_out: LeftOut) -> Iterator[Row]:
     """The rows that stay; the others are noted with their reason. What could be trained or tested on is tallied by split."""
     for row in rows:
-        why = rejects.reason(row.values["text"], row.sound, split, limits)
+        why = reasons.reason(row.values["text"], row.sound, split, limits)
         if not why:
             tally.add("clip", row.sound.digest, split)
             if speaker := speaker_of(row):
@@ -180,13 +180,13 @@ def _reasons(split: str, left_out: LeftOut) -> str:
 
 def _example(left_out: LeftOut, code: str, split: str) -> str:
     reject = left_out.first[split, code]
-    return f"{rejects.shown(reject['id'])}: {reject['detail']}"
+    return f"{reasons.shown(reject['id'])}: {reject['detail']}"
 
 
 def named(places: dict[str, list[tuple[Path, int, int]]]) -> Iterator[tuple[str, str, bytes, bytes | None]]:
     """Split, id, digest of the sound and speaker of all rows, which were heard before."""
     for split in places:
-        for row in rows_of(places[split], heard.sounds(places[split])):
+        for row in rows_of(places[split], measurements.sounds(places[split])):
             yield split, row.values["id"], row.sound.digest, speaker_of(row)
 
 
@@ -197,7 +197,7 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
     """
     places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
     files.must_fit(out, forecast(raw, places), "chunk")
-    told = heard.sounds([place for split in places for place in places[split]])
+    told = measurements.sounds([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
@@ -216,9 +216,9 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
         copies = list(leaks.found())
         shared = {kind: len(tally.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
         write_reports(reports, sources, shared, left_out, copies_shown(draft, copies[:SHOWN_COPIES]))
-        in_two_splits = overlap.found(tally, copies, named(places))
-        overlap.write(reports / "shared.csv", in_two_splits)
-        overlap.refuse(in_two_splits, allow_shared)
+        in_two_splits = split_overlap.found(tally, copies, named(places))
+        split_overlap.write(reports / "shared.csv", in_two_splits)
+        split_overlap.refuse(in_two_splits, allow_shared)
     for code, count in _by_code(left_out.counts).most_common():
         print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, left_out.examples[code][0].reject['split'])})")
 

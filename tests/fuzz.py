@@ -29,8 +29,8 @@ os.environ.update({"OMP_NUM_THREADS": "1"})
 import numpy as np
 from mutants import mutant
 
-from asr import rejects
 from asr.audio import codec
+from asr.cleaning import reasons
 from asr.errors import Fault
 from asr.params import schema
 from asr.runtime.limits import allow
@@ -50,7 +50,7 @@ Outcome = tuple[str, str, float]  # read, refused, bug or died; of what; seconds
 def hear(content: bytes) -> str:
     """As `download` and `chunk` open a recording."""
     codec.header_seconds(content)
-    sound = rejects.listen(content, None)
+    sound = reasons.listen(content, None)
     return sound.code and f"{sound.code}: {sound.detail}"
 
 

@@ -20,7 +20,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import heard, rejects
+from asr.cleaning import measurements, reasons
 from asr.errors import BadData, DiskFault
 from asr.sources.synthetic import speak
 from asr.storage import shards
@@ -70,7 +70,7 @@ def alone(monkeypatch, request):
     """Recordings are decoded in this process, which saves a second a test, but in the tests of the real command."""
     monkeypatch.setenv("WORKERS", "1")
     if "apart" not in request.keywords:
-        monkeypatch.setattr(heard, "guarded", lambda function, jobs, *_: (one for _, given in jobs for one in function(*given, 0)))
+        monkeypatch.setattr(measurements, "guarded", lambda function, jobs, *_: (one for _, given in jobs for one in function(*given, 0)))
 
 
 def corpus(**splits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -354,8 +354,8 @@ def test_a_source_that_lost_a_row_on_the_way_is_noticed(tmp_path):
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what is computed from now on: recordings decoded, chunks written."""
     counts: Counter[str] = Counter()
-    listen, write = rejects.listen, chunk.Chunk.write
-    monkeypatch.setattr(rejects, "listen", lambda *given: counts.update(["decoded"]) or listen(*given))
+    listen, write = reasons.listen, chunk.Chunk.write
+    monkeypatch.setattr(reasons, "listen", lambda *given: counts.update(["decoded"]) or listen(*given))
     monkeypatch.setattr(chunk.Chunk, "write", lambda *given: counts.update(["written"]) or write(*given))
     monkeypatch.setattr(shards, "BATCH_ROWS", 4)
     return counts

@@ -15,7 +15,7 @@ from data_fixtures import encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import augment, left_out
+from asr import augment
 from asr.errors import BadData
 from asr.params import schema
 from asr.storage import files, shards
@@ -198,7 +198,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     counts = Counter(one["code"] for one in rejects)
     summary = {"splits": {"train": {"rows_in": 200, "rows_kept": 0, "rejects": counts}, HOSTILE[0]: {}}, "in_two_splits": {}}
     files.write_json(tmp_path / "reports/chunk/summary.json", summary)
-    pq.write_table(pa.Table.from_pylist(rejects, schema=left_out.REJECT), tmp_path / "reports/chunk/rejects.parquet")
+    pq.write_table(pa.Table.from_pylist(rejects, schema=rejects.REJECT), tmp_path / "reports/chunk/rejects.parquet")
     at = AppTest.from_function(page, default_timeout=120)
     for number in range(0, 200, 25):
         files.write_json(tmp_path / "data/raw/manifest.json", {**told, "name": HOSTILE[number], "licence": HOSTILE[number + 1]})

@@ -21,8 +21,9 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, lora, overlap
+from asr import batches, lora
 from asr.batches import Features
+from asr.cleaning import split_overlap
 from asr.errors import Fault
 from asr.params import schema
 from asr.params.schema import Params
@@ -271,8 +272,8 @@ def test_chunk_allow_shared() -> None:
     for split, *_, speaker in rows:
         tally.add("speaker", speaker, split)
     with pytest.raises(Fault, match="1 speakers stand in two splits"):
-        overlap.refuse(overlap.found(tally, [], rows), [])
-    overlap.refuse(overlap.found(tally, [], rows), CHUNK["allow_shared"])
+        split_overlap.refuse(split_overlap.found(tally, [], rows), [])
+    split_overlap.refuse(split_overlap.found(tally, [], rows), CHUNK["allow_shared"])
 
 
 @pytest.mark.parametrize("key", FEATURIZE)

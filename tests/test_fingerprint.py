@@ -9,17 +9,17 @@ import pytest
 from altered import ALTERED, gain
 from data_fixtures import real
 
-from asr import fingerprint
 from asr.audio import codec
 from asr.audio.codec import SAMPLE_RATE
+from asr.cleaning import audio_fingerprint
 from asr.sources.synthetic import speak
 
-FRAME = round(SAMPLE_RATE * fingerprint.HOP / fingerprint.RATE)  # samples at 16 kHz
+FRAME = round(SAMPLE_RATE * audio_fingerprint.HOP / audio_fingerprint.RATE)  # samples at 16 kHz
 SENTENCES = ("seven thousand four hundred twenty three", "nineteen sixty six", "five hundred and eight", "eleven three ninety")
 
 
 def words(samples: np.ndarray) -> np.ndarray:
-    return fingerprint.words(fingerprint.fingerprint(samples))
+    return audio_fingerprint.words(audio_fingerprint.fingerprint(samples))
 
 
 @cache
@@ -59,7 +59,9 @@ def test_recorded_speech_differs_from_other_speech_of_its_reader() -> None:
 
 
 def test_gain_changes_nothing() -> None:
-    assert fingerprint.fingerprint(gain(spoken(0), -18.0617997)) == fingerprint.fingerprint(spoken(0))  # an eighth, exact in floats
+    assert audio_fingerprint.fingerprint(gain(spoken(0), -18.0617997)) == audio_fingerprint.fingerprint(
+        spoken(0)
+    )  # an eighth, exact in floats
 
 
 def hum(frequency: float, seconds: float = 3.0) -> np.ndarray:
@@ -95,7 +97,7 @@ def test_quiet_frames_say_nothing() -> None:
 
 
 def test_silence_around_costs_nothing() -> None:
-    alone, padded = (fingerprint.fingerprint(samples) for samples in (spoken(2), np.pad(spoken(2), 5 * SAMPLE_RATE)))
+    alone, padded = (audio_fingerprint.fingerprint(samples) for samples in (spoken(2), np.pad(spoken(2), 5 * SAMPLE_RATE)))
     assert len(padded) <= len(alone) + 30
 
 
@@ -103,7 +105,7 @@ def test_pieces_of_a_long_recording_join() -> None:
     """Transforming 49 s at a time shows nowhere."""
     noise = np.random.default_rng(2).normal(0, 0.1, 60 * SAMPLE_RATE).astype(np.float32)
     tail = words(noise[1750 * FRAME :])
-    assert fingerprint.BLOCK > 1760
+    assert audio_fingerprint.BLOCK > 1760
     told = words(noise)
     start = 1750
     same = told[start + 5 : start + 500] == tail[5:500]
@@ -113,9 +115,9 @@ def test_pieces_of_a_long_recording_join() -> None:
 def test_size() -> None:
     """At most 80 bytes a second of unbroken speech."""
     for index in range(len(SENTENCES)):
-        assert len(fingerprint.fingerprint(spoken(index))) <= 80 * len(spoken(index)) / SAMPLE_RATE + 11
+        assert len(audio_fingerprint.fingerprint(spoken(index))) <= 80 * len(spoken(index)) / SAMPLE_RATE + 11
 
 
 def test_wants_one_channel() -> None:
     with pytest.raises(ValueError, match=r"samples have the shape \(2, 3\), want \(S,\)"):
-        fingerprint.fingerprint(np.zeros((2, 3), np.float32))
+        audio_fingerprint.fingerprint(np.zeros((2, 3), np.float32))

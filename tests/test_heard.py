@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from data_fixtures import encoded, row, voice, write_rows
 
-from asr import heard
-from asr.rejects import Sound
+from asr.cleaning import measurements
+from asr.cleaning.reasons import Sound
 from asr.storage import files, shards
 
 SECONDS = [0.3, 0.5, 0.7, 0.9, 1.1]
@@ -28,7 +28,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, 
 
 
 def told(places: list[tuple[Path, int, int]]) -> list[Sound]:
-    return [one for sounds in heard.sounds(places) for one in sounds]
+    return [one for sounds in measurements.sounds(places) for one in sounds]
 
 
 def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
@@ -37,8 +37,8 @@ def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
     assert [one.code for one in first] == ["", "", "", "audio_undecodable", ""]
     assert all(one.fingerprint for one in first if not one.code)
     assert len(list(files.cache("heard").iterdir())) == 3
-    monkeypatch.setattr(heard, "guarded", in_process)
-    monkeypatch.setattr(heard, "_heard", lambda *_: pytest.fail("decoded twice"))
+    monkeypatch.setattr(measurements, "guarded", in_process)
+    monkeypatch.setattr(measurements, "_heard", lambda *_: pytest.fail("decoded twice"))
     assert told(places) == first
     assert told(places[1:]) == first[2:], "a batch is known wherever it stands"
 
@@ -49,7 +49,7 @@ def in_process(function, jobs, *_: object) -> Iterator[Sound]:
 
 @pytest.mark.parametrize("damage", ["cut", "turned", "emptied", "short"])
 def test_what_is_damaged_is_heard_anew(places, monkeypatch, damage):
-    monkeypatch.setattr(heard, "guarded", in_process)
+    monkeypatch.setattr(measurements, "guarded", in_process)
     first = told(places)
     for path in files.cache("heard").iterdir():
         content = path.read_bytes()
@@ -59,7 +59,7 @@ def test_what_is_damaged_is_heard_anew(places, monkeypatch, damage):
 
 def test_another_promise_is_another_thing(places, tmp_path, monkeypatch):
     """A table that promises more makes a recording a truncated one."""
-    monkeypatch.setattr(heard, "guarded", in_process)
+    monkeypatch.setattr(measurements, "guarded", in_process)
     told(places)
     rows = [{**one, "duration": 9.0} for one in shards.rows(tmp_path / "raw/train")]
     longer = list(shards.batch_places(write_rows(tmp_path / "longer", "part", {"train": rows}) / "train"))
@@ -68,7 +68,7 @@ def test_another_promise_is_another_thing(places, tmp_path, monkeypatch):
 
 def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Sound]:
     """A decoder that one of these recordings ends."""
-    for number, one in enumerate(heard.listen(path, offset, store, code, start), start):
+    for number, one in enumerate(measurements.listen(path, offset, store, code, start), start):
         if 0.6 < one.duration < 0.8:
             os.kill(os.getpid(), signal.SIGKILL)
         yield one
@@ -76,7 +76,7 @@ def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iter
 
 
 def test_a_recording_that_ends_its_process_costs_that_row_alone(places, monkeypatch):
-    monkeypatch.setattr(heard, "listen", killing)
+    monkeypatch.setattr(measurements, "listen", killing)
     found = told(places)
     assert [one.code for one in found] == ["", "", "audio_undecodable", "audio_undecodable", ""]
     assert found[2].detail == "decoding stopped: its process died (SIGKILL)"

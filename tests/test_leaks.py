@@ -14,10 +14,10 @@ import pytest
 from altered import ALTERED, RATE, noisy
 from data_fixtures import REAL, real
 
-from asr import leaks
 from asr.audio import codec
-from asr.fingerprint import fingerprint, words
-from asr.leaks import Leak, Leaks
+from asr.cleaning import near_duplicates
+from asr.cleaning.audio_fingerprint import fingerprint, words
+from asr.cleaning.near_duplicates import Leak, Leaks
 from asr.sources import common_voice
 from asr.sources.synthetic import speak
 
@@ -155,11 +155,11 @@ def test_order_is_that_of_adding(tmp_path: Path) -> None:
 
 def test_the_share_is_of_the_shorter_clip() -> None:
     told = drawn(0, 200)[::2]
-    assert leaks.common(told, told[40:], 40) == 1.0
-    assert leaks.common(told[40:], told, -40) == 1.0
-    assert leaks.common(told[:80], told[20:], 20) == 0.75
-    assert leaks.common(told, told, 1) == 0.0
-    assert leaks.common(told, told[:13], 0) == 0.0  # too few to tell
+    assert near_duplicates.common(told, told[40:], 40) == 1.0
+    assert near_duplicates.common(told[40:], told, -40) == 1.0
+    assert near_duplicates.common(told[:80], told[20:], 20) == 0.75
+    assert near_duplicates.common(told, told, 1) == 0.0
+    assert near_duplicates.common(told, told[:13], 0) == 0.0  # too few to tell
 
 
 # What follows is of words drawn by chance, as many clips of 3 s as are needed.
@@ -201,8 +201,8 @@ def test_every_copy_is_named_where_a_clip_was_copied_a_hundred_times(tmp_path: P
 
 
 def test_parts_that_are_too_large_are_taken_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "PARTS", 2)
-    monkeypatch.setattr(leaks, "MOST", 1000)
+    monkeypatch.setattr(near_duplicates, "PARTS", 2)
+    monkeypatch.setattr(near_duplicates, "MOST", 1000)
     clips = [("train", f"{number}", packed(drawn(number))) for number in range(200)]
     copies = [("test", f"copy of {number}", packed(worn(drawn(number)))) for number in range(0, 200, 20)]
     assert len(search(tmp_path / "index", clips + copies)) == 10
@@ -211,7 +211,7 @@ def test_parts_that_are_too_large_are_taken_in_pieces(tmp_path: Path, monkeypatc
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    monkeypatch.setattr(leaks, "WAITING", 1 << 12)
+    monkeypatch.setattr(near_duplicates, "WAITING", 1 << 12)
 
     def peak(num_clips: int) -> int:
         tracemalloc.start()
@@ -247,5 +247,5 @@ def test_forgetful_fingerprints_fail(how: str, tmp_path: Path) -> None:
 def test_careless_rules_raise_false_alarms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the count of signs, a clean corpus would not be clean: it is that which tells a word said twice from a copy."""
     for name, value in {"AGREE": 0.5, "DIFFER": 0.5, "DIFFER_STRETCH": 1.0, "CERTAIN": 0.0}.items():
-        monkeypatch.setattr(leaks, name, value)
+        monkeypatch.setattr(near_duplicates, name, value)
     assert search(tmp_path / "index", told([(id, id, samples) for _, id, samples in spoken()]))

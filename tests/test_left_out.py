@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from data_fixtures import encoded, row, voice, write_rows
 
-from asr.left_out import MAX_BYTES, REASONS, SHOWN, LeftOut, page
+from asr.cleaning.rejects import MAX_BYTES, REASONS, SHOWN, LeftOut, page
 from asr.storage import shards
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=y>"
@@ -92,7 +92,7 @@ def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
 
 
 def test_every_reason_is_explained():
-    code = "".join((REPOSITORY / name).read_text() for name in ("asr/rejects.py", "stages/chunk.py"))
+    code = "".join((REPOSITORY / name).read_text() for name in ("asr/cleaning/reasons.py", "stages/chunk.py"))
     given = set(re.findall(r'"((?:audio|text|too|id)_[a-z0-9_]+)"', code))
     assert given == set(REASONS)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asr import overlap
+from asr.cleaning import split_overlap
+from asr.cleaning.near_duplicates import Leak
 from asr.errors import BadData
-from asr.leaks import Leak
 from asr.storage.scratch import Tally
 
 ROWS = [
@@ -21,17 +21,17 @@ ROWS = [
 ]
 
 
-def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[Leak] | None = None) -> list[overlap.Shared]:
+def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[Leak] | None = None) -> list[split_overlap.Shared]:
     tally = Tally()
     for split, _, digest, speaker in rows:
         tally.add("clip", digest, split)
         if speaker:
             tally.add("speaker", speaker, split)
-    return overlap.found(tally, copies or [], iter(rows))
+    return split_overlap.found(tally, copies or [], iter(rows))
 
 
 def test_every_row_is_named(tmp_path: Path) -> None:
-    overlap.write(tmp_path / "shared.csv", found(ROWS, [Leak("e", "validation", "b", "train", 0.9)]))
+    split_overlap.write(tmp_path / "shared.csv", found(ROWS, [Leak("e", "validation", "b", "train", 0.9)]))
     assert list(csv.reader((tmp_path / "shared.csv").read_text().splitlines())) == [
         ["kind", "shared", "split", "id"],
         ["clip", "90% of the shorter", "validation", "e"],
@@ -49,13 +49,13 @@ def test_all_kinds_are_told_at_once() -> None:
         r" -S 'chunk\.allow_shared=\[clip,speaker\]'$"
     )
     with pytest.raises(BadData, match=match):
-        overlap.refuse(found(ROWS), [])
+        split_overlap.refuse(found(ROWS), [])
 
 
 def test_what_is_allowed_stays_allowed_in_the_way_out() -> None:
     with pytest.raises(BadData, match=r"^1 speakers .*allow_shared=\[clip,speaker\]'$"):
-        overlap.refuse(found(ROWS), ["clip"])
-    overlap.refuse(found(ROWS), ["clip", "speaker"])
+        split_overlap.refuse(found(ROWS), ["clip"])
+    split_overlap.refuse(found(ROWS), ["clip", "speaker"])
 
 
 def test_a_clip_that_is_known_by_its_sound_is_told_once() -> None:
@@ -74,9 +74,9 @@ def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
     for split in ("train", "test"):
         tally.add("speaker", b"anna", split)
     with pytest.raises(BadData, match="1 speakers stand in two splits"):
-        overlap.refuse(overlap.found(tally, [], []), [])
+        split_overlap.refuse(split_overlap.found(tally, [], []), [])
 
 
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
-    overlap.write(tmp_path / "shared.csv", overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
+    split_overlap.write(tmp_path / "shared.csv", split_overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"

@@ -15,8 +15,8 @@ from data_fixtures import encoded, real, voice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import rejects
-from asr.rejects import Sound, died, listen, patience, reason
+from asr.cleaning import reasons
+from asr.cleaning.reasons import Sound, died, listen, patience, reason
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
 from asr.storage import shards
@@ -91,7 +91,7 @@ def test_the_comparison_sees_a_missed_defect_and_a_lost_row(found, missed):
     assert len(wrong({**codes, "whisper 00": "audio_silent"}, wanted)) == 1
 
 
-@pytest.mark.skipif(not hasattr(chunk, "rejects"), reason="the stage does not ask asr.rejects yet")
+@pytest.mark.skipif(not hasattr(chunk, "rejects"), reason="the stage does not ask asr.cleaning.reasons yet")
 def test_the_stage_leaves_out_what_is_planted_and_nothing_else(tmp_path):
     splits, wanted = dirt.corpus(SEED)
     doubled = dirt.twice(splits)
@@ -181,7 +181,7 @@ def test_a_recording_tells_its_length_its_level_and_its_digest():
 def test_level_does_not_matter_but_shape_does():
     quiet, loud = (listen(encoded(voice(1.0) * gain, subtype="FLOAT"), None) for gain in (0.01, 2.0))
     assert quiet.fullness == pytest.approx(loud.fullness, abs=1e-3)
-    assert listen(encoded(np.sign(voice(1.0)) * 0.1), None).fullness > rejects.FULLEST
+    assert listen(encoded(np.sign(voice(1.0)) * 0.1), None).fullness > reasons.FULLEST
 
 
 def test_real_recordings_are_kept():
@@ -219,7 +219,7 @@ def test_who_kills_its_process_cannot_be_decoded():
 @pytest.mark.parametrize("seconds", [0.01, 0.03, 29.99, 30.01, 65.0])
 def test_measuring_in_pieces_counts_every_sample(seconds):
     samples = voice(seconds)
-    duration, loud, _ = rejects._measure(rejects._pieces(encoded(samples)))
+    duration, loud, _ = reasons._measure(reasons._pieces(encoded(samples)))
     assert duration == pytest.approx(seconds, abs=1e-6)
     assert loud <= duration
 

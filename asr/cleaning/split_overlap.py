@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.cleaning.near_duplicates import Leak
+from asr.cleaning.reasons import shown
 from asr.errors import BadData
-from asr.leaks import Leak
-from asr.rejects import shown
 from asr.storage import files
 from asr.storage.scratch import Tally
 

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.fingerprint import words
+from asr.cleaning.audio_fingerprint import words
 
 ANCHORS = 64  # a clip; half a clip keeps half of them, and one in four finds its like in a copy
 NEAR, FAR = (0, 3, -3, 6), (-6, 9, -9, 12)  # frames around an anchor by which anchors are sorted, and others that must agree
@@ -81,7 +81,7 @@ class Leaks:
         self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, split: str, id: str, fingerprint: bytes) -> None:
-        """Add a clip, given what `asr.fingerprint` told of it."""
+        """Add a clip, given what `asr.cleaning.audio_fingerprint` told of it."""
         if split not in self.splits:
             self.splits.append(split)
         self.database.execute("INSERT INTO clips VALUES (?, ?, ?, ?)", (self.num_clips, split, id, fingerprint))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from asr import rejects
-from asr.rejects import Sound
+from asr.cleaning import reasons
+from asr.cleaning.reasons import Sound
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
 from asr.storage import cache, files, shards
@@ -33,7 +33,14 @@ HEARD = pa.schema(
         ("fullness", pa.float64()),
     ]
 )
-CODE = ("asr.audio.codec", "asr.storage.files", "asr.fingerprint", "asr.heard", "asr.rejects", "asr.storage.shards")
+CODE = (
+    "asr.audio.codec",
+    "asr.storage.files",
+    "asr.cleaning.audio_fingerprint",
+    "asr.cleaning.measurements",
+    "asr.cleaning.reasons",
+    "asr.storage.shards",
+)
 
 
 def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
@@ -43,7 +50,7 @@ def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
     store, code = cache.folder("heard"), files.code_hash(*CODE)
-    told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), rejects.died)
+    told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), reasons.died)
     for _, _, rows in places:
         yield list(islice(told, rows))
 
@@ -63,8 +70,8 @@ def listen(path: Path, offset: int, store: Path, code: str, start: int) -> Itera
 
 
 def _heard(encoded: bytes | None, promised: float | None) -> Sound:
-    allow(rejects.patience(encoded))
-    return rejects.listen(encoded, promised)
+    allow(reasons.patience(encoded))
+    return reasons.listen(encoded, promised)
 
 
 def _name(encoded: pa.Array, promised: list[float | None], code: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.audio import codec
-from asr.fingerprint import fingerprint
+from asr.cleaning.audio_fingerprint import fingerprint
 
 TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
 SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
@@ -52,7 +52,7 @@ class Sound:
 
     duration: seconds.
     digest: of the encoded bytes.
-    fingerprint: of what is heard in the first minutes (asr.fingerprint).
+    fingerprint: of what is heard in the first minutes (asr.cleaning.audio_fingerprint).
     loud: seconds in which there is any sound.
     fullness: its mean (of absolute values, about the offset) as a share of its RMS.
     """
