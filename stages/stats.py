@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr import census, stats_report, suspects, window_choice
 from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
+from asr.stats import outliers, report, row_stats, window_cost
 from asr.storage import files, shards
 
 if TYPE_CHECKING:
@@ -92,17 +92,17 @@ def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
 
 def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
-    prompt = suspects.prompt_tokens(sizes["vocab_size"])
+    prompt = outliers.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
-    longest = suspects.most(lengths, np.flatnonzero(lengths + prompt > suspects.NEAR * sizes["max_target_positions"]))
-    ids = {place: row["id"] for place, row in census.rows_at(train, longest, "id")}
+    longest = outliers.most(lengths, np.flatnonzero(lengths + prompt > outliers.NEAR * sizes["max_target_positions"]))
+    ids = {place: row["id"] for place, row in row_stats.rows_at(train, longest, "id")}
     return {
         "mean_tokens": float(np.mean(lengths)),
         "median_tokens": float(q50),
         "q95_tokens": float(q95),
         "max_tokens": int(lengths.max()),
         "prompt_tokens": prompt,
-        **suspects.labels(lengths + prompt, sizes["max_target_positions"]),
+        **outliers.labels(lengths + prompt, sizes["max_target_positions"]),
         "examples": [{"id": ids[place], "tokens": int(lengths[place]) + prompt} for place in longest],
     }
 
@@ -115,13 +115,13 @@ def forecast(
 
     clips = [
         (features.log_mel(sound, sizes["num_mel_bins"]), tokenizer.text_ids(made, [row["text"] or ""])[0])
-        for row in suspects.sample(train, trial.CLIPS, ["text", "audio"])
-        if (sound := suspects.heard(row)) is not None
+        for row in outliers.sample(train, trial.CLIPS, ["text", "audio"])
+        if (sound := outliers.heard(row)) is not None
     ]
     fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
     first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
     order = [*sorted(first), *sorted(set(fit) - first)]
-    times = trial.run(given, made, clips, order, lambda window: window_choice.training_flops(window, sizes)) if clips else {}
+    times = trial.run(given, made, clips, order, lambda window: window_cost.training_flops(window, sizes)) if clips else {}
     return {f"{window:g}": {**times[window], "epoch_seconds": times[window]["row_seconds"] * fit[window]} for window in sorted(times)}
 
 
@@ -164,27 +164,27 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """All that stats.json tells, and the durations of each split."""
     met: list[str] = []
-    by_split = {split: census.take(raw / split, met) for split in shards.splits(raw)}
+    by_split = {split: row_stats.take(raw / split, met) for split in shards.splits(raw)}
     seconds = by_split["train"].known
     if not len(seconds):
         raise BadData("train: no recording can be read, so there is nothing to measure")
     param, present, trained = windows_of(given.model, sizes)
     least = given.stats.min_share_kept
-    chosen = window_choice.recommended(seconds, least, sizes, trained)
+    chosen = window_cost.recommended(seconds, least, sizes, trained)
     wanted = sorted({float(one) for one in (*given.stats.window_candidates_seconds, chosen, present)})
-    prices = {f"{one:g}": window_choice.price(one, seconds, sizes) for one in wanted}
+    prices = {f"{one:g}": window_cost.price(one, seconds, sizes) for one in wanted}
     reasons = (
-        window_choice.reason(prices[f"{chosen}"], least, trained, len(seconds)),
-        window_choice.difference(prices[f"{chosen}"], prices[f"{present}"], param),
+        window_cost.reason(prices[f"{chosen}"], least, trained, len(seconds)),
+        window_cost.difference(prices[f"{chosen}"], prices[f"{present}"], param),
     )
     told = {
         "durations": {split: {**summary(one.known), "unknown": len(one.seconds) - len(one.known)} for split, one in by_split.items()},
         "labels": labels(raw / "train", label_lengths(raw / "train", made), sizes),
         "windows": prices,
         "recommended": {"window_seconds": chosen, "present_window_seconds": present, "reason": " ".join(reasons)},
-        "silence": {split: suspects.silence(raw / split) for split in by_split},
-        "speaking_rate": suspects.improbable(raw, by_split),
-        "scripts": suspects.strange(raw, by_split, met),
+        "silence": {split: outliers.silence(raw / split) for split in by_split},
+        "speaking_rate": outliers.improbable(raw, by_split),
+        "scripts": outliers.strange(raw, by_split, met),
     }
     return told, {split: one.known for split, one in by_split.items()}
 
@@ -202,12 +202,12 @@ def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | 
         timed["windows"] = forecast_apart(raw / "train", given, told, made, sizes)
         say_times(timed["windows"])
     chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
-    bins = stats_report.histogram(by_split)
+    bins = report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
-    stats_report.draw(bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg")
+    report.draw(bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg")
     files.write_text(reports / "windows.csv", csv_text(list(told["windows"].values())))
     files.write_text(reports / "durations.csv", csv_text(bins))
-    files.write_text(reports / "report.md", stats_report.report(told))
+    files.write_text(reports / "report.md", report.report(told))
     files.write_json(reports / "stats.json", told)
 
 

@@ -10,7 +10,7 @@ from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr import census
+from asr.stats import row_stats
 
 COUNT = 250  # rows: three record batches, in files of 120
 
@@ -24,13 +24,13 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.integers(0, COUNT - 1), max_size=12))
 def test_rows_are_found_by_their_place(split: Path, places: list[int]) -> None:
-    found = list(census.rows_at(split, places, "id", "text"))
+    found = list(row_stats.rows_at(split, places, "id", "text"))
     assert found == [(place, {"id": f"row-{place}", "text": f"text {place}"}) for place in sorted(set(places))]
 
 
 def test_a_census_tells_of_every_row_in_order(split: Path) -> None:
     met: list[str] = []
-    taken = census.take(split, met)
+    taken = row_stats.take(split, met)
     assert taken.seconds.tolist() == [1.0 + number for number in range(COUNT)]
     assert taken.rates == pytest.approx([(4 + len(str(number))) / (1 + number) for number in range(COUNT)])
     assert {array.dtype.itemsize for array in (taken.seconds, taken.rates)} == {4}
@@ -47,10 +47,10 @@ def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_unknow
         row("f", b"", "a", duration=0.0),
     ]
     met: list[str] = []
-    taken = census.take(write_rows(tmp_path, "part", {"train": rows, "holdout": []}) / "train", met)
+    taken = row_stats.take(write_rows(tmp_path, "part", {"train": rows, "holdout": []}) / "train", met)
     assert taken.seconds == pytest.approx([2.0, np.nan, np.nan, 1.5 * 16_000 / 22_050, 3.0, 0.0], abs=0.1, nan_ok=True)
     assert np.isfinite(taken.rates).tolist() == [True, False, False, True, False, False]
-    assert [met[place] for place in taken.script] == ["LATIN", "LATIN", "CYRILLIC", "LATIN", census.NO_SCRIPT, "LATIN"]
+    assert [met[place] for place in taken.script] == ["LATIN", "LATIN", "CYRILLIC", "LATIN", row_stats.NO_SCRIPT, "LATIN"]
     assert len(taken.known) == 4
-    empty = census.take(tmp_path / "holdout", met)
+    empty = row_stats.take(tmp_path / "holdout", met)
     assert (len(empty.seconds), len(empty.known), empty.letters.total()) == (0, 0, 0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr import scripts
+from asr.stats import writing_systems
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,17 @@ from asr import scripts
     ],
 )
 def test_letters_are_counted_by_script(text: str, wanted: dict[str, int]) -> None:
-    assert +scripts.count(text) == Counter(wanted)
+    assert +writing_systems.count(text) == Counter(wanted)
 
 
 @given(st.text())
 def test_every_letter_counts_at_most_once_and_nothing_else_does(text: str) -> None:
-    assert 0 <= scripts.count(text).total() <= sum(map(str.isalpha, text))
+    assert 0 <= writing_systems.count(text).total() <= sum(map(str.isalpha, text))
 
 
 def test_what_a_corpus_is_written_in() -> None:
-    assert scripts.own(Counter(LATIN=95, CYRILLIC=5)) == {"LATIN"}
-    assert scripts.own(Counter(LATIN=60, CYRILLIC=40)) == {"LATIN", "CYRILLIC"}  # as Serbian is
-    assert scripts.own(Counter(HIRAGANA=60, CJK=38, KATAKANA=2)) == {"HIRAGANA", "CJK", "KATAKANA"}
-    assert scripts.own(Counter(CJK=99, HIRAGANA=1)) == {"CJK"}
-    assert scripts.own(Counter()) == set()
+    assert writing_systems.own(Counter(LATIN=95, CYRILLIC=5)) == {"LATIN"}
+    assert writing_systems.own(Counter(LATIN=60, CYRILLIC=40)) == {"LATIN", "CYRILLIC"}  # as Serbian is
+    assert writing_systems.own(Counter(HIRAGANA=60, CJK=38, KATAKANA=2)) == {"HIRAGANA", "CJK", "KATAKANA"}
+    assert writing_systems.own(Counter(CJK=99, HIRAGANA=1)) == {"CJK"}
+    assert writing_systems.own(Counter()) == set()

@@ -11,11 +11,12 @@ from data_fixtures import encoded, encoded_by_av, load, row, sha256s, voice, wri
 from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
-from asr import stats_report, trial
+from asr import trial
 from asr.batches import Collator, Features
 from asr.errors import BadData
 from asr.params.schema import Params
 from asr.start import start_model
+from asr.stats import report
 from asr.storage.shards import SPLITS
 from stages import stats
 
@@ -138,8 +139,8 @@ def test_nothing_of_the_picture_lies_outside_it(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (path.touch(), drawn.append(self)))
     seconds = np.linspace(1, 15, 50, dtype=np.float32)
-    bins = stats_report.histogram(dict.fromkeys((*SPLITS, "holdout"), seconds))
-    stats_report.draw(bins, [3, 5, 10], 15, 3, tmp_path / "picture.svg")
+    bins = report.histogram(dict.fromkeys((*SPLITS, "holdout"), seconds))
+    report.draw(bins, [3, 5, 10], 15, 3, tmp_path / "picture.svg")
     (figure,) = drawn
     figure.canvas.draw()
     (legend,) = figure.legends
@@ -152,17 +153,17 @@ def test_a_picture_of_many_recordings_is_no_larger(tmp_path):
     sizes = []
     for count in (100, 500_000):
         seconds = np.random.default_rng(1).gamma(6, 0.8, count).astype(np.float32)
-        bins = stats_report.histogram({"train": seconds, "test": seconds[:50], "holdout": seconds[:0]})
+        bins = report.histogram({"train": seconds, "test": seconds[:50], "holdout": seconds[:0]})
         assert sum(row["count"] for row in bins if row["split"] == "train") == count
-        stats_report.draw(bins, [5, 10], 12, 3, tmp_path / "picture.svg")
+        report.draw(bins, [5, 10], 12, 3, tmp_path / "picture.svg")
         sizes.append((tmp_path / "picture.svg").stat().st_size)
     assert max(sizes) < 200_000
     assert sizes[1] < 1.2 * sizes[0]
 
 
 def test_what_is_far_longer_than_all_others_is_in_the_last_bin():
-    bins = stats_report.histogram({"train": np.array([1, 2, 3, 3000], np.float32)})
-    assert (bins[-1]["seconds"], bins[-1]["count"], bins[-1]["share"]) == (stats_report.LONGEST, 1, 1)
+    bins = report.histogram({"train": np.array([1, 2, 3, 3000], np.float32)})
+    assert (bins[-1]["seconds"], bins[-1]["count"], bins[-1]["share"]) == (report.LONGEST, 1, 1)
 
 
 def test_the_gist_is_printed(raw, given_params, tmp_path, capsys):

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from asr import scripts
 from asr.cleaning import measurements
+from asr.stats import writing_systems
 from asr.storage import shards
 
 NO_SCRIPT = ""  # of a text without letters
@@ -85,7 +85,7 @@ def scripts_of(texts: list[str], met: list[str], letters: Counter[str]) -> np.nd
     """(N,) the script of most of each text's letters, by its place in `met`; all letters are added to `letters`."""
     found = np.zeros(len(texts), np.uint8)
     for row, text in enumerate(texts):
-        counts = scripts.count(text)
+        counts = writing_systems.count(text)
         name = counts.most_common(1)[0][0] if counts.total() else NO_SCRIPT
         letters.update(counts)
         if name not in met:

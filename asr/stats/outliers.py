@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from asr import census, scripts
 from asr.audio import codec
 from asr.audio.codec import HOP
-from asr.census import Census
 from asr.runtime.sandbox import guarded
+from asr.stats import row_stats, writing_systems
+from asr.stats.row_stats import Census
 from asr.storage import shards
 
 SAMPLE = 200  # recordings of each split that are heard
@@ -102,7 +102,7 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
     """Rows of a split, chosen by seed."""
     rows = shards.manifest(split)["rows"]
     chosen = np.random.default_rng(SEED).choice(rows, min(count, rows), replace=False)
-    return (row for _, row in census.rows_at(split, chosen, *columns))
+    return (row for _, row in row_stats.rows_at(split, chosen, *columns))
 
 
 def heard(row: Mapping[str, Any]) -> np.ndarray | None:
@@ -156,9 +156,9 @@ def improbable(raw: Path, by_split: Mapping[str, Census]) -> dict[str, Any]:
 def strange(raw: Path, by_split: Mapping[str, Census], met: Sequence[str]) -> dict[str, Any]:
     """Rows that are written mostly in a script that is not the corpus's."""
     letters = sum((one.letters for one in by_split.values()), Counter())
-    own = scripts.own(letters)
+    own = writing_systems.own(letters)
     script = np.concatenate([one.script for one in by_split.values()])
-    foreign = [place for place, name in enumerate(met) if name not in (*own, census.NO_SCRIPT)]
+    foreign = [place for place, name in enumerate(met) if name not in (*own, row_stats.NO_SCRIPT)]
     found = np.flatnonzero(np.isin(script, foreign))
     examples = [{**row, "script": met[script[place]]} for place, row in shown(raw, by_split, found[:SHOWN].tolist())]
     share = sum(letters[met[place]] for place in foreign) / max(letters.total(), 1)
@@ -170,7 +170,7 @@ def shown(raw: Path, by_split: Mapping[str, Census], places: Sequence[int]) -> I
     found, first = {}, 0
     for split, one in by_split.items():
         here = [place - first for place in places if 0 <= place - first < len(one.seconds)]
-        for place, row in census.rows_at(raw / split, here, "id", "text"):
+        for place, row in row_stats.rows_at(raw / split, here, "id", "text"):
             found[first + place] = {"id": row["id"], "split": split, "text": (row["text"] or "")[:SHOWN_CHARACTERS]}
         first += len(one.seconds)
     return ((place, found[place]) for place in places)
