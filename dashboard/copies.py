@@ -64,8 +64,11 @@ def heard(root: Path, id: str, rows: str, params: str) -> Heard:  # noqa: ARG001
 
 
 def _said(root: Path, words: list[str]) -> list[str]:
-    """What `python -m asr.augment` prints."""
-    command, environment = [sys.executable, "-m", "asr.augment", *words], {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"}
+    """What `python -m asr.augmentation` prints."""
+    command, environment = (
+        [sys.executable, "-m", "asr.augmentation", *words],
+        {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
+    )
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL, check=False)
     except subprocess.TimeoutExpired:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asr import augment, features
+from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.params import schema
@@ -49,7 +49,7 @@ ROW_BYTES = 300  # of a row's other columns
 CODE = (
     "asr.acoustics",
     "asr.audio.codec",
-    "asr.augment",
+    "asr.augmentation",
     "asr.features",
     "asr.storage.files",
     "asr.storage.cache",
@@ -57,7 +57,7 @@ CODE = (
     "asr.audio.sample_file",
     "stages.featurize",
 )
-PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augment", "asr.audio.sample_file"))  # what copy 0 hangs on
+PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augmentation", "asr.audio.sample_file"))  # what copy 0 hangs on
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def sounds(chunk: Path, copy: int, mixed: Mixed | None) -> Iterator[tuple[dict[s
     if not copy or not mixed:
         yield from ((row, codec.decode(row["audio"])) for row in rows)
         return
-    voices, responses = augment.voices(chunk), augment.responses_of(mixed.given, mixed.responses)
+    voices, responses = augmentation.voices(chunk), augmentation.responses_of(mixed.given, mixed.responses)
     for own, row in enumerate(rows):
-        noises = augment.noises_of(mixed.given, mixed.noises, voices, own)
-        yield row, augment.augmented(codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
+        noises = augmentation.noises_of(mixed.given, mixed.noises, voices, own)
+        yield row, augmentation.augmented(codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
 
 
 def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def mixing(given: schema.Augment | None) -> Mixed | None:
     if not given or not given.copies:
         return None
     noise, room = given.noise, given.reverberation
-    return Mixed(given, augment.recordings(noise.folder, noise.probability), augment.recordings(room.folder, room.probability))
+    return Mixed(given, augmentation.recordings(noise.folder, noise.probability), augmentation.recordings(room.folder, room.probability))
 
 
 def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: int) -> None:

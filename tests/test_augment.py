@@ -14,7 +14,7 @@ import soundfile
 from conftest import SHIPPED
 from data_fixtures import encoded, load, real, row, voice, write_rows
 
-from asr import acoustics, augment
+from asr import acoustics, augmentation
 from asr.audio import codec
 from asr.errors import BadData, BadParams
 from asr.params.schema import Augment
@@ -37,9 +37,9 @@ def given(tmp_path: Path) -> Given:
 
 
 def copied(given: Augment, id: str = "a", copy: int = 1, samples: np.ndarray = CLIP, rows: Any = ROWS, own: int | None = 0) -> Any:
-    noises = augment.noises_of(given, augment.recordings(given.noise.folder, given.noise.probability), rows, own)
-    responses = augment.responses_of(given, augment.recordings(given.reverberation.folder, given.reverberation.probability))
-    return augment.augmented(samples, id, copy, given, noises, responses)
+    noises = augmentation.noises_of(given, augmentation.recordings(given.noise.folder, given.noise.probability), rows, own)
+    responses = augmentation.responses_of(given, augmentation.recordings(given.reverberation.folder, given.reverberation.probability))
+    return augmentation.augmented(samples, id, copy, given, noises, responses)
 
 
 def decibels(speech: float, noise: np.ndarray) -> float:
@@ -128,7 +128,7 @@ def test_noise_of_a_folder_is_cut_and_begins_anew(given: Given, tmp_path: Path, 
         path.write_bytes(encoded(samples, rate, "FLAC" if name.endswith("flac") else "WAV", "PCM_16"))
     (tmp_path / "noises/README.txt").write_text("no recording")
     named = given("noise", noise__folder="noises")
-    assert [path.name for path in augment.recordings("noises", 1.0) or []] == ["a.wav", "long.flac", "c.WAV"]
+    assert [path.name for path in augmentation.recordings("noises", 1.0) or []] == ["a.wav", "long.flac", "c.WAV"]
     heard = {copied(named, id=str(number))[1].noise for number in range(30)}
     assert heard == {"a.wav", "long.flac", "c.WAV"}
     for path in ("b/long.flac", "c.WAV"):
@@ -158,7 +158,7 @@ def test_a_folder_that_holds_nothing_or_damage_is_named(given: Given, tmp_path: 
     (tmp_path / "broken/x.wav").write_text("no sound")
     with pytest.raises(BadData, match=r"x.wav: cannot be mixed in: .* take it out of the folder"):
         copied(given("noise", noise__folder="broken"))
-    assert augment.recordings("nowhere", 0.0) is None, "a kind that is never drawn needs no folder"
+    assert augmentation.recordings("nowhere", 0.0) is None, "a kind that is never drawn needs no folder"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_params_that_contradict_each_other_are_refused(tmp_path: Path, changes: 
 
 def heard(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["augment", *words])
-    augment.main()
+    augmentation.main()
 
 
 def test_the_command_lets_a_recording_be_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -15,7 +15,7 @@ from data_fixtures import encoded, load, row, voice, write_rows
 from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
-from asr import augment
+from asr import augmentation
 from asr.errors import BadData
 from asr.params import schema
 from asr.storage import files, shards
@@ -143,10 +143,10 @@ def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -
     told = [one.value.replace("\\", "") for one in at.caption if one.value.startswith("copy")]
     assert [line.partition(": speed ")[0] for line in told] == ["copy-1.wav", "copy-2.wav", "copy-3.wav"]
     given = schema.load(results.root / "params.yaml").featurize.augment
-    rows = augment.voices(results.root / "data/chunks/train/chunk-00000.arrow")
+    rows = augmentation.voices(results.root / "data/chunks/train/chunk-00000.arrow")
     own = [one["id"] for one in shards.rows(results.root / "data/chunks/train", ["id"])].index("train-3")
-    noises, responses = augment.noises_of(given, None, rows, own), augment.responses_of(given, None)
-    drawn = [augment.augmented(voice(0.5), "train-3", copy, given, noises, responses)[1].told() for copy in (1, 2, 3)]
+    noises, responses = augmentation.noises_of(given, None, rows, own), augmentation.responses_of(given, None)
+    drawn = [augmentation.augmented(voice(0.5), "train-3", copy, given, noises, responses)[1].told() for copy in (1, 2, 3)]
     assert [line.partition(": ")[2] for line in told] == drawn
     at.selectbox(key="data_copied").set_value("train-4").run()
     assert not at.get("audio"), "those of another row are not shown"

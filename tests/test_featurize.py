@@ -13,7 +13,7 @@ from data_fixtures import REPOSITORY, encoded, load, row, sha256s, voice, write_
 from datasets import Dataset
 from transformers import WhisperFeatureExtractor
 
-from asr import augment, features
+from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, DiskFault
 from asr.params import schema
@@ -302,9 +302,9 @@ def test_copies_stand_beside_training_rows_and_touch_nothing_else(chunks, root):
 def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
     given = changed(root, copies="1")
     featurize.run(chunks, root / "features", 80, given)
-    chunk, own = augment.find(chunks / "train", "train-3")
-    rows = augment.voices(chunk)
-    augment.hear(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
+    chunk, own = augmentation.find(chunks / "train", "train-3")
+    rows = augmentation.voices(chunk)
+    augmentation.hear(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
     wanted = features.log_mel(codec.decode((root / "heard/copy-1.wav").read_bytes()), 80)
     (found,) = [one for one in shards.rows(root / "features/train") if (one["id"], one["copy"]) == ("train-3", 1)]
     assert found["mel"] == features.pack(wanted.mel, wanted.floor)

@@ -1,7 +1,7 @@
 """Copies of training recordings that sound otherwise: faster or slower, in a room, in noise, louder or fainter.
 
-    python -m asr.augment RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
-    python -m asr.augment --row ID OUT       # the same for a training row: what featurize makes of it
+    python -m asr.augmentation RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
+    python -m asr.augmentation --row ID OUT       # the same for a training row: what featurize makes of it
 
 A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by a key of its own, so that turning
 one on moves no other. Noise is a folder's, or babble: other rows of the same chunk file, so that a corpus that grows changes no
