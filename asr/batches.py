@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features, model, timestamps, tokenizer, windows
+from asr import features, windows
 from asr.audio.codec import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
+from asr.model import loader, timestamps, tokenization
 from asr.storage import shards
 from asr.windows import Example, Window
 
@@ -93,7 +94,7 @@ def choose(
         lead: stands before each text.
     """
     frames = [num_frames - TAIL for num_frames in rows.column("num_frames")]
-    texts = tokenizer.text_ids(made, [lead + text if text else text for text in rows.column("text")])
+    texts = tokenization.text_ids(made, [lead + text if text else text for text in rows.column("text")])
     examples, left_out = [], {"longer_than_window": 0, "label_too_long": 0}
     for index, (num_frames, ids) in enumerate(zip(frames, texts, strict=True)):
         if num_frames > window_seconds * FRAMES_PER_SECOND:
@@ -113,14 +114,14 @@ class Collator:
 
     def __init__(self, whisper: WhisperForConditionalGeneration, made: WhisperTokenizer):
         self.made = made
-        self.prompt = tokenizer.prompt(whisper.generation_config)
-        self.timed = tokenizer.says_when(whisper.generation_config)
+        self.prompt = tokenization.prompt(whisper.generation_config)
+        self.timed = tokenization.says_when(whisper.generation_config)
         self.zero = timestamps.first(whisper.generation_config)
         self.plain_prompt = [*self.prompt, self.zero - 1] if self.timed else self.prompt
         self.lead = " " if self.timed else ""
         self.end = int(whisper.generation_config.eos_token_id)
         self.positions = int(whisper.config.max_target_positions)
-        self.frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+        self.frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
 
     def choose(self, rows: Features) -> Choice:
         """The rows that the model can train on."""

@@ -22,7 +22,7 @@ from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
     from asr.batches import Features
-    from asr.model import Start
+    from asr.model.loader import Start
 
 RESAMPLES = 2000
 
@@ -55,12 +55,12 @@ def start_model(given: schema.Params, name: str | None) -> Start:
         BadParams: params start from scratch, where no language is known yet.
         BadModel: the model knows one language only, or cannot be loaded.
     """
-    from asr import model
+    from asr.model import loader
 
     name = name or given.model.name
-    if name == model.SCRATCH:
+    if name == loader.SCRATCH:
         raise BadParams("model.name: scratch knows no language yet; want a trained start: --model openai/whisper-small, or a folder")
-    start = model.load(name, given.model.revision if name == given.model.name else None, given.model.window_seconds)
+    start = loader.load(name, given.model.revision if name == given.model.name else None, given.model.window_seconds)
     if not start.model.generation_config.is_multilingual:
         raise BadModel(f"{start.name} knows one language only; want a multilingual start")
     return start
@@ -72,12 +72,12 @@ def prompts(start: Start, languages: Iterable[str], task: str) -> dict[str, list
     Raises:
         BadModel: the model has no token for one of them.
     """
-    from asr import model, tokenizer
+    from asr.model import loader, tokenization
 
     found = {}
     for code in languages:
-        model.set_prompt(start.model, code, task)
-        found[code] = tokenizer.prompt(start.model.generation_config)
+        loader.set_prompt(start.model, code, task)
+        found[code] = tokenization.prompt(start.model.generation_config)
     return found
 
 
@@ -101,18 +101,19 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
 
 def hypotheses(start: Start, rows: Features, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
     """What each candidate's prompt makes of each row; the encoder hears a row once."""
-    from asr import batches, decode, model
+    from asr import batches
     from asr.audio.codec import FRAMES_PER_SECOND
+    from asr.model import greedy, loader
 
-    whisper = start.model.to(model.device()).eval()
-    frames, durations = model.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")
+    whisper = start.model.to(loader.device()).eval()
+    frames, durations = loader.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")
     heard: dict[str, list[str]] = {code: [] for code in prompted}
     groups = list(batches.in_groups(chosen, batch_size))
     for group in progress(groups, len(groups), "batches", f"decode for {len(prompted)} languages"):
-        encoded = decode.encode(whisper, batches.input_features([rows.log_mel(row) for row in group], frames).to(whisper.device))
-        limits = [decode.most_tokens(durations[row]) for row in group]
+        encoded = greedy.encode(whisper, batches.input_features([rows.log_mel(row) for row in group], frames).to(whisper.device))
+        limits = [greedy.most_tokens(durations[row]) for row in group]
         for code, prompt in prompted.items():
-            tokens = decode.greedy_from(whisper, encoded, prompt, limits)
+            tokens = greedy.greedy_from(whisper, encoded, prompt, limits)
             heard[code] += start.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return heard
 
@@ -133,11 +134,11 @@ def scores(references: list[str], heard: dict[str, list[str]], speakers: list[st
 
 def measure(start: Start, rows: Features, languages: list[str], given: schema.Params, count: int) -> list[Score]:
     """The candidates' scores on `count` validation rows, best first."""
-    from asr import model
+    from asr.model import loader
 
     prompted = prompts(start, languages, given.model.task)
-    model.check_mel_bins(start.model, rows.num_mel_bins)
-    chosen = chosen_rows(rows, count, given.train.seed, model.window_seconds(start.model))
+    loader.check_mel_bins(start.model, rows.num_mel_bins)
+    chosen = chosen_rows(rows, count, given.train.seed, loader.window_seconds(start.model))
     heard = hypotheses(start, rows, chosen, prompted, given.train.per_device_eval_batch_size)
     texts, speakers = rows.column("text"), rows.column("speaker")
     return scores([texts[row] for row in chosen], heard, [speakers[row] for row in chosen], given.train.seed)

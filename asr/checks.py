@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr import batches, decode, epochs, features, lora, memory, model, optimisation, regularisation, tokenizer, wer
+from asr import batches, epochs, features, memory, optimisation, wer
 from asr.audio.codec import FRAMES_PER_SECOND
 from asr.batches import Features
+from asr.model import greedy, loader, lora, regularization, tokenization
 from asr.windows import Window
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _wrong_label(training: Training, window: Window, given: list[int], labels: l
 def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[list[int], list[int]]:
     """Prompt and text as a window must have them: spelt anew from the rows' texts, with times from their durations."""
     made, collator, rows = training.collator.made, training.collator, training.train
-    texts = tokenizer.text_ids(made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows])
+    texts = tokenization.text_ids(made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows])
     if not collator.timed or given[: len(collator.plain_prompt)] == collator.plain_prompt:
         return collator.plain_prompt, [token for text in texts for token in text]
     frames = np.cumsum([0, *(math.ceil(rows.duration(row) * FRAMES_PER_SECOND - FRAME_ERROR) for row in window.rows)])
@@ -144,7 +145,7 @@ def _taught_loss(training: Training, number: int, batch: dict[str, torch.Tensor]
     training.model.train()
     total = 0.0
     for place, part in enumerate(memory.parts(batch, training.micro_batch_rows())):
-        regularisation.seed(training.given.seed, 0, (number << training.state.halvings) + place)
+        regularization.seed(training.given.seed, 0, (number << training.state.halvings) + place)
         with torch.no_grad():
             total += float(training.loss(part))
     return total
@@ -188,8 +189,8 @@ def metric_is_sound(training: Training) -> Check:
     other = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
     texts = [training.validation.rows.text(row) for row in training.validation.chosen]
     words = sum(len(text.split()) for text in references) / max(sum(len(text.split()) for text in texts), 1)
-    lengths = map(len, tokenizer.text_ids(training.collator.made, texts))
-    cut = sum(length > decode.most_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
+    lengths = map(len, tokenization.text_ids(training.collator.made, texts))
+    cut = sum(length > greedy.most_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
     rows = min(training.given.eval_rows, len(training.validation.rows))
     passed = same == 0 and silent == 1 and other == 1 and words > 0.5 and cut <= CUT_SHARE * len(texts) and len(texts) == rows
     detail = f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared"
@@ -199,9 +200,9 @@ def metric_is_sound(training: Training) -> Check:
 def start_knows_its_tokens(training: Training, start: str) -> Check:
     """A model that was trained before guesses the labels better than by chance, or its tokens are not those of the tokenizer."""
     loss, chance = training.state.fixed_loss or 0.0, math.log(training.bare.config.vocab_size)
-    passed = start == model.SCRATCH or loss < chance
+    passed = start == loader.SCRATCH or loss < chance
     return Check(
-        "start", passed, "built from scratch" if start == model.SCRATCH else f"loss of the start {loss:.2f}, by chance {chance:.2f}"
+        "start", passed, "built from scratch" if start == loader.SCRATCH else f"loss of the start {loss:.2f}, by chance {chance:.2f}"
     )
 
 
@@ -212,12 +213,12 @@ def noise_is_where_it_belongs(training: Training) -> Check:
     def losses(prepare: Any, moments: Iterable[tuple[int, int]]) -> Iterator[float]:
         for moment in moments:
             prepare()
-            regularisation.seed(training.given.seed, *moment)
+            regularization.seed(training.given.seed, *moment)
             with torch.no_grad():
                 yield float(training.loss(batch))
 
     steps, parts = [(number, 0) for number in range(MOST_DRAWS)], [(0, number) for number in range(MOST_DRAWS)]
-    asked = any(getattr(training.bare.config, name) for name in regularisation.DROPOUTS)
+    asked = any(getattr(training.bare.config, name) for name in regularization.DROPOUTS)
     wrong = []
     if asked and not all(_varies(losses(training.model.train, moments)) for moments in (steps, parts)):
         wrong.append("dropout is asked for and does nothing, or the same again and again")
@@ -238,7 +239,7 @@ def weights_moved(
 ) -> tuple[Check, dict[str, Any]]:
     """Every tensor that params do not freeze moved; also how far they went, as a share of where they were."""
     after = training.bare.state_dict()
-    still = regularisation.frozen(training.bare, freeze_encoder, rank) | {model.POSITIONS, "proj_out.weight"}
+    still = regularization.frozen(training.bare, freeze_encoder, rank) | {loader.POSITIONS, "proj_out.weight"}
     names = [name for name in before if name not in still]
     squares = [(float((after[name] - before[name]).square().sum()), float(before[name].square().sum())) for name in names]
     stayed = [name for name, (moved, _) in zip(names, squares, strict=True) if not moved > 0.0]
@@ -302,13 +303,13 @@ def loss_and_wer_agree(rows: Sequence[dict[str, Any]], worst: Callable[[], Seque
 
 def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) -> Check:
     """The model as it was saved, loaded anew, has the best weights and the WER that was measured; plain `generate()` hears the same."""
-    saved = model.load_saved(folder)
+    saved = loader.load_saved(folder)
     wer_told = training.state.best_wer or 0.0
     best, found_there = lora.plain_weights(training.bare, training.best_weights(steps)), saved.model.state_dict()
     others = [name for name, value in best.items() if not torch.equal(value.cpu(), found_there[name])]
     saved.model.to(training.accelerator.device).eval()
     validation = training.validation
-    texts = decode.transcribe(
+    texts = greedy.transcribe(
         saved.model,
         saved.tokenizer,
         validation.durations,
@@ -329,14 +330,14 @@ def _generated(
     whisper: WhisperForConditionalGeneration, made: WhisperTokenizer, validation: Validation, prompt: list[int]
 ) -> dict[int, str]:
     """What plain `generate()` hears in a few of the validation rows that fit the window, up to our limit of tokens per second."""
-    frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
+    frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
     places = [place for place, seconds in enumerate(validation.durations) if seconds * FRAMES_PER_SECOND <= frames][:GENERATED]
     if not places:
         return {}
-    stretches = [decode.cut(validation.rows.log_mel(validation.chosen[place]), frames)[0] for place in places]
-    with model.quiet(), torch.inference_mode():
+    stretches = [greedy.cut(validation.rows.log_mel(validation.chosen[place]), frames)[0] for place in places]
+    with loader.quiet(), torch.inference_mode():
         inputs = batches.input_features([one.features for one in stretches], frames).to(whisper.device)
         told = whisper.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
     said = [ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids for ids in told.tolist()]
-    kept = [ids[: decode.most_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]
+    kept = [ids[: greedy.most_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]
     return {place: made.decode(ids, skip_special_tokens=True).strip() for place, ids in zip(places, kept, strict=True)}

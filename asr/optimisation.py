@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import WhisperForConditionalGeneration
 
-from asr import lora, model
 from asr.errors import BadParams
-from asr.model import Start
+from asr.model import loader, lora
+from asr.model.loader import Start
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 LAST_RATE = 1e-7  # to which the polynomial schedule falls, by default of transformers
@@ -22,12 +22,12 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
     Raises:
         BadParams: fp16 without a GPU.
     """
-    if precision == "fp16" and model.device() == "cpu":
+    if precision == "fp16" and loader.device() == "cpu":
         raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
     skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
     mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=model.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
+    return Accelerator(cpu=loader.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
 
 
 def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
@@ -43,7 +43,7 @@ def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> Non
 def learning_rate(given: float | str, start: Start) -> float:
     """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
     adapted = given == "auto" and lora.layers(start.model)
-    return model.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
+    return loader.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
 
 
 def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:

@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr import regularisation
 from asr.batches import Collator, Features
 from asr.errors import BadData, Diverged, Stopped, exit_with
-from asr.model import Start
+from asr.model import regularization
+from asr.model.loader import Start
+from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.runtime import command
-from asr.start import choose_trained, start_model
 from asr.training import Training
 from asr.validation import subset
 
@@ -52,7 +52,7 @@ def only(rows: Features, chosen: Sequence[int]) -> Features:
 def unhindered(given: schema.Params) -> schema.Params:
     """The same params, but for what keeps a model from learning rows by heart, and how long it may try."""
     lora = given.model.lora.model_copy(update={"dropout": 0.0})
-    off = dict.fromkeys(regularisation.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
+    off = dict.fromkeys(regularization.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
     train = {
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 20,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr import batches, checkpoints, decode, memory
+from asr import batches, checkpoints, memory
 from asr.errors import DiskFault
+from asr.model import greedy
 from asr.runtime.command import spoken
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def evaluation_seconds(training: Training) -> float:
     hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: marks.append(now(training)))
     training.model.eval()
     try:
-        clips = [decode.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
+        clips = [greedy.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
         inputs = batches.input_features(clips, frames).to(whisper.device)
-        decode.greedy(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
+        greedy.greedy(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
     finally:
         hook.remove()
     encoded, token = marks[1] - marks[0], (now(training) - marks[1]) / (len(marks) - 1)

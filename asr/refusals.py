@@ -10,10 +10,10 @@ from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration
 
-from asr import decode, timestamps, tokenizer
 from asr.batches import Features
 from asr.errors import BadData, BadModel
-from asr.model import Start
+from asr.model import greedy, timestamps, tokenization
+from asr.model.loader import Start
 from asr.storage import files, shards
 
 SPELLED = 200  # texts that go to tokens and back
@@ -25,7 +25,7 @@ def refuse_other_prompt(start: Start, language: str, task: str) -> None:
     Raises:
         BadModel: the prompt of the labels differs from that of plain `generate()`, or names another language or task.
     """
-    labels, generated = tokenizer.prompt(start.model.generation_config), decode.generation_prompt(start.model)
+    labels, generated = tokenization.prompt(start.model.generation_config), greedy.generation_prompt(start.model)
     names = [" ".join(start.tokenizer.convert_ids_to_tokens(ids)) for ids in (labels, generated)]
     if labels != generated:
         raise BadModel(f"labels start with {names[0]}, generation with {names[1]}; mend the model's generation_config.json")
@@ -39,7 +39,7 @@ def refuse_other_tokens(start: Start, texts: Sequence[str]) -> None:
     Raises:
         BadModel: with the text or token.
     """
-    ids = tokenizer.text_ids(start.tokenizer, list(texts[:SPELLED]))
+    ids = tokenization.text_ids(start.tokenizer, list(texts[:SPELLED]))
     size = start.model.config.vocab_size
     for name, wanted in special_ids(start.model).items():
         if (found := start.tokenizer.convert_tokens_to_ids(name)) != wanted:
@@ -54,9 +54,9 @@ def refuse_other_tokens(start: Start, texts: Sequence[str]) -> None:
 def special_ids(whisper: WhisperForConditionalGeneration) -> dict[str, int]:
     """The ids by which the model's generation config knows its special tokens."""
     generation = whisper.generation_config
-    known = {tokenizer.END: generation.eos_token_id, tokenizer.START: generation.decoder_start_token_id}
+    known = {tokenization.END: generation.eos_token_id, tokenization.START: generation.decoder_start_token_id}
     known["<|notimestamps|>"] = generation.no_timestamps_token_id
-    if tokenizer.says_when(generation):
+    if tokenization.says_when(generation):
         known["<|0.00|>"] = timestamps.first(generation)
     if generation.is_multilingual:
         known |= {**generation.lang_to_id, **{f"<|{task}|>": id for task, id in generation.task_to_id.items()}}

@@ -17,11 +17,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, lora, memory, model, optimisation, regularisation
+from asr import batches, checkpoints, epochs, journal, memory, optimisation
 from asr.batches import Collator, Features
 from asr.checkpoints import Checkpoint
 from asr.errors import BadData, BadModel, Diverged, Stopped
-from asr.model import Start
+from asr.model import loader, lora, regularization
+from asr.model.loader import Start
 from asr.params import schema
 from asr.progress import State
 from asr.runtime.signals import Interrupted, Signals
@@ -46,7 +47,7 @@ class Training:
         self.learning_rate = optimisation.learning_rate(given.learning_rate, start)
         self.accelerator = optimisation.accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
-            with model.quiet():
+            with loader.quiet():
                 start.model.activation_checkpointing_enable()
         optimizer = optimisation.make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
@@ -122,7 +123,7 @@ class Training:
         try:
             for number, part in zip(self.my_parts(), parts, strict=True):
                 for place, batch in enumerate(memory.parts(part, self.micro_batch_rows())):
-                    regularisation.seed(self.given.seed, self.state.step, (number << self.state.halvings) + place)
+                    regularization.seed(self.given.seed, self.state.step, (number << self.state.halvings) + place)
                     with self.accelerator.no_sync(self.model):
                         loss = self.loss(batch) / num_labels
                         total += loss.detach()

@@ -26,7 +26,7 @@ from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
-    from asr.model import Start
+    from asr.model.loader import Start
 
 
 def recordings(given: list[Path]) -> list[tuple[Path, Path]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from asr import decode, features, model, revisions
+from asr import features, revisions
 from asr.audio.codec import SAMPLE_RATE
 from asr.audio.sample_file import Sound, passages
 from asr.errors import BadData, BadParams
-from asr.model import Start
+from asr.model import greedy, loader
+from asr.model.loader import Start
 from asr.storage import files
 from asr.transcripts import Segment
 
@@ -43,8 +44,8 @@ def place(name: str) -> str:
 
 def load(name: str) -> Start:
     """A model ready to transcribe, by the names of `place`."""
-    start = model.load(place(name), None, None)
-    start.model.to(model.device()).eval()
+    start = loader.load(place(name), None, None)
+    start.model.to(loader.device()).eval()
     return start
 
 
@@ -61,10 +62,10 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
             raise BadParams("this model knows one language and one task; choose neither")
         return None
     if language == DETECT:
-        window = sound.read(begin, min(end, begin + model.window_seconds(start.model)))
-        language, _ = decode.detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
+        window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
+        language, _ = greedy.detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
     language = language or getattr(generation, "language", None) or "en"
-    model.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
+    loader.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
     return language
 
 
@@ -83,7 +84,7 @@ def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callab
                 yield group
 
         clips = [features.stored(samples, start.model.config.num_mel_bins)]
-        (heard,) = decode.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
+        (heard,) = greedy.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
         for one in heard:
             for first, last, text in one.segments:
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)

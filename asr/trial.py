@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import batches, memory, model
+from asr import batches, memory
 from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.features import LogMel
-from asr.model import Start
+from asr.model import loader
+from asr.model.loader import Start
+from asr.model.start import choose_trained
 from asr.params import schema
-from asr.start import choose_trained
 
 CLIPS = 20  # recordings that are tried, at most
 PROMPT = 4  # tokens before a text
@@ -99,20 +100,20 @@ def built(given: schema.Params, made: WhisperTokenizer, seconds: int) -> Whisper
         seconds: its window, which is cut for shorter ones.
     """
     chosen = given.model
-    if chosen.name == model.SCRATCH:
+    if chosen.name == loader.SCRATCH:
         shape = {**chosen.scratch.model_dump(), "window_seconds": seconds}
-        whisper = model.build(shape, made, given.featurize.num_mel_bins, SEED)
+        whisper = loader.build(shape, made, given.featurize.num_mel_bins, SEED)
     else:
-        config = model.load_config(chosen.name, chosen.revision)
+        config = loader.load_config(chosen.name, chosen.revision)
         config.max_source_positions, config.num_mel_bins = seconds * POSITIONS_PER_SECOND, given.featurize.num_mel_bins
-        if COPIES * weights_bytes(config) > memory.free(torch.device(model.device())):
+        if COPIES * weights_bytes(config) > memory.free(torch.device(loader.device())):
             return None
-        whisper = model.untrained(config, SEED)
+        whisper = loader.untrained(config, SEED)
     choose_trained(Start(whisper, made, chosen.name, None), chosen, SEED)
     if given.train.gradient_checkpointing:
-        with model.quiet():
+        with loader.quiet():
             whisper.activation_checkpointing_enable()
-    return whisper.to(model.device()).train()
+    return whisper.to(loader.device()).train()
 
 
 def weights_bytes(config: WhisperConfig) -> int:

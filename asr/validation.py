@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, decode, wer
+from asr import batches, wer
 from asr.batches import Collator, Features
+from asr.model import greedy
 from asr.storage.hashing import fraction_of
 from asr.windows import Window
 
@@ -37,7 +38,7 @@ class Validation:
     def hypotheses(self, whisper: WhisperForConditionalGeneration, accelerator: Accelerator, obey: Obey) -> list[str]:
         """What the model hears in each row, decoded as `evaluate` decodes."""
         mine = range(accelerator.process_index, len(self.chosen), accelerator.num_processes)
-        texts = decode.transcribe(
+        texts = greedy.transcribe(
             whisper,
             self.collator.made,
             [self.durations[place] for place in mine],

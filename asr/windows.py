@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.signal
 
-from asr import features, timestamps
+from asr import features
 from asr.audio.codec import HOP
 from asr.features import TAIL, LogMel
+from asr.model import timestamps
 
 FAINTEST, LOUDEST = 1e-6, 2e-3  # of the noise that a silent window holds, against samples in [-1, 1]
 

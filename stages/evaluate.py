@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import decode, journal, model, tracking, wer
+from asr import journal, tracking, wer
 from asr.batches import Features
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
-from asr.model import Start
+from asr.model import greedy, loader
+from asr.model.loader import Start
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
@@ -37,17 +38,17 @@ from asr.storage import files, shards
 CODE = (
     "asr.audio.codec",
     "asr.batches",
-    "asr.decode",
+    "asr.model.greedy",
     "asr.error_rates",
     "asr.evaluation_report",
     "asr.features",
     "asr.storage.files",
     "asr.whisper",
     "asr.runtime.formatting",
-    "asr.model",
+    "asr.model.loader",
     "asr.storage.shards",
-    "asr.timestamps",
-    "asr.tokenizer",
+    "asr.model.timestamps",
+    "asr.model.tokenization",
     "asr.wer",
     "asr.windows",
     "stages.evaluate",
@@ -72,14 +73,14 @@ def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> 
     Raises:
         BadModel: its weights are not those that `train` started from.
     """
-    if run["start"]["name"] == model.SCRATCH:
-        weights = model.untrained(finetuned.model.config, run["seed"])
+    if run["start"]["name"] == loader.SCRATCH:
+        weights = loader.untrained(finetuned.model.config, run["seed"])
         weights.generation_config = finetuned.model.generation_config
-        start = Start(weights, finetuned.tokenizer, model.SCRATCH, None)
+        start = Start(weights, finetuned.tokenizer, loader.SCRATCH, None)
     else:
-        start = model.load(given.model.name, run["start"]["revision"] or given.model.revision, model.window_seconds(finetuned.model))
-        model.set_prompt(start.model, given.language, given.model.task)
-    if model.weights_hash(start.model) != run["start"]["sha256"]:
+        start = loader.load(given.model.name, run["start"]["revision"] or given.model.revision, loader.window_seconds(finetuned.model))
+        loader.set_prompt(start.model, given.language, given.model.task)
+    if loader.weights_hash(start.model) != run["start"]["sha256"]:
         raise BadModel(f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)")
     return start
 
@@ -88,21 +89,21 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: schema.Par
     """Any other model to compare with, at its own window."""
     if name == START:
         return start_again(finetuned, run, given)
-    other = model.load(name, None, None)
-    model.set_prompt(other.model, given.language, given.model.task)
+    other = loader.load(name, None, None)
+    loader.set_prompt(other.model, given.language, given.model.task)
     return other
 
 
 def utterances(name: str, one: Start, test: Features, given: schema.Evaluate) -> tuple[list[dict[str, Any]], float]:
     """Decode and score every row of a split with one model; also gives the seconds it took."""
-    model.check_mel_bins(one.model, test.num_mel_bins)
-    one.model.to(model.device())
+    loader.check_mel_bins(one.model, test.num_mel_bins)
+    one.model.to(loader.device())
     rows = {column: test.column(column) for column in ("id", "text", "duration", "speaker", "attributes")}
     began = time.monotonic()
     hypotheses = [""] * len(test)
     for language, places in by_language(rows["attributes"]).items():
         with prompted(one, language):
-            said = decode.transcribe(
+            said = greedy.transcribe(
                 one.model,
                 one.tokenizer,
                 [rows["duration"][row] for row in places],
@@ -141,7 +142,7 @@ def prompted(one: Start, language: str | None) -> Iterator[None]:
     config = one.model.generation_config
     before = getattr(config, "language", None), getattr(config, "task", None)
     if language:
-        model.set_prompt(one.model, language, before[1] or "transcribe")
+        loader.set_prompt(one.model, language, before[1] or "transcribe")
     yield
     if language:
         config.language, config.task = before
@@ -262,10 +263,10 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     told = files.read_json(train_reports / "run.json")
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
-    scores, table = evaluate(Features(test), model.load_saved(finetuned), told, given)
+    scores, table = evaluate(Features(test), loader.load_saved(finetuned), told, given)
     known = num_taught(Features(test), train_reports / "taught.npy")
     metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
-    held_out, held_out_table = holdout(test, model.load_saved(finetuned), told, train_reports / "taught.npy", given)
+    held_out, held_out_table = holdout(test, loader.load_saved(finetuned), told, train_reports / "taught.npy", given)
     if held_out:
         metrics[shards.HOLDOUT] = held_out
     write_table(reports / "utterances.parquet", table)

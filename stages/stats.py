@@ -56,16 +56,16 @@ def texts(split: Path) -> Iterator[str]:
 
 def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
     """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training would start from."""
-    from asr import tokenizer  # 1 s
+    from asr.model import tokenization  # 1 s
 
     chosen, bins = given.model, given.featurize.num_mel_bins
     if chosen.name == "scratch":
-        made = tokenizer.from_texts(texts(raw / "train"), chosen.scratch.vocab_size)
+        made = tokenization.from_texts(texts(raw / "train"), chosen.scratch.vocab_size)
         return made, {**chosen.scratch.model_dump(), "vocab_size": len(made), "num_mel_bins": bins}
-    from asr import model  # torch, only for the checkpoint's place
+    from asr.model import loader  # torch, only for the checkpoint's place
 
-    made = tokenizer.load(model.place(chosen.name), chosen.revision)
-    return made, {**model.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
+    made = tokenization.load(loader.place(chosen.name), chosen.revision)
+    return made, {**loader.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
 
 
 def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
@@ -80,13 +80,13 @@ def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int
 
 def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
     """(N,) int32 lengths of the training labels in the model's tokens, prompt and end not counted."""
-    from asr import tokenizer
+    from asr.model import tokenization
 
     blocks = [np.zeros(0, np.int32)]
     for path in shards.paths(train):
         for batch in shards.batches(path, ["text"]):
             found = [text or "" for text in batch.column("text").to_pylist()]
-            blocks.append(np.array([len(ids) for ids in tokenizer.text_ids(made, found)], np.int32))
+            blocks.append(np.array([len(ids) for ids in tokenization.text_ids(made, found)], np.int32))
     return np.concatenate(blocks)
 
 
@@ -111,10 +111,11 @@ def forecast(
     train: Path, given: schema.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
-    from asr import features, tokenizer, trial  # torch, 3 s
+    from asr import features, trial
+    from asr.model import tokenization  # torch, 3 s
 
     clips = [
-        (features.log_mel(sound, sizes["num_mel_bins"]), tokenizer.text_ids(made, [row["text"] or ""])[0])
+        (features.log_mel(sound, sizes["num_mel_bins"]), tokenization.text_ids(made, [row["text"] or ""])[0])
         for row in outliers.sample(train, trial.CLIPS, ["text", "audio"])
         if (sound := outliers.heard(row)) is not None
     ]

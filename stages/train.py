@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, journal, lora, memory, mirror, model, preflight, refusals, tracking
+from asr import checkpoints, checks, journal, memory, mirror, preflight, refusals, tracking
 from asr.batches import Features
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
-from asr.model import Start
+from asr.model import loader, lora
+from asr.model.loader import Start
+from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.progress import STEP_COLUMNS
 from asr.runtime import command
-from asr.start import choose_trained, start_model
 from asr.storage import files, shards
 from asr.training import Training
 
@@ -40,22 +41,22 @@ CODE = (
     "asr.storage.hashing",
     "asr.checkpoints",
     "asr.checks",
-    "asr.decode",
+    "asr.model.greedy",
     "asr.epochs",
     "asr.features",
     "asr.storage.files",
     "asr.whisper",
-    "asr.lora",
+    "asr.model.lora",
     "asr.memory",
-    "asr.model",
+    "asr.model.loader",
     "asr.optimisation",
     "asr.progress",
-    "asr.regularisation",
+    "asr.model.regularization",
     "asr.storage.shards",
     "asr.runtime.signals",
-    "asr.start",
-    "asr.timestamps",
-    "asr.tokenizer",
+    "asr.model.start",
+    "asr.model.timestamps",
+    "asr.model.tokenization",
     "asr.training",
     "asr.validation",
     "asr.wer",
@@ -66,7 +67,7 @@ CODE = (
 
 def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
     """All that decides the weights; its hash is the training's fingerprint."""
-    chosen = given.model.model_dump(exclude=set() if start.name == model.SCRATCH else {"scratch"})
+    chosen = given.model.model_dump(exclude=set() if start.name == loader.SCRATCH else {"scratch"})
     return {
         "params": schema.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
         "data": shards.data_hash(train, validation),
@@ -111,7 +112,7 @@ def summary_of(training: Training, steps: list[int], loss_after: float, moved: d
         "learning_rate": training.learning_rate,
         "parameters": lora.merged(training.bare).num_parameters(),
         "parameters_trained": training.bare.num_parameters(only_trainable=True),
-        "window_seconds": model.window_seconds(training.bare),
+        "window_seconds": loader.window_seconds(training.bare),
         "rows_trained": len(training.choice.examples),
         "rows_left_out": training.choice.left_out,
         "fixed_batch_loss_before": state.fixed_loss,
@@ -154,7 +155,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
     from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
 
     folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
-    main = PartialState(cpu=model.device() == "cpu").is_main_process
+    main = PartialState(cpu=loader.device() == "cpu").is_main_process
     with checkpoints.held(folder) if main else nullcontext():
         if main:
             say_if_longer(folder, known)
@@ -263,7 +264,7 @@ def taught(names: set[bytes]) -> bytes:
 
 def write_model(training: Training, out: Path) -> None:
     with files.new_folder(out) as draft:
-        model.save(lora.merged(training.bare), training.collator.made, draft)
+        loader.save(lora.merged(training.bare), training.collator.made, draft)
 
 
 def run_name(fingerprint: str) -> str:

@@ -249,10 +249,10 @@ def room(top: Path, name: str) -> Path:
 
 def forget_the_seed() -> None:
     """The control: noise that depends on how often the process was started."""
-    from asr import regularisation
+    from asr.model import regularization
 
-    seed = regularisation.seed
-    regularisation.seed = lambda number, step, part: seed(number + os.getpid(), step, part)
+    seed = regularization.seed
+    regularization.seed = lambda number, step, part: seed(number + os.getpid(), step, part)
 
 
 def main() -> None:

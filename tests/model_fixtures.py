@@ -10,10 +10,11 @@ import numpy as np
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperTokenizer
 
-from asr import features, model, tokenizer
+from asr import features
 from asr.audio.codec import SAMPLE_RATE
 from asr.features import LogMel
-from asr.model import Start
+from asr.model import loader, tokenization
+from asr.model.loader import Start
 from asr.storage import files, shards
 from asr.whisper import WHISPER_LANGUAGES
 from stages.featurize import FEATURES
@@ -52,9 +53,9 @@ HUB_SIZES = {
 def scratch(seed: int = 1, language: str = "sv", task: str = "transcribe", **changes: Any) -> Start:
     """A one-layer Whisper as `train` builds it for `model.name: scratch`."""
     shape = {**SHAPE, **changes}
-    made = tokenizer.from_texts(TEXTS, shape["vocab_size"])
-    start = Start(model.build(shape, made, 80, seed), made, model.SCRATCH, None)
-    model.set_prompt(start.model, language, task)
+    made = tokenization.from_texts(TEXTS, shape["vocab_size"])
+    start = Start(loader.build(shape, made, 80, seed), made, loader.SCRATCH, None)
+    loader.set_prompt(start.model, language, task)
     start.model.eval()
     return start
 
@@ -95,10 +96,10 @@ def write_features(split: Path, rows: list[dict[str, Any]], num_mel_bins: int = 
 
 def hub_vocabulary() -> Tables:
     """A small vocabulary in the hub's form."""
-    made = json.loads(tokenizer.from_texts(TEXTS, 300).backend_tokenizer.to_str())["model"]
+    made = json.loads(tokenization.from_texts(TEXTS, 300).backend_tokenizer.to_str())["model"]
     vocab = made["vocab"]
     merges = [" ".join(merge) for merge in made["merges"]]
-    names = [name for name in tokenizer.special_tokens() if name != f"<|{WHISPER_LANGUAGES[99]}|>"]
+    names = [name for name in tokenization.special_tokens() if name != f"<|{WHISPER_LANGUAGES[99]}|>"]
     return vocab, merges, {name: len(vocab) + place for place, name in enumerate(names)}
 
 
@@ -133,7 +134,7 @@ def hub_folder(
     tables = {
         "is_multilingual": True,
         "lang_to_id": {f"<|{code}|>": added[f"<|{code}|>"] for code in HUB_LANGUAGES},
-        "task_to_id": {name: added[f"<|{name}|>"] for name in tokenizer.TASKS},
+        "task_to_id": {name: added[f"<|{name}|>"] for name in tokenization.TASKS},
     }
     files.write_json(
         folder / "generation_config.json",
@@ -192,7 +193,7 @@ def hub_folder(
             "sampling_rate": 16000,
         },
     )
-    weights = model.untrained(WhisperConfig(**config), 3).state_dict()
+    weights = loader.untrained(WhisperConfig(**config), 3).state_dict()
     save_file(
         {name: value.contiguous() for name, value in weights.items() if name != "proj_out.weight"},
         folder / "model.safetensors",
@@ -202,7 +203,7 @@ def hub_folder(
 
 
 def hub_tokenizer(folder: Path) -> WhisperTokenizer:
-    return tokenizer.load(str(folder), None)
+    return tokenization.load(str(folder), None)
 
 
 def hush_timestamps(start: Start) -> Start:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import clip, noise, scratch, write_features
 
-from asr import batches, features, tokenizer
+from asr import batches, features
 from asr.batches import IGNORED, Features
+from asr.model import tokenization
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=300).map(tuple)
 SIZES = st.integers(1, 9)
@@ -101,12 +102,12 @@ def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: Featur
     assert [one.index for one in choice.examples] == [0, 1, 3]
     assert [one.num_frames for one in choice.examples] == [50, 100, 200]
     assert choice.left_out == {"longer_than_window": 2, "label_too_long": 1}
-    assert [list(one.text_ids) for one in choice.examples] == tokenizer.text_ids(made, ["ett", "", "tre fyra"])
+    assert [list(one.text_ids) for one in choice.examples] == tokenization.text_ids(made, ["ett", "", "tre fyra"])
 
 
 def test_choose_takes_a_label_that_just_fills_the_positions(rows: Features) -> None:
     made = scratch().tokenizer
-    length = len(tokenizer.text_ids(made, ["tre fyra"])[0])
+    length = len(tokenization.text_ids(made, ["tre fyra"])[0])
     assert 3 in [one.index for one in batches.choose(rows, made, 4, 4 + length, 2).examples]
     assert 3 not in [one.index for one in batches.choose(rows, made, 4, 3 + length, 2).examples]
 

@@ -10,10 +10,11 @@ import pytest
 from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
-from asr import carrier, decode, model
+from asr import carrier
 from asr.batches import Features
 from asr.errors import BadData, BadModel, BadParams
-from asr.model import Start
+from asr.model import greedy, loader
+from asr.model.loader import Start
 from asr.params import schema
 
 LANGUAGES = ["sv", "no", "haw"]
@@ -52,8 +53,8 @@ def rows(room: Path) -> Features:
 
 def decoded_alone(start: Start, rows: Features, code: str, task: str = "transcribe") -> list[str]:
     """The same rows by the way of evaluation, one language at a time."""
-    model.set_prompt(start.model, code, task)
-    return decode.transcribe(start.model, start.tokenizer, rows.column("duration"), rows.log_mel, 2, 444)
+    loader.set_prompt(start.model, code, task)
+    return greedy.transcribe(start.model, start.tokenizer, rows.column("duration"), rows.log_mel, 2, 444)
 
 
 def test_each_candidate_is_heard_as_evaluation_would_hear_it(start: Start, rows: Features) -> None:

@@ -15,8 +15,9 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
-from asr import batches, decode, features, model, optimisation, regularisation, tokenizer, training, validation, wer
+from asr import batches, features, optimisation, training, validation, wer
 from asr.errors import BadData, BadModel, Fault
+from asr.model import greedy, loader, regularization, tokenization
 from asr.params import schema
 from asr.storage import files
 from asr.training import Training
@@ -170,12 +171,12 @@ def _never_shuffled(patch: pytest.MonkeyPatch) -> None:
 
 
 def _decoding_cut_short(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(decode, "most_tokens", lambda _: 2)
+    patch.setattr(greedy, "most_tokens", lambda _: 2)
 
 
 def _nothing_heard(patch: pytest.MonkeyPatch) -> None:
-    greedy = decode.greedy
-    patch.setattr(decode, "greedy", lambda *given: [[] for _ in greedy(*given)])
+    decode = greedy.greedy
+    patch.setattr(greedy, "greedy", lambda *given: [[] for _ in decode(*given)])
 
 
 def _first_part_only(patch: pytest.MonkeyPatch) -> None:
@@ -244,12 +245,12 @@ def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
 
 
 def _same_noise_at_each_step(patch: pytest.MonkeyPatch) -> None:
-    seed = regularisation.seed
-    patch.setattr(regularisation, "seed", lambda number, _, part: seed(number, 0, part))
+    seed = regularization.seed
+    patch.setattr(regularization, "seed", lambda number, _, part: seed(number, 0, part))
 
 
 def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(regularisation, "apply", lambda _: None)
+    patch.setattr(regularization, "apply", lambda _: None)
 
 
 def _evaluation_in_training_mode(patch: pytest.MonkeyPatch) -> None:
@@ -278,9 +279,9 @@ def _best_never_reloaded(patch: pytest.MonkeyPatch) -> None:
 
 
 def _saved_with_other_tokens(patch: pytest.MonkeyPatch) -> None:
-    save = model.save
-    other = tokenizer.from_texts(["ein zwei drei vier", "zwei vier drei"], 300)
-    patch.setattr(model, "save", lambda whisper, _, folder: save(whisper, other, folder))
+    save = loader.save
+    other = tokenization.from_texts(["ein zwei drei vier", "zwei vier drei"], 300)
+    patch.setattr(loader, "save", lambda whisper, _, folder: save(whisper, other, folder))
 
 
 def _rows_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -370,19 +371,19 @@ def test_a_planted_fault_is_caught_by_its_check(
 
 
 def _wrong_language(patch: pytest.MonkeyPatch) -> None:
-    set_prompt = model.set_prompt
-    patch.setattr(model, "set_prompt", lambda whisper, _, task: set_prompt(whisper, "de", task))
+    set_prompt = loader.set_prompt
+    patch.setattr(loader, "set_prompt", lambda whisper, _, task: set_prompt(whisper, "de", task))
 
 
 def _wrong_prompt(patch: pytest.MonkeyPatch) -> None:
-    prompt = tokenizer.prompt
-    patch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
+    prompt = tokenization.prompt
+    patch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
 
 
 def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
-    build = model.build
-    other = tokenizer.from_texts(["ein zwei drei"], 290)
-    patch.setattr(model, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed))
+    build = loader.build
+    other = tokenization.from_texts(["ein zwei drei"], 290)
+    patch.setattr(loader, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed))
 
 
 REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[Fault], str]] = [
@@ -458,7 +459,7 @@ def test_test_rows_that_were_taught_are_counted(taught: bool, tmp_path: Path, ti
 def test_a_pretrained_model_with_tokens_shuffled_is_noticed(tmp_path: Path, tiny_data: Path) -> None:
     """Of the same size, so that nothing but its guesses can tell: a start that is worse than chance."""
     trained(tiny_data, tmp_path, given(tmp_path, **{"train.max_steps": 200, "train.eval_steps": 200}))
-    start = model.load_saved(tmp_path / "models/finetuned")
+    start = loader.load_saved(tmp_path / "models/finetuned")
     weights = start.model.get_input_embeddings().weight.data
     kept = weights[:257].flip(0).clone()
     other = tmp_path / "models/other"
@@ -467,7 +468,7 @@ def test_a_pretrained_model_with_tokens_shuffled_is_noticed(tmp_path: Path, tiny
     assert found["start"]["passed"], found["start"]
     weights[:257] = kept * 10
     shutil.rmtree(other)
-    model.save(start.model, start.tokenizer, other)
+    loader.save(start.model, start.tokenizer, other)
     found = trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4}))
     assert not found["start"]["passed"], found["start"]
-    assert decode.generation_prompt(start.model)
+    assert greedy.generation_prompt(start.model)

@@ -19,8 +19,9 @@ from data_fixtures import REPOSITORY, encoded, encoded_by_av
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
-from asr import model, transcription
+from asr import transcription
 from asr.audio.sample_file import Sound
+from asr.model import loader
 from asr.sources import folder
 from asr.whisper import WHISPER_LANGUAGES
 from dashboard import session
@@ -42,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     root = tmp_path_factory.mktemp("page")
     for number, name in enumerate(("models/finetuned", "models/kept/other"), 1):
         start = hush_timestamps(scratch(number, init_std=0.5))
-        model.save(start.model, start.tokenizer, root / name)
+        loader.save(start.model, start.tokenizer, root / name)
     hub_folder(root / "models/kept/english", multilingual=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))

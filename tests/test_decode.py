@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from model_fixtures import clip, hush_timestamps, noise, scratch
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from asr import batches, decode, features, model, tokenizer
-from asr.decode import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
+from asr import batches, features
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel
-from asr.model import Start
+from asr.model import greedy, loader, tokenization
+from asr.model.greedy import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
+from asr.model.loader import Start
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 WINDOW = 200  # frames
@@ -49,13 +50,13 @@ def sounds(seed: int = 5) -> torch.Tensor:
 
 def ids(start: Start, inputs: torch.Tensor | None = None, limits: list[int] | None = None) -> list[list[int]]:
     inputs = sounds() if inputs is None else inputs
-    prompt = tokenizer.prompt(start.model.generation_config)
-    return decode.greedy(start.model, inputs, prompt, limits or [444] * len(inputs))
+    prompt = tokenization.prompt(start.model.generation_config)
+    return greedy.greedy(start.model, inputs, prompt, limits or [444] * len(inputs))
 
 
 def generated(start: Start, inputs: torch.Tensor, **how: Any) -> list[list[int]]:
     end = start.model.generation_config.eos_token_id
-    with model.quiet():
+    with loader.quiet():
         found = start.model.generate(inputs, **how).tolist()
     return [row[: row.index(end)] if end in row else row for row in found]
 
@@ -104,7 +105,7 @@ def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
 def test_decoding_ends_where_the_positions_end() -> None:
     start = hush_timestamps(scratch(1))
     start.model.generation_config.suppress_tokens.append(start.model.generation_config.eos_token_id)
-    prompt = tokenizer.prompt(start.model.generation_config)
+    prompt = tokenization.prompt(start.model.generation_config)
     assert {len(row) for row in ids(start)} == {48 - len(prompt)}
 
 
@@ -113,7 +114,7 @@ def test_transcripts_are_capped_by_duration_and_by_the_param() -> None:
     only = start.tokenizer.convert_tokens_to_ids("e")
     start.model.generation_config.suppress_tokens = [token for token in range(start.model.config.vocab_size) if token != only]
     found = [
-        decode.transcribe(start.model, start.tokenizer, [1.0, 0.5], lambda index: clip((1.0, 0.5)[index], index), 4, limit)
+        greedy.transcribe(start.model, start.tokenizer, [1.0, 0.5], lambda index: clip((1.0, 0.5)[index], index), 4, limit)
         for limit in (444, 30)
     ]
     assert found == [["e" * (SPARE_TOKENS + TOKENS_PER_SECOND), "e" * (SPARE_TOKENS + TOKENS_PER_SECOND // 2)], ["e" * 30] * 2]
@@ -123,9 +124,9 @@ def test_transcripts_come_in_the_order_of_the_recordings_whatever_the_batch_size
     start = talkative(3)
     durations = [0.4, 2.0, 0.9, 3.7, 1.3]
     clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
-    found = [decode.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, size, 444) for size in (1, 2, 5)]
+    found = [greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, size, 444) for size in (1, 2, 5)]
     alone = [
-        decode.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=one: one, 1, 444)[0]
+        greedy.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=one: one, 1, 444)[0]
         for seconds, one in zip(durations, clips, strict=True)
     ]
     assert found == [alone] * 3
@@ -136,13 +137,13 @@ def test_transcribing_leaves_the_model_in_the_mode_it_was_in() -> None:
     start = scratch()
     for training in (True, False):
         start.model.train(training)
-        decode.transcribe(start.model, start.tokenizer, [0.4], lambda _: clip(0.4), 1, 2)
+        greedy.transcribe(start.model, start.tokenizer, [0.4], lambda _: clip(0.4), 1, 2)
         assert start.model.training is training
 
 
 def test_progress_sees_every_recording_once() -> None:
     start, seen = scratch(), []
-    decode.transcribe(
+    greedy.transcribe(
         start.model,
         start.tokenizer,
         [0.2] * 5,
@@ -159,7 +160,7 @@ def test_progress_sees_every_recording_once() -> None:
 @given(st.integers(1, 1500), st.sampled_from([100, 200, 500]), st.integers(0, 99))
 def test_segments_fit_the_window_and_cover_everything_without_overlap(frames: int, window: int, seed: int) -> None:
     whole = clip(frames / 100, seed)
-    segments = decode.cut(whole, window)
+    segments = greedy.cut(whole, window)
     edges = [round(100 * value) for one in segments for value in (one.start, one.start + one.duration)]
     assert edges[0] == 0
     assert edges[-1] == frames
@@ -174,7 +175,7 @@ def test_segments_fit_the_window_and_cover_everything_without_overlap(frames: in
 @given(st.integers(1, 200), st.integers(0, 9))
 def test_a_recording_that_fits_is_not_touched(frames: int, seed: int) -> None:
     whole = clip(frames / 100, seed)
-    (only,) = decode.cut(whole, 200)
+    (only,) = greedy.cut(whole, 200)
     assert np.array_equal(features.pad(only.features, 200), features.pad(whole, 200))
     assert (only.start, only.duration) == (0.0, pytest.approx(frames / 100))
 
@@ -185,7 +186,7 @@ def test_cut_falls_into_the_silence_that_was_planted(window: int, place: float) 
     samples = np.random.default_rng(0).normal(0, 0.1, window * 160 * 2).astype(np.float32)
     middle = int(place * window)
     samples[(middle - 8) * 160 : (middle + 8) * 160] *= 1e-3
-    first, *_ = decode.cut(features.log_mel(samples, 80), window)
+    first, *_ = greedy.cut(features.log_mel(samples, 80), window)
     assert abs(100 * first.duration - middle) <= 4
 
 
@@ -193,13 +194,13 @@ def test_a_gap_too_short_for_a_pause_does_not_draw_the_cut() -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 400 * 160).astype(np.float32)
     samples[150 * 160 : 152 * 160] *= 1e-3
     samples[175 * 160 : 190 * 160] *= 1e-3
-    assert 175 <= 100 * decode.cut(features.log_mel(samples, 80), 200)[0].duration <= 190
+    assert 175 <= 100 * greedy.cut(features.log_mel(samples, 80), 200)[0].duration <= 190
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(201, 900), st.integers(0, 99))
 def test_segments_before_the_last_fill_most_of_the_window(frames: int, seed: int) -> None:
-    *early, _ = decode.cut(clip(frames / 100, seed), 200)
+    *early, _ = greedy.cut(clip(frames / 100, seed), 200)
     assert early
     assert all(one.duration * 100 >= 200 * (1 - CUT_SHARE) - 1e-6 for one in early)
 
@@ -207,39 +208,39 @@ def test_segments_before_the_last_fill_most_of_the_window(frames: int, seed: int
 def test_text_of_a_long_recording_is_that_of_its_segments_joined() -> None:
     start, whole = talkative(3), features.log_mel(noise(5.3, 4), 80)
     parts = [
-        decode.transcribe(start.model, start.tokenizer, [one.duration], lambda _, one=one: one.features, 1, 444)[0]
-        for one in decode.cut(whole, WINDOW)
+        greedy.transcribe(start.model, start.tokenizer, [one.duration], lambda _, one=one: one.features, 1, 444)[0]
+        for one in greedy.cut(whole, WINDOW)
     ]
     assert len(parts) >= 3
-    assert decode.transcribe(start.model, start.tokenizer, [5.3], lambda _: whole, 2, 444) == [" ".join(filter(None, parts))]
+    assert greedy.transcribe(start.model, start.tokenizer, [5.3], lambda _: whole, 2, 444) == [" ".join(filter(None, parts))]
 
 
 def test_silence_and_a_single_frame_can_be_cut_and_transcribed() -> None:
     start = talkative(0)
     for seconds in (0.01, 7.0):
         quiet: LogMel = features.log_mel(np.zeros(round(seconds * 16000), np.float32), 80)
-        assert len(decode.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=quiet: one, 1, 444)) == 1
-    ends = [one.start + one.duration for one in decode.cut(quiet, WINDOW)]
+        assert len(greedy.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=quiet: one, 1, 444)) == 1
+    ends = [one.start + one.duration for one in greedy.cut(quiet, WINDOW)]
     assert all(before < after for before, after in pairwise(ends))
 
 
 def test_what_is_heard_stands_where_it_was_said() -> None:
     start, durations = talkative(3), [5.3, 0.4, 2.0]
     clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
-    heard = decode.hear(start.model, start.tokenizer, clips, 3, 444)
+    heard = greedy.hear(start.model, start.tokenizer, clips, 3, 444)
     for one, parts in zip(clips, heard, strict=True):
-        assert [(part.start, part.duration) for part in parts] == [(cut.start, cut.duration) for cut in decode.cut(one, WINDOW)]
+        assert [(part.start, part.duration) for part in parts] == [(cut.start, cut.duration) for cut in greedy.cut(one, WINDOW)]
     texts = [" ".join(part.text for part in parts if part.text) for parts in heard]
-    assert texts == decode.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, 3, 444)
+    assert texts == greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, 3, 444)
     assert len(heard[0]) >= 3
     assert len({part.text for part in heard[0]}) > 1
-    assert decode.hear(start.model, start.tokenizer, [], 3, 444) == []
+    assert greedy.hear(start.model, start.tokenizer, [], 3, 444) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_what_is_heard_does_not_depend_on_the_batch(size: int) -> None:
     start, clips = talkative(3), [clip(7.7, 1), clip(1.0, 2)]
-    assert decode.hear(start.model, start.tokenizer, clips, size, 444) == decode.hear(start.model, start.tokenizer, clips, 3, 444)
+    assert greedy.hear(start.model, start.tokenizer, clips, size, 444) == greedy.hear(start.model, start.tokenizer, clips, 3, 444)
 
 
 def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
@@ -250,7 +251,7 @@ def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
             told.append((number, count, list(group)))
             yield group
 
-    (heard,) = decode.hear(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
+    (heard,) = greedy.hear(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
     assert [index for _, _, group in told for index in group] == list(range(len(heard)))
     assert {count for _, count, _ in told} == {len(told)} == {-(-len(heard) // 2)}
 
@@ -260,7 +261,7 @@ def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
     start = scratch(seed, init_std=0.5)
     for number, seconds in enumerate((*SECONDS, 3.7)):
         one = clip(seconds, number)
-        language, chance = decode.detect_language(start.model, one)
+        language, chance = greedy.detect_language(start.model, one)
         theirs = start.model.detect_language(input_features=batches.input_features([one], WINDOW))
         assert start.model.generation_config.lang_to_id[f"<|{language}|>"] == int(theirs[0])
         assert 1 / len(start.model.generation_config.lang_to_id) <= chance <= 1
@@ -269,11 +270,11 @@ def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
 def test_detecting_leaves_the_prompt_and_takes_a_model_of_many_languages() -> None:
     start = scratch()
     before = start.model.generation_config.to_dict()
-    decode.detect_language(start.model, clip(1.0))
+    greedy.detect_language(start.model, clip(1.0))
     assert start.model.generation_config.to_dict() == before
     start.model.generation_config.is_multilingual = False
     with pytest.raises(BadModel, match="one language only"):
-        decode.detect_language(start.model, clip(1.0))
+        greedy.detect_language(start.model, clip(1.0))
 
 
 def test_every_language_has_a_name() -> None:

@@ -21,14 +21,15 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches, lora
+from asr import batches
 from asr.batches import Features
 from asr.cleaning import split_overlap
 from asr.errors import Fault
+from asr.model import lora
+from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.params.schema import Params
 from asr.sources import selection
-from asr.start import choose_trained, start_model
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats, train
 
@@ -340,7 +341,7 @@ def test_the_adapters(key: str) -> None:
 
 def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("asr.model.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
+    monkeypatch.setattr("asr.model.loader.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
     for revision in (None, "v2"):
         with pytest.raises(Fault, match="cannot be fetched"):
             start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)

@@ -15,12 +15,13 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, checks, decode, epochs, features, model, refusals, timestamps, transcription, windows
+from asr import batches, checks, epochs, features, refusals, transcription, windows
 from asr.audio.sample_file import Sound
 from asr.batches import Collator, Features
 from asr.errors import BadModel, Stopped
+from asr.model import greedy, loader, timestamps
+from asr.model.start import start_model
 from asr.params import schema
-from asr.start import start_model
 from asr.storage import files
 from asr.training import Training
 from asr.windows import Example
@@ -224,7 +225,7 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
 
 def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) -> None:
     made = training()
-    start = model.Start(made.bare, made.collator.made, "mine", None)
+    start = loader.Start(made.bare, made.collator.made, "mine", None)
     refusals.refuse_other_tokens(start, TEXTS)
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     start.model.generation_config.no_timestamps_token_id -= 1
@@ -280,7 +281,7 @@ def learnt(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[fl
         if share not in known:
             root = tmp_path_factory.mktemp("learnt")
             run(data, root, schema.load(write_params(root / "params.yaml", {**LEARNS, "train.no_speech_share": share})))
-            start = model.load_saved(root / "models/finetuned")
+            start = loader.load_saved(root / "models/finetuned")
             start.model.eval()
             known[share] = SimpleNamespace(root=root, start=start, checks=files.read_json(root / "reports/train/checks.json"))
         return known[share]
@@ -312,7 +313,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
     plain = WhisperForConditionalGeneration.from_pretrained(folder)
     clips = [features.stored(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
     inputs = batches.input_features(clips, 400)
-    heard = [parts[0] for parts in decode.hear(start.model, start.tokenizer, clips, 2, 444)]
+    heard = [parts[0] for parts in greedy.hear(start.model, start.tokenizer, clips, 2, 444)]
     texts = start.tokenizer.batch_decode(plain.generate(inputs), skip_special_tokens=True)
     assert [text.strip() for text in texts] == [one.text for one in heard]
     for told, one in zip(plain.generate(inputs, return_segments=True)["segments"], heard, strict=True):
@@ -323,7 +324,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
 def quiet_texts(found: SimpleNamespace) -> list[str]:
     """What a model hears in silences that it was never taught."""
     clips = [windows.silence(np.random.default_rng([77, number]), 30 + 15 * number, 80) for number in range(16)]
-    return [parts[0].text for parts in decode.hear(found.start.model, found.start.tokenizer, clips, 8, 444)]
+    return [parts[0].text for parts in greedy.hear(found.start.model, found.start.tokenizer, clips, 8, 444)]
 
 
 @pytest.mark.usefixtures("in_process")

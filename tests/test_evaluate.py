@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, journal, model, wer
+from asr import evaluation_report, journal, wer
 from asr.batches import Features
 from asr.errors import BadModel, Fault
+from asr.model import loader
 from asr.params import schema
 from asr.runtime import formatting
 from asr.storage import files, shards
@@ -43,7 +44,7 @@ def chosen(name: str = "scratch", **changes: Any) -> schema.Params:
     )
 
 
-def told(start: model.Start, seed: int = 1) -> dict[str, Any]:
+def told(start: loader.Start, seed: int = 1) -> dict[str, Any]:
     """reports/train/run.json."""
     return {
         "fingerprint": "f" * 32,
@@ -62,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     rows[2] |= {"text": HOSTILE, "id": "r2|<b>"}
     test = write_features(root / "data/features/test", rows)
     start = hush_timestamps(scratch(1))
-    model.save(start.model, start.tokenizer, root / "models/finetuned")
+    loader.save(start.model, start.tokenizer, root / "models/finetuned")
     files.write_json(root / "reports/train/run.json", told(start))
     files.write_text(root / "reports/train/steps.csv", STEPS)
     np.save(root / "reports/train/taught.npy", np.zeros((0, 12), np.uint8))
@@ -126,7 +127,7 @@ def test_a_model_that_is_its_start_is_not_distinguishable_from_it(made: SimpleNa
 
 
 def test_a_second_evaluation_gives_the_same_rows_and_scores(made: SimpleNamespace) -> None:
-    scores, table = evaluate.evaluate(Features(made.test), model.load_saved(made.root / "models/finetuned"), told(made.start), chosen())
+    scores, table = evaluate.evaluate(Features(made.test), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen())
     assert table == pq.read_table(made.reports / "utterances.parquet").to_pylist()
     before = files.read_json(made.reports / "metrics.json")["models"]
     assert [without_speed(one) for one in scores.values()] == [without_speed(one) for one in before.values()]
@@ -208,15 +209,15 @@ def test_a_clear_difference_has_its_verdict(change: int, verdict: str) -> None:
 
 
 def test_start_from_scratch_is_rebuilt_bit_for_bit(made: SimpleNamespace) -> None:
-    finetuned = model.load_saved(made.root / "models/finetuned")
+    finetuned = loader.load_saved(made.root / "models/finetuned")
     for value in finetuned.model.parameters():
         value.data += 0.1
     start = evaluate.start_again(finetuned, told(made.start), chosen())
-    assert model.weights_hash(start.model) == model.weights_hash(made.start.model) != model.weights_hash(finetuned.model)
+    assert loader.weights_hash(start.model) == loader.weights_hash(made.start.model) != loader.weights_hash(finetuned.model)
 
 
 def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) -> None:
-    finetuned = model.load_saved(made.root / "models/finetuned")
+    finetuned = loader.load_saved(made.root / "models/finetuned")
     with pytest.raises(BadModel, match=r"^scratch has changed since it was trained from; train again \(dvc repro -f train\)$") as caught:
         evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, chosen())
     assert caught.value.exit_code == 5
@@ -224,16 +225,16 @@ def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) 
 
 def test_start_from_a_folder_is_loaded_at_the_finetuned_window_and_its_hash_checked(tmp_path: Path) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
-    finetuned, whole = model.load(str(folder), None, 2), model.load(str(folder), None, None)
+    finetuned, whole = loader.load(str(folder), None, 2), loader.load(str(folder), None, None)
     start = evaluate.start_again(finetuned, told(whole), chosen(str(folder)))
-    assert (start.name, model.window_seconds(start.model), start.model.generation_config.language) == ("whisper-tiny", 2, "sv")
+    assert (start.name, loader.window_seconds(start.model), start.model.generation_config.language) == ("whisper-tiny", 2, "sv")
     with pytest.raises(BadModel, match="has changed since it was trained from; train again"):
         evaluate.start_again(finetuned, told(scratch()), chosen(str(folder)))
 
 
 def test_a_baseline_with_its_own_window_is_named_by_its_folder(made: SimpleNamespace, tmp_path: Path) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
-    finetuned = model.load_saved(made.root / "models/finetuned")
+    finetuned = loader.load_saved(made.root / "models/finetuned")
     scores, table = evaluate.evaluate(Features(made.test), finetuned, told(made.start), chosen(baselines=[str(folder)]))
     assert list(scores) == ["finetuned", "whisper-tiny"]
     assert {line["model"] for line in table} == {"finetuned", "whisper-tiny"}
@@ -242,7 +243,7 @@ def test_a_baseline_with_its_own_window_is_named_by_its_folder(made: SimpleNames
 
 def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_scores(made: SimpleNamespace, tmp_path: Path) -> None:
     other = shutil.copytree(hub_folder(tmp_path / "whisper-tiny"), tmp_path / "finetuned")
-    finetuned = model.load_saved(made.root / "models/finetuned")
+    finetuned = loader.load_saved(made.root / "models/finetuned")
     ours = files.read_json(made.reports / "metrics.json")["words"], files.read_json(made.reports / "metrics.json")["insertions"]
     try:
         scores, table = evaluate.evaluate(Features(made.test), finetuned, told(made.start), chosen(baselines=[str(other)]))
@@ -255,13 +256,13 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
 def test_features_with_other_mel_bins_are_refused(made: SimpleNamespace, tmp_path: Path) -> None:
     split = write_features(tmp_path / "test", made.rows[:1], num_mel_bins=128)
     with pytest.raises(BadModel, match=r"the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"):
-        evaluate.evaluate(Features(split), model.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[]))
+        evaluate.evaluate(Features(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[]))
 
 
 def test_a_test_split_without_words_can_be_scored(made: SimpleNamespace, tmp_path: Path) -> None:
     split = write_features(tmp_path / "test", [{"id": "a", "text": "!?", "seconds": 0.5}])
     scores, (line,) = evaluate.evaluate(
-        Features(split), model.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[])
+        Features(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[])
     )
     assert scores["finetuned"]["words"] == 0
     assert scores["finetuned"]["wer"] == line["insertions"]

@@ -13,8 +13,8 @@ from model_fixtures import clip, noise, write_features
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from vocabulary_fixtures import ranks, spell, suppressed, whisper_tiny, whisper_vocabulary, written
 
-from asr import decode, model, tokenizer
-from asr.model import Start
+from asr.model import greedy, loader, tokenization
+from asr.model.loader import Start
 from asr.params import schema
 from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES
@@ -53,7 +53,7 @@ def tiny(room: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def start(tiny: Path) -> Start:
-    return model.load(str(tiny), None, 2)
+    return loader.load(str(tiny), None, 2)
 
 
 def test_the_vocabulary_is_whispers_own(start: Start) -> None:
@@ -74,7 +74,7 @@ def test_signs_that_are_no_speech_are_those_of_the_hubs_generation_config() -> N
 
 
 def test_texts_of_many_scripts_are_spelled_as_the_ranks_say_and_come_back(start: Start) -> None:
-    spelled = dict(zip(TEXTS, tokenizer.text_ids(start.tokenizer, [*TEXTS.values()]), strict=True))
+    spelled = dict(zip(TEXTS, tokenization.text_ids(start.tokenizer, [*TEXTS.values()]), strict=True))
     assert spelled == {script: spell(text) for script, text in TEXTS.items()}
     assert {script: start.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for script, ids in spelled.items()} == TEXTS
 
@@ -85,8 +85,8 @@ def test_merges_in_another_order_spell_otherwise(start: Start, tmp_path: Path, t
         shutil.copy(tiny / name, tmp_path / name)
     head, *merges = (tiny / "merges.txt").read_text(encoding="utf-8").splitlines()
     (tmp_path / "merges.txt").write_text("\n".join([head, *merges[::-1]]) + "\n", encoding="utf-8")
-    other = tokenizer.load(str(tmp_path), None)
-    assert tokenizer.text_ids(other, [TEXTS["English"]]) != tokenizer.text_ids(start.tokenizer, [TEXTS["English"]])
+    other = tokenization.load(str(tmp_path), None)
+    assert tokenization.text_ids(other, [TEXTS["English"]]) != tokenization.text_ids(start.tokenizer, [TEXTS["English"]])
 
 
 def test_every_token_of_a_word_stands_in_the_table(tiny: Path) -> None:
@@ -98,9 +98,9 @@ def test_every_token_of_a_word_stands_in_the_table(tiny: Path) -> None:
 
 @pytest.mark.parametrize(("language", "token"), [("sv", 50273), ("fi", 50277), ("haw", 50352)])
 def test_the_prompt_of_a_language_is_that_of_plain_generation(start: Start, language: str, token: int) -> None:
-    model.set_prompt(start.model, language, "transcribe")
-    assert tokenizer.prompt(start.model.generation_config) == [50258, token, 50359, 50363]
-    assert decode.generation_prompt(start.model) == [50258, token, 50359, 50363]
+    loader.set_prompt(start.model, language, "transcribe")
+    assert tokenization.prompt(start.model.generation_config) == [50258, token, 50359, 50363]
+    assert greedy.generation_prompt(start.model) == [50258, token, 50359, 50363]
 
 
 def test_shapes_and_settings_are_those_of_the_hub(tiny: Path) -> None:
@@ -144,7 +144,7 @@ def test_it_is_fine_tuned_and_saved_as_plain_transformers_read_it(
     inputs = processor(sounds, sampling_rate=16000, return_tensors="pt").input_features
     with torch.inference_mode():
         told = plain.generate(inputs, max_new_tokens=30)
-    ours = model.load_saved(room / "finetuned")
-    heard = decode.transcribe(ours.model, ours.tokenizer, [1.5] * 2, lambda index: clip(1.5, index), 2, 30)
+    ours = loader.load_saved(room / "finetuned")
+    heard = greedy.transcribe(ours.model, ours.tokenizer, [1.5] * 2, lambda index: clip(1.5, index), 2, 30)
     assert [text.strip() for text in processor.batch_decode(told, skip_special_tokens=True)] == heard
     assert all(heard)

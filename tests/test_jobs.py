@@ -21,12 +21,13 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr import decoding, jobs, model, transcription
+from asr import decoding, jobs, transcription
 from asr.audio import codec
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
 from asr.jobs import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
-from asr.model import Start
+from asr.model import loader
+from asr.model.loader import Start
 
 SHORT = noise(1.5)
 LONG_SECONDS = 900.0
@@ -38,7 +39,7 @@ def babbling(seed: int = 1) -> Start:
 
 def save(start: Start, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    model.save(start.model, start.tokenizer, folder)
+    loader.save(start.model, start.tokenizer, folder)
     return folder
 
 

@@ -17,8 +17,9 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr import batches, decode, lora, model, optimisation, regularisation
+from asr import batches, optimisation
 from asr.errors import BadParams, Stopped
+from asr.model import greedy, loader, lora, regularization
 from asr.params import schema
 from asr.storage import files
 from asr.training import Training
@@ -86,7 +87,7 @@ def test_the_saved_model_is_plain_and_only_the_targets_differ_from_the_start(who
     assert before.keys() == after.keys()
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
-    assert not lora.layers(model.load_saved(whole / "models/finetuned").model)
+    assert not lora.layers(loader.load_saved(whole / "models/finetuned").model)
 
 
 def test_checkpoints_hold_the_adapters_alone(whole: Path) -> None:
@@ -130,22 +131,22 @@ def test_another_seed_gives_other_adapters(tmp_path: Path, tiny_data: Path, star
 
 
 def _base_thawed(patch: pytest.MonkeyPatch) -> None:
-    freeze = regularisation.freeze
+    freeze = regularization.freeze
 
     def thaw(whisper: Any, *rest: Any) -> None:
         freeze(whisper, *rest)
         whisper.model.decoder.layers[0].fc1.weight.requires_grad_(True)
 
-    patch.setattr(regularisation, "freeze", thaw)
+    patch.setattr(regularization, "freeze", thaw)
 
 
 def _adapters_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lora, "add", lambda *_: None)
-    patch.setattr(regularisation, "freeze", lambda *_: None)
+    patch.setattr(regularization, "freeze", lambda *_: None)
 
 
 def _saved_without_them(patch: pytest.MonkeyPatch) -> None:
-    save = model.save
+    save = loader.save
 
     def bare(whisper: Any, *rest: Any) -> None:
         for name, value in whisper.state_dict().items():
@@ -153,7 +154,7 @@ def _saved_without_them(patch: pytest.MonkeyPatch) -> None:
                 value.zero_()
         save(whisper, *rest)
 
-    patch.setattr(model, "save", bare)
+    patch.setattr(loader, "save", bare)
 
 
 PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
@@ -172,7 +173,7 @@ def test_a_fault_of_adapters_is_caught(
         assert name in trained(tiny_data, tmp_path, {**ADAPTED, "model.name": str(start), "train.max_steps": 4})
 
 
-def adapted() -> model.Start:
+def adapted() -> loader.Start:
     """A tiny model whose adapters do something."""
     start = scratch()
     lora.add(start.model, CHOSEN, 1)
@@ -192,7 +193,7 @@ def test_the_merged_model_says_what_the_adapted_one_says_and_leaves_it_alone() -
     assert not torch.allclose(ours, bare, atol=0.1)
     assert all(torch.equal(value, before[name]) for name, value in start.model.state_dict().items())
     assert plain.state_dict().keys() == scratch().model.state_dict().keys()
-    assert decode.generation_prompt(plain) == decode.generation_prompt(scratch().model)
+    assert greedy.generation_prompt(plain) == greedy.generation_prompt(scratch().model)
 
 
 def test_two_ways_of_merging_agree_and_all_else_is_shared() -> None:
@@ -217,12 +218,12 @@ def test_adapters_do_nothing_at_first_and_are_a_function_of_the_seed() -> None:
     for whisper, seed in ((first, 1), (again, 1), (other, 2)):
         lora.add(whisper, CHOSEN, seed)
     assert torch.equal(drawn, torch.random.get_rng_state())
-    assert model.weights_hash(lora.merged(first)) == model.weights_hash(scratch().model)
-    assert model.weights_hash(first) == model.weights_hash(again) != model.weights_hash(other)
+    assert loader.weights_hash(lora.merged(first)) == loader.weights_hash(scratch().model)
+    assert loader.weights_hash(first) == loader.weights_hash(again) != loader.weights_hash(other)
 
 
 def test_auto_asks_ten_times_the_rate_for_adapters() -> None:
-    start = model.Start(scratch().model, scratch().tokenizer, "whisper-x", None)
+    start = loader.Start(scratch().model, scratch().tokenizer, "whisper-x", None)
     usual = optimisation.learning_rate("auto", start)
     lora.add(start.model, CHOSEN, 1)
     assert optimisation.learning_rate("auto", start) == pytest.approx(10 * usual, rel=0.1)

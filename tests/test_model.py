@@ -20,8 +20,8 @@ from model_fixtures import clip, hub_folder, hush_timestamps, noise, scratch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from asr import decode, model, tokenizer
 from asr.errors import BadModel
+from asr.model import greedy, loader, tokenization
 from asr.storage import files
 
 REPOSITORY = Path(__file__).parents[1]
@@ -62,27 +62,27 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 
 def refusal(folder: Path) -> str:
     with pytest.raises(BadModel) as caught:
-        model.load(str(folder), None, None)
+        loader.load(str(folder), None, None)
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def positions(start: model.Start) -> torch.Tensor:
+def positions(start: loader.Start) -> torch.Tensor:
     return start.model.model.encoder.embed_positions.weight
 
 
 def test_folder_in_the_hubs_layout_loads_with_its_own_weights(tiny: Path) -> None:
-    start = model.load(str(tiny), None, None)
+    start = loader.load(str(tiny), None, None)
     stored, loaded = load_file(tiny / "model.safetensors"), start.model.state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in stored.items())
     assert (start.name, start.revision) == ("whisper-tiny", None)
-    assert model.window_seconds(start.model) == 30
+    assert loader.window_seconds(start.model) == 30
     assert start.model.dtype == torch.float32
 
 
 def test_old_generation_settings_are_brought_to_todays_form(tiny: Path) -> None:
-    start = model.load(str(tiny), None, None)
+    start = loader.load(str(tiny), None, None)
     generation = start.model.generation_config
     assert generation.forced_decoder_ids is None
     assert getattr(start.model.config, "forced_decoder_ids", None) is None
@@ -96,12 +96,12 @@ def test_old_generation_settings_are_brought_to_todays_form(tiny: Path) -> None:
 def test_prompt_of_a_model_from_the_hub_survives_saving(broken: Path, tmp_path: Path, told: bool) -> None:
     if not told:
         (broken / "generation_config.json").unlink()
-    start = model.load(str(broken), None, 2)
-    model.set_prompt(start.model, "sv", "transcribe")
-    model.save(start.model, start.tokenizer, tmp_path / "saved")
-    again = model.load_saved(tmp_path / "saved")
-    assert tokenizer.prompt(again.model.generation_config) == tokenizer.prompt(start.model.generation_config)
-    assert decode.generation_prompt(again.model) == decode.generation_prompt(start.model)
+    start = loader.load(str(broken), None, 2)
+    loader.set_prompt(start.model, "sv", "transcribe")
+    loader.save(start.model, start.tokenizer, tmp_path / "saved")
+    again = loader.load_saved(tmp_path / "saved")
+    assert tokenization.prompt(again.model.generation_config) == tokenization.prompt(start.model.generation_config)
+    assert greedy.generation_prompt(again.model) == greedy.generation_prompt(start.model)
 
 
 def test_checkpoint_without_language_tables_gets_them_from_its_tokenizer(broken: Path) -> None:
@@ -114,77 +114,77 @@ def test_checkpoint_without_language_tables_gets_them_from_its_tokenizer(broken:
             if key not in ("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id")
         },
     )
-    generation = model.load(str(broken), None, None).model.generation_config
+    generation = loader.load(str(broken), None, None).model.generation_config
     assert generation.lang_to_id == values["lang_to_id"]
     assert generation.task_to_id == values["task_to_id"]
     assert (generation.is_multilingual, generation.no_timestamps_token_id) == (True, values["no_timestamps_token_id"])
 
 
 def test_window_of_ten_seconds_is_a_bit_equal_cut(tiny: Path) -> None:
-    whole, cut = model.load(str(tiny), None, None), model.load(str(tiny), None, 10)
+    whole, cut = loader.load(str(tiny), None, None), loader.load(str(tiny), None, 10)
     assert positions(cut).shape[0] == 500
-    assert model.window_seconds(cut.model) == 10
+    assert loader.window_seconds(cut.model) == 10
     assert torch.equal(positions(cut), positions(whole)[:500])
     assert not positions(cut).requires_grad
     assert not positions(whole).requires_grad
 
 
 def test_cut_window_stretches_back_exactly(tiny: Path, tmp_path: Path) -> None:
-    cut = model.load(str(tiny), None, 10)
-    model.set_prompt(cut.model, "sv", "transcribe")
-    model.save(cut.model, cut.tokenizer, tmp_path / "cut")
-    assert torch.equal(positions(model.load(str(tmp_path / "cut"), None, 30)), positions(model.load(str(tiny), None, None)))
+    cut = loader.load(str(tiny), None, 10)
+    loader.set_prompt(cut.model, "sv", "transcribe")
+    loader.save(cut.model, cut.tokenizer, tmp_path / "cut")
+    assert torch.equal(positions(loader.load(str(tmp_path / "cut"), None, 30)), positions(loader.load(str(tiny), None, None)))
 
 
 def test_weights_hash_does_not_depend_on_the_window(tiny: Path) -> None:
-    assert model.weights_hash(model.load(str(tiny), None, 10).model) == model.weights_hash(model.load(str(tiny), None, None).model)
+    assert loader.weights_hash(loader.load(str(tiny), None, 10).model) == loader.weights_hash(loader.load(str(tiny), None, None).model)
 
 
 def test_weights_hash_sees_a_change_in_any_other_tensor() -> None:
     whisper = scratch().model
-    seen = {model.weights_hash(whisper)}
+    seen = {loader.weights_hash(whisper)}
     for name, value in whisper.state_dict().items():
-        if name not in (model.POSITIONS, "proj_out.weight"):
+        if name not in (loader.POSITIONS, "proj_out.weight"):
             value.flatten()[0] += 1.0
-            seen.add(model.weights_hash(whisper))
+            seen.add(loader.weights_hash(whisper))
     assert len(seen) == len(whisper.state_dict()) - 1
 
 
 def test_scratch_is_a_pure_function_of_shape_and_seed() -> None:
     drawn = torch.random.get_rng_state()
-    assert model.weights_hash(scratch(3).model) == model.weights_hash(scratch(3).model) != model.weights_hash(scratch(4).model)
+    assert loader.weights_hash(scratch(3).model) == loader.weights_hash(scratch(3).model) != loader.weights_hash(scratch(4).model)
     assert torch.equal(drawn, torch.random.get_rng_state())
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[model.Start, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[loader.Start, Path]:
     start = hush_timestamps(scratch(2))
     folder = tmp_path_factory.mktemp("saved") / "finetuned"
-    model.save(start.model, start.tokenizer, folder)
+    loader.save(start.model, start.tokenizer, folder)
     return start, folder
 
 
-def test_saved_model_comes_back_with_the_same_weights_tokens_and_prompt(saved: tuple[model.Start, Path]) -> None:
+def test_saved_model_comes_back_with_the_same_weights_tokens_and_prompt(saved: tuple[loader.Start, Path]) -> None:
     start, folder = saved
-    again = model.load_saved(folder)
-    assert model.weights_hash(again.model) == model.weights_hash(start.model)
+    again = loader.load_saved(folder)
+    assert loader.weights_hash(again.model) == loader.weights_hash(start.model)
     assert again.tokenizer.get_vocab() == start.tokenizer.get_vocab()
-    assert tokenizer.prompt(again.model.generation_config) == tokenizer.prompt(start.model.generation_config)
+    assert tokenization.prompt(again.model.generation_config) == tokenization.prompt(start.model.generation_config)
     assert again.name == "finetuned"
 
 
-def test_feature_extractor_is_saved_with_the_models_window(saved: tuple[model.Start, Path]) -> None:
+def test_feature_extractor_is_saved_with_the_models_window(saved: tuple[loader.Start, Path]) -> None:
     told = files.read_json(saved[1] / "preprocessor_config.json")
     assert (told["chunk_length"], told["feature_size"], told["n_samples"], told["nb_max_frames"]) == (2, 80, 32000, 200)
     assert WhisperFeatureExtractor.from_pretrained(saved[1]).chunk_length == 2
 
 
-def test_saved_model_holds_safetensors_and_no_pickle(saved: tuple[model.Start, Path]) -> None:
+def test_saved_model_holds_safetensors_and_no_pickle(saved: tuple[loader.Start, Path]) -> None:
     assert (saved[1] / "model.safetensors").is_file()
     assert not [path.name for path in saved[1].iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
 
-def test_plain_transformers_in_a_fresh_process_give_the_text_that_we_give(saved: tuple[model.Start, Path], tmp_path: Path) -> None:
+def test_plain_transformers_in_a_fresh_process_give_the_text_that_we_give(saved: tuple[loader.Start, Path], tmp_path: Path) -> None:
     start, folder = saved
     np.save(tmp_path / "sounds.npy", np.stack([noise(1.5, seed) for seed in range(3)]))
     told = subprocess.run(
@@ -196,11 +196,11 @@ def test_plain_transformers_in_a_fresh_process_give_the_text_that_we_give(saved:
     )
     assert told.returncode == 0, told.stderr
     plain = json.loads(told.stdout.splitlines()[-1])
-    ours = decode.transcribe(start.model, start.tokenizer, [1.5] * 3, lambda index: clip(1.5, index), 2, 444)
+    ours = greedy.transcribe(start.model, start.tokenizer, [1.5] * 3, lambda index: clip(1.5, index), 2, 444)
     assert len(set(ours)) > 1
     assert [text.strip() for text in plain["texts"]] == ours
     assert plain["shape"] == [1, 80, 200]
-    assert plain["prefix"] == tokenizer.prompt(start.model.generation_config)
+    assert plain["prefix"] == tokenization.prompt(start.model.generation_config)
 
 
 @settings(deadline=None, max_examples=12)
@@ -278,12 +278,14 @@ def test_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
     with pytest.raises(
         BadModel, match=r"model.name: models/kept/nothing is not there; want scratch, a hub id, or a folder with a saved model"
     ):
-        model.place("models/kept/nothing")
-    assert model.place("openai/whisper-tiny") == "openai/whisper-tiny"
+        loader.place("models/kept/nothing")
+    assert loader.place("openai/whisper-tiny") == "openai/whisper-tiny"
 
 
 def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path) -> None:
-    code = "from asr import model; from asr.errors import exit_with; exit_with(lambda: model.load('openai/whisper-tiny', None, None))"
+    code = (
+        "from asr.model import loader; from asr.errors import exit_with; exit_with(lambda: loader.load('openai/whisper-tiny', None, None))"
+    )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     began = time.monotonic()
     told = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
@@ -297,10 +299,10 @@ def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path
 
 def test_features_with_other_mel_bins_are_refused_with_the_param_that_mends_it() -> None:
     with pytest.raises(BadModel) as caught:
-        model.check_mel_bins(scratch().model, 128)
+        loader.check_mel_bins(scratch().model, 128)
     assert str(caught.value) == "the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"
     assert caught.value.exit_code == 5
-    model.check_mel_bins(scratch().model, 80)
+    loader.check_mel_bins(scratch().model, 80)
 
 
 @pytest.mark.parametrize(("d_model", "layers", "rate"), [(384, 4, 3.8e-5), (768, 12, 1.5e-5), (1280, 32, 5.9e-6)])
@@ -309,9 +311,9 @@ def test_auto_learning_rate_falls_with_the_size_of_the_start_model(d_model: int,
     heads = {"encoder_attention_heads": d_model // 64, "decoder_attention_heads": d_model // 64}
     with torch.device("meta"):
         whisper = WhisperForConditionalGeneration(WhisperConfig(d_model=d_model, **sizes, **heads))
-    assert model.learning_rate("auto", whisper, "openai/whisper-x") == pytest.approx(rate, rel=0.03)
+    assert loader.learning_rate("auto", whisper, "openai/whisper-x") == pytest.approx(rate, rel=0.03)
 
 
 def test_learning_rate_of_scratch_and_a_given_one() -> None:
-    assert model.learning_rate("auto", scratch().model, model.SCRATCH) == 1e-3
-    assert model.learning_rate(2e-4, scratch().model, model.SCRATCH) == 2e-4
+    assert loader.learning_rate("auto", scratch().model, loader.SCRATCH) == 1e-3
+    assert loader.learning_rate(2e-4, scratch().model, loader.SCRATCH) == 2e-4

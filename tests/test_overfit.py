@@ -12,8 +12,8 @@ from training_fixtures import given
 from asr import overfit
 from asr.batches import Features
 from asr.errors import BadData, Diverged
+from asr.model.start import start_model
 from asr.params import schema
-from asr.start import start_model
 
 pytestmark = pytest.mark.usefixtures("in_process")
 # Wider than elsewhere, and all that hinders learning turned on: it is for `overfit` to turn it off.

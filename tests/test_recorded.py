@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import decode, features, model
+from asr import features
 from asr.audio import codec
+from asr.model import greedy, loader
 from asr.params import schema
 from asr.storage import files, shards
 from stages import chunk, download, evaluate, featurize, stats
@@ -100,16 +101,16 @@ def test_plain_transformers_says_what_the_table_says(trained: Path, tmp_path: Pa
 
 
 def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: Path) -> None:
-    one = model.load_saved(trained / "model")
+    one = loader.load_saved(trained / "model")
     longest = sorted(recordings(trained).values(), key=len)[-4:]
     joined = np.concatenate(longest)
     assert len(joined) > 10 * codec.SAMPLE_RATE
     heard = features.log_mel(joined, 80)
-    segments = decode.cut(heard, 1000)
+    segments = greedy.cut(heard, 1000)
     assert len(segments) > 1
 
     def said(clips: list[Any], seconds: list[float]) -> list[str]:
-        return decode.transcribe(one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444)
+        return greedy.transcribe(one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444)
 
     whole = said([heard], [len(joined) / codec.SAMPLE_RATE])[0]
     parts = said([segment.features for segment in segments], [segment.duration for segment in segments])

@@ -14,8 +14,8 @@ from model_fixtures import hub_folder, write_features
 from asr import trial
 from asr.batches import Collator, Features
 from asr.errors import BadData
+from asr.model.start import start_model
 from asr.params.schema import Params
-from asr.start import start_model
 from asr.stats import report
 from asr.storage.shards import SPLITS
 from stages import stats

@@ -13,8 +13,9 @@ from model_fixtures import clip, scratch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from asr import batches, decode, model, timestamps, tokenizer
-from asr.model import Start
+from asr import batches
+from asr.model import greedy, loader, timestamps, tokenization
+from asr.model.loader import Start
 
 END, ZERO, VOCABULARY = 20, 30, 130  # words below, other special tokens between, times from 0.00 s to 1.98 s
 WORDS = st.lists(st.integers(0, END - 1), min_size=1, max_size=4)
@@ -93,19 +94,19 @@ def sounds() -> torch.Tensor:
 
 
 def heard(start: Start, inputs: torch.Tensor) -> list[list[int]]:
-    return decode.greedy(start.model, inputs, tokenizer.prompt(start.model.generation_config), [444] * len(inputs))
+    return greedy.greedy(start.model, inputs, tokenization.prompt(start.model.generation_config), [444] * len(inputs))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_greedy_with_times_gives_the_tokens_that_plain_generate_gives(seed: int) -> None:
     start = stamped(seed)
     end = start.model.generation_config.eos_token_id
-    ours, prompt = heard(start, sounds()), tokenizer.prompt(start.model.generation_config)
-    with model.quiet():
+    ours, prompt = heard(start, sounds()), tokenization.prompt(start.model.generation_config)
+    with loader.quiet():
         found = start.model.generate(sounds(), return_timestamps=True, force_unique_generate_call=True).tolist()
     theirs = [row[len(prompt) :] for row in found]
     assert ours == [row[: row.index(end)] if end in row else row for row in theirs]
-    assert prompt == found[0][: len(prompt)] == decode.generation_prompt(start.model)
+    assert prompt == found[0][: len(prompt)] == greedy.generation_prompt(start.model)
     zero = timestamps.first(start.model.generation_config)
     assert all(row[0] >= zero for row in ours)
     assert ours == [heard(start, sounds()[row : row + 1])[0] for row in range(len(SECONDS))]
@@ -127,8 +128,8 @@ def letters(text: str) -> str:
 @pytest.mark.parametrize("seed", range(3))
 def test_segments_of_a_long_recording_stand_where_they_were_said(seed: int) -> None:
     start, whole = stamped(seed), clip(7.3, seed)
-    (parts,) = decode.hear(start.model, start.tokenizer, [whole], 4, 444)
-    assert [part.start for part in parts] == [stretch.start for stretch in decode.cut(whole, 200)]
+    (parts,) = greedy.hear(start.model, start.tokenizer, [whole], 4, 444)
+    assert [part.start for part in parts] == [stretch.start for stretch in greedy.cut(whole, 200)]
     for part in parts:
         moments = [moment for first, last, _ in part.segments for moment in (first, last)]
         assert moments == sorted(moments)
@@ -144,4 +145,4 @@ def test_a_model_keeps_its_own_limit_of_the_first_time() -> None:
     plain = config(latest=None)
     timestamps.ask(plain, False)
     assert (plain.return_timestamps, plain.max_initial_timestamp_index) == (False, None)
-    assert [tokenizer.says_when(one) for one in (generation, plain)] == [True, False]
+    assert [tokenization.says_when(one) for one in (generation, plain)] == [True, False]

@@ -17,9 +17,10 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import refusals, regularisation, tokenizer, validation
+from asr import refusals, validation
 from asr.batches import Features
 from asr.errors import BadModel, Diverged
+from asr.model import regularization, tokenization
 from asr.storage import files
 from stages import train
 
@@ -228,8 +229,8 @@ train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if s
 def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
     start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
     refusals.refuse_other_prompt(start, "sv", "transcribe")
-    prompt = tokenizer.prompt
-    monkeypatch.setattr(tokenizer, "prompt", lambda generation: prompt(generation)[:-1])
+    prompt = tokenization.prompt
+    monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
     with pytest.raises(BadModel, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
         refusals.refuse_other_prompt(start, "sv", "transcribe")
 
@@ -238,7 +239,7 @@ def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) ->
     start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
     config = start.model.config
     config.dropout, config.attention_dropout, config.activation_dropout = 0.1, 0.2, 0.3
-    regularisation.apply(start.model)
+    regularization.apply(start.model)
     layer = start.model.model.decoder.layers[0]
     assert (layer.dropout, layer.self_attn.dropout, layer.encoder_attn.dropout, layer.activation_dropout) == (0.1, 0.2, 0.2, 0.3)
     assert (start.model.model.encoder.dropout, start.model.model.decoder.dropout) == (0.1, 0.1)
@@ -246,7 +247,7 @@ def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) ->
 
 def test_seeds_depend_on_seed_step_and_part() -> None:
     def draws(*place: int) -> tuple[float, float]:
-        regularisation.seed(*place)
+        regularization.seed(*place)
         return float(torch.rand(1)), float(np.random.rand())
 
     places = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]

@@ -20,12 +20,13 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import features, model, transcribe, transcription
+from asr import features, transcribe, transcription
 from asr.audio import codec, sample_file
 from asr.audio.sample_file import Sound
 from asr.batches import Features
 from asr.errors import BadData, BadParams, exit_with
-from asr.model import Start
+from asr.model import loader
+from asr.model.loader import Start
 from asr.params import schema
 from asr.storage import shards
 from asr.transcripts import FORMATS, Segment
@@ -204,7 +205,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """One run of the command over good and bad recordings, in every format."""
     root = tmp_path_factory.mktemp("command")
     start = babbling()
-    model.save(start.model, start.tokenizer, root / "models/finetuned")
+    loader.save(start.model, start.tokenizer, root / "models/finetuned")
     odd = os.fsdecode(b"\xff odd \n name.wav")
     good = {"in/a.wav": encoded(voice(1.0)), "in/deep/b.flac": encoded(voice(5.0, seed=1), format="FLAC"), f"in/{odd}": encoded(voice(0.5))}
     for name, content in {**good, "in/broken.mp3": b"no sound", "in/empty.ogg": b""}.items():

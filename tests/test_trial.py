@@ -10,11 +10,12 @@ import torch
 from data_fixtures import load
 from model_fixtures import SHAPE, hub_folder, noise
 
-from asr import batches, features, model, tokenizer, trial
+from asr import batches, features, trial
+from asr.model import loader, tokenization
 from asr.params.schema import Params
 
 TINY = {f"model__scratch__{key}": str(value) for key, value in SHAPE.items()}
-MADE = tokenizer.from_texts(["ett två tre"], 300)
+MADE = tokenization.from_texts(["ett två tre"], 300)
 CLIPS = [(features.log_mel(noise(0.5 + number / 4, number), 80), [5] * (3 + number)) for number in range(5)]
 
 
@@ -104,7 +105,7 @@ def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(tmp
     given = load(tmp_path, model__name=str(folder), model__freeze_encoder="all", train__precision="bf16")
     whisper = trial.built(given, MADE, 2)
     assert whisper is not None
-    assert model.window_seconds(whisper) == 2
+    assert loader.window_seconds(whisper) == 2
     assert not any(one.requires_grad for one in whisper.model.encoder.parameters())
     found = trial.run(given, MADE, CLIPS[:2], [1.0], lambda window: window)
     assert found[1.0]["measured"]

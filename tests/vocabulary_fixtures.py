@@ -16,7 +16,7 @@ import pytest
 import regex
 from model_fixtures import HUB_LANGUAGES, Tables, hub_folder
 
-from asr import tokenizer
+from asr.model import tokenization
 from asr.storage import files
 
 TABLE = Path(sys.prefix) / "share/whisper/multilingual.tiktoken"
@@ -84,9 +84,9 @@ def whisper_vocabulary() -> Tables:
     vocab = {written(token): rank for token, rank in ranks().items()}
     pairs = [joined(token, rank) for token, rank in ranks().items() if len(token) > 1]
     assert {len(pair) for pair in pairs} == {2}
-    names = [name.replace("nospeech", "nocaptions") for name in tokenizer.special_tokens() if name != "<|yue|>"]
+    names = [name.replace("nospeech", "nocaptions") for name in tokenization.special_tokens() if name != "<|yue|>"]
     added = {name: len(vocab) + 1 + place for place, name in enumerate(names)}
-    return {**vocab, tokenizer.END: len(vocab)}, [" ".join(map(written, pair)) for pair in pairs], added
+    return {**vocab, tokenization.END: len(vocab)}, [" ".join(map(written, pair)) for pair in pairs], added
 
 
 def suppressed() -> list[int]:

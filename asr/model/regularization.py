@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from asr import lora
+from asr.model import lora
 from asr.params import schema
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")

@@ -25,9 +25,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from asr import tokenizer
 from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadModel, NetworkFault
+from asr.model import tokenization
 from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES
 
@@ -67,7 +67,7 @@ def build(shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed
         shape: params' `model.scratch`.
         made: the tokenizer whose tokens it embeds.
     """
-    end, start = made.convert_tokens_to_ids([tokenizer.END, tokenizer.START])
+    end, start = made.convert_tokens_to_ids([tokenization.END, tokenization.START])
     sizes = {key: value for key, value in shape.items() if key not in ("window_seconds", "vocab_size")}
     config = WhisperConfig(
         **sizes,
@@ -102,7 +102,7 @@ def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
     languages = [f"<|{code}|>" for code in WHISPER_LANGUAGES]
     return {
         "lang_to_id": {token: vocab[token] for token in languages if token in vocab},
-        "task_to_id": {task: vocab[f"<|{task}|>"] for task in tokenizer.TASKS if f"<|{task}|>" in vocab},
+        "task_to_id": {task: vocab[f"<|{task}|>"] for task in tokenization.TASKS if f"<|{task}|>" in vocab},
         "no_timestamps_token_id": vocab["<|notimestamps|>"],
     }
 
@@ -148,7 +148,7 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
     where = place(name)
     known_as = Path(where).name if Path(where).is_dir() else name
     config = load_config(name, revision)
-    made = _from(where, lambda: tokenizer.load(where, revision))
+    made = _from(where, lambda: tokenization.load(where, revision))
     if len(made) > config.vocab_size:
         raise BadModel(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")
     if window_seconds is not None:
@@ -193,7 +193,7 @@ def _from(where: str, get: Any) -> Any:
     except BadModel:
         raise
     except Exception as error:  # transformers, safetensors and the hub client share no base class
-        line = tokenizer.first_line(error).replace(where, Path(where).name)
+        line = tokenization.first_line(error).replace(where, Path(where).name)
         if Path(where).is_dir():
             raise BadModel(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
         raise NetworkFault(
@@ -215,7 +215,7 @@ def settle_generation(model: WhisperForConditionalGeneration, made: WhisperToken
     generation = model.generation_config
     generation.forced_decoder_ids = None
     generation._from_model_config = False  # or the prompt we save with it would not be read
-    generation.return_timestamps = tokenizer.says_when(generation)
+    generation.return_timestamps = tokenization.says_when(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
     for key, value in prompt_tables(made).items():
@@ -274,7 +274,7 @@ def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder:
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model))
     generation = model.generation_config
     if generation.is_multilingual:
-        made.set_prefix_tokens(generation.language, generation.task, tokenizer.says_when(generation))
+        made.set_prefix_tokens(generation.language, generation.task, tokenization.says_when(generation))
     model.save_pretrained(folder)
     WhisperProcessor(extractor, made).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which the processor no longer writes

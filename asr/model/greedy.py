@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import batches, model, timestamps, tokenizer
+from asr import batches
 from asr.audio.codec import FRAMES_PER_SECOND
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel
+from asr.model import loader, timestamps, tokenization
 
 TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
 SPARE_TOKENS = 10
@@ -87,7 +88,7 @@ def greedy_from(
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
-        if tokenizer.says_when(generation):
+        if tokenization.says_when(generation):
             timestamps.obey(logits, [found[row] for row in alive.tolist()], generation)
         tokens = logits.argmax(-1, keepdim=True)
         ended = tokens[:, 0] == generation.eos_token_id
@@ -114,7 +115,7 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     hook = whisper.model.decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
     shape = (1, whisper.config.num_mel_bins, whisper.config.max_source_positions * 2)
     try:
-        with model.quiet():
+        with loader.quiet():
             whisper.generate(torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1)
     finally:
         hook.remove()
@@ -195,8 +196,8 @@ def hear(
     Returns:
         what was said in each stretch of each recording.
     """
-    frames = model.window_seconds(whisper) * FRAMES_PER_SECOND
-    prompt = tokenizer.prompt(whisper.generation_config)
+    frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
+    prompt = tokenization.prompt(whisper.generation_config)
     cuts = [cut(clip, frames) for clip in clips]
     stretches = [stretch for parts in cuts for stretch in parts]
     groups = list(batches.in_groups(range(len(stretches)), batch_size))
@@ -217,7 +218,7 @@ def _heard(one: Stretch, ids: list[int], whisper: WhisperForConditionalGeneratio
     """Tokens of a stretch as text, and as utterances with times."""
     text = made.decode(ids, skip_special_tokens=True).strip()
     parts = [(one.start, one.start + one.duration, text)]
-    if tokenizer.says_when(whisper.generation_config) and text:
+    if tokenization.says_when(whisper.generation_config) and text:
         told = timestamps.segments(ids, timestamps.first(whisper.generation_config), one.duration)
         spelt = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
         parts = [part for part in spelt if part[2]]
@@ -234,7 +235,7 @@ def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) 
     generation = whisper.generation_config
     if not generation.is_multilingual:
         raise BadModel("this model knows one language only; choose no language")
-    inputs = batches.input_features([features], model.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
+    inputs = batches.input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
     encoded = whisper.model.encoder(inputs).last_hidden_state
     start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)
     hidden = whisper.model.decoder(input_ids=start, encoder_hidden_states=encoded, use_cache=False).last_hidden_state

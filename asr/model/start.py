@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from asr import lora, model, regularisation, timestamps, tokenizer
 from asr.batches import Features
-from asr.model import Start
+from asr.model import loader, lora, regularization, timestamps, tokenization
+from asr.model.loader import Start
 from asr.params import schema
 
 
 def start_model(given: schema.Params, train: Features) -> Start:
     """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
     chosen = given.model
-    if chosen.name == model.SCRATCH:
+    if chosen.name == loader.SCRATCH:
         shape = chosen.scratch.model_dump()
         shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
-        made = tokenizer.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(model.build(shape, made, train.num_mel_bins, given.train.seed), made, model.SCRATCH, None)
+        made = tokenization.from_texts(train.column("text"), shape["vocab_size"])
+        start = Start(loader.build(shape, made, train.num_mel_bins, given.train.seed), made, loader.SCRATCH, None)
     else:
-        start = model.load(chosen.name, chosen.revision, chosen.window_seconds)
-    model.check_mel_bins(start.model, train.num_mel_bins)
-    model.set_prompt(start.model, given.language, chosen.task)
+        start = loader.load(chosen.name, chosen.revision, chosen.window_seconds)
+    loader.check_mel_bins(start.model, train.num_mel_bins)
+    loader.set_prompt(start.model, given.language, chosen.task)
     timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
-    regularisation.configure(start.model.config, chosen)
-    regularisation.apply(start.model)
+    regularization.configure(start.model.config, chosen)
+    regularization.apply(start.model)
     return start
 
 
@@ -30,4 +30,4 @@ def choose_trained(start: Start, chosen: schema.Model, seed: int) -> None:
     """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
     if chosen.lora.rank is not None:
         lora.add(start.model, chosen.lora, seed)
-    regularisation.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)
+    regularization.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)
