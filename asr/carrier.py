@@ -21,8 +21,8 @@ from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
-    from asr.batches import Features
     from asr.model.loader import Start
+    from asr.training.batches import Features
 
 RESAMPLES = 2000
 
@@ -87,7 +87,7 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
     Raises:
         BadData: none fits.
     """
-    from asr import validation
+    from asr.training import validation
 
     durations = rows.column("duration")
     subset = validation.subset(rows.column("id"), count, seed)
@@ -101,9 +101,9 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
 
 def hypotheses(start: Start, rows: Features, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
     """What each candidate's prompt makes of each row; the encoder hears a row once."""
-    from asr import batches
     from asr.audio.codec import FRAMES_PER_SECOND
     from asr.model import greedy, loader
+    from asr.training import batches
 
     whisper = start.model.to(loader.device()).eval()
     frames, durations = loader.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")
@@ -172,7 +172,7 @@ def main() -> None:
     if not (files.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)
-    from asr.batches import Features  # with its libraries, which help and a wrong argument need not wait for
+    from asr.training.batches import Features  # with its libraries, which help and a wrong argument need not wait for
 
     print(table(measure(start, Features(files.root() / split), languages, given, asked.rows)))
 

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr import batches, epochs, features, memory, optimisation, wer
+from asr import features, wer
 from asr.audio.codec import FRAMES_PER_SECOND
-from asr.batches import Features
 from asr.model import greedy, loader, lora, regularization, tokenization
-from asr.windows import Window
+from asr.training import batches, epochs, memory, optimization
+from asr.training.batches import Features
+from asr.training.examples import Window
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-    from asr.training import Training
-    from asr.validation import Validation
+    from asr.training.loop import Training
+    from asr.training.validation import Validation
 
 CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
 SCALED_SHARE = 0.5  # of fp16's steps must be updates
@@ -265,7 +266,7 @@ def rate_followed(training: Training) -> Check:
     if given.warmup_steps and state.first_rate is not None and not state.first_rate < 0.99 * peak:
         wrong.append("there was no warm-up")
     for row in [row for row in state.rows if "learning_rate" in row]:
-        wanted = optimisation.scheduled_rate(given.lr_scheduler_type, peak, row["step"] - 1, given.warmup_steps, given.max_steps)
+        wanted = optimization.scheduled_rate(given.lr_scheduler_type, peak, row["step"] - 1, given.warmup_steps, given.max_steps)
         if abs(row["learning_rate"] - wanted) > 0.01 * peak:
             wrong.append(f"at step {row['step']} it was {row['learning_rate']:.3g}, and should have been {wanted:.3g}")
     return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong[:3]]))

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr import checkpoints
 from asr.errors import BadModel
 from asr.store import address, shown
+from asr.training import checkpoints
 
 POLL_SECONDS = 0.5
 LAST_SECONDS = 60.0  # that a finished training waits for its last copy

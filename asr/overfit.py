@@ -13,15 +13,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.batches import Collator, Features
 from asr.errors import BadData, Diverged, Stopped, exit_with
 from asr.model import regularization
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.runtime import command
-from asr.training import Training
-from asr.validation import subset
+from asr.training.batches import Collator, Features
+from asr.training.loop import Training
+from asr.training.validation import subset
 
 ROWS = 8
 LOSS = 0.05  # per label, below which a text is known by heart

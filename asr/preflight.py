@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr import batches, checkpoints, memory
 from asr.errors import DiskFault
 from asr.model import greedy
 from asr.runtime.command import spoken
+from asr.training import batches, checkpoints, memory
 
 if TYPE_CHECKING:
-    from asr.training import Training
+    from asr.training.loop import Training
 
 NEAR = 0.9  # of the memory that is free
 TOKENS = 8  # decoded to learn what one costs

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration
 
-from asr.batches import Features
 from asr.errors import BadData, BadModel
 from asr.model import greedy, timestamps, tokenization
 from asr.model.loader import Start
 from asr.storage import files, shards
+from asr.training.batches import Features
 
 SPELLED = 200  # texts that go to tokens and back
 

@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import journal, tracking, wer
-from asr.batches import Features
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
@@ -34,10 +33,11 @@ from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, shards
+from asr.training.batches import Features
 
 CODE = (
     "asr.audio.codec",
-    "asr.batches",
+    "asr.training.batches",
     "asr.model.greedy",
     "asr.error_rates",
     "asr.evaluation_report",
@@ -50,7 +50,7 @@ CODE = (
     "asr.model.timestamps",
     "asr.model.tokenization",
     "asr.wer",
-    "asr.windows",
+    "asr.training.examples",
     "stages.evaluate",
 )
 START = "start"

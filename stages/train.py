@@ -21,46 +21,47 @@ from typing import Any
 
 import numpy as np
 
-from asr import checkpoints, checks, journal, memory, mirror, preflight, refusals, tracking
-from asr.batches import Features
+from asr import checks, journal, mirror, preflight, refusals, tracking
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import loader, lora
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
 from asr.params import schema
-from asr.progress import STEP_COLUMNS
 from asr.runtime import command
 from asr.storage import files, shards
-from asr.training import Training
+from asr.training import checkpoints, memory
+from asr.training.batches import Features
+from asr.training.loop import Training
+from asr.training.state import STEP_COLUMNS
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 CODE = (
     "asr.audio.codec",
-    "asr.batches",
+    "asr.training.batches",
     "asr.storage.hashing",
-    "asr.checkpoints",
+    "asr.training.checkpoints",
     "asr.checks",
     "asr.model.greedy",
-    "asr.epochs",
+    "asr.training.epochs",
     "asr.features",
     "asr.storage.files",
     "asr.whisper",
     "asr.model.lora",
-    "asr.memory",
+    "asr.training.memory",
     "asr.model.loader",
-    "asr.optimisation",
-    "asr.progress",
+    "asr.training.optimization",
+    "asr.training.state",
     "asr.model.regularization",
     "asr.storage.shards",
     "asr.runtime.signals",
     "asr.model.start",
     "asr.model.timestamps",
     "asr.model.tokenization",
-    "asr.training",
-    "asr.validation",
+    "asr.training.loop",
+    "asr.training.validation",
     "asr.wer",
-    "asr.windows",
+    "asr.training.examples",
     "stages.train",
 )
 

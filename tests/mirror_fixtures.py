@@ -9,8 +9,8 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-from asr import checkpoints
 from asr.storage import files
+from asr.training import checkpoints
 
 
 def saved(folder: Path, step: int, weights: int) -> None:

@@ -27,7 +27,7 @@ from asr import tracking
 from asr.features import TAIL
 from asr.params import schema
 from asr.storage import shards
-from asr.training import Training
+from asr.training.loop import Training
 from stages import train
 from stages.featurize import FEATURES
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import clip, noise, scratch, write_features
 
-from asr import batches, features
-from asr.batches import IGNORED, Features
+from asr import features
 from asr.model import tokenization
+from asr.training import batches
+from asr.training.batches import IGNORED, Features
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=300).map(tuple)
 SIZES = st.integers(1, 9)

@@ -11,11 +11,11 @@ from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
 from asr import carrier
-from asr.batches import Features
 from asr.errors import BadData, BadModel, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import schema
+from asr.training.batches import Features
 
 LANGUAGES = ["sv", "no", "haw"]
 FOREIGN = {"download.language": "smj", "model.language": "sv", "model.window_seconds": 2, "train.per_device_eval_batch_size": 2}

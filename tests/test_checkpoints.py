@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import checkpoints
-from asr.checkpoints import Checkpoint
 from asr.errors import BadModel
+from asr.training import checkpoints
+from asr.training.checkpoints import Checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

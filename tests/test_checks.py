@@ -15,12 +15,13 @@ import torch
 from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
-from asr import batches, features, optimisation, training, validation, wer
+from asr import features, wer
 from asr.errors import BadData, BadModel, Fault
 from asr.model import greedy, loader, regularization, tokenization
 from asr.params import schema
 from asr.storage import files
-from asr.training import Training
+from asr.training import batches, loop, optimization, validation
+from asr.training.loop import Training
 from stages import evaluate, train
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -73,13 +74,13 @@ def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = optimisation.make_optimizer
-    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
+    make = optimization.make_optimizer
+    patch.setattr(optimization, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
 
 
 def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
-    make = optimisation.make_optimizer
-    patch.setattr(optimisation, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
+    make = optimization.make_optimizer
+    patch.setattr(optimization, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
 
 
 def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
@@ -121,23 +122,23 @@ def _zero_padding(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_warmup(patch: pytest.MonkeyPatch) -> None:
-    get = training.get_scheduler
-    patch.setattr(training, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps))
+    get = loop.get_scheduler
+    patch.setattr(loop, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps))
 
 
 def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
-    get = training.get_scheduler
-    patch.setattr(training, "get_scheduler", lambda kind, optimizer, warmup, steps: get(kind, optimizer, warmup * 1000, steps * 1000))
+    get = loop.get_scheduler
+    patch.setattr(loop, "get_scheduler", lambda kind, optimizer, warmup, steps: get(kind, optimizer, warmup * 1000, steps * 1000))
 
 
 def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
-    make = optimisation.make_optimizer
-    patch.setattr(optimisation, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
+    make = optimization.make_optimizer
+    patch.setattr(optimization, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
 
 
 def _rate_never_falls(patch: pytest.MonkeyPatch) -> None:
-    get = training.get_scheduler
-    patch.setattr(training, "get_scheduler", lambda _, *rest: get("constant_with_warmup", *rest))
+    get = loop.get_scheduler
+    patch.setattr(loop, "get_scheduler", lambda _, *rest: get("constant_with_warmup", *rest))
 
 
 def _every_other_update(patch: pytest.MonkeyPatch) -> None:
@@ -218,9 +219,9 @@ def _features_halved(patch: pytest.MonkeyPatch) -> None:
 
 
 def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
-    make = training.Validation
+    make = loop.Validation
     patch.setattr(
-        training,
+        loop,
         "Validation",
         lambda rows, *rest: make(batches.Features(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest),
     )

@@ -12,10 +12,11 @@ import fsspec
 import pytest
 from mirror_fixtures import run_python, saved, whole
 
-from asr import checkpoints, copies
+from asr import copies
 from asr.errors import BadModel
 from asr.storage import files
 from asr.store import Store
+from asr.training import checkpoints
 
 # Each change to the mirror's files is once the last thing that a copying process does.
 KILLED_COPIES = """

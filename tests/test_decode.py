@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from model_fixtures import clip, hush_timestamps, noise, scratch
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from asr import batches, features
+from asr import features
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel
 from asr.model import greedy, loader, tokenization
 from asr.model.greedy import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
 from asr.model.loader import Start
+from asr.training import batches
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 WINDOW = 200  # frames

@@ -24,7 +24,7 @@ NOISY: dict[str, Any] = {
 }
 KILLED = """
 import os, signal
-from asr.training import Training
+from asr.training.loop import Training
 step = Training.train_step
 def killed(self, parts):
     step(self, parts)
@@ -36,7 +36,7 @@ Training.train_step = killed
 
 NO_MEMORY = """
 import torch
-from asr.training import Training
+from asr.training.loop import Training
 loss = Training.loss
 def limited(self, batch):
     small = len(batch["labels"]) <= 2 or not torch.is_grad_enabled() or self.state.step < 4

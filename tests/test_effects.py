@@ -21,8 +21,6 @@ from hub_fixtures import served
 from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import batches
-from asr.batches import Features
 from asr.cleaning import split_overlap
 from asr.errors import Fault
 from asr.model import lora
@@ -31,6 +29,8 @@ from asr.params import schema
 from asr.params.schema import Params
 from asr.sources import selection
 from asr.storage import files, shards
+from asr.training import batches
+from asr.training.batches import Features
 from stages import chunk, download, evaluate, featurize, stats, train
 
 DOWNLOAD = {

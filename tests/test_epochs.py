@@ -15,16 +15,17 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, checks, epochs, features, refusals, transcription, windows
+from asr import checks, features, refusals, transcription
 from asr.audio.sample_file import Sound
-from asr.batches import Collator, Features
 from asr.errors import BadModel, Stopped
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
 from asr.params import schema
 from asr.storage import files
-from asr.training import Training
-from asr.windows import Example
+from asr.training import batches, epochs, examples
+from asr.training.batches import Collator, Features
+from asr.training.examples import Example
+from asr.training.loop import Training
 from stages import train
 
 SECONDS = (0.83, 1.27, 1.06, 0.61, 1.4, 0.95) * 2
@@ -153,12 +154,12 @@ def test_padding_is_told_before_and_after_packing(training: Callable[[], Trainin
 
 
 def _turned(patch: pytest.MonkeyPatch) -> None:
-    join = windows.join
-    patch.setattr(windows, "join", lambda clips: join(clips[::-1]))
+    join = examples.join
+    patch.setattr(examples, "join", lambda clips: join(clips[::-1]))
 
 
 def _clamped_apart(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(windows, "join", lambda clips: features.LogMel(np.concatenate([one.mel[:, :-2] for one in clips], 1), -2.0, None))
+    patch.setattr(examples, "join", lambda clips: features.LogMel(np.concatenate([one.mel[:, :-2] for one in clips], 1), -2.0, None))
 
 
 def _slow_clock(patch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,7 @@ def _unpaired(patch: pytest.MonkeyPatch) -> None:
 
 
 def _loud_silence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(windows, "silence", lambda _, frames, bins: features.log_mel(noise(frames / 100), bins))
+    patch.setattr(examples, "silence", lambda _, frames, bins: features.log_mel(noise(frames / 100), bins))
 
 
 def _words_in_silence(patch: pytest.MonkeyPatch) -> None:
@@ -181,18 +182,18 @@ def _words_in_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lost_row(patch: pytest.MonkeyPatch) -> None:
-    neighbours = windows.neighbours
+    neighbours = examples.neighbours
 
     def shorter(*given: Any) -> Iterator[tuple[Example, ...]]:
         yield from (group[:2] for group in neighbours(*given))
 
-    patch.setattr(windows, "neighbours", shorter)
+    patch.setattr(examples, "neighbours", shorter)
 
 
 def _overfull(patch: pytest.MonkeyPatch) -> None:
-    neighbours = windows.neighbours
+    neighbours = examples.neighbours
     patch.setattr(
-        windows, "neighbours", lambda found, speakers, *most: neighbours(found, [None] * len(speakers), *(2 * one for one in most))
+        examples, "neighbours", lambda found, speakers, *most: neighbours(found, [None] * len(speakers), *(2 * one for one in most))
     )
 
 
@@ -323,7 +324,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
 
 def quiet_texts(found: SimpleNamespace) -> list[str]:
     """What a model hears in silences that it was never taught."""
-    clips = [windows.silence(np.random.default_rng([77, number]), 30 + 15 * number, 80) for number in range(16)]
+    clips = [examples.silence(np.random.default_rng([77, number]), 30 + 15 * number, 80) for number in range(16)]
     return [parts[0].text for parts in greedy.hear(found.start.model, found.start.tokenizer, clips, 8, 444)]
 
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
 from asr import evaluation_report, journal, wer
-from asr.batches import Features
 from asr.errors import BadModel, Fault
 from asr.model import loader
 from asr.params import schema
 from asr.runtime import formatting
 from asr.storage import files, shards
+from asr.training.batches import Features
 from stages import evaluate
 
 HOSTILE = "<script>alert(1)</script> | **fet** [länk](http://x.y) ![bild](z) `kod` _u_ ~s~ # h \\| &lt;b&gt;\n\n| ny | rad |"

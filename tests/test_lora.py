@@ -17,12 +17,12 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr import batches, optimisation
 from asr.errors import BadParams, Stopped
 from asr.model import greedy, loader, lora, regularization
 from asr.params import schema
 from asr.storage import files
-from asr.training import Training
+from asr.training import batches, optimization
+from asr.training.loop import Training
 from stages import train
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -224,10 +224,10 @@ def test_adapters_do_nothing_at_first_and_are_a_function_of_the_seed() -> None:
 
 def test_auto_asks_ten_times_the_rate_for_adapters() -> None:
     start = loader.Start(scratch().model, scratch().tokenizer, "whisper-x", None)
-    usual = optimisation.learning_rate("auto", start)
+    usual = optimization.learning_rate("auto", start)
     lora.add(start.model, CHOSEN, 1)
-    assert optimisation.learning_rate("auto", start) == pytest.approx(10 * usual, rel=0.1)
-    assert optimisation.learning_rate(2e-4, start) == 2e-4
+    assert optimization.learning_rate("auto", start) == pytest.approx(10 * usual, rel=0.1)
+    assert optimization.learning_rate(2e-4, start) == 2e-4
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

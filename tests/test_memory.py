@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import OUT_OF_MEMORY
 
-from asr import memory
 from asr.errors import BadModel
+from asr.training import memory
 
 CPU = torch.device("cpu")
 # A training in an address space that holds its batches by the half, not whole.

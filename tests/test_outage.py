@@ -40,11 +40,12 @@ from outage_fixtures import (
 )
 from test_tracking import begin, evaluation, losses, new_path, training
 
-from asr import checkpoints, journal, tracking
+from asr import journal, tracking
 from asr.errors import BadParams, NetworkFault
 from asr.params import schema
 from asr.replica import Replica
 from asr.storage import files
+from asr.training import checkpoints
 from stages import train
 
 EVERY = bool(os.environ.get("EVERY_FAULT"))  # as `make faults` wants it

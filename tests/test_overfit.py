@@ -10,10 +10,10 @@ from test_checks import _frozen_optimiser, _shifted_labels
 from training_fixtures import given
 
 from asr import overfit
-from asr.batches import Features
 from asr.errors import BadData, Diverged
 from asr.model.start import start_model
 from asr.params import schema
+from asr.training.batches import Features
 
 pytestmark = pytest.mark.usefixtures("in_process")
 # Wider than elsewhere, and all that hinders learning turned on: it is for `overfit` to turn it off.

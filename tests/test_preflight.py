@@ -12,9 +12,10 @@ import torch
 import training_fixtures
 from training_fixtures import OUT_OF_MEMORY, no_memory_beyond, training
 
-from asr import checkpoints, memory, preflight
+from asr import preflight
 from asr.errors import BadModel, DiskFault
-from asr.training import Training
+from asr.training import checkpoints, memory
+from asr.training.loop import Training
 
 pytestmark = pytest.mark.usefixtures("in_process")
 NOISY = {"model.dropout": 0.1, "model.apply_spec_augment": True, "train.max_steps": 6}

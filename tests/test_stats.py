@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
 from asr import trial
-from asr.batches import Collator, Features
 from asr.errors import BadData
 from asr.model.start import start_model
 from asr.params.schema import Params
 from asr.stats import report
 from asr.storage.shards import SPLITS
+from asr.training.batches import Collator, Features
 from stages import stats
 
 SECONDS = {"train": [1.0, 2.0, 3.0, 5.0, 9.0], "validation": [2.0, 4.0], "test": [6.0]}

@@ -17,11 +17,12 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import refusals, validation
-from asr.batches import Features
+from asr import refusals
 from asr.errors import BadModel, Diverged
 from asr.model import regularization, tokenization
 from asr.storage import files
+from asr.training import validation
+from asr.training.batches import Features
 from stages import train
 
 Done = subprocess.CompletedProcess[str]

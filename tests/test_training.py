@@ -14,10 +14,10 @@ import training_fixtures
 from conftest import TINY, write_params
 from training_fixtures import OUT_OF_MEMORY, curve, gradients, halves_of, no_memory_beyond, training
 
-from asr import batches
 from asr.errors import BadModel, Diverged
 from asr.params import schema
-from asr.training import Training
+from asr.training import batches
+from asr.training.loop import Training
 from stages import train
 
 pytestmark = pytest.mark.usefixtures("in_process")

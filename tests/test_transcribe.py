@@ -23,12 +23,12 @@ from transformers import WhisperConfig
 from asr import features, transcribe, transcription
 from asr.audio import codec, sample_file
 from asr.audio.sample_file import Sound
-from asr.batches import Features
 from asr.errors import BadData, BadParams, exit_with
 from asr.model import loader
 from asr.model.loader import Start
 from asr.params import schema
 from asr.storage import shards
+from asr.training.batches import Features
 from asr.transcripts import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize

@@ -10,9 +10,10 @@ import torch
 from data_fixtures import load
 from model_fixtures import SHAPE, hub_folder, noise
 
-from asr import batches, features, trial
+from asr import features, trial
 from asr.model import loader, tokenization
 from asr.params.schema import Params
+from asr.training import batches
 
 TINY = {f"model__scratch__{key}": str(value) for key, value in SHAPE.items()}
 MADE = tokenization.from_texts(["ett två tre"], 300)
@@ -113,5 +114,5 @@ def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(tmp
 
 def test_a_model_that_memory_cannot_hold_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = load(tmp_path, model__name=str(hub_folder(tmp_path / "whisper")))
-    monkeypatch.setattr("asr.memory.free", lambda _: 1000)
+    monkeypatch.setattr("asr.training.memory.free", lambda _: 1000)
     assert trial.run(given, MADE, CLIPS, [1.0], lambda window: window) == {}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from conftest import TINY, write_params
 
-from asr.batches import Features
 from asr.params import schema
 from asr.storage import files
-from asr.training import Training
+from asr.training.batches import Features
+from asr.training.loop import Training
 from stages import train
 
 OUT_OF_MEMORY = {

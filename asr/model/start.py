@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from asr.batches import Features
 from asr.model import loader, lora, regularization, timestamps, tokenization
 from asr.model.loader import Start
 from asr.params import schema
+from asr.training.batches import Features
 
 
 def start_model(given: schema.Params, train: Features) -> Start:

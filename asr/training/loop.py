@@ -17,17 +17,18 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import batches, checkpoints, epochs, journal, memory, optimisation
-from asr.batches import Collator, Features
-from asr.checkpoints import Checkpoint
+from asr import journal
 from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.model import loader, lora, regularization
 from asr.model.loader import Start
 from asr.params import schema
-from asr.progress import State
 from asr.runtime.signals import Interrupted, Signals
-from asr.validation import Validation, mean_loss
-from asr.windows import Window
+from asr.training import batches, checkpoints, epochs, memory, optimization
+from asr.training.batches import Collator, Features
+from asr.training.checkpoints import Checkpoint
+from asr.training.examples import Window
+from asr.training.state import State
+from asr.training.validation import Validation, mean_loss
 
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
 
@@ -44,12 +45,12 @@ class Training:
         self.windows = self._windows()
         self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
-        self.learning_rate = optimisation.learning_rate(given.learning_rate, start)
-        self.accelerator = optimisation.accelerator_for(given.precision, start.model)
+        self.learning_rate = optimization.learning_rate(given.learning_rate, start)
+        self.accelerator = optimization.accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with loader.quiet():
                 start.model.activation_checkpointing_enable()
-        optimizer = optimisation.make_optimizer(start.model, self.learning_rate, given.weight_decay)
+        optimizer = optimization.make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
         self.state = State()
@@ -112,7 +113,7 @@ class Training:
             self._halve()
             total, full = self._backward(parts)
         if self.accelerator.num_processes > 1:
-            optimisation.average_gradients(self.model)
+            optimization.average_gradients(self.model)
         return total
 
     def _backward(self, parts: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
@@ -298,7 +299,7 @@ class Training:
     def best_weights(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean of the weights that were kept at these steps."""
         found = [self._kept(step) for step in steps]
-        return found[0] if len(found) == 1 else optimisation.mean_weights(found)
+        return found[0] if len(found) == 1 else optimization.mean_weights(found)
 
     def _kept(self, step: int) -> dict[str, torch.Tensor]:
         return checkpoints.load(self.folder, "weights", step).tensors["model"]

@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from asr import windows
-from asr.batches import Collator, Features
 from asr.storage.hashing import fraction_of
-from asr.windows import Example, Window
+from asr.training.batches import Collator, Features
+from asr.training.examples import Example, Window
 
 
 def fill(
@@ -40,7 +39,7 @@ def _once(
     plain = [collator.window([one], timed=False) for one in examples if one.index not in timed]
     if not pack_to_window:
         return [collator.window([one], timed=True) for one in stamped] + plain
-    groups = windows.neighbours(stamped, rows.column("speaker"), collator.frames, collator.positions - len(collator.prompt))
+    groups = examples.neighbours(stamped, rows.column("speaker"), collator.frames, collator.positions - len(collator.prompt))
     return [collator.window(group, timed=True) for group in groups] + plain
 
 

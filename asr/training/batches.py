@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features, windows
+from asr import features
 from asr.audio.codec import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
 from asr.model import loader, timestamps, tokenization
 from asr.storage import shards
-from asr.windows import Example, Window
+from asr.training import examples
+from asr.training.examples import Example, Window
 
 IGNORED = -100  # labels that the loss passes over
 POOL = 32  # batches that are sorted by length together
@@ -147,8 +148,8 @@ class Collator:
         """The features of what a window holds."""
         clips = [rows.log_mel(row) for row in window.rows]
         if not clips:
-            return windows.silence(np.random.default_rng((*moment, window.number)), window.num_frames, rows.num_mel_bins)
-        return clips[0] if len(clips) == 1 else windows.join(clips)
+            return examples.silence(np.random.default_rng((*moment, window.number)), window.num_frames, rows.num_mel_bins)
+        return clips[0] if len(clips) == 1 else examples.join(clips)
 
 
 @lru_cache(maxsize=2)

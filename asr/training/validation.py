@@ -13,11 +13,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
-from asr import batches, wer
-from asr.batches import Collator, Features
+from asr import wer
 from asr.model import greedy
 from asr.storage.hashing import fraction_of
-from asr.windows import Window
+from asr.training import batches
+from asr.training.batches import Collator, Features
+from asr.training.examples import Window
 
 Obey = Callable[..., Iterable[Any]]
 
