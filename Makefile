@@ -62,7 +62,7 @@ faults: setup  ## plant every fault in trainings and MLflow servers, and see eac
 	@PYTHONPATH=. python tests/faults.py
 
 overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
-	@python -m asr.overfit data/features/train
+	@python -m asr.preflight.overfit data/features/train
 
 size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
 	@PYTHONPATH=. python tests/size.py
@@ -92,7 +92,7 @@ keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to r
 	@python -m asr.keep $(NAME)
 
 carrier: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
-	@python -m asr.carrier $(LANGUAGES)
+	@python -m asr.preflight.prompt_language $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table
 	@python -m asr.summary --kept

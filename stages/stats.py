@@ -111,8 +111,9 @@ def forecast(
     train: Path, given: schema.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
-    from asr import features, trial
+    from asr import features
     from asr.model import tokenization  # torch, 3 s
+    from asr.preflight import trial
 
     clips = [
         (features.log_mel(sound, sizes["num_mel_bins"]), tokenization.text_ids(made, [row["text"] or ""])[0])

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from asr import checks, journal, mirror, preflight, refusals, tracking
+from asr import checks, journal, mirror, tracking
 from asr.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import loader, lora
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
 from asr.params import schema
+from asr.preflight import forecast, refusals
 from asr.runtime import command
 from asr.storage import files, shards
 from asr.training import checkpoints, memory
@@ -198,7 +199,7 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     )
     found = [check(training) for check in look]
     training.resume()
-    preflight.forecast(training, out)
+    forecast.forecast(training, out)
     training.run()
     steps = training.load_best()
     given = known["params_all"]

@@ -10,11 +10,11 @@ import pytest
 from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
-from asr import carrier
 from asr.errors import BadData, BadModel, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import schema
+from asr.preflight import prompt_language
 from asr.training.batches import Features
 
 LANGUAGES = ["sv", "no", "haw"]
@@ -40,7 +40,7 @@ def given(room: Path) -> schema.Params:
 @pytest.fixture
 def start(room: Path, given: schema.Params) -> Start:
     """Random weights that speak in words alone."""
-    start = carrier.start_model(given, str(room / "whisper-tiny"))
+    start = prompt_language.start_model(given, str(room / "whisper-tiny"))
     end = start.model.generation_config.eos_token_id
     start.model.generation_config.suppress_tokens = list(range(end + 1, start.model.config.vocab_size))
     return start
@@ -58,8 +58,8 @@ def decoded_alone(start: Start, rows: Features, code: str, task: str = "transcri
 
 
 def test_each_candidate_is_heard_as_evaluation_would_hear_it(start: Start, rows: Features) -> None:
-    prompted = carrier.prompts(start, LANGUAGES, "transcribe")
-    found = carrier.hypotheses(start, rows, list(range(len(rows))), prompted, 2)
+    prompted = prompt_language.prompts(start, LANGUAGES, "transcribe")
+    found = prompt_language.hypotheses(start, rows, list(range(len(rows))), prompted, 2)
     told = {code: [text.strip() for text in texts] for code, texts in found.items()}
     assert told == {code: decoded_alone(start, rows, code) for code in LANGUAGES}
     assert len({tuple(texts) for texts in told.values()}) == len(LANGUAGES), "candidates must not be heard alike"
@@ -71,8 +71,8 @@ def test_candidates_differ_by_the_language_token_alone_and_share_the_encoder(sta
     whisper = start.model.model
     whisper.decoder.register_forward_pre_hook(lambda _, __, given: heard.append(given["input_ids"][0].tolist()), with_kwargs=True)
     whisper.encoder.register_forward_hook(lambda *_: encoded.append(1))
-    prompted = carrier.prompts(start, LANGUAGES, "translate")
-    carrier.hypotheses(start, rows, list(range(4)), prompted, 2)
+    prompted = prompt_language.prompts(start, LANGUAGES, "translate")
+    prompt_language.hypotheses(start, rows, list(range(4)), prompted, 2)
     spoken = [start.tokenizer.convert_ids_to_tokens(ids) for ids in heard if len(ids) == 4]
     assert spoken == 2 * [["<|startoftranscript|>", f"<|{code}|>", "<|translate|>", "<|notimestamps|>"] for code in LANGUAGES]
     assert len(encoded) == 2
@@ -82,48 +82,48 @@ def test_the_language_that_was_spoken_for_comes_first(start: Start, rows: Featur
     """What the model hears in one language is made the truth, with a word of it wrong here and there."""
     truth = decoded_alone(start, rows, "no")
     heard = {code: decoded_alone(start, rows, code) for code in LANGUAGES}
-    found = carrier.scores(truth, heard, [None] * len(truth), 1)
+    found = prompt_language.scores(truth, heard, [None] * len(truth), 1)
     assert (found[0].language, found[0].wer, found[0].verdict) == ("no", 0.0, "best")
     assert [one.wer for one in found] == sorted(one.wer for one in found)
     assert {one.verdict for one in found[1:]} <= {"worse", "not distinguishable"}
-    assert carrier.table(found).splitlines()[-1] == "train with it: dvc exp run -S model.language=no"
-    measured = carrier.measure(start, rows, LANGUAGES, given, 3)
+    assert prompt_language.table(found).splitlines()[-1] == "train with it: dvc exp run -S model.language=no"
+    measured = prompt_language.measure(start, rows, LANGUAGES, given, 3)
     assert {one.language for one in measured} == set(LANGUAGES)
 
 
 def test_equal_candidates_are_told_apart_by_no_one() -> None:
-    found = carrier.scores(["ett två", "tre"], {"sv": ["ett", "tre"], "no": ["ett", "tre"]}, [None, None], 1)
+    found = prompt_language.scores(["ett två", "tre"], {"sv": ["ett", "tre"], "no": ["ett", "tre"]}, [None, None], 1)
     assert [one.verdict for one in found] == ["best", "not distinguishable"]
 
 
 def test_rows_are_those_of_training_and_fit_the_window(rows: Features, capsys: pytest.CaptureFixture) -> None:
-    assert sorted(carrier.chosen_rows(rows, 99, 1, 2)) == [0, 1, 2, 3, 4]
-    assert carrier.chosen_rows(rows, 99, 1, 1) == [2, 1, 0]
+    assert sorted(prompt_language.chosen_rows(rows, 99, 1, 2)) == [0, 1, 2, 3, 4]
+    assert prompt_language.chosen_rows(rows, 99, 1, 1) == [2, 1, 0]
     assert capsys.readouterr().out == "left out: 2 rows longer than the window of 1 s\n"
     with pytest.raises(BadData, match="no row is shorter than the window of 0 s"):
-        carrier.chosen_rows(rows, 99, 1, 0)
+        prompt_language.chosen_rows(rows, 99, 1, 0)
 
 
 def test_a_start_from_scratch_knows_no_language(given: schema.Params) -> None:
     with pytest.raises(BadParams, match="scratch knows no language yet; want a trained start"):
-        carrier.start_model(given, None)
+        prompt_language.start_model(given, None)
 
 
 def test_a_start_of_one_language_has_no_candidates(given: schema.Params, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match=r"whisper-tiny\.en knows one language only"):
-        carrier.start_model(given, str(hub_folder(tmp_path / "whisper-tiny.en", multilingual=False)))
+        prompt_language.start_model(given, str(hub_folder(tmp_path / "whisper-tiny.en", multilingual=False)))
 
 
 def test_a_language_that_came_later_than_the_model_is_named(start: Start) -> None:
     with pytest.raises(BadModel, match=r"the model has no token for <\|yue\|>"):
-        carrier.prompts(start, ["sv", "yue"], "transcribe")
+        prompt_language.prompts(start, ["sv", "yue"], "transcribe")
 
 
 def call(room: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.chdir(room)
     monkeypatch.setenv("DVC_ROOT", str(room))
     monkeypatch.setattr(sys, "argv", ["carrier", *arguments])
-    carrier.main()
+    prompt_language.main()
 
 
 def test_the_command_prints_a_table_and_the_way_to_go_on(
@@ -145,8 +145,8 @@ def test_the_command_needs_features_and_known_codes(room: Path, tmp_path: Path, 
 
 
 def test_help_waits_for_no_library(tmp_path: Path) -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\nfrom asr import carrier\ntry: carrier.main()\nfinally: print('torch' in sys.modules)"
+    code = "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "python -m asr.carrier no da is" in done.stdout
+    assert "python -m asr.preflight.prompt_language no da is" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"

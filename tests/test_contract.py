@@ -28,9 +28,9 @@ EXEMPT = {
     "asr.errors",
     "asr.runtime.workers",
     "asr.runtime.command",
-    "asr.preflight",
-    "asr.refusals",
-    "asr.trial",
+    "asr.preflight.forecast",
+    "asr.preflight.refusals",
+    "asr.preflight.trial",
 }
 ROOMS = {"asr": {"asr"}, "stages": {"asr", "stages"}, "dashboard": {"asr", "dashboard"}}
 

@@ -15,12 +15,13 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import checks, features, refusals, transcription
+from asr import checks, features, transcription
 from asr.audio.sample_file import Sound
 from asr.errors import BadModel, Stopped
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
 from asr.params import schema
+from asr.preflight import refusals
 from asr.storage import files
 from asr.training import batches, epochs, examples
 from asr.training.batches import Collator, Features

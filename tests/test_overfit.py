@@ -9,10 +9,10 @@ import pytest
 from test_checks import _frozen_optimiser, _shifted_labels
 from training_fixtures import given
 
-from asr import overfit
 from asr.errors import BadData, Diverged
 from asr.model.start import start_model
 from asr.params import schema
+from asr.preflight import overfit
 from asr.training.batches import Features
 
 pytestmark = pytest.mark.usefixtures("in_process")

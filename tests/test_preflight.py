@@ -12,8 +12,8 @@ import torch
 import training_fixtures
 from training_fixtures import OUT_OF_MEMORY, no_memory_beyond, training
 
-from asr import preflight
 from asr.errors import BadModel, DiskFault
+from asr.preflight import forecast
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
 
@@ -32,7 +32,7 @@ def test_the_forecast_changes_no_bit_and_costs_two_steps(
         with pytest.MonkeyPatch.context() as patch:
             rows[name] = no_memory_beyond(99, MemoryError(), patch)
             if name == "never":
-                patch.setattr(preflight, "forecast", lambda *_: None)
+                patch.setattr(forecast, "forecast", lambda *_: None)
             found[name] = training_fixtures.run(tiny_data, tmp_path / name, **NOISY)
     assert found["asked"] == found["never"]
     assert len(rows["asked"]) - len(rows["never"]) == 2
@@ -49,9 +49,9 @@ def test_a_disk_too_small_is_refused_with_numbers_before_anything_is_written(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = training(tiny_data, tmp_path)
-    needed = sum(preflight.disk_needed(one, tmp_path / "models/finetuned").values())
+    needed = sum(forecast.disk_needed(one, tmp_path / "models/finetuned").values())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed))
-    assert preflight.refuse_full_disk(one, tmp_path / "models/finetuned").endswith(" free")
+    assert forecast.refuse_full_disk(one, tmp_path / "models/finetuned").endswith(" free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed - 1))
     with pytest.raises(DiskFault, match=r"want 0\.0 GB of disk, 0\.0 GB are free; make room \(make fresh") as fault:
         training_fixtures.run(tiny_data, tmp_path)
@@ -63,7 +63,7 @@ def test_a_training_never_takes_more_disk_than_was_told(tmp_path: Path, tiny_dat
     """Measured after each write, before what is old goes; and not much less, or the forecast would be worth nothing."""
     changes = {"train.average_weights": "last", "train.average_count": 2, "train.eval_steps": 2, "train.save_steps": 3}
     taken, told = [0], {}
-    save, needed = checkpoints.save, preflight.disk_needed
+    save, needed = checkpoints.save, forecast.disk_needed
 
     def measured(folder: Path, *rest: Any) -> None:
         save(folder, *rest)
@@ -74,7 +74,7 @@ def test_a_training_never_takes_more_disk_than_was_told(tmp_path: Path, tiny_dat
         return told
 
     monkeypatch.setattr(checkpoints, "save", measured)
-    monkeypatch.setattr(preflight, "disk_needed", noted)
+    monkeypatch.setattr(forecast, "disk_needed", noted)
     training_fixtures.run(tiny_data, tmp_path, **changes)
     checkpoint_bytes, model_bytes = told.values()
     assert 0.7 * checkpoint_bytes < max(taken) < 1.1 * checkpoint_bytes, "headers of a tiny model's files are not counted"
@@ -84,21 +84,21 @@ def test_a_training_never_takes_more_disk_than_was_told(tmp_path: Path, tiny_dat
 
 def test_checkpoints_that_are_there_take_no_room_twice(tmp_path: Path, tiny_data: Path) -> None:
     one = training(tiny_data, tmp_path)
-    before = preflight.disk_needed(one, tmp_path / "models/finetuned")[one.folder]
+    before = forecast.disk_needed(one, tmp_path / "models/finetuned")[one.folder]
     one.train_step(one.micro_batches(0))
     one.save()
     there = sum(path.stat().st_size for path in one.folder.rglob("*.safetensors"))
-    assert preflight.disk_needed(one, tmp_path / "models/finetuned")[one.folder] == before - there
+    assert forecast.disk_needed(one, tmp_path / "models/finetuned")[one.folder] == before - there
 
 
 def test_memory_that_is_near_is_said(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = training(tiny_data, tmp_path)
-    preflight.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / "models/finetuned")
     assert "memory is near" not in capsys.readouterr().out
     monkeypatch.setattr(memory, "free", lambda _: 100)
-    preflight.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / "models/finetuned")
     assert "memory is near: lower train.per_device_train_batch_size" in capsys.readouterr().out
 
 
@@ -107,22 +107,22 @@ def test_memory_that_is_short_is_found_before_the_first_step(
 ) -> None:
     one = training(tiny_data, tmp_path)
     no_memory_beyond(2, OUT_OF_MEMORY["gpu"], monkeypatch)
-    preflight.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / "models/finetuned")
     assert (one.state.halvings, one.state.step) == (1, 0)
     assert "from here on 2 at once" in capsys.readouterr().out
     assert all(value.grad is None for value in one.bare.parameters())
-    monkeypatch.setattr(preflight, "moments_to_come", lambda _: 1 << 60)
+    monkeypatch.setattr(forecast, "moments_to_come", lambda _: 1 << 60)
     with pytest.raises(BadModel, match="no memory for AdamW's moments"):
-        preflight.forecast(one, tmp_path / "models/finetuned")
+        forecast.forecast(one, tmp_path / "models/finetuned")
 
 
 def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path) -> None:
     one = training(tiny_data, tmp_path)
     trained = sum(value.nbytes for value in one.bare.parameters() if value.requires_grad)
-    assert preflight.moments_to_come(one) == 2 * trained
-    assert preflight.memory_needed(one) == memory.peak(torch.device("cpu")) + 2 * trained
+    assert forecast.moments_to_come(one) == 2 * trained
+    assert forecast.memory_needed(one) == memory.peak(torch.device("cpu")) + 2 * trained
     one.train_step(one.micro_batches(0))
-    assert preflight.moments_to_come(one) == 0
+    assert forecast.moments_to_come(one) == 0
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path
 def test_evaluations_that_are_left(step: int, every: int, last: int, left: int, tmp_path: Path, tiny_data: Path) -> None:
     one = training(tiny_data, tmp_path, **{"train.eval_steps": every, "train.max_steps": last})
     one.state.step = step
-    assert preflight.evaluations_left(one) == left
+    assert forecast.evaluations_left(one) == left
     if step % every == 0:
         one.state.row(step)["validation_wer"] = 1.0
-        assert preflight.evaluations_left(one) == left - 1
+        assert forecast.evaluations_left(one) == left - 1
 
 
 def test_an_evaluation_is_forecast_by_rows_and_groups(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +145,10 @@ def test_an_evaluation_is_forecast_by_rows_and_groups(tmp_path: Path, tiny_data:
     encoder, decoder = one.bare.model.encoder, one.bare.model.decoder
     encoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 8))
     decoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
-    monkeypatch.setattr(preflight, "now", lambda _: clock[0])
+    monkeypatch.setattr(forecast, "now", lambda _: clock[0])
     longest = max(len(example.text_ids) for example in one.validation.windows)
     assert len(one.validation.chosen) == 6
-    assert preflight.evaluation_seconds(one) == pytest.approx(2 * 8 * 6 / 4 + 2 * (longest + 1))
+    assert forecast.evaluation_seconds(one) == pytest.approx(2 * 8 * 6 / 4 + 2 * (longest + 1))
 
 
 def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
@@ -162,7 +162,7 @@ def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
         return gradients(self, parts)
 
     monkeypatch.setattr(Training, "gradients", told)
-    preflight.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / "models/finetuned")
     assert "forecast" not in capsys.readouterr().out
 
 
@@ -170,9 +170,9 @@ def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
     ("seconds", "said"), [(0.4, "0 s"), (119, "119 s"), (121, "2 min"), (7100, "118 min"), (7300, "2 h"), (360_000, "100 h")]
 )
 def test_times_are_spoken(seconds: float, said: str) -> None:
-    assert preflight.spoken(seconds) == said
+    assert forecast.spoken(seconds) == said
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0.0 GB"), (940_000_000, "0.9 GB"), (23_400_000_000, "23 GB")])
 def test_sizes_are_said_in_gigabytes(count: int, said: str) -> None:
-    assert preflight.size(count) == said
+    assert forecast.size(count) == said

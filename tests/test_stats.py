@@ -11,10 +11,10 @@ from data_fixtures import encoded, encoded_by_av, load, row, sha256s, voice, wri
 from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
-from asr import trial
 from asr.errors import BadData
 from asr.model.start import start_model
 from asr.params.schema import Params
+from asr.preflight import trial
 from asr.stats import report
 from asr.storage.shards import SPLITS
 from asr.training.batches import Collator, Features

@@ -17,9 +17,9 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr import refusals
 from asr.errors import BadModel, Diverged
 from asr.model import regularization, tokenization
+from asr.preflight import refusals
 from asr.storage import files
 from asr.training import validation
 from asr.training.batches import Features

@@ -10,9 +10,10 @@ import torch
 from data_fixtures import load
 from model_fixtures import SHAPE, hub_folder, noise
 
-from asr import features, trial
+from asr import features
 from asr.model import loader, tokenization
 from asr.params.schema import Params
+from asr.preflight import trial
 from asr.training import batches
 
 TINY = {f"model__scratch__{key}": str(value) for key, value in SHAPE.items()}

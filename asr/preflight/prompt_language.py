@@ -1,6 +1,6 @@
 """Which of Whisper's languages carries one it has no token for: the start model hears validation rows once per candidate.
 
-    python -m asr.carrier no da is [--model openai/whisper-small] [--rows 64]
+    python -m asr.preflight.prompt_language no da is [--model openai/whisper-small] [--rows 64]
 
 The candidate with the lowest WER is the one for `model.language`. Rows, start model and task are those of params.yaml, and the
 features must be there (dvc repro featurize). Costs one pass of the encoder over the rows, and one of the decoder per candidate.
@@ -153,7 +153,7 @@ def table(found: list[Score]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m asr.carrier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m asr.preflight.prompt_language", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("languages", nargs="+", metavar="CODE", help="candidates by Whisper's codes, such as no da is")
     parser.add_argument("--model", help="a hub id or a folder (default: model.name of params.yaml)")
