@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from asr import checks, journal, mirror, tracking
-from asr.checks import Check
+from asr import journal, mirror, tracking
+from asr.checks import checks
+from asr.checks.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.model import loader, lora
 from asr.model.loader import Start
@@ -42,7 +43,7 @@ CODE = (
     "asr.training.batches",
     "asr.storage.hashing",
     "asr.training.checkpoints",
-    "asr.checks",
+    "asr.checks.checks",
     "asr.model.greedy",
     "asr.training.epochs",
     "asr.features",

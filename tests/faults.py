@@ -54,7 +54,8 @@ class Content:
     """The control: whatever is checked is well, and the training waits for MLflow."""
 
     def pytest_sessionstart(self) -> None:
-        from asr import checks, tracking
+        from asr import tracking
+        from asr.checks import checks
         from asr.preflight import refusals
 
         for name in [name for name in vars(refusals) if name.startswith("refuse_")]:

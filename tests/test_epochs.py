@@ -15,8 +15,9 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import checks, features, transcription
+from asr import features, transcription
 from asr.audio.sample_file import Sound
+from asr.checks import checks
 from asr.errors import BadModel, Stopped
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
