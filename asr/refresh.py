@@ -24,10 +24,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr import facts, revisions, runs, tracking
+from asr import facts, revisions, runs
 from asr.errors import BadParams, exit_with
 from asr.revisions import Revision
 from asr.storage import files
+from asr.tracking import client
 
 SMALL_SECONDS = 2.0
 WHOLE_SECONDS = 3600.0
@@ -50,7 +51,7 @@ class Refresher:
         """One look at everything; gives whether there is more to do at once."""
         seen = runs.signature()
         fault = ""
-        local = tracking.store_file()
+        local = client.store_file()
         try:
             if local is None or (local.is_file() and (self._get("signature") != seen or self._get("fault"))):
                 self._read_store()
@@ -74,7 +75,7 @@ class Refresher:
         return more
 
     def _read_store(self) -> None:
-        self.store = self.store or tracking.client()
+        self.store = self.store or client.client()
         last, cost = float(self._get("whole_at") or 0), float(self._get("whole_cost") or 0)
         if cost <= SMALL_SECONDS or time.time() - last > WHOLE_SECONDS:
             self._read_whole()
@@ -83,7 +84,7 @@ class Refresher:
 
     def _read_whole(self) -> None:
         began, ids = time.time(), set()
-        for page in tracking.read_runs(self.store):
+        for page in client.read_runs(self.store):
             ids |= {run["id"] for run in page}
             self._write(page)
             self._progress("runs", len(ids), 0)
@@ -102,7 +103,7 @@ class Refresher:
         running = {id for (id,) in self.index.execute("SELECT id FROM runs WHERE status = 'RUNNING'").fetchall()}
         (ended,) = self.index.execute('SELECT max("end") FROM runs').fetchone()
         for condition in ("attributes.status = 'RUNNING'", f"attributes.end_time > {int((ended or 0) * 1000)}"):
-            for page in tracking.read_runs(self.store, condition):
+            for page in client.read_runs(self.store, condition):
                 self._write(page)
                 running -= {run["id"] for run in page}
         for id in running:
@@ -111,12 +112,12 @@ class Refresher:
     def _newest(self) -> Iterator[list[dict[str, Any]]]:
         """Small pages first: most often there is one new run, or none."""
         for most in (20, 200):
-            yield from tracking.read_runs(self.store, most=most)
-        yield from tracking.read_runs(self.store)
+            yield from client.read_runs(self.store, most=most)
+        yield from client.read_runs(self.store)
 
     def _read_one(self, id: str) -> None:
         """A run that is running no more: ended, or deleted."""
-        run = tracking.read_run(self.store, id)
+        run = client.read_run(self.store, id)
         if run is None:
             self._forget("id = ?", id)
         else:
@@ -194,8 +195,8 @@ class Refresher:
         return False
 
     def _write_curves(self, id: str, digest: str) -> None:
-        self.store = self.store or tracking.client()
-        points = {key: tracking.read_curve(self.store, id, key) for key in runs.CURVES}
+        self.store = self.store or client.client()
+        points = {key: client.read_curve(self.store, id, key) for key in runs.CURVES}
         self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
         self.index.execute("UPDATE runs SET curves = ? WHERE id = ?", [digest, id])
         self._set("curves", str(time.time_ns()))

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr import journal, reports, revisions, tracking
+from asr import reports, revisions
 from asr.errors import BadData
 from asr.revisions import Revision
 from asr.storage import files
+from asr.tracking import client, journal
 
 SCHEMA = 1
 TABLES = """
@@ -142,10 +143,10 @@ LONGEST = 64  # characters of a fingerprint; ours have 32, and a file's name has
 def lives(fingerprint: str | None) -> bool:
     """Whether a run that MLflow holds for running still trains; of one on another machine we only know what MLflow says."""
     if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > LONGEST:
-        return tracking.store_file() is None
-    if tracking.store_file() is None and not journal.path_of(fingerprint).is_file():
+        return client.store_file() is None
+    if client.store_file() is None and not journal.path_of(fingerprint).is_file():
         return True
-    return tracking.training_runs(fingerprint)
+    return client.training_runs(fingerprint)
 
 
 def rows() -> list[Row]:
@@ -282,7 +283,7 @@ def is_stale(now: State) -> bool:
         return True
     if age < FRESH_SECONDS:
         return False
-    if (tracking.store_file() is None or now.fault) and age > SERVER_SECONDS:
+    if (client.store_file() is None or now.fault) and age > SERVER_SECONDS:
         return True
     with opened() as index:
         seen = index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone() if index else None
@@ -291,7 +292,7 @@ def is_stale(now: State) -> bool:
 
 def signature() -> str:
     """What the index was made from, as far as this machine shows it: the store, the workspace's reports, git's refs."""
-    store = tracking.store_file()
+    store = client.store_file()
     places = [files.root() / one for one in WORKSPACE]
     if store:
         places += [store, store.with_name(f"{store.name}-wal")]

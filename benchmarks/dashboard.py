@@ -52,14 +52,14 @@ def fill(numbers: range) -> None:
     """Trainings as the journal's mirror logs them, but a run at a time in one call."""
     from mlflow.entities import Metric, Param
 
-    from asr import tracking
     from asr.params import schema
+    from asr.tracking import client
 
     chosen = {
         key: str(value) for key, value in schema.flat(schema.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
     }
-    store = tracking.client()
-    experiment = store.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
+    store = client.client()
+    experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
     for number in numbers:
         at, fingerprint = 1_700_000_000_000 + number * 60_000, f"{number:032x}"
         run = store.create_run(experiment, at, {"fingerprint": fingerprint}, f"exp-{number}").info.run_id
@@ -93,14 +93,14 @@ def fill(numbers: range) -> None:
 
 def make_store(folder: Path, count: int) -> None:
     """Fill a store, if it is not there; two processes."""
-    from asr import tracking
+    from asr.tracking import client
 
     if (folder / "filled").is_file() and (folder / "filled").read_text() == str(count):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mlflow.db").unlink(missing_ok=True)
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    tracking.client().create_experiment(tracking.EXPERIMENT)
+    client.client().create_experiment(client.EXPERIMENT)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         list(pool.map(fill, [range(at, min(at + 50, count)) for at in range(0, count, 50)]))
     (folder / "filled").write_text(str(count))

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import journal, tracking, wer
+from asr import wer
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
@@ -33,6 +33,7 @@ from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, shards
+from asr.tracking import client, journal
 from asr.training.batches import Features
 
 CODE = (
@@ -249,7 +250,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     chosen = schema.flat({"evaluate": given.evaluate.model_dump()})
     inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
-    tracking.sync_apart(path)
+    client.sync_apart(path)
 
 
 def write_table(path: Path, table: list[dict[str, Any]]) -> None:

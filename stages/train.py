@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from asr import journal, mirror, tracking
 from asr.checks import checks
 from asr.checks.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
@@ -32,6 +31,7 @@ from asr.params import schema
 from asr.preflight import forecast, refusals
 from asr.runtime import command
 from asr.storage import files, shards
+from asr.tracking import client, journal, mirror
 from asr.training import checkpoints, memory
 from asr.training.batches import Features
 from asr.training.loop import Training
@@ -176,7 +176,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
 def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
     """Tell the journal how a training begins and ends, and MLflow from it."""
     journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
-    follower = tracking.Follower(training.log)
+    follower = client.Follower(training.log)
     try:
         yield
     except (BadModel, DiskFault, Diverged):

@@ -30,10 +30,10 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import safetensors.torch
 from conftest import TINY, write_params
 
-from asr import tracking
 from asr.errors import Fault
 from asr.params import schema
 from asr.storage import files
+from asr.tracking import client
 from stages import chunk, download, featurize, train
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
@@ -138,8 +138,8 @@ def _train(root: Path, plan: Plan | None) -> int:
     sys.stdout = sys.stderr = (root / "log").open("a")
     os.environ["DVC_ROOT"] = str(root)
     os.chdir(root)
-    tracking.Follower.__init__ = lambda *_: None
-    tracking.Follower.finish = lambda _: None
+    client.Follower.__init__ = lambda *_: None
+    client.Follower.finish = lambda _: None
     try:
         given = schema.load(root / "params.yaml")
         if plan:

@@ -133,12 +133,12 @@ def nursery() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow store, to be copied; MLflow takes 4 s to make one."""
-    from asr import tracking
+    from asr.tracking import client
 
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        tracking.client()
+        client.client()
     return folder / "mlflow.db"
 
 
@@ -147,11 +147,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process: without MLflow, with signals and precision given back afterwards."""
     from accelerate.state import AcceleratorState
 
-    from asr import tracking
+    from asr.tracking import client
 
-    monkeypatch.setattr(tracking.Follower, "__init__", lambda *_: None)
-    monkeypatch.setattr(tracking.Follower, "finish", lambda _: None)
-    monkeypatch.setattr(tracking, "sync_apart", lambda _: None)
+    monkeypatch.setattr(client.Follower, "__init__", lambda *_: None)
+    monkeypatch.setattr(client.Follower, "finish", lambda _: None)
+    monkeypatch.setattr(client, "sync_apart", lambda _: None)
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
     yield

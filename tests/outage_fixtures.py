@@ -21,7 +21,7 @@ from typing import Any
 
 from conftest import REPOSITORY
 
-from asr import journal, tracking
+from asr.tracking import client, journal
 
 SLOW_SECONDS = 5.0
 
@@ -235,7 +235,7 @@ def wanted(path: Path) -> list[tuple[Any, ...]]:
 
 def arrived(path: Path, store: Any) -> list[tuple[Any, ...]]:
     """What MLflow holds of a journal, in the same form; runs and points that are there twice stand there twice."""
-    experiment = store.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = store.get_experiment_by_name(client.EXPERIMENT)
     runs = store.search_runs([experiment.experiment_id], f"tags.fingerprint = '{path.stem}'")
     for parent in list(runs):
         runs += store.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")

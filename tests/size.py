@@ -23,10 +23,10 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import numpy as np
 from conftest import TINY, write_params
 
-from asr import tracking
 from asr.features import TAIL
 from asr.params import schema
 from asr.storage import shards
+from asr.tracking import client
 from asr.training.loop import Training
 from stages import train
 from stages.featurize import FEATURES
@@ -98,7 +98,7 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     sys.stdout = (top / "log").open("w")
     os.environ["DVC_ROOT"] = str(top)
     os.chdir(top)
-    tracking.Follower.__init__ = tracking.Follower.finish = lambda *_: None
+    client.Follower.__init__ = client.Follower.finish = lambda *_: None
     steps = chunks * rows_per_chunk // BATCH
     changes = {"max_steps": steps, "eval_steps": steps // EVALUATIONS, "save_steps": steps // 5, "eval_rows": 32, "logging_steps": 10}
     changes |= {"per_device_train_batch_size": BATCH}

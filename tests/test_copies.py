@@ -12,10 +12,10 @@ import fsspec
 import pytest
 from mirror_fixtures import run_python, saved, whole
 
-from asr import copies
 from asr.errors import BadModel
 from asr.storage import files
-from asr.store import Store
+from asr.tracking import mirror_copy
+from asr.tracking.mirror_store import Store
 from asr.training import checkpoints
 
 # Each change to the mirror's files is once the last thing that a copying process does.
@@ -23,7 +23,7 @@ KILLED_COPIES = """
 import os, shutil, signal, sys
 from pathlib import Path
 from asr import copies
-from asr.store import Store
+from asr.tracking.mirror_store import Store
 from mirror_fixtures import saved, whole
 top = Path(sys.argv[1])
 os.environ["EARSHOT_MIRROR"] = str(top / "mirror")
@@ -84,10 +84,10 @@ def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, pl
     here, there = tmp_path / "a/f", tmp_path / "b/f"
     for step, best in ((3, 3), (6, 3), (9, 9), (12, 9)):
         saved(here, step, best)
-        copies.push(place, here, tmp_path / "a/log", "a")
-    assert list(copies.indices(place)) == [12, 9]
+        mirror_copy.push(place, here, tmp_path / "a/log", "a")
+    assert list(mirror_copy.indices(place)) == [12, 9]
     assert sorted(name for name in place.names() if "." not in name) == ["step-00000009", "step-00000012", "weights-00000009"]
-    copies.fetch(place, there, tmp_path / "b/log", "b")
+    mirror_copy.fetch(place, there, tmp_path / "b/log", "b")
     assert whole(there) == ([12], [9])
     assert (tmp_path / "b/log").read_bytes() == (tmp_path / "a/log").read_bytes()
     for file in there.rglob("*.*"):
@@ -102,9 +102,9 @@ def test_a_damaged_checkpoint_falls_back_says_what_it_costs_and_is_copied_anew(
     here, there = tmp_path / "a/f", tmp_path / "b/f"
     for step, best in ((6, 6), (9, 9)):
         saved(here, step, best)
-        copies.push(place, here, tmp_path / "a/log", "a")
+        mirror_copy.push(place, here, tmp_path / "a/log", "a")
     spoil(place, name, way)
-    copies.fetch(place, there, tmp_path / "b/log", "a")
+    mirror_copy.fetch(place, there, tmp_path / "b/log", "a")
     said = capsys.readouterr().out
     steps, weights = whole(there)
     assert steps == [6]
@@ -112,22 +112,22 @@ def test_a_damaged_checkpoint_falls_back_says_what_it_costs_and_is_copied_anew(
     if name != "step-00000009.json" or way != "lost":  # without an index there is no checkpoint to speak of
         assert "the mirror's checkpoint of step 9" in said
         assert "costs 3 steps" in said
-    copies.push(place, here, tmp_path / "a/log", "a")
-    copies.fetch(place, there, tmp_path / "b/log", "a")
+    mirror_copy.push(place, here, tmp_path / "a/log", "a")
+    mirror_copy.fetch(place, there, tmp_path / "b/log", "a")
     assert whole(there) == ([9, 6], [9, 6])
 
 
 def test_the_newest_whole_checkpoint_of_both_places_wins(tmp_path: Path, place: Store) -> None:
     here, there = tmp_path / "a/f", tmp_path / "b/f"
     saved(here, 6, 3)
-    copies.push(place, here, tmp_path / "a/log", "a")
+    mirror_copy.push(place, here, tmp_path / "a/log", "a")
     saved(there, 9, 9)
-    copies.fetch(place, there, tmp_path / "b/log", "b")
+    mirror_copy.fetch(place, there, tmp_path / "b/log", "b")
     assert whole(there) == ([9], [9]), "ours is newer"
     saved(there, 6, 3)
     (there / "step-00000009/state.json").write_bytes(b"")
     (there / "step-00000006/state.json").write_bytes(b"")
-    copies.fetch(place, there, tmp_path / "b/log", "b")
+    mirror_copy.fetch(place, there, tmp_path / "b/log", "b")
     checkpoints.check(there / "step-00000006")
 
 
@@ -135,21 +135,21 @@ def test_what_is_newer_than_ours_is_never_dropped(tmp_path: Path, place: Store) 
     """A mirror that could not be asked at the start may hold more than we know."""
     here, there = tmp_path / "a/f", tmp_path / "b/f"
     saved(here, 900, 900)
-    copies.push(place, here, tmp_path / "a/log", "a")
+    mirror_copy.push(place, here, tmp_path / "a/log", "a")
     for step in (3, 6, 9):
         saved(there, step, 3)
-        copies.push(place, there, tmp_path / "b/log", "b", force=True)
-    assert list(copies.indices(place)) == [900, 9, 6]
-    copies.fetch(place, tmp_path / "c/f", tmp_path / "c/log", "c")
+        mirror_copy.push(place, there, tmp_path / "b/log", "b", force=True)
+    assert list(mirror_copy.indices(place)) == [900, 9, 6]
+    mirror_copy.fetch(place, tmp_path / "c/f", tmp_path / "c/log", "c")
     assert whole(tmp_path / "c/f") == ([900], [900])
 
 
 def test_journals_are_joined_and_no_line_comes_twice(tmp_path: Path, place: Store) -> None:
     saved(tmp_path / "a/f", 6, 6)
-    copies.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
+    mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
     log = tmp_path / "b/log"
     files.write_text(log, "step 6\nonly here\n")
-    copies.fetch(place, tmp_path / "b/f", log, "b")
+    mirror_copy.fetch(place, tmp_path / "b/f", log, "b")
     assert log.read_text() == "step 6\nonly here\n"
 
 
@@ -157,15 +157,15 @@ def test_of_two_machines_the_later_one_has_the_mirror_and_both_are_told(
     tmp_path: Path, place: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved(tmp_path / "a/f", 6, 6)
-    copies.fetch(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    copies.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
+    mirror_copy.fetch(place, tmp_path / "a/f", tmp_path / "a/log", "a")
+    mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
     assert capsys.readouterr().out == ""
-    copies.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
+    mirror_copy.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
     assert "held the mirror at" in capsys.readouterr().out
     saved(tmp_path / "a/f", 9, 9)
     with pytest.raises(BadModel, match="trains the same and has taken over the mirror"):
-        copies.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert list(copies.indices(place)) == [6]
+        mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
+    assert list(mirror_copy.indices(place)) == [6]
 
 
 def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
@@ -176,20 +176,20 @@ def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
 
     def taken_over(self: Store, name: str, source: Any) -> None:
         write(self, name, source)
-        if name == copies.JOURNAL:
-            copies.take(place, "b", force=True)
+        if name == mirror_copy.JOURNAL:
+            mirror_copy.take(place, "b", force=True)
 
     monkeypatch.setattr(Store, "write", taken_over)
     with pytest.raises(BadModel, match="taken over"):
-        copies.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert not copies.indices(place)
+        mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
+    assert not mirror_copy.indices(place)
 
 
 def test_a_foreign_index_writes_nowhere_else(tmp_path: Path, place: Store, capsys: pytest.CaptureFixture[str]) -> None:
     place.fs.makedirs(place.top, exist_ok=True)
     place.fs.pipe_file(f"{place.top}/step-00000009.json", json.dumps({"../../evil/model.safetensors": "0"}).encode())
     place.fs.pipe_file(f"{place.top}/lease.json", b"[1")
-    copies.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
+    mirror_copy.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
     assert "cannot be read" in capsys.readouterr().out
     assert not (tmp_path / "b").exists()
 

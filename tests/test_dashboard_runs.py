@@ -15,8 +15,9 @@ from conftest import SHIPPED
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 from streamlit.testing.v1 import AppTest
 
-from asr import refresh, runs, tracking
+from asr import refresh, runs
 from asr.storage import files
+from asr.tracking import client
 from dashboard import run_table
 
 REPOSITORY = Path(__file__).parents[1]
@@ -135,7 +136,7 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
         assert "1 running" in text(page)
     go_on(running, range(21, 41))
     mirror(running)
-    tracking.client().delete_run(next(str(row.run_id) for row in runs.rows() if row.name == "gone"))
+    client.client().delete_run(next(str(row.run_id) for row in runs.rows() if row.name == "gone"))
     refresh.refresh(talk=False)
     page.run()
     assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {"running": "✓ finished", "killed": "■ killed"}
@@ -221,8 +222,8 @@ def test_a_selection_stays_with_its_runs_when_new_ones_come() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_hostile_names_are_shown_as_they_are() -> None:
-    store = tracking.client()
-    experiment = store.create_experiment(tracking.EXPERIMENT)
+    store = client.client()
+    experiment = store.create_experiment(client.EXPERIMENT)
     for name in HOSTILE:
         run = store.create_run(experiment, tags={"fingerprint": "f" * 32, "mlflow.runName": name}, run_name=name)
         store.log_param(run.info.run_id, "train.seed", name[:400])

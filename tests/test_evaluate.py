@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, journal, wer
+from asr import evaluation_report, wer
 from asr.errors import BadModel, Fault
 from asr.model import loader
 from asr.params import schema
 from asr.runtime import formatting
 from asr.storage import files, shards
+from asr.tracking import journal
 from asr.training.batches import Features
 from stages import evaluate
 

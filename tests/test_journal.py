@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import journal
+from asr.tracking import journal
 
 VALUES = st.dictionaries(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mirror_fixtures import run_python, saved
 
-from asr import mirror
+from asr.tracking import mirror
 
 # A machine dies with its training; the next one begins in an empty folder.
 TWO_MACHINES = """

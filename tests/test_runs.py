@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
-from asr import facts, refresh, revisions, runs, tracking
+from asr import facts, refresh, revisions, runs
 from asr.errors import Fault
 from asr.storage import files
+from asr.tracking import client
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -25,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture
 def store(empty_store: Path, tmp_path: Path) -> Any:
     new_store(tmp_path, empty_store)
-    return tracking.client()
+    return client.client()
 
 
 def only() -> runs.Row:
@@ -105,8 +106,8 @@ def test_what_changed_is_read_again_and_nothing_else(store: Any, monkeypatch: py
     mirror(old, running, new)
     store.delete_run(ids[going])
     read: list[str] = []
-    curve = tracking.read_curve
-    monkeypatch.setattr(tracking, "read_curve", lambda store, id, key: read.append(id) or curve(store, id, key))
+    curve = client.read_curve
+    monkeypatch.setattr(client, "read_curve", lambda store, id, key: read.append(id) or curve(store, id, key))
     whole: list[int] = []
     monkeypatch.setattr(refresh.Refresher, "_read_whole", lambda _: whole.append(1)) if large else None
     refresh.refresh(talk=False)
@@ -310,7 +311,7 @@ def test_what_is_no_plain_value_stays_text(text: str) -> None:
 
 
 def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> None:
-    experiment = store.create_experiment(tracking.EXPERIMENT)
+    experiment = store.create_experiment(client.EXPERIMENT)
     outside = tmp_path / "outside" / "lock"
     outside.parent.mkdir()
     outside.touch()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from mirror_fixtures import run_python, saved
 
-from asr import store
+from asr.tracking import mirror_store
 
 
 def test_a_store_that_hangs_ends_the_copy_and_not_the_training(tmp_path: Path) -> None:
     saved(tmp_path / "f", 6, 6)
     (tmp_path / "mirror/f").mkdir(parents=True)
     os.mkfifo(tmp_path / "mirror/f/lease.json")
-    code = "import sys; from asr import copies, store; store.PATIENCE_SECONDS = 0.2; copies.main()"
+    code = "import sys; from asr.tracking import mirror_copy, mirror_store; mirror_store.PATIENCE_SECONDS = 0.2; mirror_copy.main()"
     given = ["fetch", str(tmp_path / "f"), str(tmp_path / "log"), "a", ""]
     done = run_python(code, *given, EARSHOT_MIRROR=str(tmp_path / "mirror"))
     assert done.returncode == 4
@@ -32,4 +32,4 @@ def test_a_store_that_hangs_ends_the_copy_and_not_the_training(tmp_path: Path) -
     ],
 )
 def test_addresses_are_shown_without_secrets(given: str, shown: str) -> None:
-    assert store.shown(given) == shown
+    assert mirror_store.shown(given) == shown

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from outage_fixtures import answers, free_port, kill, served, wait_until
 
-from asr import journal, tracking
 from asr.errors import BadParams
-from asr.replica import Replica
+from asr.tracking import client, journal
+from asr.tracking.uploader import Replica
 
 REPOSITORY = Path(__file__).parents[1]
 PARAMS = {
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("store")
     address = f"sqlite:///{root / 'mlflow.db'}"
     environment = {**os.environ, "DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": address, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "asr.tracking", "sync"]
+    command = [sys.executable, "-m", "asr.tracking.client", "sync"]
     for name in "ab":
         training(root / f".cache/journal/{name}.jsonl")
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
@@ -54,7 +54,7 @@ def port(made: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def store(made: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made)
-    return tracking.client()
+    return client.client()
 
 
 def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags: str) -> Path:
@@ -87,7 +87,7 @@ def new_path(folder: Path) -> Path:
 
 
 def runs(store: Any, condition: str) -> list[Any]:
-    experiment = store.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = store.get_experiment_by_name(client.EXPERIMENT)
     return list(store.search_runs([experiment.experiment_id], condition))
 
 
@@ -101,7 +101,7 @@ def history(store: Any, run_id: str, key: str) -> list[tuple[int, float]]:
 
 
 def follow(path: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "asr.tracking", "follow", str(path)]
+    command = [sys.executable, "-m", "asr.tracking.client", "follow", str(path)]
     given = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given)
 
@@ -110,7 +110,7 @@ def test_a_training_becomes_one_run_with_its_params_points_and_times(
     store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = training(new_path(tmp_path), **{"dvc.experiment": "tidy-newt"})
-    tracking.sync([path])
+    client.sync([path])
     run = run_of(store, path)
     assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
     assert (run.info.run_name, run.info.status, run.data.tags["dvc.experiment"]) == (f"repro-{path.stem[:8]}", "FINISHED", "tidy-newt")
@@ -124,9 +124,9 @@ def test_a_training_becomes_one_run_with_its_params_points_and_times(
 def test_syncing_twice_logs_nothing_twice(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     evaluation(path, f"in-{path.stem}", 0.3)
-    tracking.sync([path])
+    client.sync([path])
     before = everything(store, path)
-    tracking.sync([path])
+    client.sync([path])
     assert everything(store, path) == before
 
 
@@ -148,11 +148,11 @@ def everything(store: Any, path: Path) -> list[Any]:
 
 def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path), steps=4, ended=None)
-    tracking.sync([path])
+    client.sync([path])
     begin(path)
     losses(path, range(3, 7))
     journal.append(path, "end", status="FINISHED")
-    tracking.sync([path])
+    client.sync([path])
     run = run_of(store, path)
     assert [step for step, _ in history(store, run.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in history(store, run.info.run_id, "validation/wer")] == [2, 4, 6]
@@ -162,7 +162,7 @@ def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, 
 def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> None:
     path = new_path(tmp_path)
     begin(path)
-    mirror = Replica(path, tracking.client())
+    mirror = Replica(path, client.client())
     for step in range(1, 4):
         losses(path, range(step, step + 1))
         mirror.catch_up()
@@ -173,7 +173,7 @@ def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> 
 def test_an_evaluation_is_a_child_run_and_its_scores_stand_at_the_parent(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     evaluation(path, f"one-{path.stem}", 0.3)
-    tracking.sync([path])
+    client.sync([path])
     parent = run_of(store, path)
     (child,) = runs(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert (child.info.status, child.data.params, child.data.tags["evaluation"]) == ("FINISHED", {"evaluate.seed": "1"}, f"one-{path.stem}")
@@ -187,12 +187,12 @@ def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_repla
     for number, wer in enumerate((0.3, 0.2, 0.3, 0.2, 0.25)):
         evaluation(path, f"{wer}-{path.stem}", wer)
         if number == 2:
-            tracking.sync([path])
+            client.sync([path])
             assert run_of(store, path).data.metrics["test/wer"] == 0.3
         time.sleep(0.01)
-    tracking.sync([path])
+    client.sync([path])
     before = everything(store, path)
-    tracking.sync([path])
+    client.sync([path])
     assert everything(store, path) == before
     assert run_of(store, path).data.metrics["test/wer"] == 0.25
     assert len(before) == 1 + 3
@@ -201,7 +201,7 @@ def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_repla
 def test_lines_that_a_kill_cut_off_do_not_stop_a_sync(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path), ended=None)
     path.write_bytes(path.read_bytes()[:-9])
-    tracking.sync([path])
+    client.sync([path])
     assert len(history(store, run_of(store, path).info.run_id, "train/loss")) == 4
     assert len(history(store, run_of(store, path).info.run_id, "validation/wer")) == 1
 
@@ -211,7 +211,7 @@ def test_a_journal_without_a_beginning_is_told_by_name(tmp_path: Path) -> None:
     path = new_path(tmp_path)
     losses(path, range(1, 2))
     with pytest.raises(BadParams, match=f"^{path.name}: the journal has no beginning$") as caught:
-        tracking.sync([path])
+        client.sync([path])
     assert caught.value.exit_code == 2
 
 
@@ -219,10 +219,10 @@ def test_a_finished_training_is_followed_to_its_end_and_stays_finished(
     store: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = training(new_path(tmp_path), steps=2, ended=None)
-    follower = tracking.Follower(path)
+    follower = client.Follower(path)
     losses(path, range(3, 5))
     journal.append(path, "end", status="FINISHED")
-    monkeypatch.setattr(tracking, "GRACE_SECONDS", 60.0)
+    monkeypatch.setattr(client, "GRACE_SECONDS", 60.0)
     follower.began -= 36_000  # so long a training waits a moment for its follower
     follower.finish()
     run = run_of(store, path)
@@ -236,7 +236,7 @@ def test_a_training_that_died_without_an_end_is_killed_and_stays_so_when_synced(
     out, err = follower.communicate()
     assert (follower.returncode, out) == (0, ""), err
     assert run_of(store, path).info.status == "KILLED"
-    tracking.sync([path])
+    client.sync([path])
     assert run_of(store, path).info.status == "KILLED"
 
 
@@ -246,7 +246,7 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     dead = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{dead}")
     path = training(new_path(tmp_path), steps=2, ended=None)
-    follower = tracking.Follower(path)
+    follower = client.Follower(path)
     losses(path, range(3, 5))
     journal.append(path, "end", status="FINISHED")
     content = path.read_bytes()
@@ -264,8 +264,8 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     assert path.read_bytes() == content
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     wait_until(lambda: answers(port), "the server")
-    tracking.sync([path])
-    tracking.sync([path])
+    client.sync([path])
+    client.sync([path])
     run = run_of(store, path)
     assert (run.info.status, history(store, run.info.run_id, "train/loss")) == ("FINISHED", [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)])
     assert run.data.params["chunk.many_119"] == "119"
@@ -274,7 +274,7 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
 def test_syncing_with_a_dead_server_is_one_line_and_the_code_of_the_network(tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     told = subprocess.run(
-        [sys.executable, "-m", "asr.tracking", "sync", str(path)],
+        [sys.executable, "-m", "asr.tracking.client", "sync", str(path)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"},
         capture_output=True,
         text=True,
@@ -286,7 +286,7 @@ def test_syncing_with_a_dead_server_is_one_line_and_the_code_of_the_network(tmp_
 
 def test_a_run_that_is_not_ours_does_not_get_our_points(store: Any, tmp_path: Path) -> None:
     first, second = training(new_path(tmp_path)), training(new_path(tmp_path), steps=2)
-    tracking.sync([first, second])
+    client.sync([first, second])
     assert run_of(store, first).info.run_id != run_of(store, second).info.run_id
     assert len(history(store, run_of(store, second).info.run_id, "train/loss")) == 2
 
@@ -294,9 +294,9 @@ def test_a_run_that_is_not_ours_does_not_get_our_points(store: Any, tmp_path: Pa
 def test_the_store_lies_at_the_root_unless_the_environment_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.uri() == f"sqlite:///{tmp_path.resolve() / 'mlflow.db'}"
+    assert client.uri() == f"sqlite:///{tmp_path.resolve() / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.uri() == "http://127.0.0.1:5000"
+    assert client.uri() == "http://127.0.0.1:5000"
 
 
 def test_our_package_switches_telemetry_off_before_mlflow_is_there() -> None:
@@ -312,7 +312,7 @@ def test_our_package_switches_telemetry_off_before_mlflow_is_there() -> None:
 
 @pytest.mark.parametrize("given", [[], ["follow"], ["sync", "a", "b"], ["erase"]])
 def test_the_command_line_says_how_it_is_used(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["asr.tracking", *given])
-    with pytest.raises(BadParams, match=r"^usage: python -m asr.tracking follow JOURNAL") as caught:
-        tracking.main()
+    monkeypatch.setattr(sys, "argv", ["asr.tracking.client", *given])
+    with pytest.raises(BadParams, match=r"^usage: python -m asr.tracking.client follow JOURNAL") as caught:
+        client.main()
     assert caught.value.exit_code == 2

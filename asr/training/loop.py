@@ -17,12 +17,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
-from asr import journal
 from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.model import loader, lora, regularization
 from asr.model.loader import Start
 from asr.params import schema
 from asr.runtime.signals import Interrupted, Signals
+from asr.tracking import journal
 from asr.training import batches, checkpoints, epochs, memory, optimization
 from asr.training.batches import Collator, Features
 from asr.training.checkpoints import Checkpoint

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from asr.errors import BadModel, Fault, NetworkFault, exit_with
 from asr.storage import files
-from asr.store import Store, address, reason, shown
+from asr.tracking.mirror_store import Store, address, reason, shown
 from asr.training import checkpoints
 
 NAMES = re.compile(r"(step|weights)-\d{8}/\w+\.(safetensors|json)")  # what an index may name: nothing outside the folder

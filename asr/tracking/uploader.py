@@ -15,8 +15,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr import journal
 from asr.errors import BadParams
+from asr.tracking import journal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,7 +2,7 @@
 
     EARSHOT_MIRROR=/mnt/share dvc repro      # or s3://bucket/prefix, hf://buckets/me/mine: any address that fsspec can write to
 
-A thread starts a process for each new checkpoint (`asr.copies`): a second of another core, and its bytes on the network. Training
+A thread starts a process for each new checkpoint (`asr.tracking.mirror_copy`): a second of another core, and its bytes on the network. Training
 waits for the mirror at its start, when the mirror may know more, and at its end; no fault of the mirror stops or changes it.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import BadModel
-from asr.store import address, shown
+from asr.tracking.mirror_store import address, shown
 from asr.training import checkpoints
 
 POLL_SECONDS = 0.5
@@ -58,7 +58,9 @@ class Follower:
         newest = self._newest()
         given = [command, str(self.folder), str(self.log), self.owner, "" if self.taken else "force"]
         kinds: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run([sys.executable, "-m", "asr.copies", *given], **kinds, text=True, check=False, start_new_session=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "asr.tracking.mirror_copy", *given], **kinds, text=True, check=False, start_new_session=True
+        )
         said = done.stdout.splitlines()
         if done.returncode == 0:
             self.taken, self.warned, self.copied = True, False, newest

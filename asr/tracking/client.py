@@ -1,7 +1,7 @@
 """MLflow, filled from the journal by a process of its own, so that no outage and no import touches training.
 
-    python -m asr.tracking follow JOURNAL    # until standard input closes; `train` starts it
-    python -m asr.tracking sync [JOURNAL]    # once; without a journal, all of them
+    python -m asr.tracking.client follow JOURNAL    # until standard input closes; `train` starts it
+    python -m asr.tracking.client sync [JOURNAL]    # once; without a journal, all of them
 
 The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Whatever happens to a server, the journal is whole
 and the training waits for MLflow for half a percent of its time at most; what did not arrive, `sync` brings. A run whose training and
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
-from asr.replica import EXPERIMENT, Replica
 from asr.storage import files
+from asr.tracking.uploader import EXPERIMENT, Replica
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +70,7 @@ class Follower:
     def __init__(self, path: Path):
         self.began = time.monotonic()
         self.process: subprocess.Popen[bytes] | None = None
-        command = [sys.executable, "-m", "asr.tracking", "follow", str(path)]
+        command = [sys.executable, "-m", "asr.tracking.client", "follow", str(path)]
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
@@ -260,7 +260,7 @@ def read_curve(store: MlflowClient, run_id: str, key: str) -> list[tuple[int, fl
 
 def sync_apart(path: Path) -> None:
     """Sync in a process of its own with limited patience: an outage costs a warning, not the stage."""
-    command = [sys.executable, "-m", "asr.tracking", "sync", str(path)]
+    command = [sys.executable, "-m", "asr.tracking.client", "sync", str(path)]
     try:
         failed = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS).returncode != 0
     except subprocess.TimeoutExpired:
