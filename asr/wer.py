@@ -15,7 +15,7 @@ from typing import Any
 import jiwer
 import numpy as np
 
-METRIC = Path(__file__).with_name("error_rates.py")
+METRIC = Path(__file__).with_name("evaluation") / "error_rates.py"
 MIN_SPEAKERS = 10
 BLOCK = 1 << 22  # draws of the bootstrap held at once
 

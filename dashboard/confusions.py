@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import alignment
-from asr.alignment import DELETION, INSERTION, SUBSTITUTION, Edits
-from asr.utterances import Utterances
+from asr.evaluation import alignment
+from asr.evaluation.alignment import DELETION, INSERTION, SUBSTITUTION, Edits
+from asr.evaluation.slices import Utterances
 
 SHOWN = 100  # of each kind
 NAMES = {SUBSTITUTION: "Substitutions", DELETION: "Deletions", INSERTION: "Insertions"}

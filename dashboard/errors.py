@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import reports, revisions, utterances, wer
+from asr import reports, revisions, wer
 from asr.errors import Fault
+from asr.evaluation import slices
+from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
 from asr.revisions import Revision
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
-from asr.utterances import COUNTED, WRITTEN, Heard, Utterances
 from dashboard import confusions, marked, parts, results
 from dashboard.results import Source
 
@@ -58,7 +59,7 @@ def page() -> None:
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=KEYS)
 def taken_apart(first: Heard, second: Heard | None) -> Utterances:
-    return utterances.compared(first, second) if second else utterances.of_model(first)
+    return slices.compared(first, second) if second else slices.of_model(first)
 
 
 def explore(one: Utterances, sources: list[Source]) -> None:
@@ -77,7 +78,7 @@ def explore(one: Utterances, sources: list[Source]) -> None:
         if held is None:
             return
         found = held
-    listed(one, utterances.ordered(one, found, sifted.order, sifted.text), sources, sifted.text)
+    listed(one, slices.ordered(one, found, sifted.order, sifted.text), sources, sifted.text)
 
 
 def sift(one: Utterances) -> Sifted:
@@ -85,14 +86,14 @@ def sift(one: Utterances) -> Sifted:
     search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 2])
     words = search_box.text_input("Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200)
     names = slice_box.multiselect("Slice by", list(one.slices), key="errors_slices", placeholder="speaker, duration, …")
-    orders = [*utterances.ORDERS, *(utterances.CHANGES if one.two else [])]
+    orders = [*slices.ORDERS, *(slices.CHANGES if one.two else [])]
     order = order_box.selectbox("Sort by", orders, format_func=str.capitalize, key=f"errors_order_{one.two}")
     text = text_box.segmented_control(
         "Text", list(TEXTS), format_func=TEXTS.__getitem__, default=COUNTED, required=True, key="errors_text", help=TEXT_HELP
     )
     boxes = st.columns(max(len(names), 2)) if names else []
     chosen = {name: values(box, name, one) for box, name in zip(boxes, names, strict=False)}
-    return Sifted(utterances.matching(one, words or "", chosen), text or COUNTED, order)
+    return Sifted(slices.matching(one, words or "", chosen), text or COUNTED, order)
 
 
 def values(box: Any, name: str, one: Utterances) -> list[str]:
@@ -108,7 +109,7 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     key = f"{one.key}{files.hash_of(np.packbits(sifted.found).tobytes().hex())}"
     line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
-    words = int(utterances.words(rows, text).sum())
+    words = int(slices.words(rows, text).sum())
     metric(line, "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
     for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
@@ -129,12 +130,12 @@ def metric(box: Any, label: str, value: str, below: str, help: str | None = None
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def score(key: str, _rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:  # noqa: ARG001 (what it is kept by)
-    return utterances.score(_rows, prefix)
+    return slices.score(_rows, prefix)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # noqa: ARG001 (what it is kept by)
-    return utterances.difference(_rows, text)
+    return slices.difference(_rows, text)
 
 
 def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str) -> None:
@@ -147,7 +148,7 @@ def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str
     shown = kept["page"]
     here = one.rows.iloc[places[(shown - 1) * PAGE_ROWS : shown * PAGE_ROWS]]
     found = sounds(here["id"].tolist(), sources[0].revision)
-    counts = {prefix: (utterances.errors(here, prefix), utterances.words(here, prefix)) for prefix in prefixes(one, text)}
+    counts = {prefix: (slices.errors(here, prefix), slices.words(here, prefix)) for prefix in prefixes(one, text)}
     for place, row in enumerate(here.to_dict("records")):
         told = [tally(int(wrong[place]), int(total[place])) for wrong, total in counts.values()]
         utterance(row, told, sources, text, found)

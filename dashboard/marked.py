@@ -7,8 +7,9 @@ from itertools import islice
 
 import streamlit as st
 
-from asr import alignment, wer
-from asr.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Mark
+from asr import wer
+from asr.evaluation import alignment
+from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Mark
 from asr.storage import corpus
 from asr.storage.corpus import Recording
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import streamlit as st
 
-from asr import reports, revisions, utterances
+from asr import reports, revisions
 from asr.errors import BadData, Fault
+from asr.evaluation import slices
+from asr.evaluation.slices import Heard
 from asr.revisions import Revision
 from asr.storage import files
-from asr.utterances import Heard
 from dashboard import parts
 
 
@@ -46,7 +47,7 @@ def choose(label: str, key: str, optional: bool) -> Source | None:
     except Fault as error:
         parts.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
         return None
-    model = model_box.selectbox("Model", utterances.models(table), key=f"errors_{key}_model")
+    model = model_box.selectbox("Model", slices.models(table), key=f"errors_{key}_model")
     return None if model is None else Source(revision, Heard(table, digest, model))
 
 

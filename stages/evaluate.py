@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from asr import wer
 from asr.errors import BadModel, BadParams, exit_with
-from asr.evaluation_report import FINETUNED, caveat, curves, errors, report, words
+from asr.evaluation.report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import LogMel
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -40,8 +40,8 @@ CODE = (
     "asr.audio.codec",
     "asr.training.batches",
     "asr.model.greedy",
-    "asr.error_rates",
-    "asr.evaluation_report",
+    "asr.evaluation.error_rates",
+    "asr.evaluation.report",
     "asr.features",
     "asr.storage.files",
     "asr.whisper",

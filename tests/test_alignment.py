@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import alignment, wer
-from asr.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Edits, Mark, Normaliser
+from asr import wer
+from asr.evaluation import alignment
+from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Edits, Mark, Normaliser
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WORDS = st.lists(st.sampled_from(["en", "två", "tre", "fyra", "Fem,"]), max_size=8).map(" ".join)

@@ -12,7 +12,7 @@ from store_fixtures import HOSTILE, check, check_html, damaged, heard, line, sai
 from streamlit.testing.v1 import AppTest
 
 from asr import wer
-from asr.alignment import DELETION, SUBSTITUTION
+from asr.evaluation.alignment import DELETION, SUBSTITUTION
 from asr.storage import files
 from dashboard import marked
 
@@ -246,12 +246,12 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: Path, cap
 
 
 def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asr import utterances
+    from asr.evaluation import slices
 
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(utterances, "ordered", broken)
+    monkeypatch.setattr(slices, "ordered", broken)
     at.run()
     with pytest.raises(AssertionError):
         check(at)

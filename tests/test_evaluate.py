@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
-from asr import evaluation_report, wer
+from asr import wer
 from asr.errors import BadModel, Fault
+from asr.evaluation import report
 from asr.model import loader
 from asr.params import schema
 from asr.runtime import formatting
@@ -101,12 +102,8 @@ def test_utterances_hold_what_the_contract_names_and_sum_to_the_metrics(made: Si
     assert [line["reference"] for line in ours] == [row["text"] for row in made.rows]
     assert [line["speaker"] for line in ours] == [row["speaker"] for row in made.rows]
     metrics = files.read_json(made.reports / "metrics.json")
-    assert (
-        metrics["words"]
-        == sum(evaluation_report.words(line) for line in ours)
-        == sum(len(wer.normalise(row["text"]).split()) for row in made.rows)
-    )
-    assert metrics["wer"] == pytest.approx(sum(evaluation_report.errors(line) for line in ours) / metrics["words"])
+    assert metrics["words"] == sum(report.words(line) for line in ours) == sum(len(wer.normalise(row["text"]).split()) for row in made.rows)
+    assert metrics["wer"] == pytest.approx(sum(report.errors(line) for line in ours) / metrics["words"])
     assert metrics["cer"] == pytest.approx(sum(line["cer_errors"] for line in ours) / sum(line["cer_chars"] for line in ours))
     assert metrics["wer_raw"] == pytest.approx(
         sum(line[name] for line in ours for name in raw[1:]) / sum(line[name] for line in ours for name in raw[:3])
@@ -180,7 +177,7 @@ def test_the_report_tells_scores_caveat_curve_and_worst_first(made: SimpleNamesp
 
 def test_curves_are_the_same_bytes_each_time(made: SimpleNamespace, tmp_path: Path) -> None:
     steps = [dict(zip(STEPS.split("\n")[0].split(","), line.split(","), strict=True)) for line in STEPS.splitlines()[1:]]
-    evaluation_report.curves(steps, tmp_path / "curves.svg")
+    report.curves(steps, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_bytes() == (made.reports / "curves.svg").read_bytes()
     assert str(made.root) not in (made.reports / "curves.svg").read_text(encoding="utf-8")
 

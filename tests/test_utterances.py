@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_fixtures import HOSTILE
 
-from asr import reports, utterances, wer
+from asr import reports, wer
 from asr.errors import BadData
-from asr.utterances import Heard, Utterances
+from asr.evaluation import slices
+from asr.evaluation.slices import Heard, Utterances
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -29,7 +30,7 @@ def heard(lines: list[tuple], model: str = "m") -> Heard:
 
 
 def one(lines: list[tuple]) -> Utterances:
-    return utterances.of_model(heard(lines))
+    return slices.of_model(heard(lines))
 
 
 def test_slices_by_speaker_duration_and_attributes():
@@ -55,17 +56,17 @@ def test_attributes_that_are_damaged_are_none():
 @given(st.lists(st.floats() | st.none(), min_size=1, max_size=30))
 def test_quartiles_hold_every_known_duration(durations):
     found = one([(str(n), "a", "b", seconds) for n, seconds in enumerate(durations)])
-    known = [n for n, seconds in enumerate(durations) if seconds is not None and 0 <= seconds < utterances.MOST_NUMBER]
+    known = [n for n, seconds in enumerate(durations) if seconds is not None and 0 <= seconds < slices.MOST_NUMBER]
     if "duration" in found.slices:
         assert np.flatnonzero(found.slices["duration"].codes >= 0).tolist() == known
-    for order in utterances.ORDERS:
-        assert sorted(utterances.ordered(found, np.ones(len(found), bool), order, "")) == list(range(len(found)))
+    for order in slices.ORDERS:
+        assert sorted(slices.ordered(found, np.ones(len(found), bool), order, "")) == list(range(len(found)))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), TEXT)
 def test_a_search_finds_what_python_finds(pairs, words):
-    found = utterances.matching(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})
+    found = slices.matching(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})
     joined = ["\n".join(pair).lower() for pair in pairs]
     assert found.tolist() == [all(word in text for word in words.lower().split()) for text in joined]
 
@@ -73,36 +74,36 @@ def test_a_search_finds_what_python_finds(pairs, words):
 @pytest.mark.parametrize("text", HOSTILE[:20])
 def test_a_hostile_search_is_a_search(text):
     found = one([("a", text, ""), ("b", "nothing", "")])
-    assert utterances.matching(found, text, {}).tolist() == [True, False]
+    assert slices.matching(found, text, {}).tolist() == [True, False]
 
 
 def test_two_models_are_joined_by_recording_and_transcript():
     left = heard([("a", "en två", "en två"), ("b", "tre", "fyra"), ("c", "x", "x"), ("d", "y", "y")], "l")
     right = heard([("b", "tre", "tre"), ("a", "en två", "en"), ("c", "another transcript", "x"), ("a", "en två", "doubled")], "r")
-    both = utterances.compared(left, right)
+    both = slices.compared(left, right)
     assert both.two
     assert both.rows["id"].tolist() == ["a", "b"]
     assert both.rows["other_hypothesis"].tolist() == ["en", "tre"]
-    assert utterances.errors(both.rows, "").tolist() == [0, 1]
-    assert utterances.errors(both.rows, "other_").tolist() == [1, 0]
+    assert slices.errors(both.rows, "").tolist() == [0, 1]
+    assert slices.errors(both.rows, "other_").tolist() == [1, 0]
     everywhere = np.ones(2, bool)
-    assert utterances.ordered(both, everywhere, "second model worse", "").tolist() == [0, 1]
-    assert utterances.ordered(both, everywhere, "second model better", "").tolist() == [1, 0]
-    assert utterances.matching(both, "fyra", {}).tolist() == [False, True]
-    gap = utterances.difference(both.rows, "")
+    assert slices.ordered(both, everywhere, "second model worse", "").tolist() == [0, 1]
+    assert slices.ordered(both, everywhere, "second model better", "").tolist() == [1, 0]
+    assert slices.matching(both, "fyra", {}).tolist() == [False, True]
+    gap = slices.difference(both.rows, "")
     assert (gap.difference, gap.verdict) == (0.0, "not distinguishable")
     assert left.key != right.key
     with pytest.raises(BadData, match="not tested on the same recordings"):
-        utterances.compared(left, heard([("a", "other", "")], "r"))
+        slices.compared(left, heard([("a", "other", "")], "r"))
     with pytest.raises(BadData, match="no utterance of other"):
-        utterances.of_model(Heard(left.table, "", "other"))
+        slices.of_model(Heard(left.table, "", "other"))
 
 
 def test_scores_are_those_of_the_house():
     lines = [(str(n), "en två tre", "en två" if n % 3 else "en fem tre fyra", 1.0, f"s{n}") for n in range(30)]
     found = one(lines)
-    rate, interval = utterances.score(found.rows, "")
+    rate, interval = slices.score(found.rows, "")
     assert rate == wer.error_rates([line[1] for line in lines], [line[2] for line in lines])["wer"]
     assert interval.low <= rate <= interval.high
     assert interval.unit == "speaker"
-    assert utterances.words(found.rows, "").sum() == 90
+    assert slices.words(found.rows, "").sum() == 90
