@@ -40,7 +40,7 @@ setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and give the clone a
 
 repro: setup  ## run what is not up to date, then show the result
 	@dvc repro
-	@python -m asr.summary
+	@python -m asr.runs.results
 
 refresh: setup  ## read the source again, though no param changed, and run what depends on it
 	@dvc repro --force --single-item download
@@ -89,13 +89,13 @@ doctor: setup  ## explain what a killed DVC or machine left behind; `python -m a
 	@python -m asr.doctor
 
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
-	@python -m asr.keep $(NAME)
+	@python -m asr.runs.keep $(NAME)
 
 carrier: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
 	@python -m asr.preflight.prompt_language $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table
-	@python -m asr.summary --kept
+	@python -m asr.runs.results --kept
 
 fresh: setup  ## drop the checkpoints: the next training starts at step 0
 	@rm -rf .cache/checkpoints

@@ -108,17 +108,17 @@ def make_store(folder: Path, count: int) -> None:
 
 def build(folder: Path) -> tuple[float, float]:
     """Seconds until the index is whole from nothing, and until a page can show the first rows."""
-    from asr import runs
     from asr.errors import Fault
+    from asr.runs import run_index
 
     for file in (folder / ".cache").glob("runs.*"):
         file.unlink()
     began, first = time.monotonic(), 0.0
-    process = subprocess.Popen([sys.executable, "-m", "asr.refresh", "once"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "asr.runs.refresh", "once"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         time.sleep(0.05)
         try:
-            first = first or (time.monotonic() - began if runs.state().generation not in ("", "None ") else 0.0)
+            first = first or (time.monotonic() - began if run_index.state().generation not in ("", "None ") else 0.0)
         except Fault:
             continue
     return time.monotonic() - began, first

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
 
-from asr import reports
 from asr.cleaning.rejects import PLURALS, REASONS
 from asr.errors import BadData, Fault
+from asr.runs import reports
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
 from dashboard import copies, durations, marked, oddities, parts

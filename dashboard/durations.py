@@ -12,8 +12,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from asr import reports
 from asr.errors import BadData
+from asr.runs import reports
 from dashboard import parts
 
 MOST = 1e15  # what is more is damage

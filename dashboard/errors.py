@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import reports, revisions, wer
+from asr import wer
 from asr.errors import Fault
 from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
-from asr.revisions import Revision
+from asr.runs import reports, revisions
+from asr.runs.revisions import Revision
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
 from dashboard import confusions, marked, parts, results

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from asr import reports
+from asr.runs import reports
 from dashboard import parts
 from dashboard.durations import number, rows_of
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import streamlit as st
 
-from asr import reports, revisions
 from asr.errors import BadData, Fault
 from asr.evaluation import slices
 from asr.evaluation.slices import Heard
-from asr.revisions import Revision
+from asr.runs import reports, revisions
+from asr.runs.revisions import Revision
 from asr.storage import files
 from dashboard import parts
 

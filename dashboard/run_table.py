@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from asr import compare, runs
-from asr.runs import Row
+from asr.runs import comparison, run_index
+from asr.runs.run_index import Row
 
 STATUS = {"FINISHED": "✓ finished", "RUNNING": "● running", "KILLED": "■ killed", "FAILED": "✕ failed", "SCHEDULED": "○ waiting"}
 SCORES = {
@@ -42,7 +42,7 @@ class Table:
 @st.cache_resource(max_entries=2, show_spinner="Reading the index")
 def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what is cached)
     """Made once for each state of the index; 0.7 s for 5,000 runs."""
-    rows = runs.rows()
+    rows = run_index.rows()
     columns: dict[str, list[Any]] = {
         "Run": [row.name for row in rows],
         "Status": [status(row) for row in rows],
@@ -57,7 +57,7 @@ def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what 
         columns[name] = [number(row.scores.get(key), factor) for row in rows]
     for name, (key, factor) in LOGGED.items():
         columns[name] = [number(row.metrics.get(key), factor) for row in rows]
-    differing = [key for key in compare.differing(rows) if key not in NOT_TOLD and key not in columns]
+    differing = [key for key in comparison.differing(rows) if key not in NOT_TOLD and key not in columns]
     columns |= {key: column(rows, key) for key in differing}
     keys = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
     scored = [place for place, wer in enumerate(columns["WER %"]) if not math.isnan(wer)]
@@ -88,7 +88,11 @@ def column(rows: list[Row], key: str) -> list[Any]:
 def status(row: Row) -> str:
     """In words; how far a running one is, where its curve tells."""
     word = STATUS.get(row.status, row.status.lower())
-    last = max((step for points in (runs.curves(row) or {}).values() for step, _ in points), default=0) if row.status == runs.RUNNING else 0
+    last = (
+        max((step for points in (run_index.curves(row) or {}).values() for step, _ in points), default=0)
+        if row.status == run_index.RUNNING
+        else 0
+    )
     steps = number(row.params.get("train.max_steps"))
     return f"{word} {last / steps:.0%}" if last and steps > 0 else word
 

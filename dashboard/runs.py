@@ -1,6 +1,6 @@
 """Runs: every training with its scores, one pinned to compare with; curves, speed and size, and the command that repeats one.
 
-The table comes from the index (`asr.runs`), which a process of its own keeps up to date. A pulse looks every other second whether
+The table comes from the index (`asr.runs.run_index`), which a process of its own keeps up to date. A pulse looks every other second whether
 the index changed, and only then is the page drawn again.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from asr import runs
 from asr.errors import Fault
-from asr.runs import Row, State
+from asr.runs import run_index
+from asr.runs.run_index import Row, State
 from asr.storage import files
 from dashboard import parts, run_table, side_by_side
 from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
@@ -25,7 +25,7 @@ def page() -> None:
     st.header("Runs")
     now, found = State(), None
     try:
-        now = runs.state()
+        now = run_index.state()
         found = run_table.table(str(files.root()), now.generation) if now.generation else None
     except Fault as error:
         parts.fault(error)
@@ -44,11 +44,11 @@ def page() -> None:
 def pulse(drawn: str) -> None:
     """Have the index refreshed where something changed, say how that goes, and draw the page again once it is."""
     try:
-        now = runs.state()
-        if runs.is_stale(now):
-            runs.ask()
+        now = run_index.state()
+        if run_index.is_stale(now):
+            run_index.ask()
     except Fault:
-        runs.ask()
+        run_index.ask()
         return
     if now.mark != drawn:
         st.rerun()

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from asr import compare, runs
 from asr.errors import Fault
-from asr.runs import Row, State
+from asr.runs import comparison, run_index
+from asr.runs.run_index import Row, State
 from asr.storage import files
 from asr.wer import Difference
 from dashboard import charts, parts
@@ -28,7 +28,7 @@ VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": 
 def verdict(ours: str, theirs: str, stamp: str, _pair: tuple[Row, Row]) -> Difference | str:  # noqa: ARG001 (they name what is cached)
     """The paired difference, or why there is none."""
     try:
-        return compare.paired(*_pair)
+        return comparison.paired(*_pair)
     except Fault as error:
         return str(error)
 
@@ -59,10 +59,10 @@ def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
 
 def curves(compared: list[Row], now: State) -> None:
     """WER, loss and learning rate over the steps."""
-    found = {row.key: runs.curves(row) for row in compared}
+    found = {row.key: run_index.curves(row) for row in compared}
     missing = tuple(row.run_id for row in compared if found[row.key] is None and row.run_id)
     if missing and not now.fault:
-        runs.ask(missing)
+        run_index.ask(missing)
     lines = [
         {"run": name, "metric": metric, "step": step, "value": value * (100 if metric.endswith("wer") else 1)}
         for row, name in zip(compared, distinct(compared), strict=True)
@@ -110,7 +110,7 @@ def shown(value: Any) -> str:
 
 def differences(compared: list[Row]) -> None:
     """The params that differ among the compared, side by side."""
-    keys = compare.differing(compared)
+    keys = comparison.differing(compared)
     if len(compared) < 2:
         return
     st.subheader("Params that differ")
@@ -140,7 +140,7 @@ def reproduce(compared: list[Row]) -> None:
     except Fault as error:
         parts.fault(error)
         return
-    told, unknown = compare.commands(compared[place or 0], here)
+    told, unknown = comparison.commands(compared[place or 0], here)
     st.code(told, language="bash", wrap_lines=True)
     if unknown:
         st.caption(f"Left out, for this workspace does not know them: {parts.plain(', '.join(unknown[:20]))}")

@@ -9,9 +9,9 @@ import re
 
 import streamlit as st
 
-from asr import revisions
 from asr.jobs import Options
-from asr.revisions import Revision
+from asr.runs import revisions
+from asr.runs.revisions import Revision
 from asr.storage import files
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import answers, bringing, waveform

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import reports
+from asr.runs import reports
 from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import Replica

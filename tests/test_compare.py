@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_fixtures import utterances
 
-from asr import compare, reports, wer
+from asr import wer
 from asr.errors import BadData
-from asr.revisions import HERE, Revision
-from asr.runs import Row
+from asr.runs import comparison, reports
+from asr.runs.revisions import HERE, Revision
+from asr.runs.run_index import Row
 from asr.storage import files
 
 
@@ -41,7 +42,7 @@ def errors(seed: int, mean: float) -> list[int]:
 def test_the_verdict_is_that_of_the_paired_bootstrap(theirs: float, verdict: str) -> None:
     speakers: list[str | None] = [f"s{number % 12}" for number in range(300)]
     one, other = errors(1, 1.0), errors(2, theirs)
-    found = compare.paired(row("one", utterances(one, speakers)), row("other", utterances(other, speakers)))
+    found = comparison.paired(row("one", utterances(one, speakers)), row("other", utterances(other, speakers)))
     assert (found.verdict, found.unit) == (verdict, "speaker")
     assert found.difference == pytest.approx((sum(one) - sum(other)) / 1500)
     assert found.low < found.difference < found.high
@@ -50,17 +51,17 @@ def test_the_verdict_is_that_of_the_paired_bootstrap(theirs: float, verdict: str
 def test_utterances_are_aligned_by_id_and_not_by_place() -> None:
     table, other = utterances(errors(1, 1.0), [None] * 300), utterances(errors(2, 1.1), [None] * 300)
     shuffled = other.take(np.random.default_rng(0).permutation(300))
-    first = compare.paired(row("a", table), row("b", other))
-    assert compare.paired(row("c", table), row("d", shuffled)) == first
+    first = comparison.paired(row("a", table), row("b", other))
+    assert comparison.paired(row("c", table), row("d", shuffled)) == first
     assert first.unit == "utterance"
-    back = compare.paired(row("e", other), row("f", table))
+    back = comparison.paired(row("e", other), row("f", table))
     assert (back.difference, back.low, back.high) == pytest.approx((-first.difference, -first.high, -first.low))
 
 
 def test_only_the_fine_tuned_model_is_compared() -> None:
     table = utterances([1] * 20, [None] * 20)
     start = table.set_column(1, "model", pa.array(["start"] * 20)).set_column(3, "substitutions", pa.array([5] * 20))
-    assert compare.paired(row("a", pa.concat_tables([table, start])), row("b", table)).difference == 0
+    assert comparison.paired(row("a", pa.concat_tables([table, start])), row("b", table)).difference == 0
 
 
 def test_other_recordings_are_refused_with_a_clear_word() -> None:
@@ -74,7 +75,7 @@ def test_other_recordings_are_refused_with_a_clear_word() -> None:
         (row("i", table), row("j", None), "j: no utterance table"),
     ):
         with pytest.raises(BadData, match=word):
-            compare.paired(ours, theirs)
+            comparison.paired(ours, theirs)
 
 
 def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Path) -> None:
@@ -82,19 +83,19 @@ def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Pa
     (tmp_path / reports.UTTERANCES).parent.mkdir(parents=True)
     (tmp_path / reports.UTTERANCES).write_bytes(b"PAR1 no")
     both = Row(**{**whole.__dict__, "revisions": (HERE, *whole.revisions)})
-    assert compare.errors_of(both) == {"u0": (1, 5, None), "u1": (2, 5, None)}
+    assert comparison.errors_of(both) == {"u0": (1, 5, None), "u1": (2, 5, None)}
 
 
 def test_params_that_differ() -> None:
     rows = [row("a", None, x=1, y=2), row("b", None, x=1, y=3), row("c", None, x=1, y=2, z=None)]
-    assert compare.differing(rows) == ["y", "z"]
-    assert compare.differing(rows[:1]) == compare.differing([]) == []
+    assert comparison.differing(rows) == ["y", "z"]
+    assert comparison.differing(rows[:1]) == comparison.differing([]) == []
 
 
 def test_the_command_names_what_differs_from_the_workspace() -> None:
     here = {"train.seed": 1, "train.learning_rate": "auto", "model.revision": None, "chunk.allow_shared": []}
     known = {"train.seed": 2, "train.learning_rate": 3e-4, "model.revision": None, "chunk.allow_shared": ["speaker"], "old.key": 1}
-    told, unknown = compare.commands(row("tidy-newt", None, **known), here)
+    told, unknown = comparison.commands(row("tidy-newt", None, **known), here)
     assert told.splitlines() == [
         "# its files, from DVC's cache or remote",
         "dvc exp apply tidy-newt",
@@ -106,7 +107,7 @@ def test_the_command_names_what_differs_from_the_workspace() -> None:
 
 def test_hostile_names_stay_one_word_of_the_command() -> None:
     name = "$(touch ran);'\"`b`"
-    told, _ = compare.commands(row(name, None), {})
+    told, _ = comparison.commands(row(name, None), {})
     assert shlex.split(told.splitlines()[1]) == ["dvc", "exp", "apply", name]
 
 
@@ -123,7 +124,7 @@ VALUES = st.recursive(
 def test_dvc_reads_back_the_value_that_was_written(value: Any) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    line = f"dvc exp run -S {shlex.quote(f'key={compare.written(value)}')}"
+    line = f"dvc exp run -S {shlex.quote(f'key={comparison.written(value)}')}"
     override = shlex.split(line)[-1]
     read = OverridesParser.create().parse_override(override).value()
     assert plain(read) == value
@@ -138,6 +139,6 @@ def plain(value: Any) -> Any:
 def test_the_interval_is_that_of_the_evaluation() -> None:
     """Compared with `wer.paired` called by hand."""
     one, other = errors(3, 1.0), errors(4, 1.2)
-    by_hand = wer.paired(one, other, [5] * 300, [None] * 300, compare.RESAMPLES, compare.SEED)
-    found = compare.paired(row("a", utterances(one, [None] * 300)), row("b", utterances(other, [None] * 300)))
+    by_hand = wer.paired(one, other, [5] * 300, [None] * 300, comparison.RESAMPLES, comparison.SEED)
+    found = comparison.paired(row("a", utterances(one, [None] * 300)), row("b", utterances(other, [None] * 300)))
     assert found.difference == by_hand.difference

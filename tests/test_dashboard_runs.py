@@ -15,7 +15,7 @@ from conftest import SHIPPED
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 from streamlit.testing.v1 import AppTest
 
-from asr import refresh, runs
+from asr.runs import refresh, run_index
 from asr.storage import files
 from asr.tracking import client
 from dashboard import run_table
@@ -44,7 +44,7 @@ def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty store, the shipped params, and pages that start no process."""
     new_store(tmp_path, empty_store)
     (tmp_path / "params.yaml").write_bytes(SHIPPED.read_bytes())
-    monkeypatch.setattr(runs, "ask", lambda *_: None)
+    monkeypatch.setattr(run_index, "ask", lambda *_: None)
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def text(page: AppTest) -> str:
     return "\n".join(str(one.value) for one in [*page.caption, *page.info, *page.warning, *page.subheader])
 
 
-def two_trainings(root: Path) -> tuple[runs.Row, runs.Row]:
+def two_trainings(root: Path) -> tuple[run_index.Row, run_index.Row]:
     """One with reports in the workspace, one whose utterances were fetched from a revision before."""
     ours, theirs = training("ours", **{"train.seed": 2}), training("theirs")
     evaluation(theirs, 0.5)
@@ -73,7 +73,7 @@ def two_trainings(root: Path) -> tuple[runs.Row, runs.Row]:
     speakers: list[str | None] = [f"s{number % 12}" for number in range(240)]
     write_reports(root, ours.stem, utterances([1] * 240, speakers))
     refresh.refresh(talk=False)
-    rows = {row.name: row for row in runs.rows()}
+    rows = {row.name: row for row in run_index.rows()}
     return rows["ours"], rows["theirs"]
 
 
@@ -110,10 +110,10 @@ def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path,
     mirror(training("alone"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     page = drawn()
-    wait_for(lambda: runs.state().made and not runs.state().phase)
+    wait_for(lambda: run_index.state().made and not run_index.state().phase)
     page.run()
     assert list(table(page)["Run"]) == ["alone"]
-    for process in runs._started:
+    for process in run_index._started:
         process.terminate()
         process.wait(10)
 
@@ -136,7 +136,7 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
         assert "1 running" in text(page)
     go_on(running, range(21, 41))
     mirror(running)
-    client.client().delete_run(next(str(row.run_id) for row in runs.rows() if row.name == "gone"))
+    client.client().delete_run(next(str(row.run_id) for row in run_index.rows() if row.name == "gone"))
     refresh.refresh(talk=False)
     page.run()
     assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {"running": "✓ finished", "killed": "■ killed"}
@@ -207,7 +207,7 @@ def test_a_test_on_other_recordings_is_not_compared(root: Path) -> None:
 def test_a_selection_stays_with_its_runs_when_new_ones_come() -> None:
     mirror(training("one"), training("two"))
     refresh.refresh(talk=False)
-    chosen = next(row for row in runs.rows() if row.name == "one")
+    chosen = next(row for row in run_index.rows() if row.name == "one")
     page = drawn({"runs_selected": [chosen.key]})
     assert page.session_state["runs_selected"] == [chosen.key]
     mirror(training("three"))
@@ -231,7 +231,7 @@ def test_hostile_names_are_shown_as_they_are() -> None:
         store.log_metric(run.info.run_id, "validation/wer", float("nan"))
         store.set_terminated(run.info.run_id)
     refresh.refresh(talk=False)
-    page = drawn({"runs_pinned": runs.rows()[0].key})
+    page = drawn({"runs_pinned": run_index.rows()[0].key})
     assert {*table(page)["Run"]} >= {name for name in HOSTILE if len(name) < 200}
     for one in [*page.markdown, *page.caption, *page.subheader, *page.warning, *page.info]:
         assert "<script" not in one.value
@@ -257,13 +257,13 @@ def test_no_damaged_index_gives_a_traceback() -> None:
     refresh.refresh(talk=False)
     with refresh.closing(refresh.opened(False)) as index:
         index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    whole, told, page = runs.path().read_bytes(), 0, drawn()
+    whole, told, page = run_index.path().read_bytes(), 0, drawn()
     for seed in range(100):
         for ending in ("-wal", "-shm"):
-            runs.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
-        runs.path().write_bytes(damaged(whole, seed))
+            run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
+        run_index.path().write_bytes(damaged(whole, seed))
         files.cache("runs.rebuild").unlink(missing_ok=True)
-        runs._parsed.clear()
+        run_index._parsed.clear()
         run_table.table.clear()
         page.run()
         assert not page.exception

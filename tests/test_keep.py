@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asr import keep
 from asr.errors import BadData, BadParams, exit_with
+from asr.runs import keep
 from asr.storage import files
 
 SCORES = {"wer": 0.25, "wer_low": 0.2, "wer_high": 0.3, "cer": 0.1, "ci_unit": "speaker", "rows": 240, "rtfx": 123.4}
@@ -97,7 +97,7 @@ def test_a_missing_report_is_told_in_one_line_and_nothing_is_kept(tmp_path: Path
 
 
 def test_the_command_wants_one_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["asr.keep"])
+    monkeypatch.setattr(sys, "argv", ["asr.runs.keep"])
     with pytest.raises(SystemExit) as caught:
         exit_with(keep.main)
     assert caught.value.code == 2

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import reports
 from asr.errors import BadData
+from asr.runs import reports
 from stages import evaluate
 
 JSON = json.dumps({"wer": 0.25, "models": {"finetuned": {"wer": 0.25}}, "text": "åäö"}, indent=2).encode()

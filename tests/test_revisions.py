@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asr import revisions
 from asr.errors import BadData, BadParams
-from asr.revisions import Revision
+from asr.runs import revisions
+from asr.runs.revisions import Revision
 
 HOSTILE = "$(touch${IFS}ran);'\"<b>&`x`"
 PIPELINE = """
@@ -185,6 +185,6 @@ def test_eight_threads_fetch_one_folder_whole() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_listing_imports_no_dvc() -> None:
-    program = "import sys; from asr import revisions; revisions.known(); print('dvc' in sys.modules)"
+    program = "import sys; from asr.runs import revisions; revisions.known(); print('dvc' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

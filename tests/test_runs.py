@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
-from asr import facts, refresh, revisions, runs
 from asr.errors import Fault
+from asr.runs import refresh, revision_facts, revisions, run_index
 from asr.storage import files
 from asr.tracking import client
 
@@ -29,13 +29,13 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
     return client.client()
 
 
-def only() -> runs.Row:
-    (row,) = runs.rows()
+def only() -> run_index.Row:
+    (row,) = run_index.rows()
     return row
 
 
 def run_id(path: Path) -> str:
-    return next(str(row.run_id) for row in runs.rows() if row.fingerprint == path.stem)
+    return next(str(row.run_id) for row in run_index.rows() if row.fingerprint == path.stem)
 
 
 @pytest.mark.usefixtures("store")
@@ -48,7 +48,7 @@ def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
     assert (row.name, row.status, row.fingerprint, row.revisions) == ("first", "FINISHED", path.stem, ())
     assert (row.params["train.max_steps"], row.params["train.learning_rate"], row.params["evaluate.seed"]) == (40, "auto", 1)
     assert {key: row.scores[key] for key in ("wer", "cer", "rtfx")} == {"wer": 0.25, "cer": 0.125, "rtfx": 200.0}
-    found = runs.curves(row)
+    found = run_index.curves(row)
     assert found is not None
     assert found["validation/wer"] == [(step, 0.9 / step) for step in (10, 20, 30, 40)]
     assert len(found["train/loss"]) == len(found["train/learning_rate"]) == 40
@@ -64,14 +64,14 @@ def test_a_running_training_is_followed_to_its_end() -> None:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         refresh.refresh(talk=False)
-        assert (only().status, runs.state().running) == ("RUNNING", 1)
-        before = runs.state()
+        assert (only().status, run_index.state().running) == ("RUNNING", 1)
+        before = run_index.state()
         go_on(path, range(21, 31), ended=None)
         mirror(path)
         refresh.refresh(talk=False)
-        assert runs.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
-        assert runs.state().mark != before.mark
-    killed = runs.state()
+        assert run_index.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
+        assert run_index.state().mark != before.mark
+    killed = run_index.state()
     assert (only().status, killed.running) == ("KILLED", 0)
     assert killed.mark != before.mark
     go_on(path, range(31, 41))
@@ -97,7 +97,7 @@ def test_what_changed_is_read_again_and_nothing_else(store: Any, monkeypatch: py
     mirror(old, running, going)
     refresh.refresh(talk=False)
     if large:
-        with sqlite3.connect(runs.path()) as index:
+        with sqlite3.connect(run_index.path()) as index:
             index.execute("INSERT OR REPLACE INTO meta VALUES ('whole_cost', '99')")
     ids = {path: run_id(path) for path in (old, running, going)}
     evaluation(old, 0.3)
@@ -112,10 +112,10 @@ def test_what_changed_is_read_again_and_nothing_else(store: Any, monkeypatch: py
     monkeypatch.setattr(refresh.Refresher, "_read_whole", lambda _: whole.append(1)) if large else None
     refresh.refresh(talk=False)
     assert not whole
-    rows = {row.name: row for row in runs.rows()}
+    rows = {row.name: row for row in run_index.rows()}
     assert sorted(rows) == ["new", "old", "running"]
     assert (rows["old"].scores["wer"], rows["running"].status) == (0.3, "FINISHED")
-    assert len(runs.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
+    assert len(run_index.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
     assert set(read) <= {ids[running], rows["new"].run_id, ids[old]}
 
 
@@ -134,9 +134,9 @@ def test_an_unchanged_store_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None
     mirror(training())
     refresh.refresh(talk=False)
     monkeypatch.setattr(refresh.Refresher, "_read_store", lambda _: pytest.fail("it was read"))
-    before = runs.state()
+    before = run_index.state()
     refresh.refresh(talk=False)
-    after = runs.state()
+    after = run_index.state()
     assert (after.mark, after.made) == (before.mark, True)
     assert after.updated > before.updated
 
@@ -162,8 +162,8 @@ def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> No
     refresh.refresh(talk=False)
     row = only()
     assert (row.key, row.run_id, row.name, row.status) == ("f" * 32, None, "workspace", "FINISHED")
-    assert runs.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
-    assert runs.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
+    assert run_index.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
+    assert run_index.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
 
 
 def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: Path) -> None:
@@ -181,18 +181,18 @@ def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
     told = {"params": {}, "parameters": 1, "seconds": 2.0}
     known = [(one, {**told, "scores": {"test_hash": "t1", "wer": 0.1}}), (two, {**told, "scores": {"test_hash": "t2", "wer": 0.1}})]
     run = {"id": "r", "status": "FINISHED", "fingerprint": "f", "name": "n", "start": 1.0, "end": 2.0, "params": {}, "tags": {}}
-    rows = list(runs._rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
+    rows = list(run_index._rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
     assert [(row.key, row.test_hash, row.revisions) for row in rows] == [("r", "t1", (one,)), ("r/1", "t2", (two,))]
     untold = (revisions.HERE, {**told, "scores": {}})
-    assert len(list(runs._rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
+    assert len(list(run_index._rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
 
 
 def test_without_a_store_none_is_made(tmp_path: Path) -> None:
-    assert not runs.state().made
+    assert not run_index.state().made
     refresh.refresh(talk=False)
-    assert runs.rows() == []
-    assert runs.state().made
-    assert not runs.state().fault
+    assert run_index.rows() == []
+    assert run_index.state().made
+    assert not run_index.state().fault
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -202,7 +202,7 @@ def test_a_store_that_goes_takes_its_runs_along(tmp_path: Path) -> None:
     refresh.refresh(talk=False)
     (tmp_path / "mlflow.db").unlink()
     refresh.refresh(talk=False)
-    assert runs.rows() == []
+    assert run_index.rows() == []
 
 
 @pytest.mark.usefixtures("store")
@@ -219,17 +219,17 @@ def test_a_second_refresher_leaves() -> None:
 def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     mirror(training("first"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    runs.ask()
-    runs.ask()
-    assert len(runs._started) == 1
-    wait_for(lambda: runs.state().made and len(runs.rows()) == 1)
+    run_index.ask()
+    run_index.ask()
+    assert len(run_index._started) == 1
+    wait_for(lambda: run_index.state().made and len(run_index.rows()) == 1)
     mirror(training("second"))
-    assert runs.is_refreshing()
-    wait_for(lambda: runs.ask() or len(runs.rows()) == 2)
-    (process,) = runs._started
+    assert run_index.is_refreshing()
+    wait_for(lambda: run_index.ask() or len(run_index.rows()) == 2)
+    (process,) = run_index._started
     process.terminate()
     process.wait(10)
-    assert not runs.is_refreshing()
+    assert not run_index.is_refreshing()
     assert capfd.readouterr().out == ""
 
 
@@ -251,25 +251,25 @@ print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sy
 
 def read_all() -> int:
     """All that a page reads."""
-    now = runs.state()
-    runs.is_stale(now)
-    rows = runs.rows()
-    return len([runs.curves(row) for row in rows])
+    now = run_index.state()
+    run_index.is_stale(now)
+    rows = run_index.rows()
+    return len([run_index.curves(row) for row in rows])
 
 
 @pytest.mark.usefixtures("store")
 def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> None:
     mirror(*[training(f"run {number}") for number in range(12)])
     refresh.refresh(talk=False)
-    with sqlite3.connect(runs.path()) as index:
+    with sqlite3.connect(run_index.path()) as index:
         index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    whole, seen = runs.path().read_bytes(), []
+    whole, seen = run_index.path().read_bytes(), []
     for seed in range(100):
         for ending in ("-wal", "-shm"):
-            runs.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
-        runs.path().write_bytes(damaged(whole, seed))
+            run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
+        run_index.path().write_bytes(damaged(whole, seed))
         files.cache("runs.rebuild").unlink(missing_ok=True)
-        runs._parsed.clear()
+        run_index._parsed.clear()
         try:
             read_all()
         except Fault:
@@ -290,7 +290,7 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(empty_store: Pat
         hurt.write_bytes(damaged(whole, seed))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{hurt}")
         refresh.refresh(talk=False)
-        now = runs.state()
+        now = run_index.state()
         read_all()
         if now.fault:
             faults += 1
@@ -300,14 +300,14 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(empty_store: Pat
 
 @pytest.mark.parametrize("text", ["None", "True", "5", "5.0", "1e-05", "[5.0, 10.0]", "auto", "-3", "[]"])
 def test_values_come_back_from_their_text(text: str) -> None:
-    assert str(facts.value_of(text)) == text
+    assert str(revision_facts.value_of(text)) == text
 
 
 @pytest.mark.parametrize(
     "text", ["9" * 5000, "1_000", "nan", "inf", "[" * 900, "['" * 200, "__import__('os')", "[__import__('os')]", "\0", ""]
 )
 def test_what_is_no_plain_value_stays_text(text: str) -> None:
-    assert facts.value_of(text) == text
+    assert revision_facts.value_of(text) == text
 
 
 def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> 
     for value in ("../../outside", "/etc", "..", "", "a\0b", "x" * 4000):
         store.create_run(experiment, tags={"fingerprint": value})
     refresh.refresh(talk=False)
-    assert {row.status for row in runs.rows()} == {"KILLED"}
+    assert {row.status for row in run_index.rows()} == {"KILLED"}
 
 
 @pytest.mark.usefixtures("store")

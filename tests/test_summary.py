@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from asr import summary
 from asr.errors import BadData
+from asr.runs import results
 from asr.storage import files
 
 AFTER = {"wer": 0.12345, "wer_low": 0.1, "wer_high": 0.15, "ci_unit": "utterance", "rows": 1240, "cer": 0.04321}
@@ -40,7 +40,7 @@ def kept(folder: Path, name: str, **changes: Any) -> None:
 
 
 def test_summary_tells_before_after_hours_and_seconds(tmp_path: Path) -> None:
-    lines = summary.summary(reports(tmp_path, {"finetuned": AFTER, "start": BEFORE})).splitlines()
+    lines = results.summary(reports(tmp_path, {"finetuned": AFTER, "start": BEFORE})).splitlines()
     assert lines[:4] == [
         "WER of the start     0.9877 (0.9000 to 1.0100)",
         "WER after training   0.1235 (0.1000 to 0.1500)   95 % interval by utterance, 1,240 test utterances",
@@ -52,12 +52,12 @@ def test_summary_tells_before_after_hours_and_seconds(tmp_path: Path) -> None:
 
 
 def test_summary_without_a_start_leaves_its_line_out(tmp_path: Path) -> None:
-    assert summary.summary(reports(tmp_path, {"finetuned": AFTER})).startswith("WER after training   0.1235")
+    assert results.summary(reports(tmp_path, {"finetuned": AFTER})).startswith("WER after training   0.1235")
 
 
 def test_summary_of_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadData) as caught:
-        summary.summary(tmp_path)
+        results.summary(tmp_path)
     assert str(caught.value) == f"{tmp_path}/evaluate/metrics.json: not there; run dvc repro"
     assert caught.value.exit_code == 3
 
@@ -65,7 +65,7 @@ def test_summary_of_nothing_says_what_to_do(tmp_path: Path) -> None:
 def test_kept_models_stand_in_the_table_by_name(tmp_path: Path) -> None:
     kept(tmp_path, "b", start={"name": "whisper-tiny"})
     kept(tmp_path, "a")
-    head, rule, *rows = summary.kept_table(tmp_path).splitlines()
+    head, rule, *rows = results.kept_table(tmp_path).splitlines()
     assert head.count("|") == rule.count("|") == 9
     assert rows == [
         "| a | synthetic-sv | scratch | 5 s | 750 of 1,000 | 0.9877 | 0.1235 (0.1000 to 0.1500) | 0.0432 |",
@@ -75,4 +75,4 @@ def test_kept_models_stand_in_the_table_by_name(tmp_path: Path) -> None:
 
 def test_a_kept_model_that_was_not_compared_with_its_start_has_an_empty_cell(tmp_path: Path) -> None:
     kept(tmp_path, "a", metrics={**AFTER, "models": {"finetuned": AFTER}})
-    assert "| 750 of 1,000 |  | 0.1235" in summary.kept_table(tmp_path)
+    assert "| 750 of 1,000 |  | 0.1235" in results.kept_table(tmp_path)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_fixtures import HOSTILE
 
-from asr import reports, wer
+from asr import wer
 from asr.errors import BadData
 from asr.evaluation import slices
 from asr.evaluation.slices import Heard, Utterances
+from asr.runs import reports
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

@@ -1,6 +1,6 @@
 """What the stages wrote about a run, read back: a file that is missing or damaged is a fault with its name, never a traceback.
 
-Each function takes the file's path, in the workspace or fetched from a revision (`asr.revisions`). Importing costs pyarrow.
+Each function takes the file's path, in the workspace or fetched from a revision (`asr.runs.revisions`). Importing costs pyarrow.
 """
 
 from __future__ import annotations

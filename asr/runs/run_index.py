@@ -1,6 +1,6 @@
 """Every training there is, as the pages read it: an index of our own in .cache/runs.sqlite, joined with DVC's revisions.
 
-`asr.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC. A training stands in MLflow (tag
+`asr.runs.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC. A training stands in MLflow (tag
 `fingerprint`) and in reports/train/run.json of each revision that holds its model, which may be many, or none: an experiment that DVC
 takes from its cache starts no run. 5,000 runs are read in 0.4 s, once for each change of the index.
 """
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr import reports, revisions
 from asr.errors import BadData
-from asr.revisions import Revision
+from asr.runs import reports, revisions
+from asr.runs.revisions import Revision
 from asr.storage import files
 from asr.tracking import client, journal
 
@@ -321,8 +321,8 @@ def ask(wanted: tuple[str, ...] = ()) -> None:
         return
     environment = {**os.environ, "DVC_ROOT": str(files.root()), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    command = [sys.executable, "-m", "asr.refresh", "follow"]
-    _started.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[1], start_new_session=True, **quiet))
+    command = [sys.executable, "-m", "asr.runs.refresh", "follow"]
+    _started.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True, **quiet))
 
 
 def is_refreshing() -> bool:

@@ -1,6 +1,6 @@
 """What a run or a revision tells of itself, in one form: MLflow's params as params.yaml has them, and the stages' reports at a commit.
 
-A revision without DVC's run.json has nothing to join with MLflow. Costs what `asr.revisions` costs to fetch six small files.
+A revision without DVC's run.json has nothing to join with MLflow. Costs what `asr.runs.revisions` costs to fetch six small files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from asr import reports, revisions, runs
 from asr.errors import Fault
-from asr.revisions import Revision
+from asr.runs import reports, revisions, run_index
+from asr.runs.revisions import Revision
 from asr.storage import files
 
 PLAIN = {"None": None, "True": True, "False": False}
@@ -50,7 +50,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list
         return None, {}, {}
     if revision.sha is None and not is_locked(Path(files.root() / reports.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
-    scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, runs.TIMING))
+    scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, run_index.TIMING))
     _keep(revision, reports.UTTERANCES)
     known = {
         "params": run["params"] if isinstance(run["params"], dict) else {},
@@ -88,7 +88,7 @@ def _report(revision: Revision, path: str) -> dict[str, Any]:
 
 def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
     """steps.csv under MLflow's names."""
-    columns = {key: key.replace("/", "_").removeprefix("train_learning") for key in runs.CURVES}
+    columns = {key: key.replace("/", "_").removeprefix("train_learning") for key in run_index.CURVES}
     columns["train/learning_rate"] = "learning_rate"
     try:
         rows = reports.read_csv(revisions.fetch(revision, reports.STEPS), "step", *columns.values())

@@ -10,10 +10,11 @@ import re
 import shlex
 from typing import Any
 
-from asr import reports, revisions, wer
+from asr import wer
 from asr.errors import BadData, Fault
-from asr.revisions import COMMIT, EXPERIMENT, WORKSPACE
-from asr.runs import Row
+from asr.runs import reports, revisions
+from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE
+from asr.runs.run_index import Row
 from asr.wer import Difference
 
 RESAMPLES, SEED = 2000, 1  # as params.yaml has them for the intervals

@@ -1,7 +1,7 @@
 """The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50 ms.
 
-python -m asr.summary           # the present workspace
-python -m asr.summary --kept    # reports/kept/*.json as a Markdown table
+python -m asr.runs.results           # the present workspace
+python -m asr.runs.results --kept    # reports/kept/*.json as a Markdown table
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Bring the index of runs up to date with MLflow, through its API, and with DVC's revisions; in a process of its own.
 
-    python -m asr.refresh once      # with progress on the terminal
-    python -m asr.refresh rebuild   # the same, from nothing
-    python -m asr.refresh follow    # as long as a page asks; the pages start it
+    python -m asr.runs.refresh once      # with progress on the terminal
+    python -m asr.runs.refresh rebuild   # the same, from nothing
+    python -m asr.runs.refresh follow    # as long as a page asks; the pages start it
 
 A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs, running ones, and what ended
 since, and the whole once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000 runs take 20 s.
@@ -24,9 +24,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr import facts, revisions, runs
 from asr.errors import BadParams, exit_with
-from asr.revisions import Revision
+from asr.runs import revision_facts, revisions, run_index
+from asr.runs.revisions import Revision
 from asr.storage import files
 from asr.tracking import client
 
@@ -49,7 +49,7 @@ class Refresher:
 
     def step(self) -> bool:
         """One look at everything; gives whether there is more to do at once."""
-        seen = runs.signature()
+        seen = run_index.signature()
         fault = ""
         local = client.store_file()
         try:
@@ -135,7 +135,7 @@ class Refresher:
         known = dict(
             self.index.execute(f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})", [run["id"] for run in page])
         )
-        fresh = [(facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
+        fresh = [(revision_facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
         self.index.executemany(
             'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
             "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
@@ -169,7 +169,7 @@ class Refresher:
 
     def _write_facts(self, revision: Revision) -> None:
         sha = revision.sha or ""
-        fingerprint, known, points = facts.read(revision)
+        fingerprint, known, points = revision_facts.read(revision)
         told = json.dumps(known, sort_keys=True)
         before = self.index.execute("SELECT fingerprint, known FROM facts WHERE sha = ?", [sha]).fetchone()
         if before != (fingerprint, told):
@@ -196,7 +196,7 @@ class Refresher:
 
     def _write_curves(self, id: str, digest: str) -> None:
         self.store = self.store or client.client()
-        points = {key: client.read_curve(self.store, id, key) for key in runs.CURVES}
+        points = {key: client.read_curve(self.store, id, key) for key in run_index.CURVES}
         self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
         self.index.execute("UPDATE runs SET curves = ? WHERE id = ?", [digest, id])
         self._set("curves", str(time.time_ns()))
@@ -247,27 +247,27 @@ def alone() -> Iterator[bool]:
 def opened(again: bool) -> sqlite3.Connection:
     """The index for writing; one that is damaged, or of another schema, gives way to a new one."""
     flag = files.cache("runs.rebuild")
-    if again or flag.exists() or not _is_whole(runs.path()):
+    if again or flag.exists() or not _is_whole(run_index.path()):
         for ending in ("", "-wal", "-shm", "-journal"):
-            runs.path().with_name(f"{runs.path().name}{ending}").unlink(missing_ok=True)
+            run_index.path().with_name(f"{run_index.path().name}{ending}").unlink(missing_ok=True)
         flag.unlink(missing_ok=True)
-    if not runs.path().is_file():
+    if not run_index.path().is_file():
         _make()
-    index = sqlite3.connect(runs.path(), timeout=30)
+    index = sqlite3.connect(run_index.path(), timeout=30)
     index.execute("PRAGMA synchronous = NORMAL")
     return index
 
 
 def _make() -> None:
     """A new index with nothing in it, whole from its first moment."""
-    draft = runs.path().with_name(".runs.sqlite.part")
+    draft = run_index.path().with_name(".runs.sqlite.part")
     draft.unlink(missing_ok=True)
     with closing(sqlite3.connect(draft)) as index:
         index.execute("PRAGMA journal_mode = WAL")
-        index.executescript(runs.TABLES)
-        index.execute("INSERT INTO meta VALUES ('schema', ?)", [str(runs.SCHEMA)])
+        index.executescript(run_index.TABLES)
+        index.execute("INSERT INTO meta VALUES ('schema', ?)", [str(run_index.SCHEMA)])
         index.commit()
-    draft.replace(runs.path())
+    draft.replace(run_index.path())
 
 
 def _is_whole(path: Path) -> bool:
@@ -276,7 +276,7 @@ def _is_whole(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=30)) as index:
             schema = index.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-            return bool(schema == (str(runs.SCHEMA),) and index.execute("PRAGMA quick_check").fetchone() == ("ok",))
+            return bool(schema == (str(run_index.SCHEMA),) and index.execute("PRAGMA quick_check").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
 
@@ -332,7 +332,7 @@ def main() -> None:
         follow()
     elif command in (["once"], ["rebuild"]):
         alone = refresh(again=command == ["rebuild"])
-        now = runs.state()
+        now = run_index.state()
         print(f"warning: {now.fault}" if now.fault else "the index is up to date" if alone else "another refresher is at work", flush=True)
     else:
         raise BadParams(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")

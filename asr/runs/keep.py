@@ -1,6 +1,6 @@
 """Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance in reports/kept/NAME.json.
 
-python -m asr.keep NAME
+python -m asr.runs.keep NAME
 """
 
 from __future__ import annotations
