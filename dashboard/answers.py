@@ -8,12 +8,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from asr import recordings
 from asr.audio import sample_file
 from asr.errors import DiskFault, Fault
-from asr.jobs import DONE, FAILED, WAITING, Job
 from asr.storage import files
-from asr.transcripts import FORMATS, Segment
+from asr.transcribe import corrections
+from asr.transcribe.formats import FORMATS, Segment
+from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
 from dashboard.bringing import Recording
@@ -152,8 +152,8 @@ def _keep(asked: Asked, name: str) -> None:
         speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{name}", max_chars=80)
         if st.button("Save", key=f"save-{name}", icon=":material/save:"):
             try:
-                count = recordings.save(files.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
-                _kept(count, recordings.splits(files.resolve(RECORDINGS)))
+                count = corrections.save(files.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
+                _kept(count, corrections.splits(files.resolve(RECORDINGS)))
             except Fault as fault:
                 parts.fault(fault)
             except OSError as error:

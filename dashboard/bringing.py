@@ -11,10 +11,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from asr import youtube
 from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
 from asr.errors import BadData, DiskFault, Fault
 from asr.storage import files
+from asr.transcribe import youtube
 from dashboard import parts
 from dashboard.session import desk, owner, present
 

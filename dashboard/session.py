@@ -6,8 +6,8 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from asr.jobs import Desk
 from asr.storage import files
+from asr.transcribe.job_queue import Desk
 
 
 def owner() -> str:

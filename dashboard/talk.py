@@ -14,9 +14,9 @@ import streamlit as st
 
 from asr import chat, speech
 from asr.errors import Fault
-from asr.jobs import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.params import schema
 from asr.storage import files
+from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import parts
 from dashboard.session import desk, owner

@@ -1,6 +1,6 @@
 """Transcribe: any recording, with any model or two side by side; what comes of it is in `dashboard.answers`.
 
-Decoding is done by the desk (`asr.jobs`), with the functions that evaluation uses; this page imports no torch.
+Decoding is done by the desk (`asr.transcribe.job_queue`), with the functions that evaluation uses; this page imports no torch.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 
 import streamlit as st
 
-from asr.jobs import Options
 from asr.runs import revisions
 from asr.runs.revisions import Revision
 from asr.storage import files
+from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import answers, bringing, waveform
 from dashboard.answers import Asked
@@ -47,7 +47,7 @@ def page() -> None:
 
 
 def models() -> dict[str, str]:
-    """What may be chosen: shown name -> the name that `asr.transcription.place` knows."""
+    """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.place` knows."""
     kept = sorted(path.name for path in files.resolve(KEPT).glob("*") if path.is_dir())
     named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(files.root())) if one.sha}
     return {"workspace": "workspace", **{f"kept: {name}": f"{KEPT}/{name}" for name in kept}, **named, HUB: HUB}

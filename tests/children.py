@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-HEAVY = ("stages.train", "stages.evaluate", "asr.transcription")
+HEAVY = ("stages.train", "stages.evaluate", "asr.transcribe.recognizer")
 TESTS = Path(__file__).parent
 WITHOUT_MLFLOW = """
 from asr import tracking

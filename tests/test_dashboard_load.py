@@ -18,8 +18,8 @@ import soundfile
 from browser_fixtures import SENTENCES, Server, Visitor, speech, wav
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from asr import jobs
 from asr.sources import folder
+from asr.transcribe import job_queue
 
 Enter = Callable[..., Visitor]
 HEAVY = {"torch", "transformers", "mlflow", "datasets", "evaluate"}
@@ -55,7 +55,7 @@ def test_the_server_never_imports_what_is_heavy(visitor: Enter, server: Server) 
     assert {"streamlit", "pandas"} <= imported, "the watch itself must see some"
     assert not imported & HEAVY
     assert "libtorch" not in _maps(server.process.pid)
-    (decoder,) = [pid for pid, line in server.family().items() if "asr.decoding" in line]
+    (decoder,) = [pid for pid, line in server.family().items() if "asr.transcribe.worker" in line]
     assert "libtorch" in _maps(decoder), "it is there where it belongs"
 
 
@@ -134,7 +134,9 @@ def _start_long(one: Visitor, three_hours: Path) -> None:
 
 
 def test_a_closed_tab_frees_its_job_and_its_files(visitor: Enter, server: Server, three_hours: Path) -> None:
-    assert jobs.LOST_SECONDS + jobs.TIDY_SECONDS + jobs.GRACE_SECONDS < 150, "without the server's hurry it is within 3 minutes too"
+    assert job_queue.LOST_SECONDS + job_queue.TIDY_SECONDS + job_queue.GRACE_SECONDS < 150, (
+        "without the server's hurry it is within 3 minutes too"
+    )
     other = visitor()
     other.go("Transcribe")
     one = visitor()

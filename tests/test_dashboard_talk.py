@@ -17,8 +17,8 @@ from streamlit.testing.v1 import AppTest
 
 from asr.audio.sample_file import Sound
 from asr.errors import BadData
-from asr.jobs import Job, Options
-from asr.transcripts import Segment
+from asr.transcribe.formats import Segment
+from asr.transcribe.job_queue import Job, Options
 from dashboard import talk
 
 HOSTILE = [

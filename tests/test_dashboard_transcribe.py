@@ -19,10 +19,10 @@ from data_fixtures import REPOSITORY, encoded, encoded_by_av
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
-from asr import transcription
 from asr.audio.sample_file import Sound
 from asr.model import loader
 from asr.sources import folder
+from asr.transcribe import recognizer
 from asr.whisper import WHISPER_LANGUAGES
 from dashboard import session
 
@@ -111,11 +111,11 @@ def texts(page: AppTest) -> list[str]:
 
 def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]:
     """What the functions that evaluation uses give here."""
-    start = transcription.load(name)
+    start = recognizer.load(name)
     samples.tofile(root / "wanted.f32")
     made = Sound(root / "wanted.f32")
-    transcription.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
-    return [one.text for one in transcription.transcribe(start, made, 0.0, made.duration)]
+    recognizer.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
+    return [one.text for one in recognizer.transcribe(start, made, 0.0, made.duration)]
 
 
 def test_a_recording_is_heard_as_evaluation_hears_it(page: AppTest, place: SimpleNamespace, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from conftest import TINY, write_params
 from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
-from asr import features, transcription
+from asr import features
 from asr.audio.sample_file import Sound
 from asr.checks import checks
 from asr.errors import BadModel, Stopped
@@ -28,6 +28,7 @@ from asr.training import batches, epochs, examples
 from asr.training.batches import Collator, Features
 from asr.training.examples import Example
 from asr.training.loop import Training
+from asr.transcribe import recognizer
 from stages import train
 
 SECONDS = (0.83, 1.27, 1.06, 0.61, 1.4, 0.95) * 2
@@ -304,7 +305,7 @@ def test_times_that_were_taught_are_told(learnt: Callable[[float], SimpleNamespa
     for group in ([0, 1, 2], [3, 4, 5], [6, 7, 8]):
         samples, moments = joined(group)
         samples.tofile(tmp_path / "samples.f32")
-        segments = list(transcription.transcribe(found.start, Sound(tmp_path / "samples.f32"), 0.0, moments[-1]))
+        segments = list(recognizer.transcribe(found.start, Sound(tmp_path / "samples.f32"), 0.0, moments[-1]))
         assert [one.text for one in segments] == [TEXTS[row % 6] for row in group]
         assert [one.start for one in segments] == pytest.approx(moments[:-1], abs=0.1)
         assert [one.end for one in segments] == pytest.approx(moments[1:], abs=0.1)

@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import listed
 
-from asr import sources, transcripts
+from asr import sources
 from asr.audio import codec
 from asr.errors import BadData
 from asr.sources import Corpus, Utterance, folder
 from asr.storage.hashing import split_of
-from asr.transcripts import Segment
+from asr.transcribe import formats
+from asr.transcribe.formats import Segment
 
 WAV = encoded(voice(0.2))
 
@@ -316,7 +317,7 @@ def test_a_pipe_is_no_file(tmp_path):
 def spoken(place: Path, names: Iterable[str], suffix: str = ".srt") -> np.ndarray:
     """Recordings of 6 s with three cues of 2 s each."""
     samples = voice(6.0)
-    write = transcripts.srt if suffix == ".srt" else transcripts.vtt
+    write = formats.srt if suffix == ".srt" else formats.vtt
     for name in names:
         said = [Segment(float(start), start + 2.0, f"{name} at {start}") for start in (0, 2, 4)]
         files(place, {f"{name}.flac": encoded(samples, format="FLAC"), f"{name}{suffix}": write(said)})

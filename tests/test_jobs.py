@@ -21,13 +21,13 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr import decoding, jobs, transcription
 from asr.audio import codec
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
-from asr.jobs import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
 from asr.model import loader
 from asr.model.loader import Start
+from asr.transcribe import job_queue, recognizer, worker
+from asr.transcribe.job_queue import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
 
 SHORT = noise(1.5)
 LONG_SECONDS = 900.0
@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
         patch.setenv("PYTHONPATH", str(REPOSITORY))
-        patch.setattr(jobs, "TIDY_SECONDS", 0.1)
+        patch.setattr(job_queue, "TIDY_SECONDS", 0.1)
         desk = Desk(root / "sessions", lambda owner: owner not in gone)
         yield SimpleNamespace(root=root, desk=desk, long=Sound(root / "long.f32"), gone=gone)
         desk.decoding._stop()
@@ -80,7 +80,7 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
 def text_of(start: Start, samples: np.ndarray, folder: Path) -> str:
     samples.tofile(folder / "wanted.f32")
     made = Sound(folder / "wanted.f32")
-    return " ".join(one.text for one in transcription.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
 def as_wav(samples: np.ndarray) -> bytes:
@@ -108,7 +108,7 @@ def test_what_is_no_sound_is_refused_and_leaves_nothing(place: SimpleNamespace) 
 
 
 def folder_of(place: SimpleNamespace, owner: str) -> Path:
-    return Path(place.desk.folder) / jobs._name(owner)
+    return Path(place.desk.folder) / job_queue._name(owner)
 
 
 def test_what_a_visitor_brought_is_for_nobody_else_to_read(place: SimpleNamespace) -> None:
@@ -166,8 +166,8 @@ def test_half_a_line_is_the_end_of_a_process() -> None:
     reader, writer = os.pipe()
     os.write(writer, b'{"job": 1}\n{"job": 1, "seg')
     os.close(writer)
-    events: Any = jobs.queue.Queue()
-    jobs._listen(os.fdopen(reader), events)
+    events: Any = job_queue.queue.Queue()
+    job_queue._listen(os.fdopen(reader), events)
     assert [events.get(timeout=1), events.get(timeout=1)] == [{"job": 1}, None]
 
 
@@ -203,7 +203,7 @@ def test_twenty_visitors_at_once_all_get_their_own_text(place: SimpleNamespace, 
 
 
 def test_a_visitor_who_has_gone_is_forgotten_with_jobs_and_files(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(job_queue, "LOST_SECONDS", 0.5)
     made = {owner: place.desk.bring(owner, as_wav(SHORT)) for owner in ("stays", "leaves")}
     job = place.desk.submit("leaves", place.long, Options())
     until(lambda: job.state == RUNNING)
@@ -218,7 +218,7 @@ def test_the_desk_imports_no_torch(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from asr.jobs import Desk, Options
+from asr.transcribe.job_queue import Desk, Options
 desk = Desk(Path({str(tmp_path / "sessions")!r}), lambda owner: True)
 sound = desk.bring("me", Path({str(tmp_path / "a.wav")!r}))
 print(sound.duration, sorted(name for name in sys.modules if name in ("torch", "transformers", "mlflow", "dvc", "evaluate")))
@@ -240,7 +240,7 @@ def test_what_dead_servers_left_is_swept(tmp_path: Path) -> None:
 
 def test_the_decoding_process_leaves_without_work_and_without_a_desk() -> None:
     for idle, ask in ((0.3, None), (900.0, "")):
-        code = f"from asr import decoding; decoding.IDLE_SECONDS = {idle}; decoding.main()"
+        code = f"from asr.transcribe import worker; worker.IDLE_SECONDS = {idle}; worker.main()"
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
         )
@@ -254,7 +254,7 @@ def work(place: SimpleNamespace, models: Any, cancelled: set[int] | None = None,
     """One job in this process, as the decoding process does it; gives its events."""
     events: list[dict[str, Any]] = []
     asked = {"job": 7, "sound": str(place.long.path), "start": 0.0, "end": 4.0, "language": None, "task": None, "model": "workspace"}
-    decoding._do({**asked, **order}, models, cancelled or set(), lambda **event: events.append(event))
+    worker._do({**asked, **order}, models, cancelled or set(), lambda **event: events.append(event))
     return events
 
 
@@ -297,7 +297,7 @@ def test_no_more_than_two_models_stay_in_memory(place: SimpleNamespace) -> None:
     names = ("workspace", "models/kept/other", "workspace", "models/kept/hub")
     for name in names:
         work(place, models, model=name, end=0.5)
-    assert len(models) == decoding.KEPT_MODELS
+    assert len(models) == worker.KEPT_MODELS
     held = [one.name for one in models.values()]
     assert held == ["finetuned", "hub"]
 

@@ -13,7 +13,6 @@ from data_fixtures import voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import recordings
 from asr.audio import codec
 from asr.audio.codec import SAMPLE_RATE
 from asr.audio.sample_file import Sound
@@ -22,7 +21,8 @@ from asr.params import schema
 from asr.sources import folder as source
 from asr.storage import shards
 from asr.storage.shards import SPLITS
-from asr.transcripts import Segment
+from asr.transcribe import corrections
+from asr.transcribe.formats import Segment
 from stages import download
 
 ODD = ["a, \"b\"\n\n c;\r\n'd'", "שלום\tעולם", "=1+1", "<b>&amp;</b>", "åäö 👍🏽", "-->", "\\", "-"]
@@ -53,7 +53,7 @@ def left_over(folder: Path) -> list[str]:
 def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, heard: Sound) -> None:
     target = tmp_path / "recordings"
     given = segments(*(f"{text} {n}" for n, text in enumerate(ODD * 5)), "", " \n ")
-    assert sum(recordings.save(target, heard, [one], f"voice {n}") for n, one in enumerate(given)) == len(given) - 2
+    assert sum(corrections.save(target, heard, [one], f"voice {n}") for n, one in enumerate(given)) == len(given) - 2
     corpus = source.read(target, tmp_path)
     assert corpus.about["recordings_without_text"] == 0
     assert [one.text for one in corpus.utterances] == [" ".join(one.text.split()) for one in given[:-2]]
@@ -70,7 +70,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
 
 
 def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: Sound) -> None:
-    recordings.save(tmp_path / "r", heard, segments("ett"), "")
+    corrections.save(tmp_path / "r", heard, segments("ett"), "")
     (only,) = source.read(tmp_path / "r", tmp_path).utterances
     assert np.abs(codec.decode(only.audio() or b"") - heard.read(0.1, 1.0)).max() > 0.01
     assert only.speaker is None
@@ -78,14 +78,14 @@ def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: Sound) -> None:
 
 def test_saving_again_replaces_the_text(tmp_path: Path, heard: Sound) -> None:
     target = tmp_path / "r"
-    assert recordings.save(target, heard, segments("ett", "två"), "ann") == 2
-    assert recordings.save(target, heard, segments("ett och ett"), "bob") == 1
+    assert corrections.save(target, heard, segments("ett", "två"), "ann") == 2
+    assert corrections.save(target, heard, segments("ett och ett"), "bob") == 1
     assert [(row["transcription"], row["speaker_id"]) for row in lines(target)] == [("ett och ett", "bob"), ("två", "ann")]
     assert len(list(target.glob("*.flac"))) == 2
 
 
 def test_nothing_to_save_writes_no_table(tmp_path: Path, heard: Sound) -> None:
-    assert recordings.save(tmp_path / "r", heard, segments("", " "), "ann") == 0
+    assert corrections.save(tmp_path / "r", heard, segments("", " "), "ann") == 0
     assert list((tmp_path / "r").iterdir()) == []
 
 
@@ -96,7 +96,7 @@ def test_many_who_save_at_once_lose_nothing(tmp_path: Path, heard: Sound) -> Non
         try:
             for turn in range(3):
                 own = Segment(number + turn / 4, number + turn / 4 + 0.2, f"{number} {turn}")
-                recordings.save(target, heard, [own, Segment(30.0, 31.0, "the same")], f"voice {number}")
+                corrections.save(target, heard, [own, Segment(30.0, 31.0, "the same")], f"voice {number}")
         except Exception as error:  # a thread's fault must reach the test
             failed.append(error)
 
@@ -115,14 +115,14 @@ def test_a_table_that_was_there_keeps_its_rows_and_columns(tmp_path: Path, heard
     target.mkdir()
     table = b'\xef\xbb\xbffile_name,split,transcription,dialect,note\nold.wav,test,"ett, tv\xc3\xa5",sk\xe5nska,"a\rb\n""c"""\n'
     (target / "metadata.csv").write_bytes(table)
-    recordings.save(target, heard, segments("tre"), "ann")
+    corrections.save(target, heard, segments("tre"), "ann")
     old, new = lines(target)
     assert (old["file_name"], old["split"], old["transcription"], old["speaker_id"]) == ("old.wav", "test", "ett, två", "")
     assert (old["dialect"], old["note"]) == ("sk\udce5nska", 'a\rb\n"c"')
     assert (new["transcription"], new["split"], new["dialect"]) == ("tre", "", "")
     (target / "metadata.csv").write_bytes((target / "metadata.csv").read_bytes().replace(b",,,", b",train,north,", 1))
     before = lines(target)[1]
-    recordings.save(target, heard, segments("tre och fyra"), "bob")
+    corrections.save(target, heard, segments("tre och fyra"), "bob")
     after = lines(target)[1]
     assert after == before | {"transcription": "tre och fyra", "speaker_id": "bob"}
 
@@ -132,7 +132,7 @@ def test_a_table_that_is_none_of_ours_is_left_alone(tmp_path: Path, heard: Sound
     (tmp_path / "r").mkdir()
     (tmp_path / "r/metadata.csv").write_bytes(table)
     with pytest.raises(BadData, match=r"metadata\.csv"):
-        recordings.save(tmp_path / "r", heard, segments("ett"), "")
+        corrections.save(tmp_path / "r", heard, segments("ett"), "")
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["metadata.csv"]
     assert (tmp_path / "r/metadata.csv").read_bytes() == table
 
@@ -143,7 +143,7 @@ def test_any_text_is_read_back_on_one_line(tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("any")
     np.random.default_rng(0).uniform(-1, 1, 6 * SAMPLE_RATE).astype(np.float32).tofile(root / "samples.f32")
     for start, (text, speaker) in enumerate(said):
-        recordings.save(root / "r", Sound(root / "samples.f32"), [Segment(float(start), start + 0.1, text)], speaker)
+        corrections.save(root / "r", Sound(root / "samples.f32"), [Segment(float(start), start + 0.1, text)], speaker)
     wanted = [(" ".join(text.split()), speaker) for text, speaker in said if text.split()]
     found = source.read(root / "r", root).utterances if wanted else []
     assert [(one.text, one.speaker) for one in found] == wanted

@@ -265,5 +265,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 
 def test_reading_sound_imports_no_torch() -> None:
-    code = "import sys, asr.audio.sample_file, asr.jobs, asr.transcripts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, asr.audio.sample_file, asr.transcribe.job_queue, asr.transcribe.formats; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}).returncode == 0

@@ -14,12 +14,12 @@ from data_fixtures import encoded, encoded_by_av, real, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import transcripts
 from asr.audio import codec, sample_file
 from asr.errors import BadData, DiskFault
 from asr.sources import subtitles
 from asr.sources.subtitles import Cue, cues, cut
-from asr.transcripts import Segment
+from asr.transcribe import formats
+from asr.transcribe.formats import Segment
 
 # Words that neither format gives a meaning: no tags, braces, square brackets, music or arrows.
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="<>[]{}♩♪♫♬\0"), max_size=20).filter(
@@ -42,8 +42,8 @@ def read(folder: Path, content: str | bytes, suffix: str = ".srt") -> list[tuple
 @given(st.lists(st.builds(Segment, MOMENTS, MOMENTS, WORDS), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, said: list[Segment], ending: str, mark: bool) -> None:
     folder = tmp_path_factory.mktemp("any")
-    wanted = [(one.start, one.end, transcripts.one_line(one.text)) for one in said if one.text.strip()]
-    for suffix, write in ((".srt", transcripts.srt), (".vtt", transcripts.vtt)):
+    wanted = [(one.start, one.end, formats.one_line(one.text)) for one in said if one.text.strip()]
+    for suffix, write in ((".srt", formats.srt), (".vtt", formats.vtt)):
         text = ("\ufeff" if mark else "") + write(said).replace("\n", ending)
         if not wanted:
             with pytest.raises(BadData, match="no subtitle in it"):
@@ -293,7 +293,7 @@ def test_a_real_recording_is_cut_at_its_real_words(tmp_path: Path) -> None:
     whole = codec.decode(recording.read_bytes())
     said = [(0.0, 3.2, "And so my fellow Americans,"), (3.2, 7.6, "ask not what your country can do for you,")]
     said += [(7.6, len(whole) / 16_000, "ask what you can do for your country.")]
-    path = file(tmp_path, transcripts.srt([Segment(*one) for one in said]))
+    path = file(tmp_path, formats.srt([Segment(*one) for one in said]))
     found = list(cues(path))
     assert [one.text for one in found] == [text for _, _, text in said]
     joined = np.concatenate([codec.decode(cut(recording, tmp_path, one.start, one.end) or b"") for one in found])

@@ -20,7 +20,7 @@ from data_fixtures import REPOSITORY, encoded, voice, write_rows
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from transformers import WhisperConfig
 
-from asr import features, transcribe, transcription
+from asr import features
 from asr.audio import codec, sample_file
 from asr.audio.sample_file import Sound
 from asr.errors import BadData, BadParams, exit_with
@@ -29,7 +29,8 @@ from asr.model.loader import Start
 from asr.params import schema
 from asr.storage import shards
 from asr.training.batches import Features
-from asr.transcripts import FORMATS, Segment
+from asr.transcribe import __main__, recognizer
+from asr.transcribe.formats import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
 
@@ -64,7 +65,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def heard(start: Start, path: Path) -> str:
     made = Sound(path)
-    return " ".join(one.text for one in transcription.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
 def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
@@ -98,7 +99,7 @@ def stored(folder: Path, samples: np.ndarray) -> Sound:
 def test_segments_follow_each_other_over_the_whole_stretch(tmp_path: Path) -> None:
     made, told = stored(tmp_path, np.tile(noise(50.0), 3)), []
     start = babbling(max_target_positions=12)
-    found = list(transcription.transcribe(start, made, 10.0, 149.5, told.append))
+    found = list(recognizer.transcribe(start, made, 10.0, 149.5, told.append))
     assert found[0].start == 10.0
     assert found[-1].end == pytest.approx(149.5)
     for one, other in pairwise(found):
@@ -114,7 +115,7 @@ def test_telling_may_stop_it(tmp_path: Path) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        list(transcription.transcribe(babbling(), stored(tmp_path, noise(60.0)), 0.0, 60.0, enough))
+        list(recognizer.transcribe(babbling(), stored(tmp_path, noise(60.0)), 0.0, 60.0, enough))
 
 
 def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> None:
@@ -125,36 +126,36 @@ def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> No
         ("de", "translate", ("de", "translate")),
         ("fi", "transcribe", ("fi", "transcribe")),
     ]:
-        assert transcription.choose_prompt(start, language, task, made, 0.0, 3.0) == wanted[0]
+        assert recognizer.choose_prompt(start, language, task, made, 0.0, 3.0) == wanted[0]
         assert (generation.language, generation.task) == wanted
-    code = transcription.choose_prompt(start, "detect", None, made, 0.0, 3.0)
+    code = recognizer.choose_prompt(start, "detect", None, made, 0.0, 3.0)
     assert code == generation.language
     assert f"<|{code}|>" in generation.lang_to_id
 
 
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
     start, made = babbling(3), stored(tmp_path, np.concatenate([noise(2.0, seed) * 10**-seed for seed in range(4)]))
-    whole = [transcription.choose_prompt(start, "detect", None, made, begin, 8.0) for begin in (0.0, 2.0, 4.0, 6.0)]
-    assert whole == [transcription.choose_prompt(start, "detect", None, made, begin, begin + 2.0) for begin in (0.0, 2.0, 4.0, 6.0)]
+    whole = [recognizer.choose_prompt(start, "detect", None, made, begin, 8.0) for begin in (0.0, 2.0, 4.0, 6.0)]
+    assert whole == [recognizer.choose_prompt(start, "detect", None, made, begin, begin + 2.0) for begin in (0.0, 2.0, 4.0, 6.0)]
 
 
 def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
-    start = transcription.load(str(hub_folder(tmp_path / "english", multilingual=False)))
+    start = recognizer.load(str(hub_folder(tmp_path / "english", multilingual=False)))
     made = stored(tmp_path, noise(1.0))
-    assert transcription.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
+    assert recognizer.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
     for language, task in [("sv", None), ("detect", None), (None, "translate")]:
         with pytest.raises(BadParams, match="one language and one task"):
-            transcription.choose_prompt(start, language, task, made, 0.0, 1.0)
-    assert list(transcription.transcribe(start, made, 0.0, 1.0))
+            recognizer.choose_prompt(start, language, task, made, 0.0, 1.0)
+    assert list(recognizer.transcribe(start, made, 0.0, 1.0))
 
 
 def test_a_name_is_the_workspace_a_folder_or_a_hub_id(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="dvc repro"):
-        transcription.place("workspace")
+        recognizer.place("workspace")
     (tmp_path / "models/finetuned").mkdir(parents=True)
-    assert transcription.place("workspace") == "models/finetuned"
-    assert transcription.place("models/finetuned") == "models/finetuned"
-    assert transcription.place("openai/whisper-small") == "openai/whisper-small"
+    assert recognizer.place("workspace") == "models/finetuned"
+    assert recognizer.place("models/finetuned") == "models/finetuned"
+    assert recognizer.place("openai/whisper-small") == "openai/whisper-small"
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -177,7 +178,7 @@ def touch(folder: Path, *names: str) -> list[Path]:
 def test_no_two_recordings_get_one_transcript(tmp_path: Path, names: list[str]) -> None:
     given = touch(tmp_path, *names)
     for chosen in (given, given[::-1], [*given, given[0]]):
-        found = transcribe.recordings(chosen)
+        found = __main__.recordings(chosen)
         assert [path for path, _ in found] == chosen
         assert len({name for _, name in found}) == len(chosen)
         assert all(name.name.startswith(path.stem) for path, name in found)
@@ -186,17 +187,17 @@ def test_no_two_recordings_get_one_transcript(tmp_path: Path, names: list[str]) 
 def test_a_folder_gives_its_recordings_with_their_places_in_it(tmp_path: Path) -> None:
     touch(tmp_path, "in/b/2.MP3", "in/1.wav", "in/notes.txt", "in/b/film.mkv", "in/.hidden.ogg")
     (tmp_path / "in/folder.wav").mkdir()
-    found = {str(path.relative_to(tmp_path / "in")): str(name) for path, name in transcribe.recordings([tmp_path / "in"])}
+    found = {str(path.relative_to(tmp_path / "in")): str(name) for path, name in __main__.recordings([tmp_path / "in"])}
     assert found == {".hidden.ogg": ".hidden", "1.wav": "1", "b/2.MP3": "b/2", "b/film.mkv": "b/film"}
     (tmp_path / "none").mkdir()
     with pytest.raises(BadData, match="no recording in"):
-        transcribe.recordings([tmp_path / "none"])
+        __main__.recordings([tmp_path / "none"])
     with pytest.raises(BadData, match="not there"):
-        transcribe.recordings([tmp_path / "in", tmp_path / "gone.wav"])
+        __main__.recordings([tmp_path / "in", tmp_path / "gone.wav"])
 
 
 def test_formats_are_written_beside_each_other(tmp_path: Path) -> None:
-    transcribe.write([Segment(0.0, 1.0, "ett")], tmp_path / "b/2.5", FORMATS)
+    __main__.write([Segment(0.0, 1.0, "ett")], tmp_path / "b/2.5", FORMATS)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted(f"2.5.{name}" for name in FORMATS)
 
 
@@ -212,7 +213,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
-    arguments = [sys.executable, "-m", "asr.transcribe", "in", "--format", "all", "--out", "out"]
+    arguments = [sys.executable, "-m", "asr.transcribe.__main__", "in", "--format", "all", "--out", "out"]
     done = subprocess.run(arguments, cwd=root, env={**os.environ, **plain}, capture_output=True, text=True, errors="replace", check=False)
     return SimpleNamespace(root=root, start=start, good=good, done=done, odd=odd)
 
@@ -268,7 +269,9 @@ def test_the_command_ends_with_the_code_of_the_fault(
 def test_help_tells_every_option(called: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
     assert called("--help") == 0
     said = capsys.readouterr().out
-    assert not [one for one in ("--model", "--language", "--task", "--format", "--out", "python -m asr.transcribe") if one not in said]
+    assert not [
+        one for one in ("--model", "--language", "--task", "--format", "--out", "python -m asr.transcribe.__main__") if one not in said
+    ]
 
 
 def test_the_command_asks_for_a_language_and_a_task(called: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +281,7 @@ def test_the_command_asks_for_a_language_and_a_task(called: Callable[..., int], 
         seen.append((start.model.generation_config.language, start.model.generation_config.task))
         yield from ()
 
-    monkeypatch.setattr(transcription, "transcribe", hear)
+    monkeypatch.setattr(recognizer, "transcribe", hear)
     for more in (["--language", "de", "--task", "translate"], ["--language", "detect"], []):
         assert called("in/a.wav", "--out", "asked", *more) == 0
     assert [seen[0], seen[2]] == [("de", "translate"), ("sv", "transcribe")]
@@ -299,7 +302,7 @@ def called(command: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def call(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["transcribe", *arguments])
         try:
-            exit_with(transcribe.main)
+            exit_with(__main__.main)
         except SystemExit as left:
             return int(left.code or 0)
         return 0

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr import transcripts
-from asr.transcripts import FORMATS, Segment
+from asr.transcribe import formats
+from asr.transcribe.formats import FORMATS, Segment
 
 HOSTILE = [
     "1\n00:00:00,000 --> 00:00:01,000\nfalse\n\n2",
@@ -95,8 +95,8 @@ def spoken(given: list[Segment]) -> list[Segment]:
 @example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
 def test_subtitles_are_read_back(given: list[Segment]) -> None:
     wanted = spoken(given)
-    assert read_vtt(transcripts.vtt(given)) == wanted
-    found = read_srt(transcripts.srt(given))
+    assert read_vtt(formats.vtt(given)) == wanted
+    found = read_srt(formats.srt(given))
     assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in wanted]
     for one, other in zip(found, wanted, strict=True):
         assert one.text.replace(" ", "") == other.text.replace(" ", "")
@@ -107,14 +107,14 @@ def test_subtitles_are_read_back(given: list[Segment]) -> None:
 @given(segments())
 @example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
 def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -> None:
-    assert read_json(transcripts.as_json(given)) == given
-    assert read_csv(transcripts.table(given)) == given
+    assert read_json(formats.as_json(given)) == given
+    assert read_csv(formats.table(given)) == given
 
 
 @settings(deadline=None, max_examples=100)
 @given(segments())
 def test_plain_text_has_a_line_for_each_segment_in_which_something_was_said(given: list[Segment]) -> None:
-    assert transcripts.text(given).split("\n") == [*(one.text for one in spoken(given)), ""]
+    assert formats.text(given).split("\n") == [*(one.text for one in spoken(given)), ""]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -127,7 +127,7 @@ def test_nothing_heard_is_written_too(name: str) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.floats(0, 500_000))
 def test_times_are_rounded_to_thousandths(seconds: float) -> None:
-    assert abs(moment(transcripts.timestamp(seconds, ","), ",") - seconds) <= 0.0005 + 1e-9
+    assert abs(moment(formats.timestamp(seconds, ","), ",") - seconds) <= 0.0005 + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_times_are_rounded_to_thousandths(seconds: float) -> None:
     ],
 )
 def test_a_moment_that_rounds_up_carries_over(seconds: float, wanted: str) -> None:
-    assert transcripts.timestamp(seconds, ".") == wanted
+    assert formats.timestamp(seconds, ".") == wanted
 
 
 def test_the_readers_see_what_is_wrong() -> None:

@@ -17,16 +17,16 @@ from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr import youtube
 from asr.audio.sample_file import Cancelled
 from asr.errors import BadData, BadParams, Fault, NetworkFault
+from asr.transcribe import youtube
 
 ID = "dQw4w9WgX-_"
 SEED = 20
 HOSTILE = 300
 
 STAND_IN = '''
-"""Behaves as yt-dlp does where asr.youtube relies on it; STAND_IN in the environment chooses what goes wrong."""
+"""Behaves as yt-dlp does where asr.transcribe.youtube relies on it; STAND_IN in the environment chooses what goes wrong."""
 import json, os, pathlib, shutil, socket, subprocess, sys, time
 from yt_dlp.utils import DownloadError
 
@@ -365,7 +365,9 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 
 
 def test_the_child_takes_an_id_and_nothing_else(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "asr.youtube", f"https://youtu.be/{ID}", str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "asr.transcribe.youtube", f"https://youtu.be/{ID}", str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "usage" in done.stderr
 

@@ -28,7 +28,7 @@ from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown
 from asr.storage.shards import SPLITS
-from asr.transcripts import one_line
+from asr.transcribe.formats import one_line
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 TEXTS = ("transcription", "text", "sentence")

@@ -1,8 +1,8 @@
 """Recordings to text, on the command line.
 
-    python -m asr.transcribe talk.mp3 interviews/ --format srt --out subtitles
+    python -m asr.transcribe.__main__ talk.mp3 interviews/ --format srt --out subtitles
 
-Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation (`asr.transcription`).
+Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation (`asr.transcribe.recognizer`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from asr.audio.sample_file import SUFFIXES, decode_apart
 from asr.errors import BadData, exit_with
 from asr.storage import files
-from asr.transcripts import FORMATS, Segment
+from asr.transcribe.formats import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
@@ -61,17 +61,17 @@ def _free(name: Path, taken: Container[Path]) -> Path:
 
 def transcribe_file(start: Start, path: Path, language: str | None, task: str | None) -> list[Segment]:
     """One recording, with a progress bar in seconds of sound."""
-    from asr import transcription
+    from asr.transcribe import recognizer
 
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         sound = decode_apart(path, Path(folder) / "samples.f32")
-        transcription.choose_prompt(start, language, task, sound, 0.0, sound.duration)
+        recognizer.choose_prompt(start, language, task, sound, 0.0, sound.duration)
         with tqdm(total=round(sound.duration, 1), unit=" s", desc=path.name, disable=not sys.stderr.isatty()) as bar:
 
             def say(moment: float) -> None:
                 bar.update(moment - bar.n)
 
-            return list(transcription.transcribe(start, sound, 0.0, sound.duration, say))
+            return list(recognizer.transcribe(start, sound, 0.0, sound.duration, say))
 
 
 def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
@@ -82,7 +82,7 @@ def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m asr.transcribe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m asr.transcribe.__main__", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recordings", type=Path, nargs="+", metavar="FILE", help="sound or video files, or folders of them")
     models = "workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id (default: workspace)"
@@ -102,9 +102,9 @@ def main() -> None:
     given = arguments()
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # for what the terminal has no letters for
     jobs = recordings(given.recordings)
-    from asr import transcription  # 4 s, which help and a wrong argument need not wait for
+    from asr.transcribe import recognizer  # 4 s, which help and a wrong argument need not wait for
 
-    start = transcription.load(given.model)
+    start = recognizer.load(given.model)
     failed = 0
     for path, name in jobs:
         try:

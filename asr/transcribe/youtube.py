@@ -1,6 +1,6 @@
 """The sound of one YouTube video, for the optional extra `youtube`: a link is reduced to its id before any socket opens.
 
-    python -m asr.youtube ID FOLDER     # the child: fetches recording.* into the folder
+    python -m asr.transcribe.youtube ID FOLDER     # the child: fetches recording.* into the folder
 
 yt-dlp runs in a process group of its own with limits on length, size and time, reads no settings, cookies or plugins, starts no
 ffmpeg, and speaks to YouTube's hosts alone, wherever a redirect points. Costs what the download costs.
@@ -96,7 +96,7 @@ def fetch(link: str, folder: Path, say: Callable[[float], None] = lambda _: None
     if not available():
         raise BadParams(INSTALL)
     _clear(folder)
-    command = [sys.executable, "-m", "asr.youtube", name, str(folder.resolve())]
+    command = [sys.executable, "-m", "asr.transcribe.youtube", name, str(folder.resolve())]
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # where pip puts the JavaScript runtime
     environment = {**os.environ, "PATH": beside, "YTDLP_NO_PLUGINS": "1"}
     child = subprocess.Popen(
@@ -272,7 +272,7 @@ def main() -> None:
     import resource
 
     if len(sys.argv) != 3 or not VIDEO.fullmatch(sys.argv[1]):
-        raise BadParams("usage: python -m asr.youtube ID FOLDER")
+        raise BadParams("usage: python -m asr.transcribe.youtube ID FOLDER")
     signal.alarm(int(LIMIT_SECONDS) + 5)  # should nobody be left who would end this process
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,6 +1,6 @@
 """One model for many visitors: a queue of transcriptions, and each visitor's temporary files.
 
-The process that owns the desk never imports torch, and stays quick while another one (`asr.decoding`) decodes: one job at a
+The process that owns the desk never imports torch, and stays quick while another one (`asr.transcribe.worker`) decodes: one job at a
 time, first come, first served. What a visitor brought lies in .cache/sessions, for nobody else to read, and goes when they go.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from asr.audio.sample_file import Sound, decode_apart
-from asr.transcripts import Segment
+from asr.transcribe.formats import Segment
 
 LOST_SECONDS = 60.0  # a visitor who is away so long has gone
 TIDY_SECONDS = 10.0
@@ -244,7 +244,7 @@ class Decoder:
 
     def _start(self) -> None:
         self.events = queue.Queue()
-        command = [sys.executable, "-m", "asr.decoding"]
+        command = [sys.executable, "-m", "asr.transcribe.worker"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
         self.orders = cast(IO[str], self.process.stdin)
         threading.Thread(target=_listen, args=(self.process.stdout, self.events), daemon=True, name="desk_listen").start()

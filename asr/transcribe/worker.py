@@ -1,6 +1,6 @@
 """The process that decodes for the dashboard: it alone imports torch and holds models.
 
-    python -m asr.decoding      # orders in on standard input, events out, one JSON line each; `asr.jobs` starts it
+    python -m asr.transcribe.worker      # orders in on standard input, events out, one JSON line each; `asr.transcribe.job_queue` starts it
 
 It leaves when the server that started it is gone, and after a quarter of an hour without work, to give its memory back.
 """
@@ -22,8 +22,8 @@ from typing import Any, TextIO
 from asr.audio.codec import HOP, SAMPLE_RATE
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
-from asr.jobs import CANCELLED, DONE
 from asr.storage import files
+from asr.transcribe.job_queue import CANCELLED, DONE
 
 IDLE_SECONDS = 900.0
 KEPT_MODELS = 2  # in memory: two may be compared
@@ -65,7 +65,7 @@ def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[i
 
 def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int], tell: Callable[..., None]) -> None:
     tell(doing="loading the model")
-    from asr import transcription  # torch and transformers, 4 s, in this process alone
+    from asr.transcribe import recognizer  # torch and transformers, 4 s, in this process alone
 
     def say(moment: float) -> None:
         if order["job"] in cancelled:
@@ -80,9 +80,9 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
     own = start.model.generation_config
     start.model.generation_config = copy.deepcopy(own)  # what one job asks for is not the next one's
     try:
-        language = transcription.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
+        language = recognizer.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
         tell(language=language)
-        for segment in transcription.transcribe(start, sound, order["start"], order["end"], say):
+        for segment in recognizer.transcribe(start, sound, order["start"], order["end"], say):
             tell(segment=asdict(segment))
     finally:
         start.model.generation_config = own
@@ -90,13 +90,13 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
 
 def _model(name: str, models: OrderedDict[str, Any]) -> Any:
     """A model, from memory where its files have not changed since."""
-    from asr import transcription
+    from asr.transcribe import recognizer
 
-    where = transcription.place(name)
+    where = recognizer.place(name)
     weights = sorted(files.resolve(where).glob("*.safetensors"))
     key = json.dumps([where, *([path.stat().st_mtime_ns, path.stat().st_ino] for path in weights)])
     if key not in models:
-        models[key] = transcription.load(where)
+        models[key] = recognizer.load(where)
     models.move_to_end(key)
     while len(models) > KEPT_MODELS:
         models.popitem(last=False)

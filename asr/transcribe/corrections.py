@@ -20,7 +20,7 @@ from asr.sources.tables import read_table
 from asr.storage import files
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
-from asr.transcripts import Segment, one_line
+from asr.transcribe.formats import Segment, one_line
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
 TABLE = "metadata.csv"

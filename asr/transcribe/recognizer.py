@@ -16,7 +16,7 @@ from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.runs import revisions
 from asr.storage import files
-from asr.transcripts import Segment
+from asr.transcribe.formats import Segment
 
 WORKSPACE = "workspace"
 FINETUNED = "models/finetuned"
