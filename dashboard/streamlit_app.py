@@ -14,7 +14,11 @@ import streamlit as st
 
 os.environ.setdefault("DVC_ROOT", str(Path(__file__).resolve().parents[1]))
 
-from dashboard import data, errors, runs, talk, transcribe
+from dashboard.data import page as data
+from dashboard.errors import page as errors
+from dashboard.runs import page as runs
+from dashboard.talk import page as talk
+from dashboard.transcribe import page as transcribe
 
 # A Material symbol would be fetched from a foreign host as the tab's icon.
 st.set_page_config(page_title="Earshot", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")

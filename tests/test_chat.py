@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from chat_server import WORDS, ChatServer, event, serving
 
-from asr import chat
 from asr.errors import BadParams, NetworkFault
+from dashboard.talk import chat
 
 KEY = "sk-very+secret/0123"
 ASKED = [{"role": "user", "content": "Hej"}]
@@ -193,5 +193,5 @@ def test_no_address_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_costs_no_client() -> None:
-    code = "import sys, asr.chat; sys.exit(bool({'openai', 'httpx2', 'torch'} & set(sys.modules)))"
+    code = "import sys, dashboard.talk.chat; sys.exit(bool({'openai', 'httpx2', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -19,7 +19,7 @@ from asr import augmentation
 from asr.errors import BadData
 from asr.params import schema
 from asr.storage import files, shards
-from dashboard import data
+from dashboard.data import page as data
 from stages import chunk, stats
 
 FILES = (
@@ -39,7 +39,7 @@ SOUND = encoded(voice(0.5))
 
 
 def page() -> None:
-    from dashboard import data
+    from dashboard.data import page as data
 
     data.page()
 
@@ -232,7 +232,7 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: SimpleNam
 
 
 def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dashboard import durations
+    from dashboard.data import durations
 
     def broken(*_: object) -> None:
         raise ValueError("a bug")

@@ -14,14 +14,14 @@ from streamlit.testing.v1 import AppTest
 from asr import wer
 from asr.evaluation.alignment import DELETION, SUBSTITUTION
 from asr.storage import files
-from dashboard import marked
+from dashboard import diff_html
 
 FILES = ("reports/evaluate/utterances.parquet", "reports/evaluate/metrics.json", "data/features/test/manifest.json")
 SOUND_FILES = ("data/chunks/test/manifest.json", "data/chunks/test/chunk-00000.arrow")
 
 
 def page() -> None:
-    from dashboard import errors
+    from dashboard.errors import page as errors
 
     errors.page()
 
@@ -181,21 +181,21 @@ def test_recordings_of_another_test_are_not_played(at: AppTest, results: Path) -
 
 
 def test_marks_tell_their_kind_without_colour() -> None:
-    shown = marked.texts("en två tre", "ett två fyra fem", normalised=True)
+    shown = diff_html.texts("en två tre", "ett två fyra fem", normalised=True)
     check_html(shown)
     assert shown.count("<mark>") + shown.count("<ins>") == 5
-    assert "<del>tre</del>" in marked.texts("en tre", "en", normalised=False)
-    assert "(nothing)" in marked.texts("en", "", normalised=True)
-    long = marked.texts("ja " * 2000, "ja", normalised=True)
+    assert "<del>tre</del>" in diff_html.texts("en tre", "en", normalised=False)
+    assert "(nothing)" in diff_html.texts("en", "", normalised=True)
+    long = diff_html.texts("ja " * 2000, "ja", normalised=True)
     assert "1,600 words more" in long
     for kind in ("underline wavy", "line-through", "underline #"):
-        assert kind in marked.STYLE
+        assert kind in diff_html.STYLE
 
 
 @pytest.mark.parametrize("normalised", [True, False])
 def test_hostile_words_stay_words(normalised: bool) -> None:
     for text in HOSTILE:
-        check_html(marked.texts(text, "en", normalised, text) + marked.about(text, text))
+        check_html(diff_html.texts(text, "en", normalised, text) + diff_html.about(text, text))
 
 
 def test_hostile_texts_in_every_field_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from asr.runs import refresh, run_index
 from asr.storage import files
 from asr.tracking import client
-from dashboard import run_table
+from dashboard.runs import run_table
 
 REPOSITORY = Path(__file__).parents[1]
 HOSTILE = [
@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def app() -> None:
-    from dashboard import runs
+    from dashboard.runs import page as runs
 
     runs.page()
 

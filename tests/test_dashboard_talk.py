@@ -19,7 +19,7 @@ from asr.audio.sample_file import Sound
 from asr.errors import BadData
 from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import Job, Options
-from dashboard import talk
+from dashboard.talk import page as talk
 
 HOSTILE = [
     "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>", "![x](http://evil.example/x.png)",
@@ -29,7 +29,7 @@ HOSTILE = [
 
 
 def script() -> None:
-    from dashboard import talk
+    from dashboard.talk import page as talk
 
     talk.page()
 

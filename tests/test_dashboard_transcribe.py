@@ -32,7 +32,7 @@ HOSTILE = "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red
 
 
 def script() -> None:
-    from dashboard import transcribe
+    from dashboard.transcribe import page as transcribe
 
     transcribe.page()
 

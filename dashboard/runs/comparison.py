@@ -17,8 +17,9 @@ from asr.runs import comparison, run_index
 from asr.runs.run_index import Row, State
 from asr.storage import files
 from asr.wer import Difference
-from dashboard import charts, parts
-from dashboard.run_table import DELTA, Table, label
+from dashboard import widgets
+from dashboard.runs import charts
+from dashboard.runs.run_table import DELTA, Table, label
 
 INTERVAL = "95 % interval"
 VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": "≈ not distinguishable"}
@@ -38,7 +39,7 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
     if baseline is None:
         return
     st.subheader("Against the baseline")
-    st.caption(f"{parts.plain(label(baseline))}: test WER {parts.percent(baseline.scores.get('wer'), 2)}")
+    st.caption(f"{widgets.plain(label(baseline))}: test WER {widgets.percent(baseline.scores.get('wer'), 2)}")
     lines = [line for row in compared if row.key != baseline.key for line in [verdict_line(row, baseline)]]
     if not lines:
         st.caption("Select another run to compare with it.")
@@ -50,9 +51,9 @@ def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
     """Short enough for a table of text, which people hear as well as see."""
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
     found = verdict(row.key, baseline.key, f"{files.root()} {stamp}", (row, baseline))
-    line = {"Run": parts.plain(label(row)), "test WER": parts.percent(row.scores.get("wer"), 2)}
+    line = {"Run": widgets.plain(label(row)), "test WER": widgets.percent(row.scores.get("wer"), 2)}
     if isinstance(found, str):
-        return {**line, DELTA: "–", INTERVAL: "–", "Verdict": parts.plain(found), "Drawn by": "–"}
+        return {**line, DELTA: "–", INTERVAL: "–", "Verdict": widgets.plain(found), "Drawn by": "–"}
     points, interval = f"{100 * found.difference:+.2f}", f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
     return {**line, DELTA: points, INTERVAL: interval, "Verdict": VERDICT.get(found.verdict, found.verdict), "Drawn by": found.unit}
 
@@ -138,9 +139,9 @@ def reproduce(compared: list[Row]) -> None:
         file = files.root() / "params.yaml"
         here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
     except Fault as error:
-        parts.fault(error)
+        widgets.fault(error)
         return
     told, unknown = comparison.commands(compared[place or 0], here)
     st.code(told, language="bash", wrap_lines=True)
     if unknown:
-        st.caption(f"Left out, for this workspace does not know them: {parts.plain(', '.join(unknown[:20]))}")
+        st.caption(f"Left out, for this workspace does not know them: {widgets.plain(', '.join(unknown[:20]))}")

@@ -1,6 +1,6 @@
 """A text said by espeak-ng, for people to hear: in a child process, for a crash of a C library must not take a server along.
 
-    echo "Hej där" | python -m asr.speech sv > said.flac     # the child
+    echo "Hej där" | python -m dashboard.talk.speech sv > said.flac     # the child
 
 Costs 0.2 s for the process, and a two-hundredth of the time it takes to listen.
 """
@@ -51,7 +51,7 @@ def say(text: str, language: str) -> bytes:
     """
     if language not in languages():
         raise BadParams(f"espeak-ng has no voice for {LANGUAGE_NAMES.get(language, language)}; choose another, or do not listen")
-    command = [sys.executable, "-m", "asr.speech", language]
+    command = [sys.executable, "-m", "dashboard.talk.speech", language]
     try:
         done = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -109,7 +109,7 @@ def main() -> None:
     import resource
 
     if len(sys.argv) != 2:
-        raise BadParams("usage: python -m asr.speech LANGUAGE < TEXT > SOUND.flac")
+        raise BadParams("usage: python -m dashboard.talk.speech LANGUAGE < TEXT > SOUND.flac")
     for limit, value in ((resource.RLIMIT_CPU, LIMIT_SECONDS), (resource.RLIMIT_DATA, LIMIT_BYTES), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (value, value))
     sys.stdout.buffer.write(render(sys.stdin.buffer.read().decode("utf-8", "replace"), sys.argv[1]))

@@ -22,8 +22,9 @@ from asr.errors import BadData, Fault
 from asr.runs import reports
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
-from dashboard import copies, durations, marked, oddities, parts
-from dashboard.durations import number, rows_of
+from dashboard import diff_html, widgets
+from dashboard.data import augmented, durations, outliers
+from dashboard.data.durations import number, rows_of
 
 SHOWN_SPEAKERS = 20
 SHOWN_EXAMPLES = 5
@@ -34,15 +35,15 @@ def page() -> None:
     st.header("Data")
     root = files.root()
     if not any((root / path).exists() for path in ("data/raw", "data/chunks", reports.STATS)):
-        parts.empty("There is no corpus here yet. The first stages bring one and measure it:", "dvc repro chunk stats")
+        widgets.empty("There is no corpus here yet. The first stages bring one and measure it:", "dvc repro chunk stats")
         return
     part("", about, root)
     part("Durations", durations.show, root)
     part("What a window costs", durations.windows, root)
-    part("Rows that look wrong", oddities.show, root)
+    part("Rows that look wrong", outliers.show, root)
     part("Hours and speakers", speakers, root)
     part("Left out", rejects, root)
-    part("Copies", copies.show, root)
+    part("Copies", augmented.show, root)
 
 
 def part(title: str, show: Callable[[Path], None], root: Path) -> None:
@@ -52,15 +53,15 @@ def part(title: str, show: Callable[[Path], None], root: Path) -> None:
     try:
         show(root)
     except Fault as error:
-        parts.fault(error)
+        widgets.fault(error)
 
 
 def about(root: Path) -> None:
     """Name, licence and size of the corpus."""
     told = corpus.about(root / "data/raw")
-    st.html(marked.STYLE)
+    st.html(diff_html.STYLE)
     name, licence, source = (str(told.get(key) or "not told") for key in ("name", "licence", "source"))
-    st.html(marked.about(name, f"source: {source}", f"licence: {licence}", f"{number(told.get('rows')) or 0:,.0f} recordings"))
+    st.html(diff_html.about(name, f"source: {source}", f"licence: {licence}", f"{number(told.get('rows')) or 0:,.0f} recordings"))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -194,7 +195,7 @@ def examples(root: Path, table: pa.Table) -> None:
     if chosen is None:
         return
     split, code = chosen
-    st.caption(parts.plain(f"{code}: {REASONS.get(code, 'a reason this page does not know')}."))
+    st.caption(widgets.plain(f"{code}: {REASONS.get(code, 'a reason this page does not know')}."))
     here = table.filter(pc.and_(pc.equal(table["split"], split), pc.equal(table["code"], code)))
     pages = -(-len(here) // SHOWN_EXAMPLES)
     at = st.pagination(pages, key=f"data_page_{files.hash_of([split, code])}") if pages > 1 else 1
@@ -214,10 +215,10 @@ def recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Recordin
 def example(row: dict[str, str], found: list[Recording]) -> None:
     """One row that was left out: every recording of its id, for a duplicate has two."""
     with st.container(border=True):
-        st.html(marked.about(row["id"], row["detail"]))
+        st.html(diff_html.about(row["id"], row["detail"]))
         several: list[Recording | None] = [*found[:SHOWN_DOUBLES]]
         for one in several or [None]:
             text_box, play_box = st.columns([6, 2.5], vertical_alignment="center")
             text_box.text(one.text if one and one.text.strip() else "(no transcript)")
             with play_box:
-                marked.player(one)
+                diff_html.player(one)

@@ -22,8 +22,9 @@ from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import corpus, files
 from asr.storage.corpus import Recording
-from dashboard import confusions, marked, parts, results
-from dashboard.results import Source
+from dashboard import diff_html, widgets
+from dashboard.errors import confusions, result_picker
+from dashboard.errors.result_picker import Source
 
 PAGE_ROWS = 20
 TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
@@ -45,15 +46,15 @@ def page() -> None:
     st.header("Errors")
     left, right = st.columns(2)
     with left:
-        first = results.choose("Results of", "first", optional=False)
+        first = result_picker.choose("Results of", "first", optional=False)
     with right:
-        second = results.choose("Compare with", "second", optional=True)
+        second = result_picker.choose("Compare with", "second", optional=True)
     if first is None:
         return
     try:
         found = taken_apart(first.heard, second.heard if second else None)
     except Fault as error:
-        parts.fault(error)
+        widgets.fault(error)
         return
     explore(found, [first, second] if second else [first])
 
@@ -67,9 +68,9 @@ def explore(one: Utterances, sources: list[Source]) -> None:
     sifted = sift(one)
     found = sifted.found
     if not found.any():
-        parts.empty("No utterance matches. Take words out of the search, or values out of the slices.")
+        widgets.empty("No utterance matches. Take words out of the search, or values out of the slices.")
         return
-    st.html(marked.STYLE)
+    st.html(diff_html.STYLE)
     scores(one, sifted, sources)
     view = st.segmented_control(
         "View", [UTTERANCES, CONFUSIONS], default=UTTERANCES, required=True, key="errors_view", label_visibility="collapsed"
@@ -101,7 +102,7 @@ def values(box: Any, name: str, one: Utterances) -> list[str]:
     """The values of one slice that are wanted; none means all."""
     offered = one.slices[name].categories.tolist()
     key = f"errors_slice_{files.hash_of(name)}"
-    return list(box.multiselect(parts.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
+    return list(box.multiselect(widgets.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
 
 
 def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
@@ -111,22 +112,22 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(slices.words(rows, text).sum())
-    metric(line, "Reference words", f"{words:,}", f"in {parts.span(float(np.nansum(rows['duration'])))}")
+    metric(line, "Reference words", f"{words:,}", f"in {widgets.span(float(np.nansum(rows['duration'])))}")
     for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
         between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-        metric(line, f"WER of {source.name}", parts.percent(share), between, f"The 95 % interval is by {interval.unit}.")
+        metric(line, f"WER of {source.name}", widgets.percent(share), between, f"The 95 % interval is by {interval.unit}.")
     if not one.two:
         counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
         metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
         return
     gap = difference(key, rows, text)
     told = f"{100 * gap.difference:+.1f} points, 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
-    st.markdown(f"On these utterances the second model is **{gap.verdict}**: {parts.plain(told)}.")
+    st.markdown(f"On these utterances the second model is **{gap.verdict}**: {widgets.plain(told)}.")
 
 
 def metric(box: Any, label: str, value: str, below: str, help: str | None = None) -> None:
-    box.metric(parts.plain(label), value, parts.plain(below), delta_color="off", delta_arrow="off", width="content", help=help)
+    box.metric(widgets.plain(label), value, widgets.plain(below), delta_color="off", delta_arrow="off", width="content", help=help)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -141,7 +142,7 @@ def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # n
 
 def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str) -> None:
     """One page of utterances, with the way to the next above and below."""
-    st.html(marked.LEGEND)
+    st.html(diff_html.LEGEND)
     token = files.hash_of(places.astype(np.int32).tobytes().hex())
     pages = -(-len(places) // PAGE_ROWS)
     kept = turned(token)
@@ -189,7 +190,7 @@ def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | N
         if corpus.is_test_of(metrics, root):
             return corpus.find(root / "data/chunks/test", ids)
     except Fault as error:
-        parts.fault(error)
+        widgets.fault(error)
         return None
     st.info("The recordings this model was tested on are not in the workspace. To hear them:", icon=":material/volume_off:")
     st.code("\n".join(bring(revision)), language="bash")
@@ -211,13 +212,13 @@ def utterance(row: dict[str, Any], told: list[str], sources: list[Source], text:
     with st.container(border=True):
         boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="top" if two else "center")
         speaker = row["speaker"] if isinstance(row["speaker"], str) else ""
-        facts = [row["id"], parts.span(None if pd.isna(row["duration"]) else row["duration"]), speaker]
+        facts = [row["id"], widgets.span(None if pd.isna(row["duration"]) else row["duration"]), speaker]
         for box, source, tally, prefix in zip(boxes, sources, told, ("", "other_"), strict=False):
-            marks = marked.texts(row["reference"], row[f"{prefix}hypothesis"], text == COUNTED, source.name if two else "")
-            box.html(marked.about(tally, *(facts if not prefix else [])) + marks)
+            marks = diff_html.texts(row["reference"], row[f"{prefix}hypothesis"], text == COUNTED, source.name if two else "")
+            box.html(diff_html.about(tally, *(facts if not prefix else [])) + marks)
         if found is not None:
             with boxes[-1]:
-                marked.player(next(iter(found.get(row["id"], [])), None))
+                diff_html.player(next(iter(found.get(row["id"], [])), None))
 
 
 def tally(wrong: int, total: int) -> str:

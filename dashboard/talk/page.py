@@ -1,7 +1,7 @@
 """Talk: speak, see what was heard and correct it, and hear a language model's answer.
 
-What is said is transcribed as on the page Transcribe, answered by the machine that OPENAI_BASE_URL names (`asr.chat`), and
-spoken by espeak-ng (`asr.speech`). The conversation lies in this browser tab's session, and nowhere else.
+What is said is transcribed as on the page Transcribe, answered by the machine that OPENAI_BASE_URL names (`dashboard.talk.chat`), and
+spoken by espeak-ng (`dashboard.talk.speech`). The conversation lies in this browser tab's session, and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from asr import chat, speech
 from asr.errors import Fault
 from asr.params import schema
 from asr.storage import files
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import LANGUAGE_NAMES
-from dashboard import parts
+from dashboard import widgets
 from dashboard.session import desk, owner
+from dashboard.talk import chat, speech
 
 SAMPLE_RATE = 16_000
 MAX_CHARACTERS = 4000
@@ -55,7 +55,7 @@ def page() -> None:
     try:
         place = chat.place() if chat.configured() else None
     except Fault as fault:
-        parts.fault(fault)
+        widgets.fault(fault)
         place = None
     if place is None:
         how_to_set()
@@ -81,7 +81,7 @@ def page() -> None:
 
 def how_to_set() -> None:
     """No language model is known: what to start, and which variables to set."""
-    parts.empty("There is no language model to talk with. Start one, say in OPENAI_BASE_URL where it is, and start the dashboard again.")
+    widgets.empty("There is no language model to talk with. Start one, say in OPENAI_BASE_URL where it is, and start the dashboard again.")
     for column, name, commands in zip(st.columns(2), ("With Ollama", "With llama.cpp"), (OLLAMA, LLAMA_CPP), strict=True):
         with column:
             st.subheader(name)
@@ -90,14 +90,14 @@ def how_to_set() -> None:
         "Any OpenAI-compatible address will do. OPENAI_MODEL names the model, else the first that the server lists is taken; "
         "OPENAI_API_KEY is the key, where the server wants one. What you say goes to this address and to no other."
     )
-    st.caption(parts.plain(hint))
+    st.caption(widgets.plain(hint))
 
 
 def settings(talk: Talk, place: str) -> tuple[str, bool]:
     """The language of the answers, and whether they are spoken; both outlive a visit to another page."""
     kept = st.session_state.setdefault("talk_settings", {"language": own_language(), "aloud": True})
     known = speech.languages()
-    st.caption(f"Speak or write; the language model at {parts.plain(place)} answers.")
+    st.caption(f"Speak or write; the language model at {widgets.plain(place)} answers.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kept["language"] = st.selectbox(
             "Language of the answers",
@@ -158,7 +158,7 @@ def heard(talk: Talk, job: Job) -> None:
     elif job.state == CANCELLED:
         st.info("Cancelled. Record again, or write.", icon=":material/info:")
     elif job.state == FAILED:
-        st.warning(parts.plain(job.fault), icon=":material/warning:")
+        st.warning(widgets.plain(job.fault), icon=":material/warning:")
 
 
 def transcribe(sound: bytes) -> Job:
@@ -260,7 +260,7 @@ def last(talk: Talk) -> None:
     if talk.said:
         st.audio(talk.said, format="audio/flac", autoplay=time.monotonic() < talk.silent_after)  # not again on a later visit
     if talk.fault:
-        parts.fault(talk.fault)
+        widgets.fault(talk.fault)
     if talk.messages and talk.messages[-1]["role"] == "user" and st.button("Ask again", icon=":material/refresh:", key="talk_again"):
         talk.asked, talk.fault = True, None
         st.rerun()

@@ -15,7 +15,7 @@ import streamlit as st
 
 from asr.errors import BadData
 from asr.storage import corpus, files
-from dashboard import parts
+from dashboard import widgets
 
 OFFERED_ROWS = 100
 SHOWN_COPIES = 5
@@ -39,7 +39,7 @@ def show(root: Path) -> None:
     st.caption("Copies by the values of featurize.augment in params.yaml; featurize writes as many as copies says there.")
     if id is not None and st.session_state.get("data_heard") == id:
         for told, sound in heard(root, id, corpus.split_hash(split), _digest(root / "params.yaml")):
-            st.caption(parts.plain(told))
+            st.caption(widgets.plain(told))
             st.audio(sound, format="audio/wav")
 
 

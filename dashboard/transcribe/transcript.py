@@ -15,9 +15,9 @@ from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
 from asr.whisper import LANGUAGE_NAMES
-from dashboard import parts
-from dashboard.bringing import Recording
+from dashboard import widgets
 from dashboard.session import desk
+from dashboard.transcribe.recording_input import Recording
 
 ROWS = 20  # segments on one page
 MIME = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json", "csv": "text/csv"}
@@ -49,7 +49,7 @@ def show(asked: Asked) -> None:
     for column, (name, job) in zip(st.columns(len(asked.jobs)), asked.jobs.items(), strict=True):
         with column:
             if len(asked.jobs) > 1:
-                st.subheader(parts.plain(name))
+                st.subheader(widgets.plain(name))
             _ended(asked, name) if job.ended else _running(job, name)
     if not asked.busy and not asked.told:
         asked.told = True
@@ -62,17 +62,17 @@ def _running(job: Job, name: str) -> None:
         waiting = f"Waiting: {ahead} {'transcription comes' if ahead == 1 else 'transcriptions come'} first."
         st.info(waiting, icon=":material/hourglass_top:")
     else:
-        st.progress(job.progress, f"{job.doing}: {parts.clock(job.moment)} of {parts.clock(job.end)}")
+        st.progress(job.progress, f"{job.doing}: {widgets.clock(job.moment)} of {widgets.clock(job.end)}")
     if st.button("Cancel", key=f"cancel-{name}", icon=":material/close:"):
         job.cancel()
     if job.segments:
-        st.text("\n".join(f"{parts.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:]))
+        st.text("\n".join(f"{widgets.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:]))
 
 
 def _ended(asked: Asked, name: str) -> None:
     job = asked.jobs[name]
     if job.state == FAILED:
-        st.error(parts.plain(job.fault or ""), icon=":material/error:")
+        st.error(widgets.plain(job.fault or ""), icon=":material/error:")
     elif job.state != DONE:
         st.info("Cancelled; what was heard until then is below.", icon=":material/block:")
     if not job.segments:
@@ -97,7 +97,7 @@ def _correct(asked: Asked, name: str) -> None:
 def _segment(asked: Asked, name: str, index: int) -> None:
     one = asked.jobs[name].segments[index]
     left, right = st.columns([1, 4], vertical_alignment="center")
-    times = f"{parts.clock(one.start)}–{parts.clock(one.end)}"
+    times = f"{widgets.clock(one.start)}–{widgets.clock(one.end)}"
     if left.button(times, icon=":material/play_arrow:", key=f"play-{name}-{index}", help="Play this stretch"):
         asked.playing = (name, index)
     field = f"text-{id(asked)}-{name}-{index}"
@@ -155,9 +155,9 @@ def _keep(asked: Asked, name: str) -> None:
                 count = corrections.save(files.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
                 _kept(count, corrections.splits(files.resolve(RECORDINGS)))
             except Fault as fault:
-                parts.fault(fault)
+                widgets.fault(fault)
             except OSError as error:
-                parts.fault(DiskFault(f"recordings/ cannot be written: {error.strerror}; bring the recording again, or make room"))
+                widgets.fault(DiskFault(f"recordings/ cannot be written: {error.strerror}; bring the recording again, or make room"))
 
 
 def _kept(count: int, splits: dict[str, int]) -> None:

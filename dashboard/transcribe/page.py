@@ -1,4 +1,4 @@
-"""Transcribe: any recording, with any model or two side by side; what comes of it is in `dashboard.answers`.
+"""Transcribe: any recording, with any model or two side by side; what comes of it is in `dashboard.transcribe.transcript`.
 
 Decoding is done by the desk (`asr.transcribe.job_queue`), with the functions that evaluation uses; this page imports no torch.
 """
@@ -14,9 +14,9 @@ from asr.runs.revisions import Revision
 from asr.storage import files
 from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
-from dashboard import answers, bringing, waveform
-from dashboard.answers import Asked
 from dashboard.session import desk, owner
+from dashboard.transcribe import recording_input, transcript, waveform
+from dashboard.transcribe.transcript import Asked
 
 KEPT = "models/kept"
 HUB = "a model from the hub …"
@@ -28,7 +28,7 @@ REFRESH_SECONDS = 0.5
 
 def page() -> None:
     st.header("Transcribe")
-    recording = bringing.recording()
+    recording = recording_input.recording()
     if recording is None:
         return
     st.text(recording.name)
@@ -43,7 +43,7 @@ def page() -> None:
     if asked and (busy or asked.recording.key == recording.key):
         if asked.recording.key == recording.key:
             asked.recording = recording  # the same sound may have been brought anew
-        st.fragment(answers.show, run_every=REFRESH_SECONDS if busy else None)(asked)
+        st.fragment(transcript.show, run_every=REFRESH_SECONDS if busy else None)(asked)
 
 
 def models() -> dict[str, str]:

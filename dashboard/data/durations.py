@@ -14,7 +14,7 @@ import streamlit as st
 
 from asr.errors import BadData
 from asr.runs import reports
-from dashboard import parts
+from dashboard import widgets
 
 MOST = 1e15  # what is more is damage
 COLOURS = ["#1f9a92", "#d97f1d", "#6f83dd", "#b0568f"]  # train, validation, test, holdout: told apart on white and on black
@@ -145,13 +145,13 @@ def windows(root: Path) -> None:
     """Which window to take, and what each would cost on the training recordings."""
     chosen = advice(reports.read_json(root / reports.STATS)).get("reason")
     if isinstance(chosen, str):
-        st.info(parts.plain(f"Recommended: {chosen}"), icon=":material/straighten:")
+        st.info(widgets.plain(f"Recommended: {chosen}"), icon=":material/straighten:")
     columns = ["window_seconds", "rows_fit", "share_fit", "padding_share", "compute_against_30s", "feature_bytes", "padded_float32_bytes"]
     found = reports.read_csv(root / reports.WINDOWS, *columns)
     table = pd.DataFrame([{key: figures(row[key], "windows.csv") for key in columns} for row in found], columns=columns)
     for key in ("share_fit", "padding_share", "compute_against_30s"):
         table[key] *= 100
-    table["epoch"] = [parts.span(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]]
+    table["epoch"] = [widgets.span(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]]
     sizes = ["feature_bytes", "padded_float32_bytes"]
     unit, factor = ("GB", 1e9) if len(table) and table[sizes].max().max() >= 1e10 else ("MB", 1e6)
     table[sizes] /= factor

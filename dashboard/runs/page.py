@@ -13,8 +13,9 @@ from asr.errors import Fault
 from asr.runs import run_index
 from asr.runs.run_index import Row, State
 from asr.storage import files
-from dashboard import parts, run_table, side_by_side
-from dashboard.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
+from dashboard import widgets
+from dashboard.runs import comparison, run_table
+from dashboard.runs.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
 
 COMPARED = 8  # lines that an eye can tell apart
 NEWEST = 4  # compared until one chooses
@@ -28,17 +29,17 @@ def page() -> None:
         now = run_index.state()
         found = run_table.table(str(files.root()), now.generation) if now.generation else None
     except Fault as error:
-        parts.fault(error)
+        widgets.fault(error)
     st.fragment(pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0)(now.mark)
     if now.fault:
-        parts.fault(Fault(now.fault))
+        widgets.fault(Fault(now.fault))
     if found and found.rows:
         try:
             body(found, now)
         except Fault as error:
-            parts.fault(error)
+            widgets.fault(error)
     elif now.made:
-        parts.empty("No training yet. The first takes some minutes, and shows here while it runs.", "make repro")
+        widgets.empty("No training yet. The first takes some minutes, and shows here while it runs.", "make repro")
 
 
 def pulse(drawn: str) -> None:
@@ -63,7 +64,7 @@ def body(found: Table, now: State) -> None:
     summary(found, now)
     places, baseline, names = choose(found)
     if not places:
-        parts.empty("No run meets the filter.")
+        widgets.empty("No run meets the filter.")
         return
     shown = columns(found, names).iloc[places].reset_index(drop=True)
     if baseline:
@@ -74,11 +75,11 @@ def body(found: Table, now: State) -> None:
         st.caption(f"Select rows to compare them; until then, the newest ({len(compared)}).")
     elif len(chosen) > COMPARED:
         st.caption(f"Compared are the first {COMPARED} of {len(chosen)} selected.")
-    side_by_side.verdicts(compared, baseline)
-    side_by_side.curves(compared, now)
-    side_by_side.trade_offs(found, places, compared)
-    side_by_side.differences(compared)
-    side_by_side.reproduce(compared)
+    comparison.verdicts(compared, baseline)
+    comparison.curves(compared, now)
+    comparison.trade_offs(found, places, compared)
+    comparison.differences(compared)
+    comparison.reproduce(compared)
 
 
 def summary(found: Table, now: State) -> None:
@@ -88,7 +89,7 @@ def summary(found: Table, now: State) -> None:
         told.append(f"{now.running} running")
     if found.scored:
         best = found.rows[int(found.frame["WER %"].idxmin())]
-        told.append(f"lowest test WER {parts.percent(best.scores['wer'])} by {parts.plain(label(best))}")
+        told.append(f"lowest test WER {widgets.percent(best.scores['wer'])} by {widgets.plain(label(best))}")
     st.caption(" · ".join(told))
 
 
@@ -98,7 +99,7 @@ def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
     wanted = words.text_input("Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter").lower().split()
     kinds = sorted({row.status for row in found.rows})
     only = states.pills(
-        "Status", kinds, selection_mode="multi", format_func=lambda kind: STATUS.get(kind, parts.plain(kind)), key="runs_status"
+        "Status", kinds, selection_mode="multi", format_func=lambda kind: STATUS.get(kind, widgets.plain(kind)), key="runs_status"
     )
     places = [
         place

@@ -14,7 +14,7 @@ from asr.evaluation.slices import Heard
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import files
-from dashboard import parts
+from dashboard import widgets
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def choose(label: str, key: str, optional: bool) -> Source | None:
     try:
         table, digest = read(revision)
     except Fault as error:
-        parts.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
+        widgets.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
         return None
     model = model_box.selectbox("Model", slices.models(table), key=f"errors_{key}_model")
     return None if model is None else Source(revision, Heard(table, digest, model))
@@ -63,7 +63,7 @@ def read(revision: Revision) -> tuple[pa.Table, str]:
     Raises:
         BadData: it is not to be had, or damaged.
     """
-    with st.spinner(f"Fetching the utterances of {parts.plain(revision.name)}"):
+    with st.spinner(f"Fetching the utterances of {widgets.plain(revision.name)}"):
         path = revisions.fetch(revision, reports.UTTERANCES)
     try:
         digest = files.sha256(path)

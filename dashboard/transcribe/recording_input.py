@@ -15,7 +15,7 @@ from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
 from asr.errors import BadData, DiskFault, Fault
 from asr.storage import files
 from asr.transcribe import youtube
-from dashboard import parts
+from dashboard import widgets
 from dashboard.session import desk, owner, present
 
 MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
@@ -62,7 +62,7 @@ def _youtube() -> Recording | None:
     try:
         key = f"youtube:{youtube.video_id(link)}"
     except Fault as fault:
-        parts.fault(fault)
+        widgets.fault(fault)
         return None
     return _brought(key, link, lambda: _fetched(link))
 
@@ -96,7 +96,7 @@ def _server() -> Recording | None:
     folder = server_folder()
     names = listed(folder) if folder.is_dir() else []
     if not names:
-        parts.empty(
+        widgets.empty(
             f"There is no recording in the server's folder. Put some there, or name another folder in {FOLDER_VARIABLE} and start again:",
             f"{FOLDER_VARIABLE}=/path/to/recordings streamlit run dashboard",
         )
@@ -117,7 +117,7 @@ def _brought(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) 
         st.session_state.brought = known
     if isinstance(known[1], Recording):
         return known[1]
-    parts.fault(known[1])
+    widgets.fault(known[1])
     return None
 
 

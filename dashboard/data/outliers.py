@@ -12,8 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from asr.runs import reports
-from dashboard import parts
-from dashboard.durations import number, rows_of
+from dashboard import widgets
+from dashboard.data.durations import number, rows_of
 
 COLUMNS = {
     "why": st.column_config.TextColumn("Why", width="medium"),
@@ -37,7 +37,7 @@ def show(root: Path) -> None:
     st.caption(" · ".join(f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()) + ".")
     silent = {split: number(one.get("silent_share")) for split, one in silence.items() if number(one.get("recordings"))}
     if silent:
-        shares = ", ".join(f"{parts.percent(share, 0)} of {parts.plain(split)}" for split, share in silent.items())
+        shares = ", ".join(f"{widgets.percent(share, 0)} of {widgets.plain(split)}" for split, share in silent.items())
         st.caption(f"Silent: {shares}, in a sample.")
     found = [
         *(line("label near the limit", "train", one) for one in examples(labels)),

@@ -1,0 +1,1 @@
+"""The page Data: the corpus, its durations, its outliers, its augmented copies."""

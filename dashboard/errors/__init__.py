@@ -1,0 +1,1 @@
+"""The page Errors: what a model got wrong, word by word."""

@@ -1,0 +1,1 @@
+"""The page Talk: speak with a language model through a Whisper of ours."""

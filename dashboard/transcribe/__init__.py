@@ -1,0 +1,1 @@
+"""The page Transcribe: recordings in, text and subtitles out."""
