@@ -9,7 +9,7 @@ import numpy as np
 import scipy.fft
 import soxr
 
-from asr.audio.codec import SAMPLE_RATE
+from asr.whisper import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power stands still
 ACTIVE_DB = 25.0  # below the loudest frame somebody still speaks; pauses of clean recordings lie lower

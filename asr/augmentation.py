@@ -29,6 +29,7 @@ from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
 from asr.params import schema
 from asr.storage import files, shards
+from asr.whisper import SAMPLE_RATE
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
 KEPT_RECORDINGS = 4  # of those, in each process
@@ -197,7 +198,7 @@ def hear(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray |
 def _write(path: Path, samples: np.ndarray) -> None:
     """A WAV file of floating-point samples, which may pass 1."""
     file = io.BytesIO()
-    soundfile.write(file, samples, codec.SAMPLE_RATE, "FLOAT", format="WAV")
+    soundfile.write(file, samples, SAMPLE_RATE, "FLOAT", format="WAV")
     files.write_bytes(path, file.getvalue())
 
 

@@ -14,9 +14,8 @@ from functools import cache
 import numpy as np
 import scipy.fft
 
-from asr.audio.codec import HOP, SAMPLE_RATE
+from asr.whisper import FFT, HOP, SAMPLE_RATE
 
-FFT = 400  # samples a frame looks at (25 ms)
 RANGE = 2.0  # log10 of 8 decades, divided by 4
 LEVELS = 4095
 TAIL = 2  # frames after the clip's end that still hear it

@@ -20,3 +20,14 @@ _NAMES = """
     Tatar Hawaiian Lingala Hausa Bashkir Javanese Sundanese Cantonese
 """
 LANGUAGE_NAMES = dict(zip(WHISPER_LANGUAGES, (name.replace("_", " ") for name in _NAMES.split()), strict=True))
+
+SAMPLE_RATE = 16_000  # Hz; what Whisper hears
+HOP = 160  # samples from one frame to the next
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP
+POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
+
+FFT = 400  # samples a frame looks at (25 ms)
+
+ENGLISH_ONLY_VOCABULARY = 51_864  # tokens of the checkpoints that know no other language, though they have the tokens of all
+
+TIMESTAMPS = 1501  # 0.00 s to 30.00 s, every 0.02 s

@@ -28,6 +28,7 @@ from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, shards
+from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 
 FEATURES = pa.schema(
     [
@@ -94,7 +95,7 @@ def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bin
         "num_frames": found.mel.shape[1],
         "floor": found.floor,
         "edge": None if found.edge is None else features.pack(found.edge, found.floor),
-        "duration": len(samples) / codec.SAMPLE_RATE,
+        "duration": len(samples) / SAMPLE_RATE,
         "text": row["text"],
         "speaker": row["speaker"],
         "attributes": row["attributes"],
@@ -158,7 +159,7 @@ def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:
     for batch in shards.batches(job.chunk, ["duration"]):
         rows, seconds = rows + len(batch), seconds + (pc.sum(batch["duration"]).as_py() or 0.0)
     slower = min(mixed.given.speed.min, 1.0) if mixed and job.copy else 1.0
-    frames = seconds / slower * codec.FRAMES_PER_SECOND + BESIDES * rows
+    frames = seconds / slower * FRAMES_PER_SECOND + BESIDES * rows
     return frames * num_mel_bins * BYTES_PER_VALUE + ROW_BYTES * rows
 
 

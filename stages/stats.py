@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadData, exit_with
+from asr.model import tokenization
 from asr.params import schema
 from asr.runtime import command
 from asr.stats import outliers, report, row_stats, window_cost
 from asr.storage import files, shards
+from asr.whisper import POSITIONS_PER_SECOND
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
@@ -92,7 +93,7 @@ def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
 
 def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
-    prompt = outliers.prompt_tokens(sizes["vocab_size"])
+    prompt = tokenization.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
     longest = outliers.most(lengths, np.flatnonzero(lengths + prompt > outliers.NEAR * sizes["max_target_positions"]))
     ids = {place: row["id"] for place, row in row_stats.rows_at(train, longest, "id")}

@@ -12,16 +12,17 @@ import soxr
 from data_fixtures import encoded
 
 from asr.audio import codec
+from asr.whisper import SAMPLE_RATE
 
-RATE = codec.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
-def by_av(samples: np.ndarray, format: str, codec: str, bit_rate: int, rate: int = RATE) -> np.ndarray:
+def by_av(samples: np.ndarray, format: str, encoder: str, bit_rate: int, rate: int = RATE) -> np.ndarray:
     """Encoded by PyAV at a bit rate, and decoded by us."""
     sound = np.clip(soxr.resample(samples, RATE, rate), -1, 1)
     file = io.BytesIO()
     with av.open(file, "w", format=format) as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream = container.add_stream(encoder, rate=rate, layout="mono")
         stream.bit_rate = bit_rate
         frame = av.AudioFrame.from_ndarray((sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0

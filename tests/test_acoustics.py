@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from asr import acoustics
 from asr.audio import codec
+from asr.whisper import SAMPLE_RATE
 
-RATE = codec.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
 def db(ratio: float) -> float:

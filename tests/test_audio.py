@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from asr import features
 from asr.audio import codec
-from asr.audio.codec import SAMPLE_RATE, Undecodable, decode, header_seconds
+from asr.audio.codec import Undecodable, decode, header_seconds
+from asr.whisper import SAMPLE_RATE
 
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "mp4", "webm"]
 CODECS = {"mp4": "aac", "webm": "libopus"}

@@ -11,7 +11,7 @@ from transformers import WhisperFeatureExtractor
 
 from asr import features
 from asr.audio import codec
-from asr.audio.codec import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from asr.whisper import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 
 ERROR = 5e-4
 LENGTHS = st.integers(1, 5 * SAMPLE_RATE)

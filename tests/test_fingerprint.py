@@ -10,9 +10,9 @@ from altered import ALTERED, gain
 from data_fixtures import real
 
 from asr.audio import codec
-from asr.audio.codec import SAMPLE_RATE
 from asr.cleaning import audio_fingerprint
 from asr.sources.synthetic import speak
+from asr.whisper import SAMPLE_RATE
 
 FRAME = round(SAMPLE_RATE * audio_fingerprint.HOP / audio_fingerprint.RATE)  # samples at 16 kHz
 SENTENCES = ("seven thousand four hundred twenty three", "nineteen sixty six", "five hundred and eight", "eleven three ninety")

@@ -21,13 +21,13 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr.audio import codec
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
 from asr.model import loader
 from asr.model.loader import Start
 from asr.transcribe import job_queue, recognizer, worker
 from asr.transcribe.job_queue import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
+from asr.whisper import SAMPLE_RATE
 
 SHORT = noise(1.5)
 LONG_SECONDS = 900.0
@@ -339,4 +339,4 @@ def test_moments_are_those_of_the_recording(place: SimpleNamespace) -> None:
     job = place.desk.submit("ann", place.long, Options(), 100.0, 107.0)
     assert done(job) == [DONE]
     assert (job.segments[0].start, job.segments[-1].end, job.moment, job.progress) == (100.0, 107.0, 107.0, 1.0)
-    assert len(place.long.read(100.0, 107.0)) == codec.SAMPLE_RATE * 7
+    assert len(place.long.read(100.0, 107.0)) == SAMPLE_RATE * 7

@@ -19,6 +19,7 @@ from asr.audio import codec
 from asr.model import greedy, loader
 from asr.params import schema
 from asr.storage import files, shards
+from asr.whisper import SAMPLE_RATE
 from stages import chunk, download, evaluate, featurize, stats
 
 DIGITS = REPOSITORY.parent / "shared" / "data" / "digits-en"
@@ -104,7 +105,7 @@ def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: P
     one = loader.load_saved(trained / "model")
     longest = sorted(recordings(trained).values(), key=len)[-4:]
     joined = np.concatenate(longest)
-    assert len(joined) > 10 * codec.SAMPLE_RATE
+    assert len(joined) > 10 * SAMPLE_RATE
     heard = features.log_mel(joined, 80)
     segments = greedy.cut(heard, 1000)
     assert len(segments) > 1
@@ -112,7 +113,7 @@ def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: P
     def said(clips: list[Any], seconds: list[float]) -> list[str]:
         return greedy.transcribe(one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444)
 
-    whole = said([heard], [len(joined) / codec.SAMPLE_RATE])[0]
+    whole = said([heard], [len(joined) / SAMPLE_RATE])[0]
     parts = said([segment.features for segment in segments], [segment.duration for segment in segments])
     assert whole == " ".join(filter(None, parts))
     assert whole

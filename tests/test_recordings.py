@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec
-from asr.audio.codec import SAMPLE_RATE
 from asr.audio.sample_file import Sound
 from asr.errors import BadData
 from asr.params import schema
@@ -23,6 +22,7 @@ from asr.storage import shards
 from asr.storage.shards import SPLITS
 from asr.transcribe import corrections
 from asr.transcribe.formats import Segment
+from asr.whisper import SAMPLE_RATE
 from stages import download
 
 ODD = ["a, \"b\"\n\n c;\r\n'd'", "שלום\tעולם", "=1+1", "<b>&amp;</b>", "åäö 👍🏽", "-->", "\\", "-"]

@@ -18,9 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec, sample_file
-from asr.audio.codec import SAMPLE_RATE
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData
+from asr.whisper import SAMPLE_RATE
 
 HOSTILE = {
     "nothing": b"",

@@ -16,11 +16,8 @@ import soundfile
 import soxr
 
 from asr.errors import BadData
+from asr.whisper import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz; what Whisper hears
-HOP = 160  # samples from one frame to the next
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP
-POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
 MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand

@@ -23,8 +23,8 @@ import numpy as np
 import soundfile
 
 from asr.audio import codec
-from asr.audio.codec import SAMPLE_RATE
 from asr.errors import BadData, BadParams, exit_with
+from asr.whisper import SAMPLE_RATE
 
 LIMIT_BYTES = 512 << 20
 LIMIT_SECONDS = 300  # three hours of mp3 take 10

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from asr import features, wer
-from asr.audio.codec import FRAMES_PER_SECOND
 from asr.model import greedy, loader, lora, regularization, tokenization
 from asr.training import batches, epochs, memory, optimization
 from asr.training.batches import Features
 from asr.training.examples import Window
+from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperTokenizer

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 import soxr
 
-from asr.audio.codec import SAMPLE_RATE
+from asr.whisper import SAMPLE_RATE
 
 RATE = 4000  # Hz; what lies below 2 kHz every codec and telephone keeps
 WINDOW = 256  # samples at RATE, 64 ms: long enough to tell a voice's overtones apart

@@ -19,10 +19,11 @@ import numpy as np
 
 from asr.audio import codec
 from asr.cleaning.audio_fingerprint import fingerprint
+from asr.whisper import SAMPLE_RATE
 
 TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
 SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
-FRAME = codec.SAMPLE_RATE // 50  # samples
+FRAME = SAMPLE_RATE // 50  # samples
 SILENCE = 1e-4  # RMS of a frame, -80 dB: three steps of 16 bits, of which no speech is made
 LEAST_SOUND = 0.1  # seconds that are louder than that
 FULLEST = 0.96  # of the RMS is the mean: 1 in a square wave, 0.9 in a pure tone, 0.7 in speech, 0.95 where it is clipped at a hundredth
@@ -105,7 +106,7 @@ def _pieces(encoded: bytes) -> Iterator[np.ndarray]:
     for block in codec.blocks(io.BytesIO(encoded)):
         waiting.append(block)
         length += len(block)
-        if length >= codec.BLOCK_SECONDS * codec.SAMPLE_RATE:
+        if length >= codec.BLOCK_SECONDS * SAMPLE_RATE:
             yield np.concatenate(waiting)
             waiting, length = [], 0
     if waiting:
@@ -130,7 +131,7 @@ def _measure(pieces: Iterator[np.ndarray]) -> tuple[float, float, float]:
         count += len(piece)
         total += float(moved.sum(dtype=np.float64))
         power += float(np.square(moved).sum(dtype=np.float64))
-    return count / codec.SAMPLE_RATE, loud / codec.SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
+    return count / SAMPLE_RATE, loud / SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
 
 
 def reason(text: str, sound: Sound, split: str, limits: tuple[float, float]) -> tuple[str, str] | None:

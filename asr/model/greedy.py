@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr.audio.codec import FRAMES_PER_SECOND
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel
 from asr.model import loader, timestamps, tokenization
 from asr.training import batches
+from asr.whisper import FRAMES_PER_SECOND
 
 TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
 SPARE_TOKENS = 10

@@ -25,11 +25,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.errors import BadModel, NetworkFault
 from asr.model import tokenization
 from asr.storage import files
-from asr.whisper import WHISPER_LANGUAGES
+from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
 
@@ -37,7 +36,6 @@ SCRATCH = "scratch"
 POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor that a window cuts
 TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
 SCRATCH_RATE = 1e-3
-ENGLISH_ONLY_VOCABULARY = 51_864  # tokens of the checkpoints that know no other language, though they have the tokens of all
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr.audio.codec import FRAMES_PER_SECOND
+from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

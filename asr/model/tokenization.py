@@ -16,12 +16,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import WhisperTokenizer
 
 from asr.errors import BadModel
-from asr.whisper import WHISPER_LANGUAGES
+from asr.whisper import ENGLISH_ONLY_VOCABULARY, TIMESTAMPS, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-TIMESTAMPS = 1501  # 0.00 s to 30.00 s, every 0.02 s
 END, START = "<|endoftext|>", "<|startoftranscript|>"
 TASKS = ("translate", "transcribe")
 
@@ -116,3 +115,8 @@ def text_ids(tokenizer: WhisperTokenizer, texts: list[str]) -> list[list[int]]:
 def _bare(tokenizer: WhisperTokenizer) -> Tokenizer:
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     return Tokenizer.from_str(json.dumps({**described, "added_tokens": []}))
+
+
+def prompt_tokens(vocab_size: int) -> int:
+    """Tokens that are given before a text: start, language, task and no timestamps; a model of English is told neither of the second."""
+    return 2 if vocab_size == ENGLISH_ONLY_VOCABULARY else 4

@@ -101,9 +101,9 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
 
 def hypotheses(start: Start, rows: Features, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
     """What each candidate's prompt makes of each row; the encoder hears a row once."""
-    from asr.audio.codec import FRAMES_PER_SECOND
     from asr.model import greedy, loader
     from asr.training import batches
+    from asr.whisper import FRAMES_PER_SECOND
 
     whisper = start.model.to(loader.device()).eval()
     frames, durations = loader.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr.audio.codec import POSITIONS_PER_SECOND
 from asr.features import LogMel
 from asr.model import loader
 from asr.model.loader import Start
 from asr.model.start import choose_trained
 from asr.params import schema
 from asr.training import batches, memory
+from asr.whisper import POSITIONS_PER_SECOND
 
 CLIPS = 20  # recordings that are tried, at most
 PROMPT = 4  # tokens before a text

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.audio.codec import MAX_SECONDS, SAMPLE_RATE
+from asr.audio.codec import MAX_SECONDS
 from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.errors import BadData
 from asr.sources.tables import lines, shown
 from asr.storage import files
 from asr.transcribe.formats import one_line
+from asr.whisper import SAMPLE_RATE
 
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{MOMENT}\s*-->\s*{MOMENT}(?:\s.*)?", re.ASCII | re.DOTALL)

@@ -16,17 +16,15 @@ from typing import Any
 import numpy as np
 
 from asr.audio import codec
-from asr.audio.codec import HOP
 from asr.runtime.sandbox import guarded
 from asr.stats import row_stats, writing_systems
 from asr.stats.row_stats import Census
 from asr.storage import shards
+from asr.whisper import HOP, SAMPLE_RATE
 
 SAMPLE = 200  # recordings of each split that are heard
 SEED = 1
 SHOWN_CHARACTERS = 60
-ENGLISH_ONLY_VOCABULARY = 51_864  # tokens of the checkpoints that know no other language, and are given no language or task
-
 SHOWN = 5  # examples
 SILENT_DB, SILENT_BELOW = 40, 10 ** (-70 / 20)  # below a recording's loudest frame, or below this of full scale
 MOSTLY = 0.8  # share of silence from which on a recording is named
@@ -83,11 +81,6 @@ def most(values: np.ndarray, among: np.ndarray) -> list[int]:
     return [int(one) for one in among[np.argsort(-values[among], kind="stable")[:SHOWN]]]
 
 
-def prompt_tokens(vocab_size: int) -> int:
-    """Tokens that are given before a text: start, language, task and no timestamps; a model of English is told neither of the second."""
-    return 2 if vocab_size == ENGLISH_ONLY_VOCABULARY else 4
-
-
 def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
     """Training labels against the positions that the model's decoder has.
 
@@ -108,7 +101,7 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
 def heard(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
-        return _first(codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * codec.SAMPLE_RATE)
+        return _first(codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * SAMPLE_RATE)
     except codec.Undecodable:
         return None
 

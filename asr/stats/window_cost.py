@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.audio.codec import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
+from asr.whisper import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
 
 WHISPER_SECONDS = 30
 LABEL_TOKENS = 30

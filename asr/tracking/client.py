@@ -1,11 +1,7 @@
-"""MLflow, filled from the journal by a process of its own, so that no outage and no import touches training.
+"""A client of MLflow, and its runs as plain values.
 
-    python -m asr.tracking.client follow JOURNAL    # until standard input closes; `train` starts it
-    python -m asr.tracking.client sync [JOURNAL]    # once; without a journal, all of them
-
-The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Whatever happens to a server, the journal is whole
-and the training waits for MLflow for half a percent of its time at most; what did not arrive, `sync` brings. A run whose training and
-follower were both killed is closed by the next follower, or by `sync`. Only this module and `replica` touch MLflow (1 s to import).
+The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Only this module and `uploader` touch MLflow (1 s to
+import).
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr import features
-from asr.audio.codec import FRAMES_PER_SECOND
 from asr.features import TAIL, LogMel
 from asr.model import loader, timestamps, tokenization
 from asr.storage import shards
 from asr.training import examples
 from asr.training.examples import Example, Window
+from asr.whisper import FRAMES_PER_SECOND
 
 IGNORED = -100  # labels that the loss passes over
 POOL = 32  # batches that are sorted by length together

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.signal
 
 from asr import features
-from asr.audio.codec import HOP
 from asr.features import TAIL, LogMel
 from asr.model import timestamps
+from asr.whisper import HOP
 
 FAINTEST, LOUDEST = 1e-6, 2e-3  # of the noise that a silent window holds, against samples in [-1, 1]
 

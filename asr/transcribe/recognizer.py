@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from asr import features
-from asr.audio.codec import SAMPLE_RATE
 from asr.audio.sample_file import Sound, passages
 from asr.errors import BadData, BadParams
 from asr.model import greedy, loader
@@ -17,6 +16,7 @@ from asr.model.loader import Start
 from asr.runs import revisions
 from asr.storage import files
 from asr.transcribe.formats import Segment
+from asr.whisper import SAMPLE_RATE
 
 WORKSPACE = "workspace"
 FINETUNED = "models/finetuned"

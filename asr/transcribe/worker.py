@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from asr.audio.codec import HOP, SAMPLE_RATE
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
 from asr.storage import files
 from asr.transcribe.job_queue import CANCELLED, DONE
+from asr.whisper import HOP, SAMPLE_RATE
 
 IDLE_SECONDS = 900.0
 KEPT_MODELS = 2  # in memory: two may be compared
