@@ -28,7 +28,7 @@ from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
 from asr.params import schema
-from asr.storage import files, shards
+from asr.storage import files, paths, shards
 from asr.whisper import SAMPLE_RATE
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
@@ -104,7 +104,7 @@ def recordings(folder: str | None, probability: float) -> list[Path] | None:
     """
     if folder is None or not probability:
         return None
-    top = files.resolve(folder)
+    top = paths.resolve(folder)
     found = sorted(path for path in top.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     if not found:
         raise BadParams(f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository")
@@ -210,8 +210,8 @@ def main() -> None:
         "--row", action="store_true", help="copy a row of data/chunks/train as featurize does, with babble of its own chunk"
     )
     told = parser.parse_args()
-    given = schema.load(files.root() / "params.yaml").featurize.augment
-    train, recording = files.root() / "data/chunks/train", Path(told.recording)
+    given = schema.load(paths.root() / "params.yaml").featurize.augment
+    train, recording = paths.root() / "data/chunks/train", Path(told.recording)
     if told.row:
         chunk, own = find(train, told.recording)
         rows = voices(chunk)

@@ -21,7 +21,7 @@ import psutil
 from asr import leftovers
 from asr.errors import exit_with
 from asr.leftovers import Finding, at_work, lives, remove, shown, since
-from asr.storage import files
+from asr.storage import paths
 from asr.tracking import client, journal
 
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie
@@ -80,7 +80,7 @@ def main() -> None:
     """Explain, and mend if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mend", action="store_true", help="do what is named, and nothing else")
-    mend, root = parser.parse_args().mend, files.root()
+    mend, root = parser.parse_args().mend, paths.root()
     found = examine(root)
     for process in at_work(root):
         with suppress(psutil.Error):

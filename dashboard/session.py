@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe.job_queue import Desk
 
 
@@ -23,4 +23,4 @@ def present(session: str) -> bool:
 
 @st.cache_resource(show_spinner=False)  # one, also for two who come at the same moment
 def desk() -> Desk:
-    return Desk(files.cache("sessions"), present)
+    return Desk(paths.cache("sessions"), present)

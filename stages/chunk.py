@@ -31,7 +31,7 @@ from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
-from asr.storage import cache, corpus, files, shards
+from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
 from asr.storage.scratch import Tally
 
@@ -133,7 +133,7 @@ def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) ->
 
 def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
     """Link a split's chunks into the out, those made that were not made before; returns its manifest."""
-    store, code = cache.folder(), files.code_hash(*CODE)
+    store, code = cache.folder(), hashing.code_hash(*CODE)
     entries, known = [], 0
     out.mkdir()
     for number, chunk in enumerate(chunks):

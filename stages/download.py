@@ -27,7 +27,7 @@ from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, selection, synthetic
 from asr.sources.selection import MAIN, Selection, Survey
-from asr.storage import files, shards
+from asr.storage import files, paths, shards
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
@@ -100,7 +100,7 @@ def read(given: schema.Download, working: Path, share: float) -> Corpus:
         return data_collective.read(name, working, given.common_voice.splits)
     if given.source == "synthetic":
         return _synthetic(given)
-    path = files.resolve(name)
+    path = paths.resolve(name)
     if not path.exists():
         raise BadData(f"download.path: {path} is not there")
     if given.source == "common_voice":

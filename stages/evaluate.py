@@ -32,7 +32,7 @@ from asr.model.loader import Start
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import progress
-from asr.storage import files, shards
+from asr.storage import files, hashing, shards
 from asr.tracking import client, journal
 from asr.training.batches import Features
 
@@ -248,7 +248,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
         if name != FINETUNED:
             values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
     chosen = schema.flat({"evaluate": given.evaluate.model_dump()})
-    inputs = files.hash_of([run["fingerprint"], metrics["test_hash"], chosen, files.code_hash(*CODE)])
+    inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
     client.sync_apart(path)
 

@@ -27,7 +27,7 @@ from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
-from asr.storage import cache, files, shards
+from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 
 FEATURES = pa.schema(
@@ -120,7 +120,7 @@ def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any
     Raises:
         BadData: the chunk is damaged; its features would be kept under the name of the whole one.
     """
-    if files.sha256(job.chunk) != job.sha256:
+    if hashing.sha256(job.chunk) != job.sha256:
         raise BadData(f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk")
 
     def write(path: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any
 
 def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) -> dict[str, list[Job]]:
     """The files that each split is to have: one per chunk, and for training its copies after these."""
-    plain, beside = files.code_hash(*PLAIN), made_with(mixed) if mixed else {}
+    plain, beside = hashing.code_hash(*PLAIN), made_with(mixed) if mixed else {}
 
     def job(chunk: Path, sha256: str, copy: int) -> Job:
         named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
@@ -149,8 +149,8 @@ def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) ->
 
 def made_with(mixed: Mixed) -> dict[str, Any]:
     """All that decides how copies sound, but for their number: code, params, and the digests of what is mixed in."""
-    digests = [[files.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
-    return {"code": files.code_hash(*CODE), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
+    digests = [[hashing.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
+    return {"code": hashing.code_hash(*CODE), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
 
 
 def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:

@@ -30,7 +30,7 @@ from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.preflight import forecast, refusals
 from asr.runtime import command
-from asr.storage import files, shards
+from asr.storage import files, hashing, paths, shards
 from asr.tracking import client, journal, mirror
 from asr.training import checkpoints, memory
 from asr.training.batches import Features
@@ -75,7 +75,7 @@ def identity(given: schema.Params, start: Start, train: Path, validation: Path) 
         "params": schema.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
-        "code": files.code_hash(*CODE),
+        "code": hashing.code_hash(*CODE),
     }
 
 
@@ -154,10 +154,10 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
     choose_trained(start, given.model, given.train.seed)
-    fingerprint = files.hash_of(known)[:32]
+    fingerprint = hashing.hash_of(known)[:32]
     from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
 
-    folder, log = files.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
+    folder, log = paths.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=loader.device() == "cpu").is_main_process
     with checkpoints.held(folder) if main else nullcontext():
         if main:
@@ -242,7 +242,7 @@ def write_reports(
         reports / "run.json",
         {
             "fingerprint": fingerprint,
-            "params_hash": files.hash_of(known["params"]),
+            "params_hash": hashing.hash_of(known["params"]),
             "data_hash": known["data"],
             "code_hash": known["code"],
             "start": known["start"],

@@ -32,7 +32,7 @@ from conftest import TINY, write_params
 
 from asr.errors import Fault
 from asr.params import schema
-from asr.storage import files
+from asr.storage import hashing
 from asr.tracking import client
 from stages import chunk, download, featurize, train
 
@@ -165,7 +165,7 @@ def traces(root: Path) -> dict[str, str]:
     paths = [root / "models/finetuned/model.safetensors"]
     paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
     paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")]
-    return {f"{path.parent.name}/{path.name}": files.sha256(path) for path in paths}
+    return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
 def committed(root: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from asr import leftovers
-from asr.storage import files
+from asr.storage import hashing
 
 STAGE = """
 import os, pathlib, time
@@ -91,4 +91,4 @@ class Waiting:
 
 def digest(root: Path) -> dict[str, str]:
     """Every file and its hash."""
-    return {str(path): files.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}
+    return {str(path): hashing.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}

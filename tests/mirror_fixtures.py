@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-from asr.storage import files
+from asr.storage import files, hashing
 from asr.training import checkpoints
 
 
@@ -19,7 +19,7 @@ def saved(folder: Path, step: int, weights: int) -> None:
         with files.new_folder(checkpoints.place(folder, stem, number)) as draft:
             for name in ("model.safetensors", "optimizer.safetensors", "state.json")[:: 1 if stem == "step" else 2]:
                 (draft / name).write_bytes(f"{stem} {number} {name} ".encode() * 99)
-            hashes = {file.name: files.sha256(file) for file in draft.iterdir()}
+            hashes = {file.name: hashing.sha256(file) for file in draft.iterdir()}
             files.write_json(draft / "manifest.json", {"step": number, "sha256": hashes})
     checkpoints.keep_newest(folder, [weights])
     with (folder.parent / "log").open("a") as log:

@@ -19,14 +19,14 @@ from asr.errors import BadData
 from asr.runs import comparison, reports
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import Row
-from asr.storage import files
+from asr.storage import hashing, paths
 
 
 def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **params: Any) -> Row:
     """A row whose utterance table was fetched from a revision of its own."""
-    sha = files.hash_of(name)[:40]
+    sha = hashing.hash_of(name)[:40]
     if table is not None:
-        target = files.cache("revisions", sha, files.hash_of(reports.UTTERANCES)[:16], "utterances.parquet")
+        target = paths.cache("revisions", sha, hashing.hash_of(reports.UTTERANCES)[:16], "utterances.parquet")
         target.parent.mkdir(parents=True)
         pq.write_table(table, target)
     scores = {"test_hash": test_hash} if test_hash else {}

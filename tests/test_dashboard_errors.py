@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from asr import wer
 from asr.evaluation.alignment import DELETION, SUBSTITUTION
-from asr.storage import files
+from asr.storage import files, hashing
 from dashboard import diff_html
 
 FILES = ("reports/evaluate/utterances.parquet", "reports/evaluate/metrics.json", "data/features/test/manifest.json")
@@ -114,7 +114,7 @@ def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.Monkey
         at.text_input(key="errors_search").set_value(words).run()
         assert "".join(ids(at)) == expected, words
     at.multiselect(key="errors_slices").set_value(["age", "speaker"]).run()
-    by_age = at.multiselect(key=f"errors_slice_{files.hash_of('age')}")
+    by_age = at.multiselect(key=f"errors_slice_{hashing.hash_of('age')}")
     assert by_age.options == ["sixties", "teens"]
     by_age.set_value(["teens"]).run()
     assert "".join(ids(at)) == "ad"

@@ -16,7 +16,7 @@ from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, trainin
 from streamlit.testing.v1 import AppTest
 
 from asr.runs import refresh, run_index
-from asr.storage import files
+from asr.storage import hashing, paths
 from asr.tracking import client
 from dashboard.runs import run_table
 
@@ -122,7 +122,7 @@ def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path,
 def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
     running, killed, gone = training("running", 20, None), training("killed", 20, None), training("gone")
     mirror(running, killed, gone)
-    lock = files.cache("checkpoints", running.stem, "lock")
+    lock = paths.cache("checkpoints", running.stem, "lock")
     lock.parent.mkdir(parents=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -171,8 +171,8 @@ def test_params_that_differ_are_offered_first_and_the_others_on_request() -> Non
 
 def test_a_pinned_baseline_brings_deltas_and_a_paired_verdict(root: Path) -> None:
     ours, theirs = two_trainings(root)
-    sha = files.hash_of("theirs")[:40]
-    fetched = files.cache("revisions", sha, files.hash_of("reports/evaluate/utterances.parquet")[:16])
+    sha = hashing.hash_of("theirs")[:40]
+    fetched = paths.cache("revisions", sha, hashing.hash_of("reports/evaluate/utterances.parquet")[:16])
     fetched.mkdir(parents=True)
     pa.parquet.write_table(utterances([2] * 240, [f"s{number % 12}" for number in range(240)]), fetched / "utterances.parquet")
     known = {"params": {}, "scores": {"wer": 0.4, "test_hash": "t1"}, "parameters": 5, "seconds": 9.0}
@@ -262,7 +262,7 @@ def test_no_damaged_index_gives_a_traceback() -> None:
         for ending in ("-wal", "-shm"):
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
-        files.cache("runs.rebuild").unlink(missing_ok=True)
+        paths.cache("runs.rebuild").unlink(missing_ok=True)
         run_index._parsed.clear()
         run_table.table.clear()
         page.run()

@@ -19,7 +19,7 @@ from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut,
 
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.sources import Corpus, data_collective
-from asr.storage import files
+from asr.storage import paths
 from asr.storage.shards import SPLITS
 
 KEY = "mdc-DoNotShowMeToAnybody"
@@ -134,7 +134,7 @@ def test_a_release_is_fetched_and_listed(there: Any, tmp_path: Path) -> None:
     read(tmp_path / "again")
     assert ranges(there) == [None]  # it is here already
     data_collective.forget(ID)
-    assert not files.cache("collective", ID).exists()
+    assert not paths.cache("collective", ID).exists()
 
 
 def test_a_connection_that_breaks_goes_on_where_it_stood(there: Any) -> None:
@@ -153,7 +153,7 @@ def test_a_platform_that_knows_no_ranges_sends_all_anew(there: Any) -> None:
 
 def test_a_killed_download_goes_on_where_it_stood(there: Any) -> None:
     """What the SDK leaves behind when it is killed: a part, and the checksum that it is a part of."""
-    place = files.cache("collective", ID)
+    place = paths.cache("collective", ID)
     place.mkdir(parents=True)
     (place / f"{NAME}.part").write_bytes(RELEASE[:500])
     (place / f"{NAME}.checksum").write_text(sha256(RELEASE))
@@ -163,7 +163,7 @@ def test_a_killed_download_goes_on_where_it_stood(there: Any) -> None:
 
 
 def test_a_part_that_was_whole_when_it_was_killed_is_taken(there: Any) -> None:
-    place = files.cache("collective", ID)
+    place = paths.cache("collective", ID)
     place.mkdir(parents=True)
     (place / f"{NAME}.part").write_bytes(RELEASE)
     archive, _ = data_collective.fetch(ID)
@@ -185,7 +185,7 @@ def test_an_archive_that_is_not_what_the_platform_lists(there: Any, change: Any,
     data_collective.forget(ID)
     there.cdn.faults += [whole(change), whole(change)]
     refused(NetworkFault, rf"{ID}: {NAME} {match}.*; try again later")
-    assert not list(files.cache("collective", ID).iterdir())
+    assert not list(paths.cache("collective", ID).iterdir())
 
 
 def test_the_sdk_alone_would_take_it(there: Any) -> None:
@@ -193,7 +193,7 @@ def test_the_sdk_alone_would_take_it(there: Any) -> None:
     import datacollective
 
     there.cdn.faults += [whole(flipped)]
-    place = files.cache("collective", ID)
+    place = paths.cache("collective", ID)
     place.mkdir(parents=True)
     assert datacollective.download_dataset(ID, str(place), show_progress=False).read_bytes() == flipped(RELEASE)
 

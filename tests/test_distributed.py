@@ -13,7 +13,7 @@ import training_fixtures
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr.storage import files
+from asr.storage import hashing
 
 NOISY: dict[str, Any] = {
     **TINY,
@@ -76,7 +76,7 @@ def indented(plan: str) -> str:
 
 
 def result(root: Path) -> tuple[str, str]:
-    return (root / "reports/train/steps.csv").read_text(), files.sha256(root / "models/finetuned/model.safetensors")
+    return (root / "reports/train/steps.csv").read_text(), hashing.sha256(root / "models/finetuned/model.safetensors")
 
 
 @pytest.fixture(scope="module")

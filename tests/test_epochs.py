@@ -23,7 +23,7 @@ from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
 from asr.params import schema
 from asr.preflight import refusals
-from asr.storage import files
+from asr.storage import files, hashing
 from asr.training import batches, epochs, examples
 from asr.training.batches import Collator, Features
 from asr.training.examples import Example
@@ -244,7 +244,7 @@ def run(data: Path, root: Path, chosen: schema.Params) -> None:
 def traces(root: Path) -> list[str]:
     last = max(root.glob(".cache/checkpoints/*/step-*"))
     return [
-        files.sha256(path)
+        hashing.sha256(path)
         for path in (root / "models/finetuned/model.safetensors", last / "optimizer.safetensors", root / "reports/train/steps.csv")
     ]
 

@@ -17,7 +17,7 @@ from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, DiskFault
 from asr.params import schema
-from asr.storage import files, shards
+from asr.storage import files, hashing, shards
 from stages import featurize
 
 MEASURED = (("few", 100), ("many", 1500), ("leaking", 800, "leak"))
@@ -401,7 +401,7 @@ def test_a_damaged_file_of_the_store_is_computed_anew(chunks, root, way, suffix)
     featurize.run(chunks, root / "features", 80)
     assert sha256s(root / "features") == before
     named = {path.stem: files.read_json(path)["sha256"] for path in (root / ".cache/shards").glob("*.json")}
-    assert named == {path.stem: files.sha256(path) for path in (root / ".cache/shards").glob("*.arrow")}
+    assert named == {path.stem: hashing.sha256(path) for path in (root / ".cache/shards").glob("*.arrow")}
 
 
 def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):

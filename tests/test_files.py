@@ -13,7 +13,7 @@ from data_fixtures import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.storage import files
+from asr.storage import files, hashing, paths
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -132,17 +132,17 @@ def test_json_refuses_what_json_does_not_have(tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_equal_values_have_equal_hashes_whatever_the_order_of_keys(value):
-    assert files.hash_of(value) == files.hash_of(dict(reversed(value.items())))
+    assert hashing.hash_of(value) == hashing.hash_of(dict(reversed(value.items())))
 
 
 def test_other_values_have_other_hashes():
     values = [None, 0, False, "0", [], {}, [0], {"a": 0}, {"a": 1}, {"b": 0}]
-    assert len({files.hash_of(value) for value in values}) == len(values)
+    assert len({hashing.hash_of(value) for value in values}) == len(values)
 
 
 def test_sha256_is_the_known_one(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    assert files.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hashing.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_link_shares_the_bytes(tmp_path):
@@ -167,15 +167,15 @@ def test_a_link_into_another_file_system_copies(tmp_path):
 def test_paths_of_params_are_meant_from_the_root_that_dvc_names(monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
     monkeypatch.chdir(tmp_path)
-    assert files.resolve("corpora/mine") == tmp_path / "repository" / "corpora" / "mine"
-    assert files.resolve("../beside") == tmp_path / "beside"
-    assert files.resolve(str(tmp_path / "absolute")) == tmp_path / "absolute"
-    assert files.cache("shards") == tmp_path / "repository" / ".cache" / "shards"
+    assert paths.resolve("corpora/mine") == tmp_path / "repository" / "corpora" / "mine"
+    assert paths.resolve("../beside") == tmp_path / "beside"
+    assert paths.resolve(str(tmp_path / "absolute")) == tmp_path / "absolute"
+    assert paths.cache("shards") == tmp_path / "repository" / ".cache" / "shards"
 
 
 def test_paths_of_params_expand_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.resolve("~/corpus") == tmp_path / "corpus"
+    assert paths.resolve("~/corpus") == tmp_path / "corpus"
 
 
 @pytest.mark.parametrize("given", [None, ""])
@@ -184,7 +184,7 @@ def test_without_dvc_the_root_is_the_working_folder(monkeypatch, tmp_path, given
     if given is not None:
         monkeypatch.setenv("DVC_ROOT", given)
     monkeypatch.chdir(tmp_path)
-    assert files.root() == tmp_path
+    assert paths.root() == tmp_path
 
 
 def copied(tmp_path: Path, code: str) -> ModuleType:
@@ -215,4 +215,4 @@ def test_the_hash_of_code_is_the_same_in_another_process():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == files.code_hash("asr.features", "asr.audio.codec")
+    assert done.stdout.strip() == hashing.code_hash("asr.features", "asr.audio.codec")

@@ -12,7 +12,7 @@ from data_fixtures import encoded, row, voice, write_rows
 
 from asr.cleaning import measurements
 from asr.cleaning.reasons import Sound
-from asr.storage import files, shards
+from asr.storage import paths, shards
 
 SECONDS = [0.3, 0.5, 0.7, 0.9, 1.1]
 
@@ -36,7 +36,7 @@ def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
     assert [one.duration for one in first] == pytest.approx([0.3, 0.5, 0.7, 0.0, 1.1])
     assert [one.code for one in first] == ["", "", "", "audio_undecodable", ""]
     assert all(one.fingerprint for one in first if not one.code)
-    assert len(list(files.cache("heard").iterdir())) == 3
+    assert len(list(paths.cache("heard").iterdir())) == 3
     monkeypatch.setattr(measurements, "guarded", in_process)
     monkeypatch.setattr(measurements, "_heard", lambda *_: pytest.fail("decoded twice"))
     assert told(places) == first
@@ -51,7 +51,7 @@ def in_process(function, jobs, *_: object) -> Iterator[Sound]:
 def test_what_is_damaged_is_heard_anew(places, monkeypatch, damage):
     monkeypatch.setattr(measurements, "guarded", in_process)
     first = told(places)
-    for path in files.cache("heard").iterdir():
+    for path in paths.cache("heard").iterdir():
         content = path.read_bytes()
         path.write_bytes({"cut": content[:-9], "turned": content[:-1] + bytes([content[-1] ^ 1]), "emptied": b"", "short": b"x"}[damage])
     assert told(places) == first

@@ -27,7 +27,7 @@ from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha25
 from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.sources import Corpus, hub, hub_layout, huggingface
-from asr.storage import files
+from asr.storage import paths
 from asr.storage.shards import SPLITS
 from stages import download
 
@@ -524,7 +524,7 @@ def test_nothing_is_fetched_twice(there: Hub) -> None:
 def test_a_part_that_went_missing_is_fetched_again(there: Hub) -> None:
     corpus = read()
     huggingface.forget(NAME)
-    assert not files.cache("hub", NAME).exists()
+    assert not paths.cache("hub", NAME).exists()
     assert listed(corpus) == WHOLE
     assert len(there.fetched()) == 10
 
@@ -546,7 +546,7 @@ def test_a_killed_fetch_goes_on_at_the_byte_where_it_stood(there: Hub) -> None:
     there.cdn.faults += [lambda one: one.work(), stuck(1500)]
     process = subprocess.Popen([sys.executable, "-c", KILLED, NAME], cwd=REPOSITORY)
     assert there.cdn.reached.wait(60)
-    place = files.cache("hub", NAME, commit_of(MIRROR), "sv-SE/train-00001-of-00003.parquet.part")
+    place = paths.cache("hub", NAME, commit_of(MIRROR), "sv-SE/train-00001-of-00003.parquet.part")
     while not (place.is_file() and place.stat().st_size == 1500):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -594,7 +594,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_once_and_then_re
     there.cdn.faults += [whole(change), whole(change)]
     refused(NetworkFault, rf"{NAME}: sv-SE/train-00000-of-00003.parquet {match}.*; try again later")
     assert len(there.fetched()) == 2
-    assert not list(files.cache("hub", NAME).rglob("*.arrow"))
+    assert not list(paths.cache("hub", NAME).rglob("*.arrow"))
 
 
 def test_a_card_that_begins_as_a_web_page_is_none(there: Hub) -> None:
@@ -618,7 +618,7 @@ def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
     for broken in (b"PAR1 no parquet PAR1", b"", whole_one[:-8] + b"\xff" * 8, whole_one[: len(whole_one) // 2]):
         name = one_set(there, {"train.parquet": broken})
         refused(BadData, r"someone/small: train.parquet cannot be read as parquet \(.+\); set download.huggingface.revision", name)
-        assert not list(files.cache("hub", name).rglob("*.arrow*"))
+        assert not list(paths.cache("hub", name).rglob("*.arrow*"))
 
 
 def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.storage import cache, files
+from asr.storage import cache, hashing
 
 
 def writes(content: bytes, counted: list[bytes]):
     def write(path: Path) -> dict[str, object]:
         path.write_bytes(content)
         counted.append(content)
-        return {"name": path.name, "rows": len(content), "sha256": files.sha256(path)}
+        return {"name": path.name, "rows": len(content), "sha256": hashing.sha256(path)}
 
     return write
 
@@ -31,7 +31,7 @@ def test_a_file_is_made_once():
 @settings(deadline=None, max_examples=40)
 @given(st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5), st.integers() | st.text())
 def test_what_it_is_made_from_is_its_name(one, other):
-    assert (cache.path_of(Path("x"), one) == cache.path_of(Path("x"), other)) == (files.hash_of(one) == files.hash_of(other))
+    assert (cache.path_of(Path("x"), one) == cache.path_of(Path("x"), other)) == (hashing.hash_of(one) == hashing.hash_of(other))
 
 
 @pytest.mark.parametrize("damage", ["cut", "turned", "gone", "unnamed", "nonsense"])

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from asr.errors import BadParams, Stopped
 from asr.model import greedy, loader, lora, regularization
 from asr.params import schema
-from asr.storage import files
+from asr.storage import files, hashing
 from asr.training import batches, optimization
 from asr.training.loop import Training
 from stages import train
@@ -79,7 +79,7 @@ def traces(root: Path) -> dict[str, str]:
     (last,) = root.glob(".cache/checkpoints/*/step-00000010")
     paths = [root / "models/finetuned/model.safetensors", *last.glob("*.safetensors"), last / "state.json"]
     paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "checks.json", "run.json")]
-    return {f"{path.parent.name}/{path.name}": files.sha256(path) for path in paths}
+    return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
 def test_the_saved_model_is_plain_and_only_the_targets_differ_from_the_start(whole: Path, start: Path) -> None:

@@ -42,7 +42,7 @@ from test_tracking import begin, evaluation, losses, new_path, training
 
 from asr.errors import BadParams, NetworkFault
 from asr.params import schema
-from asr.storage import files
+from asr.storage import paths
 from asr.tracking import client, journal
 from asr.tracking.uploader import Replica
 from asr.training import checkpoints
@@ -326,7 +326,7 @@ def test_runs_that_were_made_twice_become_one(proxy: Proxy, tmp_path: Path) -> N
 @pytest.mark.usefixtures("proxy")
 def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
     path = training(journal.path_of("running1"), ended=None)
-    with checkpoints.held(files.cache("checkpoints", path.stem)):
+    with checkpoints.held(paths.cache("checkpoints", path.stem)):
         client.sync([path])
         assert status(path) == "RUNNING"
     losses(path, range(5, 6))
@@ -339,7 +339,7 @@ def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("proxy")
 def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     path = training(journal.path_of("ending1"), ended=None)
-    holder, catch_up = checkpoints.held(files.cache("checkpoints", path.stem)), Replica.catch_up
+    holder, catch_up = checkpoints.held(paths.cache("checkpoints", path.stem)), Replica.catch_up
     holder.__enter__()
 
     def ends_then(self: Replica) -> None:

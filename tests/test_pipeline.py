@@ -16,7 +16,7 @@ from runs_fixtures import new_store
 
 from asr.leftovers import lives
 from asr.params import schema
-from asr.storage import files
+from asr.storage import files, hashing
 from stages import train
 
 
@@ -57,7 +57,7 @@ def test_the_same_params_give_the_same_bytes(workspace: Workspace, empty_store: 
     def digests(root: Path) -> dict[str, str]:
         paths = [path for folder in ("data", "models", "reports") for path in (root / folder).rglob("*") if path.is_file()]
         kept = [path for path in paths if path.name not in ("timing.json", "metrics.json")]
-        return {str(path.relative_to(root)): files.sha256(path) for path in kept}
+        return {str(path.relative_to(root)): hashing.sha256(path) for path in kept}
 
     other = workspace.root.parent / "elsewhere"
     workspace.run("git", "clone", "-q", str(workspace.root), str(other))
@@ -130,7 +130,7 @@ def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
     train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
     folder = f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}/step-{given.train.max_steps:08d}"
     for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
-        assert files.sha256(tmp_path / folder / file) == files.sha256(workspace.root / folder / file), file
+        assert hashing.sha256(tmp_path / folder / file) == hashing.sha256(workspace.root / folder / file), file
     revision = workspace.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
     assert workspace.run("git", "show", f"{revision}:reports/train/steps.csv") == (reports / "steps.csv").read_text()
     lock = yaml.safe_load(workspace.run("git", "show", f"{revision}:dvc.lock"))["stages"]["train"]["outs"]

@@ -17,7 +17,7 @@ from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, trainin
 
 from asr.errors import Fault
 from asr.runs import refresh, revision_facts, revisions, run_index
-from asr.storage import files
+from asr.storage import files, paths
 from asr.tracking import client
 
 REPOSITORY = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
 def test_a_running_training_is_followed_to_its_end() -> None:
     path = training(steps=20, ended=None)
     mirror(path)
-    lock = files.cache("checkpoints", path.stem, "lock")
+    lock = paths.cache("checkpoints", path.stem, "lock")
     lock.parent.mkdir(parents=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -268,13 +268,13 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
         for ending in ("-wal", "-shm"):
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
-        files.cache("runs.rebuild").unlink(missing_ok=True)
+        paths.cache("runs.rebuild").unlink(missing_ok=True)
         run_index._parsed.clear()
         try:
             read_all()
         except Fault:
             seen.append(seed)
-            assert files.cache("runs.rebuild").exists()
+            assert paths.cache("runs.rebuild").exists()
     assert len(seen) > 30  # the damage is felt
     refresh.refresh(talk=False)
     assert read_all() == 12

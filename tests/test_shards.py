@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import BadData
-from asr.storage import files, shards
+from asr.storage import hashing, shards
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ROWS = st.lists(
@@ -118,7 +118,7 @@ def test_the_top_manifest_names_splits_files_and_their_hashes(tmp_path):
     assert {split: one["rows"] for split, one in manifest["splits"].items()} == {"train": 1, "validation": 0, "test": 2}
     on_disk = {path: digest for path, digest in sha256s(tmp_path).items() if path.endswith(".arrow")}
     assert {f"{split}/{one['name']}": one["sha256"] for split, named in manifest["splits"].items() for one in named["files"]} == on_disk
-    assert manifest["splits"]["test"]["sha256"] == files.hash_of(shards.manifest(tmp_path / "test"))
+    assert manifest["splits"]["test"]["sha256"] == hashing.hash_of(shards.manifest(tmp_path / "test"))
 
 
 @settings(deadline=None, max_examples=15)

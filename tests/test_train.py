@@ -20,7 +20,7 @@ from conftest import REPOSITORY, TINY, write_params
 from asr.errors import BadModel, Diverged
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
-from asr.storage import files
+from asr.storage import hashing
 from asr.training import validation
 from asr.training.batches import Features
 from stages import train
@@ -98,7 +98,7 @@ def traces(root: Path) -> dict[str, str]:
     last = max(folder.glob("step-*"))
     paths = [root / "models/finetuned/model.safetensors", last / "model.safetensors", last / "optimizer.safetensors", last / "state.json"]
     paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "run.json")]
-    return {path.relative_to(root).name + path.parent.name: files.sha256(path) for path in paths}
+    return {path.relative_to(root).name + path.parent.name: hashing.sha256(path) for path in paths}
 
 
 @pytest.fixture(scope="module")

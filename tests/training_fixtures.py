@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, write_params
 
 from asr.params import schema
-from asr.storage import files
+from asr.storage import hashing
 from asr.training.batches import Features
 from asr.training.loop import Training
 from stages import train
@@ -42,7 +42,7 @@ def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
     (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
     last = max(folder.glob("step-*"))
     paths = [root / "models/finetuned/model.safetensors", *(root / "reports/train" / name for name in ("steps.csv", "summary.json"))]
-    return {path.name: files.sha256(path) for path in [*paths, last / "optimizer.safetensors", last / "state.json"]}
+    return {path.name: hashing.sha256(path) for path in [*paths, last / "optimizer.safetensors", last / "state.json"]}
 
 
 def gradients(one: Training) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ import regex
 from model_fixtures import HUB_LANGUAGES, Tables, hub_folder
 
 from asr.model import tokenization
-from asr.storage import files
+from asr.storage import hashing
 
 TABLE = Path(sys.prefix) / "share/whisper/multilingual.tiktoken"
 SHA256 = "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126"  # of the release 20250625
@@ -44,7 +44,7 @@ def ranks() -> dict[bytes, int]:
     if not TABLE.is_file():
         pytest.skip(f"{TABLE.name} is not in this environment's share/whisper; make setup fetches it, with a network")
     lines = (line.split() for line in TABLE.read_bytes().splitlines())
-    assert files.sha256(TABLE) == SHA256
+    assert hashing.sha256(TABLE) == SHA256
     return {base64.b64decode(token): int(rank) for token, rank in lines}
 
 

@@ -20,7 +20,7 @@ from asr.cleaning import reasons
 from asr.cleaning.reasons import Sound
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
-from asr.storage import cache, files, shards
+from asr.storage import cache, hashing, shards
 
 HEARD = pa.schema(
     [
@@ -49,7 +49,7 @@ def sounds(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Sound]]:
     Args:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
-    store, code = cache.folder("heard"), files.code_hash(*CODE)
+    store, code = cache.folder("heard"), hashing.code_hash(*CODE)
     told = guarded(listen, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), reasons.died)
     for _, _, rows in places:
         yield list(islice(told, rows))

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from asr import wer
 from asr.errors import BadData
-from asr.storage import files
+from asr.storage import hashing
 
 COUNTED, WRITTEN = "", "raw_"  # which text is meant: as WER counts it, or as it was written
 QUARTERS = 4
@@ -56,7 +56,7 @@ class Heard:
 
     @property
     def key(self) -> str:
-        return files.hash_of([self.digest, self.model])
+        return hashing.hash_of([self.digest, self.model])
 
 
 def models(table: pa.Table) -> list[str]:
@@ -119,7 +119,7 @@ def _attributes(text: str) -> dict[str, Any]:
     """The attributes of a row that are plain values; damaged ones are none."""
     try:
         found = json.loads(text)
-        files.hash_of(found)  # half a surrogate cannot be hashed, nor shown
+        hashing.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

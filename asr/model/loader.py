@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from asr.errors import BadModel, NetworkFault
 from asr.model import tokenization
-from asr.storage import files
+from asr.storage import paths
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
@@ -111,7 +111,7 @@ def place(name: str) -> str:
     Raises:
         BadModel: it looks like a folder and is not there.
     """
-    folder = files.resolve(name)
+    folder = paths.resolve(name)
     if folder.is_dir():
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~", "models/")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asr.storage import files
+from asr.storage import paths
 from asr.whisper import WHISPER_LANGUAGES
 
 STAGE_OUTS = ("data/raw", "data/chunks", "data/features", "models/finetuned", "reports")
@@ -100,6 +100,6 @@ def _numbers(given: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
 
 
 def _in_stage_out(name: str) -> bool:
-    place = files.resolve(name)
-    outs = [files.root() / out for out in STAGE_OUTS]
+    place = paths.resolve(name)
+    outs = [paths.root() / out for out in STAGE_OUTS]
     return any(place == out or out in place.parents for out in outs)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from asr.errors import BadData, BadModel, BadParams, exit_with
 from asr.params import schema
 from asr.runtime.workers import progress
-from asr.storage import files
+from asr.storage import paths
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
@@ -169,12 +169,12 @@ def main() -> None:
     languages = list(dict.fromkeys(asked.languages))
     refuse_unknown(languages)
     given, split = schema.load(), Path("data/features/validation")
-    if not (files.root() / split / "manifest.json").is_file():
+    if not (paths.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)
     from asr.training.batches import Features  # with its libraries, which help and a wrong argument need not wait for
 
-    print(table(measure(start, Features(files.root() / split), languages, given, asked.rows)))
+    print(table(measure(start, Features(paths.root() / split), languages, given, asked.rows)))
 
 
 if __name__ == "__main__":

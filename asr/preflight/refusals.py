@@ -13,7 +13,7 @@ from transformers import WhisperForConditionalGeneration
 from asr.errors import BadData, BadModel
 from asr.model import greedy, timestamps, tokenization
 from asr.model.loader import Start
-from asr.storage import files, shards
+from asr.storage import hashing, shards
 from asr.training.batches import Features
 
 SPELLED = 200  # texts that go to tokens and back
@@ -71,7 +71,7 @@ def refuse_damaged_rows(*splits: Path) -> None:
     """
     for split in splits:
         for entry in shards.manifest(split)["files"]:
-            if files.sha256(split / entry["name"]) != entry["sha256"]:
+            if hashing.sha256(split / entry["name"]) != entry["sha256"]:
                 raise BadData(f"{split.name}/{entry['name']} is not the file its manifest names; run dvc repro -f featurize")
 
 

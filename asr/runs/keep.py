@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import BadData, BadParams, exit_with
-from asr.storage import files
+from asr.storage import files, paths
 
 DROPPED = ("rtfx",)  # speeds of the day
 
@@ -62,7 +62,7 @@ def keep(root: Path, name: str) -> None:
 def main() -> None:
     if len(sys.argv) != 2:
         raise BadParams("usage: make keep NAME=base-sv")
-    keep(files.root(), sys.argv[1])
+    keep(paths.root(), sys.argv[1])
 
 
 if __name__ == "__main__":

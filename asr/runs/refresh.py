@@ -27,7 +27,7 @@ from typing import Any
 from asr.errors import BadParams, exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
-from asr.storage import files
+from asr.storage import files, hashing, paths
 from asr.tracking import client
 
 SMALL_SECONDS = 2.0
@@ -135,7 +135,7 @@ class Refresher:
         known = dict(
             self.index.execute(f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})", [run["id"] for run in page])
         )
-        fresh = [(revision_facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := files.hash_of(run))]
+        fresh = [(revision_facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := hashing.hash_of(run))]
         self.index.executemany(
             'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
             "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
@@ -204,7 +204,7 @@ class Refresher:
 
     def _wanted(self) -> list[str]:
         with contextlib.suppress(OSError, ValueError):
-            found = files.read_json(files.cache("runs.wanted"))
+            found = files.read_json(paths.cache("runs.wanted"))
             return [str(one) for one in found[:100]] if isinstance(found, list) else []
         return []
 
@@ -231,8 +231,8 @@ class Refresher:
 @contextmanager
 def alone() -> Iterator[bool]:
     """The one refresher of this repository; a page that looks whether there is one holds the lock for a moment."""
-    files.cache().mkdir(parents=True, exist_ok=True)
-    with files.cache("runs.lock").open("a") as lock:
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with paths.cache("runs.lock").open("a") as lock:
         for _ in range(10):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,7 +246,7 @@ def alone() -> Iterator[bool]:
 
 def opened(again: bool) -> sqlite3.Connection:
     """The index for writing; one that is damaged, or of another schema, gives way to a new one."""
-    flag = files.cache("runs.rebuild")
+    flag = paths.cache("runs.rebuild")
     if again or flag.exists() or not _is_whole(run_index.path()):
         for ending in ("", "-wal", "-shm", "-journal"):
             run_index.path().with_name(f"{run_index.path().name}{ending}").unlink(missing_ok=True)
@@ -306,13 +306,13 @@ def _follow() -> bool:
     try:
         with closing(opened(False)) as index:
             worker = Refresher(index, False)
-            while not files.cache("runs.rebuild").exists():
+            while not paths.cache("runs.rebuild").exists():
                 began = time.time()
                 if not worker.step() and not _asked_since(began):
                     return False
             return True
     except sqlite3.DatabaseError:
-        files.cache("runs.rebuild").touch()
+        paths.cache("runs.rebuild").touch()
         return True
 
 
@@ -320,7 +320,7 @@ def _asked_since(began: float) -> bool:
     """Wait for a page to ask."""
     time.sleep(REST_SECONDS)
     while time.time() - began < LINGER_SECONDS:
-        if files.cache("runs.asked").stat().st_mtime > began:
+        if paths.cache("runs.asked").stat().st_mtime > began:
             return True
         time.sleep(0.25)
     return False

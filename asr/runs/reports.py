@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr.errors import BadData
-from asr.storage import files
+from asr.storage import files, hashing
 
 METRICS = "reports/evaluate/metrics.json"
 UTTERANCES = "reports/evaluate/utterances.parquet"
@@ -49,7 +49,7 @@ def read_json(path: Path, *wanted: str) -> dict[str, Any]:
     """
     try:
         found = files.read_json(path)
-        files.hash_of(found)  # half a surrogate cannot be hashed, nor shown
+        hashing.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except FileNotFoundError:
         raise BadData(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -18,7 +18,7 @@ import yaml
 from asr.errors import Fault
 from asr.runs import reports, revisions, run_index
 from asr.runs.revisions import Revision
-from asr.storage import files
+from asr.storage import paths
 
 PLAIN = {"None": None, "True": True, "False": False}
 NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")
@@ -48,7 +48,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list
         run = reports.read_json(revisions.fetch(revision, reports.RUN), "fingerprint", "params")
     except Fault:
         return None, {}, {}
-    if revision.sha is None and not is_locked(Path(files.root() / reports.RUN)):
+    if revision.sha is None and not is_locked(Path(paths.root() / reports.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
     scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, run_index.TIMING))
     _keep(revision, reports.UTTERANCES)
@@ -64,7 +64,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list
 def is_locked(run: Path) -> bool:
     """Whether dvc.lock tells of this run.json; after a git checkout without dvc checkout the scores beside it are another model's."""
     try:
-        lock = yaml.safe_load((files.root() / "dvc.lock").read_bytes())
+        lock = yaml.safe_load((paths.root() / "dvc.lock").read_bytes())
         (wanted,) = [out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == reports.RUN]
         return bool(wanted == hashlib.md5(run.read_bytes(), usedforsecurity=False).hexdigest())
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr.errors import BadData, BadParams
-from asr.storage import files
+from asr.storage import files, hashing, paths
 
 WORKSPACE, EXPERIMENT, BRANCH, TAG, COMMIT = "workspace", "experiment", "branch", "tag", "commit"
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
@@ -106,7 +106,7 @@ def _commit(short: str) -> str | None:
 
 def _git(*arguments: str) -> str:
     """Ask git about the repository at the root, and about no other that may lie around it."""
-    top = files.root()
+    top = paths.root()
     if not (top / ".git").exists():
         raise FileNotFoundError(f"{top} is no git repository")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -131,7 +131,7 @@ def fetch(revision: Revision, path: str) -> Path:
         raise BadParams(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
         return _here(revision, inside)
-    kept = files.cache("revisions", revision.sha, files.hash_of(str(inside))[:16])
+    kept = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
     if not kept.is_dir():
         with _alone(kept.parent):
             if not kept.is_dir():
@@ -141,7 +141,7 @@ def fetch(revision: Revision, path: str) -> Path:
 
 
 def _here(revision: Revision, inside: PurePosixPath) -> Path:
-    found = files.root() / inside
+    found = paths.root() / inside
     if not found.exists():
         raise BadData(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
     return found
@@ -159,7 +159,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:
     try:
         with OPEN:
-            _files_at(str(files.root()), str(revision.sha)).get(f"/{inside}", str(target), recursive=True)
+            _files_at(str(paths.root()), str(revision.sha)).get(f"/{inside}", str(target), recursive=True)
     except Exception as error:  # DVC and what it stands on raise of every kind, for a missing file as for a damaged repository
         _files_at.cache_clear()
         raise BadData(f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again") from None

@@ -24,7 +24,7 @@ from typing import Any
 from asr.errors import BadData
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import files
+from asr.storage import files, hashing, paths
 from asr.tracking import client, journal
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ class Row:
 
 
 def path() -> Path:
-    return files.cache("runs.sqlite")
+    return paths.cache("runs.sqlite")
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def opened() -> Iterator[sqlite3.Connection | None]:
             yield index
     except HURT:
         with suppress(OSError):
-            files.cache("runs.rebuild").touch()
+            paths.cache("runs.rebuild").touch()
         raise BadData("the index of runs is damaged; it is being made anew") from None
 
 
@@ -279,7 +279,7 @@ def curves(row: Row) -> dict[str, list[tuple[int, float]]] | None:
 def is_stale(now: State) -> bool:
     """Whether anything changed since the index was brought up to date; 15 ms."""
     age = time.time() - now.updated
-    if not now.made or files.cache("runs.rebuild").exists():
+    if not now.made or paths.cache("runs.rebuild").exists():
         return True
     if age < FRESH_SECONDS:
         return False
@@ -293,10 +293,10 @@ def is_stale(now: State) -> bool:
 def signature() -> str:
     """What the index was made from, as far as this machine shows it: the store, the workspace's reports, git's refs."""
     store = client.store_file()
-    places = [files.root() / one for one in WORKSPACE]
+    places = [paths.root() / one for one in WORKSPACE]
     if store:
         places += [store, store.with_name(f"{store.name}-wal")]
-    return files.hash_of([[_stamp(place) for place in places], [[one.name, one.sha] for one in revisions.known()]])
+    return hashing.hash_of([[_stamp(place) for place in places], [[one.name, one.sha] for one in revisions.known()]])
 
 
 def _stamp(place: Path) -> list[int]:
@@ -312,14 +312,14 @@ _started: list[subprocess.Popen[bytes]] = []
 
 def ask(wanted: tuple[str, ...] = ()) -> None:
     """Have the index brought up to date in the background, these runs' curves first; returns at once."""
-    files.cache().mkdir(parents=True, exist_ok=True)
+    paths.cache().mkdir(parents=True, exist_ok=True)
     if wanted:
-        files.write_json(files.cache("runs.wanted"), list(wanted))
-    files.cache("runs.asked").touch()
+        files.write_json(paths.cache("runs.wanted"), list(wanted))
+    paths.cache("runs.asked").touch()
     _started[:] = [one for one in _started if one.poll() is None]
     if is_refreshing():
         return
-    environment = {**os.environ, "DVC_ROOT": str(files.root()), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, "DVC_ROOT": str(paths.root()), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     command = [sys.executable, "-m", "asr.runs.refresh", "follow"]
     _started.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True, **quiet))
@@ -329,7 +329,7 @@ def is_refreshing() -> bool:
     """Whether a refresher is at work, of whatever page."""
     if any(one.poll() is None for one in _started):
         return True
-    with files.cache("runs.lock").open("a") as lock:
+    with paths.cache("runs.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,7 +20,7 @@ import requests
 
 from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
 from asr.sources import Corpus, common_voice
-from asr.storage import files
+from asr.storage import files, hashing, paths
 
 SITE = "https://mozilladatacollective.com"
 TRIES = 5  # in a row that bring nothing
@@ -49,12 +49,12 @@ def read(dataset_id: str, working: Path, *given: Any) -> Corpus:
 
 def forget(dataset_id: str) -> None:
     """Drop what was downloaded."""
-    shutil.rmtree(files.cache("collective", dataset_id), ignore_errors=True)
+    shutil.rmtree(paths.cache("collective", dataset_id), ignore_errors=True)
 
 
 def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
     """The archive, whole and checked, and what the manifest tells of it."""
-    sdk, place = _sdk(), files.cache("collective", dataset_id)
+    sdk, place = _sdk(), paths.cache("collective", dataset_id)
     place.mkdir(parents=True, exist_ok=True)
     tries, had = 0, 0
     while True:
@@ -112,7 +112,7 @@ def _keep_whole(archive: Path, size: float) -> None:
 
 def _look(archive: Path, details: Any) -> tuple[str, str]:
     """The archive's hash, and what is wrong with it: the platform tells its size, and a checksum of which kind it does not say."""
-    digest, size = files.sha256(archive), archive.stat().st_size
+    digest, size = hashing.sha256(archive), archive.stat().st_size
     if size != details.sizeBytes:
         return digest, f"in the wrong length ({size:,} bytes, want {details.sizeBytes:,})"
     told = str(details.checksum or "").lower().removeprefix("sha256:")

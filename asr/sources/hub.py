@@ -26,7 +26,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers, validate_repo_id
 
 from asr.errors import BadParams, Fault, NetworkFault
-from asr.storage import files
+from asr.storage import files, paths
 
 T = TypeVar("T")
 TIMEOUT = 30.0  # seconds without a byte
@@ -100,7 +100,7 @@ def _get(address: str, given: dict[str, str]) -> Any:
 
 def _part(name: str, commit: str, entry: dict[str, Any]) -> Part:
     """Raises ValueError, TypeError or KeyError for what no hub would list."""
-    folder = files.cache("hub", name, commit)
+    folder = paths.cache("hub", name, commit)
     place, large = (folder / entry["path"]).resolve(), entry.get("lfs")
     if not place.is_relative_to(folder.resolve()) or len(commit) != 40:
         raise ValueError(entry["path"])
@@ -120,7 +120,7 @@ def _token() -> str:
 @contextmanager
 def alone(name: str) -> Iterator[None]:
     """One process at a time among those that fetch this data set."""
-    place = files.cache("hub", f"{name}.lock")  # beside what `forget` drops
+    place = paths.cache("hub", f"{name}.lock")  # beside what `forget` drops
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -130,7 +130,7 @@ def alone(name: str) -> Iterator[None]:
 def forget(name: str) -> None:
     """Drop all that was fetched of a data set; who still reads it fetches again what is gone."""
     with alone(name):
-        shutil.rmtree(files.cache("hub", name), ignore_errors=True)
+        shutil.rmtree(paths.cache("hub", name), ignore_errors=True)
 
 
 def fetch(part: Part) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asr.storage import files
+from asr.storage import files, hashing, paths
 
 DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
 UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kept so long after its last use
@@ -21,7 +21,7 @@ UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kep
 
 def folder(name: str = "shards") -> Path:
     """A folder of .cache for what is computed once; what a kill left there long ago is removed, and what `make` kept and nobody wants."""
-    found = files.cache(name)
+    found = paths.cache(name)
     found.mkdir(parents=True, exist_ok=True)
     for draft in found.glob(".*.part"):
         if _age(draft) > DRAFT_SECONDS:
@@ -52,7 +52,7 @@ def _names(path: Path) -> int:
 
 def path_of(store: Path, made_from: Any) -> Path:
     """The place of the file that is made from this JSON value."""
-    return store / f"{files.hash_of(made_from)[:32]}.arrow"
+    return store / f"{hashing.hash_of(made_from)[:32]}.arrow"
 
 
 def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def entry(kept: Path) -> dict[str, Any] | None:
     """What was told of a file when it was made, which counts as a use; None where it is not there, or not as it was."""
     try:
         known: dict[str, Any] = files.read_json(kept.with_suffix(".json"))
-        if files.sha256(kept) != known["sha256"]:
+        if hashing.sha256(kept) != known["sha256"]:
             return None
         os.utime(kept.with_suffix(".json"))
         return known

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr.errors import BadData
-from asr.storage import files, shards
+from asr.storage import hashing, shards
 
 MAX_BYTES = 32 << 20  # of one recording that is handed on; an utterance takes a hundredth of that
 MAX_SECONDS = 1e6  # of one recording; what is more is damage
@@ -172,7 +172,7 @@ def about(folder: Path) -> dict[str, object]:
         splits = found["splits"]
         if not all(isinstance(one, dict) and isinstance(one["rows"], int) for one in splits.values()):
             raise TypeError("no rows")
-        files.hash_of(found)  # a text that is none cannot be hashed, nor shown
+        hashing.hash_of(found)  # a text that is none cannot be hashed, nor shown
         return found
     except WRONG as error:
         raise _damaged(folder, error) from None

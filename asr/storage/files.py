@@ -5,8 +5,6 @@ Everything is written beside its place, synced, and renamed into it. Costs one f
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import os
 import shutil
@@ -19,21 +17,6 @@ from typing import Any
 from asr.errors import DiskFault
 
 RESERVE = 1.05  # of a forecast, so that the disk is not full to the last byte
-
-
-def root() -> Path:
-    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is thrown away."""
-    return Path(os.environ.get("DVC_ROOT") or os.getcwd()).resolve()
-
-
-def resolve(path: str) -> Path:
-    """A path from params.yaml: relative ones are meant from the repository's top."""
-    return (root() / Path(path).expanduser()).resolve()
-
-
-def cache(*parts: str) -> Path:
-    """A place under `.cache`, which neither git nor DVC looks into."""
-    return root().joinpath(".cache", *parts)
 
 
 def sync(path: Path) -> None:
@@ -125,20 +108,3 @@ def must_fit(folder: Path, num_bytes: float, what: str) -> None:
 def spoken(num_bytes: float) -> str:
     """Bytes as people say them."""
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_of(value: Any) -> str:
-    """Hash of a JSON value; equal values give equal hashes whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def code_hash(*modules: str) -> str:
-    """Hash of what modules such as `asr.features` do: their syntax trees, so that a comment changes nothing."""
-    top = Path(__file__).parents[2]
-    trees = [ast.dump(ast.parse((top / f"{name.replace('.', '/')}.py").read_bytes())) for name in modules]
-    return hash_of(trees)

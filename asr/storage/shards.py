@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from asr.errors import BadData
-from asr.storage import files
+from asr.storage import files, hashing
 
 SPLITS = ("train", "validation", "test")
 HOLDOUT = "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none
@@ -64,7 +64,7 @@ class Shard:
         self._flush()
         self.writer.close()
         self.file.close()
-        return {"name": self.path.name, "rows": self.rows, "sha256": files.sha256(self.path)}
+        return {"name": self.path.name, "rows": self.rows, "sha256": hashing.sha256(self.path)}
 
     def __enter__(self) -> Shard:
         return self
@@ -113,7 +113,7 @@ def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any
 def write_top_manifest(folder: Path, splits: dict[str, dict[str, Any]], **about: Any) -> None:
     """Name the splits of a data folder, and what is known about where they come from."""
     named = {
-        split: {"rows": manifest["rows"], "sha256": files.hash_of(manifest), "files": manifest["files"]}
+        split: {"rows": manifest["rows"], "sha256": hashing.hash_of(manifest), "files": manifest["files"]}
         for split, manifest in splits.items()
     }
     files.write_json(folder / "manifest.json", {**about, "rows": sum(s["rows"] for s in named.values()), "splits": named})
@@ -133,7 +133,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def data_hash(*splits: Path) -> str:
     """Hash of all rows in these splits, taken from their manifests: no data is read."""
-    return files.hash_of([manifest(split) for split in splits])
+    return hashing.hash_of([manifest(split) for split in splits])
 
 
 def paths(split: Path) -> list[Path]:

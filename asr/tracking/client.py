@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
-from asr.storage import files
+from asr.storage import paths
 from asr.tracking.uploader import EXPERIMENT, Replica
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SLOW_NETWORK = {
 
 
 def uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{files.root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.root() / 'mlflow.db'}"
 
 
 def client() -> MlflowClient:
@@ -52,8 +52,8 @@ def client() -> MlflowClient:
         logging.getLogger(library).setLevel(logging.WARNING)
     if not uri().startswith("sqlite:"):
         return MlflowClient(uri())
-    files.cache().mkdir(parents=True, exist_ok=True)
-    with files.cache("mlflow.lock").open("w") as lock:
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with paths.cache("mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = MlflowClient(uri())
         made.search_experiments(max_results=1)
@@ -94,7 +94,7 @@ def follow(path: Path) -> None:
     """Tell MLflow what a journal says until the writer closes our standard input, as it also does by dying; then a minute at most."""
     alone = threading.Event()
     threading.Thread(target=_outlive, args=[alone], daemon=True).start()
-    os.chdir(files.root())  # the folder that we were started in may be thrown away before we are done
+    os.chdir(paths.root())  # the folder that we were started in may be thrown away before we are done
     replica, well, others = None, True, True
     while True:
         last = alone.is_set()
@@ -143,7 +143,7 @@ def close_killed(store: MlflowClient, besides: Path) -> None:
 
 
 def _journals() -> list[Path]:
-    return sorted(files.cache("journal").glob("*.jsonl"))
+    return sorted(paths.cache("journal").glob("*.jsonl"))
 
 
 def _bring(path: Path, store: MlflowClient) -> None:
@@ -190,7 +190,7 @@ def _answers() -> bool:
 
 def training_runs(fingerprint: str) -> bool:
     """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint folder."""
-    lock = files.cache("checkpoints", fingerprint, "lock")
+    lock = paths.cache("checkpoints", fingerprint, "lock")
     if not lock.is_file():
         return False
     with lock.open() as file:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import BadParams
-from asr.storage import files
+from asr.storage import paths
 
 
 def path_of(fingerprint: str) -> Path:
-    return files.cache("journal", f"{fingerprint}.jsonl")
+    return paths.cache("journal", f"{fingerprint}.jsonl")
 
 
 def append(path: Path, kind: str, **values: Any) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from asr.errors import BadModel, Fault, NetworkFault, exit_with
-from asr.storage import files
+from asr.storage import files, hashing
 from asr.tracking.mirror_store import Store, address, reason, shown
 from asr.training import checkpoints
 
@@ -92,7 +92,7 @@ def snapshot(folder: Path) -> Iterator[tuple[int, dict[str, IO[bytes]], dict[str
             try:
                 for place in [*kept, checkpoints.place(folder, "step", step)]:
                     manifest = place / "manifest.json"
-                    for name, digest in {**files.read_json(manifest)["sha256"], manifest.name: files.sha256(manifest)}.items():
+                    for name, digest in {**files.read_json(manifest)["sha256"], manifest.name: hashing.sha256(manifest)}.items():
                         opened[f"{place.name}/{name}"] = stack.enter_context((place / name).open("rb"))
                         hashes[f"{place.name}/{name}"] = digest
             except FileNotFoundError:
@@ -161,7 +161,7 @@ def _is_whole(place: Path, manifest: str | None = None) -> bool:
         checkpoints.check(place)
     except BadModel:
         return False
-    return manifest in (None, files.sha256(place / "manifest.json"))
+    return manifest in (None, hashing.sha256(place / "manifest.json"))
 
 
 def _bring(store: Store, folder: Path, hashes: dict[str, str]) -> None:
@@ -178,7 +178,7 @@ def _bring(store: Store, folder: Path, hashes: dict[str, str]) -> None:
                     store.read(name, target)
                 except FileNotFoundError:
                     raise BadModel(f"lacks {name}") from None
-                if files.sha256(target) != hashes[name]:
+                if hashing.sha256(target) != hashes[name]:
                     raise BadModel(f"is damaged: {name}")
 
 

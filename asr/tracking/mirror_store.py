@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from asr.errors import NetworkFault
-from asr.storage import files
+from asr.storage import paths
 
 PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
 SLOWEST = 1_000_000
@@ -25,7 +25,7 @@ SLOWEST = 1_000_000
 def address() -> str | None:
     """Where to, as the environment says; a plain path is meant from the repository's top."""
     given = os.environ.get("EARSHOT_MIRROR")
-    return given if not given or "://" in given else str(files.resolve(given))
+    return given if not given or "://" in given else str(paths.resolve(given))
 
 
 def shown(given: str | None) -> str:

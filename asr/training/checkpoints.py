@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from asr.errors import BadModel
-from asr.storage import files
+from asr.storage import files, hashing
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
         for name, tensors in checkpoint.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, draft / f"{name}.safetensors")
         files.write_json(draft / "state.json", checkpoint.state)
-        hashes = {file.name: files.sha256(file) for file in sorted(draft.iterdir())}
+        hashes = {file.name: hashing.sha256(file) for file in sorted(draft.iterdir())}
         files.write_json(draft / "manifest.json", {"step": checkpoint.step, "sha256": hashes})
 
 
@@ -107,7 +107,7 @@ def check(path: Path) -> None:
     """
     try:
         hashes = files.read_json(path / "manifest.json")["sha256"]
-        damaged = [name for name, digest in hashes.items() if files.sha256(path / name) != digest]
+        damaged = [name for name, digest in hashes.items() if hashing.sha256(path / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadModel(f"{path.name} is not whole ({type(error).__name__})") from None
     if damaged:

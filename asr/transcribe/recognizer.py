@@ -14,7 +14,7 @@ from asr.errors import BadData, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.runs import revisions
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe.formats import Segment
 from asr.whisper import SAMPLE_RATE
 
@@ -32,10 +32,10 @@ def place(name: str) -> str:
         BadData: the workspace or the revision holds no model.
     """
     if name == WORKSPACE:
-        if not files.resolve(FINETUNED).is_dir():
+        if not paths.resolve(FINETUNED).is_dir():
             raise BadData(f"{FINETUNED} is not there; run dvc repro, or choose another model")
         return FINETUNED
-    if files.resolve(name).is_dir():
+    if paths.resolve(name).is_dir():
         return name
     try:
         return str(revisions.fetch(revisions.find(name), FINETUNED))

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
 
@@ -93,7 +93,7 @@ def _model(name: str, models: OrderedDict[str, Any]) -> Any:
     from asr.transcribe import recognizer
 
     where = recognizer.place(name)
-    weights = sorted(files.resolve(where).glob("*.safetensors"))
+    weights = sorted(paths.resolve(where).glob("*.safetensors"))
     key = json.dumps([where, *([path.stat().st_mtime_ns, path.stat().st_ino] for path in weights)])
     if key not in models:
         models[key] = recognizer.load(where)

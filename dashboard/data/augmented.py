@@ -14,7 +14,7 @@ from pathlib import Path
 import streamlit as st
 
 from asr.errors import BadData
-from asr.storage import corpus, files
+from asr.storage import corpus, hashing
 from dashboard import widgets
 
 OFFERED_ROWS = 100
@@ -45,7 +45,7 @@ def show(root: Path) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        return files.sha256(path)
+        return hashing.sha256(path)
     except OSError as error:
         raise BadData(f"{path.name}: cannot be read ({type(error).__name__})") from None
 

@@ -20,7 +20,7 @@ import streamlit as st
 from asr.cleaning.rejects import PLURALS, REASONS
 from asr.errors import BadData, Fault
 from asr.runs import reports
-from asr.storage import corpus, files
+from asr.storage import corpus, hashing, paths
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
 from dashboard.data import augmented, durations, outliers
@@ -33,7 +33,7 @@ SHOWN_DOUBLES = 3
 
 def page() -> None:
     st.header("Data")
-    root = files.root()
+    root = paths.root()
     if not any((root / path).exists() for path in ("data/raw", "data/chunks", reports.STATS)):
         widgets.empty("There is no corpus here yet. The first stages bring one and measure it:", "dvc repro chunk stats")
         return
@@ -167,7 +167,7 @@ def reject_table(path: Path) -> pa.Table:
         BadData: missing, damaged, or columns that hold something else.
     """
     try:
-        return rejects_kept(path, files.sha256(path))
+        return rejects_kept(path, hashing.sha256(path))
     except OSError as error:
         raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
 
@@ -198,7 +198,7 @@ def examples(root: Path, table: pa.Table) -> None:
     st.caption(widgets.plain(f"{code}: {REASONS.get(code, 'a reason this page does not know')}."))
     here = table.filter(pc.and_(pc.equal(table["split"], split), pc.equal(table["code"], code)))
     pages = -(-len(here) // SHOWN_EXAMPLES)
-    at = st.pagination(pages, key=f"data_page_{files.hash_of([split, code])}") if pages > 1 else 1
+    at = st.pagination(pages, key=f"data_page_{hashing.hash_of([split, code])}") if pages > 1 else 1
     shown = here.slice((at - 1) * SHOWN_EXAMPLES, SHOWN_EXAMPLES).to_pylist()
     found = recordings(root / "data/raw", split, [row["id"] for row in shown])
     for row in shown:

@@ -20,7 +20,7 @@ from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import corpus, files
+from asr.storage import corpus, hashing, paths
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
 from dashboard.errors import confusions, result_picker
@@ -101,14 +101,14 @@ def sift(one: Utterances) -> Sifted:
 def values(box: Any, name: str, one: Utterances) -> list[str]:
     """The values of one slice that are wanted; none means all."""
     offered = one.slices[name].categories.tolist()
-    key = f"errors_slice_{files.hash_of(name)}"
+    key = f"errors_slice_{hashing.hash_of(name)}"
     return list(box.multiselect(widgets.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
 
 
 def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     """How many utterances these are, and how well each model heard them."""
     rows, text = one.rows[sifted.found], sifted.text
-    key = f"{one.key}{files.hash_of(np.packbits(sifted.found).tobytes().hex())}"
+    key = f"{one.key}{hashing.hash_of(np.packbits(sifted.found).tobytes().hex())}"
     line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(slices.words(rows, text).sum())
@@ -143,7 +143,7 @@ def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # n
 def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str) -> None:
     """One page of utterances, with the way to the next above and below."""
     st.html(diff_html.LEGEND)
-    token = files.hash_of(places.astype(np.int32).tobytes().hex())
+    token = hashing.hash_of(places.astype(np.int32).tobytes().hex())
     pages = -(-len(places) // PAGE_ROWS)
     kept = turned(token)
     turn(kept, "top", "bottom", pages)
@@ -184,7 +184,7 @@ def turn(kept: dict[str, Any], place: str, twin: str, pages: int) -> None:
 
 def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
     """The recordings shown; None where the workspace does not have those that this revision was tested on."""
-    root = files.root()
+    root = paths.root()
     try:
         metrics = reports.read_json(revisions.fetch(revision, reports.METRICS), "test_hash")
         if corpus.is_test_of(metrics, root):

@@ -13,7 +13,7 @@ from asr.evaluation import slices
 from asr.evaluation.slices import Heard
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import files
+from asr.storage import hashing, paths
 from dashboard import widgets
 
 
@@ -34,7 +34,7 @@ def choose(label: str, key: str, optional: bool) -> Source | None:
     revision_box, model_box = st.columns(2)
     revision = revision_box.selectbox(
         label,
-        known(str(files.root())),
+        known(str(paths.root())),
         index=None if optional else 0,
         format_func=lambda one: one.name if one.sha is None else f"{one.name} ({one.kind})",
         placeholder="no other model",
@@ -66,7 +66,7 @@ def read(revision: Revision) -> tuple[pa.Table, str]:
     with st.spinner(f"Fetching the utterances of {widgets.plain(revision.name)}"):
         path = revisions.fetch(revision, reports.UTTERANCES)
     try:
-        digest = files.sha256(path)
+        digest = hashing.sha256(path)
     except OSError as error:
         raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
     return table_of(path, digest), digest

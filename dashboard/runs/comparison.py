@@ -15,7 +15,7 @@ import streamlit as st
 from asr.errors import Fault
 from asr.runs import comparison, run_index
 from asr.runs.run_index import Row, State
-from asr.storage import files
+from asr.storage import paths
 from asr.wer import Difference
 from dashboard import widgets
 from dashboard.runs import charts
@@ -50,7 +50,7 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
 def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
     """Short enough for a table of text, which people hear as well as see."""
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
-    found = verdict(row.key, baseline.key, f"{files.root()} {stamp}", (row, baseline))
+    found = verdict(row.key, baseline.key, f"{paths.root()} {stamp}", (row, baseline))
     line = {"Run": widgets.plain(label(row)), "test WER": widgets.percent(row.scores.get("wer"), 2)}
     if isinstance(found, str):
         return {**line, DELTA: "–", INTERVAL: "–", "Verdict": widgets.plain(found), "Drawn by": "–"}
@@ -136,7 +136,7 @@ def reproduce(compared: list[Row]) -> None:
     names = distinct(compared)
     place = st.selectbox("Of", range(len(compared)), format_func=lambda at: names[at], key="runs_again") if len(compared) > 1 else 0
     try:
-        file = files.root() / "params.yaml"
+        file = paths.root() / "params.yaml"
         here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
     except Fault as error:
         widgets.fault(error)

@@ -12,7 +12,7 @@ import streamlit as st
 from asr.errors import Fault
 from asr.runs import run_index
 from asr.runs.run_index import Row, State
-from asr.storage import files
+from asr.storage import hashing, paths
 from dashboard import widgets
 from dashboard.runs import comparison, run_table
 from dashboard.runs.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label
@@ -27,7 +27,7 @@ def page() -> None:
     now, found = State(), None
     try:
         now = run_index.state()
-        found = run_table.table(str(files.root()), now.generation) if now.generation else None
+        found = run_table.table(str(paths.root()), now.generation) if now.generation else None
     except Fault as error:
         widgets.fault(error)
     st.fragment(pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0)(now.mark)
@@ -159,7 +159,7 @@ def select(rows: list[Row], shown: pd.DataFrame) -> list[Row]:
     """The table; a selection is of runs, and stays with them when rows come and go."""
     keys = [row.key for row in rows]
     kept = set(st.session_state.get("runs_selected", ()))
-    widget = f"runs_table_{files.hash_of(keys)[:12]}"
+    widget = f"runs_table_{hashing.hash_of(keys)[:12]}"
     if widget not in st.session_state:
         st.session_state[widget] = {
             "selection": {"rows": [place for place, key in enumerate(keys) if key in kept], "columns": [], "cells": []}

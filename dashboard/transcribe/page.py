@@ -11,7 +11,7 @@ import streamlit as st
 
 from asr.runs import revisions
 from asr.runs.revisions import Revision
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard.session import desk, owner
@@ -48,8 +48,8 @@ def page() -> None:
 
 def models() -> dict[str, str]:
     """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.place` knows."""
-    kept = sorted(path.name for path in files.resolve(KEPT).glob("*") if path.is_dir())
-    named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(files.root())) if one.sha}
+    kept = sorted(path.name for path in paths.resolve(KEPT).glob("*") if path.is_dir())
+    named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(paths.root())) if one.sha}
     return {"workspace": "workspace", **{f"kept: {name}": f"{KEPT}/{name}" for name in kept}, **named, HUB: HUB}
 
 
@@ -87,7 +87,7 @@ def _model(label: str, names: dict[str, str], key: str) -> tuple[str, str] | Non
     if names.get(shown) != HUB:
         return (shown, names[shown]) if shown in names else None
     given = st.text_input("Hub id", placeholder="openai/whisper-small", key=f"{key}-hub", max_chars=200)
-    if given and (not HUB_ID.fullmatch(given) or files.resolve(given).exists()):
+    if given and (not HUB_ID.fullmatch(given) or paths.resolve(given).exists()):
         st.warning("A hub id has the form owner/name.", icon=":material/warning:")
         return None
     return (given, given) if given else None

@@ -13,7 +13,7 @@ import streamlit as st
 
 from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
 from asr.errors import BadData, DiskFault, Fault
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe import youtube
 from dashboard import widgets
 from dashboard.session import desk, owner, present
@@ -82,7 +82,7 @@ def _fetched(link: str) -> bytes:
 
 def server_folder() -> Path:
     """The one folder whose recordings visitors may choose; EARSHOT_RECORDINGS in the environment sets it."""
-    return files.resolve(os.environ.get(FOLDER_VARIABLE) or "recordings")
+    return paths.resolve(os.environ.get(FOLDER_VARIABLE) or "recordings")
 
 
 def listed(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from asr.audio import sample_file
 from asr.errors import DiskFault, Fault
-from asr.storage import files
+from asr.storage import paths
 from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
@@ -152,8 +152,8 @@ def _keep(asked: Asked, name: str) -> None:
         speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{name}", max_chars=80)
         if st.button("Save", key=f"save-{name}", icon=":material/save:"):
             try:
-                count = corrections.save(files.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
-                _kept(count, corrections.splits(files.resolve(RECORDINGS)))
+                count = corrections.save(paths.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
+                _kept(count, corrections.splits(paths.resolve(RECORDINGS)))
             except Fault as fault:
                 widgets.fault(fault)
             except OSError as error:

@@ -1,0 +1,21 @@
+"""Where things lie: the top of the repository, `.cache` below it, and paths from params.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def root() -> Path:
+    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is thrown away."""
+    return Path(os.environ.get("DVC_ROOT") or os.getcwd()).resolve()
+
+
+def resolve(path: str) -> Path:
+    """A path from params.yaml: relative ones are meant from the repository's top."""
+    return (root() / Path(path).expanduser()).resolve()
+
+
+def cache(*parts: str) -> Path:
+    """A place under `.cache`, which neither git nor DVC looks into."""
+    return root().joinpath(".cache", *parts)
