@@ -10,15 +10,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 
+if TYPE_CHECKING:
+    import torch
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from asr.storage import shards
 from asr.whisper import FFT, HOP, SAMPLE_RATE
 
 RANGE = 2.0  # log10 of 8 decades, divided by 4
 LEVELS = 4095
 TAIL = 2  # frames after the clip's end that still hear it
+
+FEATURES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("copy", pa.int32()),
+        ("mel", pa.binary()),
+        ("num_frames", pa.int32()),
+        ("floor", pa.float64()),
+        ("edge", pa.binary()),
+        ("duration", pa.float64()),
+        ("text", pa.string()),
+        ("speaker", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -134,3 +161,57 @@ def pad(features: LogMel, num_frames: int) -> np.ndarray:
     if features.edge is not None and mel.shape[1] - TAIL == num_frames:
         padded[:, -1] = features.edge
     return padded
+
+
+class FeatureRows:
+    """The rows of one split of data/features, read in place."""
+
+    def __init__(self, split: Path):
+        import datasets  # 0.5 s and 60 MB, and who has the features at hand needs none of it
+
+        parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
+        self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
+        self.num_mel_bins = num_mel_bins(split)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one small column."""
+        return [value for batch in self.dataset.select_columns(name).iter(1000) for value in batch[name].to_pylist()]
+
+    def digest(self, index: int) -> bytes:
+        """A short name of one row's sound: the same features give the same."""
+        return hashlib.blake2b(memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12).digest()
+
+    def text(self, index: int) -> str:
+        """The transcript of one row."""
+        return str(self.dataset[index]["text"][0].as_py())
+
+    def duration(self, index: int) -> float:
+        """Seconds of one row."""
+        return float(self.dataset[index]["duration"][0].as_py())
+
+    def log_mel(self, index: int) -> LogMel:
+        """The unpadded features of one row."""
+        row = self.dataset[index]
+        floor = row["floor"][0].as_py()
+        edge = row["edge"][0].as_buffer()
+        return LogMel(
+            unpack(memoryview(row["mel"][0].as_buffer()), self.num_mel_bins, floor),
+            floor,
+            None if edge is None else unpack(memoryview(edge), self.num_mel_bins, floor)[:, 0],
+        )
+
+
+def num_mel_bins(split: Path) -> int:
+    """Mel bins of the features in a split, told by its first row: 12 bits a value."""
+    row = next(shards.rows(split, ["mel", "num_frames"]))
+    return len(row["mel"]) * 2 // 3 // int(row["num_frames"])
+
+
+def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
+    """(B, M, T) float32: each clip padded to the window with its own floor."""
+    import torch  # 2 s, and who only stores features needs none of it
+
+    return torch.from_numpy(np.stack([pad(clip, num_frames) for clip in clips]))

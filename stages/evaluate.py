@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from asr import wer
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation.report import FINETUNED, caveat, curves, errors, report, words
-from asr.features import LogMel
+from asr.features import FeatureRows, LogMel
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import schema
@@ -34,7 +34,6 @@ from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import client, journal
-from asr.training.batches import Features
 
 CODE = (
     "asr.audio.codec",
@@ -95,7 +94,7 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: schema.Par
     return other
 
 
-def utterances(name: str, one: Start, test: Features, given: schema.Evaluate) -> tuple[list[dict[str, Any]], float]:
+def utterances(name: str, one: Start, test: FeatureRows, given: schema.Evaluate) -> tuple[list[dict[str, Any]], float]:
     """Decode and score every row of a split with one model; also gives the seconds it took."""
     loader.check_mel_bins(one.model, test.num_mel_bins)
     one.model.to(loader.device())
@@ -125,7 +124,7 @@ def utterances(name: str, one: Start, test: Features, given: schema.Evaluate) ->
     return table, seconds
 
 
-def _nth(rows: Features, places: list[int], number: int) -> LogMel:
+def _nth(rows: FeatureRows, places: list[int], number: int) -> LogMel:
     return rows.log_mel(places[number])
 
 
@@ -194,7 +193,7 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: 
     }
 
 
-def evaluate(test: Features, finetuned: Start, run: dict[str, Any], given: schema.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluate(test: FeatureRows, finetuned: Start, run: dict[str, Any], given: schema.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scores and utterances of the fine-tuned model and of each baseline."""
     scores, tables = {}, {}
     for name in [FINETUNED, *given.evaluate.baselines]:
@@ -216,11 +215,11 @@ def holdout(
     split = test.with_name(shards.HOLDOUT)
     if not split.is_dir() or not shards.manifest(split)["rows"]:
         return None, []
-    scores, table = evaluate(Features(split), finetuned, run, given)
-    return {**scores[FINETUNED], "rows_taught": num_taught(Features(split), taught), "models": scores}, table
+    scores, table = evaluate(FeatureRows(split), finetuned, run, given)
+    return {**scores[FINETUNED], "rows_taught": num_taught(FeatureRows(split), taught), "models": scores}, table
 
 
-def num_taught(test: Features, path: Path) -> int:
+def num_taught(test: FeatureRows, path: Path) -> int:
     """Rows whose sound the model was taught, or chosen by: what they measure is memory."""
     taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
     return sum(test.digest(row) in taught for row in range(len(test)))
@@ -264,8 +263,8 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     told = files.read_json(train_reports / "run.json")
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
-    scores, table = evaluate(Features(test), loader.load_saved(finetuned), told, given)
-    known = num_taught(Features(test), train_reports / "taught.npy")
+    scores, table = evaluate(FeatureRows(test), loader.load_saved(finetuned), told, given)
+    known = num_taught(FeatureRows(test), train_reports / "taught.npy")
     metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
     held_out, held_out_table = holdout(test, loader.load_saved(finetuned), told, train_reports / "taught.npy", given)
     if held_out:

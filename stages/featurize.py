@@ -18,32 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, exit_with
+from asr.features import FEATURES
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 
-FEATURES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("copy", pa.int32()),
-        ("mel", pa.binary()),
-        ("num_frames", pa.int32()),
-        ("floor", pa.float64()),
-        ("edge", pa.binary()),
-        ("duration", pa.float64()),
-        ("text", pa.string()),
-        ("speaker", pa.string()),
-        ("attributes", pa.string()),
-    ]
-)
 BYTES_PER_VALUE = 1.5  # of features
 BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
 ROW_BYTES = 300  # of a row's other columns

@@ -24,6 +24,7 @@ import numpy as np
 from asr.checks import checks
 from asr.checks.checks import Check
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
+from asr.features import FeatureRows
 from asr.model import loader, lora
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
@@ -33,7 +34,6 @@ from asr.runtime import command
 from asr.storage import files, hashing, paths, shards
 from asr.tracking import client, journal, mirror
 from asr.training import checkpoints, memory
-from asr.training.batches import Features
 from asr.training.loop import Training
 from asr.training.state import STEP_COLUMNS
 
@@ -139,7 +139,7 @@ def print_summary(summary: dict[str, Any], found: list[Check]) -> None:
     print(f"checks: {len(found) - len(failed)} of {len(found)} passed")
 
 
-def before_training(start: Start, rows: Features, validation: Features, splits: tuple[Path, Path], given: schema.Params) -> None:
+def before_training(start: Start, rows: FeatureRows, validation: FeatureRows, splits: tuple[Path, Path], given: schema.Params) -> None:
     """What must hold before any time is spent."""
     refusals.refuse_damaged_rows(*splits)
     refusals.refuse_shared_rows(rows, validation)
@@ -149,7 +149,7 @@ def before_training(start: Start, rows: Features, validation: Features, splits: 
 
 def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.Params) -> None:
     """Train and write models/finetuned and reports/train; of several processes one writes."""
-    rows, judged = Features(train), Features(validation)
+    rows, judged = FeatureRows(train), FeatureRows(validation)
     start = start_model(given, rows)
     before_training(start, rows, judged, (train, validation), given)
     known = identity(given, start, train, validation)
@@ -253,7 +253,7 @@ def write_reports(
     )
 
 
-def digests(rows: Features) -> set[bytes]:
+def digests(rows: FeatureRows) -> set[bytes]:
     """Short names of all sounds of a split."""
     return {rows.digest(row) for row in range(len(rows))}
 

@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperTokenizer
 
 from asr import features
-from asr.features import LogMel
+from asr.features import FEATURES, LogMel
 from asr.model import loader, tokenization
 from asr.model.loader import Start
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE, WHISPER_LANGUAGES
-from stages.featurize import FEATURES
 
 TEXTS = ["ett två tre", "fyra fem sex", "sju åtta nio tio", "elva tolv", "tretton", "ett hundra ett"]
 SHAPE = {

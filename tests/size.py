@@ -23,13 +23,12 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import numpy as np
 from conftest import TINY, write_params
 
-from asr.features import TAIL
+from asr.features import FEATURES, TAIL
 from asr.params import schema
 from asr.storage import shards
 from asr.tracking import client
 from asr.training.loop import Training
 from stages import train
-from stages.featurize import FEATURES
 
 BATCH = 25
 EVALUATIONS = 10

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from model_fixtures import clip, noise, scratch, write_features
 
 from asr import features
-from asr.model import tokenization
+from asr.features import FeatureRows, input_features
+from asr.model import greedy, tokenization
 from asr.training import batches
-from asr.training.batches import IGNORED, Features
+from asr.training.batches import IGNORED
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=300).map(tuple)
 SIZES = st.integers(1, 9)
@@ -30,8 +31,8 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Features:
-    return Features(write_features(tmp_path_factory.mktemp("features") / "train", ROWS))
+def rows(tmp_path_factory: pytest.TempPathFactory) -> FeatureRows:
+    return FeatureRows(write_features(tmp_path_factory.mktemp("features") / "train", ROWS))
 
 
 def padded_frames(lengths: tuple[int, ...], groups: list[list[int]]) -> int:
@@ -86,7 +87,7 @@ def test_batches_do_not_come_in_order_of_length() -> None:
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5
 
 
-def test_features_are_read_as_they_were_written(rows: Features) -> None:
+def test_features_are_read_as_they_were_written(rows: FeatureRows) -> None:
     assert (len(rows), rows.num_mel_bins) == (len(ROWS), 80)
     assert rows.column("id") == [row["id"] for row in ROWS]
     assert rows.column("speaker") == [row.get("speaker") for row in ROWS]
@@ -97,7 +98,7 @@ def test_features_are_read_as_they_were_written(rows: Features) -> None:
         assert (read.edge is None) == (written.edge is None)
 
 
-def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: Features) -> None:
+def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: FeatureRows) -> None:
     made = scratch().tokenizer
     choice = batches.choose(rows, made, 4, 48, 2)
     assert [one.index for one in choice.examples] == [0, 1, 3]
@@ -106,7 +107,7 @@ def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: Featur
     assert [list(one.text_ids) for one in choice.examples] == tokenization.text_ids(made, ["ett", "", "tre fyra"])
 
 
-def test_choose_takes_a_label_that_just_fills_the_positions(rows: Features) -> None:
+def test_choose_takes_a_label_that_just_fills_the_positions(rows: FeatureRows) -> None:
     made = scratch().tokenizer
     length = len(tokenization.text_ids(made, ["tre fyra"])[0])
     assert 3 in [one.index for one in batches.choose(rows, made, 4, 4 + length, 2).examples]
@@ -140,7 +141,7 @@ def test_each_label_is_what_follows_its_input(texts: list[list[int]], prompt: li
 
 def test_padding_takes_each_clips_own_floor() -> None:
     clips = [clip(0.5, seed=1), clip(1.0, seed=2)]
-    padded = batches.input_features(clips, 200)
+    padded = input_features(clips, 200)
     for one, row in zip(clips, padded, strict=True):
         assert torch.equal(row[:, : one.mel.shape[1]], torch.from_numpy(one.mel))
         assert (row[:, one.mel.shape[1] :] == np.float32(one.floor)).all()
@@ -150,6 +151,6 @@ def test_padding_takes_each_clips_own_floor() -> None:
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_groups_hold_everything_in_order(count: int, size: int) -> None:
-    groups = list(batches.in_groups(range(count), size))
+    groups = list(greedy.in_groups(range(count), size))
     assert [index for group in groups for index in group] == list(range(count))
     assert all(len(group) == size for group in groups[:-1])

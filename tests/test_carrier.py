@@ -11,11 +11,11 @@ from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
 from asr.errors import BadData, BadModel, BadParams
+from asr.features import FeatureRows
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import schema
 from asr.preflight import prompt_language
-from asr.training.batches import Features
 
 LANGUAGES = ["sv", "no", "haw"]
 FOREIGN = {"download.language": "smj", "model.language": "sv", "model.window_seconds": 2, "train.per_device_eval_batch_size": 2}
@@ -47,17 +47,17 @@ def start(room: Path, given: schema.Params) -> Start:
 
 
 @pytest.fixture
-def rows(room: Path) -> Features:
-    return Features(room / "data/features/validation")
+def rows(room: Path) -> FeatureRows:
+    return FeatureRows(room / "data/features/validation")
 
 
-def decoded_alone(start: Start, rows: Features, code: str, task: str = "transcribe") -> list[str]:
+def decoded_alone(start: Start, rows: FeatureRows, code: str, task: str = "transcribe") -> list[str]:
     """The same rows by the way of evaluation, one language at a time."""
     loader.set_prompt(start.model, code, task)
     return greedy.transcribe(start.model, start.tokenizer, rows.column("duration"), rows.log_mel, 2, 444)
 
 
-def test_each_candidate_is_heard_as_evaluation_would_hear_it(start: Start, rows: Features) -> None:
+def test_each_candidate_is_heard_as_evaluation_would_hear_it(start: Start, rows: FeatureRows) -> None:
     prompted = prompt_language.prompts(start, LANGUAGES, "transcribe")
     found = prompt_language.hypotheses(start, rows, list(range(len(rows))), prompted, 2)
     told = {code: [text.strip() for text in texts] for code, texts in found.items()}
@@ -65,7 +65,7 @@ def test_each_candidate_is_heard_as_evaluation_would_hear_it(start: Start, rows:
     assert len({tuple(texts) for texts in told.values()}) == len(LANGUAGES), "candidates must not be heard alike"
 
 
-def test_candidates_differ_by_the_language_token_alone_and_share_the_encoder(start: Start, rows: Features) -> None:
+def test_candidates_differ_by_the_language_token_alone_and_share_the_encoder(start: Start, rows: FeatureRows) -> None:
     heard: list[list[int]] = []
     encoded: list[int] = []
     whisper = start.model.model
@@ -78,7 +78,7 @@ def test_candidates_differ_by_the_language_token_alone_and_share_the_encoder(sta
     assert len(encoded) == 2
 
 
-def test_the_language_that_was_spoken_for_comes_first(start: Start, rows: Features, given: schema.Params) -> None:
+def test_the_language_that_was_spoken_for_comes_first(start: Start, rows: FeatureRows, given: schema.Params) -> None:
     """What the model hears in one language is made the truth, with a word of it wrong here and there."""
     truth = decoded_alone(start, rows, "no")
     heard = {code: decoded_alone(start, rows, code) for code in LANGUAGES}
@@ -96,7 +96,7 @@ def test_equal_candidates_are_told_apart_by_no_one() -> None:
     assert [one.verdict for one in found] == ["best", "not distinguishable"]
 
 
-def test_rows_are_those_of_training_and_fit_the_window(rows: Features, capsys: pytest.CaptureFixture) -> None:
+def test_rows_are_those_of_training_and_fit_the_window(rows: FeatureRows, capsys: pytest.CaptureFixture) -> None:
     assert sorted(prompt_language.chosen_rows(rows, 99, 1, 2)) == [0, 1, 2, 3, 4]
     assert prompt_language.chosen_rows(rows, 99, 1, 1) == [2, 1, 0]
     assert capsys.readouterr().out == "left out: 2 rows longer than the window of 1 s\n"

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, WhisperModel
 
 from asr import features, wer
 from asr.errors import BadData, BadModel, Fault
+from asr.features import FeatureRows
 from asr.model import greedy, loader, regularization, tokenization
 from asr.params import schema
 from asr.storage import files
@@ -223,7 +224,7 @@ def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         loop,
         "Validation",
-        lambda rows, *rest: make(batches.Features(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest),
+        lambda rows, *rest: make(FeatureRows(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest),
     )
 
 

@@ -15,11 +15,10 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from asr import features
 from asr.errors import BadModel
-from asr.features import TAIL, LogMel
+from asr.features import TAIL, LogMel, input_features
 from asr.model import greedy, loader, tokenization
 from asr.model.greedy import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
 from asr.model.loader import Start
-from asr.training import batches
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 WINDOW = 200  # frames
@@ -46,7 +45,7 @@ def end_places(rows: list[list[int]], token: int) -> tuple[int, int]:
 
 
 def sounds(seed: int = 5) -> torch.Tensor:
-    return batches.input_features([clip(seconds, seed + number) for number, seconds in enumerate(SECONDS)], WINDOW)
+    return input_features([clip(seconds, seed + number) for number, seconds in enumerate(SECONDS)], WINDOW)
 
 
 def ids(start: Start, inputs: torch.Tensor | None = None, limits: list[int] | None = None) -> list[list[int]]:
@@ -263,7 +262,7 @@ def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
     for number, seconds in enumerate((*SECONDS, 3.7)):
         one = clip(seconds, number)
         language, chance = greedy.detect_language(start.model, one)
-        theirs = start.model.detect_language(input_features=batches.input_features([one], WINDOW))
+        theirs = start.model.detect_language(input_features=input_features([one], WINDOW))
         assert start.model.generation_config.lang_to_id[f"<|{language}|>"] == int(theirs[0])
         assert 1 / len(start.model.generation_config.lang_to_id) <= chance <= 1
 

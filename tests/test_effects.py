@@ -23,14 +23,13 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from asr.cleaning import split_overlap
 from asr.errors import Fault
-from asr.model import lora
+from asr.features import FeatureRows
+from asr.model import greedy, lora
 from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.params.schema import Params
 from asr.sources import selection
 from asr.storage import files, shards
-from asr.training import batches
-from asr.training.batches import Features
 from stages import chunk, download, evaluate, featurize, stats, train
 
 DOWNLOAD = {
@@ -314,7 +313,7 @@ def test_copies_are_trained_on(tmp_path: Path, tiny_data: Path, quick_training: 
 
 @pytest.mark.parametrize("key", START)
 def test_the_start_model(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path) -> None:
-    rows = Features(tiny_data / "data/features/train")
+    rows = FeatureRows(tiny_data / "data/features/train")
 
     def configs(given: Params) -> Any:
         start = start_model(given, rows)
@@ -352,13 +351,13 @@ def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
 def quick_training(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:  # noqa: ARG001
     """Trainings in this process, whose evaluation batches are counted."""
     sizes: list[int] = []
-    in_groups = batches.in_groups
+    in_groups = greedy.in_groups
 
     def counted(indices: Any, size: int) -> Iterator[list[int]]:
         sizes.append(size)
         return in_groups(indices, size)
 
-    monkeypatch.setattr(batches, "in_groups", counted)
+    monkeypatch.setattr(greedy, "in_groups", counted)
     return sizes
 
 

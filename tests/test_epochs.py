@@ -19,13 +19,14 @@ from asr import features
 from asr.audio.sample_file import Sound
 from asr.checks import checks
 from asr.errors import BadModel, Stopped
+from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
 from asr.params import schema
 from asr.preflight import refusals
 from asr.storage import files, hashing
-from asr.training import batches, epochs, examples
-from asr.training.batches import Collator, Features
+from asr.training import epochs, examples
+from asr.training.batches import Collator
 from asr.training.examples import Example
 from asr.training.loop import Training
 from asr.transcribe import recognizer
@@ -68,8 +69,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(data: Path) -> Features:
-    return Features(data / "train")
+def rows(data: Path) -> FeatureRows:
+    return FeatureRows(data / "train")
 
 
 def collator() -> Collator:
@@ -80,7 +81,7 @@ def collator() -> Collator:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("pack", [False, True])
-def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: Features, share: float, pack: bool) -> None:
+def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: FeatureRows, share: float, pack: bool) -> None:
     made = collator()
     found = epochs.fill(rows, made.choose(rows).examples, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == list(range(12))
@@ -94,7 +95,9 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: Features, share:
 
 
 @pytest.mark.parametrize(("share", "pack"), [(0.0, False), (1.0, True)])
-def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(rows: Features, share: float, pack: bool, monkeypatch: Any) -> None:
+def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(
+    rows: FeatureRows, share: float, pack: bool, monkeypatch: Any
+) -> None:
     told = ['{"repeat": 3}' if row == 4 else '{"repeat": 2}' if row == 7 else '{"kind": "repeat"}' for row in range(12)]
     column = rows.column
     monkeypatch.setattr(rows, "column", lambda name: told if name == "attributes" else column(name))
@@ -104,7 +107,7 @@ def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(rows: Fea
     assert all(len(set(one.rows)) == len(one.rows) for one in found)
 
 
-def test_times_of_a_label_are_the_durations_of_its_rows(rows: Features) -> None:
+def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> None:
     made = collator()
     (first, *_) = epochs.fill(rows, made.choose(rows).examples, made, 1.0, True, 1)
     told = timestamps.segments(first.text_ids, made.zero, 4.0)
@@ -112,7 +115,7 @@ def test_times_of_a_label_are_the_durations_of_its_rows(rows: Features) -> None:
     assert [end for _, end, _ in told] == pytest.approx(np.cumsum([rows.duration(row) for row in first.rows]), abs=0.011)
 
 
-def test_without_any_of_it_a_window_is_a_row(rows: Features) -> None:
+def test_without_any_of_it_a_window_is_a_row(rows: FeatureRows) -> None:
     start = scratch(window_seconds=4)
     made = Collator(start.model, start.tokenizer)
     found = epochs.fill(rows, made.choose(rows).examples, made, 0.0, False, 1)
@@ -122,7 +125,7 @@ def test_without_any_of_it_a_window_is_a_row(rows: Features) -> None:
     assert epochs.quiet(12, made, 0.0, 0.0, 1) == []
 
 
-def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_step(rows: Features) -> None:
+def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_step(rows: FeatureRows) -> None:
     made = collator()
     found = epochs.quiet(90, made, 0.5, 0.1, 1)
     assert len(found) == 10
@@ -143,8 +146,8 @@ def training(data: Path, tmp_path: Path, in_process: None) -> Iterator[Callable[
     """Trainings that are looked at before their first step."""
 
     def make() -> Training:
-        chosen, rows = given(tmp_path), Features(data / "train")
-        return Training(start_model(chosen, rows), rows, Features(data / "validation"), chosen.train, tmp_path, tmp_path / "log")
+        chosen, rows = given(tmp_path), FeatureRows(data / "train")
+        return Training(start_model(chosen, rows), rows, FeatureRows(data / "validation"), chosen.train, tmp_path, tmp_path / "log")
 
     return make
 
@@ -316,7 +319,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
     folder, start = learnt(0.3).root / "models/finetuned", learnt(0.3).start
     plain = WhisperForConditionalGeneration.from_pretrained(folder)
     clips = [features.stored(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
-    inputs = batches.input_features(clips, 400)
+    inputs = input_features(clips, 400)
     heard = [parts[0] for parts in greedy.hear(start.model, start.tokenizer, clips, 2, 444)]
     texts = start.tokenizer.batch_decode(plain.generate(inputs), skip_special_tokens=True)
     assert [text.strip() for text in texts] == [one.text for one in heard]

@@ -21,12 +21,12 @@ from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 from asr import wer
 from asr.errors import BadModel, Fault
 from asr.evaluation import report
+from asr.features import FeatureRows
 from asr.model import loader
 from asr.params import schema
 from asr.runtime import formatting
 from asr.storage import files, shards
 from asr.tracking import journal
-from asr.training.batches import Features
 from stages import evaluate
 
 HOSTILE = "<script>alert(1)</script> | **fet** [länk](http://x.y) ![bild](z) `kod` _u_ ~s~ # h \\| &lt;b&gt;\n\n| ny | rad |"
@@ -125,7 +125,7 @@ def test_a_model_that_is_its_start_is_not_distinguishable_from_it(made: SimpleNa
 
 
 def test_a_second_evaluation_gives_the_same_rows_and_scores(made: SimpleNamespace) -> None:
-    scores, table = evaluate.evaluate(Features(made.test), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen())
+    scores, table = evaluate.evaluate(FeatureRows(made.test), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen())
     assert table == pq.read_table(made.reports / "utterances.parquet").to_pylist()
     before = files.read_json(made.reports / "metrics.json")["models"]
     assert [without_speed(one) for one in scores.values()] == [without_speed(one) for one in before.values()]
@@ -233,7 +233,7 @@ def test_start_from_a_folder_is_loaded_at_the_finetuned_window_and_its_hash_chec
 def test_a_baseline_with_its_own_window_is_named_by_its_folder(made: SimpleNamespace, tmp_path: Path) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
     finetuned = loader.load_saved(made.root / "models/finetuned")
-    scores, table = evaluate.evaluate(Features(made.test), finetuned, told(made.start), chosen(baselines=[str(folder)]))
+    scores, table = evaluate.evaluate(FeatureRows(made.test), finetuned, told(made.start), chosen(baselines=[str(folder)]))
     assert list(scores) == ["finetuned", "whisper-tiny"]
     assert {line["model"] for line in table} == {"finetuned", "whisper-tiny"}
     assert math.isfinite(scores["whisper-tiny"]["difference"])
@@ -244,7 +244,7 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
     finetuned = loader.load_saved(made.root / "models/finetuned")
     ours = files.read_json(made.reports / "metrics.json")["words"], files.read_json(made.reports / "metrics.json")["insertions"]
     try:
-        scores, table = evaluate.evaluate(Features(made.test), finetuned, told(made.start), chosen(baselines=[str(other)]))
+        scores, table = evaluate.evaluate(FeatureRows(made.test), finetuned, told(made.start), chosen(baselines=[str(other)]))
     except Fault:
         return
     assert (scores["finetuned"]["words"], scores["finetuned"]["insertions"]) == ours
@@ -254,13 +254,13 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
 def test_features_with_other_mel_bins_are_refused(made: SimpleNamespace, tmp_path: Path) -> None:
     split = write_features(tmp_path / "test", made.rows[:1], num_mel_bins=128)
     with pytest.raises(BadModel, match=r"the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"):
-        evaluate.evaluate(Features(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[]))
+        evaluate.evaluate(FeatureRows(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[]))
 
 
 def test_a_test_split_without_words_can_be_scored(made: SimpleNamespace, tmp_path: Path) -> None:
     split = write_features(tmp_path / "test", [{"id": "a", "text": "!?", "seconds": 0.5}])
     scores, (line,) = evaluate.evaluate(
-        Features(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[])
+        FeatureRows(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[])
     )
     assert scores["finetuned"]["words"] == 0
     assert scores["finetuned"]["wer"] == line["insertions"]
@@ -302,7 +302,7 @@ def test_held_out_rows_that_were_taught_are_told(
     shutil.copytree(made.test, tmp_path / "features/test")
     shutil.copytree(made.root / "reports/train", tmp_path / "train")
     write_features(tmp_path / "features/holdout", HELD_OUT)
-    held_out = Features(tmp_path / "features/holdout")
+    held_out = FeatureRows(tmp_path / "features/holdout")
     np.save(tmp_path / "train/taught.npy", np.frombuffer(held_out.digest(1), np.uint8)[None])
     evaluate.run(tmp_path / "features/test", made.root / "models/finetuned", tmp_path / "train", tmp_path / "reports", chosen())
     metrics = files.read_json(tmp_path / "reports/metrics.json")

@@ -18,10 +18,11 @@ from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
 from asr.errors import BadParams, Stopped
+from asr.features import input_features
 from asr.model import greedy, loader, lora, regularization
 from asr.params import schema
 from asr.storage import files, hashing
-from asr.training import batches, optimization
+from asr.training import optimization
 from asr.training.loop import Training
 from stages import train
 
@@ -186,7 +187,7 @@ def test_the_merged_model_says_what_the_adapted_one_says_and_leaves_it_alone() -
     start = adapted()
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
     plain = lora.merged(start.model)
-    inputs = {"input_features": batches.input_features([clip(1.5)], 200), "decoder_input_ids": torch.arange(5)[None]}
+    inputs = {"input_features": input_features([clip(1.5)], 200), "decoder_input_ids": torch.arange(5)[None]}
     with torch.no_grad():
         ours, theirs, bare = plain(**inputs).logits, start.model(**inputs).logits, scratch().model(**inputs).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

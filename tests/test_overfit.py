@@ -10,10 +10,10 @@ from test_checks import _frozen_optimiser, _shifted_labels
 from training_fixtures import given
 
 from asr.errors import BadData, Diverged
+from asr.features import FeatureRows
 from asr.model.start import start_model
 from asr.params import schema
 from asr.preflight import overfit
-from asr.training.batches import Features
 
 pytestmark = pytest.mark.usefixtures("in_process")
 # Wider than elsewhere, and all that hinders learning turned on: it is for `overfit` to turn it off.
@@ -65,7 +65,7 @@ def test_a_broken_one_does_not_and_says_what_was_heard(
 
 
 def test_rows_are_eight_that_fit_and_depend_on_the_seed(chosen: schema.Params, tiny_data: Path) -> None:
-    rows = Features(tiny_data / "data/features/train")
+    rows = FeatureRows(tiny_data / "data/features/train")
     start = start_model(chosen, rows)
     ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]
     assert ids[0] == ids[1] != ids[2]

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
 from asr.errors import BadData
+from asr.features import FeatureRows
 from asr.model.start import start_model
 from asr.params.schema import Params
 from asr.preflight import trial
 from asr.stats import report
 from asr.storage.shards import SPLITS
-from asr.training.batches import Collator, Features
+from asr.training.batches import Collator
 from stages import stats
 
 SECONDS = {"train": [1.0, 2.0, 3.0, 5.0, 9.0], "validation": [2.0, 4.0], "test": [6.0]}
@@ -188,8 +189,8 @@ def test_labels_that_do_not_fit_are_those_that_training_leaves_out(tmp_path, giv
     stats.run(raw, tmp_path / "reports", given_params)
     told = json.loads((tmp_path / "reports/stats.json").read_text())["labels"]
     kept = write_features(tmp_path / "features", [{"id": one["id"], "text": one["text"], "seconds": 0.5} for one in rows["train"]])
-    start = start_model(given_params, Features(kept))
-    chosen = Collator(start.model, start.tokenizer).choose(Features(kept))
+    start = start_model(given_params, FeatureRows(kept))
+    chosen = Collator(start.model, start.tokenizer).choose(FeatureRows(kept))
     assert chosen.left_out["label_too_long"] == told["over_limit"] == 2
     assert [one["id"] for one in told["examples"]] == ["t4", "t3", "t2", "t1"]
 

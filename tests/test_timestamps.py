@@ -13,9 +13,9 @@ from model_fixtures import clip, scratch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
+from asr.features import input_features
 from asr.model import greedy, loader, timestamps, tokenization
 from asr.model.loader import Start
-from asr.training import batches
 
 END, ZERO, VOCABULARY = 20, 30, 130  # words below, other special tokens between, times from 0.00 s to 1.98 s
 WORDS = st.lists(st.integers(0, END - 1), min_size=1, max_size=4)
@@ -90,7 +90,7 @@ def stamped(seed: int) -> Start:
 
 
 def sounds() -> torch.Tensor:
-    return batches.input_features([clip(seconds, 5 + number) for number, seconds in enumerate(SECONDS)], 200)
+    return input_features([clip(seconds, 5 + number) for number, seconds in enumerate(SECONDS)], 200)
 
 
 def heard(start: Start, inputs: torch.Tensor) -> list[list[int]]:

@@ -18,11 +18,11 @@ from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
 from asr.errors import BadModel, Diverged
+from asr.features import FeatureRows
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
 from asr.storage import hashing
 from asr.training import validation
-from asr.training.batches import Features
 from stages import train
 
 Done = subprocess.CompletedProcess[str]
@@ -228,7 +228,7 @@ train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if s
 
 
 def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
-    start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
+    start = train.start_model(tiny_params, FeatureRows(tiny_data / "data/features/train"))
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     prompt = tokenization.prompt
     monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
@@ -237,7 +237,7 @@ def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data:
 
 
 def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) -> None:
-    start = train.start_model(tiny_params, Features(tiny_data / "data/features/train"))
+    start = train.start_model(tiny_params, FeatureRows(tiny_data / "data/features/train"))
     config = start.model.config
     config.dropout, config.attention_dropout, config.activation_dropout = 0.1, 0.2, 0.3
     regularization.apply(start.model)

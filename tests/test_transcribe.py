@@ -24,11 +24,11 @@ from asr import features
 from asr.audio import codec, sample_file
 from asr.audio.sample_file import Sound
 from asr.errors import BadData, BadParams, exit_with
+from asr.features import FeatureRows
 from asr.model import loader
 from asr.model.loader import Start
 from asr.params import schema
 from asr.storage import shards
-from asr.training.batches import Features
 from asr.transcribe import __main__, recognizer
 from asr.transcribe.formats import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
@@ -59,7 +59,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         featurize.run(root / "chunks", root / "features", 80)
     start = babbling()
     given = schema.load(SHIPPED).evaluate
-    table, _ = evaluate.utterances("finetuned", start, Features(root / "features/test"), given)
+    table, _ = evaluate.utterances("finetuned", start, FeatureRows(root / "features/test"), given)
     return SimpleNamespace(root=root, start=start, said={line["id"]: line["hypothesis"] for line in table})
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from conftest import TINY, write_params
 
+from asr.features import FeatureRows
 from asr.params import schema
 from asr.storage import hashing
-from asr.training.batches import Features
 from asr.training.loop import Training
 from stages import train
 
@@ -31,7 +31,7 @@ def given(root: Path, **changes: Any) -> schema.Params:
 def training(data: Path, root: Path, **changes: Any) -> Training:
     """As the stage makes it, before its first step."""
     chosen = given(root, **changes)
-    rows, judged = (Features(data / "data/features" / split) for split in ("train", "validation"))
+    rows, judged = (FeatureRows(data / "data/features" / split) for split in ("train", "validation"))
     return Training(train.start_model(chosen, rows), rows, judged, chosen.train, root / "checkpoints", root / "journal.jsonl")
 
 

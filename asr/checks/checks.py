@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from asr import features, wer
+from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, lora, regularization, tokenization
 from asr.training import batches, epochs, memory, optimization
-from asr.training.batches import Features
 from asr.training.examples import Window
 from asr.whisper import FRAMES_PER_SECOND
 
@@ -97,7 +97,7 @@ def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[li
     return collator.prompt, [token for text, (first, last) in pairs if text for token in (first, *text, last)] or times[:1]
 
 
-def _wrong_sound(rows: Features, window: Window, heard: np.ndarray) -> set[str]:
+def _wrong_sound(rows: FeatureRows, window: Window, heard: np.ndarray) -> set[str]:
     """What is wrong with a window's features: each row stands at its place, raised to the highest floor, which comes after the last."""
     if not window.rows:
         return {"silence is loud"} if heard.max() > QUIET else set()
@@ -337,7 +337,7 @@ def _generated(
         return {}
     stretches = [greedy.cut(validation.rows.log_mel(validation.chosen[place]), frames)[0] for place in places]
     with loader.quiet(), torch.inference_mode():
-        inputs = batches.input_features([one.features for one in stretches], frames).to(whisper.device)
+        inputs = input_features([one.features for one in stretches], frames).to(whisper.device)
         told = whisper.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
     said = [ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids for ids in told.tolist()]
     kept = [ids[: greedy.most_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]

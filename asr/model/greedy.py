@@ -6,7 +6,7 @@ duration. Recordings longer than the window are cut at the quietest point near i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,8 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
 
 from asr.errors import BadModel
-from asr.features import TAIL, LogMel
+from asr.features import TAIL, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
-from asr.training import batches
 from asr.whisper import FRAMES_PER_SECOND
 
 TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
@@ -172,7 +171,7 @@ def transcribe(
         the text of each recording.
     """
     order = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
-    groups = list(batches.in_groups(order, batch_size))
+    groups = list(in_groups(order, batch_size))
     texts = [""] * len(durations)
     for group in progress(groups, len(groups)):
         heard = hear(whisper, made, map(log_mel, group), batch_size, max_new_tokens)
@@ -200,14 +199,14 @@ def hear(
     prompt = tokenization.prompt(whisper.generation_config)
     cuts = [cut(clip, frames) for clip in clips]
     stretches = [stretch for parts in cuts for stretch in parts]
-    groups = list(batches.in_groups(range(len(stretches)), batch_size))
+    groups = list(in_groups(range(len(stretches)), batch_size))
     found: list[list[int]] = []
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
         chosen = [stretches[index] for index in group]
         limits = [min(max_new_tokens, most_tokens(one.duration)) for one in chosen]
-        inputs = batches.input_features([one.features for one in chosen], frames).to(whisper.device)
+        inputs = input_features([one.features for one in chosen], frames).to(whisper.device)
         found += greedy(whisper, inputs, prompt, limits)
     whisper.train(was_training)
     said = iter(found)
@@ -235,7 +234,7 @@ def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) 
     generation = whisper.generation_config
     if not generation.is_multilingual:
         raise BadModel("this model knows one language only; choose no language")
-    inputs = batches.input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
+    inputs = input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
     encoded = whisper.model.encoder(inputs).last_hidden_state
     start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)
     hidden = whisper.model.decoder(input_ids=start, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
@@ -243,3 +242,8 @@ def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) 
     chances = whisper.proj_out(hidden[0, -1])[list(codes)].float().softmax(-1)
     best = int(chances.argmax())
     return list(codes.values())[best], float(chances[best])
+
+
+def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    for at in range(0, len(indices), size):
+        yield list(indices[at : at + size])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from asr.features import FeatureRows
 from asr.model import loader, lora, regularization, timestamps, tokenization
 from asr.model.loader import Start
 from asr.params import schema
-from asr.training.batches import Features
 
 
-def start_model(given: schema.Params, train: Features) -> Start:
+def start_model(given: schema.Params, train: FeatureRows) -> Start:
     """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
     chosen = given.model
     if chosen.name == loader.SCRATCH:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from asr.errors import DiskFault
+from asr.features import input_features
 from asr.model import greedy
 from asr.runtime.command import spoken
-from asr.training import batches, checkpoints, memory
+from asr.training import checkpoints, memory
 
 if TYPE_CHECKING:
     from asr.training.loop import Training
@@ -84,7 +85,7 @@ def evaluation_seconds(training: Training) -> float:
     training.model.eval()
     try:
         clips = [greedy.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
-        inputs = batches.input_features(clips, frames).to(whisper.device)
+        inputs = input_features(clips, frames).to(whisper.device)
         greedy.greedy(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
     finally:
         hook.remove()

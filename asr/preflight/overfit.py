@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr.errors import BadData, Diverged, Stopped, exit_with
+from asr.features import FeatureRows
 from asr.model import regularization
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
 from asr.params import schema
 from asr.runtime import command
-from asr.training.batches import Collator, Features
+from asr.training.batches import Collator
 from asr.training.loop import Training
 from asr.training.validation import subset
 
@@ -29,7 +30,7 @@ STEPS = 600
 SPARE = 8  # times as many rows are looked at, as some may not fit the model
 
 
-def eight(rows: Features, start: Start, seed: int) -> Features:
+def eight(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
     """Eight rows that the model can take, chosen by seed.
 
     Raises:
@@ -42,7 +43,7 @@ def eight(rows: Features, start: Start, seed: int) -> Features:
     return only(fitting, subset(fitting.column("id"), ROWS, seed))
 
 
-def only(rows: Features, chosen: Sequence[int]) -> Features:
+def only(rows: FeatureRows, chosen: Sequence[int]) -> FeatureRows:
     """Some rows of a split."""
     found = copy.copy(rows)
     found.dataset = rows.dataset.select(chosen)
@@ -81,7 +82,7 @@ def run(split: Path, given: schema.Params) -> int:
     Raises:
         Diverged: the model does not know them by heart after STEPS steps.
     """
-    given, rows = unhindered(given), Features(split)
+    given, rows = unhindered(given), FeatureRows(split)
     start = start_model(given, rows)
     choose_trained(start, given.model, given.train.seed)
     chosen = eight(rows, start, given.train.seed)

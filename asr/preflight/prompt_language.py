@@ -21,8 +21,8 @@ from asr.storage import paths
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
+    from asr.features import FeatureRows
     from asr.model.loader import Start
-    from asr.training.batches import Features
 
 RESAMPLES = 2000
 
@@ -81,7 +81,7 @@ def prompts(start: Start, languages: Iterable[str], task: str) -> dict[str, list
     return found
 
 
-def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> list[int]:
+def chosen_rows(rows: FeatureRows, count: int, seed: int, window_seconds: int) -> list[int]:
     """The validation rows that training is judged by, as far as they fit the window; longest first.
 
     Raises:
@@ -99,18 +99,18 @@ def chosen_rows(rows: Features, count: int, seed: int, window_seconds: int) -> l
     return sorted(fitting, key=lambda row: -durations[row])
 
 
-def hypotheses(start: Start, rows: Features, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
+def hypotheses(start: Start, rows: FeatureRows, chosen: list[int], prompted: dict[str, list[int]], batch_size: int) -> dict[str, list[str]]:
     """What each candidate's prompt makes of each row; the encoder hears a row once."""
+    from asr.features import input_features
     from asr.model import greedy, loader
-    from asr.training import batches
     from asr.whisper import FRAMES_PER_SECOND
 
     whisper = start.model.to(loader.device()).eval()
     frames, durations = loader.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")
     heard: dict[str, list[str]] = {code: [] for code in prompted}
-    groups = list(batches.in_groups(chosen, batch_size))
+    groups = list(greedy.in_groups(chosen, batch_size))
     for group in progress(groups, len(groups), "batches", f"decode for {len(prompted)} languages"):
-        encoded = greedy.encode(whisper, batches.input_features([rows.log_mel(row) for row in group], frames).to(whisper.device))
+        encoded = greedy.encode(whisper, input_features([rows.log_mel(row) for row in group], frames).to(whisper.device))
         limits = [greedy.most_tokens(durations[row]) for row in group]
         for code, prompt in prompted.items():
             tokens = greedy.greedy_from(whisper, encoded, prompt, limits)
@@ -132,7 +132,7 @@ def scores(references: list[str], heard: dict[str, list[str]], speakers: list[st
     return [Score(code, rates[code]["wer"], rates[code]["cer"], "best" if code == best else verdicts[code]) for code in ranked]
 
 
-def measure(start: Start, rows: Features, languages: list[str], given: schema.Params, count: int) -> list[Score]:
+def measure(start: Start, rows: FeatureRows, languages: list[str], given: schema.Params, count: int) -> list[Score]:
     """The candidates' scores on `count` validation rows, best first."""
     from asr.model import loader
 
@@ -172,9 +172,9 @@ def main() -> None:
     if not (paths.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)
-    from asr.training.batches import Features  # with its libraries, which help and a wrong argument need not wait for
+    from asr.features import FeatureRows  # with its libraries, which help and a wrong argument need not wait for
 
-    print(table(measure(start, Features(paths.root() / split), languages, given, asked.rows)))
+    print(table(measure(start, FeatureRows(paths.root() / split), languages, given, asked.rows)))
 
 
 if __name__ == "__main__":

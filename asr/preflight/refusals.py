@@ -11,10 +11,10 @@ from pathlib import Path
 from transformers import WhisperForConditionalGeneration
 
 from asr.errors import BadData, BadModel
+from asr.features import FeatureRows
 from asr.model import greedy, timestamps, tokenization
 from asr.model.loader import Start
 from asr.storage import hashing, shards
-from asr.training.batches import Features
 
 SPELLED = 200  # texts that go to tokens and back
 
@@ -75,7 +75,7 @@ def refuse_damaged_rows(*splits: Path) -> None:
                 raise BadData(f"{split.name}/{entry['name']} is not the file its manifest names; run dvc repro -f featurize")
 
 
-def refuse_shared_rows(train: Features, validation: Features) -> None:
+def refuse_shared_rows(train: FeatureRows, validation: FeatureRows) -> None:
     """Refuse a validation that asks what was taught: rows that stand in both splits.
 
     Raises:

@@ -6,75 +6,23 @@ clips of 5 s costs 2 ms, and memory does not grow with the corpus but for four n
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-from asr import features
-from asr.features import TAIL, LogMel
+from asr.features import TAIL, FeatureRows, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
-from asr.storage import shards
 from asr.training import examples
 from asr.training.examples import Example, Window
 from asr.whisper import FRAMES_PER_SECOND
 
 IGNORED = -100  # labels that the loss passes over
 POOL = 32  # batches that are sorted by length together
-
-
-class Features:
-    """The rows of one split of data/features, read in place."""
-
-    def __init__(self, split: Path):
-        import datasets  # 0.5 s and 60 MB, and who has the features at hand needs none of it
-
-        parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
-        self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
-        self.num_mel_bins = num_mel_bins(split)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def column(self, name: str) -> list[Any]:
-        """All values of one small column."""
-        return [value for batch in self.dataset.select_columns(name).iter(1000) for value in batch[name].to_pylist()]
-
-    def digest(self, index: int) -> bytes:
-        """A short name of one row's sound: the same features give the same."""
-        return hashlib.blake2b(memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12).digest()
-
-    def text(self, index: int) -> str:
-        """The transcript of one row."""
-        return str(self.dataset[index]["text"][0].as_py())
-
-    def duration(self, index: int) -> float:
-        """Seconds of one row."""
-        return float(self.dataset[index]["duration"][0].as_py())
-
-    def log_mel(self, index: int) -> LogMel:
-        """The unpadded features of one row."""
-        row = self.dataset[index]
-        floor = row["floor"][0].as_py()
-        edge = row["edge"][0].as_buffer()
-        return LogMel(
-            features.unpack(memoryview(row["mel"][0].as_buffer()), self.num_mel_bins, floor),
-            floor,
-            None if edge is None else features.unpack(memoryview(edge), self.num_mel_bins, floor)[:, 0],
-        )
-
-
-def num_mel_bins(split: Path) -> int:
-    """Mel bins of the features in a split, told by its first row: 12 bits a value."""
-    row = next(shards.rows(split, ["mel", "num_frames"]))
-    return len(row["mel"]) * 2 // 3 // int(row["num_frames"])
 
 
 @dataclass(frozen=True)
@@ -86,7 +34,7 @@ class Choice:
 
 
 def choose(
-    rows: Features, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int, lead: str = ""
+    rows: FeatureRows, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int, lead: str = ""
 ) -> Choice:
     """Leave out rows longer than the window, and labels longer than the decoder has positions.
 
@@ -124,7 +72,7 @@ class Collator:
         self.positions = int(whisper.config.max_target_positions)
         self.frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
 
-    def choose(self, rows: Features) -> Choice:
+    def choose(self, rows: FeatureRows) -> Choice:
         """The rows that the model can train on."""
         beside = len(self.prompt) + (timestamps.PAIR if self.timed else 0)
         return choose(rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead)
@@ -135,7 +83,7 @@ class Collator:
         ids = timestamps.label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
         return Window(tuple(one.index for one in examples), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids))
 
-    def batch(self, rows: Features, found: Sequence[Window], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
+    def batch(self, rows: FeatureRows, found: Sequence[Window], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
         """A training batch.
 
         Args:
@@ -144,7 +92,7 @@ class Collator:
         clips = [self.sound(rows, one, moment) for one in found]
         return collate(clips, [one.text_ids for one in found], [one.prompt for one in found], self.end, self.frames)
 
-    def sound(self, rows: Features, window: Window, moment: tuple[int, ...]) -> LogMel:
+    def sound(self, rows: FeatureRows, window: Window, moment: tuple[int, ...]) -> LogMel:
         """The features of what a window holds."""
         clips = [rows.log_mel(row) for row in window.rows]
         if not clips:
@@ -178,11 +126,6 @@ def batch_rows(lengths: tuple[int, ...], batch_size: int, seed: int, index: int)
     per_epoch = -(-len(lengths) // batch_size)
     epoch, place = divmod(index, per_epoch)
     return epoch_order(lengths, batch_size, seed, epoch)[place]
-
-
-def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
-    """(B, M, T) float32: each clip padded to the window with its own floor."""
-    return torch.from_numpy(np.stack([features.pad(clip, num_frames) for clip in clips]))
 
 
 def collate(
@@ -221,8 +164,3 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0
 def num_labels(batch: dict[str, torch.Tensor]) -> int:
     """Labels that count in the loss."""
     return int((batch["labels"] != IGNORED).sum())
-
-
-def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    for at in range(0, len(indices), size):
-        yield list(indices[at : at + size])

@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from asr.features import FeatureRows
 from asr.storage.hashing import fraction_of
-from asr.training.batches import Collator, Features
+from asr.training.batches import Collator
 from asr.training.examples import Example, Window
 
 
 def fill(
-    rows: Features, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+    rows: FeatureRows, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
 ) -> list[Window]:
     """The windows that hold each row as often as it counts: so large a share of rows with times, these packed if asked for."""
     counts = repeats(rows)
@@ -25,13 +26,13 @@ def fill(
     return [one for part in often for one in _once(rows, part, collator, timestamp_share, pack_to_window, seed)]
 
 
-def repeats(rows: Features) -> list[int]:
+def repeats(rows: FeatureRows) -> list[int]:
     """How often each row counts in an epoch: once, if `download.where` has not given it more weight."""
     return [int(json.loads(one).get("repeat", 1)) if '"repeat"' in one else 1 for one in rows.column("attributes")]
 
 
 def _once(
-    rows: Features, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+    rows: FeatureRows, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
 ) -> list[Window]:
     ids = rows.column("id")
     timed = {one.index for one in examples if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share}

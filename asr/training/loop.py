@@ -18,13 +18,14 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
 from asr.errors import BadData, BadModel, Diverged, Stopped
+from asr.features import FeatureRows
 from asr.model import loader, lora, regularization
 from asr.model.loader import Start
 from asr.params import schema
 from asr.runtime.signals import Interrupted, Signals
 from asr.tracking import journal
 from asr.training import batches, checkpoints, epochs, memory, optimization
-from asr.training.batches import Collator, Features
+from asr.training.batches import Collator
 from asr.training.checkpoints import Checkpoint
 from asr.training.examples import Window
 from asr.training.state import State
@@ -36,7 +37,7 @@ FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
 class Training:
     """One training: the model, its optimiser and schedule, the rows, and where it stands."""
 
-    def __init__(self, start: Start, train: Features, validation: Features, given: schema.Train, folder: Path, log: Path):
+    def __init__(self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, log: Path):
         self.given, self.folder, self.log, self.train = given, folder, log, train
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)
@@ -194,7 +195,7 @@ class Training:
         if self.accelerator.is_main_process:
             journal.append(self.log, "metrics", step=self.state.step, values=values)
 
-    def mean_loss(self, rows: Features, windows: Sequence[Window]) -> float:
+    def mean_loss(self, rows: FeatureRows, windows: Sequence[Window]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
         size = self.given.per_device_eval_batch_size

@@ -14,10 +14,11 @@ from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
 from asr import wer
+from asr.features import FeatureRows
 from asr.model import greedy
 from asr.storage.hashing import fraction_of
 from asr.training import batches
-from asr.training.batches import Collator, Features
+from asr.training.batches import Collator
 from asr.training.examples import Window
 
 Obey = Callable[..., Iterable[Any]]
@@ -26,7 +27,7 @@ Obey = Callable[..., Iterable[Any]]
 class Validation:
     """A subset of the validation split."""
 
-    def __init__(self, rows: Features, collator: Collator, count: int, seed: int, batch_size: int):
+    def __init__(self, rows: FeatureRows, collator: Collator, count: int, seed: int, batch_size: int):
         self.rows, self.collator, self.batch_size = rows, collator, batch_size
         self.chosen = subset(rows.column("id"), count, seed)
         durations, texts = rows.column("duration"), rows.column("text")
@@ -62,7 +63,7 @@ class Validation:
 
 def mean_loss(
     loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-    rows: Features,
+    rows: FeatureRows,
     windows: list[Window],
     collator: Collator,
     batch_size: int,
@@ -71,7 +72,7 @@ def mean_loss(
 ) -> float:
     """Loss per label over some rows; 0 where there is no label."""
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    groups = list(batches.in_groups(range(len(windows)), batch_size))[accelerator.process_index :: accelerator.num_processes]
+    groups = list(greedy.in_groups(range(len(windows)), batch_size))[accelerator.process_index :: accelerator.num_processes]
     for group in obey(groups):
         batch = collator.batch(rows, [windows[index] for index in group])
         with torch.inference_mode():
