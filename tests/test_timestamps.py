@@ -16,6 +16,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from asr.features import input_features
 from asr.model import greedy, loader, timestamps, tokenization
 from asr.model.loader import Start
+from asr.training.examples import label
 
 END, ZERO, VOCABULARY = 20, 30, 130  # words below, other special tokens between, times from 0.00 s to 1.98 s
 WORDS = st.lists(st.integers(0, END - 1), min_size=1, max_size=4)
@@ -31,7 +32,7 @@ def config(latest: int | None = timestamps.FIRST_BY) -> GenerationConfig:
 @given(PARTS)
 def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, list[int]]]) -> None:
     frames, texts = [frames for frames, _ in parts], [text for _, text in parts]
-    ids = timestamps.label(frames, texts, ZERO)
+    ids = label(frames, texts, ZERO)
     edges = np.cumsum([0, *frames]) / 100
     wanted = [(first, last, text) for (first, last), text in zip(pairwise(edges), texts, strict=True) if text]
     found = timestamps.segments(ids, ZERO, 1e9)
@@ -46,8 +47,8 @@ def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, li
 
 
 def test_label_and_segments_worked_out_by_hand() -> None:
-    assert timestamps.label([240, 272], [[1, 2], [3]], ZERO) == [ZERO, 1, 2, ZERO + 120, ZERO + 120, 3, ZERO + 256]
-    assert timestamps.label([], [], ZERO) == timestamps.label([50], [[]], ZERO) == [ZERO]
+    assert label([240, 272], [[1, 2], [3]], ZERO) == [ZERO, 1, 2, ZERO + 120, ZERO + 120, 3, ZERO + 256]
+    assert label([], [], ZERO) == label([50], [[]], ZERO) == [ZERO]
     assert timestamps.segments([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [(0.0, 2.4, [1, 2]), (2.5, 3.0, [3])]
     assert timestamps.segments([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], "no time is after the end of the sound"
     assert timestamps.segments([ZERO], ZERO, 2.0) == timestamps.segments([], ZERO, 2.0) == []

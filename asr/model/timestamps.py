@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr.whisper import FRAMES_PER_SECOND
-
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 PER_SECOND = 50
 FIRST_BY = 50  # the first utterance starts within so many steps of the window's start, 1 s
-PAIR = 2  # tokens that an utterance's times take
 
 
 def ask(generation: GenerationConfig, wanted: bool) -> None:
@@ -30,26 +27,6 @@ def ask(generation: GenerationConfig, wanted: bool) -> None:
 def first(generation: GenerationConfig) -> int:
     """The token of 0.00 s."""
     return int(generation.no_timestamps_token_id) + 1
-
-
-def label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
-    """Utterances that follow each other, each between its times; one that says nothing is passed over.
-
-    Args:
-        frames: how long each utterance is.
-        texts: its tokens.
-        zero: the token of 0.00 s, with which a window without a word starts too.
-    """
-    ids, start = [], 0
-    for length, text in zip(frames, texts, strict=True):
-        if text:
-            ids += [zero + _steps(start), *text, zero + _steps(start + length)]
-        start += length
-    return ids or [zero]
-
-
-def _steps(frames: int) -> int:
-    return (frames * PER_SECOND + FRAMES_PER_SECOND // 2) // FRAMES_PER_SECOND
 
 
 def segments(ids: Sequence[int], zero: int, duration: float) -> list[tuple[float, float, list[int]]]:

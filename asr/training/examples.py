@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.signal
 
 from asr import features
 from asr.features import TAIL, LogMel
-from asr.model import timestamps
-from asr.whisper import HOP
+from asr.whisper import FRAMES_PER_SECOND, HOP, POSITIONS_PER_SECOND
+
+if TYPE_CHECKING:
+    pass
 
 FAINTEST, LOUDEST = 1e-6, 2e-3  # of the noise that a silent window holds, against samples in [-1, 1]
+
+PAIR = 2  # tokens that an utterance's times take
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def neighbours(
     for one in sorted(examples, key=lambda one: speakers[one.index] or ""):
         joined = [*held, one]
         frames = sum(part.num_frames for part in joined)
-        tokens = sum(len(part.text_ids) + timestamps.PAIR for part in joined)
+        tokens = sum(len(part.text_ids) + PAIR for part in joined)
         if held and (frames > max_frames or tokens > max_tokens or speakers[one.index] != speakers[held[0].index]):
             yield tuple(held)
             joined = [one]
@@ -89,3 +94,23 @@ def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> Lo
     noise = scipy.signal.lfilter([1 - depth], [1, -depth], draw.standard_normal(num_frames * HOP))
     level = FAINTEST * (LOUDEST / FAINTEST) ** draw.random()
     return features.stored((noise * level / noise.std()).astype(np.float32), num_mel_bins)
+
+
+def label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
+    """Utterances that follow each other, each between its times; one that says nothing is passed over.
+
+    Args:
+        frames: how long each utterance is.
+        texts: its tokens.
+        zero: the token of 0.00 s, with which a window without a word starts too.
+    """
+    ids, start = [], 0
+    for length, text in zip(frames, texts, strict=True):
+        if text:
+            ids += [zero + _steps(start), *text, zero + _steps(start + length)]
+        start += length
+    return ids or [zero]
+
+
+def _steps(frames: int) -> int:
+    return (frames * POSITIONS_PER_SECOND + FRAMES_PER_SECOND // 2) // FRAMES_PER_SECOND
