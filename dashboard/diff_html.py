@@ -8,9 +8,9 @@ from itertools import islice
 import streamlit as st
 
 from asr import wer
+from asr.audio import media
 from asr.evaluation import alignment
 from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Mark
-from asr.storage import corpus
 from asr.storage.corpus import Recording
 
 SHOWN_WORDS = 400  # of one text; more is a recording, not an utterance
@@ -69,7 +69,7 @@ def player(recording: Recording | None) -> None:
         st.caption("No recording is there.")
     elif recording.sound is None:
         st.caption(f"Too long to play here: {recording.size / 1e6:,.0f} MB.")
-    elif kind := corpus.media_type(recording.sound):
+    elif kind := media.media_type(recording.sound):
         st.audio(recording.sound, format=kind)
     else:
         st.caption(f"Not a format that browsers play; {recording.size:,} bytes.")

@@ -10,6 +10,7 @@ from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.audio import media
 from asr.errors import BadData
 from asr.storage import corpus, files, shards
 
@@ -70,7 +71,7 @@ def test_the_first_ids_are_those_of_the_first_rows(tmp_path):
     ],
 )
 def test_bytes_are_told_by_how_they_begin(sound, kind):
-    assert corpus.media_type(sound) == kind
+    assert media.media_type(sound) == kind
 
 
 def test_damage_is_a_fault_with_a_name(tmp_path):

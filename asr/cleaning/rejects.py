@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from asr.audio.media import media_type
 from asr.storage import files, shards
-from asr.storage.corpus import Recording, media_type
+from asr.storage.corpus import Recording
 
 REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
 SHOWN = 3

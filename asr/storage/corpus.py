@@ -27,7 +27,6 @@ WRONG = (
     RecursionError,
     pa.ArrowException,
 )  # what damaged files make readers raise
-MP4_BRANDS = (b"M4A ", b"M4B ", b"mp4", b"iso", b"dash", b"avc1", b"3gp", b"qt  ")
 
 
 @dataclass(frozen=True)
@@ -145,20 +144,6 @@ def hours_by_speaker(split: Path) -> list[tuple[str | None, int, float]]:
         return [(speaker, rows, total / 3600) for speaker, rows, total in zip(*columns, strict=True)]
     except WRONG as error:
         raise _damaged(split, error) from None
-
-
-def media_type(sound: bytes) -> str | None:
-    """What a browser can be told these bytes are, by how they begin; None for what no browser plays. Nothing is decoded."""
-    for start, kind in ((b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"), (b"ID3", "audio/mpeg"), (b"\x1a\x45\xdf\xa3", "audio/webm")):
-        if sound.startswith(start):
-            return kind
-    if sound[:4] == b"RIFF" and sound[8:12] == b"WAVE":
-        return "audio/wav"
-    if sound[4:8] == b"ftyp" and sound[8:12].startswith(MP4_BRANDS):
-        return "audio/mp4"
-    if len(sound) > 1 and sound[0] == 0xFF and sound[1] & 0xE0 == 0xE0:
-        return "audio/mpeg" if sound[1] & 0x06 else "audio/aac"
-    return None
 
 
 def about(folder: Path) -> dict[str, object]:
