@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import scipy.fft
 import soundfile
+import soxr
 
-from asr import acoustics
 from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
@@ -38,6 +39,9 @@ HEARD = 3  # copies to hear where params make none
 Named = tuple[str, np.ndarray]
 Noises = Callable[[np.random.Generator, int], Named | None]
 Responses = Callable[[np.random.Generator], Named]
+
+FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power stands still
+ACTIVE_DB = 25.0  # below the loudest frame somebody still speaks; pauses of clean recordings lie lower
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,17 @@ def augmented(
     speed = room = noise = snr_db = gain_db = None
     if draw := chosen("speed", given.speed.probability):
         speed = draw.uniform(given.speed.min, given.speed.max)
-        samples = acoustics.at_speed(samples, speed)
+        samples = at_speed(samples, speed)
     if draw := chosen("reverberation", given.reverberation.probability):
         room, response = responses(draw)
-        samples = acoustics.in_room(samples, response)
+        samples = in_room(samples, response)
     if draw := chosen("noise", given.noise.probability):
         wanted = draw.uniform(given.noise.min_snr_db, given.noise.max_snr_db)
         if found := noises(draw, len(samples)):
-            noise, snr_db, samples = found[0], wanted, acoustics.in_noise(samples, found[1], wanted)
+            noise, snr_db, samples = found[0], wanted, in_noise(samples, found[1], wanted)
     if draw := chosen("gain", given.gain.probability):
         gain_db = draw.uniform(given.gain.min_db, given.gain.max_db)
-        samples = acoustics.at_gain(samples, gain_db)
+        samples = at_gain(samples, gain_db)
     return samples, Drawn(speed, room, noise, snr_db, gain_db)
 
 
@@ -118,7 +122,7 @@ def responses_of(given: schema.Augment, recorded: list[Path] | None) -> Response
         if recorded:
             return _one_of(draw, recorded)
         rt60 = draw.uniform(given.reverberation.min_rt60_seconds, given.reverberation.max_rt60_seconds)
-        return f"room with RT60 {rt60:.2f} s", acoustics.room_response(draw, rt60)
+        return f"room with RT60 {rt60:.2f} s", room_response(draw, rt60)
 
     return responses
 
@@ -135,7 +139,7 @@ def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.Chunk
     def noises(draw: np.random.Generator, length: int) -> Named | None:
         if recorded:
             name, noise = _one_of(draw, recorded)
-            return name, acoustics.stretch(draw, noise, length)
+            return name, stretch(draw, noise, length)
         if rows is None or not others:
             return None
         voices = draw.choice(others, min(given.noise.babble_voices, len(others)), replace=False)
@@ -147,7 +151,7 @@ def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.Chunk
 def _voice(draw: np.random.Generator, encoded: bytes, length: int) -> np.ndarray:
     """(length,) of somebody speaking, as loud as all others."""
     samples = codec.decode(encoded)
-    return acoustics.stretch(draw, samples, length) / np.float32(max(np.sqrt(acoustics.speech_power(samples)), 1e-9))
+    return stretch(draw, samples, length) / np.float32(max(np.sqrt(speech_power(samples)), 1e-9))
 
 
 def _one_of(draw: np.random.Generator, recorded: list[Path]) -> Named:
@@ -200,6 +204,62 @@ def _write(path: Path, samples: np.ndarray) -> None:
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, "FLOAT", format="WAV")
     files.write_bytes(path, file.getvalue())
+
+
+def at_speed(samples: np.ndarray, factor: float) -> np.ndarray:
+    """(S / factor,) the sound so many times as fast, as a tape would play it: by resampling, so that pitch moves too, as in Kaldi."""
+    played: np.ndarray = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE)
+    return played
+
+
+def at_gain(samples: np.ndarray, gain_db: float) -> np.ndarray:
+    """(S,) louder by so many dB. What passes 1 stays: features know no clipping."""
+    return samples * np.float32(10 ** (gain_db / 20))
+
+
+def speech_power(samples: np.ndarray) -> float:
+    """Mean square over the frames in which somebody speaks: those within 25 dB of the loudest.
+
+    Over all samples, a clip with long pauses would count as faint, and the noise mixed into its words would be fainter than asked for.
+    """
+    whole = samples[: len(samples) // FRAME * FRAME] if len(samples) >= FRAME else samples
+    power = np.square(whole.reshape(-1, min(FRAME, len(whole))), dtype=np.float64).mean(1)
+    return float(power[power >= power.max() * 10 ** (-ACTIVE_DB / 10)].mean())
+
+
+def in_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """(S,) with noise (S,) added, so loud that speech has `snr_db` more power than all of the noise; silence stays as it is."""
+    speech, power = speech_power(samples), float(np.square(noise, dtype=np.float64).mean())
+    if not speech or not power:
+        return samples
+    return samples + noise * np.float32(np.sqrt(speech / power / 10 ** (snr_db / 10)))
+
+
+def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """(S,) as heard in a room, as loud as before. The direct sound, the response's peak, stays where it was; the end is cut."""
+    response = response[int(np.abs(response).argmax()) :]
+    length = scipy.fft.next_fast_len(len(samples) + len(response) - 1, real=True)
+    spectrum = scipy.fft.rfft(samples, length) * scipy.fft.rfft(response.astype(np.float32), length)
+    heard = scipy.fft.irfft(spectrum, length)[: len(samples)]
+    before, after = speech_power(samples), speech_power(heard)
+    return heard * np.float32(np.sqrt(before / after)) if after else samples
+
+
+def room_response(draw: np.random.Generator, rt60: float) -> np.ndarray:
+    """(R,) how a room answers a click: the click, then noise that falls by 60 dB in `rt60` seconds.
+
+    Both have the same energy, as at the room's critical distance. Source: Polack 1988, the statistical model of reverberation.
+    """
+    time = np.arange(1, max(round(rt60 * SAMPLE_RATE), 2)) / SAMPLE_RATE
+    tail = draw.standard_normal(len(time)) * 10 ** (-3 * time / rt60)
+    return np.concatenate([[1.0], tail / np.linalg.norm(tail)]).astype(np.float32)
+
+
+def stretch(draw: np.random.Generator, samples: np.ndarray, length: int) -> np.ndarray:
+    """(length,) of a recording from a place that is drawn; a shorter one begins anew at its end."""
+    places = len(samples) - length + 1 if len(samples) >= length else len(samples)
+    start = int(draw.integers(places))
+    return np.take(samples, np.arange(start, start + length), mode="wrap")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import soundfile
 from conftest import SHIPPED
 from data_fixtures import encoded, load, real, row, voice, write_rows
 
-from asr import acoustics, augmentation
+from asr import augmentation
 from asr.audio import codec
 from asr.errors import BadData, BadParams
 from asr.params.schema import Augment
@@ -89,7 +89,7 @@ def test_a_copy_has_the_speed_gain_and_snr_that_were_drawn(given: Given) -> None
         changed, drawn = copied(given("gain"), id=str(number), samples=clip)
         assert 20 * np.log10(np.abs(changed).max() / np.abs(clip).max()) == pytest.approx(drawn.gain_db, abs=1e-3)
         changed, drawn = copied(given("noise"), id=str(number), samples=clip)
-        assert decibels(acoustics.speech_power(clip), changed - clip) == pytest.approx(drawn.snr_db, abs=0.05)
+        assert decibels(augmentation.speech_power(clip), changed - clip) == pytest.approx(drawn.snr_db, abs=0.05)
 
 
 def test_after_a_change_of_speed_and_room_noise_still_has_its_snr(given: Given) -> None:
@@ -97,7 +97,7 @@ def test_after_a_change_of_speed_and_room_noise_still_has_its_snr(given: Given) 
     noisy, drawn = copied(given("speed", "reverberation", "noise"))
     assert drawn.room == before.room
     assert drawn.room.startswith("room with RT60 0.")
-    assert decibels(acoustics.speech_power(quiet), noisy - quiet) == pytest.approx(drawn.snr_db, abs=0.05)
+    assert decibels(augmentation.speech_power(quiet), noisy - quiet) == pytest.approx(drawn.snr_db, abs=0.05)
 
 
 def test_babble_is_of_several_other_rows(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_noise_of_a_folder_is_cut_and_begins_anew(given: Given, tmp_path: Path, 
         (tmp_path / "noises" / path).unlink()
     changed, drawn = copied(named)
     added = changed - CLIP
-    assert decibels(acoustics.speech_power(CLIP), added) == pytest.approx(drawn.snr_db, abs=0.05)
+    assert decibels(augmentation.speech_power(CLIP), added) == pytest.approx(drawn.snr_db, abs=0.05)
     assert np.abs(added[:8_000] - added[8_000:16_000]).max() < 1e-5, "the second half repeats the first"
 
 
