@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from asr import leftovers
+from asr import doctor
 from asr.storage import hashing
 
 STAGE = """
@@ -76,7 +76,7 @@ class Waiting:
 
     def kill(self) -> None:
         """All at once, as when the machine stops."""
-        first = leftovers.at_work(self.root)
+        first = doctor.at_work(self.root)
         for process in [*first, *(child for parent in first for child in parent.children(recursive=True))]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
@@ -84,7 +84,7 @@ class Waiting:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         end = time.monotonic() + 300
-        while leftovers.at_work(self.root):
+        while doctor.at_work(self.root):
             assert time.monotonic() < end
             time.sleep(0.02)
 

@@ -13,7 +13,7 @@ import pytest
 from killed_fixtures import Waiting, digest, make, run
 
 from asr import doctor
-from asr.leftovers import lives
+from asr.doctor import lives
 from asr.tracking import client, journal
 from asr.tracking.uploader import Replica
 

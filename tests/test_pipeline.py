@@ -14,7 +14,7 @@ from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
 from runs_fixtures import new_store
 
-from asr.leftovers import lives
+from asr.doctor import lives
 from asr.params import schema
 from asr.storage import files, hashing
 from stages import train
