@@ -25,8 +25,9 @@ from asr.errors import BadData, exit_with
 from asr.params import schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
-from asr.sources import Corpus, Utterance, common_voice, data_collective, digits, folder, huggingface, selection, synthetic
+from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
 from asr.sources.selection import MAIN, Selection, Survey
+from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, paths, shards
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory

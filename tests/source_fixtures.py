@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from asr.sources import Corpus
+from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
 
 

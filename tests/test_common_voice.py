@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from source_fixtures import by_split, disjoint, listed
 
 from asr.errors import BadData, DiskFault
-from asr.sources import Corpus, Utterance, common_voice
+from asr.sources import common_voice
+from asr.sources.utterances import Corpus, Utterance
 from asr.whisper import WHISPER_LANGUAGES
 
 MP3 = encoded(voice(0.3), format="MP3")

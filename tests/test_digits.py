@@ -20,8 +20,9 @@ from data_fixtures import REPOSITORY, encoded, real, voice
 from source_fixtures import by_split, digest, disjoint, listed
 
 from asr.errors import BadData, BadParams, Fault
-from asr.sources import Corpus, common_voice, digits
+from asr.sources import common_voice, digits
 from asr.sources.synthetic import speak
+from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
 
 NAMES = ("george", "jackson", "lucas", "theo")

@@ -20,7 +20,7 @@ from datasets import Dataset
 from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault
 from asr.params.schema import Download
-from asr.sources import Utterance
+from asr.sources.utterances import Utterance
 from asr.storage import shards
 from asr.storage.shards import ALL_SPLITS, SPLITS
 from stages import download

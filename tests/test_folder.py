@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import listed
 
-from asr import sources
 from asr.audio import codec
 from asr.errors import BadData
-from asr.sources import Corpus, Utterance, folder
+from asr.sources import folder, utterances
+from asr.sources.utterances import Corpus, Utterance
 from asr.storage.hashing import split_of
 from asr.transcribe import formats
 from asr.transcribe.formats import Segment
@@ -377,5 +377,5 @@ def test_utterances_can_be_handed_to_another_process(tmp_path):
 @pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_a_name_with_accents_is_found_however_they_are_written(tmp_path: Path, on_disk: str, in_table: str) -> None:
     (tmp_path / f"{unicodedata.normalize(on_disk, 'Åsa é')}.wav").write_bytes(b"sound")
-    assert sources.read_bytes(tmp_path / f"{unicodedata.normalize(in_table, 'Åsa é')}.wav") == b"sound"
-    assert sources.read_bytes(tmp_path / "Åsa e.wav") is None
+    assert utterances.read_bytes(tmp_path / f"{unicodedata.normalize(in_table, 'Åsa é')}.wav") == b"sound"
+    assert utterances.read_bytes(tmp_path / "Åsa e.wav") is None

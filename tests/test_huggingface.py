@@ -26,7 +26,8 @@ from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha25
 
 from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
-from asr.sources import Corpus, hub, hub_layout, huggingface
+from asr.sources import hub, hub_layout, huggingface
+from asr.sources.utterances import Corpus
 from asr.storage import paths
 from asr.storage.shards import SPLITS
 from stages import download

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.sources import Listing, Utterance, selection
+from asr.sources import selection
 from asr.sources.selection import Selection
+from asr.sources.utterances import Listing, Utterance
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr.sources import Listing, Utterance, read_bytes
+from asr.sources.utterances import Listing, Utterance, read_bytes
 
 
 def test_a_listing_is_read_anew_each_time() -> None:

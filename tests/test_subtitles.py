@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asr.audio import codec, sample_file
 from asr.errors import BadData, DiskFault
-from asr.sources import subtitles
+from asr.sources import subtitles, utterances
 from asr.sources.subtitles import Cue, cues, cut
 from asr.transcribe import formats
 from asr.transcribe.formats import Segment
@@ -42,7 +42,7 @@ def read(folder: Path, content: str | bytes, suffix: str = ".srt") -> list[tuple
 @given(st.lists(st.builds(Segment, MOMENTS, MOMENTS, WORDS), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, said: list[Segment], ending: str, mark: bool) -> None:
     folder = tmp_path_factory.mktemp("any")
-    wanted = [(one.start, one.end, formats.one_line(one.text)) for one in said if one.text.strip()]
+    wanted = [(one.start, one.end, utterances.one_line(one.text)) for one in said if one.text.strip()]
     for suffix, write in ((".srt", formats.srt), (".vtt", formats.vtt)):
         text = ("\ufeff" if mark else "") + write(said).replace("\n", ending)
         if not wanted:

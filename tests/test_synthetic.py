@@ -14,7 +14,8 @@ from source_fixtures import by_split, digest, disjoint
 
 from asr.audio.codec import decode, header_seconds
 from asr.errors import BadParams
-from asr.sources import Corpus, synthetic
+from asr.sources import synthetic
+from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
 
 ROWS = {"train": 12, "validation": 4, "test": 4}

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from asr.errors import DISK_ERRORS, BadData
-from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.tables import Rows, on_disk, read_table
+from asr.sources.utterances import Corpus, Listing, Utterance, read_bytes
 from asr.storage import files
 
 TSVS: dict[str, dict[str | None, str]] = {

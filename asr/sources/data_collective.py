@@ -19,7 +19,8 @@ from typing import Any
 import requests
 
 from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
-from asr.sources import Corpus, common_voice
+from asr.sources import common_voice
+from asr.sources.utterances import Corpus
 from asr.storage import files, hashing, paths
 
 SITE = "https://mozilladatacollective.com"

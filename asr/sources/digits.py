@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 
 from asr.errors import BadData, BadParams
-from asr.sources import Corpus, Listing, Utterance
+from asr.sources.utterances import Corpus, Listing, Utterance
 from asr.storage.shards import SPLITS
 
 NAME = re.compile(r"([0-9])_([\w.-]+)_([0-9]+)\.wav")

@@ -24,11 +24,10 @@ from typing import Any
 
 from asr.audio.sample_file import SUFFIXES
 from asr.errors import BadData
-from asr.sources import Corpus, Listing, Utterance, read_bytes
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown
+from asr.sources.utterances import Corpus, Listing, Utterance, one_line, read_bytes
 from asr.storage.shards import SPLITS
-from asr.transcribe.formats import one_line
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 TEXTS = ("transcription", "text", "sentence")

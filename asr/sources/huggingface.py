@@ -14,8 +14,9 @@ from typing import Any
 
 from asr.errors import BadData, BadParams
 from asr.runtime.workers import progress
-from asr.sources import Corpus, Listing, Utterance, hub, hub_layout, hub_parts
+from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
+from asr.sources.utterances import Corpus, Listing, Utterance
 from asr.storage import files, paths
 
 CONVERTED = "refs/convert/parquet"

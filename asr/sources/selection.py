@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from asr.errors import BadParams
-from asr.sources import Listing, Utterance
+from asr.sources.utterances import Listing, Utterance
 from asr.storage.hashing import fraction_of, split_of
 from asr.storage.shards import HOLDOUT
 

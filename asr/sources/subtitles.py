@@ -23,8 +23,8 @@ from asr.audio.codec import MAX_SECONDS
 from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.errors import BadData
 from asr.sources.tables import lines, shown
+from asr.sources.utterances import one_line
 from asr.storage import files
-from asr.transcribe.formats import one_line
 from asr.whisper import SAMPLE_RATE
 
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from asr.errors import BadData, BadParams
-from asr.sources import Corpus, Listing, Utterance
+from asr.sources.utterances import Corpus, Listing, Utterance
 from asr.storage.scratch import Tally
 from asr.storage.shards import SPLITS
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from asr.audio.sample_file import Sound, flac
 from asr.sources.tables import read_table
+from asr.sources.utterances import one_line
 from asr.storage import files
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
-from asr.transcribe.formats import Segment, one_line
+from asr.transcribe.formats import Segment
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
 TABLE = "metadata.csv"

@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from asr.sources.utterances import one_line
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -69,8 +71,3 @@ def timestamp(seconds: float, point: str) -> str:
     thousandths = round(seconds * 1000)
     minutes, rest = divmod(thousandths, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
-
-
-def one_line(said: str) -> str:
-    """Words on one line, with single spaces."""
-    return " ".join(said.split())
