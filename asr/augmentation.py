@@ -28,7 +28,7 @@ import soxr
 from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import files, paths, shards
 from asr.whisper import SAMPLE_RATE
 
@@ -270,7 +270,7 @@ def main() -> None:
         "--row", action="store_true", help="copy a row of data/chunks/train as featurize does, with babble of its own chunk"
     )
     told = parser.parse_args()
-    given = schema.load(paths.root() / "params.yaml").featurize.augment
+    given = reader.load(paths.root() / "params.yaml").featurize.augment
     train, recording = paths.root() / "data/chunks/train", Path(told.recording)
     if told.row:
         chunk, own = find(train, told.recording)

@@ -52,11 +52,11 @@ def fill(numbers: range) -> None:
     """Trainings as the journal's mirror logs them, but a run at a time in one call."""
     from mlflow.entities import Metric, Param
 
-    from asr.params import schema
+    from asr.params import reader
     from asr.tracking import client
 
     chosen = {
-        key: str(value) for key, value in schema.flat(schema.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
+        key: str(value) for key, value in reader.flat(reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
     }
     store = client.client()
     experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id

@@ -28,7 +28,7 @@ from asr.cleaning.near_duplicates import Leak, Leaks
 from asr.cleaning.reasons import Sound
 from asr.cleaning.rejects import LeftOut, page
 from asr.errors import BadData, exit_with
-from asr.params import schema
+from asr.params import reader
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
@@ -273,7 +273,7 @@ def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     raw, out, reports = command.paths(__doc__, "raw", "out", "reports")
-    given = schema.load().chunk
+    given = reader.load().chunk
     with command.timing(reports):
         run(raw, out, reports, given.rows_per_chunk, (given.min_seconds, given.max_seconds), list(given.allow_shared))
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from asr.audio import codec
 from asr.errors import BadData, exit_with
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
@@ -263,7 +263,7 @@ def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None
 def main() -> None:
     out, reports = command.paths(__doc__, "out", "reports")
     with command.timing(reports):
-        run(out, schema.load().download)
+        run(out, reader.load().download)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from asr.evaluation.report import FINETUNED, caveat, curves, errors, report, wor
 from asr.features import FeatureRows, LogMel
 from asr.model import greedy, loader
 from asr.model.loader import Start
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
@@ -246,7 +246,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     for name, scores in metrics["models"].items():
         if name != FINETUNED:
             values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
-    chosen = schema.flat({"evaluate": given.evaluate.model_dump()})
+    chosen = reader.flat({"evaluate": given.evaluate.model_dump()})
     inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
     client.sync_apart(path)
@@ -288,7 +288,7 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
 
 def main() -> None:
     test, finetuned, train_reports, reports = command.paths(__doc__, "test", "finetuned", "train_reports", "reports")
-    given = schema.load()
+    given = reader.load()
     with command.timing(reports):
         run(test, finetuned, train_reports, reports, given)
 

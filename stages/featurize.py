@@ -24,7 +24,7 @@ from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.features import FEATURES
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, hashing, shards
@@ -189,7 +189,7 @@ def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: in
 
 def main() -> None:
     chunks, out, reports = command.paths(__doc__, "chunks", "out", "reports")
-    given = schema.load().featurize
+    given = reader.load().featurize
     with command.timing(reports):
         run(chunks, out, given.num_mel_bins, given.augment)
 

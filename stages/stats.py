@@ -23,7 +23,7 @@ import numpy as np
 
 from asr.errors import BadData, exit_with
 from asr.model import tokenization
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import command
 from asr.stats import outliers, report, row_stats, window_cost
 from asr.storage import files, shards
@@ -236,7 +236,7 @@ def say(told: Mapping[str, Any]) -> None:
 
 def main() -> None:
     raw, reports = command.paths(__doc__, "raw", "reports")
-    given = schema.load()
+    given = reader.load()
     with command.timing(reports) as timed:
         run(raw, reports, given, timed)
 

@@ -28,7 +28,7 @@ from asr.features import FeatureRows
 from asr.model import loader, lora
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
-from asr.params import schema
+from asr.params import reader, schema
 from asr.preflight import forecast, refusals
 from asr.runtime import command
 from asr.storage import files, hashing, paths, shards
@@ -72,7 +72,7 @@ def identity(given: schema.Params, start: Start, train: Path, validation: Path) 
     """All that decides the weights; its hash is the training's fingerprint."""
     chosen = given.model.model_dump(exclude=set() if start.name == loader.SCRATCH else {"scratch"})
     return {
-        "params": schema.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
+        "params": reader.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
         "code": hashing.code_hash(*CODE),
@@ -165,7 +165,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         with mirror.copied(folder, log) if main else nullcontext():
             training = Training(start, rows, judged, given.train, folder, log)
-            all_params = schema.flat(given.model_dump(exclude={"evaluate"}))
+            all_params = reader.flat(given.model_dump(exclude={"evaluate"}))
             with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
                 train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
@@ -293,7 +293,7 @@ def spread() -> None:
 def main() -> None:
     spread()
     train, validation, out, reports = command.paths(__doc__, "train", "validation", "out", "reports")
-    given = schema.load()
+    given = reader.load()
     with command.timing(reports):
         run(train, validation, out, reports, given)
 

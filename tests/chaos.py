@@ -31,7 +31,7 @@ import safetensors.torch
 from conftest import TINY, write_params
 
 from asr.errors import Fault
-from asr.params import schema
+from asr.params import reader
 from asr.storage import hashing
 from asr.tracking import client
 from stages import chunk, download, featurize, train
@@ -141,7 +141,7 @@ def _train(root: Path, plan: Plan | None) -> int:
     client.Follower.__init__ = lambda *_: None
     client.Follower.finish = lambda _: None
     try:
-        given = schema.load(root / "params.yaml")
+        given = reader.load(root / "params.yaml")
         if plan:
             plan(root)
         split = root.parent / "tiny/data/features"
@@ -232,7 +232,7 @@ NOISY: dict[str, Any] = {
 
 def make_data(top: Path) -> None:
     os.environ["DVC_ROOT"] = str(top)
-    given = schema.load(write_params(top / "params.yaml", NOISY))
+    given = reader.load(write_params(top / "params.yaml", NOISY))
     data = top / "tiny"
     download.run(data / "data/raw", given.download)
     chunk.run(data / "data/raw", data / "data/chunks", data / "reports", given.chunk.rows_per_chunk, (0.3, 30.0), [])

@@ -96,9 +96,9 @@ def own_main() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_params(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The shipped params, shrunk."""
-    from asr.params import schema
+    from asr.params import reader
 
-    return schema.load(write_params(tmp_path_factory.mktemp("params") / "params.yaml", TINY))
+    return reader.load(write_params(tmp_path_factory.mktemp("params") / "params.yaml", TINY))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import SHIPPED
 
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import shards
 
 REPOSITORY = Path(__file__).parents[1]
@@ -113,4 +113,4 @@ def load(folder: Path, **values: str) -> schema.Params:
         text = changed(text, key.replace("__", "."), value)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(text)
-    return schema.load(folder / "params.yaml")
+    return reader.load(folder / "params.yaml")

@@ -24,7 +24,7 @@ from pathlib import Path
 from conftest import TINY, write_params
 from data_fixtures import sha256s
 
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import cache, files
 from stages import chunk, download, featurize, stats
 
@@ -54,7 +54,7 @@ def child(root: Path) -> None:
     os.environ["DVC_ROOT"] = str(root)
     os.chdir(root)
     sys.stdout = sys.stderr = (root / "log").open("a")
-    for name, outs, work in stages_of(root, schema.load(root / "params.yaml")):
+    for name, outs, work in stages_of(root, reader.load(root / "params.yaml")):
         if not (root / f"{name}.done").is_file():
             for out in outs:
                 shutil.rmtree(root / out, ignore_errors=True)

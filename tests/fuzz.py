@@ -32,7 +32,7 @@ from mutants import mutant
 from asr.audio import codec
 from asr.cleaning import reasons
 from asr.errors import Fault
-from asr.params import schema
+from asr.params import reader
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import ITEM_SECONDS, guarded
 from asr.runtime.workers import progress
@@ -89,7 +89,7 @@ READERS: dict[str, Callable[[bytes], str]] = {
     "tsv": filed("train.tsv", tsv_rows),
     "tar": filed("cv.tar", unpack),
     "gz": filed("cv.tar.gz", unpack),
-    "yaml": filed("params.yaml", schema.load),
+    "yaml": filed("params.yaml", reader.load),
     "jsonl": filed("metadata.jsonl", lambda path: sum(1 for _ in read_json_lines(path))),
     "srt": filed("clip.srt", lambda path: sum(1 for _ in cues(path))),
     "vtt": filed("clip.vtt", lambda path: sum(1 for _ in cues(path))),

@@ -261,11 +261,11 @@ def train_apart(data: Path, root: Path, chosen: Path) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(root)
     sys.stdout = sys.stderr = (root / f"log-{os.getpid()}").open("a")
-    from asr.params import schema
+    from asr.params import reader
     from stages import train
 
     split, out = data / "data/features", root / f"out-{os.getpid()}"
-    train.run(split / "train", split / "validation", out / "model", out / "reports", schema.load(chosen))
+    train.run(split / "train", split / "validation", out / "model", out / "reports", reader.load(chosen))
 
 
 def forked() -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 from conftest import TINY, write_params
 
 from asr.features import FEATURES, TAIL
-from asr.params import schema
+from asr.params import reader
 from asr.storage import shards
 from asr.tracking import client
 from asr.training.loop import Training
@@ -102,7 +102,7 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     changes = {"max_steps": steps, "eval_steps": steps // EVALUATIONS, "save_steps": steps // 5, "eval_rows": 32, "logging_steps": 10}
     changes |= {"per_device_train_batch_size": BATCH}
     named = {f"train.{name}": value for name, value in changes.items()}
-    given = schema.load(write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1}))
+    given = reader.load(write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1}))
     seen = watch(rows_per_chunk, leak)
     train.run(top / "features/train", top / "features/validation", top / "models/finetuned", top / "reports/train", given)
     (top / "seen.json").write_text(json.dumps(seen))

@@ -14,7 +14,7 @@ from asr.errors import BadData, BadModel, BadParams
 from asr.features import FeatureRows
 from asr.model import greedy, loader
 from asr.model.loader import Start
-from asr.params import schema
+from asr.params import reader, schema
 from asr.preflight import prompt_language
 
 LANGUAGES = ["sv", "no", "haw"]
@@ -34,7 +34,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def given(room: Path) -> schema.Params:
-    return schema.load(room / "params.yaml")
+    return reader.load(room / "params.yaml")
 
 
 @pytest.fixture

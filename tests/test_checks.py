@@ -19,7 +19,7 @@ from asr import features, wer
 from asr.errors import BadData, BadModel, Fault
 from asr.features import FeatureRows
 from asr.model import greedy, loader, regularization, tokenization
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import files
 from asr.training import batches, loop, optimization, validation
 from asr.training.loop import Training
@@ -32,7 +32,7 @@ NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation
 
 
 def given(folder: Path, **changes: Any) -> schema.Params:
-    return schema.load(write_params(folder / "changed.yaml", {**LEARNS, **changes}))
+    return reader.load(write_params(folder / "changed.yaml", {**LEARNS, **changes}))
 
 
 def trained(data: Path, root: Path, chosen: schema.Params) -> dict[str, Any]:

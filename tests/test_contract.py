@@ -13,7 +13,7 @@ import yaml
 from conftest import REPOSITORY, SHIPPED, write_params
 from dvc.utils.hydra import apply_overrides
 
-from asr.params import schema
+from asr.params import reader, schema
 
 PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 # They change no output byte: refusals and messages, speed, command lines, what is told to MLflow, and copies of checkpoints.
@@ -114,7 +114,7 @@ def test_there_are_no_circles() -> None:
 
 
 def test_every_param_is_read_by_a_stage_and_every_listed_param_exists() -> None:
-    known = set(schema.flat(schema.load(SHIPPED).model_dump()))
+    known = set(reader.flat(reader.load(SHIPPED).model_dump()))
     listed = {name for stage in PIPELINE.values() for name in stage.get("params", [])}
     for name in listed:
         assert any(key == name or key.startswith(f"{name}.") for key in known), name
@@ -144,7 +144,7 @@ def test_params_are_block_style_and_every_value_has_its_reason() -> None:
 def test_the_first_experiment_of_the_readme_fits_the_shipped_params(tmp_path: Path) -> None:
     assert "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4" in (REPOSITORY / "README.md").read_text()
     tried = write_params(tmp_path / "params.yaml", {"train.max_steps": 200, "train.learning_rate": 3e-4})
-    assert schema.load(tried).train.max_steps == 200
+    assert reader.load(tried).train.max_steps == 200
 
 
 def test_the_lock_pins_plain_versions_and_names_no_host() -> None:

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from asr import augmentation
 from asr.errors import BadData
-from asr.params import schema
+from asr.params import reader
 from asr.storage import files, shards
 from dashboard.data import page as data
 from stages import chunk, stats
@@ -142,7 +142,7 @@ def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -
     assert len(at.get("audio")) == 4
     told = [one.value.replace("\\", "") for one in at.caption if one.value.startswith("copy")]
     assert [line.partition(": speed ")[0] for line in told] == ["copy-1.wav", "copy-2.wav", "copy-3.wav"]
-    given = schema.load(results.root / "params.yaml").featurize.augment
+    given = reader.load(results.root / "params.yaml").featurize.augment
     rows = augmentation.voices(results.root / "data/chunks/train/chunk-00000.arrow")
     own = [one["id"] for one in shards.rows(results.root / "data/chunks/train", ["id"])].index("train-3")
     noises, responses = augmentation.noises_of(given, None, rows, own), augmentation.responses_of(given, None)

@@ -26,7 +26,7 @@ from asr.errors import Fault
 from asr.features import FeatureRows
 from asr.model import greedy, lora
 from asr.model.start import choose_trained, start_model
-from asr.params import schema
+from asr.params import reader
 from asr.params.schema import Params
 from asr.sources import selection
 from asr.storage import files, shards
@@ -169,7 +169,7 @@ COVERED = {
 
 
 def changed(tmp_path: Path, **changes: Any) -> Params:
-    return schema.load(write_params(tmp_path / "changed.yaml", {**TINY, **changes}))
+    return reader.load(write_params(tmp_path / "changed.yaml", {**TINY, **changes}))
 
 
 def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> bool:
@@ -182,7 +182,7 @@ def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> b
 
 
 def test_every_param_is_tried_here() -> None:
-    assert set(schema.flat(schema.load(SHIPPED).model_dump())) == COVERED
+    assert set(reader.flat(reader.load(SHIPPED).model_dump())) == COVERED
 
 
 def listed(given: Params, working: Path) -> Any:
@@ -333,7 +333,7 @@ def test_the_adapters(key: str) -> None:
     def trainable(whisper: Any) -> list[str]:
         return [name for name, value in whisper.named_parameters() if value.requires_grad]
 
-    small = schema.load(SHIPPED).model
+    small = reader.load(SHIPPED).model
     assert layers() == ([], trainable(scratch().model))
     assert layers(rank=2) != layers(**{"rank": 2, key: LORA[key]})
 

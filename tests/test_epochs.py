@@ -22,7 +22,7 @@ from asr.errors import BadModel, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
-from asr.params import schema
+from asr.params import reader, schema
 from asr.preflight import refusals
 from asr.storage import files, hashing
 from asr.training import epochs, examples
@@ -138,7 +138,7 @@ def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_ste
 
 
 def given(folder: Path, **changes: Any) -> schema.Params:
-    return schema.load(write_params(folder / "changed.yaml", {**PACKED, **changes}))
+    return reader.load(write_params(folder / "changed.yaml", {**PACKED, **changes}))
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def learnt(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[fl
     def train_once(share: float) -> SimpleNamespace:
         if share not in known:
             root = tmp_path_factory.mktemp("learnt")
-            run(data, root, schema.load(write_params(root / "params.yaml", {**LEARNS, "train.no_speech_share": share})))
+            run(data, root, reader.load(write_params(root / "params.yaml", {**LEARNS, "train.no_speech_share": share})))
             start = loader.load_saved(root / "models/finetuned")
             start.model.eval()
             known[share] = SimpleNamespace(root=root, start=start, checks=files.read_json(root / "reports/train/checks.json"))

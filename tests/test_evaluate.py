@@ -23,7 +23,7 @@ from asr.errors import BadModel, Fault
 from asr.evaluation import report
 from asr.features import FeatureRows
 from asr.model import loader
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import formatting
 from asr.storage import files, shards
 from asr.tracking import journal
@@ -39,7 +39,7 @@ STEPS = "step,train_loss,learning_rate,validation_loss,validation_wer\n0,,,5.5,1
 
 def chosen(name: str = "scratch", **changes: Any) -> schema.Params:
     """The shipped params with another start and other values of `evaluate`."""
-    shipped = schema.load(SHIPPED)
+    shipped = reader.load(SHIPPED)
     values = {"bootstrap_resamples": 200, "max_new_tokens": 12, **changes}
     return shipped.model_copy(
         update={"model": shipped.model.model_copy(update={"name": name}), "evaluate": shipped.evaluate.model_copy(update=values)}

@@ -15,7 +15,7 @@ from vocabulary_fixtures import ranks, spell, suppressed, whisper_tiny, whisper_
 
 from asr.model import greedy, loader, tokenization
 from asr.model.loader import Start
-from asr.params import schema
+from asr.params import reader
 from asr.storage import files
 from asr.whisper import WHISPER_LANGUAGES
 from stages import train
@@ -127,7 +127,7 @@ def test_it_is_fine_tuned_and_saved_as_plain_transformers_read_it(
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(room))
     changes = {"model.name": str(tiny), "model.window_seconds": 2, "train.max_steps": 3, "train.eval_rows": 2, "train.warmup_steps": 1}
-    given = schema.load(write_params(room / "params.yaml", {**TINY, **changes, "train.save_steps": 9, "train.eval_steps": 9}))
+    given = reader.load(write_params(room / "params.yaml", {**TINY, **changes, "train.save_steps": 9, "train.eval_steps": 9}))
     train.run(splits / "train", splits / "validation", room / "finetuned", room / "reports", given)
     checks = files.read_json(room / "reports/checks.json")
     failed = {name: one["detail"] for name, one in checks.items() if not one["passed"] and name != "start"}  # random weights know nothing

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from asr.errors import BadParams, Stopped
 from asr.features import input_features
 from asr.model import greedy, loader, lora, regularization
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import files, hashing
 from asr.training import optimization
 from asr.training.loop import Training
@@ -45,7 +45,7 @@ def trained(data: Path, root: Path, changes: dict[str, Any]) -> dict[str, Any]:
     AcceleratorState._reset_state(reset_partial_state=True)
     split = data / "data/features"
     root.mkdir(exist_ok=True)
-    given = schema.load(write_params(root / "params.yaml", changes))
+    given = reader.load(write_params(root / "params.yaml", changes))
     train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
     found = files.read_json(root / "reports/train/checks.json")
     return {name: one["detail"] for name, one in found.items() if not one["passed"]}
@@ -239,4 +239,4 @@ def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 def test_from_scratch_there_is_nothing_to_adapt(tmp_path: Path) -> None:
     with pytest.raises(BadParams, match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt"):
-        schema.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))
+        reader.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))

@@ -41,7 +41,7 @@ from outage_fixtures import (
 from test_tracking import begin, evaluation, losses, new_path, training
 
 from asr.errors import BadParams, NetworkFault
-from asr.params import schema
+from asr.params import reader
 from asr.storage import paths
 from asr.tracking import client, journal
 from asr.tracking.uploader import Replica
@@ -132,7 +132,7 @@ class Clock:
 
 def trained(data: Path, root: Path) -> dict[str, str]:
     """Hashes of all that a training leaves."""
-    split, given = data / "data/features", schema.load(write_params(root / "changed.yaml", LONG))
+    split, given = data / "data/features", reader.load(write_params(root / "changed.yaml", LONG))
     train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
     return traces(root)
 

@@ -13,11 +13,11 @@ from data_fixtures import REPOSITORY, added, changed, load, place_of
 from ruamel.yaml import YAML
 
 from asr.errors import BadParams
-from asr.params import schema
+from asr.params import reader, schema
 from asr.whisper import WHISPER_LANGUAGES
 
 SECTIONS = [model for _, model in inspect.getmembers(schema, inspect.isclass) if issubclass(model, schema.Section)]
-LEAVES = sorted(schema.flat(YAML(typ="safe", pure=True).load(SHIPPED.read_text())))
+LEAVES = sorted(reader.flat(YAML(typ="safe", pure=True).load(SHIPPED.read_text())))
 
 
 def refusal(tmp_path: Path, text: str) -> list[str]:
@@ -25,7 +25,7 @@ def refusal(tmp_path: Path, text: str) -> list[str]:
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(BadParams) as caught:
-        schema.load(path)
+        reader.load(path)
     assert caught.value.exit_code == 2
     lines = str(caught.value).splitlines()
     assert all(line.startswith(f"{path}:") for line in lines)
@@ -43,18 +43,18 @@ def at(dotted: str) -> str:
 @pytest.mark.parametrize("path", [SHIPPED, REPOSITORY / "params.yaml"])
 def test_the_shipped_file_and_the_workspaces_own_load(path):
     """So both have all keys and no others."""
-    assert schema.load(path).language in WHISPER_LANGUAGES
+    assert reader.load(path).language in WHISPER_LANGUAGES
 
 
 def test_the_file_is_looked_for_where_the_stage_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadParams, match=r"params\.yaml: not there; run from the top of the repository"):
-        schema.load()
+        reader.load()
 
 
 def test_values_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        schema.load(SHIPPED).train.max_steps = 1
+        reader.load(SHIPPED).train.max_steps = 1
 
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
@@ -71,9 +71,9 @@ def test_every_model_is_frozen_and_strict_and_knows_its_keys(model):
 
 
 def test_flat_names_every_leaf_with_its_dotted_key():
-    values = schema.flat(schema.load(SHIPPED).model_dump())
+    values = reader.flat(reader.load(SHIPPED).model_dump())
     assert sorted(values) == LEAVES
-    assert values["download.synthetic.rows.train"] == schema.load(SHIPPED).download.synthetic.rows.train
+    assert values["download.synthetic.rows.train"] == reader.load(SHIPPED).download.synthetic.rows.train
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_is_no_yaml_of_ours_is_refused(tmp_path, text, want):
 def test_what_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"train: \xff")
     with pytest.raises(BadParams, match=r"params\.yaml: not UTF-8 at byte 7"):
-        schema.load(tmp_path / "params.yaml")
+        reader.load(tmp_path / "params.yaml")
 
 
 def test_every_leaf_that_is_wrong_is_named_in_one_go(tmp_path):
@@ -343,14 +343,14 @@ def test_a_rule_that_says_nothing_or_two_things_is_refused(tmp_path, test, want)
 
 def test_what_a_mixed_source_does_not_say_is_as_download_says(tmp_path):
     (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, "seed": 7}])))
-    (mixed,) = schema.load(tmp_path / "params.yaml").download.mix
+    (mixed,) = reader.load(tmp_path / "params.yaml").download.mix
     assert mixed.own() == {"source": "folder", "path": "other", "seed": 7}
 
 
 def test_what_is_held_out_may_have_another_language(tmp_path):
     entry = json.dumps([{**MIXED, "language": "de", "role": "holdout"}])
     (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", entry))
-    assert schema.load(tmp_path / "params.yaml").download.mix[0].language == "de"
+    assert reader.load(tmp_path / "params.yaml").download.mix[0].language == "de"
 
 
 @pytest.mark.parametrize("value", ["5", "'x'", "{source: folder}", "[5]", "[[1]]", "[null]"])

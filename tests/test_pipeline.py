@@ -15,7 +15,7 @@ from pipeline_fixtures import Workspace
 from runs_fixtures import new_store
 
 from asr.doctor import lives
-from asr.params import schema
+from asr.params import reader
 from asr.storage import files, hashing
 from stages import train
 
@@ -125,7 +125,7 @@ def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
     workspace: Workspace, tmp_path: Path, name: str, changed: dict[str, float]
 ) -> None:
     """In the workspace, in a temporary folder and in the queue, which takes the workspace's 7 steps; compared with the stage alone."""
-    given = schema.load(write_params(tmp_path / "params.yaml", {**TINY, **{f"train.{key}": value for key, value in changed.items()}}))
+    given = reader.load(write_params(tmp_path / "params.yaml", {**TINY, **{f"train.{key}": value for key, value in changed.items()}}))
     split, reports = workspace.root / "data/features", tmp_path / "reports"
     train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
     folder = f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}/step-{given.train.max_steps:08d}"

@@ -17,7 +17,7 @@ from conftest import REPOSITORY, TINY, write_params
 from asr import features
 from asr.audio import codec
 from asr.model import greedy, loader
-from asr.params import schema
+from asr.params import reader
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 from stages import chunk, download, evaluate, featurize, stats
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not DIGITS.is_dir():
         pytest.skip("no digits-en beside this repository")
     root = tmp_path_factory.mktemp("recorded")
-    given = schema.load(write_params(root / "params.yaml", RECORDED))
+    given = reader.load(write_params(root / "params.yaml", RECORDED))
     environment = {**os.environ, "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
     before = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = str(root)

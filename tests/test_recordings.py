@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from asr.audio import codec
 from asr.audio.sample_file import Sound
 from asr.errors import BadData
-from asr.params import schema
+from asr.params import reader
 from asr.sources import folder as source
 from asr.storage import shards
 from asr.storage.shards import SPLITS
@@ -58,7 +58,7 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
     assert corpus.about["recordings_without_text"] == 0
     assert [one.text for one in corpus.utterances] == [" ".join(one.text.split()) for one in given[:-2]]
     changes = {"download.source": "folder", "download.path": str(target)}
-    download.run(tmp_path / "raw", schema.load(write_params(tmp_path / "params.yaml", changes)).download)
+    download.run(tmp_path / "raw", reader.load(write_params(tmp_path / "params.yaml", changes)).download)
     rows = {row["text"]: row for split in SPLITS for row in shards.rows(tmp_path / "raw" / split)}
     for number, one in enumerate(given[:-2]):
         row = rows.pop(" ".join(one.text.split()))

@@ -15,7 +15,7 @@ from conftest import TINY, write_params
 from training_fixtures import OUT_OF_MEMORY, curve, gradients, halves_of, no_memory_beyond, training
 
 from asr.errors import BadModel, Diverged
-from asr.params import schema
+from asr.params import reader
 from asr.training import batches
 from asr.training.loop import Training
 from stages import train
@@ -233,7 +233,7 @@ def wanted(kind: str, warmup: int, step: int) -> float:
 def test_rates_follow_the_formula(kind: str, warmup: int, tmp_path: Path, tiny_data: Path) -> None:
     steps = {"train.max_steps": STEPS, "train.warmup_steps": warmup, "train.eval_steps": STEPS, "train.logging_steps": 1}
     small = {"train.lr_scheduler_type": kind, "train.learning_rate": PEAK, "train.eval_rows": 2, "train.save_steps": STEPS}
-    given = schema.load(write_params(tmp_path / "params.yaml", {**TINY, **steps, **small}))
+    given = reader.load(write_params(tmp_path / "params.yaml", {**TINY, **steps, **small}))
     split = tiny_data / "data/features"
     train.run(split / "train", split / "validation", tmp_path / "models/finetuned", tmp_path / "reports", given)
     rows = csv.DictReader((tmp_path / "reports/steps.csv").read_text().splitlines())

@@ -27,7 +27,7 @@ from asr.errors import BadData, BadParams, exit_with
 from asr.features import FeatureRows
 from asr.model import loader
 from asr.model.loader import Start
-from asr.params import schema
+from asr.params import reader
 from asr.storage import shards
 from asr.transcribe import __main__, recognizer
 from asr.transcribe.formats import FORMATS, Segment
@@ -58,7 +58,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         chunk.run(root / "raw", root / "chunks", root / "reports/chunk", 100, (0.001, 30.0), [])
         featurize.run(root / "chunks", root / "features", 80)
     start = babbling()
-    given = schema.load(SHIPPED).evaluate
+    given = reader.load(SHIPPED).evaluate
     table, _ = evaluate.utterances("finetuned", start, FeatureRows(root / "features/test"), given)
     return SimpleNamespace(root=root, start=start, said={line["id"]: line["hypothesis"] for line in table})
 

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, write_params
 
 from asr.features import FeatureRows
-from asr.params import schema
+from asr.params import reader, schema
 from asr.storage import hashing
 from asr.training.loop import Training
 from stages import train
@@ -25,7 +25,7 @@ OUT_OF_MEMORY = {
 
 
 def given(root: Path, **changes: Any) -> schema.Params:
-    return schema.load(write_params(root / "changed.yaml", {**TINY, **changes}))
+    return reader.load(write_params(root / "changed.yaml", {**TINY, **changes}))
 
 
 def training(data: Path, root: Path, **changes: Any) -> Training:

@@ -18,7 +18,7 @@ from asr.features import FeatureRows
 from asr.model import regularization
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime import command
 from asr.training.batches import Collator
 from asr.training.loop import Training
@@ -121,7 +121,7 @@ def texts(training: Training) -> list[str]:
 
 def main() -> None:
     (split,) = command.paths(__doc__, "split")
-    print(f"the model said eight rows by heart after {run(split, schema.load())} steps")
+    print(f"the model said eight rows by heart after {run(split, reader.load())} steps")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.errors import BadData, BadModel, BadParams, exit_with
-from asr.params import schema
+from asr.params import reader, schema
 from asr.runtime.workers import progress
 from asr.storage import paths
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
@@ -168,7 +168,7 @@ def main() -> None:
     asked = arguments()
     languages = list(dict.fromkeys(asked.languages))
     refuse_unknown(languages)
-    given, split = schema.load(), Path("data/features/validation")
+    given, split = reader.load(), Path("data/features/validation")
     if not (paths.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)

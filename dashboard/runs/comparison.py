@@ -125,9 +125,9 @@ def differences(compared: list[Row]) -> None:
 @st.cache_resource(max_entries=1, show_spinner=False)
 def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it names what is cached)
     """The workspace's params, flat; reading YAML costs 30 ms, and the import more, which the table does not wait for."""
-    from asr.params import schema
+    from asr.params import reader
 
-    return schema.flat(schema.load(Path(file)).model_dump())
+    return reader.flat(reader.load(Path(file)).model_dump())
 
 
 def reproduce(compared: list[Row]) -> None:

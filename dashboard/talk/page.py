@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from asr.errors import Fault
-from asr.params import schema
+from asr.params import reader
 from asr.storage import paths
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import LANGUAGE_NAMES
@@ -118,7 +118,7 @@ def settings(talk: Talk, place: str) -> tuple[str, bool]:
 def own_language() -> str:
     """The language of this workspace's corpus, where there is one."""
     try:
-        return schema.load(paths.root() / "params.yaml").language
+        return reader.load(paths.root() / "params.yaml").language
     except Fault:
         return "en"
 
