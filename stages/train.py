@@ -21,8 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from asr.checks import checks
-from asr.checks.checks import Check
+from asr.checks import check
+from asr.checks.check import Check
+from asr.checks.data import batch_is_sound, order_is_whole, splits_are_apart
+from asr.checks.decoding import SHOWN, loss_and_wer_agree, metric_is_sound, saved_model_is_the_best
+from asr.checks.loss import loss_fell, loss_is_of_all_labels, noise_is_where_it_belongs, start_knows_its_tokens
+from asr.checks.weights import rate_followed, updates_were_made, weights_moved
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.features import FeatureRows
 from asr.model import loader, lora
@@ -192,11 +196,11 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     training.accelerator.print(training.padding(), flush=True)
     before = {name: value.clone() for name, value in training.bare.state_dict().items()}
     look = (
-        checks.batch_is_sound,
-        checks.order_is_whole,
-        checks.metric_is_sound,
-        checks.noise_is_where_it_belongs,
-        checks.loss_is_of_all_labels,
+        batch_is_sound,
+        order_is_whole,
+        metric_is_sound,
+        noise_is_where_it_belongs,
+        loss_is_of_all_labels,
     )
     found = [check(training) for check in look]
     training.resume()
@@ -204,14 +208,14 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     training.run()
     steps = training.load_best()
     given = known["params_all"]
-    moved, facts = checks.weights_moved(before, training, given["model.freeze_encoder"], given["model.lora.rank"])
+    moved, facts = weights_moved(before, training, given["model.freeze_encoder"], given["model.lora.rank"])
     loss = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss, facts)
-    found += [checks.start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
+    found += [start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
     if main:
         write_model(training, out)
         names = digests(training.train), digests(training.validation.rows)
-        found += [checks.saved_model_is_the_best(out, training, steps), checks.splits_are_apart(*names)]
+        found += [saved_model_is_the_best(out, training, steps), splits_are_apart(*names)]
         files.write_bytes(reports / "taught.npy", taught(names[0] | names[1]))
         write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
@@ -224,10 +228,10 @@ def after_training(training: Training, loss: float) -> list[Check]:
     state = training.state
     prefix = " ".join(training.collator.made.convert_ids_to_tokens(training.collator.prompt))
     return [
-        checks.loss_fell(state.fixed_loss or 0.0, loss),
-        checks.rate_followed(training),
-        checks.updates_were_made(training),
-        checks.loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), checks.SHOWN), prefix),
+        loss_fell(state.fixed_loss or 0.0, loss),
+        rate_followed(training),
+        updates_were_made(training),
+        loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), SHOWN), prefix),
     ]
 
 
@@ -237,7 +241,7 @@ def write_reports(
     """reports/train."""
     files.write_text(reports / "steps.csv", steps_csv(training.state.rows))
     files.write_json(reports / "summary.json", summary)
-    files.write_json(reports / "checks.json", checks.table(found))
+    files.write_json(reports / "checks.json", check.table(found))
     files.write_json(
         reports / "run.json",
         {

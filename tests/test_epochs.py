@@ -17,7 +17,7 @@ from transformers import WhisperForConditionalGeneration
 
 from asr import features
 from asr.audio.sample_file import Sound
-from asr.checks import checks
+from asr.checks.data import batch_is_sound, order_is_whole
 from asr.errors import BadModel, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
@@ -226,7 +226,7 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
         patch.setitem(PACKED, "train.timestamp_share", 1.0)
         patch.setitem(PACKED, "train.per_device_train_batch_size", 8)
         made = training()
-        found = {one.name for one in (checks.batch_is_sound(made), checks.order_is_whole(made)) if not one.passed}
+        found = {one.name for one in (batch_is_sound(made), order_is_whole(made)) if not one.passed}
     assert (name in found) if name else not found
 
 
