@@ -83,7 +83,7 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
 sync: setup  ## fill MLflow from the journals, after an outage
-	@python -m asr.tracking.client sync
+	@python -m asr.tracking.follower sync
 
 doctor: setup  ## explain what a killed DVC or machine left behind; `python -m asr.doctor --mend` mends it
 	@python -m asr.doctor

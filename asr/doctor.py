@@ -27,7 +27,7 @@ import psutil
 
 from asr.errors import BadData, exit_with
 from asr.storage import files, paths
-from asr.tracking import client, journal
+from asr.tracking import client, follower, journal
 
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie
 DRAFT = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's
@@ -47,7 +47,7 @@ def drafts(root: Path) -> Iterator[Finding]:
         match = DRAFT.fullmatch(draft.name)
         pid = match["pid"] if match else None
         owned = lives(int(pid), since(draft)) if pid else bool(at_work(root))
-        if not owned and not client.training_runs(draft.parent.name) and not draft.is_relative_to(root / ".cache/sessions"):
+        if not owned and not follower.training_runs(draft.parent.name) and not draft.is_relative_to(root / ".cache/sessions"):
             yield Finding(f"{shown(draft, root)}: its writer was killed half-way", since(draft), "removes it", partial(remove, draft))
 
 
@@ -65,15 +65,15 @@ def tracked_runs() -> Iterator[Finding]:
     if store is not None and not store.is_file():
         return
     try:
-        running = [run for page in client.read_runs(client.client(), "attributes.status = 'RUNNING'") for run in page]
+        running = [run for page in client.read_runs(client.connect(), "attributes.status = 'RUNNING'") for run in page]
     except Exception as error:  # an outage of any kind is no finding of ours
         print(f"MLflow does not answer ({type(error).__name__}): its runs were not looked at")
         return
     for run in running:
         log = journal.path_of(run["fingerprint"] or "")
-        if run["fingerprint"] and log.is_file() and not client.training_runs(run["fingerprint"]):
+        if run["fingerprint"] and log.is_file() and not follower.training_runs(run["fingerprint"]):
             what = f"MLflow's run {run['name']} stands RUNNING, but no training runs"
-            yield Finding(what, run["start"] or 0.0, "brings it up to its journal and closes it", partial(client.sync, [log]))
+            yield Finding(what, run["start"] or 0.0, "brings it up to its journal and closes it", partial(follower.sync, [log]))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def fill(numbers: range) -> None:
     chosen = {
         key: str(value) for key, value in reader.flat(reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
     }
-    store = client.client()
+    store = client.connect()
     experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
     for number in numbers:
         at, fingerprint = 1_700_000_000_000 + number * 60_000, f"{number:032x}"
@@ -100,7 +100,7 @@ def make_store(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mlflow.db").unlink(missing_ok=True)
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    client.client().create_experiment(client.EXPERIMENT)
+    client.connect().create_experiment(client.EXPERIMENT)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         list(pool.map(fill, [range(at, min(at + 50, count)) for at in range(0, count, 50)]))
     (folder / "filled").write_text(str(count))

@@ -33,7 +33,7 @@ from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
-from asr.tracking import client, journal
+from asr.tracking import follower, journal
 
 CODE = (
     "asr.audio.codec",
@@ -249,7 +249,7 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
     chosen = reader.flat({"evaluate": given.evaluate.model_dump()})
     inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(*CODE)])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
-    client.sync_apart(path)
+    follower.sync_apart(path)
 
 
 def write_table(path: Path, table: list[dict[str, Any]]) -> None:

@@ -36,7 +36,8 @@ from asr.params import reader, schema
 from asr.preflight import forecast, refusals
 from asr.runtime import command
 from asr.storage import files, hashing, paths, shards
-from asr.tracking import client, journal, mirror
+from asr.tracking import journal, mirror
+from asr.tracking.follower import Follower
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
 from asr.training.state import STEP_COLUMNS
@@ -180,7 +181,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
 def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
     """Tell the journal how a training begins and ends, and MLflow from it."""
     journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
-    follower = client.Follower(training.log)
+    follower = Follower(training.log)
     try:
         yield
     except (BadModel, DiskFault, Diverged):

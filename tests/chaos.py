@@ -33,7 +33,7 @@ from conftest import TINY, write_params
 from asr.errors import Fault
 from asr.params import reader
 from asr.storage import hashing
-from asr.tracking import client
+from asr.tracking.follower import Follower
 from stages import chunk, download, featurize, train
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
@@ -138,8 +138,8 @@ def _train(root: Path, plan: Plan | None) -> int:
     sys.stdout = sys.stderr = (root / "log").open("a")
     os.environ["DVC_ROOT"] = str(root)
     os.chdir(root)
-    client.Follower.__init__ = lambda *_: None
-    client.Follower.finish = lambda _: None
+    Follower.__init__ = lambda *_: None
+    Follower.finish = lambda _: None
     try:
         given = reader.load(root / "params.yaml")
         if plan:

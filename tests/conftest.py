@@ -138,7 +138,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        client.client()
+        client.connect()
     return folder / "mlflow.db"
 
 
@@ -147,11 +147,12 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process: without MLflow, with signals and precision given back afterwards."""
     from accelerate.state import AcceleratorState
 
-    from asr.tracking import client
+    from asr.tracking import follower
+    from asr.tracking.follower import Follower
 
-    monkeypatch.setattr(client.Follower, "__init__", lambda *_: None)
-    monkeypatch.setattr(client.Follower, "finish", lambda _: None)
-    monkeypatch.setattr(client, "sync_apart", lambda _: None)
+    monkeypatch.setattr(Follower, "__init__", lambda *_: None)
+    monkeypatch.setattr(Follower, "finish", lambda _: None)
+    monkeypatch.setattr(follower, "sync_apart", lambda _: None)
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
     yield

@@ -52,7 +52,7 @@ def new_store(target: Path, template: Path) -> None:
 def mirror(*paths: Path) -> None:
     """What the follower of a training does, without closing runs that go on."""
     for path in paths:
-        Replica(path, client.client()).catch_up()
+        Replica(path, client.connect()).catch_up()
 
 
 def utterances(errors: list[int], speakers: list[str | None], words: int = 5) -> pa.Table:

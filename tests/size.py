@@ -26,7 +26,7 @@ from conftest import TINY, write_params
 from asr.features import FEATURES, TAIL
 from asr.params import reader
 from asr.storage import shards
-from asr.tracking import client
+from asr.tracking.follower import Follower
 from asr.training.loop import Training
 from stages import train
 
@@ -97,7 +97,7 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     sys.stdout = (top / "log").open("w")
     os.environ["DVC_ROOT"] = str(top)
     os.chdir(top)
-    client.Follower.__init__ = client.Follower.finish = lambda *_: None
+    Follower.__init__ = Follower.finish = lambda *_: None
     steps = chunks * rows_per_chunk // BATCH
     changes = {"max_steps": steps, "eval_steps": steps // EVALUATIONS, "save_steps": steps // 5, "eval_rows": 32, "logging_steps": 10}
     changes |= {"per_device_train_batch_size": BATCH}

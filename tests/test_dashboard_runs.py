@@ -136,7 +136,7 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
         assert "1 running" in text(page)
     go_on(running, range(21, 41))
     mirror(running)
-    client.client().delete_run(next(str(row.run_id) for row in run_index.rows() if row.name == "gone"))
+    client.connect().delete_run(next(str(row.run_id) for row in run_index.rows() if row.name == "gone"))
     refresh.refresh(talk=False)
     page.run()
     assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {"running": "✓ finished", "killed": "■ killed"}
@@ -222,7 +222,7 @@ def test_a_selection_stays_with_its_runs_when_new_ones_come() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_hostile_names_are_shown_as_they_are() -> None:
-    store = client.client()
+    store = client.connect()
     experiment = store.create_experiment(client.EXPERIMENT)
     for name in HOSTILE:
         run = store.create_run(experiment, tags={"fingerprint": "f" * 32, "mlflow.runName": name}, run_name=name)

@@ -133,14 +133,14 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
 def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     log = journal.path_of("f")
     journal.append(log, "begin", fingerprint="f", name="mine", params={}, tags={})
-    Replica(log, client.client()).catch_up()
+    Replica(log, client.connect()).catch_up()
     before = digest(root)
     code, said = ask(capsys, monkeypatch)
     assert (code, "MLflow's run mine stands RUNNING" in said) == (1, True)
     assert before == digest(root)
     assert ask(capsys, monkeypatch, "--mend")[0] == 0
     assert ask(capsys, monkeypatch) == (0, "nothing is left behind\n")
-    (pages,) = client.read_runs(client.client())
+    (pages,) = client.read_runs(client.connect())
     assert [run["status"] for run in pages] == ["KILLED"]
 
 

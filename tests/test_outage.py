@@ -43,7 +43,8 @@ from test_tracking import begin, evaluation, losses, new_path, training
 from asr.errors import BadParams, NetworkFault
 from asr.params import reader
 from asr.storage import paths
-from asr.tracking import client, journal
+from asr.tracking import client, follower, journal
+from asr.tracking.follower import Follower
 from asr.tracking.uploader import Replica
 from asr.training import checkpoints
 from stages import train
@@ -53,7 +54,7 @@ TRAINED = FAULTS if EVERY else [hanging, lost_answers]
 SYNCED = FAULTS if EVERY else [lost_answers, dies_in_the_middle, sometimes_500, half_an_answer, no_mlflow]
 STEPS = 400 if EVERY else 120
 LONG = {**TINY, "train.max_steps": STEPS, "train.eval_steps": STEPS // 2, "train.save_steps": STEPS // 2, "train.logging_steps": 10}
-START, FINISH, APPEND = client.Follower.__init__, client.Follower.finish, journal.append
+START, FINISH, APPEND = Follower.__init__, Follower.finish, journal.append
 MOST = 0.01
 
 
@@ -64,7 +65,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client.client()
+        client.connect()
         patch.setenv("STORE_OF_SERVER", client.uri())
         with served(client.uri(), folder) as port:
             yield port
@@ -100,7 +101,7 @@ def life(path: Path) -> Path:
 
 def differences(*paths: Path) -> list[Any]:
     """Where MLflow does not hold these journals, each once, no more and no less."""
-    store = client.client()
+    store = client.connect()
     return [(there, here) for path in paths if (there := arrived(path, store)) != (here := wanted(path))]
 
 
@@ -143,7 +144,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str,
     root = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        patch.setattr(client, "Follower", lambda _: type("Nobody", (), {"finish": lambda _: None})())
+        patch.setattr(follower, "Follower", lambda _: type("Nobody", (), {"finish": lambda _: None})())
         return trained(tiny_data, root)
 
 
@@ -158,11 +159,11 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    clock, started = Clock(), list[client.Follower]()
+    clock, started = Clock(), list[Follower]()
     proxy.fault = fault
     monkeypatch.setattr(journal, "append", clock.around(APPEND))
-    monkeypatch.setattr(client.Follower, "__init__", clock.around(lambda self, path: started.append(self) or START(self, path)))
-    monkeypatch.setattr(client.Follower, "finish", clock.around(FINISH))
+    monkeypatch.setattr(Follower, "__init__", clock.around(lambda self, path: started.append(self) or START(self, path)))
+    monkeypatch.setattr(Follower, "finish", clock.around(FINISH))
     found = trained(tiny_data, tmp_path)
     process = started[0].process
     assert process
@@ -170,8 +171,8 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     kill(process)
     proxy.fault = healthy
     (path,) = (tmp_path / ".cache/journal").glob("*.jsonl")
-    client.sync([path])
-    client.sync([path])
+    follower.sync([path])
+    follower.sync([path])
     record_property("of the training's time", f"{clock.share:.2%}")
     record_property("same bytes", "yes" if found == calm else "no")
     record_property("all there once", "no" if differences(path) else "yes")
@@ -204,7 +205,7 @@ def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_en
     paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
     assert len(paths) == 8
     wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
-    store = client.client()
+    store = client.connect()
     wait_until(lambda: all_there(paths, store), "eight runs")
     assert differences(*paths) == []
     assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
@@ -238,10 +239,10 @@ def test_after_any_fault_a_sync_leaves_all_of_it_once(fault: Fault, proxy: Proxy
     proxy.fault = fault
     for _ in range(8 if fault is lost_answers else 2):
         with suppress(NetworkFault):
-            client.sync([path])
+            follower.sync([path])
     assert proxy.hits
     proxy.fault = healthy
-    client.sync([path])
+    follower.sync([path])
     assert differences(path) == []
 
 
@@ -265,7 +266,7 @@ class Breaking:
 def test_a_sync_that_dies_at_any_request_is_made_good_by_the_next(upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert upstream
     monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["STORE_OF_SERVER"])
-    store, paths, died = client.client(), list[Path](), True
+    store, paths, died = client.connect(), list[Path](), True
     while died:
         paths.append(life(new_path(tmp_path)))
         try:
@@ -288,19 +289,19 @@ def test_a_sync_that_is_killed_is_made_good_by_the_next(proxy: Proxy, tmp_path: 
         one.say(status, content)
 
     proxy.fault = hangs_after_its_work
-    command = [sys.executable, "-m", "asr.tracking.client", "sync", str(path)]
+    command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert reached.wait(90)
     assert differences(path)
     kill(process)
     proxy.fault = healthy
-    client.sync([path])
+    follower.sync([path])
     assert differences(path) == []
 
 
 def test_syncs_at_once_log_nothing_twice(proxy: Proxy, tmp_path: Path) -> None:
     paths = [life(new_path(tmp_path)) for _ in range(2)]
-    together = [threading.Thread(target=client.sync, args=[order]) for order in (paths, paths[::-1], paths)]
+    together = [threading.Thread(target=follower.sync, args=[order]) for order in (paths, paths[::-1], paths)]
     for thread in together:
         thread.start()
     for thread in together:
@@ -312,13 +313,13 @@ def test_syncs_at_once_log_nothing_twice(proxy: Proxy, tmp_path: Path) -> None:
 def test_runs_that_were_made_twice_become_one(proxy: Proxy, tmp_path: Path) -> None:
     """As by a server that did what nobody waited for any more."""
     path = life(new_path(tmp_path))
-    client.sync([path])
-    store = client.client()
+    follower.sync([path])
+    store = client.connect()
     experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
     for tags in ({"fingerprint": path.stem}, {"evaluation": f"0.2-{path.stem}"}):
         store.create_run(experiment, 0, tags)
     assert differences(path)
-    client.sync([path])
+    follower.sync([path])
     assert differences(path) == []
     assert not proxy.hits
 
@@ -327,10 +328,10 @@ def test_runs_that_were_made_twice_become_one(proxy: Proxy, tmp_path: Path) -> N
 def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
     path = training(journal.path_of("running1"), ended=None)
     with checkpoints.held(paths.cache("checkpoints", path.stem)):
-        client.sync([path])
+        follower.sync([path])
         assert status(path) == "RUNNING"
     losses(path, range(5, 6))
-    client.sync([path])
+    follower.sync([path])
     assert differences(path) == []
     assert status(path) == "KILLED"
     assert tmp_path in path.parents
@@ -348,25 +349,25 @@ def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(m
         holder.__exit__(None, None, None)
 
     monkeypatch.setattr(Replica, "catch_up", ends_then)
-    client.sync([path])
+    follower.sync([path])
     assert status(path) == "RUNNING"
     monkeypatch.undo()
 
 
 def status(path: Path) -> str:
-    ((_, _, found, *_),) = arrived(path, client.client())
+    ((_, _, found, *_),) = arrived(path, client.connect())
     return str(found)
 
 
 @pytest.mark.usefixtures("proxy")
 def test_a_training_that_was_killed_with_its_follower_is_closed_by_the_next(tmp_path: Path) -> None:
     lost, mine = (training(journal.path_of(name), ended=None) for name in ("lost1", "mine1"))
-    store = client.client()
+    store = client.connect()
     for path in (lost, mine):
         Replica(path, store).catch_up()
         losses(path, range(5, 8))
     assert (status(lost), status(mine)) == ("RUNNING", "RUNNING")
-    client.close_killed(store, mine)
+    follower.close_killed(store, mine)
     assert (status(lost), status(mine)) == ("KILLED", "RUNNING")
     assert differences(lost) == []
     assert tmp_path in lost.parents
@@ -377,7 +378,7 @@ def test_a_journal_that_cannot_be_told_does_not_hold_up_the_others(tmp_path: Pat
     bad, good = new_path(tmp_path), life(new_path(tmp_path))
     losses(bad, range(1, 3))
     with pytest.raises(BadParams, match=bad.name):
-        client.sync([bad, good])
+        follower.sync([bad, good])
     assert differences(good) == []
 
 
@@ -402,7 +403,7 @@ def test_a_machine_without_room_for_a_process_trains_without(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refused)
-    client.Follower(new_path(tmp_path)).finish()
+    Follower(new_path(tmp_path)).finish()
     assert capsys.readouterr().out == (
         "warning: MLflow is not told of this training (Resource temporarily unavailable); the journal is: make sync\n"
     )

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture
 def store(empty_store: Path, tmp_path: Path) -> Any:
     new_store(tmp_path, empty_store)
-    return client.client()
+    return client.connect()
 
 
 def only() -> run_index.Row:

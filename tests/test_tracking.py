@@ -15,7 +15,8 @@ import pytest
 from outage_fixtures import answers, free_port, kill, served, wait_until
 
 from asr.errors import BadParams
-from asr.tracking import client, journal
+from asr.tracking import client, follower, journal
+from asr.tracking.follower import Follower
 from asr.tracking.uploader import Replica
 
 REPOSITORY = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("store")
     address = f"sqlite:///{root / 'mlflow.db'}"
     environment = {**os.environ, "DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": address, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "asr.tracking.client", "sync"]
+    command = [sys.executable, "-m", "asr.tracking.follower", "sync"]
     for name in "ab":
         training(root / f".cache/journal/{name}.jsonl")
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
@@ -54,7 +55,7 @@ def port(made: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def store(made: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made)
-    return client.client()
+    return client.connect()
 
 
 def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags: str) -> Path:
@@ -101,7 +102,7 @@ def history(store: Any, run_id: str, key: str) -> list[tuple[int, float]]:
 
 
 def follow(path: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "asr.tracking.client", "follow", str(path)]
+    command = [sys.executable, "-m", "asr.tracking.follower", "follow", str(path)]
     given = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given)
 
@@ -110,7 +111,7 @@ def test_a_training_becomes_one_run_with_its_params_points_and_times(
     store: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = training(new_path(tmp_path), **{"dvc.experiment": "tidy-newt"})
-    client.sync([path])
+    follower.sync([path])
     run = run_of(store, path)
     assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
     assert (run.info.run_name, run.info.status, run.data.tags["dvc.experiment"]) == (f"repro-{path.stem[:8]}", "FINISHED", "tidy-newt")
@@ -124,9 +125,9 @@ def test_a_training_becomes_one_run_with_its_params_points_and_times(
 def test_syncing_twice_logs_nothing_twice(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     evaluation(path, f"in-{path.stem}", 0.3)
-    client.sync([path])
+    follower.sync([path])
     before = everything(store, path)
-    client.sync([path])
+    follower.sync([path])
     assert everything(store, path) == before
 
 
@@ -148,11 +149,11 @@ def everything(store: Any, path: Path) -> list[Any]:
 
 def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path), steps=4, ended=None)
-    client.sync([path])
+    follower.sync([path])
     begin(path)
     losses(path, range(3, 7))
     journal.append(path, "end", status="FINISHED")
-    client.sync([path])
+    follower.sync([path])
     run = run_of(store, path)
     assert [step for step, _ in history(store, run.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in history(store, run.info.run_id, "validation/wer")] == [2, 4, 6]
@@ -162,7 +163,7 @@ def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, 
 def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> None:
     path = new_path(tmp_path)
     begin(path)
-    mirror = Replica(path, client.client())
+    mirror = Replica(path, client.connect())
     for step in range(1, 4):
         losses(path, range(step, step + 1))
         mirror.catch_up()
@@ -173,7 +174,7 @@ def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> 
 def test_an_evaluation_is_a_child_run_and_its_scores_stand_at_the_parent(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     evaluation(path, f"one-{path.stem}", 0.3)
-    client.sync([path])
+    follower.sync([path])
     parent = run_of(store, path)
     (child,) = runs(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert (child.info.status, child.data.params, child.data.tags["evaluation"]) == ("FINISHED", {"evaluate.seed": "1"}, f"one-{path.stem}")
@@ -187,12 +188,12 @@ def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_repla
     for number, wer in enumerate((0.3, 0.2, 0.3, 0.2, 0.25)):
         evaluation(path, f"{wer}-{path.stem}", wer)
         if number == 2:
-            client.sync([path])
+            follower.sync([path])
             assert run_of(store, path).data.metrics["test/wer"] == 0.3
         time.sleep(0.01)
-    client.sync([path])
+    follower.sync([path])
     before = everything(store, path)
-    client.sync([path])
+    follower.sync([path])
     assert everything(store, path) == before
     assert run_of(store, path).data.metrics["test/wer"] == 0.25
     assert len(before) == 1 + 3
@@ -201,7 +202,7 @@ def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_repla
 def test_lines_that_a_kill_cut_off_do_not_stop_a_sync(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path), ended=None)
     path.write_bytes(path.read_bytes()[:-9])
-    client.sync([path])
+    follower.sync([path])
     assert len(history(store, run_of(store, path).info.run_id, "train/loss")) == 4
     assert len(history(store, run_of(store, path).info.run_id, "validation/wer")) == 1
 
@@ -211,7 +212,7 @@ def test_a_journal_without_a_beginning_is_told_by_name(tmp_path: Path) -> None:
     path = new_path(tmp_path)
     losses(path, range(1, 2))
     with pytest.raises(BadParams, match=f"^{path.name}: the journal has no beginning$") as caught:
-        client.sync([path])
+        follower.sync([path])
     assert caught.value.exit_code == 2
 
 
@@ -219,12 +220,12 @@ def test_a_finished_training_is_followed_to_its_end_and_stays_finished(
     store: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = training(new_path(tmp_path), steps=2, ended=None)
-    follower = client.Follower(path)
+    running = Follower(path)
     losses(path, range(3, 5))
     journal.append(path, "end", status="FINISHED")
-    monkeypatch.setattr(client, "GRACE_SECONDS", 60.0)
-    follower.began -= 36_000  # so long a training waits a moment for its follower
-    follower.finish()
+    monkeypatch.setattr(follower, "GRACE_SECONDS", 60.0)
+    running.began -= 36_000  # so long a training waits a moment for its follower
+    running.finish()
     run = run_of(store, path)
     assert (run.info.status, len(history(store, run.info.run_id, "train/loss"))) == ("FINISHED", 4)
     assert capfd.readouterr().out == ""
@@ -232,11 +233,11 @@ def test_a_finished_training_is_followed_to_its_end_and_stays_finished(
 
 def test_a_training_that_died_without_an_end_is_killed_and_stays_so_when_synced(store: Any, tmp_path: Path) -> None:
     path = training(new_path(tmp_path), ended=None)
-    follower = follow(path)
-    out, err = follower.communicate()
-    assert (follower.returncode, out) == (0, ""), err
+    running = follow(path)
+    out, err = running.communicate()
+    assert (running.returncode, out) == (0, ""), err
     assert run_of(store, path).info.status == "KILLED"
-    client.sync([path])
+    follower.sync([path])
     assert run_of(store, path).info.status == "KILLED"
 
 
@@ -246,16 +247,16 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     dead = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{dead}")
     path = training(new_path(tmp_path), steps=2, ended=None)
-    follower = client.Follower(path)
+    running = Follower(path)
     losses(path, range(3, 5))
     journal.append(path, "end", status="FINISHED")
     content = path.read_bytes()
-    assert follower.process
+    assert running.process
     out = ""
     while "does not answer" not in out:
         out += capfd.readouterr().out
-    follower.finish()
-    kill(follower.process)
+    running.finish()
+    kill(running.process)
     out += capfd.readouterr().out
     assert out.count("warning: MLflow at ") == 1
     assert f"warning: MLflow at http://127.0.0.1:{dead} does not answer" in out
@@ -264,8 +265,8 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     assert path.read_bytes() == content
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     wait_until(lambda: answers(port), "the server")
-    client.sync([path])
-    client.sync([path])
+    follower.sync([path])
+    follower.sync([path])
     run = run_of(store, path)
     assert (run.info.status, history(store, run.info.run_id, "train/loss")) == ("FINISHED", [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)])
     assert run.data.params["chunk.many_119"] == "119"
@@ -274,7 +275,7 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
 def test_syncing_with_a_dead_server_is_one_line_and_the_code_of_the_network(tmp_path: Path) -> None:
     path = training(new_path(tmp_path))
     told = subprocess.run(
-        [sys.executable, "-m", "asr.tracking.client", "sync", str(path)],
+        [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"},
         capture_output=True,
         text=True,
@@ -286,7 +287,7 @@ def test_syncing_with_a_dead_server_is_one_line_and_the_code_of_the_network(tmp_
 
 def test_a_run_that_is_not_ours_does_not_get_our_points(store: Any, tmp_path: Path) -> None:
     first, second = training(new_path(tmp_path)), training(new_path(tmp_path), steps=2)
-    client.sync([first, second])
+    follower.sync([first, second])
     assert run_of(store, first).info.run_id != run_of(store, second).info.run_id
     assert len(history(store, run_of(store, second).info.run_id, "train/loss")) == 2
 
@@ -313,6 +314,6 @@ def test_our_package_switches_telemetry_off_before_mlflow_is_there() -> None:
 @pytest.mark.parametrize("given", [[], ["follow"], ["sync", "a", "b"], ["erase"]])
 def test_the_command_line_says_how_it_is_used(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["asr.tracking.client", *given])
-    with pytest.raises(BadParams, match=r"^usage: python -m asr.tracking.client follow JOURNAL") as caught:
-        client.main()
+    with pytest.raises(BadParams, match=r"^usage: python -m asr.tracking.follower follow JOURNAL") as caught:
+        follower.main()
     assert caught.value.exit_code == 2

@@ -75,7 +75,7 @@ class Refresher:
         return more
 
     def _read_store(self) -> None:
-        self.store = self.store or client.client()
+        self.store = self.store or client.connect()
         last, cost = float(self._get("whole_at") or 0), float(self._get("whole_cost") or 0)
         if cost <= SMALL_SECONDS or time.time() - last > WHOLE_SECONDS:
             self._read_whole()
@@ -195,7 +195,7 @@ class Refresher:
         return False
 
     def _write_curves(self, id: str, digest: str) -> None:
-        self.store = self.store or client.client()
+        self.store = self.store or client.connect()
         points = {key: client.read_curve(self.store, id, key) for key in run_index.CURVES}
         self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
         self.index.execute("UPDATE runs SET curves = ? WHERE id = ?", [digest, id])

@@ -25,7 +25,7 @@ from asr.errors import BadData
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import files, hashing, paths
-from asr.tracking import client, journal
+from asr.tracking import client, follower, journal
 
 SCHEMA = 1
 TABLES = """
@@ -146,7 +146,7 @@ def lives(fingerprint: str | None) -> bool:
         return client.store_file() is None
     if client.store_file() is None and not journal.path_of(fingerprint).is_file():
         return True
-    return client.training_runs(fingerprint)
+    return follower.training_runs(fingerprint)
 
 
 def rows() -> list[Row]:
