@@ -14,6 +14,7 @@ from model_fixtures import clip, hush_timestamps, noise, scratch
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from asr import features
+from asr.decoding.language import detect_language
 from asr.errors import BadModel
 from asr.features import TAIL, LogMel, input_features
 from asr.model import greedy, loader, tokenization
@@ -261,7 +262,7 @@ def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
     start = scratch(seed, init_std=0.5)
     for number, seconds in enumerate((*SECONDS, 3.7)):
         one = clip(seconds, number)
-        language, chance = greedy.detect_language(start.model, one)
+        language, chance = detect_language(start.model, one)
         theirs = start.model.detect_language(input_features=input_features([one], WINDOW))
         assert start.model.generation_config.lang_to_id[f"<|{language}|>"] == int(theirs[0])
         assert 1 / len(start.model.generation_config.lang_to_id) <= chance <= 1
@@ -270,11 +271,11 @@ def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
 def test_detecting_leaves_the_prompt_and_takes_a_model_of_many_languages() -> None:
     start = scratch()
     before = start.model.generation_config.to_dict()
-    greedy.detect_language(start.model, clip(1.0))
+    detect_language(start.model, clip(1.0))
     assert start.model.generation_config.to_dict() == before
     start.model.generation_config.is_multilingual = False
     with pytest.raises(BadModel, match="one language only"):
-        greedy.detect_language(start.model, clip(1.0))
+        detect_language(start.model, clip(1.0))
 
 
 def test_every_language_has_a_name() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from asr import features
 from asr.audio.sample_file import Sound, passages
+from asr.decoding.language import detect_language
 from asr.errors import BadData, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -64,7 +65,7 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
-        language, _ = greedy.detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
+        language, _ = detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
     language = language or getattr(generation, "language", None) or "en"
     loader.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
     return language
