@@ -28,14 +28,13 @@ from transformers.utils import logging as transformers_logging
 from asr.errors import BadModel, NetworkFault
 from asr.model import tokenization
 from asr.storage import paths
+from asr.training.optimization import SCRATCH_RATE, TINY_PARAMETERS, TINY_RATE
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
 
 SCRATCH = "scratch"
 POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor that a window cuts
-TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
-SCRATCH_RATE = 1e-3
 
 
 @dataclass(frozen=True)

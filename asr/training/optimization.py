@@ -6,7 +6,9 @@ import math
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from transformers import WhisperForConditionalGeneration
+from transformers import (
+    WhisperForConditionalGeneration,
+)
 
 from asr.errors import BadParams
 from asr.model import loader, lora
@@ -14,6 +16,9 @@ from asr.model.loader import Start
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
 LAST_RATE = 1e-7  # to which the polynomial schedule falls, by default of transformers
+
+TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
+SCRATCH_RATE = 1e-3
 
 
 def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
