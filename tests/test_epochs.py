@@ -27,7 +27,7 @@ from asr.preflight import refusals
 from asr.storage import files, hashing
 from asr.training import epochs, examples
 from asr.training.batches import Collator
-from asr.training.examples import Example, label
+from asr.training.examples import Example
 from asr.training.loop import Training
 from asr.transcribe import recognizer
 from stages import train
@@ -169,12 +169,12 @@ def _clamped_apart(patch: pytest.MonkeyPatch) -> None:
 
 
 def _slow_clock(patch: pytest.MonkeyPatch) -> None:
-    label = label
+    label = examples.label
     patch.setattr(examples, "label", lambda frames, texts, zero: label([2 * one for one in frames], texts, zero))
 
 
 def _unpaired(patch: pytest.MonkeyPatch) -> None:
-    label = label
+    label = examples.label
     patch.setattr(examples, "label", lambda *given: label(*given)[:-1])
 
 

@@ -18,7 +18,7 @@ from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 from asr.features import TAIL, FeatureRows, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
 from asr.training import examples
-from asr.training.examples import PAIR, Example, Window, label
+from asr.training.examples import PAIR, Example, Window
 from asr.whisper import FRAMES_PER_SECOND
 
 IGNORED = -100  # labels that the loss passes over
@@ -77,11 +77,11 @@ class Collator:
         beside = len(self.prompt) + (PAIR if self.timed else 0)
         return choose(rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead)
 
-    def window(self, examples: Sequence[Example], timed: bool) -> Window:
+    def window(self, rows: Sequence[Example], timed: bool) -> Window:
         """Rows one after the other, with their label."""
-        frames, texts = [one.num_frames for one in examples], [one.text_ids for one in examples]
-        ids = label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
-        return Window(tuple(one.index for one in examples), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids))
+        frames, texts = [one.num_frames for one in rows], [one.text_ids for one in rows]
+        ids = examples.label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
+        return Window(tuple(one.index for one in rows), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids))
 
     def batch(self, rows: FeatureRows, found: Sequence[Window], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
         """A training batch.

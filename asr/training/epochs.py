@@ -13,16 +13,17 @@ from dataclasses import replace
 
 from asr.features import FeatureRows
 from asr.storage.hashing import fraction_of
+from asr.training import examples
 from asr.training.batches import Collator
 from asr.training.examples import Example, Window
 
 
 def fill(
-    rows: FeatureRows, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+    rows: FeatureRows, chosen: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
 ) -> list[Window]:
     """The windows that hold each row as often as it counts: so large a share of rows with times, these packed if asked for."""
     counts = repeats(rows)
-    often = [[one for one in examples if counts[one.index] >= time] for time in range(1, max(counts, default=1) + 1)]
+    often = [[one for one in chosen if counts[one.index] >= time] for time in range(1, max(counts, default=1) + 1)]
     return [one for part in often for one in _once(rows, part, collator, timestamp_share, pack_to_window, seed)]
 
 
@@ -32,12 +33,12 @@ def repeats(rows: FeatureRows) -> list[int]:
 
 
 def _once(
-    rows: FeatureRows, examples: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+    rows: FeatureRows, chosen: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
 ) -> list[Window]:
     ids = rows.column("id")
-    timed = {one.index for one in examples if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share}
-    stamped = [one for one in examples if one.index in timed]
-    plain = [collator.window([one], timed=False) for one in examples if one.index not in timed]
+    timed = {one.index for one in chosen if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share}
+    stamped = [one for one in chosen if one.index in timed]
+    plain = [collator.window([one], timed=False) for one in chosen if one.index not in timed]
     if not pack_to_window:
         return [collator.window([one], timed=True) for one in stamped] + plain
     groups = examples.neighbours(stamped, rows.column("speaker"), collator.frames, collator.positions - len(collator.prompt))
