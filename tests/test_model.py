@@ -23,6 +23,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForCondi
 from asr.errors import BadModel
 from asr.model import greedy, loader, tokenization
 from asr.storage import files
+from asr.training import optimization
 
 REPOSITORY = Path(__file__).parents[1]
 PLAIN = """
@@ -311,9 +312,10 @@ def test_auto_learning_rate_falls_with_the_size_of_the_start_model(d_model: int,
     heads = {"encoder_attention_heads": d_model // 64, "decoder_attention_heads": d_model // 64}
     with torch.device("meta"):
         whisper = WhisperForConditionalGeneration(WhisperConfig(d_model=d_model, **sizes, **heads))
-    assert loader.learning_rate("auto", whisper, "openai/whisper-x") == pytest.approx(rate, rel=0.03)
+    start = loader.Start(whisper, scratch().tokenizer, "openai/whisper-x", None)
+    assert optimization.learning_rate("auto", start) == pytest.approx(rate, rel=0.03)
 
 
 def test_learning_rate_of_scratch_and_a_given_one() -> None:
-    assert loader.learning_rate("auto", scratch().model, loader.SCRATCH) == 1e-3
-    assert loader.learning_rate(2e-4, scratch().model, loader.SCRATCH) == 2e-4
+    assert optimization.learning_rate("auto", scratch()) == 1e-3
+    assert optimization.learning_rate(2e-4, scratch()) == 2e-4

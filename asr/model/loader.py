@@ -28,7 +28,6 @@ from transformers.utils import logging as transformers_logging
 from asr.errors import BadModel, NetworkFault
 from asr.model import tokenization
 from asr.storage import paths
-from asr.training.optimization import SCRATCH_RATE, TINY_PARAMETERS, TINY_RATE
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()
@@ -245,15 +244,6 @@ def window_seconds(model: WhisperForConditionalGeneration) -> int:
 def device() -> str:
     """Where a model is fastest here."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def learning_rate(given: float | str, model: WhisperForConditionalGeneration, name: str) -> float:
-    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from whisper-tiny's 3.75e-5."""
-    if given != "auto":
-        return float(given)
-    if name == SCRATCH:
-        return SCRATCH_RATE
-    return float(f"{TINY_RATE * (TINY_PARAMETERS / model.num_parameters()) ** 0.5:.2g}")
 
 
 def weights_hash(model: WhisperForConditionalGeneration) -> str:

@@ -46,9 +46,16 @@ def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> Non
 
 
 def learning_rate(given: float | str, start: Start) -> float:
-    """The peak rate; where `auto` is asked for and adapters are trained, theirs."""
-    adapted = given == "auto" and lora.layers(start.model)
-    return loader.learning_rate(given, start.model, start.name) * (lora.RATE if adapted else 1)
+    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from whisper-tiny's 3.75e-5.
+
+    Adapters take `lora.RATE` times as much.
+    """
+    if given != "auto":
+        return float(given)
+    rate = SCRATCH_RATE
+    if start.name != loader.SCRATCH:
+        rate = float(f"{TINY_RATE * (TINY_PARAMETERS / start.model.num_parameters()) ** 0.5:.2g}")
+    return rate * lora.RATE if lora.layers(start.model) else rate
 
 
 def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:
