@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,23 +170,23 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
             say_if_longer(folder, known)
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         with mirror.copied(folder, log) if main else nullcontext():
-            training = Training(start, rows, judged, given.train, folder, log)
+            training = Training(start, rows, judged, given.train, folder, partial(journal.append, log))
             all_params = reader.flat(given.model_dump(exclude={"evaluate"}))
-            with told(training, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
+            with told(log, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
                 train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
 
 @contextmanager
-def told(training: Training, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
+def told(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
     """Tell the journal how a training begins and ends, and MLflow from it."""
-    journal.append(training.log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
-    follower = Follower(training.log)
+    journal.append(log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
+    follower = Follower(log)
     try:
         yield
     except (BadModel, DiskFault, Diverged):
-        journal.append(training.log, "end", status="FAILED")
+        journal.append(log, "end", status="FAILED")
         raise
     finally:
         follower.finish()
@@ -220,7 +221,7 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
         files.write_bytes(reports / "taught.npy", taught(names[0] | names[1]))
         write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
-        journal.append(training.log, "end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
+        training.record("end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
         print_summary(summary, found)
 
 

@@ -32,7 +32,7 @@ def training(data: Path, root: Path, **changes: Any) -> Training:
     """As the stage makes it, before its first step."""
     chosen = given(root, **changes)
     rows, judged = (FeatureRows(data / "data/features" / split) for split in ("train", "validation"))
-    return Training(train.start_model(chosen, rows), rows, judged, chosen.train, root / "checkpoints", root / "journal.jsonl")
+    return Training(train.start_model(chosen, rows), rows, judged, chosen.train, root / "checkpoints", lambda *_, **__: None)
 
 
 def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:

@@ -87,7 +87,7 @@ def run(split: Path, given: schema.Params) -> int:
     choose_trained(start, given.model, given.train.seed)
     chosen = eight(rows, start, given.train.seed)
     with tempfile.TemporaryDirectory(prefix="earshot-overfit-") as folder:
-        training = Training(start, chosen, chosen, given.train, Path(folder) / "checkpoints", Path(folder) / "journal.jsonl")
+        training = Training(start, chosen, chosen, given.train, Path(folder) / "checkpoints", lambda *_, **__: None)
         try:
             training.run(lambda: known_by_heart(training))
         except Stopped:

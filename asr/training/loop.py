@@ -23,7 +23,6 @@ from asr.model import loader, lora, regularization
 from asr.model.loader import Start
 from asr.params import schema
 from asr.runtime.signals import Interrupted, Signals
-from asr.tracking import journal
 from asr.training import batches, checkpoints, epochs, memory, optimization
 from asr.training.batches import Collator
 from asr.training.checkpoints import Checkpoint
@@ -35,10 +34,13 @@ FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
 
 
 class Training:
-    """One training: the model, its optimiser and schedule, the rows, and where it stands."""
+    """One training: the model, its optimiser and schedule, the rows, and where it stands.
 
-    def __init__(self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, log: Path):
-        self.given, self.folder, self.log, self.train = given, folder, log, train
+    record: `record(kind, **values)` takes what happens, for the journal.
+    """
+
+    def __init__(self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, record: Callable[..., None]):
+        self.given, self.folder, self.record, self.train = given, folder, record, train
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)
         if not self.choice.examples:
@@ -193,7 +195,7 @@ class Training:
 
     def _tell(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            journal.append(self.log, "metrics", step=self.state.step, values=values)
+            self.record("metrics", step=self.state.step, values=values)
 
     def mean_loss(self, rows: FeatureRows, windows: Sequence[Window]) -> float:
         """Loss per label in evaluation mode."""
@@ -317,7 +319,7 @@ class Training:
         """Save where we stand and leave."""
         self.save()
         if self.accelerator.is_main_process:
-            journal.append(self.log, "end", status="KILLED")
+            self.record("end", status="KILLED")
         raise Stopped(
             self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
         )
