@@ -25,11 +25,12 @@ import scipy.fft
 import soundfile
 import soxr
 
+from asr import paths
 from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
 from asr.params import reader, schema
-from asr.storage import files, paths, shards
+from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB

@@ -25,8 +25,9 @@ from typing import Any
 
 import psutil
 
+from asr import paths
 from asr.errors import BadData, exit_with
-from asr.storage import files, paths
+from asr.storage import files
 from asr.tracking import client, follower, journal
 
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie

@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from asr.storage import paths
+from asr import paths
 from asr.transcribe.job_queue import Desk
 
 

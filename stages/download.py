@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from asr import paths
 from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.params import reader, schema
@@ -28,7 +29,7 @@ from asr.runtime.workers import parallel, progress
 from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
 from asr.sources.selection import MAIN, Selection, Survey
 from asr.sources.utterances import Corpus, Utterance
-from asr.storage import files, paths, shards
+from asr.storage import files, shards
 
 JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins

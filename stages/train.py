@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from asr import paths
 from asr.checks import check
 from asr.checks.check import Check
 from asr.checks.data import batch_is_sound, order_is_whole, splits_are_apart
@@ -36,7 +37,7 @@ from asr.model.start import choose_trained, start_model
 from asr.params import reader, schema
 from asr.preflight import forecast, refusals
 from asr.runtime import command
-from asr.storage import files, hashing, paths, shards
+from asr.storage import files, hashing, shards
 from asr.tracking import journal, mirror
 from asr.tracking.follower import Follower
 from asr.training import checkpoints, memory

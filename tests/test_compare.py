@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_fixtures import utterances
 
-from asr import wer
+from asr import paths, wer
 from asr.errors import BadData
 from asr.runs import comparison, reports
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import Row
-from asr.storage import hashing, paths
+from asr.storage import hashing
 
 
 def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **params: Any) -> Row:

@@ -15,8 +15,9 @@ from conftest import SHIPPED
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 from streamlit.testing.v1 import AppTest
 
+from asr import paths
 from asr.runs import refresh, run_index
-from asr.storage import hashing, paths
+from asr.storage import hashing
 from asr.tracking import client
 from dashboard.runs import run_table
 

@@ -17,10 +17,10 @@ import pytest
 from data_fixtures import encoded, voice
 from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut, flipped, sha256, web_page, whole
 
+from asr import paths
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.sources import data_collective
 from asr.sources.utterances import Corpus
-from asr.storage import paths
 from asr.storage.shards import SPLITS
 
 KEY = "mdc-DoNotShowMeToAnybody"

@@ -13,7 +13,8 @@ from data_fixtures import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.storage import files, hashing, paths
+from asr import paths
+from asr.storage import files, hashing
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

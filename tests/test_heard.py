@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from data_fixtures import encoded, row, voice, write_rows
 
+from asr import paths
 from asr.cleaning import measurements
 from asr.cleaning.reasons import Sound
-from asr.storage import paths, shards
+from asr.storage import shards
 
 SECONDS = [0.3, 0.5, 0.7, 0.9, 1.1]
 

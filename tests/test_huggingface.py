@@ -24,11 +24,11 @@ from conftest import REPOSITORY
 from data_fixtures import encoded, load, voice
 from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha256, stuck, web_page, whole
 
+from asr import paths
 from asr.audio.codec import decode
 from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
 from asr.sources import hub, hub_layout, huggingface
 from asr.sources.utterances import Corpus
-from asr.storage import paths
 from asr.storage.shards import SPLITS
 from stages import download
 

@@ -40,9 +40,9 @@ from outage_fixtures import (
 )
 from test_tracking import begin, evaluation, losses, new_path, training
 
+from asr import paths
 from asr.errors import BadParams, NetworkFault
 from asr.params import reader
-from asr.storage import paths
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from asr.tracking.uploader import Replica

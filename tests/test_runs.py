@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
+from asr import paths
 from asr.errors import Fault
 from asr.runs import refresh, revision_facts, revisions, run_index
-from asr.storage import files, paths
+from asr.storage import files
 from asr.tracking import client
 
 REPOSITORY = Path(__file__).parents[1]

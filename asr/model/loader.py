@@ -25,9 +25,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from asr import paths
 from asr.errors import BadModel, NetworkFault
 from asr.model import tokenization
-from asr.storage import paths
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
 transformers_logging.disable_progress_bar()

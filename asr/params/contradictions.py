@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asr.storage import paths
+from asr import paths
 from asr.whisper import WHISPER_LANGUAGES
 
 STAGE_OUTS = ("data/raw", "data/chunks", "data/features", "models/finetuned", "reports")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr import paths
 from asr.errors import BadData, BadModel, BadParams, exit_with
 from asr.params import reader, schema
 from asr.runtime.workers import progress
-from asr.storage import paths
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from asr import paths
 from asr.errors import BadData, BadParams, exit_with
-from asr.storage import files, paths
+from asr.storage import files
 
 DROPPED = ("rtfx",)  # speeds of the day
 

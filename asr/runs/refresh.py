@@ -24,10 +24,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from asr import paths
 from asr.errors import BadParams, exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
-from asr.storage import files, hashing, paths
+from asr.storage import files, hashing
 from asr.tracking import client
 
 SMALL_SECONDS = 2.0

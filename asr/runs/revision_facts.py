@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
+from asr import paths
 from asr.errors import Fault
 from asr.runs import reports, revisions, run_index
 from asr.runs.revisions import Revision
-from asr.storage import paths
 
 PLAIN = {"None": None, "True": True, "False": False}
 NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")

@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from asr import paths
 from asr.errors import BadData, BadParams
-from asr.storage import files, hashing, paths
+from asr.storage import files, hashing
 
 WORKSPACE, EXPERIMENT, BRANCH, TAG, COMMIT = "workspace", "experiment", "branch", "tag", "commit"
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asr import paths
 from asr.errors import BadData
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import files, hashing, paths
+from asr.storage import files, hashing
 from asr.tracking import client, follower, journal
 
 SCHEMA = 1

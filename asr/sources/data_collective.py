@@ -18,10 +18,11 @@ from typing import Any
 
 import requests
 
+from asr import paths
 from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
 from asr.sources import common_voice
 from asr.sources.utterances import Corpus
-from asr.storage import files, hashing, paths
+from asr.storage import files, hashing
 
 SITE = "https://mozilladatacollective.com"
 TRIES = 5  # in a row that bring nothing

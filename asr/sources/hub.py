@@ -25,8 +25,9 @@ from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers, validate_repo_id
 
+from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault
-from asr.storage import files, paths
+from asr.storage import files
 
 T = TypeVar("T")
 TIMEOUT = 30.0  # seconds without a byte

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from asr import paths
 from asr.errors import BadData, BadParams
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
 from asr.sources.utterances import Corpus, Listing, Utterance
-from asr.storage import files, paths
+from asr.storage import files
 
 CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it

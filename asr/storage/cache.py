@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asr.storage import files, hashing, paths
+from asr import paths
+from asr.storage import files, hashing
 
 DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
 UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kept so long after its last use

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.storage import paths
+from asr import paths
 from asr.tracking.uploader import EXPERIMENT
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
-from asr.storage import paths
 from asr.tracking import client
 from asr.tracking.uploader import Replica
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asr import paths
 from asr.errors import BadParams
-from asr.storage import paths
 
 
 def path_of(fingerprint: str) -> Path:

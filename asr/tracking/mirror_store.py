@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from asr import paths
 from asr.errors import NetworkFault
-from asr.storage import paths
 
 PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
 SLOWEST = 1_000_000

@@ -39,7 +39,9 @@ class Training:
     record: `record(kind, **values)` takes what happens, for the journal.
     """
 
-    def __init__(self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, record: Callable[..., None]):
+    def __init__(
+        self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, record: Callable[..., None]
+    ):
         self.given, self.folder, self.record, self.train = given, folder, record, train
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from asr import features
+from asr import features, paths
 from asr.audio.sample_file import Sound, passages
 from asr.decoding.language import detect_language
 from asr.errors import BadData, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.runs import revisions
-from asr.storage import paths
 from asr.transcribe.formats import Segment
 from asr.whisper import SAMPLE_RATE
 

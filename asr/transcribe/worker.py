@@ -19,9 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from asr import paths
 from asr.audio.sample_file import Cancelled, Sound
 from asr.errors import BadData, Fault
-from asr.storage import paths
 from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
 

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
 
+from asr import paths
 from asr.cleaning.rejects import PLURALS, REASONS
 from asr.errors import BadData, Fault
 from asr.runs import reports
-from asr.storage import corpus, hashing, paths
+from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
 from dashboard.data import augmented, durations, outliers

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import wer
+from asr import paths, wer
 from asr.errors import Fault
 from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import corpus, hashing, paths
+from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
 from dashboard.errors import confusions, result_picker

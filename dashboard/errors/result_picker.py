@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import streamlit as st
 
+from asr import paths
 from asr.errors import BadData, Fault
 from asr.evaluation import slices
 from asr.evaluation.slices import Heard
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.storage import hashing, paths
+from asr.storage import hashing
 from dashboard import widgets
 
 

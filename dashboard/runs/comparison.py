@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from asr import paths
 from asr.errors import Fault
 from asr.runs import comparison, run_index
 from asr.runs.run_index import Row, State
-from asr.storage import paths
 from asr.wer import Difference
 from dashboard import widgets
 from dashboard.runs import charts

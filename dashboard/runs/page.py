@@ -9,10 +9,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from asr import paths
 from asr.errors import Fault
 from asr.runs import run_index
 from asr.runs.run_index import Row, State
-from asr.storage import hashing, paths
+from asr.storage import hashing
 from dashboard import widgets
 from dashboard.runs import comparison, run_table
 from dashboard.runs.run_table import ALWAYS, DEFAULT, DELTA, SHOWN_PARAMS, STATUS, Table, columns, deltas, label

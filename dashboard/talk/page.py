@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from asr import paths
 from asr.errors import Fault
 from asr.params import reader
-from asr.storage import paths
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import widgets

@@ -9,9 +9,9 @@ import re
 
 import streamlit as st
 
+from asr import paths
 from asr.runs import revisions
 from asr.runs.revisions import Revision
-from asr.storage import paths
 from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard.session import desk, owner

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from asr import paths
 from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
 from asr.errors import BadData, DiskFault, Fault
-from asr.storage import paths
 from asr.transcribe import youtube
 from dashboard import widgets
 from dashboard.session import desk, owner, present

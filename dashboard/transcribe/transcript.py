@@ -8,9 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from asr import paths
 from asr.audio import sample_file
 from asr.errors import DiskFault, Fault
-from asr.storage import paths
 from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
