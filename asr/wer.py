@@ -9,13 +9,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
 
-METRIC = Path(__file__).with_name("evaluation") / "error_rates.py"
 MIN_SPEAKERS = 10
 BLOCK = 1 << 22  # draws of the bootstrap held at once
 
@@ -95,14 +93,6 @@ def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
 def rate(errors: int, total: int) -> float:
     """Errors per reference word; where the reference holds none, each word put in is a whole error."""
     return errors / max(total, 1)
-
-
-def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, float]:
-    """`wer` and `cer` of a corpus by the `evaluate` library and our metric module; no hub is asked."""
-    import evaluate
-
-    metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))
-    return dict(metric.compute(references=[*map(one_spaced, references)], predictions=[*map(one_spaced, hypotheses)]))
 
 
 def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float]:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from asr import wer
 from asr.errors import BadModel, BadParams, exit_with
+from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import FINETUNED, caveat, curves, errors, report, words
 from asr.features import FeatureRows, LogMel
 from asr.model import greedy, loader
@@ -151,8 +152,8 @@ def prompted(one: Start, language: str | None) -> Iterator[None]:
 def metrics_of(table: list[dict[str, Any]], seconds: float, given: schema.Evaluate) -> dict[str, Any]:
     """One model's scores, as fractions."""
     pairs = [(line["reference"], line["hypothesis"]) for line in table]
-    raw = wer.corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
-    scores = wer.corpus_scores([wer.normalise(a) for a, _ in pairs], [wer.normalise(b) for _, b in pairs])
+    raw = corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
+    scores = corpus_scores([wer.normalise(a) for a, _ in pairs], [wer.normalise(b) for _, b in pairs])
     speakers = [line["speaker"] for line in table]
     interval = wer.bootstrap(
         [errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed

@@ -1,0 +1,17 @@
+"""WER and CER of a corpus by the `evaluate` library and our metric module; no hub is asked. 4 s to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr import wer
+
+METRIC = Path(__file__).with_name("error_rates.py")
+
+
+def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, float]:
+    """`wer` and `cer` of a corpus by the `evaluate` library and our metric module; no hub is asked."""
+    import evaluate
+
+    metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))
+    return dict(metric.compute(references=[*map(wer.one_spaced, references)], predictions=[*map(wer.one_spaced, hypotheses)]))
