@@ -24,8 +24,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr.cleaning import measurements, reasons, split_overlap
+from asr.cleaning.measurements import Measurement
 from asr.cleaning.near_duplicates import Leak, Leaks
-from asr.cleaning.reasons import Sound
 from asr.cleaning.rejects import LeftOut, page
 from asr.errors import BadData, exit_with
 from asr.params import reader
@@ -49,7 +49,7 @@ class Row:
 
     place: tuple[Path, int, int]
     values: dict[str, Any]
-    sound: Sound
+    sound: Measurement
     source: str
 
 
@@ -75,7 +75,7 @@ class Chunk:
             return shard.close()
 
 
-def rows_of(places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Sound]]) -> Iterator[Row]:
+def rows_of(places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Measurement]]) -> Iterator[Row]:
     """Rows of a split in order, each with what decoding it told."""
     for (path, offset, _), sounds in zip(places, heard, strict=False):
         known = shards.read_batch(path, offset).select(KNOWN).to_pylist()
@@ -186,7 +186,7 @@ def _example(left_out: LeftOut, code: str, split: str) -> str:
 def named(places: dict[str, list[tuple[Path, int, int]]]) -> Iterator[tuple[str, str, bytes, bytes | None]]:
     """Split, id, digest of the sound and speaker of all rows, which were heard before."""
     for split in places:
-        for row in rows_of(places[split], measurements.sounds(places[split])):
+        for row in rows_of(places[split], measurements.measure(places[split])):
             yield split, row.values["id"], row.sound.digest, speaker_of(row)
 
 
@@ -197,7 +197,7 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
     """
     places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
     files.must_fit(out, forecast(raw, places), "chunk")
-    told = measurements.sounds([place for split in places for place in places[split]])
+    told = measurements.measure([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:

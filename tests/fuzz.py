@@ -30,7 +30,7 @@ import numpy as np
 from mutants import mutant
 
 from asr.audio import codec
-from asr.cleaning import reasons
+from asr.cleaning import measurements
 from asr.errors import Fault
 from asr.params import reader
 from asr.runtime.limits import allow
@@ -50,7 +50,7 @@ Outcome = tuple[str, str, float]  # read, refused, bug or died; of what; seconds
 def hear(content: bytes) -> str:
     """As `download` and `chunk` open a recording."""
     codec.header_seconds(content)
-    sound = reasons.listen(content, None)
+    sound = measurements.measure_audio(content, None)
     return sound.code and f"{sound.code}: {sound.detail}"
 
 

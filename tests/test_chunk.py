@@ -20,7 +20,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.cleaning import measurements, reasons
+from asr.cleaning import measurements
 from asr.errors import BadData, DiskFault
 from asr.sources.synthetic import speak
 from asr.storage import shards
@@ -354,8 +354,8 @@ def test_a_source_that_lost_a_row_on_the_way_is_noticed(tmp_path):
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what is computed from now on: recordings decoded, chunks written."""
     counts: Counter[str] = Counter()
-    listen, write = reasons.listen, chunk.Chunk.write
-    monkeypatch.setattr(reasons, "listen", lambda *given: counts.update(["decoded"]) or listen(*given))
+    listen, write = measurements.measure_audio, chunk.Chunk.write
+    monkeypatch.setattr(measurements, "measure_audio", lambda *given: counts.update(["decoded"]) or listen(*given))
     monkeypatch.setattr(chunk.Chunk, "write", lambda *given: counts.update(["written"]) or write(*given))
     monkeypatch.setattr(shards, "BATCH_ROWS", 4)
     return counts

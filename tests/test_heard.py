@@ -12,7 +12,7 @@ from data_fixtures import encoded, row, voice, write_rows
 
 from asr import paths
 from asr.cleaning import measurements
-from asr.cleaning.reasons import Sound
+from asr.cleaning.measurements import Measurement
 from asr.storage import shards
 
 SECONDS = [0.3, 0.5, 0.7, 0.9, 1.1]
@@ -28,8 +28,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, 
     return list(shards.batch_places(write_rows(tmp_path / "raw", "part", {"train": rows}) / "train"))
 
 
-def told(places: list[tuple[Path, int, int]]) -> list[Sound]:
-    return [one for sounds in measurements.sounds(places) for one in sounds]
+def told(places: list[tuple[Path, int, int]]) -> list[Measurement]:
+    return [one for sounds in measurements.measure(places) for one in sounds]
 
 
 def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
@@ -44,7 +44,7 @@ def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
     assert told(places[1:]) == first[2:], "a batch is known wherever it stands"
 
 
-def in_process(function, jobs, *_: object) -> Iterator[Sound]:
+def in_process(function, jobs, *_: object) -> Iterator[Measurement]:
     return (one for _, given in jobs for one in function(*given, 0))
 
 
@@ -67,9 +67,9 @@ def test_another_promise_is_another_thing(places, tmp_path, monkeypatch):
     assert [one.code for one in told(longer)] == ["audio_truncated"] * 3 + ["audio_undecodable", "audio_truncated"]
 
 
-def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Sound]:
+def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Measurement]:
     """A decoder that one of these recordings ends."""
-    for number, one in enumerate(measurements.listen(path, offset, store, code, start), start):
+    for number, one in enumerate(measurements.measure_batch(path, offset, store, code, start), start):
         if 0.6 < one.duration < 0.8:
             os.kill(os.getpid(), signal.SIGKILL)
         yield one
@@ -77,7 +77,7 @@ def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iter
 
 
 def test_a_recording_that_ends_its_process_costs_that_row_alone(places, monkeypatch):
-    monkeypatch.setattr(measurements, "listen", killing)
+    monkeypatch.setattr(measurements, "measure_batch", killing)
     found = told(places)
     assert [one.code for one in found] == ["", "", "audio_undecodable", "audio_undecodable", ""]
     assert found[2].detail == "decoding stopped: its process died (SIGKILL)"

@@ -15,15 +15,16 @@ from data_fixtures import encoded, real, voice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr.cleaning import reasons
-from asr.cleaning.reasons import Sound, died, listen, patience, reason
+from asr.cleaning import measurements, reasons
+from asr.cleaning.measurements import Measurement, cpu_limit_seconds, died, measure_audio
+from asr.cleaning.reasons import reason
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
 from asr.storage import shards
 from stages import chunk
 
 SEED = 5
-GOOD = Sound(1.0, b"digest", loud=0.8, fullness=0.7)
+GOOD = Measurement(1.0, b"digest", loud=0.8, fullness=0.7)
 LIMITS = (0.3, 30.0)
 TRAINING_ONLY = {code for kind in dirt.KINDS.values() if not kind.everywhere for code in kind.codes}
 
@@ -31,8 +32,8 @@ TRAINING_ONLY = {code for kind in dirt.KINDS.values() if not kind.everywhere for
 def judged(rows: list[tuple[str, bytes | None, str, float | None]], start: int) -> Iterator[Any]:
     """What becomes of rows: in a worker, as the stage does it."""
     for split, audio, text, duration in rows[start:]:
-        allow(patience(audio))
-        yield reason(text, listen(audio, duration), split, dirt.LIMITS)
+        allow(cpu_limit_seconds(audio))
+        yield reason(text, measure_audio(audio, duration), split, dirt.LIMITS)
 
 
 def rejected_by_worker(why: str) -> tuple[str, str]:
@@ -108,7 +109,7 @@ def test_the_stage_leaves_out_what_is_planted_and_nothing_else(tmp_path):
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60), st.sampled_from(["validation", "test", "holdout"]), st.floats(0.001, 3000), st.floats(0, 1), st.floats(0, 1))
 def test_what_can_be_heard_and_read_is_never_left_out_of_the_test(text, split, duration, loud, fullness):
-    why = reason(text, Sound(duration, b"", loud=loud, fullness=fullness), split, LIMITS)
+    why = reason(text, Measurement(duration, b"", loud=loud, fullness=fullness), split, LIMITS)
     assert why is None or why[0] in ("text_not_utf8", "text_empty")
     assert not why or not any(map(str.isalnum, text.replace("\u3164", "").replace("\uffa0", ""))) or "\ufffd" in text or "\u115f" in text
 
@@ -117,7 +118,7 @@ def test_what_can_be_heard_and_read_is_never_left_out_of_the_test(text, split, d
 @example("a\0b", 1.0)
 @given(st.text(max_size=100), st.floats(0.3, 30))
 def test_a_reason_is_a_code_and_a_detail_that_can_be_printed(text, duration):
-    why = reason(text, Sound(duration, loud=duration), "train", LIMITS)
+    why = reason(text, Measurement(duration, loud=duration), "train", LIMITS)
     assert why is None or why[0] in TRAINING_ONLY | {"text_not_utf8", "text_empty"}
     assert why is None or all(one.isprintable() for one in why[1])
 
@@ -125,16 +126,16 @@ def test_a_reason_is_a_code_and_a_detail_that_can_be_printed(text, duration):
 @pytest.mark.parametrize("split", shards.ALL_SPLITS)
 @pytest.mark.parametrize("code", ["audio_missing", "audio_undecodable", "audio_truncated"])
 def test_what_cannot_be_heard_is_left_out_of_every_split(split, code):
-    assert reason("text", Sound(code=code, detail="why"), split, LIMITS) == (code, "why")
+    assert reason("text", Measurement(code=code, detail="why"), split, LIMITS) == (code, "why")
 
 
 @pytest.mark.parametrize(
     ("sound", "code", "detail"),
     [
-        (Sound(0.2), "too_short", "0.20 s, want at least 0.3 s"),
-        (Sound(31.0), "too_long", "31.00 s, want at most 30.0 s"),
-        (Sound(2.0, loud=0.06), "audio_silent", "0.06 s of 2.00 s are louder than -80 dB"),
-        (Sound(2.0, loud=2.0, fullness=0.98), "audio_clipped", "its mean is 0.98 of its RMS, as in a square wave"),
+        (Measurement(0.2), "too_short", "0.20 s, want at least 0.3 s"),
+        (Measurement(31.0), "too_long", "31.00 s, want at most 30.0 s"),
+        (Measurement(2.0, loud=0.06), "audio_silent", "0.06 s of 2.00 s are louder than -80 dB"),
+        (Measurement(2.0, loud=2.0, fullness=0.98), "audio_clipped", "its mean is 0.98 of its RMS, as in a square wave"),
     ],
 )
 def test_details_say_what_was_measured(sound, code, detail):
@@ -155,7 +156,7 @@ def test_details_say_what_was_measured(sound, code, detail):
     ],
 )
 def test_nobody_speaks_faster_than_that(text, seconds, kept):
-    why = reason(text, Sound(seconds, loud=seconds), "train", LIMITS)
+    why = reason(text, Measurement(seconds, loud=seconds), "train", LIMITS)
     assert (why is None) == kept, why
 
 
@@ -163,7 +164,7 @@ def test_nobody_speaks_faster_than_that(text, seconds, kept):
 def test_numbers_spelled_in_any_language_are_text(language):
     said = [num2words.num2words(number, lang=language) for number in (0, 7, 19, 42, 365)]
     for text in (said[0], " ".join(said), " ".join(said).upper(), f"\u00ab{said[1]}\u00bb", f"\u201e{said[2]}\u201c\u00a0\u2026"):
-        assert reason(text, Sound(20.0, loud=20.0), "train", LIMITS) is None, text
+        assert reason(text, Measurement(20.0, loud=20.0), "train", LIMITS) is None, text
 
 
 def test_text_of_a_terminal_is_shown_harmless():
@@ -171,29 +172,29 @@ def test_text_of_a_terminal_is_shown_harmless():
 
 
 def test_a_recording_tells_its_length_its_level_and_its_digest():
-    sound = listen(encoded(voice(2.0)), 2.0)
+    sound = measure_audio(encoded(voice(2.0)), 2.0)
     assert (sound.duration, sound.loud, sound.code) == (2.0, 2.0, "")
     assert 0.5 < sound.fullness < 0.9
     assert len(sound.digest) == 12
-    assert listen(encoded(voice(2.0, seed=1)), None).digest != sound.digest
+    assert measure_audio(encoded(voice(2.0, seed=1)), None).digest != sound.digest
 
 
 def test_level_does_not_matter_but_shape_does():
-    quiet, loud = (listen(encoded(voice(1.0) * gain, subtype="FLOAT"), None) for gain in (0.01, 2.0))
+    quiet, loud = (measure_audio(encoded(voice(1.0) * gain, subtype="FLOAT"), None) for gain in (0.01, 2.0))
     assert quiet.fullness == pytest.approx(loud.fullness, abs=1e-3)
-    assert listen(encoded(np.sign(voice(1.0)) * 0.1), None).fullness > reasons.FULLEST
+    assert measure_audio(encoded(np.sign(voice(1.0)) * 0.1), None).fullness > reasons.FULLEST
 
 
 def test_real_recordings_are_kept():
     clips = [*sorted(real("clips").glob("*.flac")), *sorted(real("digits-en", "clips").glob("*.mp3"))[:40]]
-    sounds = [listen(path.read_bytes(), None) for path in clips]
+    sounds = [measure_audio(path.read_bytes(), None) for path in clips]
     assert [reason("some words", sound, "train", LIMITS) for sound in sounds if sound.duration > 0.5] == [None] * len(clips)
 
 
-def long_ones(content: bytes, start: int) -> Iterator[Sound]:
+def long_ones(content: bytes, start: int) -> Iterator[Measurement]:
     if start == 0:
-        allow(patience(content))
-        yield listen(content, None)
+        allow(cpu_limit_seconds(content))
+        yield measure_audio(content, None)
 
 
 def test_a_recording_of_two_hours_is_heard_within_the_limits(monkeypatch):
@@ -206,12 +207,12 @@ def test_a_recording_of_two_hours_is_heard_within_the_limits(monkeypatch):
 
 @pytest.mark.parametrize(("size", "seconds"), [(0, 5.0), (50_000, 5.0), (14_000_000, 70.0)])
 def test_patience_grows_with_the_file_and_never_for_a_small_one(size, seconds):
-    assert patience(bytes(size)) == pytest.approx(seconds)
-    assert patience(None) == 5.0
+    assert cpu_limit_seconds(bytes(size)) == pytest.approx(seconds)
+    assert cpu_limit_seconds(None) == 5.0
 
 
 def test_who_kills_its_process_cannot_be_decoded():
-    assert died("it wants more than 448 MB") == Sound(
+    assert died("it wants more than 448 MB") == Measurement(
         code="audio_undecodable", detail="decoding stopped: it wants more than 448 MB", loud=math.inf
     )
 
@@ -219,7 +220,7 @@ def test_who_kills_its_process_cannot_be_decoded():
 @pytest.mark.parametrize("seconds", [0.01, 0.03, 29.99, 30.01, 65.0])
 def test_measuring_in_pieces_counts_every_sample(seconds):
     samples = voice(seconds)
-    duration, loud, _ = reasons._measure(reasons._pieces(encoded(samples)))
+    duration, loud, _ = measurements._measure(measurements._pieces(encoded(samples)))
     assert duration == pytest.approx(seconds, abs=1e-6)
     assert loud <= duration
 

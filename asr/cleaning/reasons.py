@@ -7,29 +7,15 @@ Costs one decoding (3.5 ms for 5 s of mp3), 0.5 ms for its levels, 10 us for a t
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
 import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
+from asr.cleaning.measurements import Measurement
 
-from asr.audio import codec
-from asr.cleaning.audio_fingerprint import fingerprint
-from asr.whisper import SAMPLE_RATE
-
-TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
-SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
-FRAME = SAMPLE_RATE // 50  # samples
-SILENCE = 1e-4  # RMS of a frame, -80 dB: three steps of 16 bits, of which no speech is made
 LEAST_SOUND = 0.1  # seconds that are louder than that
 FULLEST = 0.96  # of the RMS is the mean: 1 in a square wave, 0.9 in a pure tone, 0.7 in speech, 0.95 where it is clipped at a hundredth
 FASTEST = 45.0  # letters a second, which the fastest of people reach for a moment
 SYLLABLE = 2.5  # letters that a character which stands for a syllable counts for
-KNOWN_BY = 10  # pieces of 30 s from which a fingerprint is taken
 SHOWN = 80  # characters of a text in a detail
 
 _NOT_UTF8 = re.compile("[\ufffd\ud800-\udfff]")
@@ -47,94 +33,7 @@ _TAG = re.compile(
 _MOJIBAKE = re.compile("[\u00c2\u00c3\u00e2]|[\u00c0-\u00f4].+[\u00c0-\u00f4]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Sound:
-    """What decoding a recording told, or in `code` and `detail` why it told nothing.
-
-    duration: seconds.
-    digest: of the encoded bytes.
-    fingerprint: of what is heard in the first minutes (asr.cleaning.audio_fingerprint).
-    loud: seconds in which there is any sound.
-    fullness: its mean (of absolute values, about the offset) as a share of its RMS.
-    """
-
-    duration: float = 0.0
-    digest: bytes = b""
-    code: str = ""
-    detail: str = ""
-    fingerprint: bytes = b""
-    loud: float = math.inf
-    fullness: float = 0.0
-
-
-def listen(encoded: bytes | None, promised: float | None) -> Sound:
-    """Decode a recording and measure it.
-
-    Args:
-        encoded: the file's bytes; None where the corpus names a file that is not there.
-        promised: seconds by a table or a header.
-    """
-    if encoded is None:
-        return Sound(code="audio_missing", detail="the corpus names a recording that is not there")
-    start: list[np.ndarray] = []
-    try:
-        duration, loud, fullness = _measure(_noted(_pieces(encoded), start))
-    except codec.Undecodable as fault:
-        return Sound(code="audio_undecodable", detail=str(fault))
-    if promised and duration < TRUNCATED_SHARE * promised:
-        return Sound(code="audio_truncated", detail=f"{duration:.2f} s of {promised:.2f} s")
-    digest = hashlib.blake2b(encoded, digest_size=12).digest()
-    return Sound(duration, digest, fingerprint=fingerprint(np.concatenate(start)), loud=loud, fullness=fullness)
-
-
-def died(reason: str) -> Sound:
-    """What is told of a recording that ended the process in which it was decoded."""
-    return Sound(code="audio_undecodable", detail=f"decoding stopped: {reason}")
-
-
-def patience(encoded: bytes | None) -> float:
-    """Seconds of work that decoding may take."""
-    return SECONDS_PER_MEGABYTE * max(1.0, len(encoded or b"") / 1e6)
-
-
-def _pieces(encoded: bytes) -> Iterator[np.ndarray]:
-    """The sound in pieces of 30 s or a little more; only the last may be shorter."""
-    if not encoded:
-        raise codec.Undecodable("no bytes")
-    waiting: list[np.ndarray] = []
-    length = 0
-    for block in codec.blocks(io.BytesIO(encoded)):
-        waiting.append(block)
-        length += len(block)
-        if length >= codec.BLOCK_SECONDS * SAMPLE_RATE:
-            yield np.concatenate(waiting)
-            waiting, length = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
-
-
-def _noted(pieces: Iterator[np.ndarray], start: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same pieces; those of the first minutes are noted, by which a recording is known."""
-    for piece in pieces:
-        if len(start) < KNOWN_BY:
-            start.append(piece)
-        yield piece
-
-
-def _measure(pieces: Iterator[np.ndarray]) -> tuple[float, float, float]:
-    """Seconds, seconds in which there is any sound, and its mean as a share of its RMS; an offset is no sound."""
-    count, loud, total, power = 0, 0, 0.0, 0.0
-    for piece in pieces:
-        frames = piece[: len(piece) // FRAME * FRAME].reshape(-1, FRAME) if len(piece) >= FRAME else piece[None]
-        loud += int((frames.std(axis=1) >= SILENCE).sum()) * frames.shape[1]
-        moved = np.abs(piece - piece.mean())
-        count += len(piece)
-        total += float(moved.sum(dtype=np.float64))
-        power += float(np.square(moved).sum(dtype=np.float64))
-    return count / SAMPLE_RATE, loud / SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
-
-
-def reason(text: str, sound: Sound, split: str, limits: tuple[float, float]) -> tuple[str, str] | None:
+def reason(text: str, sound: Measurement, split: str, limits: tuple[float, float]) -> tuple[str, str] | None:
     """Why a row is left out, as code and detail; None keeps it.
 
     Args:
@@ -149,7 +48,7 @@ def reason(text: str, sound: Sound, split: str, limits: tuple[float, float]) -> 
     return _unfit_sound(sound, limits) or _unfit_text(text, sound.duration) if split == "train" else None
 
 
-def _unfit_sound(sound: Sound, limits: tuple[float, float]) -> tuple[str, str] | None:
+def _unfit_sound(sound: Measurement, limits: tuple[float, float]) -> tuple[str, str] | None:
     """Why nobody should learn from a recording."""
     if sound.duration < limits[0]:
         return "too_short", f"{sound.duration:.2f} s, want at least {limits[0]} s"

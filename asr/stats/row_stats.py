@@ -58,7 +58,7 @@ def take(split: Path, met: list[str]) -> Census:
 
 def durations(places: Sequence[tuple[Path, int, int]]) -> Iterator[np.ndarray]:
     """(N,) seconds of the rows of each record batch, as tables and headers tell, else as decoding does; NaN where it cannot be told."""
-    told = measurements.sounds([place for place in places if np.isnan(promised(place)).any()])
+    told = measurements.measure([place for place in places if np.isnan(promised(place)).any()])
     for place in places:
         seconds = promised(place)
         if (unknown := np.isnan(seconds)).any():
