@@ -29,6 +29,7 @@ from asr.cleaning.near_duplicates import Leak, Leaks
 from asr.cleaning.rejects import LeftOut, page
 from asr.errors import BadData, exit_with
 from asr.params import reader
+from asr.rooms import KEPT
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
@@ -40,7 +41,6 @@ HASHED = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
 SHOWN, SHOWN_COPIES = 3, 5
 INDEX_BYTES = 2_500  # of a row, while the stage runs
-CODE = ("asr.storage.files", "asr.storage.shards", "stages.chunk")
 
 
 @dataclass
@@ -133,7 +133,7 @@ def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) ->
 
 def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
     """Link a split's chunks into the out, those made that were not made before; returns its manifest."""
-    store, code = cache.folder(), hashing.code_hash(*CODE)
+    store, code = cache.folder(), hashing.code_hash(KEPT["chunks"])
     entries, known = [], 0
     out.mkdir()
     for number, chunk in enumerate(chunks):

@@ -26,46 +26,19 @@ import pyarrow.parquet as pq
 from asr import wer
 from asr.errors import BadModel, BadParams, exit_with
 from asr.evaluation.metric import corpus_scores
-from asr.evaluation.report import FINETUNED, caveat, curves, errors, report, words
+from asr.evaluation.report import caveat, curves, report
+from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
 from asr.features import FeatureRows, LogMel
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import reader, schema
+from asr.rooms import KEPT
 from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import follower, journal
 
-CODE = (
-    "asr.audio.codec",
-    "asr.training.batches",
-    "asr.model.greedy",
-    "asr.evaluation.error_rates",
-    "asr.evaluation.report",
-    "asr.features",
-    "asr.storage.files",
-    "asr.whisper",
-    "asr.runtime.formatting",
-    "asr.model.loader",
-    "asr.storage.shards",
-    "asr.model.timestamps",
-    "asr.model.tokenization",
-    "asr.wer",
-    "asr.training.examples",
-    "stages.evaluate",
-)
 START = "start"
-COUNTS = ("hits", "substitutions", "deletions", "insertions")
-COUNT_COLUMNS = (*COUNTS, *(f"raw_{name}" for name in COUNTS), "cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")
-UTTERANCES = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "model", "reference", "hypothesis")),
-        *((name, pa.int32()) for name in COUNT_COLUMNS),
-        ("duration", pa.float64()),
-        ("speaker", pa.string()),
-        ("attributes", pa.string()),
-    ]
-)
 
 
 def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> Start:
@@ -248,14 +221,14 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
         if name != FINETUNED:
             values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
     chosen = reader.flat({"evaluate": given.evaluate.model_dump()})
-    inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(*CODE)])
+    inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(KEPT["evaluation"])])
     journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
     follower.sync_apart(path)
 
 
 def write_table(path: Path, table: list[dict[str, Any]]) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(table, schema=UTTERANCES), sink)
+    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), sink)
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 

@@ -25,6 +25,7 @@ from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.features import FEATURES
 from asr.params import reader, schema
+from asr.rooms import KEPT
 from asr.runtime import command
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, hashing, shards
@@ -33,18 +34,6 @@ from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 BYTES_PER_VALUE = 1.5  # of features
 BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
 ROW_BYTES = 300  # of a row's other columns
-CODE = (
-    "asr.acoustics",
-    "asr.audio.codec",
-    "asr.augmentation",
-    "asr.features",
-    "asr.storage.files",
-    "asr.storage.cache",
-    "asr.storage.shards",
-    "asr.audio.sample_file",
-    "stages.featurize",
-)
-PLAIN = tuple(name for name in CODE if name not in ("asr.acoustics", "asr.augmentation", "asr.audio.sample_file"))  # what copy 0 hangs on
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any
 
 def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) -> dict[str, list[Job]]:
     """The files that each split is to have: one per chunk, and for training its copies after these."""
-    plain, beside = hashing.code_hash(*PLAIN), made_with(mixed) if mixed else {}
+    plain, beside = hashing.code_hash(KEPT["features"]), made_with(mixed) if mixed else {}
 
     def job(chunk: Path, sha256: str, copy: int) -> Job:
         named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
@@ -136,7 +125,7 @@ def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) ->
 def made_with(mixed: Mixed) -> dict[str, Any]:
     """All that decides how copies sound, but for their number: code, params, and the digests of what is mixed in."""
     digests = [[hashing.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
-    return {"code": hashing.code_hash(*CODE), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
+    return {"code": hashing.code_hash(KEPT["augmented features"]), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
 
 
 def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:

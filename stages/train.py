@@ -36,6 +36,7 @@ from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
 from asr.params import reader, schema
 from asr.preflight import forecast, refusals
+from asr.rooms import KEPT
 from asr.runtime import command
 from asr.storage import files, hashing, shards
 from asr.tracking import journal, mirror
@@ -45,34 +46,6 @@ from asr.training.loop import Training
 from asr.training.state import STEP_COLUMNS
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
-CODE = (
-    "asr.audio.codec",
-    "asr.training.batches",
-    "asr.storage.hashing",
-    "asr.training.checkpoints",
-    "asr.checks.checks",
-    "asr.model.greedy",
-    "asr.training.epochs",
-    "asr.features",
-    "asr.storage.files",
-    "asr.whisper",
-    "asr.model.lora",
-    "asr.training.memory",
-    "asr.model.loader",
-    "asr.training.optimization",
-    "asr.training.state",
-    "asr.model.regularization",
-    "asr.storage.shards",
-    "asr.runtime.signals",
-    "asr.model.start",
-    "asr.model.timestamps",
-    "asr.model.tokenization",
-    "asr.training.loop",
-    "asr.training.validation",
-    "asr.wer",
-    "asr.training.examples",
-    "stages.train",
-)
 
 
 def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
@@ -82,7 +55,7 @@ def identity(given: schema.Params, start: Start, train: Path, validation: Path) 
         "params": reader.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
-        "code": hashing.code_hash(*CODE),
+        "code": hashing.code_hash(KEPT["training"]),
     }
 
 

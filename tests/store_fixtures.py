@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
 
 from asr import wer
+from asr.evaluation.table import SCHEMA
 from asr.storage import files, shards
 
 TAGS = {"div", "span", "p", "mark", "del", "ins", "bdi"}
@@ -47,11 +48,10 @@ HOSTILE = [attack.format(number) for number in range(10) for attack in ATTACKS] 
 
 def heard(root: Path, lines: list[dict[str, Any]]) -> None:
     """reports/evaluate as `evaluate` writes it, with these hypotheses; scored on the test that lies in the root."""
-    from stages import evaluate
 
     rows = [{**line, **wer.utterance_scores(line["reference"], line["hypothesis"])} for line in lines]
     (root / "reports/evaluate").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=evaluate.UTTERANCES), root / "reports/evaluate/utterances.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), root / "reports/evaluate/utterances.parquet")
     features = root / "data/features/test"
     test_hash = shards.data_hash(features) if features.is_dir() else "none"
     files.write_json(root / "reports/evaluate/metrics.json", {"test_hash": test_hash, "wer": 0.5})

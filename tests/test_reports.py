@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import BadData
+from asr.evaluation.table import COUNT_COLUMNS, SCHEMA
 from asr.runs import reports
-from stages import evaluate
 
 JSON = json.dumps({"wer": 0.25, "models": {"finetuned": {"wer": 0.25}}, "text": "åäö"}, indent=2).encode()
 CSV = b"step,train_loss,validation_wer\n0,5.5,\n2,4.25,0.75\n"
@@ -23,11 +23,11 @@ ROW = {"id": "r1", "model": "finetuned", "reference": "ett två", "hypothesis": 
 
 
 def rows(**changes: Any) -> dict[str, list[Any]]:
-    made = {**ROW, **dict.fromkeys(evaluate.COUNT_COLUMNS, 1), **changes}
+    made = {**ROW, **dict.fromkeys(COUNT_COLUMNS, 1), **changes}
     return {name: [value] * 3 for name, value in made.items()}
 
 
-UTTERANCES = pa.table(rows(), schema=evaluate.UTTERANCES)
+UTTERANCES = pa.table(rows(), schema=SCHEMA)
 
 
 def parquet(table: pa.Table | None = None) -> bytes:
@@ -79,7 +79,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
 
 def test_the_columns_are_those_that_evaluate_writes() -> None:
     for field in reports.UTTERANCE:
-        assert evaluate.UTTERANCES.field(field.name).type == field.type
+        assert SCHEMA.field(field.name).type == field.type
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -131,9 +131,9 @@ def test_a_key_or_a_column_that_is_missing_is_named(tmp_path: Path, name: str) -
 
 WRONG = {
     "text for a count": pa.table({**rows(), "hits": ["x"] * 3}),
-    "a negative count": pa.table(rows(deletions=-1), schema=evaluate.UTTERANCES),
-    "a count that is null": pa.table(rows(insertions=None), schema=evaluate.UTTERANCES),
-    "a text that is null": pa.table(rows(reference=None), schema=evaluate.UTTERANCES),
+    "a negative count": pa.table(rows(deletions=-1), schema=SCHEMA),
+    "a count that is null": pa.table(rows(insertions=None), schema=SCHEMA),
+    "a text that is null": pa.table(rows(reference=None), schema=SCHEMA),
     "a name twice": UTTERANCES.append_column("id", UTTERANCES["id"]),
     "no column at all": pa.table({}),
     "no row": UTTERANCES.slice(0, 0),

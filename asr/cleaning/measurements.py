@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from asr.audio import codec
 from asr.cleaning.audio_fingerprint import fingerprint
+from asr.rooms import KEPT
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
 from asr.storage import cache, hashing, shards
@@ -37,14 +38,6 @@ SCHEMA = pa.schema(
         ("fullness", pa.float64()),
     ]
 )
-CODE = (
-    "asr.audio.codec",
-    "asr.storage.files",
-    "asr.cleaning.audio_fingerprint",
-    "asr.cleaning.measurements",
-    "asr.cleaning.reasons",
-    "asr.storage.shards",
-)
 
 TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
 SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
@@ -59,7 +52,7 @@ def measure(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Measuremen
     Args:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
-    store, code = cache.folder("heard"), hashing.code_hash(*CODE)
+    store, code = cache.folder("heard"), hashing.code_hash(KEPT["measurements"])
     told = guarded(measure_batch, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), died)
     for _, _, rows in places:
         yield list(islice(told, rows))

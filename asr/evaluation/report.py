@@ -8,26 +8,17 @@ from typing import Any
 import matplotlib
 
 from asr import wer
+from asr.evaluation.table import COUNTS, FINETUNED, errors
 from asr.runtime.formatting import cell
 from asr.storage.shards import HOLDOUT
 
 matplotlib.use("Agg")
 
-FINETUNED = "finetuned"
-COUNTS = ("substitutions", "deletions", "insertions")
 WORST = 10
 HEADER = [
     "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
     "|---|---|---|---|---|---|---|---|---|---|",
 ]
-
-
-def errors(line: dict[str, Any]) -> int:
-    return int(line["substitutions"] + line["deletions"] + line["insertions"])
-
-
-def words(line: dict[str, Any]) -> int:
-    return int(line["hits"] + line["substitutions"] + line["deletions"])
 
 
 def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]) -> str:
@@ -61,7 +52,7 @@ def score_line(name: str, scores: dict[str, Any]) -> str:
         low, high = scores["difference_low"], scores["difference_high"]
         verdict = f"fine-tuned is {scores['verdict']} ({scores['difference']:+.4f}, {low:+.4f} to {high:+.4f})"
     rates = " | ".join(f"{scores[key]:.4f}" for key in ("cer", "wer_raw", "cer_raw"))
-    counts = " | ".join(f"{scores[key]:,}" for key in COUNTS)
+    counts = " | ".join(f"{scores[key]:,}" for key in COUNTS[1:])
     return f"| {cell(name)} | {scores['wer']:.4f} | {scores['wer_low']:.4f} to {scores['wer_high']:.4f} | {rates} | {counts} | {verdict} |"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from asr import wer
 from asr.errors import BadData, Fault
+from asr.evaluation.table import FINETUNED
 from asr.runs import reports, revisions
 from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE
 from asr.runs.run_index import Row
@@ -51,7 +52,7 @@ def errors_of(row: Row) -> dict[str, tuple[int, int, str | None]]:
             continue
         columns = table.to_pydict()
         lines = zip(*(columns[name] for name in COLUMNS), strict=True)
-        return {id: (s + d + i, h + s + d, who) for id, model, s, d, i, h, who in lines if model == "finetuned"}
+        return {id: (s + d + i, h + s + d, who) for id, model, s, d, i, h, who in lines if model == FINETUNED}
     raise BadData(f"{row.name}: no utterance table; dvc fetch brings those of a revision, dvc repro makes it anew")
 
 

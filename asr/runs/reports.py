@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr.errors import BadData
+from asr.evaluation.table import CHARACTER_COUNTS, SCHEMA
 from asr.storage import files, hashing
 
 METRICS = "reports/evaluate/metrics.json"
@@ -29,14 +30,11 @@ STATS_TIMING = "reports/stats/timing.json"
 DURATIONS = "reports/stats/durations.csv"
 WINDOWS = "reports/stats/windows.csv"
 
-COUNTS = ("hits", "substitutions", "deletions", "insertions")
 UTTERANCE = pa.schema(
     [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("id", "model", "reference", "hypothesis")),
-        *(pa.field(f"{prefix}{name}", pa.int32(), nullable=False) for prefix in ("", "raw_") for name in COUNTS),
-        pa.field("duration", pa.float64()),
-        pa.field("speaker", pa.string()),
-        pa.field("attributes", pa.string()),
+        SCHEMA.field(name).with_nullable(name in ("duration", "speaker", "attributes"))
+        for name in SCHEMA.names
+        if name not in CHARACTER_COUNTS
     ]
 )
 

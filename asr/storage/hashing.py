@@ -1,10 +1,12 @@
-"""Chance that depends on a key alone, so that a corpus which grows moves nobody. 1 us a key."""
+"""Hashes of files, values and code, and chance that depends on a key alone, so that a corpus which grows moves nobody."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import io
 import json
+import tokenize
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,53 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def code_hash(*modules: str) -> str:
-    """Hash of what modules such as `asr.features` do: their syntax trees, so that a comment changes nothing."""
+def code_hash(names: Iterable[str]) -> str:
+    """Hash of what rooms and files do: their source text without docstrings, comments and blank lines.
+
+    The text and not the syntax tree, which every version of Python dumps in another way.
+
+    Args:
+        names: folders and files from the repository's top, such as `asr/model` or `asr/wer.py`.
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
     top = Path(__file__).parents[2]
-    trees = [ast.dump(ast.parse((top / f"{name.replace('.', '/')}.py").read_bytes())) for name in modules]
-    return hash_of(trees)
+    paths = sorted({path for name in names for path in _python_files(top / name)})
+    return hash_of([[path.relative_to(top).as_posix(), without_prose(path.read_text(encoding="utf-8"))] for path in paths])
+
+
+def _python_files(place: Path) -> list[Path]:
+    if place.is_dir():
+        return list(place.rglob("*.py"))
+    if not place.is_file():
+        raise FileNotFoundError(f"{place}: no code is there")
+    return [place]
+
+
+def without_prose(source: str) -> str:
+    """Python source without docstrings, comments and blank lines. 5 ms for 300 lines."""
+    lines = source.splitlines()
+    for (first, start), (last, end) in sorted(_prose(source), reverse=True):
+        rest = lines[last - 1][end:]
+        lines[first - 1 : last] = [lines[first - 1][:start] + rest]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _prose(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where comments and docstrings begin and end: line, counted from 1, and column.
+
+    A docstring is a string that is a statement of its own.
+    """
+    layout = (tokenize.NL, tokenize.COMMENT)
+    begins = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    before = tokenize.NEWLINE
+    held = None
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start, token.end
+        if token.type in layout:
+            continue
+        if held and token.type == tokenize.NEWLINE:
+            yield held.start, held.end
+        held = token if token.type == tokenize.STRING and before in begins else None
+        before = token.type

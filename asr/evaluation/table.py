@@ -1,0 +1,32 @@
+"""The table of utterances: its columns, and the errors and words of a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+FINETUNED = "finetuned"  # what the table calls the model that was trained
+COUNTS = ("hits", "substitutions", "deletions", "insertions")
+RAW_COUNTS = tuple(f"raw_{name}" for name in COUNTS)
+CHARACTER_COUNTS = ("cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")
+COUNT_COLUMNS = (*COUNTS, *RAW_COUNTS, *CHARACTER_COUNTS)
+TEXTS = ("id", "model", "reference", "hypothesis")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in TEXTS),
+        *((name, pa.int32()) for name in COUNT_COLUMNS),
+        ("duration", pa.float64()),
+        ("speaker", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
+
+
+def errors(row: dict[str, Any]) -> int:
+    return int(row["substitutions"] + row["deletions"] + row["insertions"])
+
+
+def words(row: dict[str, Any]) -> int:
+    """Words of the reference."""
+    return int(row["hits"] + row["substitutions"] + row["deletions"])
