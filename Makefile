@@ -40,7 +40,7 @@ setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and give the clone a
 
 repro: setup  ## run what is not up to date, then show the result
 	@dvc repro
-	@python -m asr.runs.results
+	@python -m asr results
 
 refresh: setup  ## read the source again, though no param changed, and run what depends on it
 	@dvc repro --force --single-item download
@@ -62,7 +62,7 @@ faults: setup  ## plant every fault in trainings and MLflow servers, and see eac
 	@PYTHONPATH=. python tests/faults.py
 
 overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
-	@python -m asr.preflight.overfit data/features/train
+	@python -m asr overfit data/features/train
 
 size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
 	@PYTHONPATH=. python tests/size.py
@@ -83,19 +83,19 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
 sync: setup  ## fill MLflow from the journals, after an outage
-	@python -m asr.tracking.follower sync
+	@python -m asr sync
 
-doctor: setup  ## explain what a killed DVC or machine left behind; `python -m asr.doctor --mend` mends it
-	@python -m asr.doctor
+doctor: setup  ## explain what a killed DVC or machine left behind; `earshot doctor --mend` mends it
+	@python -m asr doctor
 
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
-	@python -m asr.runs.keep $(NAME)
+	@python -m asr keep $(NAME)
 
 carrier: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
-	@python -m asr.preflight.prompt_language $(LANGUAGES)
+	@python -m asr prompt-language $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table
-	@python -m asr.runs.results --kept
+	@python -m asr results --kept
 
 fresh: setup  ## drop the checkpoints: the next training starts at step 0
 	@rm -rf .cache/checkpoints

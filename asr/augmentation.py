@@ -1,7 +1,7 @@
 """Copies of training recordings that sound otherwise: faster or slower, in a room, in noise, louder or fainter.
 
-    python -m asr.augmentation RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
-    python -m asr.augmentation --row ID OUT       # the same for a training row: what featurize makes of it
+    earshot augment RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
+    earshot augment --row ID OUT       # the same for a training row: what featurize makes of it
 
 A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by a key of its own, so that turning
 one on moves no other. Noise is a folder's, or babble: other rows of the same chunk file, so that a corpus that grows changes no
@@ -10,7 +10,6 @@ earlier chunk. Costs 3 ms for a clip of 5 s, and one decoding for each voice of 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
 from asr.errors import BadData, BadParams, exit_with
 from asr.params import reader, schema
+from asr.runtime import command
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 
@@ -264,7 +264,7 @@ def stretch(draw: np.random.Generator, samples: np.ndarray, length: int) -> np.n
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("recording", help="a file; with --row the id of a training row")
     parser.add_argument("out", type=Path, help="a folder for what is to be heard")
     parser.add_argument(

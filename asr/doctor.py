@@ -1,14 +1,13 @@
 """What a killed DVC, training or machine left behind: explained, and mended if asked.
 
-    python -m asr.doctor           # names what it finds and what mending would do; changes nothing; exit 1 if it found something
-    python -m asr.doctor --mend    # does that, and nothing else; exit 1 if something is left for a person to decide
+    earshot doctor           # names what it finds and what mending would do; changes nothing; exit 1 if it found something
+    earshot doctor --mend    # does that, and nothing else; exit 1 if something is left for a person to decide
 
 What belongs to a living process is left alone. A training needs no doctor: it goes on from its checkpoint. Costs a second, two with MLflow.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -27,6 +26,7 @@ import psutil
 
 from asr import paths
 from asr.errors import BadData, exit_with
+from asr.runtime import command
 from asr.storage import files
 from asr.tracking import client, follower, journal
 
@@ -269,7 +269,7 @@ LOOKS = (
 
 def main() -> None:
     """Explain, and mend if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--mend", action="store_true", help="do what is named, and nothing else")
     mend, root = parser.parse_args().mend, paths.root()
     found = examine(root)

@@ -148,5 +148,5 @@ def test_help_waits_for_no_library(tmp_path: Path) -> None:
     code = "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "python -m asr.preflight.prompt_language no da is" in done.stdout
+    assert "earshot prompt-language no da is" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"

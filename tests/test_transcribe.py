@@ -269,9 +269,7 @@ def test_the_command_ends_with_the_code_of_the_fault(
 def test_help_tells_every_option(called: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
     assert called("--help") == 0
     said = capsys.readouterr().out
-    assert not [
-        one for one in ("--model", "--language", "--task", "--format", "--out", "python -m asr.transcribe.__main__") if one not in said
-    ]
+    assert not [one for one in ("--model", "--language", "--task", "--format", "--out", "earshot transcribe") if one not in said]
 
 
 def test_the_command_asks_for_a_language_and_a_task(called: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:

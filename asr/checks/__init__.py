@@ -1,4 +1,4 @@
 """Questions to a training, from outside; the answers are its checks.json.
 
-Imports `training` and what `training` imports.
+Imports `whisper`, `features`, `model`, `wer`, `training`.
 """

@@ -1,4 +1,4 @@
 """Each recording decoded once and measured, the reasons to leave a row out, and copies across splits.
 
-Imports `errors`, `storage`, `runtime`, `audio`.
+Imports `rooms`, `errors`, `whisper`, `storage`, `runtime`, `audio`.
 """

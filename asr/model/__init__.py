@@ -1,4 +1,4 @@
 """A Whisper: built, loaded and saved, prompted, decoded greedily, made ready for training.
 
-Imports `errors`, `whisper`, `storage`, `params`, `features`.
+Imports `errors`, `paths`, `whisper`, `params`, `features`.
 """

@@ -46,7 +46,7 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "model.lora.rank", f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)"
     key = "model.language" if given.get("model.language") else "download.language"
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
-        way = "want model.language set to the nearest of its languages (asr/whisper.py); python -m asr.preflight.prompt_language then measures some"
+        way = "want model.language set to the nearest of its languages (asr/whisper.py); earshot prompt-language then measures some"
         yield key, f"got {given[key]}, which Whisper has no token for; {way}"
 
 

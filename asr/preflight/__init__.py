@@ -1,4 +1,4 @@
 """What is asked before hours are spent: refusals, forecasts, trials of a few steps. Changes no byte of an output.
 
-Imports `training` and what `training` imports.
+Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `params`, `features`, `model`, `wer`, `training`.
 """

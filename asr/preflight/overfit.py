@@ -1,6 +1,6 @@
 """Can the model learn eight rows by heart? If it cannot, no long run will teach it anything.
 
-    python -m asr.preflight.overfit data/features/train     # make overfit: half a minute for the default model on one core
+    earshot overfit data/features/train     # make overfit: half a minute for the default model on one core
 
 Takes eight training rows and the start model of params.yaml, and trains with everything off that keeps a model from learning by
 heart, until it says the eight texts. Leaves nothing behind: no checkpoint, no MLflow run, no out. Ends with 6 if it cannot.

@@ -1,6 +1,6 @@
 """Which of Whisper's languages carries one it has no token for: the start model hears validation rows once per candidate.
 
-    python -m asr.preflight.prompt_language no da is [--model openai/whisper-small] [--rows 64]
+    earshot prompt-language no da is [--model openai/whisper-small] [--rows 64]
 
 The candidate with the lowest WER is the one for `model.language`. Rows, start model and task are those of params.yaml, and the
 features must be there (dvc repro featurize). Costs one pass of the encoder over the rows, and one of the decoder per candidate.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from asr import paths
 from asr.errors import BadData, BadModel, BadParams, exit_with
 from asr.params import reader, schema
+from asr.runtime import command
 from asr.runtime.workers import progress
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
@@ -152,9 +153,7 @@ def table(found: list[Score]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m asr.preflight.prompt_language", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("languages", nargs="+", metavar="CODE", help="candidates by Whisper's codes, such as no da is")
     parser.add_argument("--model", help="a hub id or a folder (default: model.name of params.yaml)")
     parser.add_argument("--rows", type=int, default=64, help="validation rows, chosen by train.seed (default: 64)")

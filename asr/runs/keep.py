@@ -1,18 +1,18 @@
 """Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance in reports/kept/NAME.json.
 
-python -m asr.runs.keep NAME
+earshot keep NAME      # or: make keep NAME=base-sv
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from asr import paths
 from asr.errors import BadData, BadParams, exit_with
+from asr.runtime import command
 from asr.storage import files
 
 DROPPED = ("rtfx",)  # speeds of the day
@@ -61,9 +61,9 @@ def keep(root: Path, name: str) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise BadParams("usage: make keep NAME=base-sv")
-    keep(paths.root(), sys.argv[1])
+    parser = command.parser(__doc__)
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="the folder under models/kept")
+    keep(paths.root(), parser.parse_args().name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Bring the index of runs up to date with MLflow, through its API, and with DVC's revisions; in a process of its own.
 
-    python -m asr.runs.refresh once      # with progress on the terminal
-    python -m asr.runs.refresh rebuild   # the same, from nothing
-    python -m asr.runs.refresh follow    # as long as a page asks; the pages start it
+    earshot refresh once      # with progress on the terminal
+    earshot refresh rebuild   # the same, from nothing
+    earshot refresh follow    # as long as a page asks; the pages start it
 
 A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs, running ones, and what ended
 since, and the whole once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000 runs take 20 s.

@@ -1,16 +1,16 @@
 """The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50 ms.
 
-python -m asr.runs.results           # the present workspace
-python -m asr.runs.results --kept    # reports/kept/*.json as a Markdown table
+earshot results           # the present workspace
+earshot results --kept    # reports/kept/*.json as a Markdown table
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from asr.errors import BadData, exit_with
+from asr.runtime import command
 from asr.storage import files
 
 STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
@@ -65,7 +65,10 @@ def kept_table(folder: Path) -> str:
 
 
 def main() -> None:
-    print(kept_table(Path("reports/kept")) if "--kept" in sys.argv else summary(Path("reports")))
+    parser = command.parser(__doc__)
+    parser.add_argument("--kept", action="store_true", help="all kept models, as a Markdown table")
+    kept = parser.parse_args().kept
+    print(kept_table(Path("reports/kept")) if kept else summary(Path("reports")))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,17 @@ from typing import Any
 from asr.storage import files
 
 
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A command line whose `--help` shows the description as it was written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def paths(doc: str | None, *names: str) -> list[Path]:
     """The command line's paths, in this order; `--help` shows the stage's own description."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(doc)
     for name in names:
-        parser.add_argument(name, type=Path)
-    given = vars(parser.parse_args())
+        arguments.add_argument(name, type=Path)
+    given = vars(arguments.parse_args())
     return [given[name] for name in names]
 
 

@@ -1,4 +1,4 @@
 """Files that appear whole or not at all, hashes, paths, Arrow rows, and the cache of computed files.
 
-Every stage ends here and the next one begins here. Imports `errors` alone.
+Every stage ends here and the next one begins here. Imports `errors`, `paths`.
 """

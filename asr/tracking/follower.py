@@ -1,7 +1,7 @@
 """The process that fills MLflow from journals, so that no outage and no import touches training.
 
     python -m asr.tracking.follower follow JOURNAL    # until standard input closes; `train` starts it
-    python -m asr.tracking.follower sync [JOURNAL]    # once; without a journal, all of them
+    earshot sync [JOURNAL]                           # once; without a journal, all of them
 
 Whatever happens to a server, the journal is whole and the training waits for MLflow for half a percent of its time at most; what did
 not arrive, `sync` brings. A run whose training and follower were both killed is closed by the next follower, or by `sync`.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
+from asr.runtime import command
 from asr.tracking import client
 from asr.tracking.uploader import Replica
 
@@ -190,11 +191,19 @@ def _shown(address: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
+def sync_main() -> None:
+    """The command line of `earshot sync`."""
+    parser = command.parser(__doc__)
+    parser.add_argument("journal", nargs="?", type=Path, help="one of .cache/journal (default: all of them)")
+    path = parser.parse_args().journal
+    sync([path] if path else _journals())
+
+
 def main() -> None:
-    command, *given = sys.argv[1:] or ["help"]
-    if command == "follow" and len(given) == 1:
+    what, *given = sys.argv[1:] or ["help"]
+    if what == "follow" and len(given) == 1:
         follow(Path(given[0]).resolve())
-    elif command == "sync" and len(given) <= 1:
+    elif what == "sync" and len(given) <= 1:
         sync([Path(given[0])] if given else _journals())
     else:
         raise BadParams(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")

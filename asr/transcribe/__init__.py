@@ -1,4 +1,4 @@
 """Recordings to text for people: the command line, the queue behind the pages, subtitles, corrections.
 
-Imports `errors`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`, `runs`.
+Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`, `decoding`, `runs`.
 """

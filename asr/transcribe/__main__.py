@@ -1,6 +1,6 @@
 """Recordings to text, on the command line.
 
-    python -m asr.transcribe.__main__ talk.mp3 interviews/ --format srt --out subtitles
+    earshot transcribe talk.mp3 interviews/ --format srt --out subtitles
 
 Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation (`asr.transcribe.recognizer`).
 """
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from asr.audio.sample_file import SUFFIXES, decode_apart
 from asr.errors import BadData, exit_with
+from asr.runtime import command
 from asr.storage import files
 from asr.transcribe.formats import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
@@ -81,9 +82,7 @@ def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m asr.transcribe.__main__", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("recordings", type=Path, nargs="+", metavar="FILE", help="sound or video files, or folders of them")
     models = "workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id (default: workspace)"
     parser.add_argument("--model", default="workspace", help=models)

@@ -64,7 +64,7 @@ def heard(root: Path, id: str, rows: str, params: str) -> Heard:  # noqa: ARG001
 
 
 def _said(root: Path, words: list[str]) -> list[str]:
-    """What `python -m asr.augmentation` prints."""
+    """What `earshot augment` prints."""
     command, environment = (
         [sys.executable, "-m", "asr.augmentation", *words],
         {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},

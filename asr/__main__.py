@@ -1,0 +1,71 @@
+"""Everything that is not a stage or a page, by one name: `earshot NAME`, or `python -m asr NAME` without installing.
+
+    earshot --help           # what there is
+    earshot NAME --help      # and how each is used
+
+Costs the import of the one command that is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import NamedTuple
+
+from asr.errors import BadParams, exit_with
+
+
+class Command(NamedTuple):
+    """Where a command stands, and one line of help."""
+
+    module: str
+    help: str
+    function: str = "main"
+
+
+COMMANDS = {
+    "transcribe": Command("asr.transcribe.__main__", "recordings to text and subtitles, by any model"),
+    "results": Command("asr.runs.results", "scores of the present workspace, or with --kept of all kept models"),
+    "keep": Command("asr.runs.keep", "copy the present model to models/kept, its scores to reports/kept"),
+    "sync": Command("asr.tracking.follower", "fill MLflow from the journals, after an outage", "sync_main"),
+    "doctor": Command("asr.doctor", "what a killed DVC or machine left behind, and how to mend it"),
+    "overfit": Command("asr.preflight.overfit", "can the model of params.yaml learn eight rows by heart?"),
+    "prompt-language": Command("asr.preflight.prompt_language", "which of Whisper's languages carries one it does not know"),
+    "augment": Command("asr.augmentation", "hear what featurize.augment makes of a recording"),
+    "refresh": Command("asr.runs.refresh", "bring the dashboard's index of runs up to date"),
+}
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: earshot NAME ...    (earshot NAME --help says more)", "", *lines])
+
+
+def run() -> None:
+    """Run the command that the first word names, with the words after it.
+
+    Raises:
+        BadParams: there is no such command.
+    """
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "earshot --help lists them"
+        raise BadParams(f"earshot: there is no command {name!r}; {hint}")
+    command = COMMANDS[name]
+    sys.argv = [f"earshot {name}", *rest]
+    getattr(importlib.import_module(command.module), command.function)()
+
+
+def main() -> None:
+    exit_with(run)
+
+
+if __name__ == "__main__":
+    main()
