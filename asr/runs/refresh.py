@@ -13,14 +13,13 @@ runs, the newest twenty, and what a page shows. A second refresher leaves.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from asr import paths
 from asr.errors import BadParams, exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
+from asr.runtime.locks import locked
 from asr.storage import files, hashing
 from asr.tracking import client
 
@@ -232,17 +232,13 @@ class Refresher:
 @contextmanager
 def alone() -> Iterator[bool]:
     """The one refresher of this repository; a page that looks whether there is one holds the lock for a moment."""
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    with paths.cache("runs.lock").open("a") as lock:
-        for _ in range(10):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.1)
-                continue
-            yield True
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(paths.cache("runs.lock"), patience=1.0))
+        except BlockingIOError:
+            yield False
             return
-        yield False
+        yield True
 
 
 def opened(again: bool) -> sqlite3.Connection:

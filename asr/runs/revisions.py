@@ -6,13 +6,10 @@ under .cache/revisions/<sha>: a commit does not change, so neither does the copy
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -20,6 +17,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import BadData, BadParams
+from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
 WORKSPACE, EXPERIMENT, BRANCH, TAG, COMMIT = "workspace", "experiment", "branch", "tag", "commit"
@@ -134,7 +132,7 @@ def fetch(revision: Revision, path: str) -> Path:
         return _here(revision, inside)
     kept = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
     if not kept.is_dir():
-        with _alone(kept.parent):
+        with locked(kept.parent / "lock"):
             if not kept.is_dir():
                 with files.new_folder(kept) as draft:
                     _download(revision, inside, draft / inside.name)
@@ -146,15 +144,6 @@ def _here(revision: Revision, inside: PurePosixPath) -> Path:
     if not found.exists():
         raise BadData(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
     return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One fetch of a revision at a time, over threads and processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:

@@ -7,7 +7,6 @@ takes from its cache starts no run. 5,000 runs are read in 0.4 s, once for each 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -25,6 +24,7 @@ from asr import paths
 from asr.errors import BadData
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
+from asr.runtime.locks import is_locked
 from asr.storage import files, hashing
 from asr.tracking import client, follower, journal
 
@@ -330,9 +330,4 @@ def is_refreshing() -> bool:
     """Whether a refresher is at work, of whatever page."""
     if any(one.poll() is None for one in _started):
         return True
-    with paths.cache("runs.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_locked(paths.cache("runs.lock"))

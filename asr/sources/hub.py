@@ -7,13 +7,11 @@ The token comes from HF_TOKEN alone, and goes to the hub alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_r
 
 from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault
+from asr.runtime.locks import locked
 from asr.storage import files
 
 T = TypeVar("T")
@@ -118,19 +117,14 @@ def _token() -> str:
     return os.environ.get("HF_TOKEN", "").strip()
 
 
-@contextmanager
-def alone(name: str) -> Iterator[None]:
-    """One process at a time among those that fetch this data set."""
-    place = paths.cache("hub", f"{name}.lock")  # beside what `forget` drops
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def lock_path(name: str) -> Path:
+    """What is locked by who fetches this data set; it lies beside what `forget` drops."""
+    return paths.cache("hub", f"{name}.lock")
 
 
 def forget(name: str) -> None:
     """Drop all that was fetched of a data set; who still reads it fetches again what is gone."""
-    with alone(name):
+    with locked(lock_path(name)):
         shutil.rmtree(paths.cache("hub", name), ignore_errors=True)
 
 

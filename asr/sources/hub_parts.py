@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr.errors import DISK_ERRORS, BadData
+from asr.runtime.locks import locked
 from asr.sources import hub
 from asr.storage import files
 
@@ -33,7 +34,7 @@ def arrow(part: hub.Part) -> Path:
     """
     place = _arrow(part)
     if not place.is_file():
-        with hub.alone(part.name):
+        with locked(hub.lock_path(part.name)):
             if not place.is_file():
                 _turn(part, hub.fetch(part), place)
                 part.place.unlink()

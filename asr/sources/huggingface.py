@@ -14,6 +14,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import BadData, BadParams
+from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
@@ -90,7 +91,7 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     readme = next((part for part in listed if part.path == "README.md"), None)
     said: dict[str, Any] = {}
     if readme:
-        with hub.alone(name):
+        with locked(hub.lock_path(name)):
             said = hub_layout.card(hub.fetch(readme).read_text(encoding="utf-8", errors="replace"))
     if any(part.path.endswith(".parquet") for part in listed):
         return listed, said, False

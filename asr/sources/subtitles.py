@@ -9,19 +9,18 @@ stay, without text or without sound, so that they are counted; times and blocks 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import html
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr.audio.codec import MAX_SECONDS
 from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.errors import BadData
+from asr.runtime.locks import locked
 from asr.sources.tables import lines, shown
 from asr.sources.utterances import one_line
 from asr.storage import files
@@ -168,7 +167,7 @@ def cut(recording: Path, working: Path, start: float, end: float) -> bytes | Non
         return None
     samples = working / f"{hashlib.sha256(os.fsencode(recording)).hexdigest()[:20]}.samples"
     while True:
-        with _alone(samples.with_suffix(".lock")):
+        with locked(samples.with_suffix(".lock")):
             if not samples.is_file():
                 _decode(recording, samples)
         try:
@@ -179,7 +178,7 @@ def cut(recording: Path, working: Path, start: float, end: float) -> bytes | Non
 
 def _decode(recording: Path, samples: Path) -> None:
     """Samples of the whole; none, and a line that says why, for what cannot be decoded."""
-    with _alone(samples.with_name("room.lock")):
+    with locked(samples.with_name("room.lock")):
         _make_room(samples.parent)
     try:
         decode_apart(recording, samples)
@@ -197,11 +196,3 @@ def _make_room(working: Path) -> None:
         if excess > 0:
             one.unlink()
         excess -= size
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -6,7 +6,6 @@ import).
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import paths
+from asr.runtime.locks import locked
 from asr.tracking.uploader import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def connect() -> MlflowClient:
         logging.getLogger(library).setLevel(logging.WARNING)
     if not uri().startswith("sqlite:"):
         return MlflowClient(uri())
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    with paths.cache("mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(paths.cache("mlflow.lock")):
         made = MlflowClient(uri())
         made.search_experiments(max_results=1)
         return made

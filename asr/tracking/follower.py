@@ -10,7 +10,6 @@ not arrive, `sync` brings. A run whose training and follower were both killed is
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
 from asr.runtime import command
+from asr.runtime.locks import is_locked
 from asr.tracking import client
 from asr.tracking.uploader import Replica
 
@@ -39,7 +39,7 @@ class Follower:
     def __init__(self, path: Path):
         self.began = time.monotonic()
         self.process: subprocess.Popen[bytes] | None = None
-        command = [sys.executable, "-m", "asr.tracking.client", "follow", str(path)]
+        command = [sys.executable, "-m", "asr.tracking.follower", "follow", str(path)]
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
@@ -163,20 +163,12 @@ def _answers() -> bool:
 
 def training_runs(fingerprint: str) -> bool:
     """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint folder."""
-    lock = paths.cache("checkpoints", fingerprint, "lock")
-    if not lock.is_file():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_locked(paths.cache("checkpoints", fingerprint, "lock"))
 
 
 def sync_apart(path: Path) -> None:
     """Sync in a process of its own with limited patience: an outage costs a warning, not the stage."""
-    command = [sys.executable, "-m", "asr.tracking.client", "sync", str(path)]
+    command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
     try:
         failed = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS).returncode != 0
     except subprocess.TimeoutExpired:

@@ -7,15 +7,14 @@ MLflow has already one for each metric.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.errors import BadParams
+from asr.runtime.locks import locked
 from asr.tracking import journal
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Replica:
         Raises:
             BadParams: the journal has no beginning.
         """
-        with _alone(self.path):
+        with locked(self.path.with_suffix(".lock")):
             for record, end in journal.read(self.path, self.read_to):
                 self.read_to = end
                 try:
@@ -64,7 +63,7 @@ class Replica:
     def close(self) -> None:
         """Nobody writes the journal any more."""
         self.account.close()
-        with _alone(self.path):
+        with locked(self.path.with_suffix(".lock")):
             self._give()
 
     def _give(self) -> None:
@@ -130,12 +129,3 @@ class Replica:
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[at : at + size] for at in range(0, len(items), size))
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Of several processes that fill the same runs, one at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -7,24 +7,22 @@ torch is imported by who saves or loads; looking at a folder takes none.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from asr.errors import BadModel
+from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
 if TYPE_CHECKING:
     import torch
 
 KEPT = 2
-LOOKS, LOOK_SECONDS = 5, 0.05
 
 
 @dataclass(frozen=True)
@@ -43,25 +41,15 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         BadModel: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        if not any(_locked(file) for _ in range(LOOKS)):
-            file.seek(0)
-            raise BadModel(f"the same training runs already, as process {file.read().strip()}; wait for it or stop it")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    lock = folder / "lock"
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(locked(lock, patience=0.3))
+        except BlockingIOError:
+            raise BadModel(f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it") from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Somebody may only be looking whether a training runs, which takes no time."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(LOOK_SECONDS)
-        return False
-    return True
 
 
 def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:

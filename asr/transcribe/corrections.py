@@ -6,16 +6,14 @@ Files are named by a hash of their sound, so that saving the same stretch again 
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from asr.audio.sample_file import Sound, flac
+from asr.runtime.locks import locked
 from asr.sources.tables import read_table
 from asr.sources.utterances import one_line
 from asr.storage import files
@@ -34,7 +32,7 @@ def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) 
         BadData: the table that is there is none of ours.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with locked(folder):  # another file in it would count as a recording
         known = list(_rows(folder))
         rows = [_row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)]
         if rows:
@@ -52,17 +50,6 @@ def _rows(folder: Path) -> Iterator[dict[str, str]]:
     """The table's lines, as the folder source reads them; none where there is no table yet."""
     if (folder / TABLE).is_file():
         yield from (row for _, row in read_table(folder / TABLE, set(COLUMNS[:2]), strict=True))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two who save at once wait for each other. The folder itself is locked: another file in it would count as a recording."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _row(folder: Path, sound: Sound, segment: Segment, speaker: str) -> dict[str, str]:
