@@ -24,6 +24,7 @@ import soundfile
 
 from asr.audio import codec
 from asr.errors import BadData, BadParams, exit_with
+from asr.storage import files
 from asr.whisper import SAMPLE_RATE
 
 LIMIT_BYTES = 512 << 20
@@ -92,7 +93,8 @@ def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[
     finally:
         child.kill()
         if child.wait() != 0:
-            _draft(samples).unlink(missing_ok=True)
+            for part in samples.parent.glob(f".{samples.name}.*.part"):
+                part.unlink(missing_ok=True)
             samples.unlink(missing_ok=True)
     said.seek(0, os.SEEK_END)
     return child.returncode
@@ -100,19 +102,10 @@ def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[
 
 def decode(recording: Path, samples: Path) -> Sound:
     """Decode a recording in this process; a file that is broken leaves nothing."""
-    draft = _draft(samples)
-    try:
-        with recording.open("rb") as source, draft.open("wb") as target:
-            for block in codec.blocks(source):
-                block.tofile(target)
-        draft.replace(samples)
-    finally:
-        draft.unlink(missing_ok=True)
+    with files.draft(samples, durable=False) as part, recording.open("rb") as source, part.open("wb") as target:
+        for block in codec.blocks(source):
+            block.tofile(target)
     return Sound(samples)
-
-
-def _draft(samples: Path) -> Path:
-    return samples.with_name(f".{samples.name}.part")
 
 
 def passages(sound: Sound, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:

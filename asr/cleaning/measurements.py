@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,7 +23,7 @@ from asr.cleaning.audio_fingerprint import fingerprint
 from asr.rooms import KEPT
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
-from asr.storage import cache, hashing, shards
+from asr.storage import cache, files, hashing, shards
 from asr.whisper import SAMPLE_RATE
 
 SCHEMA = pa.schema(
@@ -93,9 +92,8 @@ def _write(place: Path, found: list[Measurement]) -> None:
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist([asdict(one) for one in found], schema=SCHEMA))
     content: bytes = sink.getvalue().to_pybytes()
-    draft = place.with_name(f".{place.name}.{os.getpid()}.part")
-    draft.write_bytes(hashlib.sha256(content).digest() + content)
-    draft.replace(place)
+    with files.draft(place, durable=False) as part:
+        part.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def _read(place: Path, num_rows: int) -> list[Measurement] | None:

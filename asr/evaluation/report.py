@@ -10,6 +10,7 @@ import matplotlib
 from asr import wer
 from asr.evaluation.table import COUNTS, FINETUNED, errors
 from asr.runtime.formatting import cell
+from asr.storage import files
 from asr.storage.shards import HOLDOUT
 
 matplotlib.use("Agg")
@@ -78,9 +79,8 @@ def curves(steps: list[dict[str, str]], path: Path) -> None:
         left.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
         right.set(xlabel="step", ylabel="validation WER", ylim=(0, None))
         left.legend()
-        draft = path.with_name(f".{path.name}.part")
-        figure.savefig(draft, format="svg", metadata={"Date": None})
-        draft.replace(path)
+        with files.draft(path) as part:
+            figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 def points(steps: list[dict[str, str]], key: str) -> tuple[list[int], list[float]]:

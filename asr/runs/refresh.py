@@ -257,14 +257,11 @@ def opened(again: bool) -> sqlite3.Connection:
 
 def _make() -> None:
     """A new index with nothing in it, whole from its first moment."""
-    draft = run_index.path().with_name(".runs.sqlite.part")
-    draft.unlink(missing_ok=True)
-    with closing(sqlite3.connect(draft)) as index:
+    with files.draft(run_index.path()) as part, closing(sqlite3.connect(part)) as index:
         index.execute("PRAGMA journal_mode = WAL")
         index.executescript(run_index.TABLES)
         index.execute("INSERT INTO meta VALUES ('schema', ?)", [str(run_index.SCHEMA)])
         index.commit()
-    draft.replace(run_index.path())
 
 
 def _is_whole(path: Path) -> bool:

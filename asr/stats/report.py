@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from asr.runtime.formatting import cell
+from asr.storage import files
 
 BINS = 40
 LONGEST = 60.0  # seconds; the last bin holds what is longer, or one recording of an hour would press all others into the first
@@ -55,9 +56,8 @@ def draw(bins: Sequence[Mapping[str, Any]], candidates: Sequence[float], recomme
         left.set(ylabel="share of the split in each bin (%)")
         right.set(ylabel="share no longer than this (%)", ylim=(0, 103))
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
-        draft = path.with_name(f".{path.name}.part")
-        figure.savefig(draft, format="svg", metadata={"Date": None})
-        draft.replace(path)
+        with files.draft(path) as part:
+            figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 def mark(axes: Any, candidates: Sequence[float], recommended: float, present: float, top: float) -> None:

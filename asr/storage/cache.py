@@ -63,10 +63,8 @@ def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """
     if known := entry(kept):
         return known
-    draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
-    made = write(draft)
-    files.sync(draft)
-    draft.replace(kept)
+    with files.draft(kept) as part:
+        made = write(part)
     files.write_json(kept.with_suffix(".json"), {**made, "name": kept.name})
     return made
 

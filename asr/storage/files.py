@@ -55,19 +55,30 @@ def umask() -> int:
     return mask
 
 
+@contextmanager
+def draft(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Give a path beside `path` to write a file to; when the block ends well it becomes `path`, else it is gone.
+
+    Args:
+        durable: forced to the disk before it gets its name; without, a power cut may leave an empty file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        if durable:
+            sync(part)
+        part.replace(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file by new content in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft(path) as part:
+        part.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
