@@ -272,7 +272,7 @@ def main() -> None:
     )
     told = parser.parse_args()
     given = reader.load(paths.root() / "params.yaml").featurize.augment
-    train, recording = paths.root() / "data/chunks/train", Path(told.recording)
+    train, recording = paths.root() / paths.CHUNKS / "train", Path(told.recording)
     if told.row:
         chunk, own = find(train, told.recording)
         rows = voices(chunk)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr.runs import reports
+from asr import paths
 from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import Replica
@@ -75,13 +75,13 @@ def write_reports(root: Path, fingerprint: str, table: pa.Table, test_hash: str 
     wrong, words = sum(table["substitutions"].to_pylist()), sum(table["hits"].to_pylist()) + sum(table["substitutions"].to_pylist())
     wer = wrong / words
     known = {"wer": wer, "cer": wer / 2, "wer_low": wer - 0.01, "wer_high": wer + 0.01, "rtfx": 123.0, "rows": len(table)}
-    files.write_json(root / reports.RUN, {"fingerprint": fingerprint, "params": {**PARAMS, "train.learning_rate": 0.001}})
-    files.write_json(root / reports.METRICS, {**known, "test_hash": test_hash, "models": {}, **scores})
-    files.write_json(root / reports.SUMMARY, {"parameters": 1277184})
+    files.write_json(root / paths.RUN, {"fingerprint": fingerprint, "params": {**PARAMS, "train.learning_rate": 0.001}})
+    files.write_json(root / paths.METRICS, {**known, "test_hash": test_hash, "models": {}, **scores})
+    files.write_json(root / paths.SUMMARY, {"parameters": 1277184})
     files.write_json(root / "reports/train/timing.json", {"seconds": 60.5})
-    files.write_text(root / reports.STEPS, "step,train_loss,learning_rate,validation_loss,validation_wer\n10,0.5,0.001,0.6,0.09\n")
-    (root / reports.UTTERANCES).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, root / reports.UTTERANCES)
+    files.write_text(root / paths.STEPS, "step,train_loss,learning_rate,validation_loss,validation_wer\n10,0.5,0.001,0.6,0.09\n")
+    (root / paths.UTTERANCES).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, root / paths.UTTERANCES)
 
 
 def damaged(content: bytes, seed: int) -> bytes:

@@ -16,7 +16,7 @@ from runs_fixtures import utterances
 
 from asr import paths, wer
 from asr.errors import BadData
-from asr.runs import comparison, reports
+from asr.runs import comparison
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import Row
 from asr.storage import hashing
@@ -26,7 +26,7 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
     """A row whose utterance table was fetched from a revision of its own."""
     sha = hashing.hash_of(name)[:40]
     if table is not None:
-        target = paths.cache("revisions", sha, hashing.hash_of(reports.UTTERANCES)[:16], "utterances.parquet")
+        target = paths.cache("revisions", sha, hashing.hash_of(paths.UTTERANCES)[:16], "utterances.parquet")
         target.parent.mkdir(parents=True)
         pq.write_table(table, target)
     scores = {"test_hash": test_hash} if test_hash else {}
@@ -80,8 +80,8 @@ def test_other_recordings_are_refused_with_a_clear_word() -> None:
 
 def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Path) -> None:
     whole = row("a", utterances([1, 2], [None, None]))
-    (tmp_path / reports.UTTERANCES).parent.mkdir(parents=True)
-    (tmp_path / reports.UTTERANCES).write_bytes(b"PAR1 no")
+    (tmp_path / paths.UTTERANCES).parent.mkdir(parents=True)
+    (tmp_path / paths.UTTERANCES).write_bytes(b"PAR1 no")
     both = Row(**{**whole.__dict__, "revisions": (HERE, *whole.revisions)})
     assert comparison.errors_of(both) == {"u0": (1, 5, None), "u1": (2, 5, None)}
 

@@ -69,9 +69,10 @@ def test_utterances_with_scores_and_players(at: AppTest, results: Path) -> None:
 
 
 def wer_of(root: Path, model: str) -> float:
+    from asr import paths
     from asr.runs import reports
 
-    rows = [row for row in reports.read_utterances(root / reports.UTTERANCES).to_pylist() if row["model"] == model]
+    rows = [row for row in reports.read_utterances(root / paths.UTTERANCES).to_pylist() if row["model"] == model]
     counts = [wer.count_words(wer.normalise(row["reference"]), wer.normalise(row["hypothesis"])) for row in rows]
     return sum(one.errors for one in counts) / sum(one.words for one in counts)
 

@@ -8,7 +8,7 @@ from typing import Any
 from asr import paths
 from asr.whisper import WHISPER_LANGUAGES
 
-STAGE_OUTS = ("data/raw", "data/chunks", "data/features", "models/finetuned", "reports")
+STAGE_OUTS = (paths.RAW, paths.CHUNKS, paths.FEATURES, paths.MODEL, paths.REPORTS)
 
 
 def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:

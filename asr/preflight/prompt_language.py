@@ -167,7 +167,7 @@ def main() -> None:
     asked = arguments()
     languages = list(dict.fromkeys(asked.languages))
     refuse_unknown(languages)
-    given, split = reader.load(), Path("data/features/validation")
+    given, split = reader.load(), Path(paths.FEATURES, "validation")
     if not (paths.root() / split / "manifest.json").is_file():
         raise BadData(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)

@@ -10,7 +10,7 @@ import re
 import shlex
 from typing import Any
 
-from asr import wer
+from asr import paths, wer
 from asr.errors import BadData, Fault
 from asr.evaluation.table import FINETUNED
 from asr.runs import reports, revisions
@@ -47,7 +47,7 @@ def errors_of(row: Row) -> dict[str, tuple[int, int, str | None]]:
     """Errors, words and speaker of each test utterance of the fine-tuned model."""
     for revision in row.revisions:
         try:
-            table = reports.read_parquet(revisions.fetch(revision, reports.UTTERANCES), *COLUMNS).select(COLUMNS)
+            table = reports.read_parquet(revisions.fetch(revision, paths.UTTERANCES), *COLUMNS).select(COLUMNS)
         except Fault:
             continue
         columns = table.to_pydict()

@@ -20,11 +20,11 @@ DROPPED = ("rtfx",)  # speeds of the day
 
 def provenance(root: Path) -> dict[str, Any]:
     """What the kept model is, without paths, dates or speeds: the same model gives the same file."""
-    run, summary = files.read_json(root / "reports/train/run.json"), files.read_json(root / "reports/train/summary.json")
-    metrics = files.read_json(root / "reports/evaluate/metrics.json")
+    run, summary = files.read_json(root / paths.RUN), files.read_json(root / paths.SUMMARY)
+    metrics = files.read_json(root / paths.METRICS)
     metrics["models"] = {name: _without_speed(scores) for name, scores in metrics["models"].items()}
     return {
-        "corpus": files.read_json(root / "data/raw/manifest.json")["name"],
+        "corpus": files.read_json(root / paths.RAW / "manifest.json")["name"],
         "start": run["start"],
         "fingerprint": run["fingerprint"],
         "best_step": run["best_step"],
@@ -48,15 +48,15 @@ def keep(root: Path, name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise BadParams(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
-    if not (root / "models/finetuned").is_dir() or not (root / "reports/evaluate/metrics.json").is_file():
+    if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise BadData("there is no evaluated model here; run dvc repro")
     try:
         known = provenance(root)
     except FileNotFoundError as error:
         raise BadData(f"{error.filename}: not there; run dvc repro") from None
-    with files.new_folder(root / "models/kept" / name) as draft:
-        shutil.copytree(root / "models/finetuned", draft, dirs_exist_ok=True)
-    files.write_json(root / "reports/kept" / f"{name}.json", known)
+    with files.new_folder(root / paths.KEPT_MODELS / name) as draft:
+        shutil.copytree(root / paths.MODEL, draft, dirs_exist_ok=True)
+    files.write_json(root / paths.KEPT_REPORTS / f"{name}.json", known)
     print(f"kept as models/kept/{name}; go on from it with -S model.name=models/kept/{name}")
 
 

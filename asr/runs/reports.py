@@ -18,18 +18,6 @@ from asr.errors import BadData
 from asr.evaluation.table import CHARACTER_COUNTS, SCHEMA
 from asr.storage import files, hashing
 
-METRICS = "reports/evaluate/metrics.json"
-UTTERANCES = "reports/evaluate/utterances.parquet"
-STEPS = "reports/train/steps.csv"
-SUMMARY = "reports/train/summary.json"
-RUN = "reports/train/run.json"
-STATS = "reports/stats/stats.json"
-CHUNKS = "reports/chunk/summary.json"
-REJECTS = "reports/chunk/rejects.parquet"
-STATS_TIMING = "reports/stats/timing.json"
-DURATIONS = "reports/stats/durations.csv"
-WINDOWS = "reports/stats/windows.csv"
-
 UTTERANCE = pa.schema(
     [
         SCHEMA.field(name).with_nullable(name in ("duration", "speaker", "attributes"))

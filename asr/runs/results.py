@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from asr import paths
 from asr.errors import BadData, exit_with
 from asr.runtime import command
 from asr.storage import files
@@ -68,7 +69,7 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--kept", action="store_true", help="all kept models, as a Markdown table")
     kept = parser.parse_args().kept
-    print(kept_table(Path("reports/kept")) if kept else summary(Path("reports")))
+    print(kept_table(Path(paths.KEPT_REPORTS)) if kept else summary(Path(paths.REPORTS)))
 
 
 if __name__ == "__main__":

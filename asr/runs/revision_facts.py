@@ -45,13 +45,13 @@ def value_of(text: str) -> Any:
 def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list[tuple[int, float]]]]:
     """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is nothing to join."""
     try:
-        run = reports.read_json(revisions.fetch(revision, reports.RUN), "fingerprint", "params")
+        run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
     except Fault:
         return None, {}, {}
-    if revision.sha is None and not is_locked(Path(paths.root() / reports.RUN)):
+    if revision.sha is None and not is_locked(Path(paths.root() / paths.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
-    scores, summary, timing = (_report(revision, one) for one in (reports.METRICS, reports.SUMMARY, run_index.TIMING))
-    _keep(revision, reports.UTTERANCES)
+    scores, summary, timing = (_report(revision, one) for one in (paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING))
+    _keep(revision, paths.UTTERANCES)
     known = {
         "params": run["params"] if isinstance(run["params"], dict) else {},
         "scores": {key: value for key, value in scores.items() if key != "models"},
@@ -65,7 +65,7 @@ def is_locked(run: Path) -> bool:
     """Whether dvc.lock tells of this run.json; after a git checkout without dvc checkout the scores beside it are another model's."""
     try:
         lock = yaml.safe_load((paths.root() / "dvc.lock").read_bytes())
-        (wanted,) = [out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == reports.RUN]
+        (wanted,) = [out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == paths.RUN]
         return bool(wanted == hashlib.md5(run.read_bytes(), usedforsecurity=False).hexdigest())
     except FileNotFoundError:
         return True
@@ -91,7 +91,7 @@ def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
     columns = {key: key.replace("/", "_").removeprefix("train_learning") for key in run_index.CURVES}
     columns["train/learning_rate"] = "learning_rate"
     try:
-        rows = reports.read_csv(revisions.fetch(revision, reports.STEPS), "step", *columns.values())
+        rows = reports.read_csv(revisions.fetch(revision, paths.STEPS), "step", *columns.values())
         return {key: [(int(row["step"]), float(row[column])) for row in rows if row[column]] for key, column in columns.items()}
     except (Fault, ValueError):
         return {}

@@ -22,7 +22,8 @@ from typing import Any
 
 from asr import paths
 from asr.errors import BadData
-from asr.runs import reports, revisions
+from asr.paths import TRAIN_TIMING
+from asr.runs import revisions
 from asr.runs.revisions import Revision
 from asr.runtime.locks import is_locked
 from asr.storage import files, hashing
@@ -41,8 +42,7 @@ CREATE TABLE facts (sha TEXT PRIMARY KEY, fingerprint TEXT, known TEXT, tried RE
 CREATE TABLE revisions (place INTEGER PRIMARY KEY, name TEXT, sha TEXT, kind TEXT);
 """
 CURVES = ("validation/wer", "validation/loss", "train/loss", "train/learning_rate")
-TIMING = "reports/train/timing.json"
-WORKSPACE = (reports.RUN, reports.METRICS, reports.SUMMARY, TIMING, reports.STEPS)
+WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, TRAIN_TIMING, paths.STEPS)
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
 # What reading a damaged file can raise, here and in the pages' JSON.

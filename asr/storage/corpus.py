@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asr import paths
 from asr.errors import BadData
 from asr.storage import hashing, shards
 
@@ -166,6 +167,6 @@ def about(folder: Path) -> dict[str, object]:
 def is_test_of(metrics: dict[str, object], root: Path) -> bool:
     """Whether the recordings in the workspace are those a model was scored on, by the hash in its metrics.json."""
     try:
-        return metrics.get("test_hash") == split_hash(root / "data/features/test")
+        return metrics.get("test_hash") == split_hash(root / paths.FEATURES / "test")
     except BadData:
         return False

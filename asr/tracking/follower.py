@@ -1,7 +1,7 @@
 """The process that fills MLflow from journals, so that no outage and no import touches training.
 
     python -m asr.tracking.follower follow JOURNAL    # until standard input closes; `train` starts it
-    earshot sync [JOURNAL]                           # once; without a journal, all of them
+    python -m asr.tracking.follower sync [JOURNAL]    # once; without a journal, all of them
 
 Whatever happens to a server, the journal is whole and the training waits for MLflow for half a percent of its time at most; what did
 not arrive, `sync` brings. A run whose training and follower were both killed is closed by the next follower, or by `sync`.

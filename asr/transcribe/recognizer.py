@@ -14,12 +14,12 @@ from asr.decoding.language import detect_language
 from asr.errors import BadData, BadParams
 from asr.model import greedy, loader
 from asr.model.loader import Start
+from asr.paths import MODEL
 from asr.runs import revisions
 from asr.transcribe.formats import Segment
 from asr.whisper import SAMPLE_RATE
 
 WORKSPACE = "workspace"
-FINETUNED = "models/finetuned"
 DETECT = "detect"
 BATCH = 8  # stretches decoded together
 MAX_NEW_TOKENS = 444
@@ -32,13 +32,13 @@ def place(name: str) -> str:
         BadData: the workspace or the revision holds no model.
     """
     if name == WORKSPACE:
-        if not paths.resolve(FINETUNED).is_dir():
-            raise BadData(f"{FINETUNED} is not there; run dvc repro, or choose another model")
-        return FINETUNED
+        if not paths.resolve(MODEL).is_dir():
+            raise BadData(f"{MODEL} is not there; run dvc repro, or choose another model")
+        return MODEL
     if paths.resolve(name).is_dir():
         return name
     try:
-        return str(revisions.fetch(revisions.find(name), FINETUNED))
+        return str(revisions.fetch(revisions.find(name), MODEL))
     except BadParams:
         return name
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from asr import paths
 from asr.errors import BadData
 from asr.storage import corpus, hashing
 from dashboard import widgets
@@ -27,7 +28,7 @@ Heard = list[tuple[str, bytes]]
 
 def show(root: Path) -> None:
     """A row to choose, and on demand its sound and that of its copies."""
-    split = root / "data/chunks/train"
+    split = root / paths.CHUNKS / "train"
     ids = corpus.first_ids(split, OFFERED_ROWS)
     if not ids:
         st.caption("There is no training row.")

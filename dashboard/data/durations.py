@@ -12,6 +12,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from asr import paths
 from asr.errors import BadData
 from asr.runs import reports
 from dashboard import widgets
@@ -51,12 +52,12 @@ def rows_of(report: dict[str, Any], key: str, name: str) -> dict[str, dict[str, 
 
 def show(root: Path) -> None:
     """Quartiles per split, histogram, cumulative curve."""
-    stats = reports.read_json(root / reports.STATS, "durations", "labels", "windows")
+    stats = reports.read_json(root / paths.STATS, "durations", "labels", "windows")
     told = rows_of(stats, "durations", "stats.json")
     keys = ["count", "hours", "mean_seconds", "q25_seconds", "median_seconds", "q75_seconds", "max_seconds", "unknown"]
     table = pd.DataFrame([{"split": split, **{key: number(one.get(key)) for key in keys}} for split, one in told.items()])
     st.dataframe(table.dropna(axis="columns", how="all"), hide_index=True, column_config=DURATION_COLUMNS)
-    bins = reports.read_csv(root / reports.DURATIONS, "seconds", "split", "count", "share")
+    bins = reports.read_csv(root / paths.DURATIONS, "seconds", "split", "count", "share")
     candidates = [value for one in rows_of(stats, "windows", "stats.json").values() if (value := number(one.get("window_seconds")))]
     taken = number(advice(stats).get("window_seconds"))
     left, right = st.columns(2)
@@ -143,11 +144,11 @@ TIPS = [
 
 def windows(root: Path) -> None:
     """Which window to take, and what each would cost on the training recordings."""
-    chosen = advice(reports.read_json(root / reports.STATS)).get("reason")
+    chosen = advice(reports.read_json(root / paths.STATS)).get("reason")
     if isinstance(chosen, str):
         st.info(widgets.plain(f"Recommended: {chosen}"), icon=":material/straighten:")
     columns = ["window_seconds", "rows_fit", "share_fit", "padding_share", "compute_against_30s", "feature_bytes", "padded_float32_bytes"]
-    found = reports.read_csv(root / reports.WINDOWS, *columns)
+    found = reports.read_csv(root / paths.WINDOWS, *columns)
     table = pd.DataFrame([{key: figures(row[key], "windows.csv") for key in columns} for row in found], columns=columns)
     for key in ("share_fit", "padding_share", "compute_against_30s"):
         table[key] *= 100
@@ -163,7 +164,7 @@ def windows(root: Path) -> None:
 def epochs(root: Path) -> dict[str, float | None]:
     """Seconds of an epoch at each window, as a trial told on the machine where `stats` ran; nothing where it was not timed."""
     try:
-        timed = rows_of(reports.read_json(root / reports.STATS_TIMING, "windows"), "windows", "timing.json")
+        timed = rows_of(reports.read_json(root / paths.STATS_TIMING, "windows"), "windows", "timing.json")
     except BadData:
         return {}
     return {window: number(one.get("epoch_seconds")) for window, one in timed.items()}

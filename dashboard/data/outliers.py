@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from asr import paths
 from asr.runs import reports
 from dashboard import widgets
 from dashboard.data.durations import number, rows_of
@@ -25,7 +26,7 @@ COLUMNS = {
 
 def show(root: Path) -> None:
     """How many rows look wrong, and some of them."""
-    stats = reports.read_json(root / reports.STATS, "speaking_rate", "scripts", "silence", "labels")
+    stats = reports.read_json(root / paths.STATS, "speaking_rate", "scripts", "silence", "labels")
     rate, written, labels = (stats[key] if isinstance(stats[key], dict) else {} for key in ("speaking_rate", "scripts", "labels"))
     silence = rows_of(stats, "silence", "stats.json")
     counts = {

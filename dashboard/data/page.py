@@ -35,7 +35,7 @@ SHOWN_DOUBLES = 3
 def page() -> None:
     st.header("Data")
     root = paths.root()
-    if not any((root / path).exists() for path in ("data/raw", "data/chunks", reports.STATS)):
+    if not any((root / path).exists() for path in (paths.RAW, paths.CHUNKS, paths.STATS)):
         widgets.empty("There is no corpus here yet. The first stages bring one and measure it:", "dvc repro chunk stats")
         return
     part("", about, root)
@@ -59,7 +59,7 @@ def part(title: str, show: Callable[[Path], None], root: Path) -> None:
 
 def about(root: Path) -> None:
     """Name, licence and size of the corpus."""
-    told = corpus.about(root / "data/raw")
+    told = corpus.about(root / paths.RAW)
     st.html(diff_html.STYLE)
     name, licence, source = (str(told.get(key) or "not told") for key in ("name", "licence", "source"))
     st.html(diff_html.about(name, f"source: {source}", f"licence: {licence}", f"{number(told.get('rows')) or 0:,.0f} recordings"))
@@ -72,7 +72,7 @@ def speakers_of(split: Path, digest: str) -> list[tuple[str | None, int, float]]
 
 def speakers(root: Path) -> None:
     """Hours, recordings and speakers of each split that was kept; the speakers with the most hours."""
-    chunks = root / "data/chunks"
+    chunks = root / paths.CHUNKS
     by_split = {split: speakers_of(chunks / split, corpus.split_hash(chunks / split)) for split in names(corpus.about(chunks))}
     st.dataframe(pd.DataFrame([speaker_line(*one) for one in by_split.items()]), hide_index=True, column_config=SPEAKER_COLUMNS)
     split = st.selectbox("Speakers of", list(by_split), key="data_split", width=240)
@@ -127,7 +127,7 @@ SPEAKER_COLUMNS = {
 
 def rejects(root: Path) -> None:
     """Rows in, kept and left out, by reason, with examples to hear."""
-    summary = reports.read_json(root / reports.CHUNKS, "splits", "in_two_splits")
+    summary = reports.read_json(root / paths.CHUNK_SUMMARY, "splits", "in_two_splits")
     told = rows_of(summary, "splits", "summary.json")
     if not told:
         raise BadData("summary.json: tells of no split; run dvc checkout or dvc repro")
@@ -141,7 +141,7 @@ def rejects(root: Path) -> None:
     if not table["rejected"].sum():
         st.success("No row was left out.", icon=":material/check:")
         return
-    examples(root, reject_table(root / reports.REJECTS))
+    examples(root, reject_table(root / paths.REJECTS))
 
 
 def reject_line(split: str, one: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def examples(root: Path, table: pa.Table) -> None:
     pages = -(-len(here) // SHOWN_EXAMPLES)
     at = st.pagination(pages, key=f"data_page_{hashing.hash_of([split, code])}") if pages > 1 else 1
     shown = here.slice((at - 1) * SHOWN_EXAMPLES, SHOWN_EXAMPLES).to_pylist()
-    found = recordings(root / "data/raw", split, [row["id"] for row in shown])
+    found = recordings(root / paths.RAW, split, [row["id"] for row in shown])
     for row in shown:
         example(row, found.get(row["id"], []))
 

@@ -186,9 +186,9 @@ def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | N
     """The recordings shown; None where the workspace does not have those that this revision was tested on."""
     root = paths.root()
     try:
-        metrics = reports.read_json(revisions.fetch(revision, reports.METRICS), "test_hash")
+        metrics = reports.read_json(revisions.fetch(revision, paths.METRICS), "test_hash")
         if corpus.is_test_of(metrics, root):
-            return corpus.find(root / "data/chunks/test", ids)
+            return corpus.find(root / paths.CHUNKS / "test", ids)
     except Fault as error:
         widgets.fault(error)
         return None

@@ -65,7 +65,7 @@ def read(revision: Revision) -> tuple[pa.Table, str]:
         BadData: it is not to be had, or damaged.
     """
     with st.spinner(f"Fetching the utterances of {widgets.plain(revision.name)}"):
-        path = revisions.fetch(revision, reports.UTTERANCES)
+        path = revisions.fetch(revision, paths.UTTERANCES)
     try:
         digest = hashing.sha256(path)
     except OSError as error:

@@ -18,7 +18,6 @@ from dashboard.session import desk, owner
 from dashboard.transcribe import recording_input, transcript, waveform
 from dashboard.transcribe.transcript import Asked
 
-KEPT = "models/kept"
 HUB = "a model from the hub …"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWN, DETECT = "the model's own", "detect"
@@ -48,9 +47,9 @@ def page() -> None:
 
 def models() -> dict[str, str]:
     """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.place` knows."""
-    kept = sorted(path.name for path in paths.resolve(KEPT).glob("*") if path.is_dir())
+    kept = sorted(path.name for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir())
     named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(paths.root())) if one.sha}
-    return {"workspace": "workspace", **{f"kept: {name}": f"{KEPT}/{name}" for name in kept}, **named, HUB: HUB}
+    return {"workspace": "workspace", **{f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept}, **named, HUB: HUB}
 
 
 @st.cache_data(ttl=10, max_entries=4, show_spinner=False)
