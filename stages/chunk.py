@@ -30,7 +30,7 @@ from asr.cleaning.rejects import LeftOut, page
 from asr.errors import BadData, exit_with
 from asr.params import reader
 from asr.rooms import KEPT
-from asr.runtime import command
+from asr.runtime import command, disk
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
@@ -196,7 +196,7 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
     The reports are there also where the stage fails for what stands in two splits.
     """
     places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
-    files.must_fit(out, forecast(raw, places), "chunk")
+    disk.check_free_space(out, forecast(raw, places), "chunk")
     told = measurements.measure([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}

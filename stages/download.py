@@ -24,7 +24,7 @@ from asr import paths
 from asr.audio import codec
 from asr.errors import BadData, exit_with
 from asr.params import reader, schema
-from asr.runtime import command
+from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
 from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
 from asr.sources.selection import MAIN, Selection, Survey
@@ -172,8 +172,11 @@ def forecast(opened: list[Source], out: Path) -> list[int]:
         raw += share * sum(size for size, _ in sample)
         seconds += share * sum(min(length, size / LEAST_BYTES) for size, length in sample)
     features = seconds * FEATURE_BYTES
-    print(f"forecast: {seconds / 3600:,.2f} h; raw {files.spoken(raw)}, chunks the same, features {files.spoken(features)}", flush=True)
-    files.must_fit(out, 2 * raw + features, "the corpus (raw, chunks and features)")
+    print(
+        f"forecast: {seconds / 3600:,.2f} h; raw {formatting.bytes_text(raw)}, chunks the same, features {formatting.bytes_text(features)}",
+        flush=True,
+    )
+    disk.check_free_space(out, 2 * raw + features, "the corpus (raw, chunks and features)")
     return at_once
 
 

@@ -26,7 +26,7 @@ from asr.errors import BadData, exit_with
 from asr.features import FEATURES
 from asr.params import reader, schema
 from asr.rooms import KEPT
-from asr.runtime import command
+from asr.runtime import command, disk
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
@@ -148,7 +148,7 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: schema.Augment | None
     jobs = wanted(chunks, store, num_mel_bins, mixed := mixing(given))
     found = {job: cache.entry(job.place) for split in jobs for job in jobs[split]}
     missing = [job for job, record in found.items() if record is None]
-    files.must_fit(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
+    disk.check_free_space(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
     made = parallel(featurize, ((job, num_mel_bins, mixed) for job in missing), len(missing))
     found.update(zip(missing, progress(made, len(missing), "chunks", "featurize"), strict=True))
     if len(missing) < len(found):

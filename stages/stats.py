@@ -25,6 +25,7 @@ from asr.errors import BadData, exit_with
 from asr.model import tokenization
 from asr.params import reader, schema
 from asr.runtime import command
+from asr.runtime.formatting import rough_duration
 from asr.stats import outliers, report, row_stats, window_cost
 from asr.storage import files, shards
 from asr.whisper import POSITIONS_PER_SECOND
@@ -139,7 +140,7 @@ def forecast_apart(*given: Any) -> dict[str, Any]:
 
 def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
     """How long an epoch takes, for a terminal."""
-    told = ", ".join(f"{command.spoken(one['epoch_seconds'])} at {window} s" for window, one in times.items())
+    told = ", ".join(f"{rough_duration(one['epoch_seconds'])} at {window} s" for window, one in times.items())
     print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
 
 

@@ -350,7 +350,7 @@ def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
     opened = download.sources(tiny, tmp_path)
     wanted = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asr.storage.files.must_fit", lambda _, num_bytes, __: wanted.append(num_bytes))
+        patch.setattr("asr.runtime.disk.check_free_space", lambda _, num_bytes, __: wanted.append(num_bytes))
         download.forecast(opened, tmp_path)
     rows = [row for split in SPLITS for row in shards.rows(raw / split)]
     written = 2 * sum(len(row["audio"]) for row in rows) + sum(row["duration"] for row in rows) * 12_000

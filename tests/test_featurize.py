@@ -17,6 +17,7 @@ from asr import augmentation, features
 from asr.audio import codec
 from asr.errors import BadData, DiskFault
 from asr.params import schema
+from asr.runtime import disk
 from asr.storage import files, hashing, shards
 from stages import featurize
 
@@ -357,7 +358,7 @@ def test_a_split_without_rows_is_a_split(chunks, root, tmp_path):
 def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, silent, monkeypatch):
     given, asked = changed(root, copies="2"), []
     with monkeypatch.context() as patch:
-        patch.setattr(files, "must_fit", lambda _, size, what: asked.append((size, what)))
+        patch.setattr(disk, "check_free_space", lambda _, size, what: asked.append((size, what)))
         for mels in (80, 128):
             before = sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow"))
             featurize.run(chunks, root / "features", mels, given)

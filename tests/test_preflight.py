@@ -175,4 +175,4 @@ def test_times_are_spoken(seconds: float, said: str) -> None:
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0.0 GB"), (940_000_000, "0.9 GB"), (23_400_000_000, "23 GB")])
 def test_sizes_are_said_in_gigabytes(count: int, said: str) -> None:
-    assert forecast.size(count) == said
+    assert forecast.bytes_text(count) == said

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mirror_fixtures import run_python, saved
 
-from asr.tracking import mirror_store
+from asr.runtime import formatting
 
 
 def test_a_store_that_hangs_ends_the_copy_and_not_the_training(tmp_path: Path) -> None:
@@ -32,4 +32,4 @@ def test_a_store_that_hangs_ends_the_copy_and_not_the_training(tmp_path: Path) -
     ],
 )
 def test_addresses_are_shown_without_secrets(given: str, shown: str) -> None:
-    assert mirror_store.shown(given) == shown
+    assert formatting.without_secret(given) == shown

@@ -18,7 +18,7 @@ import torch
 from asr.errors import DiskFault
 from asr.features import input_features
 from asr.model import greedy
-from asr.runtime.command import spoken
+from asr.runtime.formatting import bytes_text, rough_duration
 from asr.training import checkpoints, memory
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def forecast(training: Training, out: Path) -> None:
     seconds = steps * step + evaluations_left(training) * evaluation
     needed, free = memory_needed(training), memory.free(accelerator.device)
     accelerator.print(
-        f"forecast: {steps:,} steps in about {spoken(seconds)}, {size(needed)} of memory of {size(free)} free, {disk}", flush=True
+        f"forecast: {steps:,} steps in about {rough_duration(seconds)}, {bytes_text(needed)} of memory of {bytes_text(free)} free, {disk}",
+        flush=True,
     )
     if needed > NEAR * free:
         accelerator.print("memory is near: lower train.per_device_train_batch_size, or set train.gradient_checkpointing", flush=True)
@@ -147,10 +148,10 @@ def refuse_full_disk(training: Training, out: Path) -> str:
     tightest = min(needed, key=lambda disk: free[disk] - needed[disk])
     if needed[tightest] > free[tightest]:
         raise DiskFault(
-            f"checkpoints and the model want {size(needed[tightest])} of disk, {size(free[tightest])} are free; make room "
+            f"checkpoints and the model want {bytes_text(needed[tightest])} of disk, {bytes_text(free[tightest])} are free; make room "
             "(make fresh drops checkpoints, dvc gc -w data of other experiments), then run again"
         )
-    return f"{size(needed[tightest])} of disk of {size(free[tightest])} free"
+    return f"{bytes_text(needed[tightest])} of disk of {bytes_text(free[tightest])} free"
 
 
 def now(training: Training) -> float:
@@ -158,8 +159,3 @@ def now(training: Training) -> float:
     if training.accelerator.device.type == "cuda":
         torch.cuda.synchronize()
     return time.monotonic()
-
-
-def size(count: int) -> str:
-    """Bytes in words."""
-    return f"{count / 1e9:,.1f} GB" if count < 10e9 else f"{count / 1e9:,.0f} GB"

@@ -26,14 +26,6 @@ def paths(doc: str | None, *names: str) -> list[Path]:
     return [given[name] for name in names]
 
 
-def spoken(seconds: float) -> str:
-    """A time in words."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 @contextmanager
 def timing(reports: Path) -> Iterator[dict[str, Any]]:
     """Write the block's wall time, and what else it timed, to timing.json, the one report that may differ from run to run."""

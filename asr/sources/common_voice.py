@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Literal
 
 from asr.errors import DISK_ERRORS, BadData
+from asr.runtime import disk
 from asr.sources.tables import Rows, on_disk, read_table
 from asr.sources.utterances import Corpus, Listing, Utterance, read_bytes
-from asr.storage import files
 
 TSVS: dict[str, dict[str | None, str]] = {
     "official": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
@@ -54,7 +54,7 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
     tsvs = TSVS[splits]
     if path.is_file():
         (working / "archive").mkdir(exist_ok=True)
-        files.must_fit(working, path.stat().st_size, f"{path.name}, unpacked,")  # mp3 packs no further
+        disk.check_free_space(working, path.stat().st_size, f"{path.name}, unpacked,")  # mp3 packs no further
         unpack(path, working / "archive")
     elif not path.is_dir():
         raise BadData(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")

@@ -20,9 +20,10 @@ import requests
 
 from asr import paths
 from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
+from asr.runtime import disk
 from asr.sources import common_voice
 from asr.sources.utterances import Corpus
-from asr.storage import files, hashing
+from asr.storage import hashing
 
 SITE = "https://mozilladatacollective.com"
 TRIES = 5  # in a row that bring nothing
@@ -109,7 +110,7 @@ def _keep_whole(archive: Path, size: float) -> None:
     if begun == size:
         part.replace(archive)
     if not archive.exists():
-        files.must_fit(archive.parent, size - begun, archive.name)
+        disk.check_free_space(archive.parent, size - begun, archive.name)
 
 
 def _look(archive: Path, details: Any) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_r
 
 from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault
+from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.storage import files
 
@@ -140,7 +141,7 @@ def fetch(part: Part) -> Path:
     draft = part.place.with_name(f"{part.place.name}.part")
     draft.parent.mkdir(parents=True, exist_ok=True)
     draft.touch()
-    files.must_fit(draft.parent, part.size - _size(draft), f"{part.name}: {part.path}")
+    disk.check_free_space(draft.parent, part.size - _size(draft), f"{part.name}: {part.path}")
     for _ in range(2):
         if _size(draft) != part.size:
             _patiently(part.name, lambda: _stream(part, draft), lambda: _size(draft))

@@ -14,12 +14,12 @@ from typing import Any
 
 from asr import paths
 from asr.errors import BadData, BadParams
+from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
 from asr.sources.utterances import Corpus, Listing, Utterance
-from asr.storage import files
 
 CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
@@ -119,7 +119,7 @@ def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
     """The splits with as many of their files as are needed, all fetched."""
     if max_rows is None:
         every = [part for split in taken for part in split.parts]
-        files.must_fit(paths.cache("hub"), sum(part.size for part in every if not hub_parts.is_here(part)), every[0].name)
+        disk.check_free_space(paths.cache("hub"), sum(part.size for part in every if not hub_parts.is_here(part)), every[0].name)
         for part in progress(every, len(every), "files", f"download {every[0].name}"):
             hub_parts.arrow(part)
         return taken

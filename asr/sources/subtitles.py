@@ -20,10 +20,10 @@ from pathlib import Path
 from asr.audio.codec import MAX_SECONDS
 from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
 from asr.errors import BadData
+from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.sources.tables import lines, shown
 from asr.sources.utterances import one_line
-from asr.storage import files
 from asr.whisper import SAMPLE_RATE
 
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
@@ -183,7 +183,9 @@ def _decode(recording: Path, samples: Path) -> None:
     try:
         decode_apart(recording, samples)
     except BadData as fault:
-        files.must_fit(samples.parent, MAX_SECONDS * SAMPLE_RATE * SAMPLE_BYTES, f"{recording.name}, decoded,")  # else the disk is to blame
+        disk.check_free_space(
+            samples.parent, MAX_SECONDS * SAMPLE_RATE * SAMPLE_BYTES, f"{recording.name}, decoded,"
+        )  # else the disk is to blame
         print(f"download: {recording.name}: {fault}; its subtitles stay without sound", flush=True)
         samples.touch()
 

@@ -14,10 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr.errors import DiskFault
-
-RESERVE = 1.05  # of a forecast, so that the disk is not full to the last byte
-
 
 def sync(path: Path) -> None:
     """Force a file or folder to the disk."""
@@ -99,23 +95,3 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def must_fit(folder: Path, num_bytes: float, what: str) -> None:
-    """Refuse work whose result the disk cannot hold, before it starts.
-
-    Args:
-        folder: on the disk in question; its parents may be all that is there yet.
-        what: will be written, in words.
-    Raises:
-        DiskFault: fewer bytes are free than that, and a twentieth more.
-    """
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < RESERVE * num_bytes:
-        raise DiskFault(f"{what} will take {spoken(num_bytes)}, and {spoken(free)} are free; make room, then run again")
-
-
-def spoken(num_bytes: float) -> str:
-    """Bytes as people say them."""
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from asr import paths
 from asr.errors import BadParams, Fault, NetworkFault, exit_with
 from asr.runtime import command
+from asr.runtime.formatting import without_secret
 from asr.runtime.locks import is_locked
 from asr.tracking import client
 from asr.tracking.uploader import Replica
@@ -83,7 +84,7 @@ def follow(path: Path) -> None:
             well, others = True, False
         except Exception as error:  # a server in trouble raises of every kind out of MLflow's depths
             if well:
-                _say(f"warning: MLflow at {_shown(client.uri())} does not answer ({type(error).__name__}); training goes on")
+                _say(f"warning: MLflow at {without_secret(client.uri())} does not answer ({type(error).__name__}); training goes on")
             replica, well = None, False  # starting over logs nothing twice
         pause = time.sleep if last else alone.wait
         pause(POLL_SECONDS)
@@ -142,7 +143,7 @@ def sync(paths: list[Path]) -> None:
         except BadParams as fault:
             faults.append(fault)
         except Exception as error:  # as above
-            told = f"MLflow at {_shown(client.uri())} does not {{}} ({type(error).__name__}); when it does: make sync"
+            told = f"MLflow at {without_secret(client.uri())} does not {{}} ({type(error).__name__}); when it does: make sync"
             if not _answers():
                 raise NetworkFault(told.format("answer")) from None
             faults.append(NetworkFault(told.format(f"take {path.name}")))
@@ -150,7 +151,7 @@ def sync(paths: list[Path]) -> None:
         print(f"warning: {one}", flush=True)
     if faults:
         raise faults[0]
-    print(f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {_shown(client.uri())}", flush=True)
+    print(f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {without_secret(client.uri())}", flush=True)
 
 
 def _answers() -> bool:
@@ -175,12 +176,6 @@ def sync_apart(path: Path) -> None:
         failed = True
     if failed:
         print("warning: MLflow does not have this evaluation; the journal has: make sync", flush=True)
-
-
-def _shown(address: str) -> str:
-    """An address without the password that may stand in it."""
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def sync_main() -> None:

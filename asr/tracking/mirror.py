@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import BadModel
-from asr.tracking.mirror_store import address, shown
+from asr.runtime.formatting import without_secret
+from asr.tracking.mirror_store import address
 from asr.training import checkpoints
 
 POLL_SECONDS = 0.5
@@ -84,7 +85,7 @@ class Follower:
         if self.copied != newest:
             has = "none" if self.copied is None else f"that of step {self.copied}"
             goes_on = "; copying goes on" if self.thread.is_alive() else ""
-            print(f"warning: {shown(address())} lacks the checkpoint of step {newest} (it has {has}){goes_on}", flush=True)
+            print(f"warning: {without_secret(address())} lacks the checkpoint of step {newest} (it has {has}){goes_on}", flush=True)
 
 
 @contextmanager

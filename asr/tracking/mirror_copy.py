@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from asr.errors import BadModel, Fault, NetworkFault, exit_with
+from asr.runtime.formatting import without_secret
 from asr.storage import files, hashing
-from asr.tracking.mirror_store import Store, address, reason, shown
+from asr.tracking.mirror_store import Store, address, reason
 from asr.training import checkpoints
 
 NAMES = re.compile(r"(step|weights)-\d{8}/\w+\.(safetensors|json)")  # what an index may name: nothing outside the folder
@@ -144,7 +145,7 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
             store.drop(index_name(step))
             continue
         _join_journals(store, log)
-        print(f"the checkpoint of step {step} comes from {shown(address())}", flush=True)
+        print(f"the checkpoint of step {step} comes from {without_secret(address())}", flush=True)
         have = step
     if have < max(found, default=0):
         print(f"the damaged checkpoint costs {max(found) - max(have, 0)} steps, which are done again", flush=True)
@@ -204,7 +205,7 @@ def main() -> None:
     except Fault:
         raise
     except Exception as error:  # each kind of store raises its own
-        raise NetworkFault(f"{shown(address())}: {reason(error)}") from None
+        raise NetworkFault(f"{without_secret(address())}: {reason(error)}") from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The address stands in EARSHOT_MIRROR, and secrets in the environment, as each st
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import IO
 
 from asr import paths
 from asr.errors import NetworkFault
+from asr.runtime.formatting import without_secret
 
 PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
 SLOWEST = 1_000_000
@@ -26,11 +26,6 @@ def address() -> str | None:
     """Where to, as the environment says; a plain path is meant from the repository's top."""
     given = os.environ.get("EARSHOT_MIRROR")
     return given if not given or "://" in given else str(paths.resolve(given))
-
-
-def shown(given: str | None) -> str:
-    """An address without the password or token that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", (given or "").partition("?")[0])
 
 
 def reason(error: Exception) -> str:
@@ -53,7 +48,7 @@ def limit(size: int = 0) -> Iterator[None]:
 
 
 def _hangs() -> None:
-    print(f"error 4: {shown(address())}: does not answer", file=sys.stderr, flush=True)
+    print(f"error 4: {without_secret(address())}: does not answer", file=sys.stderr, flush=True)
     os._exit(NetworkFault.exit_code)
 
 

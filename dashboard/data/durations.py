@@ -15,6 +15,7 @@ import streamlit as st
 from asr import paths
 from asr.errors import BadData
 from asr.runs import reports
+from asr.runtime import formatting
 from dashboard import widgets
 
 MOST = 1e15  # what is more is damage
@@ -152,7 +153,7 @@ def windows(root: Path) -> None:
     table = pd.DataFrame([{key: figures(row[key], "windows.csv") for key in columns} for row in found], columns=columns)
     for key in ("share_fit", "padding_share", "compute_against_30s"):
         table[key] *= 100
-    table["epoch"] = [widgets.span(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]]
+    table["epoch"] = [formatting.duration_text(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]]
     sizes = ["feature_bytes", "padded_float32_bytes"]
     unit, factor = ("GB", 1e9) if len(table) and table[sizes].max().max() >= 1e10 else ("MB", 1e6)
     table[sizes] /= factor

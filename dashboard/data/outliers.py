@@ -13,6 +13,7 @@ import streamlit as st
 
 from asr import paths
 from asr.runs import reports
+from asr.runtime import formatting
 from dashboard import widgets
 from dashboard.data.durations import number, rows_of
 
@@ -38,7 +39,7 @@ def show(root: Path) -> None:
     st.caption(" · ".join(f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()) + ".")
     silent = {split: number(one.get("silent_share")) for split, one in silence.items() if number(one.get("recordings"))}
     if silent:
-        shares = ", ".join(f"{widgets.percent(share, 0)} of {widgets.plain(split)}" for split, share in silent.items())
+        shares = ", ".join(f"{formatting.percent(share, 0)} of {widgets.plain(split)}" for split, share in silent.items())
         st.caption(f"Silent: {shares}, in a sample.")
     found = [
         *(line("label near the limit", "train", one) for one in examples(labels)),

@@ -20,6 +20,7 @@ from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
+from asr.runtime import formatting
 from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
@@ -112,11 +113,11 @@ def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
     line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(slices.words(rows, text).sum())
-    metric(line, "Reference words", f"{words:,}", f"in {widgets.span(float(np.nansum(rows['duration'])))}")
+    metric(line, "Reference words", f"{words:,}", f"in {formatting.duration_text(float(np.nansum(rows['duration'])))}")
     for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
         between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-        metric(line, f"WER of {source.name}", widgets.percent(share), between, f"The 95 % interval is by {interval.unit}.")
+        metric(line, f"WER of {source.name}", formatting.percent(share), between, f"The 95 % interval is by {interval.unit}.")
     if not one.two:
         counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
         metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
@@ -212,7 +213,7 @@ def utterance(row: dict[str, Any], told: list[str], sources: list[Source], text:
     with st.container(border=True):
         boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="top" if two else "center")
         speaker = row["speaker"] if isinstance(row["speaker"], str) else ""
-        facts = [row["id"], widgets.span(None if pd.isna(row["duration"]) else row["duration"]), speaker]
+        facts = [row["id"], formatting.duration_text(None if pd.isna(row["duration"]) else row["duration"]), speaker]
         for box, source, tally, prefix in zip(boxes, sources, told, ("", "other_"), strict=False):
             marks = diff_html.texts(row["reference"], row[f"{prefix}hypothesis"], text == COUNTED, source.name if two else "")
             box.html(diff_html.about(tally, *(facts if not prefix else [])) + marks)

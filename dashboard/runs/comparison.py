@@ -16,6 +16,7 @@ from asr import paths
 from asr.errors import Fault
 from asr.runs import comparison, run_index
 from asr.runs.run_index import Row, State
+from asr.runtime import formatting
 from asr.wer import Difference
 from dashboard import widgets
 from dashboard.runs import charts
@@ -39,7 +40,7 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
     if baseline is None:
         return
     st.subheader("Against the baseline")
-    st.caption(f"{widgets.plain(label(baseline))}: test WER {widgets.percent(baseline.scores.get('wer'), 2)}")
+    st.caption(f"{widgets.plain(label(baseline))}: test WER {formatting.percent(baseline.scores.get('wer'), 2)}")
     lines = [line for row in compared if row.key != baseline.key for line in [verdict_line(row, baseline)]]
     if not lines:
         st.caption("Select another run to compare with it.")
@@ -51,7 +52,7 @@ def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
     """Short enough for a table of text, which people hear as well as see."""
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
     found = verdict(row.key, baseline.key, f"{paths.root()} {stamp}", (row, baseline))
-    line = {"Run": widgets.plain(label(row)), "test WER": widgets.percent(row.scores.get("wer"), 2)}
+    line = {"Run": widgets.plain(label(row)), "test WER": formatting.percent(row.scores.get("wer"), 2)}
     if isinstance(found, str):
         return {**line, DELTA: "–", INTERVAL: "–", "Verdict": widgets.plain(found), "Drawn by": "–"}
     points, interval = f"{100 * found.difference:+.2f}", f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"

@@ -13,6 +13,7 @@ from asr import paths
 from asr.errors import Fault
 from asr.runs import run_index
 from asr.runs.run_index import Row, State
+from asr.runtime import formatting
 from asr.storage import hashing
 from dashboard import widgets
 from dashboard.runs import comparison, run_table
@@ -90,7 +91,7 @@ def summary(found: Table, now: State) -> None:
         told.append(f"{now.running} running")
     if found.scored:
         best = found.rows[int(found.frame["WER %"].idxmin())]
-        told.append(f"lowest test WER {widgets.percent(best.scores['wer'])} by {widgets.plain(label(best))}")
+        told.append(f"lowest test WER {formatting.percent(best.scores['wer'])} by {widgets.plain(label(best))}")
     st.caption(" · ".join(told))
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 from asr import paths
 from asr.audio import sample_file
 from asr.errors import DiskFault, Fault
+from asr.runtime import formatting
 from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
@@ -62,11 +63,11 @@ def _running(job: Job, name: str) -> None:
         waiting = f"Waiting: {ahead} {'transcription comes' if ahead == 1 else 'transcriptions come'} first."
         st.info(waiting, icon=":material/hourglass_top:")
     else:
-        st.progress(job.progress, f"{job.doing}: {widgets.clock(job.moment)} of {widgets.clock(job.end)}")
+        st.progress(job.progress, f"{job.doing}: {formatting.clock(job.moment)} of {formatting.clock(job.end)}")
     if st.button("Cancel", key=f"cancel-{name}", icon=":material/close:"):
         job.cancel()
     if job.segments:
-        st.text("\n".join(f"{widgets.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:]))
+        st.text("\n".join(f"{formatting.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:]))
 
 
 def _ended(asked: Asked, name: str) -> None:
@@ -97,7 +98,7 @@ def _correct(asked: Asked, name: str) -> None:
 def _segment(asked: Asked, name: str, index: int) -> None:
     one = asked.jobs[name].segments[index]
     left, right = st.columns([1, 4], vertical_alignment="center")
-    times = f"{widgets.clock(one.start)}–{widgets.clock(one.end)}"
+    times = f"{formatting.clock(one.start)}–{formatting.clock(one.end)}"
     if left.button(times, icon=":material/play_arrow:", key=f"play-{name}-{index}", help="Play this stretch"):
         asked.playing = (name, index)
     field = f"text-{id(asked)}-{name}-{index}"

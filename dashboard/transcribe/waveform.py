@@ -8,7 +8,7 @@ import streamlit as st
 
 from asr.audio import sample_file
 from asr.audio.sample_file import Sound
-from dashboard import widgets
+from asr.runtime import formatting
 
 BARS = 600
 HEIGHT = 130
@@ -34,9 +34,9 @@ def trim(key: str, recording: Sound) -> tuple[float, float]:
     begin, end = st.session_state[slider]
     end = min(end if end > begin else whole[1], length)
     begin = min(begin, max(end - step, 0.0))
-    shown = f"{widgets.clock(begin)} to {widgets.clock(end)}, {widgets.span(end - begin)} of {widgets.span(length)}"
+    shown = f"{formatting.clock(begin)} to {formatting.clock(end)}, {formatting.duration_text(end - begin)} of {formatting.duration_text(length)}"
     if end - begin > PLAYED_SECONDS:
-        shown += f"; the player has the first {widgets.span(PLAYED_SECONDS)}"
+        shown += f"; the player has the first {formatting.duration_text(PLAYED_SECONDS)}"
     st.caption(shown)
     st.audio(sample_file.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav")
     return begin, end
