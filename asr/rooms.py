@@ -37,6 +37,7 @@ ROOMS = (
     Room("augmentation.py", "copies of training rows that sound otherwise"),
     Room("model", "a Whisper: built, loaded, saved, prompted, decoded greedily, made ready for training"),
     Room("wer.py", "errors counted, intervals, paired tests"),
+    Room("metrics.py", "names of what is measured"),
     Room("training", "what decides the weights, and nothing else"),
     Room("preflight", "what is asked before hours are spent: refusals, forecasts, trials", exempt=True),
     Room("checks", "questions to a training from outside, answered in checks.json"),
@@ -72,6 +73,7 @@ KEPT = {
     "augmented features": (*_FEATURES, "asr/audio/sample_file.py", "asr/augmentation.py"),
     "training": (
         "asr/features.py",
+        "asr/metrics.py",
         "asr/model",
         *_ROWS,
         "asr/training",
@@ -84,6 +86,7 @@ KEPT = {
         "asr/evaluation/metric.py",
         "asr/evaluation/table.py",
         "asr/features.py",
+        "asr/metrics.py",
         "asr/model",
         *_ROWS,
         "asr/wer.py",

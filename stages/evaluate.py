@@ -29,6 +29,7 @@ from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
 from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
 from asr.features import FeatureRows, LogMel
+from asr.metrics import STEP_METRICS
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import reader, schema
@@ -206,14 +207,10 @@ def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, s
         journal.append(
             path, "begin", fingerprint=run["fingerprint"], name=f"fetched-{run['fingerprint'][:8]}", params=run["params"], tags={}
         )
-        names = {
-            "train_loss": "train/loss",
-            "learning_rate": "train/learning_rate",
-            "validation_loss": "validation/loss",
-            "validation_wer": "validation/wer",
-        }
         for row in steps:
-            journal.append(path, "metrics", step=int(row["step"]), values={names[key]: float(row[key]) for key in names if row[key]})
+            journal.append(
+                path, "metrics", step=int(row["step"]), values={name: float(row[key]) for key, name in STEP_METRICS.items() if row[key]}
+            )
         journal.append(path, "end", status="FINISHED")
     values = {f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
     values |= {f"holdout/{key}": value for key, value in metrics.get(shards.HOLDOUT, {}).items() if isinstance(value, int | float)}

@@ -23,6 +23,7 @@ import numpy as np
 
 from asr.errors import BadData, exit_with
 from asr.model import tokenization
+from asr.model.window import window_seconds
 from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.formatting import rough_duration
@@ -73,11 +74,10 @@ def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[st
 def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
     """The param that sets the window, the window, and the one that the start model was trained with, if it was."""
     own = None if chosen.name == "scratch" else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
-    if chosen.window_seconds is not None:
-        return "model.window_seconds", chosen.window_seconds, own
-    if own is None:
-        return "model.scratch.window_seconds", chosen.scratch.window_seconds, None
-    return "model.window_seconds: null, the start model's own,", own, own
+    param = "model.window_seconds"
+    if chosen.window_seconds is None:
+        param = "model.scratch.window_seconds" if own is None else "model.window_seconds: null, the start model's own,"
+    return param, window_seconds(chosen, own), own
 
 
 def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:

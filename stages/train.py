@@ -31,6 +31,7 @@ from asr.checks.loss import loss_fell, loss_is_of_all_labels, noise_is_where_it_
 from asr.checks.weights import rate_followed, updates_were_made, weights_moved
 from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
 from asr.features import FeatureRows
+from asr.metrics import STEP_COLUMNS
 from asr.model import loader, lora
 from asr.model.loader import Start
 from asr.model.start import choose_trained, start_model
@@ -43,7 +44,6 @@ from asr.tracking import journal, mirror
 from asr.tracking.follower import Follower
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
-from asr.training.state import STEP_COLUMNS
 
 BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 

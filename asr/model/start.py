@@ -5,6 +5,7 @@ from __future__ import annotations
 from asr.features import FeatureRows
 from asr.model import loader, lora, regularization, timestamps, tokenization
 from asr.model.loader import Start
+from asr.model.window import window_seconds
 from asr.params import schema
 
 
@@ -13,7 +14,7 @@ def start_model(given: schema.Params, train: FeatureRows) -> Start:
     chosen = given.model
     if chosen.name == loader.SCRATCH:
         shape = chosen.scratch.model_dump()
-        shape["window_seconds"] = chosen.window_seconds or shape["window_seconds"]
+        shape["window_seconds"] = window_seconds(chosen, own=None)
         made = tokenization.from_texts(train.column("text"), shape["vocab_size"])
         start = Start(loader.build(shape, made, train.num_mel_bins, given.train.seed), made, loader.SCRATCH, None)
     else:

@@ -1,4 +1,4 @@
 """Finished work, read back: reports, revisions, the index of runs; kept and compared.
 
-Imports `errors`, `paths`, `storage`, `runtime`, `wer`, `tracking`, `evaluation`.
+Imports `errors`, `paths`, `storage`, `runtime`, `wer`, `metrics`, `tracking`, `evaluation`.
 """

@@ -17,7 +17,8 @@ import yaml
 
 from asr import paths
 from asr.errors import Fault
-from asr.runs import reports, revisions, run_index
+from asr.metrics import STEP_METRICS
+from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 
 PLAIN = {"None": None, "True": True, "False": False}
@@ -88,8 +89,7 @@ def _report(revision: Revision, path: str) -> dict[str, Any]:
 
 def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
     """steps.csv under MLflow's names."""
-    columns = {key: key.replace("/", "_").removeprefix("train_learning") for key in run_index.CURVES}
-    columns["train/learning_rate"] = "learning_rate"
+    columns = {name: column for column, name in STEP_METRICS.items()}
     try:
         rows = reports.read_csv(revisions.fetch(revision, paths.STEPS), "step", *columns.values())
         return {key: [(int(row["step"]), float(row[column])) for row in rows if row[column]] for key, column in columns.items()}

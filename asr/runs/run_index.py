@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr import paths
+from asr import metrics, paths
 from asr.errors import BadData
-from asr.paths import TRAIN_TIMING
 from asr.runs import revisions
 from asr.runs.revisions import Revision
 from asr.runtime.locks import is_locked
@@ -41,8 +40,8 @@ CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT);
 CREATE TABLE facts (sha TEXT PRIMARY KEY, fingerprint TEXT, known TEXT, tried REAL);
 CREATE TABLE revisions (place INTEGER PRIMARY KEY, name TEXT, sha TEXT, kind TEXT);
 """
-CURVES = ("validation/wer", "validation/loss", "train/loss", "train/learning_rate")
-WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, TRAIN_TIMING, paths.STEPS)
+CURVES = (metrics.VALIDATION_WER, metrics.VALIDATION_LOSS, metrics.TRAIN_LOSS, metrics.LEARNING_RATE)
+WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
 # What reading a damaged file can raise, here and in the pages' JSON.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asr import paths
+from asr import metrics, paths
 from asr.errors import BadParams
 
 
@@ -128,7 +128,7 @@ class Account:
             test.status, test.end = "FINISHED", time
             test.points = [Point(key, value, time, 0, (key, 0)) for key, value in record["values"].items()]
             self.runs.append(test)
-        for key in ("test/wer", "test/cer"):
+        for key in (metrics.TEST_WER, metrics.TEST_CER):
             value = record["values"][key]
             if self._scores.get(key) != value:
                 self._scores[key] = value

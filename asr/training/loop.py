@@ -17,6 +17,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
+from asr import metrics
 from asr.errors import BadData, BadModel, Diverged, Stopped
 from asr.features import FeatureRows
 from asr.model import loader, lora, regularization
@@ -193,7 +194,7 @@ class Training:
         row = state.row(state.step)
         row["train_loss"], row["learning_rate"] = state.loss_sum / state.loss_steps, rate
         state.loss_sum, state.loss_steps = 0.0, 0
-        self._tell({"train/loss": row["train_loss"], "train/learning_rate": rate})
+        self._tell({metrics.TRAIN_LOSS: row["train_loss"], metrics.LEARNING_RATE: rate})
 
     def _tell(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -225,8 +226,8 @@ class Training:
             state.best_step, state.best_wer = state.step, scores["wer"]
         if state.step in self.wanted():
             self._write("weights", Checkpoint(state.step, {"model": self._weights()}, {}))
-        values = {"validation/wer": scores["wer"], "validation/cer": scores["cer"]}
-        self._tell(values if loss is None else {"validation/loss": loss, **values})
+        values = {metrics.VALIDATION_WER: scores["wer"], metrics.VALIDATION_CER: scores["cer"]}
+        self._tell(values if loss is None else {metrics.VALIDATION_LOSS: loss, **values})
         shown = "unknown: no row fits the window" if loss is None else f"{loss:.4f}"
         self.accelerator.print(
             f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {shown}", flush=True

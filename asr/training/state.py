@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-STEP_COLUMNS = ("step", "train_loss", "learning_rate", "validation_loss", "validation_wer")
-
 
 @dataclass
 class State:

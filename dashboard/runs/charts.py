@@ -8,14 +8,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from asr import metrics
+
 MOST = 1000  # points of a scatter
 HEIGHT = 260
 COLOURS = ["#0b8a8a", "#d9662b", "#6a5acd", "#c0392b", "#3f8f3f", "#b8860b", "#c2529b", "#5d7a8c"]
 OTHER = "#8a9a9c"  # runs that are not compared
 PANELS = (
-    ("Validation WER, %", ("validation/wer",)),
-    ("Loss: training thin, validation thick", ("train/loss", "validation/loss")),
-    ("Learning rate", ("train/learning_rate",)),
+    ("Validation WER, %", (metrics.VALIDATION_WER,)),
+    ("Loss: training thin, validation thick", (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS)),
+    ("Learning rate", (metrics.LEARNING_RATE,)),
 )
 COSTS = (
     ("minutes", "Training time, minutes", "log", ",.3~r"),

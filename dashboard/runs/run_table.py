@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from asr import metrics
 from asr.runs import comparison, run_index
 from asr.runs.run_index import Row
 
@@ -19,7 +20,11 @@ SCORES = {
     "RTFx": ("rtfx", 1),
     "Test utterances": ("rows", 1),
 }
-LOGGED = {"Validation WER %": ("validation/wer", 100), "Validation loss": ("validation/loss", 1), "Train loss": ("train/loss", 1)}
+LOGGED = {
+    "Validation WER %": (metrics.VALIDATION_WER, 100),
+    "Validation loss": (metrics.VALIDATION_LOSS, 1),
+    "Train loss": (metrics.TRAIN_LOSS, 1),
+}
 INTERVAL = "95 % interval"
 ALWAYS = ("Run", "Status")
 DEFAULT = ("WER %", INTERVAL, "CER %", "Validation WER %", "Revision", "Started", "Minutes", "Parameters", "RTFx")

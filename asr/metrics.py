@@ -1,0 +1,18 @@
+"""Names of what is measured: in the journal, in MLflow, and as columns of steps.csv. Imports nothing."""
+
+TRAIN_LOSS = "train/loss"
+LEARNING_RATE = "train/learning_rate"
+VALIDATION_LOSS = "validation/loss"
+VALIDATION_WER = "validation/wer"
+VALIDATION_CER = "validation/cer"
+TEST_WER = "test/wer"
+TEST_CER = "test/cer"
+
+# The columns of steps.csv besides `step`, and what MLflow calls them.
+STEP_METRICS = {
+    "train_loss": TRAIN_LOSS,
+    "learning_rate": LEARNING_RATE,
+    "validation_loss": VALIDATION_LOSS,
+    "validation_wer": VALIDATION_WER,
+}
+STEP_COLUMNS = ("step", *STEP_METRICS)

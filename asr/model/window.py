@@ -1,0 +1,16 @@
+"""Which window a model is trained with. Costs nothing to import."""
+
+from __future__ import annotations
+
+from asr.params import schema
+
+
+def window_seconds(model: schema.Model, own: int | None) -> int:
+    """Seconds that the model hears at once.
+
+    Args:
+        own: the window of the start model; None where it is built from scratch.
+    """
+    if model.window_seconds is not None:
+        return model.window_seconds
+    return model.scratch.window_seconds if own is None else own
