@@ -13,7 +13,7 @@ import importlib
 import sys
 from typing import NamedTuple
 
-from asr.errors import BadParams, exit_with
+from asr.errors import ParamsError, exit_with
 
 
 class Command(NamedTuple):
@@ -57,7 +57,7 @@ def run() -> None:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "earshot --help lists them"
-        raise BadParams(f"earshot: there is no command {name!r}; {hint}")
+        raise ParamsError(f"earshot: there is no command {name!r}; {hint}")
     command = COMMANDS[name]
     sys.argv = [f"earshot {name}", *rest]
     getattr(importlib.import_module(command.module), command.function)()

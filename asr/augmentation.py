@@ -27,7 +27,7 @@ import soxr
 from asr import paths
 from asr.audio import codec
 from asr.audio.sample_file import AUDIO_SUFFIXES
-from asr.errors import BadData, BadParams, exit_with
+from asr.errors import DataError, ParamsError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command
 from asr.storage import files, shards
@@ -46,7 +46,7 @@ ACTIVE_DB = 25.0  # below the loudest frame somebody still speaks; pauses of cle
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AugmentationRecord:
     """What was drawn for a copy; None where it has none of a kind."""
 
     speed: float | None = None
@@ -65,7 +65,7 @@ class Drawn:
 
 def augmented(
     samples: np.ndarray, id: str, copy: int, given: schema.Augment, noises: Noises, responses: Responses
-) -> tuple[np.ndarray, Drawn]:
+) -> tuple[np.ndarray, AugmentationRecord]:
     """One copy of a recording: its speed, then the room, then the noise of the place, then the microphone's gain.
 
     Args:
@@ -91,7 +91,7 @@ def augmented(
     if draw := chosen("gain", given.gain.probability):
         gain_db = draw.uniform(given.gain.min_db, given.gain.max_db)
         samples = at_gain(samples, gain_db)
-    return samples, Drawn(speed, room, noise, snr_db, gain_db)
+    return samples, AugmentationRecord(speed, room, noise, snr_db, gain_db)
 
 
 def _chosen(seed: int, key: str, kind: str, probability: float) -> np.random.Generator | None:
@@ -112,7 +112,7 @@ def recordings(folder: str | None, probability: float) -> list[Path] | None:
     top = paths.resolve(folder)
     found = sorted(path for path in top.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     if not found:
-        raise BadParams(f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository")
+        raise ParamsError(f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository")
     return found
 
 
@@ -167,7 +167,7 @@ def _read(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             return np.concatenate(list(islice(codec.blocks(file), READ_BLOCKS)))
     except (codec.Undecodable, OSError) as error:
-        raise BadData(f"{path}: cannot be mixed in: {error}; take it out of the folder") from None
+        raise DataError(f"{path}: cannot be mixed in: {error}; take it out of the folder") from None
 
 
 def voices(chunk: Path) -> pa.ChunkedArray:
@@ -185,10 +185,10 @@ def find(split: Path, id: str) -> tuple[Path, int]:
         ids = [one for batch in shards.batches(chunk, ["id"]) for one in batch["id"].to_pylist()]
         if id in ids:
             return chunk, ids.index(id)
-    raise BadData(f"no training row has the id {id}; data/chunks/train holds those that were kept")
+    raise DataError(f"no training row has the id {id}; data/chunks/train holds those that were kept")
 
 
-def hear(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
+def write_examples(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
     """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn for each."""
     samples = codec.decode(encoded)
     noises = noises_of(given, recordings(given.noise.folder, given.noise.probability), rows, own)
@@ -276,12 +276,12 @@ def main() -> None:
     if told.row:
         chunk, own = find(train, told.recording)
         rows = voices(chunk)
-        hear(rows[own].as_py(), told.recording, given, rows, own, told.out)
+        write_examples(rows[own].as_py(), told.recording, given, rows, own, told.out)
     elif recording.is_file():
         some = next(iter(shards.paths(train)), None) if train.is_dir() else None
-        hear(recording.read_bytes(), recording.name, given, voices(some) if some else None, None, told.out)
+        write_examples(recording.read_bytes(), recording.name, given, voices(some) if some else None, None, told.out)
     else:
-        raise BadData(f"{recording}: not there; want a recording, or the id of a training row and --row")
+        raise DataError(f"{recording}: not there; want a recording, or the id of a training row and --row")
 
 
 if __name__ == "__main__":

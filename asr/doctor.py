@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from asr import paths
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.runtime import command
 from asr.storage import files
 from asr.tracking import client, follower, journal
@@ -47,16 +47,18 @@ def drafts(root: Path) -> Iterator[Finding]:
     for draft in sorted(path for room in ROOMS for path in (root / room).rglob(".*") if DRAFT.fullmatch(path.name)):
         match = DRAFT.fullmatch(draft.name)
         pid = match["pid"] if match else None
-        owned = lives(int(pid), since(draft)) if pid else bool(at_work(root))
+        owned = is_alive(int(pid), since(draft)) if pid else bool(at_work(root))
         if not owned and not follower.training_runs(draft.parent.name) and not draft.is_relative_to(root / ".cache/sessions"):
-            yield Finding(f"{shown(draft, root)}: its writer was killed half-way", since(draft), "removes it", partial(remove, draft))
+            yield Finding(
+                f"{relative_path(draft, root)}: its writer was killed half-way", since(draft), "removes it", partial(remove, draft)
+            )
 
 
 def sessions(root: Path) -> Iterator[Finding]:
     """What visitors of a dashboard brought that was killed: nobody may read it any more."""
     for folder in sorted((root / ".cache/sessions").glob("[0-9]*")):
-        if not lives(int(folder.name), since(folder)):
-            what = f"{shown(folder, root)}: recordings of visitors of a dashboard that was killed"
+        if not is_alive(int(folder.name), since(folder)):
+            what = f"{relative_path(folder, root)}: recordings of visitors of a dashboard that was killed"
             yield Finding(what, since(folder), "removes them", partial(remove, folder))
 
 
@@ -101,7 +103,7 @@ def _works(words: list[str]) -> bool:
     return any(Path(word).name in WORKERS or word.startswith(("stages.", "asr.")) for word in words[:4])
 
 
-def lives(pid: int, noted: float) -> bool:
+def is_alive(pid: int, noted: float) -> bool:
     """Whether the process that wrote its number down at a time is still there; another may have its number by now."""
     try:
         process = psutil.Process(pid)
@@ -116,7 +118,7 @@ def git_locks(root: Path) -> Iterator[Finding]:
     """git refuses to work until they are gone."""
     folder = _git(root, "rev-parse", "--absolute-git-dir")
     for lock in sorted(Path(folder).rglob("*.lock")) if folder and not at_work(root) else []:
-        what = f"{lock.name} in {shown(lock.parent, root)}: git was killed while it wrote; git and DVC refuse to work"
+        what = f"{lock.name} in {relative_path(lock.parent, root)}: git was killed while it wrote; git and DVC refuse to work"
         yield Finding(what, since(lock), "removes the file", lock.unlink)
 
 
@@ -125,10 +127,10 @@ def dvc_locks(root: Path) -> Iterator[Finding]:
     for path in (root / ".dvc/tmp/rwlock", root / ".dvc/tmp/exps/rwlock"):
         if not path.is_file():
             continue
-        when, place = since(path), shown(path, root)
+        when, place = since(path), relative_path(path, root)
         try:
             known = json.loads(path.read_bytes())
-            dead = {entry["pid"] for entry in _entries(known) if not lives(entry["pid"], when)}
+            dead = {entry["pid"] for entry in _entries(known) if not is_alive(entry["pid"], when)}
         except (ValueError, TypeError, KeyError, AttributeError):
             if not at_work(root):
                 yield Finding(f"{place} is cut short; DVC refuses to work", when, "removes the file", path.unlink)
@@ -168,7 +170,7 @@ def workspace_run(root: Path) -> Iterator[Finding]:
     refs = [
         ref for ref in _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split() if ref.rpartition("/")[2] in EXEC_REFS
     ]
-    if (note.is_file() or refs) and not lives(_json(note).get("pid", 0), since(note)) and not at_work(root):
+    if (note.is_file() or refs) and not is_alive(_json(note).get("pid", 0), since(note)) and not at_work(root):
         story = note.with_suffix(".run")
         name = _json(story).get("name") or "without a name"
         what = f"the experiment {name} was killed in the workspace; what -S set is still in params.yaml (git diff)"
@@ -192,7 +194,7 @@ def temporary_runs(root: Path) -> Iterator[Finding]:
         note = notes.get(folder.name)
         name = _json(note).get("name") if note else "without a name"
         gone = [folder, *([note.parent, root / ".dvc/tmp/exps/run" / note.parent.name] if note else [])]
-        what = f"the experiment {name} was killed in its temporary folder {shown(folder, root)}"
+        what = f"the experiment {name} was killed in its temporary folder {relative_path(folder, root)}"
         yield Finding(what, since(folder), "removes the folder and DVC's notes of it; run it again to go on", partial(remove, *gone))
 
 
@@ -200,7 +202,7 @@ def queue_tasks(root: Path) -> Iterator[Finding]:
     """Experiments of `dvc queue`: `dvc queue status` calls them Running for ever."""
     for note in sorted((root / ".dvc/tmp/exps/run").glob("*/*.json")):
         known, task = _json(note), _json(note.with_suffix(".run"))
-        if task.get("location") != "dvc-task" or known.get("returncode") is not None or lives(known.get("pid", 0), since(note)):
+        if task.get("location") != "dvc-task" or known.get("returncode") is not None or is_alive(known.get("pid", 0), since(note)):
             continue
         folder, name = root / ".dvc/tmp/exps" / Path(task.get("root_dir", "")).name, task.get("name") or note.stem
         if at_work(folder):
@@ -215,7 +217,7 @@ def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
     files.write_json(note, {**_json(note), "returncode": -1})
     done = subprocess.run([sys.executable, "-m", "dvc", "queue", "kill", name], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BadData(f"dvc queue kill {name}: {done.stderr.strip()}")
+        raise DataError(f"dvc queue kill {name}: {done.stderr.strip()}")
     if folder.name.startswith("tmp"):
         remove(folder)
 
@@ -223,7 +225,7 @@ def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
 def _owned(lock: Path) -> bool:
     """Whether the process lives whose number stands in a lock of DVC's."""
     with suppress(OSError, ValueError):
-        return lives(int(lock.read_text()), since(lock))
+        return is_alive(int(lock.read_text()), since(lock))
     return False
 
 
@@ -245,7 +247,7 @@ def since(path: Path) -> float:
     return time.time()
 
 
-def shown(path: Path, root: Path) -> str:
+def relative_path(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 

@@ -13,49 +13,49 @@ import sys
 from collections.abc import Callable
 
 
-class Fault(Exception):
+class UserError(Exception):
     """Something a person can mend; `exit_code` is the stage's."""
 
     exit_code = 1
 
 
-class BadParams(Fault):
+class ParamsError(UserError):
     """A value in params.yaml or on the command line."""
 
     exit_code = 2
 
 
-class BadData(Fault):
+class DataError(UserError):
     """Missing or unusable recordings, transcripts or tables."""
 
     exit_code = 3
 
 
-class NetworkFault(Fault):
+class NetworkError(UserError):
     """A hub that cannot be reached or does not let us in."""
 
     exit_code = 4
 
 
-class BadModel(Fault):
+class ModelError(UserError):
     """A model or checkpoint that cannot be used."""
 
     exit_code = 5
 
 
-class Diverged(Fault):
+class Diverged(UserError):
     """Training that left the numbers."""
 
     exit_code = 6
 
 
-class DiskFault(Fault):
+class DiskError(UserError):
     """A disk that is full or not writable."""
 
     exit_code = 7
 
 
-class Stopped(Fault):
+class Stopped(UserError):
     """Stopped by a signal after a checkpoint; `dvc repro` goes on from there."""
 
     def __init__(self, signum: int, message: str):
@@ -71,7 +71,7 @@ def exit_with(main: Callable[[], None]) -> None:
     """Run a command's `main`; a known fault becomes one line on stderr and its exit code."""
     try:
         main()
-    except Fault as fault:
+    except UserError as fault:
         stop(str(fault), fault.exit_code)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

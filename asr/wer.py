@@ -54,7 +54,7 @@ class Difference:
     verdict: str
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi and Thai are other words."""
     heard = "".join(character for character in text if not _silent(character))
     lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", heard).lower())
@@ -67,14 +67,14 @@ def _silent(character: str) -> bool:
     return unicodedata.category(character) in ("Cf", "Me") or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
 
 
-def one_spaced(text: str) -> str:
+def collapse_spaces(text: str) -> str:
     """White space of any kind as single spaces; jiwer would take a tab for a letter."""
     return " ".join(text.split())
 
 
 def count_words(reference: str, hypothesis: str) -> Counts:
     """Align two texts by words, each text split at white space."""
-    reference, hypothesis = one_spaced(reference), one_spaced(hypothesis)
+    reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
     if not reference.split():
         return Counts(0, 0, 0, len(hypothesis.split()))
     found = jiwer.process_words(reference, hypothesis)
@@ -83,7 +83,7 @@ def count_words(reference: str, hypothesis: str) -> Counts:
 
 def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
     """Errors and reference characters, single spaces included."""
-    reference, hypothesis = one_spaced(reference), one_spaced(hypothesis)
+    reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
     if not reference:
         return len(hypothesis), 0
     found = jiwer.process_characters(reference, hypothesis)
@@ -140,7 +140,7 @@ def paired(
 
 def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:
     """One row's counts, for normalised and for raw text."""
-    pair = normalise(reference), normalise(hypothesis)
+    pair = normalize(reference), normalize(hypothesis)
     words, raw = count_words(*pair), count_words(reference, hypothesis)
     errors, characters = count_characters(*pair)
     raw_errors, raw_characters = count_characters(reference, hypothesis)

@@ -108,7 +108,7 @@ def make_store(folder: Path, count: int) -> None:
 
 def build(folder: Path) -> tuple[float, float]:
     """Seconds until the index is whole from nothing, and until a page can show the first rows."""
-    from asr.errors import Fault
+    from asr.errors import UserError
     from asr.runs import run_index
 
     for file in (folder / ".cache").glob("runs.*"):
@@ -119,7 +119,7 @@ def build(folder: Path) -> tuple[float, float]:
         time.sleep(0.05)
         try:
             first = first or (time.monotonic() - began if run_index.state().generation not in ("", "None ") else 0.0)
-        except Fault:
+        except UserError:
             continue
     return time.monotonic() - began, first
 

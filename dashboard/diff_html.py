@@ -37,7 +37,7 @@ LEGEND = """<div class="marked legend">
 def texts(reference: str, hypothesis: str, normalised: bool, name: str = "") -> str:
     """Reference and hypothesis, one below the other; `name` says whose hypothesis, where there are two."""
     if normalised:
-        reference, hypothesis = wer.normalise(reference), wer.normalise(hypothesis)
+        reference, hypothesis = wer.normalize(reference), wer.normalize(hypothesis)
     marks = alignment.align(reference, hypothesis)
     heard = f"hypothesis of {name}" if name else "hypothesis"
     return (

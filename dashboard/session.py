@@ -7,7 +7,7 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from asr import paths
-from asr.transcribe.job_queue import Desk
+from asr.transcribe.job_queue import TranscriptionQueue
 
 
 def owner() -> str:
@@ -22,5 +22,5 @@ def present(session: str) -> bool:
 
 
 @st.cache_resource(show_spinner=False)  # one, also for two who come at the same moment
-def desk() -> Desk:
-    return Desk(paths.cache("sessions"), present)
+def desk() -> TranscriptionQueue:
+    return TranscriptionQueue(paths.cache("sessions"), present)

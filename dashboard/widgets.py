@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from asr.errors import Fault
+from asr.errors import UserError
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~<>$:&])")
 
@@ -23,6 +23,6 @@ def empty(what: str, *commands: str) -> None:
         st.code("\n".join(commands), language="bash")
 
 
-def fault(error: Fault) -> None:
+def fault(error: UserError) -> None:
     """A known fault: one line, as on the command line."""
     st.warning(plain(error), icon=":material/warning:")

@@ -25,26 +25,26 @@ from typing import Any
 
 from asr.cleaning import measurements, reasons, split_overlap
 from asr.cleaning.measurements import Measurement
-from asr.cleaning.near_duplicates import Leak, Leaks
-from asr.cleaning.rejects import LeftOut, page
-from asr.errors import BadData, exit_with
+from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
+from asr.cleaning.rejects import RejectWriter, page
+from asr.errors import DataError, exit_with
 from asr.params import reader
 from asr.rooms import KEPT
 from asr.runtime import command, disk
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
-from asr.storage.scratch import Tally
+from asr.storage.scratch import DiskSet
 
 KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
 HASHED = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
-SHOWN, SHOWN_COPIES = 3, 5
+MAX_SHOWN_EXAMPLES, SHOWN_COPIES = 3, 5
 INDEX_BYTES = 2_500  # of a row, while the stage runs
 
 
 @dataclass
-class Row:
+class RawRow:
     """A row without its sound: file, byte of the record batch and number in it say where that lies."""
 
     place: tuple[Path, int, int]
@@ -61,7 +61,7 @@ class Chunk:
     name: Any = field(default_factory=lambda: hashlib.sha256())
     rows: list[tuple[tuple[Path, int, int], float]] = field(default_factory=list)  # place and duration
 
-    def add(self, row: Row) -> None:
+    def add(self, row: RawRow) -> None:
         self.name.update(json.dumps([row.values[name] for name in KNOWN] + [row.sound.duration]).encode() + row.sound.digest)
         self.rows.append((row.place, row.sound.duration))
 
@@ -75,19 +75,21 @@ class Chunk:
             return shard.close()
 
 
-def rows_of(places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Measurement]]) -> Iterator[Row]:
+def rows_of(places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Measurement]]) -> Iterator[RawRow]:
     """Rows of a split in order, each with what decoding it told."""
     for (path, offset, _), sounds in zip(places, heard, strict=False):
         known = shards.read_batch(path, offset).select(KNOWN).to_pylist()
         for number, (values, sound) in enumerate(zip(known, sounds, strict=True)):
-            yield Row((path, offset, number), values, sound, str(json.loads(values["attributes"]).get("source", "")))
+            yield RawRow((path, offset, number), values, sound, str(json.loads(values["attributes"]).get("source", "")))
 
 
 def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=12).digest()
 
 
-def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tally: Tally, leaks: Leaks, left_out: LeftOut) -> Iterator[Row]:
+def filter_rows(
+    rows: Iterator[RawRow], split: str, limits: tuple[float, float], tally: DiskSet, leaks: NearDuplicateIndex, left_out: RejectWriter
+) -> Iterator[RawRow]:
     """The rows that stay; the others are noted with their reason. What could be trained or tested on is tallied by split."""
     for row in rows:
         why = reasons.reason(row.values["text"], row.sound, split, limits)
@@ -106,7 +108,7 @@ def kept_rows(rows: Iterator[Row], split: str, limits: tuple[float, float], tall
         yield row
 
 
-def speaker_of(row: Row) -> bytes | None:
+def speaker_of(row: RawRow) -> bytes | None:
     """Who speaks, among those of all sources: a hash, as Common Voice has, is one person everywhere, a name its source's own.
 
     A name is one however its accents are encoded, for folders that come from a Mac have them apart.
@@ -117,7 +119,7 @@ def speaker_of(row: Row) -> bytes | None:
     return (speaker if HASHED.fullmatch(speaker) or not row.source else f"{speaker} of {row.source}").encode()
 
 
-def chunks_of(rows: Iterator[Row], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
+def chunks_of(rows: Iterator[RawRow], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
     """Rows in files of so many, a new one for each source; counts them by source."""
     chunk = None
     for row in rows:
@@ -148,7 +150,7 @@ def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
     return shards.write_manifest(out, entries)
 
 
-def account(raw: Path, split: str, kept_by_source: Counter[str], left_out: LeftOut) -> dict[str, dict[str, Any]]:
+def account(raw: Path, split: str, kept_by_source: Counter[str], left_out: RejectWriter) -> dict[str, dict[str, Any]]:
     """Rows in, kept and left out of each source of a split.
 
     Raises:
@@ -162,9 +164,9 @@ def account(raw: Path, split: str, kept_by_source: Counter[str], left_out: LeftO
     promised, found = _promised(raw, split), {source: one["rows_in"] for source, one in by_source.items()}
     rows_in = shards.manifest(raw / split)["rows"]
     if sum(found.values()) != rows_in or any(found.get(source, 0) != rows for source, rows in promised.items()):
-        raise BadData(f"{split}: in {promised or rows_in}, kept and left out {found}; the raw files are not those of their manifest")
+        raise DataError(f"{split}: in {promised or rows_in}, kept and left out {found}; the raw files are not those of their manifest")
     if not kept_by_source.total() and (found or split in shards.SPLITS):
-        raise BadData(f"{split}: no row is left: {_reasons(split, left_out)}")
+        raise DataError(f"{split}: no row is left: {_reasons(split, left_out)}")
     return by_source
 
 
@@ -173,14 +175,14 @@ def _promised(raw: Path, split: str) -> dict[str, int]:
     return {one["name"]: one["rows"].get(split, 0) for one in shards.manifest(raw).get("sources", [])}
 
 
-def _reasons(split: str, left_out: LeftOut) -> str:
+def _reasons(split: str, left_out: RejectWriter) -> str:
     codes = _by_code(Counter({key: count for key, count in left_out.counts.items() if key[0] == split}))
-    return ", ".join(f"{count:,} {code} ({_example(left_out, code, split)})" for code, count in codes.most_common(SHOWN))
+    return ", ".join(f"{count:,} {code} ({_example(left_out, code, split)})" for code, count in codes.most_common(MAX_SHOWN_EXAMPLES))
 
 
-def _example(left_out: LeftOut, code: str, split: str) -> str:
+def _example(left_out: RejectWriter, code: str, split: str) -> str:
     reject = left_out.first[split, code]
-    return f"{reasons.shown(reject['id'])}: {reject['detail']}"
+    return f"{reasons.printable(reject['id'])}: {reject['detail']}"
 
 
 def named(places: dict[str, list[tuple[Path, int, int]]]) -> Iterator[tuple[str, str, bytes, bytes | None]]:
@@ -203,12 +205,12 @@ def run(raw: Path, out: Path, reports: Path, rows_per_chunk: int, limits: tuple[
     with ExitStack() as stack:
         draft = stack.enter_context(files.new_folder(out))
         scratch = stack.enter_context(TemporaryDirectory(dir=draft))
-        tally, leaks = stack.enter_context(closing(Tally())), stack.enter_context(closing(Leaks(Path(scratch) / "leaks")))
-        left_out = stack.enter_context(LeftOut(reports / "rejects.parquet"))
+        tally, leaks = stack.enter_context(closing(DiskSet())), stack.enter_context(closing(NearDuplicateIndex(Path(scratch) / "leaks")))
+        left_out = stack.enter_context(RejectWriter(reports / "rejects.parquet"))
         for split in places:
             counts: Counter[str] = Counter()
             rows = progress(rows_of(places[split], told), shards.manifest(raw / split)["rows"], "rows", f"chunk {split}")
-            found = chunks_of(kept_rows(rows, split, limits, tally, leaks, left_out), rows_per_chunk, counts)
+            found = chunks_of(filter_rows(rows, split, limits, tally, leaks, left_out), rows_per_chunk, counts)
             manifests[split] = write_split(draft / split, found)
             sources[split] = account(raw, split, counts, left_out)
         left_out.close()
@@ -229,7 +231,7 @@ def forecast(raw: Path, places: dict[str, list[tuple[Path, int, int]]]) -> int:
     return sounds + INDEX_BYTES * sum(rows for found in places.values() for _, _, rows in found)
 
 
-def copies_shown(chunks: Path, copies: list[Leak]) -> list[tuple[Recording, Recording, str]]:
+def copies_shown(chunks: Path, copies: list[NearDuplicate]) -> list[tuple[Recording, Recording, str]]:
     """Pairs of recordings of which one is the other's copy, and where each stands.
 
     Args:
@@ -246,7 +248,7 @@ def write_reports(
     reports: Path,
     sources: dict[str, dict[str, Any]],
     shared: dict[str, int],
-    left_out: LeftOut,
+    left_out: RejectWriter,
     copies: list[tuple[Recording, Recording, str]],
 ) -> None:
     summary = {"splits": {split: _joined(found) for split, found in sources.items()}, "sources": sources, "in_two_splits": shared}

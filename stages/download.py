@@ -22,12 +22,12 @@ from typing import Any
 
 from asr import paths
 from asr.audio import codec
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
 from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
-from asr.sources.selection import MAIN, Selection, Survey
+from asr.sources.selection import MAIN, Selection, SelectionCounts
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
@@ -37,13 +37,13 @@ LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table 
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedSource:
     """One of the corpora that make up ours."""
 
     given: schema.Download
     corpus: Corpus
     wanted: Selection
-    found: Survey
+    found: SelectionCounts
 
 
 def row_of(utterance: Utterance) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def read(given: schema.Download, working: Path, share: float) -> Corpus:
         return _synthetic(given)
     path = paths.resolve(name)
     if not path.exists():
-        raise BadData(f"download.path: {path} is not there")
+        raise DataError(f"download.path: {path} is not there")
     if given.source == "common_voice":
         return common_voice.read(path, working, given.common_voice.splits)
     return folder.read(path, working) if given.source == "folder" else _digits(path, given)
@@ -123,9 +123,9 @@ def _digits(path: Path, given: schema.Download) -> Corpus:
     return digits.read(path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language)
 
 
-def sources(given: schema.Download, working: Path) -> list[Source]:
+def sources(given: schema.Download, working: Path) -> list[OpenedSource]:
     """Open and survey the main source and those that are mixed in; what these do not say is as the main one says."""
-    opened: list[Source] = []
+    opened: list[OpenedSource] = []
     rules = [rule.model_dump() for rule in given.where or []]
     for number, mixed in enumerate([None, *(given.mix or [])]):
         own = given.model_copy(update=mixed.own() if mixed else {})
@@ -142,7 +142,7 @@ def sources(given: schema.Download, working: Path) -> list[Source]:
             language=own.language if own.language != given.language else None,
         )
         _warn_of_language(corpus, own.language)
-        opened.append(Source(own, corpus, wanted, selection.survey(corpus.utterances, wanted)))
+        opened.append(OpenedSource(own, corpus, wanted, selection.survey(corpus.utterances, wanted)))
     selection.check_fields(rules, set().union(*(one.found.fields for one in opened)))
     return opened
 
@@ -157,7 +157,7 @@ def _free_name(name: str, taken: list[str]) -> str:
     return next(one for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))) if one not in taken)
 
 
-def forecast(opened: list[Source], out: Path) -> list[int]:
+def forecast(opened: list[OpenedSource], out: Path) -> list[int]:
     """Say what the data stages will write, from a sample of each source, and refuse what the disk cannot hold.
 
     Returns:
@@ -195,7 +195,7 @@ def run(out: Path, given: schema.Download) -> None:
         writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.ALL_SPLITS}
         for one, at_once in zip(opened, sizes, strict=True):
             count = one.found.rows.total()
-            utterances = selection.chosen(one.corpus.utterances, one.wanted, one.found)
+            utterances = selection.selected(one.corpus.utterances, one.wanted, one.found)
             for split, row in progress(fetch(utterances, count, at_once), count, "utterances", f"download {one.wanted.name}"):
                 writers[split].add(row)
             for writer in writers.values():
@@ -216,7 +216,7 @@ def forget(given: schema.Download) -> None:
         data_collective.forget(given.path or "")
 
 
-def about(one: Source) -> dict[str, Any]:
+def about(one: OpenedSource) -> dict[str, Any]:
     """What the manifest tells of a source."""
     rows = {split: one.found.rows[split] for split in shards.ALL_SPLITS if one.found.rows[split]}
     known = {key: value for key, value in one.corpus.about.items() if key != "name"}
@@ -229,19 +229,19 @@ def about(one: Source) -> dict[str, Any]:
     }
 
 
-def _refuse_empty(opened: list[Source]) -> None:
+def _refuse_empty(opened: list[OpenedSource]) -> None:
     empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
     if empty:
-        raise BadData(
+        raise DataError(
             f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}; {_way_out(opened[0])}"
         )
     for one in opened:
         if not one.found.rows.total():
             why = _told(one.found.left_out) or "it is empty"
-            raise BadData(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+            raise DataError(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
 
 
-def _way_out(main: Source) -> str:
+def _way_out(main: OpenedSource) -> str:
     """What to do about a split that is empty: rules left its rows out, the dice of few speakers did, or the source has none."""
     if main.found.left_out:
         return f"{_told(main.found.left_out)} were left out"
@@ -257,11 +257,11 @@ def _told(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} by {reason}" for reason, count in left_out.items())
 
 
-def _account(opened: list[Source], manifests: dict[str, dict[str, Any]]) -> None:
+def _account(opened: list[OpenedSource], manifests: dict[str, dict[str, Any]]) -> None:
     for split, manifest in manifests.items():
         listed = sum(one.found.rows[split] for one in opened)
         if listed != manifest["rows"]:
-            raise BadData(f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again")
+            raise DataError(f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again")
 
 
 def main() -> None:

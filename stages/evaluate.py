@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import wer
-from asr.errors import BadModel, BadParams, exit_with
+from asr.errors import ModelError, ParamsError, exit_with
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
 from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
@@ -56,7 +56,7 @@ def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> 
         start = loader.load(given.model.name, run["start"]["revision"] or given.model.revision, loader.window_seconds(finetuned.model))
         loader.set_prompt(start.model, given.language, given.model.task)
     if loader.weights_hash(start.model) != run["start"]["sha256"]:
-        raise BadModel(f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)")
+        raise ModelError(f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)")
     return start
 
 
@@ -127,7 +127,7 @@ def metrics_of(table: list[dict[str, Any]], seconds: float, given: schema.Evalua
     """One model's scores, as fractions."""
     pairs = [(line["reference"], line["hypothesis"]) for line in table]
     raw = corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
-    scores = corpus_scores([wer.normalise(a) for a, _ in pairs], [wer.normalise(b) for _, b in pairs])
+    scores = corpus_scores([wer.normalize(a) for a, _ in pairs], [wer.normalize(b) for _, b in pairs])
     speakers = [line["speaker"] for line in table]
     interval = wer.bootstrap(
         [errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed
@@ -175,7 +175,7 @@ def evaluate(test: FeatureRows, finetuned: Start, run: dict[str, Any], given: sc
         one = finetuned if name == FINETUNED else baseline(name, finetuned, run, given)
         shown = name if name in (FINETUNED, START) else one.name
         if shown in scores or (shown in (FINETUNED, START) and shown != name):
-            raise BadParams(f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder")
+            raise ParamsError(f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder")
         tables[shown], seconds = utterances(shown, one, test, given.evaluate)
         scores[shown] = metrics_of(tables[shown], seconds, given.evaluate)
         if shown != FINETUNED:

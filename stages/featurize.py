@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from asr import augmentation, features
 from asr.audio import codec
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.features import FEATURES
 from asr.params import reader, schema
 from asr.rooms import KEPT
@@ -32,12 +32,12 @@ from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 
 BYTES_PER_VALUE = 1.5  # of features
-BESIDES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
+EXTRA_FRAMES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
 ROW_BYTES = 300  # of a row's other columns
 
 
 @dataclass(frozen=True)
-class Mixed:
+class AugmentationInputs:
     """What copies are made with: params, and the recordings that are mixed in; None stands for babble, and for rooms made up."""
 
     given: schema.Augment
@@ -46,7 +46,7 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Job:
+class FeatureFile:
     """One file of features to have: of which chunk, which copy of its rows, and its place in the store."""
 
     chunk: Path
@@ -77,7 +77,7 @@ def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bin
     }
 
 
-def sounds(chunk: Path, copy: int, mixed: Mixed | None) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def sounds(chunk: Path, copy: int, mixed: AugmentationInputs | None) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Rows of a chunk, each with the samples of its copy; copy 0 is the recording itself."""
     rows = (row for batch in shards.batches(chunk) for row in batch.to_pylist())
     if not copy or not mixed:
@@ -89,14 +89,14 @@ def sounds(chunk: Path, copy: int, mixed: Mixed | None) -> Iterator[tuple[dict[s
         yield row, augmentation.augmented(codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
 
 
-def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any]:
+def featurize(job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | None) -> dict[str, Any]:
     """Compute one file into the store, whole or not at all; returns its line of the manifest.
 
     Raises:
         BadData: the chunk is damaged; its features would be kept under the name of the whole one.
     """
     if hashing.sha256(job.chunk) != job.sha256:
-        raise BadData(f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk")
+        raise DataError(f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk")
 
     def write(path: Path) -> dict[str, Any]:
         with shards.Shard(path, FEATURES) as shard:
@@ -107,13 +107,13 @@ def featurize(job: Job, num_mel_bins: int, mixed: Mixed | None) -> dict[str, Any
     return cache.make(job.place, write)
 
 
-def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) -> dict[str, list[Job]]:
+def files_to_make(chunks: Path, store: Path, num_mel_bins: int, mixed: AugmentationInputs | None) -> dict[str, list[FeatureFile]]:
     """The files that each split is to have: one per chunk, and for training its copies after these."""
-    plain, beside = hashing.code_hash(KEPT["features"]), made_with(mixed) if mixed else {}
+    plain, beside = hashing.code_hash(KEPT["features"]), augmentation_identity(mixed) if mixed else {}
 
-    def job(chunk: Path, sha256: str, copy: int) -> Job:
+    def job(chunk: Path, sha256: str, copy: int) -> FeatureFile:
         named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
-        return Job(chunk, sha256, copy, cache.path_of(store, named))
+        return FeatureFile(chunk, sha256, copy, cache.path_of(store, named))
 
     jobs = {}
     for split in shards.splits(chunks):
@@ -122,19 +122,19 @@ def wanted(chunks: Path, store: Path, num_mel_bins: int, mixed: Mixed | None) ->
     return jobs
 
 
-def made_with(mixed: Mixed) -> dict[str, Any]:
+def augmentation_identity(mixed: AugmentationInputs) -> dict[str, Any]:
     """All that decides how copies sound, but for their number: code, params, and the digests of what is mixed in."""
     digests = [[hashing.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
     return {"code": hashing.code_hash(KEPT["augmented features"]), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
 
 
-def num_bytes(job: Job, num_mel_bins: int, mixed: Mixed | None) -> float:
+def num_bytes(job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | None) -> float:
     """About what a file of features will take, told by the durations of its rows."""
     rows, seconds = 0, 0.0
     for batch in shards.batches(job.chunk, ["duration"]):
         rows, seconds = rows + len(batch), seconds + (pc.sum(batch["duration"]).as_py() or 0.0)
     slower = min(mixed.given.speed.min, 1.0) if mixed and job.copy else 1.0
-    frames = seconds / slower * FRAMES_PER_SECOND + BESIDES * rows
+    frames = seconds / slower * FRAMES_PER_SECOND + EXTRA_FRAMES * rows
     return frames * num_mel_bins * BYTES_PER_VALUE + ROW_BYTES * rows
 
 
@@ -145,7 +145,7 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: schema.Augment | None
         DiskFault: what is to be computed will not fit on the disk.
     """
     store = cache.folder()
-    jobs = wanted(chunks, store, num_mel_bins, mixed := mixing(given))
+    jobs = files_to_make(chunks, store, num_mel_bins, mixed := mixing(given))
     found = {job: cache.entry(job.place) for split in jobs for job in jobs[split]}
     missing = [job for job, record in found.items() if record is None]
     disk.check_free_space(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
@@ -156,15 +156,17 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: schema.Augment | None
     collect(out, {split: [(job, found[job]) for job in jobs[split]] for split in jobs}, num_mel_bins)
 
 
-def mixing(given: schema.Augment | None) -> Mixed | None:
+def mixing(given: schema.Augment | None) -> AugmentationInputs | None:
     """What copies are made with, if there are any."""
     if not given or not given.copies:
         return None
     noise, room = given.noise, given.reverberation
-    return Mixed(given, augmentation.recordings(noise.folder, noise.probability), augmentation.recordings(room.folder, room.probability))
+    return AugmentationInputs(
+        given, augmentation.recordings(noise.folder, noise.probability), augmentation.recordings(room.folder, room.probability)
+    )
 
 
-def collect(out: Path, found: dict[str, list[tuple[Job, Any]]], num_mel_bins: int) -> None:
+def collect(out: Path, found: dict[str, list[tuple[FeatureFile, Any]]], num_mel_bins: int) -> None:
     """Link the store's files into the out and name them."""
     manifests = {}
     with files.new_folder(out) as draft:

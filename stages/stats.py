@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.model import tokenization
 from asr.model.window import window_seconds
 from asr.params import reader, schema
@@ -67,7 +67,7 @@ def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[st
         return made, {**chosen.scratch.model_dump(), "vocab_size": len(made), "num_mel_bins": bins}
     from asr.model import loader  # torch, only for the checkpoint's place
 
-    made = tokenization.load(loader.place(chosen.name), chosen.revision)
+    made = tokenization.load(loader.resolve_model(chosen.name), chosen.revision)
     return made, {**loader.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
 
 
@@ -96,7 +96,7 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
     """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
     prompt = tokenization.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
-    longest = outliers.most(lengths, np.flatnonzero(lengths + prompt > outliers.NEAR * sizes["max_target_positions"]))
+    longest = outliers.most(lengths, np.flatnonzero(lengths + prompt > outliers.NEAR_LIMIT_SHARE * sizes["max_target_positions"]))
     ids = {place: row["id"] for place, row in row_stats.rows_at(train, longest, "id")}
     return {
         "mean_tokens": float(np.mean(lengths)),
@@ -120,7 +120,7 @@ def forecast(
     clips = [
         (features.log_mel(sound, sizes["num_mel_bins"]), tokenization.text_ids(made, [row["text"] or ""])[0])
         for row in outliers.sample(train, trial.CLIPS, ["text", "audio"])
-        if (sound := outliers.heard(row)) is not None
+        if (sound := outliers.first_samples(row)) is not None
     ]
     fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
     first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
@@ -138,7 +138,7 @@ def forecast_apart(*given: Any) -> dict[str, Any]:
             return {}
 
 
-def say_times(times: Mapping[str, Mapping[str, float]]) -> None:
+def print_epoch_times(times: Mapping[str, Mapping[str, float]]) -> None:
     """How long an epoch takes, for a terminal."""
     told = ", ".join(f"{rough_duration(one['epoch_seconds'])} at {window} s" for window, one in times.items())
     print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
@@ -171,7 +171,7 @@ def measure(
     by_split = {split: row_stats.take(raw / split, met) for split in shards.splits(raw)}
     seconds = by_split["train"].known
     if not len(seconds):
-        raise BadData("train: no recording can be read, so there is nothing to measure")
+        raise DataError("train: no recording can be read, so there is nothing to measure")
     param, present, trained = windows_of(given.model, sizes)
     least = given.stats.min_share_kept
     chosen = window_cost.recommended(seconds, least, sizes, trained)
@@ -201,10 +201,10 @@ def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | 
     """
     made, sizes = model_of(raw, given)
     told, by_split = measure(raw, given, made, sizes)
-    say(told)
+    print_summary(told)
     if timed is not None:
         timed["windows"] = forecast_apart(raw / "train", given, told, made, sizes)
-        say_times(timed["windows"])
+        print_epoch_times(timed["windows"])
     chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
     bins = report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | 
     files.write_json(reports / "stats.json", told)
 
 
-def say(told: Mapping[str, Any]) -> None:
+def print_summary(told: Mapping[str, Any]) -> None:
     """The gist, for a terminal."""
     for split, one in told["durations"].items():
         if one["count"]:

@@ -26,10 +26,10 @@ from asr import paths
 from asr.checks import check
 from asr.checks.check import Check
 from asr.checks.data import batch_is_sound, order_is_whole, splits_are_apart
-from asr.checks.decoding import SHOWN, loss_and_wer_agree, metric_is_sound, saved_model_is_the_best
+from asr.checks.decoding import MAX_SHOWN, loss_and_wer_agree, metric_is_sound, saved_model_is_the_best
 from asr.checks.loss import loss_fell, loss_is_of_all_labels, noise_is_where_it_belongs, start_knows_its_tokens
 from asr.checks.weights import rate_followed, updates_were_made, weights_moved
-from asr.errors import BadModel, BadParams, DiskFault, Diverged, exit_with
+from asr.errors import DiskError, Diverged, ModelError, ParamsError, exit_with
 from asr.features import FeatureRows
 from asr.metrics import STEP_COLUMNS
 from asr.model import loader, lora
@@ -45,7 +45,7 @@ from asr.tracking.follower import Follower
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
 
-BESIDES = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
+EVALUATION_MEMORY = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 
 
 def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
@@ -146,20 +146,20 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
         with mirror.copied(folder, log) if main else nullcontext():
             training = Training(start, rows, judged, given.train, folder, partial(journal.append, log))
             all_params = reader.flat(given.model_dump(exclude={"evaluate"}))
-            with told(log, fingerprint, all_params) if main else nullcontext(), memory.must_hold(BESIDES):
+            with journaled(log, fingerprint, all_params) if main else nullcontext(), memory.must_hold(EVALUATION_MEMORY):
                 train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
 
 @contextmanager
-def told(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
+def journaled(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
     """Tell the journal how a training begins and ends, and MLflow from it."""
     journal.append(log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
     follower = Follower(log)
     try:
         yield
-    except (BadModel, DiskFault, Diverged):
+    except (ModelError, DiskError, Diverged):
         journal.append(log, "end", status="FAILED")
         raise
     finally:
@@ -192,7 +192,7 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
         write_model(training, out)
         names = digests(training.train), digests(training.validation.rows)
         found += [saved_model_is_the_best(out, training, steps), splits_are_apart(*names)]
-        files.write_bytes(reports / "taught.npy", taught(names[0] | names[1]))
+        files.write_bytes(reports / "taught.npy", seen_audio(names[0] | names[1]))
         write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
         training.record("end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
@@ -207,7 +207,7 @@ def after_training(training: Training, loss: float) -> list[Check]:
         loss_fell(state.fixed_loss or 0.0, loss),
         rate_followed(training),
         updates_were_made(training),
-        loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), SHOWN), prefix),
+        loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), MAX_SHOWN), prefix),
     ]
 
 
@@ -238,7 +238,7 @@ def digests(rows: FeatureRows) -> set[bytes]:
     return {rows.digest(row) for row in range(len(rows))}
 
 
-def taught(names: set[bytes]) -> bytes:
+def seen_audio(names: set[bytes]) -> bytes:
     """(N, 12) names of the sounds that the model was taught or chosen by, for `evaluate` to find none of them in the test."""
     file = io.BytesIO()
     np.save(file, np.frombuffer(b"".join(sorted(names)), np.uint8).reshape(len(names), -1), allow_pickle=False)
@@ -260,18 +260,18 @@ def tags() -> dict[str, str]:
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
-def spread() -> None:
+def launch_processes() -> None:
     """With PROCESSES in the environment, start that many of this command, which share each batch (torchrun, one per GPU)."""
     count = os.environ.get("PROCESSES", "1")
     if not count.isdecimal() or int(count) < 1:
-        raise BadParams(f"PROCESSES: got {count!r}, want a number of processes")
+        raise ParamsError(f"PROCESSES: got {count!r}, want a number of processes")
     if int(count) > 1 and "LOCAL_RANK" not in os.environ:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count, "-m", "stages.train", *sys.argv[1:]]
         os.execv(sys.executable, [sys.executable, *launcher])
 
 
 def main() -> None:
-    spread()
+    launch_processes()
     train, validation, out, reports = command.paths(__doc__, "train", "validation", "out", "reports")
     given = reader.load()
     with command.timing(reports):

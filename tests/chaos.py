@@ -30,7 +30,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "WORKERS": "1"})
 import safetensors.torch
 from conftest import TINY, write_params
 
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.params import reader
 from asr.storage import hashing
 from asr.tracking.follower import Follower
@@ -146,7 +146,7 @@ def _train(root: Path, plan: Plan | None) -> int:
             plan(root)
         split = root.parent / "tiny/data/features"
         train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
-    except Fault as fault:
+    except UserError as fault:
         print(fault, flush=True)
         return fault.exit_code
     except OSError as error:

@@ -31,7 +31,7 @@ from mutants import mutant
 
 from asr.audio import codec
 from asr.cleaning import measurements
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.params import reader
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import ITEM_SECONDS, guarded
@@ -131,7 +131,7 @@ def tried(name: str, content: bytes) -> Outcome:
     began = time.process_time()
     try:
         said = {**READERS, **CONTROLS}[name](content)
-    except Fault as fault:
+    except UserError as fault:
         said = str(fault) or "refused without a word"
     except MemoryError:
         raise

@@ -16,7 +16,7 @@ from asr.training import checkpoints
 def saved(folder: Path, step: int, weights: int) -> None:
     """What a save leaves: the checkpoint of a step, the best weights, no more than is kept."""
     for stem, number in (("weights", weights), ("step", step)):
-        with files.new_folder(checkpoints.place(folder, stem, number)) as draft:
+        with files.new_folder(checkpoints.path_of(folder, stem, number)) as draft:
             for name in ("model.safetensors", "optimizer.safetensors", "state.json")[:: 1 if stem == "step" else 2]:
                 (draft / name).write_bytes(f"{stem} {number} {name} ".encode() * 99)
             hashes = {file.name: hashing.sha256(file) for file in draft.iterdir()}

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from asr import paths
 from asr.storage import files
 from asr.tracking import client, journal
-from asr.tracking.uploader import Replica
+from asr.tracking.uploader import RunUploader
 
 PARAMS = {"model.name": "scratch", "train.learning_rate": "auto", "train.max_steps": 40, "train.seed": 1, "model.dropout": 0.0}
 
@@ -52,7 +52,7 @@ def new_store(target: Path, template: Path) -> None:
 def mirror(*paths: Path) -> None:
     """What the follower of a training does, without closing runs that go on."""
     for path in paths:
-        Replica(path, client.connect()).catch_up()
+        RunUploader(path, client.connect()).catch_up()
 
 
 def utterances(errors: list[int], speakers: list[str | None], words: int = 5) -> pa.Table:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asr import wer
 from asr.evaluation import alignment
-from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Edits, Mark, Normaliser
+from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION, Edits, Mark, Normalizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WORDS = st.lists(st.sampled_from(["en", "två", "tre", "fyra", "Fem,"]), max_size=8).map(" ".join)
@@ -53,8 +53,8 @@ def test_marks_are_those_worked_out_by_hand(reference: str, hypothesis: str, exp
 @given(PAIR)
 def test_marks_rebuild_both_texts_and_count_as_wer_counts(pair: tuple[str, str]) -> None:
     marks = alignment.align(*pair)
-    assert " ".join(mark.said for mark in marks if mark.said is not None) == wer.one_spaced(pair[0])
-    assert " ".join(mark.heard for mark in marks if mark.heard is not None) == wer.one_spaced(pair[1])
+    assert " ".join(mark.said for mark in marks if mark.said is not None) == wer.collapse_spaces(pair[0])
+    assert " ".join(mark.heard for mark in marks if mark.heard is not None) == wer.collapse_spaces(pair[1])
     kinds = [mark.kind for mark in marks]
     assert wer.Counts(*(kinds.count(kind) for kind in (HIT, *alignment.ERRORS))) == wer.count_words(*pair)
     assert all((mark.said == mark.heard) == (mark.kind == HIT) for mark in marks)
@@ -71,7 +71,7 @@ def test_a_marking_that_loses_a_word_would_be_seen() -> None:
 def test_errors_of_a_table_are_those_of_its_rows(pairs: list[tuple[str, str]], normalised: bool) -> None:
     found = whole([pair[0] for pair in pairs], [pair[1] for pair in pairs], normalised)
     for row, pair in enumerate(pairs):
-        texts = [wer.normalise(text) for text in pair] if normalised else list(pair)
+        texts = [wer.normalize(text) for text in pair] if normalised else list(pair)
         counted = wer.count_words(*texts)
         here = [int(((found.rows == row) & (found.kinds == kind)).sum()) for kind in range(3)]
         assert here == [counted.substitutions, counted.deletions, counted.insertions]
@@ -84,9 +84,9 @@ def test_errors_of_a_table_are_those_of_its_rows(pairs: list[tuple[str, str]], n
 @given(TEXT)
 @example("ΑΣ ΑΣΑ ¨ ´a a\u200d b\u0308 İ ﬁ ½\x1c\x85\u2028Ⅳ")
 def test_words_made_comparable_once_are_the_text_made_comparable(text: str) -> None:
-    once = Normaliser()
-    assert once(text) == wer.normalise(text)
-    assert once(text) == wer.normalise(text)
+    once = Normalizer()
+    assert once(text) == wer.normalize(text)
+    assert once(text) == wer.normalize(text)
 
 
 def test_the_most_frequent_errors_come_first_and_can_be_found_again() -> None:

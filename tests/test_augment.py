@@ -16,7 +16,7 @@ from data_fixtures import encoded, load, real, row, voice, write_rows
 
 from asr import augmentation
 from asr.audio import codec
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.params.schema import Augment
 
 KINDS = ("speed", "reverberation", "noise", "gain")
@@ -152,11 +152,11 @@ def test_a_room_of_a_folder_is_heard(given: Given, tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_holds_nothing_or_damage_is_named(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with pytest.raises(BadParams, match=r"featurize.augment: nowhere holds no recording"):
+    with pytest.raises(ParamsError, match=r"featurize.augment: nowhere holds no recording"):
         copied(given("noise", noise__folder="nowhere"))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/x.wav").write_text("no sound")
-    with pytest.raises(BadData, match=r"x.wav: cannot be mixed in: .* take it out of the folder"):
+    with pytest.raises(DataError, match=r"x.wav: cannot be mixed in: .* take it out of the folder"):
         copied(given("noise", noise__folder="broken"))
     assert augmentation.recordings("nowhere", 0.0) is None, "a kind that is never drawn needs no folder"
 
@@ -170,7 +170,7 @@ def test_a_folder_that_holds_nothing_or_damage_is_named(given: Given, tmp_path: 
     ],
 )
 def test_params_that_contradict_each_other_are_refused(tmp_path: Path, changes: dict[str, str], told: str) -> None:
-    with pytest.raises(BadParams) as caught:
+    with pytest.raises(ParamsError) as caught:
         load(tmp_path, **{f"featurize__augment__{key}": value for key, value in changes.items()})
     assert told in str(caught.value)
 
@@ -192,7 +192,7 @@ def test_the_command_lets_a_recording_be_heard(tmp_path: Path, monkeypatch: pyte
         name, _, told = line.partition(": ")
         speed = float(told.partition("speed ")[2].partition(",")[0])
         assert soundfile.info(tmp_path / "out" / name).frames == pytest.approx(len(CLIP) / speed, rel=1e-3)
-    with pytest.raises(BadData, match=r"gone\.wav: not there"):
+    with pytest.raises(DataError, match=r"gone\.wav: not there"):
         heard(monkeypatch, str(tmp_path / "gone.wav"), str(tmp_path / "out"))
 
 
@@ -205,5 +205,5 @@ def test_the_command_copies_a_row_as_its_features_were(tmp_path: Path, monkeypat
     heard(monkeypatch, "--row", "--", "-r4", str(tmp_path / "out"))
     assert np.array_equal(soundfile.read(tmp_path / "out/copy-1.wav", dtype="float32")[0], wanted)
     assert not (tmp_path / "out/copy-2.wav").exists()
-    with pytest.raises(BadData, match="no training row has the id other"):
+    with pytest.raises(DataError, match="no training row has the id other"):
         heard(monkeypatch, "--row", "other", str(tmp_path / "out"))

@@ -10,7 +10,7 @@ import pytest
 from conftest import REPOSITORY, TINY, write_params
 from model_fixtures import hub_folder, write_features
 
-from asr.errors import BadData, BadModel, BadParams
+from asr.errors import DataError, ModelError, ParamsError
 from asr.features import FeatureRows
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -100,22 +100,22 @@ def test_rows_are_those_of_training_and_fit_the_window(rows: FeatureRows, capsys
     assert sorted(prompt_language.chosen_rows(rows, 99, 1, 2)) == [0, 1, 2, 3, 4]
     assert prompt_language.chosen_rows(rows, 99, 1, 1) == [2, 1, 0]
     assert capsys.readouterr().out == "left out: 2 rows longer than the window of 1 s\n"
-    with pytest.raises(BadData, match="no row is shorter than the window of 0 s"):
+    with pytest.raises(DataError, match="no row is shorter than the window of 0 s"):
         prompt_language.chosen_rows(rows, 99, 1, 0)
 
 
 def test_a_start_from_scratch_knows_no_language(given: schema.Params) -> None:
-    with pytest.raises(BadParams, match="scratch knows no language yet; want a trained start"):
+    with pytest.raises(ParamsError, match="scratch knows no language yet; want a trained start"):
         prompt_language.start_model(given, None)
 
 
 def test_a_start_of_one_language_has_no_candidates(given: schema.Params, tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match=r"whisper-tiny\.en knows one language only"):
+    with pytest.raises(ModelError, match=r"whisper-tiny\.en knows one language only"):
         prompt_language.start_model(given, str(hub_folder(tmp_path / "whisper-tiny.en", multilingual=False)))
 
 
 def test_a_language_that_came_later_than_the_model_is_named(start: Start) -> None:
-    with pytest.raises(BadModel, match=r"the model has no token for <\|yue\|>"):
+    with pytest.raises(ModelError, match=r"the model has no token for <\|yue\|>"):
         prompt_language.prompts(start, ["sv", "yue"], "transcribe")
 
 
@@ -137,10 +137,10 @@ def test_the_command_prints_a_table_and_the_way_to_go_on(
 
 
 def test_the_command_needs_features_and_known_codes(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadParams, match="nb, xx: not among Whisper's languages"):
+    with pytest.raises(ParamsError, match="nb, xx: not among Whisper's languages"):
         call(room, monkeypatch, "sv", "nb", "xx")
     write_params(tmp_path / "params.yaml", TINY)
-    with pytest.raises(BadData, match="data/features/validation: not there; run dvc repro featurize"):
+    with pytest.raises(DataError, match="data/features/validation: not there; run dvc repro featurize"):
         call(tmp_path, monkeypatch, "sv")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from chat_server import WORDS, ChatServer, event, serving
 
-from asr.errors import BadParams, NetworkFault
+from asr.errors import NetworkError, ParamsError
 from dashboard.talk import chat
 
 KEY = "sk-very+secret/0123"
@@ -56,7 +56,7 @@ def test_who_waits_can_look_up_and_leave(server: ChatServer) -> None:
     waiting.close()
     assert time.monotonic() - began < 1
     server.fault = "broken"
-    with pytest.raises(NetworkFault, match="500"):
+    with pytest.raises(NetworkError, match="500"):
         list(chat.patient_answer(ASKED, 0.05))
 
 
@@ -88,7 +88,7 @@ FAULTS = {
 
 
 def fault_of() -> str:
-    with pytest.raises(NetworkFault) as caught:
+    with pytest.raises(NetworkError) as caught:
         list(chat.answer(ASKED))
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -163,14 +163,14 @@ def test_nobody_there(server: ChatServer) -> None:
 def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     assert chat.configured()
-    with pytest.raises(BadParams, match="http://127"):
+    with pytest.raises(ParamsError, match="http://127"):
         next(chat.answer(ASKED))
 
 
 @pytest.mark.parametrize("key", ["a\nb", "nyckel-å", "a b"])
 def test_a_key_that_no_header_takes_is_not_shown(server: ChatServer, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(BadParams) as caught:
+    with pytest.raises(ParamsError) as caught:
         next(chat.answer(ASKED))
     assert key not in str(caught.value)
     assert server.asked == []
@@ -180,7 +180,7 @@ def test_a_password_in_the_address_is_not_shown(server: ChatServer, monkeypatch:
     monkeypatch.setenv("OPENAI_BASE_URL", server.address.replace("//", "//me:hidden@"))
     server.fault = "broken"
     assert "hidden" not in fault_of()
-    assert chat.place() == f"127.0.0.1:{server.server_port}"
+    assert chat.host() == f"127.0.0.1:{server.server_port}"
 
 
 def test_no_address_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_no_address_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "  "):
         monkeypatch.setenv("OPENAI_BASE_URL", value)
         assert not chat.configured()
-    with pytest.raises(BadParams):
+    with pytest.raises(ParamsError):
         next(chat.answer(ASKED))
 
 

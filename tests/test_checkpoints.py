@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.training import checkpoints
 from asr.training.checkpoints import Checkpoint
 
@@ -161,7 +161,7 @@ def test_all_damaged_is_as_none(tmp_path: Path) -> None:
 def test_loading_a_damaged_one_by_name_is_a_bad_model(tmp_path: Path) -> None:
     save_three(tmp_path)
     (tmp_path / "step-00000004" / "manifest.json").unlink()
-    with pytest.raises(BadModel, match=r"^step-00000004 is not whole \(FileNotFoundError\)$") as caught:
+    with pytest.raises(ModelError, match=r"^step-00000004 is not whole \(FileNotFoundError\)$") as caught:
         checkpoints.load(tmp_path, "step", 4)
     assert caught.value.exit_code == 5
 
@@ -197,7 +197,7 @@ def test_a_second_holder_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     with first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(BadModel) as caught, checkpoints.held(tmp_path):
+        with pytest.raises(ModelError) as caught, checkpoints.held(tmp_path):
             pass
         assert str(caught.value) == f"the same training runs already, as process {first.pid}; wait for it or stop it"
         assert caught.value.exit_code == 5

@@ -16,7 +16,7 @@ from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
 from asr import features, wer
-from asr.errors import BadData, BadModel, Fault
+from asr.errors import DataError, ModelError, UserError
 from asr.features import FeatureRows
 from asr.model import greedy, loader, regularization, tokenization
 from asr.params import reader, schema
@@ -100,15 +100,15 @@ def _labels_without_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
-    choose = batches.choose
+    choose = batches.usable_rows
 
     def mixed(*given: Any) -> Any:
         found = choose(*given)
         turned = [*found.examples[1:], found.examples[0]]
         pairs = zip(found.examples, turned, strict=True)
-        return batches.Choice([batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out)
+        return batches.UsableRows([batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out)
 
-    patch.setattr(batches, "choose", mixed)
+    patch.setattr(batches, "usable_rows", mixed)
 
 
 def _zero_padding(patch: pytest.MonkeyPatch) -> None:
@@ -173,12 +173,12 @@ def _never_shuffled(patch: pytest.MonkeyPatch) -> None:
 
 
 def _decoding_cut_short(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(greedy, "most_tokens", lambda _: 2)
+    patch.setattr(greedy, "max_tokens", lambda _: 2)
 
 
 def _nothing_heard(patch: pytest.MonkeyPatch) -> None:
-    decode = greedy.greedy
-    patch.setattr(greedy, "greedy", lambda *given: [[] for _ in decode(*given)])
+    decode = greedy.decode_batch
+    patch.setattr(greedy, "decode_batch", lambda *given: [[] for _ in decode(*given)])
 
 
 def _first_part_only(patch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def _rows_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _deaf_metric(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(wer, "normalise", lambda _: "")
+    patch.setattr(wer, "normalize", lambda _: "")
 
 
 def _mean_over_utterances(patch: pytest.MonkeyPatch) -> None:
@@ -388,17 +388,17 @@ def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loader, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed))
 
 
-REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[Fault], str]] = [
-    (_wrong_language, BadModel, "params say sv"),
-    (_wrong_prompt, BadModel, "labels start with"),
-    (_tokenizer_of_another_model, BadModel, "belong to different models"),
+REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[UserError], str]] = [
+    (_wrong_language, ModelError, "params say sv"),
+    (_wrong_prompt, ModelError, "labels start with"),
+    (_tokenizer_of_another_model, ModelError, "belong to different models"),
 ]
 
 
 @pytest.mark.parametrize(("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", ""))
 def test_some_faults_are_refused_before_the_first_step(
     plant: Callable[[pytest.MonkeyPatch], None],
-    fault: type[Fault],
+    fault: type[UserError],
     said: str,
     tmp_path: Path,
     tiny_data: Path,
@@ -421,7 +421,7 @@ def test_a_stale_shard_is_refused(tmp_path: Path, tiny_data: Path) -> None:
     data = spoiled(tiny_data, tmp_path / "spoiled")
     first, second = sorted((data / "data/features/train").glob("*.arrow"))[:2]
     shutil.copy(first, second)
-    with pytest.raises(BadData, match=f"{second.name} is not the file its manifest names"):
+    with pytest.raises(DataError, match=f"{second.name} is not the file its manifest names"):
         trained(data, tmp_path, given(tmp_path))
 
 
@@ -429,7 +429,7 @@ def test_validation_rows_in_training_are_refused(tmp_path: Path, tiny_data: Path
     data = spoiled(tiny_data, tmp_path / "spoiled")
     shutil.rmtree(data / "data/features/train")
     shutil.copytree(data / "data/features/validation", data / "data/features/train")
-    with pytest.raises(BadData, match=r"rows are in training and in validation, .*; leave them out of one of the two"):
+    with pytest.raises(DataError, match=r"rows are in training and in validation, .*; leave them out of one of the two"):
         trained(data, tmp_path, given(tmp_path))
 
 
@@ -438,7 +438,7 @@ def test_features_of_another_height_are_refused(tmp_path: Path, tiny_data: Path)
     (tmp_path / "models/finetuned").rename(tmp_path / "other")
     config = files.read_json(tmp_path / "other/config.json")
     files.write_json(tmp_path / "other/config.json", {**config, "num_mel_bins": 128})
-    with pytest.raises(BadModel):
+    with pytest.raises(ModelError):
         trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(tmp_path / "other")}))
 
 

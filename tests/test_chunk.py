@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.cleaning import measurements
-from asr.errors import BadData, DiskFault
+from asr.errors import DataError, DiskError
 from asr.sources.synthetic import speak
 from asr.storage import shards
 from stages import chunk
@@ -187,7 +187,7 @@ def test_every_chunk_opens_with_datasets(tmp_path):
 
 def refused(folder: Path, rows: dict[str, list[dict[str, Any]]], match: str) -> None:
     """The corpus is refused, and no chunks appear."""
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         chunked(folder, rows)
     assert caught.value.exit_code == 3
     assert {path.name for path in folder.iterdir()} <= {"raw", "reports", ".cache"}
@@ -215,7 +215,7 @@ def test_what_stands_in_two_splits_may_be_allowed_by_name(tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "other"), [("clip", "speaker"), ("speaker", "clip")])
 def test_what_is_allowed_allows_nothing_else(tmp_path, kind, other):
-    with pytest.raises(BadData, match=f"1 {kind}s stand in two splits"):
+    with pytest.raises(DataError, match=f"1 {kind}s stand in two splits"):
         chunked(tmp_path, LEAKS[kind], [other])
 
 
@@ -282,12 +282,12 @@ def test_raw_files_that_do_not_match_their_manifest_are_refused(tmp_path):
     raw = write_rows(tmp_path / "raw", "part", corpus(train=[row("a", sound(1)), row("b", sound(2))]))
     manifest = json.loads((raw / "train" / "manifest.json").read_text())
     (raw / "train" / "manifest.json").write_text(json.dumps({**manifest, "rows": 3}))
-    with pytest.raises(BadData, match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest"):
+    with pytest.raises(DataError, match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest"):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
 def test_a_raw_folder_that_was_never_finished_is_refused(tmp_path):
-    with pytest.raises(BadData, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)"):
+    with pytest.raises(DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)"):
         chunk.run(tmp_path / "raw", tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
@@ -347,7 +347,7 @@ def test_a_source_that_lost_a_row_on_the_way_is_noticed(tmp_path):
     manifest = json.loads((raw / "manifest.json").read_text())
     told = [{"name": "a", "rows": {"train": 1}}, {"name": "b", "rows": {"train": 2}}]
     (raw / "manifest.json").write_text(json.dumps({**manifest, "sources": told}))
-    with pytest.raises(BadData, match=r"train: in \{'a': 1, 'b': 2\}, kept and left out \{'a': 2, 'b': 1\}"):
+    with pytest.raises(DataError, match=r"train: in \{'a': 1, 'b': 2\}, kept and left out \{'a': 2, 'b': 1\}"):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
@@ -409,7 +409,7 @@ def test_what_was_kept_and_is_damaged_is_made_anew(tmp_path, kind, damage):
 
 def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DiskFault, match=r"chunk will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
+    with pytest.raises(DiskError, match=r"chunk will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
         chunked(tmp_path, corpus(train=[row("a", FLAC)]))
     assert caught.value.exit_code == 7
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
@@ -424,7 +424,7 @@ def test_a_name_is_its_sources_own_and_a_hash_is_one_person_everywhere(speaker, 
 def test_speakers_of_one_name_in_two_sources_are_no_leak(tmp_path):
     one, two = marked("a", "1")[0], marked("b", "1")[0]
     assert chunked(tmp_path, corpus(train=[{**one, "speaker": "1"}], test=[{**two, "speaker": "1"}])) == []
-    with pytest.raises(BadData, match="1 speakers stand in two splits"):
+    with pytest.raises(DataError, match="1 speakers stand in two splits"):
         chunked(tmp_path, corpus(train=[{**one, "speaker": "ab" * 20}], test=[{**two, "speaker": "ab" * 20}]))
 
 

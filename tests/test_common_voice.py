@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_fixtures import by_split, disjoint, listed
 
-from asr.errors import BadData, DiskFault
+from asr.errors import DataError, DiskError
 from asr.sources import common_voice
 from asr.sources.utterances import Corpus, Utterance
 from asr.whisper import WHISPER_LANGUAGES
@@ -96,7 +96,7 @@ def test_durations_are_read_under_both_headers(tmp_path, column):
 def test_durations_that_are_none_are_refused(tmp_path, content):
     place = release(tmp_path / "sv")
     (place / "clip_durations.tsv").write_text(content)
-    with pytest.raises(BadData, match=r"clip_durations\.tsv:2: want the columns clip and duration\[ms\], got "):
+    with pytest.raises(DataError, match=r"clip_durations\.tsv:2: want the columns clip and duration\[ms\], got "):
         opened(place, tmp_path / "work")
 
 
@@ -126,14 +126,14 @@ def test_text_that_is_not_utf_8_is_carried_along(tmp_path):
 def test_a_missing_tsv_is_refused(tmp_path, tsv):
     place = release(tmp_path / "sv")
     (place / tsv).unlink()
-    with pytest.raises(BadData, match=rf"{tsv}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv") as caught:
+    with pytest.raises(DataError, match=rf"{tsv}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv") as caught:
         opened(place, tmp_path / "work")
     assert caught.value.exit_code == 3
 
 
 def test_a_missing_column_is_refused(tmp_path):
     place = release(tmp_path / "sv", columns="client_id\tpath\ttext\tage\tgender")
-    with pytest.raises(BadData, match=r"train\.tsv: no column sentence; it has client_id, path, text"):
+    with pytest.raises(DataError, match=r"train\.tsv: no column sentence; it has client_id, path, text"):
         opened(place, tmp_path / "work")
 
 
@@ -158,19 +158,19 @@ def test_a_path_in_a_tsv_never_leaves_the_clips(tmp_path):
 
 
 def test_a_folder_without_a_release_is_refused(tmp_path):
-    with pytest.raises(BadData, match=r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, test.tsv"):
+    with pytest.raises(DataError, match=r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, test.tsv"):
         opened(tmp_path, tmp_path / "work")
 
 
 def test_a_folder_with_two_releases_is_refused(tmp_path):
     for name in ("de", "sv"):
         release(tmp_path / name)
-    with pytest.raises(BadData, match=r"holds 2 releases \(de, sv\); name one of them"):
+    with pytest.raises(DataError, match=r"holds 2 releases \(de, sv\); name one of them"):
         opened(tmp_path, tmp_path / "work")
 
 
 def test_a_place_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(BadData, match=r"nowhere: not there; want a Common Voice folder or \.tar\.gz \(download\.path\)"):
+    with pytest.raises(DataError, match=r"nowhere: not there; want a Common Voice folder or \.tar\.gz \(download\.path\)"):
         opened(tmp_path / "nowhere", tmp_path / "work")
 
 
@@ -220,7 +220,7 @@ def test_validated_clips_have_no_split(tmp_path):
 
 
 def test_a_release_that_does_not_say_what_is_valid_is_refused(tmp_path):
-    with pytest.raises(BadData, match=r"sv: no Common Voice release in it; want a folder with clips/, validated\.tsv"):
+    with pytest.raises(DataError, match=r"sv: no Common Voice release in it; want a folder with clips/, validated\.tsv"):
         opened(release(tmp_path / "sv"), tmp_path / "work", "validated")
 
 
@@ -252,7 +252,7 @@ def test_a_release_tells_its_language_by_its_table_else_by_its_folder(tmp_path, 
 def test_another_encoding_is_refused(tmp_path, encoding):
     place = release(tmp_path / "sv")
     (place / "train.tsv").write_bytes((place / "train.tsv").read_text().encode(encoding))
-    with pytest.raises(BadData, match=r"train\.tsv: not UTF-8 but perhaps UTF-16; save it again as UTF-8"):
+    with pytest.raises(DataError, match=r"train\.tsv: not UTF-8 but perhaps UTF-16; save it again as UTF-8"):
         opened(place, tmp_path / "work")
 
 
@@ -265,13 +265,13 @@ def test_a_name_that_no_clip_has_is_a_row_without_sound(tmp_path, name):
 
 def test_a_text_with_a_tab_is_refused_for_it_would_be_cut(tmp_path):
     place = release(tmp_path / "sv", {"train": ["anna\ta.mp3\tone\ttwo\t\tthirties"]})
-    with pytest.raises(BadData, match=r"train\.tsv:2: more values than columns"):
+    with pytest.raises(DataError, match=r"train\.tsv:2: more values than columns"):
         opened(place, tmp_path / "work")
 
 
 def test_a_text_with_a_tab_is_refused_though_the_last_column_is_empty(tmp_path):
     place = release(tmp_path / "sv", {"train": ["anna\ttrain_0.mp3\tone\ttwo\t\t"]})
-    with pytest.raises(BadData, match=r"train\.tsv:2: more values than columns"):
+    with pytest.raises(DataError, match=r"train\.tsv:2: more values than columns"):
         opened(place, tmp_path / "work")
 
 
@@ -285,7 +285,7 @@ def test_a_text_that_is_cut_by_a_line_end_is_left_out(tmp_path, end):
 def test_a_disk_that_will_not_hold_an_archive_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = archive(tmp_path / "sv.tar.gz", [("sv/clips/a.mp3", bytes(range(256)) * 64)])
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(DiskFault, match=r"sv\.tar\.gz, unpacked, will take"):
+    with pytest.raises(DiskError, match=r"sv\.tar\.gz, unpacked, will take"):
         opened(path, tmp_path / "work")
     assert [one for one in (tmp_path / "work").rglob("*") if one.is_file()] == []
 
@@ -294,7 +294,7 @@ def test_a_disk_that_will_not_hold_an_archive_is_refused_before_it_is_unpacked(t
 def test_a_duration_that_is_no_time_is_refused(tmp_path, duration):
     place = release(tmp_path / "sv")
     (place / "clip_durations.tsv").write_text(f"clip\tduration[ms]\ntrain_0.mp3\t{duration}\n")
-    with pytest.raises(BadData, match=r"clip_durations\.tsv:2: a duration of "):
+    with pytest.raises(DataError, match=r"clip_durations\.tsv:2: a duration of "):
         opened(place, tmp_path / "work")
 
 
@@ -316,7 +316,7 @@ def refuse(tmp_path: Path, path: Path, match: str) -> None:
     work = tmp_path / "around" / "work"
     work.mkdir(parents=True)
     (tmp_path / "around" / "mine").write_text("mine")
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         common_voice.unpack(path, work)
     assert caught.value.exit_code == 3
     assert len(str(caught.value).splitlines()) == 1

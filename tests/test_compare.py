@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from runs_fixtures import utterances
 
 from asr import paths, wer
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.runs import comparison
 from asr.runs.revisions import HERE, Revision
-from asr.runs.run_index import Row
+from asr.runs.run_index import RunRow
 from asr.storage import hashing
 
 
-def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **params: Any) -> Row:
+def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **params: Any) -> RunRow:
     """A row whose utterance table was fetched from a revision of its own."""
     sha = hashing.hash_of(name)[:40]
     if table is not None:
@@ -31,7 +31,7 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
         pq.write_table(table, target)
     scores = {"test_hash": test_hash} if test_hash else {}
     known = {"run_id": None, "fingerprint": None, "status": "FINISHED", "start": None, "end": None, "tags": {}, "metrics": {}}
-    return Row(key=name, name=name, params=params, revisions=(Revision(name, sha, "experiment"),), scores=scores, **known)
+    return RunRow(key=name, name=name, params=params, revisions=(Revision(name, sha, "experiment"),), scores=scores, **known)
 
 
 def errors(seed: int, mean: float) -> list[int]:
@@ -74,7 +74,7 @@ def test_other_recordings_are_refused_with_a_clear_word() -> None:
         (row("g", table), row("h", other_words), "hold other recordings"),
         (row("i", table), row("j", None), "j: no utterance table"),
     ):
-        with pytest.raises(BadData, match=word):
+        with pytest.raises(DataError, match=word):
             comparison.paired(ours, theirs)
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Pa
     whole = row("a", utterances([1, 2], [None, None]))
     (tmp_path / paths.UTTERANCES).parent.mkdir(parents=True)
     (tmp_path / paths.UTTERANCES).write_bytes(b"PAR1 no")
-    both = Row(**{**whole.__dict__, "revisions": (HERE, *whole.revisions)})
+    both = RunRow(**{**whole.__dict__, "revisions": (HERE, *whole.revisions)})
     assert comparison.errors_of(both) == {"u0": (1, 5, None), "u1": (2, 5, None)}
 
 

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from mirror_fixtures import run_python, saved, whole
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.storage import files
 from asr.tracking import mirror_copy
 from asr.tracking.mirror_store import Store
@@ -163,7 +163,7 @@ def test_of_two_machines_the_later_one_has_the_mirror_and_both_are_told(
     mirror_copy.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
     assert "held the mirror at" in capsys.readouterr().out
     saved(tmp_path / "a/f", 9, 9)
-    with pytest.raises(BadModel, match="trains the same and has taken over the mirror"):
+    with pytest.raises(ModelError, match="trains the same and has taken over the mirror"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
     assert list(mirror_copy.indices(place)) == [6]
 
@@ -180,7 +180,7 @@ def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
             mirror_copy.take(place, "b", force=True)
 
     monkeypatch.setattr(Store, "write", taken_over)
-    with pytest.raises(BadModel, match="taken over"):
+    with pytest.raises(ModelError, match="taken over"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
     assert not mirror_copy.indices(place)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import media
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import corpus, files, shards
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -75,7 +75,7 @@ def test_bytes_are_told_by_how_they_begin(sound, kind):
 
 
 def test_damage_is_a_fault_with_a_name(tmp_path):
-    with pytest.raises(BadData, match="not there"):
+    with pytest.raises(DataError, match="not there"):
         corpus.find(tmp_path / "train", ["a"])
     folder = write_rows(tmp_path, "part", {"train": [row("a", b"sound")]}) / "train"
     before = corpus.split_hash(folder)
@@ -84,18 +84,18 @@ def test_damage_is_a_fault_with_a_name(tmp_path):
     for damage in (whole[:100], b"", b"noise" * 100):
         part.write_bytes(damage)
         for read in (lambda: corpus.find(folder, ["a"]), lambda: corpus.hours_by_speaker(folder), lambda: corpus.first_ids(folder, 9)):
-            with pytest.raises(BadData, match=r"train: cannot be read|train: holds no"):
+            with pytest.raises(DataError, match=r"train: cannot be read|train: holds no"):
                 read()
     part.write_bytes(whole)
     for name in ("../part.arrow", "/etc/passwd", ".."):
         files.write_json(manifest, {**told, "files": [{"name": name}]})
-        with pytest.raises(BadData, match="cannot be read"):
+        with pytest.raises(DataError, match="cannot be read"):
             corpus.find(folder, ["a"])
         assert corpus.split_hash(folder) != before
     manifest.write_text("[1]")
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         corpus.split_hash(folder)
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         corpus.about(folder)
 
 
@@ -105,7 +105,7 @@ def test_a_table_of_other_columns_is_refused(tmp_path):
     with pa.OSFile(str(tmp_path / "part.arrow"), "wb") as file, pa.ipc.new_stream(file, pa.schema([("id", pa.int64())])) as writer:
         writer.write_table(pa.table({"id": [1]}))
     shards.write_manifest(tmp_path, [{"name": "part.arrow", "rows": 1}])
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         corpus.find(tmp_path, ["1"])
 
 

@@ -16,7 +16,7 @@ from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
 from asr import augmentation
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.params import reader
 from asr.storage import files, shards
 from dashboard.data import page as data
@@ -245,5 +245,5 @@ def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: py
 
 def test_a_summary_of_no_split_is_a_fault(tmp_path):
     files.write_json(tmp_path / "reports/chunk/summary.json", {"splits": {}, "in_two_splits": {}})
-    with pytest.raises(BadData, match=r"summary\.json: tells of no split"):
+    with pytest.raises(DataError, match=r"summary\.json: tells of no split"):
         data.rejects(tmp_path)

@@ -73,7 +73,7 @@ def wer_of(root: Path, model: str) -> float:
     from asr.runs import reports
 
     rows = [row for row in reports.read_utterances(root / paths.UTTERANCES).to_pylist() if row["model"] == model]
-    counts = [wer.count_words(wer.normalise(row["reference"]), wer.normalise(row["hypothesis"])) for row in rows]
+    counts = [wer.count_words(wer.normalize(row["reference"]), wer.normalize(row["hypothesis"])) for row in rows]
     return sum(one.errors for one in counts) / sum(one.words for one in counts)
 
 

@@ -45,7 +45,7 @@ def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty store, the shipped params, and pages that start no process."""
     new_store(tmp_path, empty_store)
     (tmp_path / "params.yaml").write_bytes(SHIPPED.read_bytes())
-    monkeypatch.setattr(run_index, "ask", lambda *_: None)
+    monkeypatch.setattr(run_index, "request_refresh", lambda *_: None)
     return tmp_path
 
 
@@ -66,7 +66,7 @@ def text(page: AppTest) -> str:
     return "\n".join(str(one.value) for one in [*page.caption, *page.info, *page.warning, *page.subheader])
 
 
-def two_trainings(root: Path) -> tuple[run_index.Row, run_index.Row]:
+def two_trainings(root: Path) -> tuple[run_index.RunRow, run_index.RunRow]:
     """One with reports in the workspace, one whose utterances were fetched from a revision before."""
     ours, theirs = training("ours", **{"train.seed": 2}), training("theirs")
     evaluation(theirs, 0.5)

@@ -15,8 +15,8 @@ from chat_server import ChatServer, serving
 from conftest import SHIPPED
 from streamlit.testing.v1 import AppTest
 
-from asr.audio.sample_file import Sound
-from asr.errors import BadData
+from asr.audio.sample_file import SampleFile
+from asr.errors import DataError
 from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import Job, Options
 from dashboard.talk import page as talk
@@ -79,7 +79,7 @@ def hearing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Jo
     def hear(text: str, state: str = "done", fault: str | None = None) -> Job:
         samples = tmp_path / "1.f32"
         samples.write_bytes(bytes(64_000))
-        job = Job("me", Sound(samples), Options(), 0.0, 1.0, state=state, fault=fault, segments=[Segment(0, 1, text)])
+        job = Job("me", SampleFile(samples), Options(), 0.0, 1.0, state=state, fault=fault, segments=[Segment(0, 1, text)])
         monkeypatch.setattr(talk, "transcribe", lambda _: job)
         return job
 
@@ -214,7 +214,7 @@ def test_a_recording_that_cannot_be_read(page: AppTest, monkeypatch: pytest.Monk
 
     def refuse(sound: bytes) -> Job:
         tried.append(sound)
-        raise BadData("no sound in it")
+        raise DataError("no sound in it")
 
     monkeypatch.setattr(talk, "transcribe", refuse)
     fine(page.audio_input[0].set_value(wav()).run())

@@ -19,7 +19,7 @@ from data_fixtures import REPOSITORY, encoded, encoded_by_av
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 from streamlit.testing.v1 import AppTest
 
-from asr.audio.sample_file import Sound
+from asr.audio.sample_file import SampleFile
 from asr.model import loader
 from asr.sources import folder
 from asr.transcribe import recognizer
@@ -113,7 +113,7 @@ def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]
     """What the functions that evaluation uses give here."""
     start = recognizer.load(name)
     samples.tofile(root / "wanted.f32")
-    made = Sound(root / "wanted.f32")
+    made = SampleFile(root / "wanted.f32")
     recognizer.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
     return [one.text for one in recognizer.transcribe(start, made, 0.0, made.duration)]
 

@@ -18,7 +18,7 @@ from data_fixtures import encoded, voice
 from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut, flipped, sha256, web_page, whole
 
 from asr import paths
-from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
+from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserError
 from asr.sources import data_collective
 from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
@@ -109,7 +109,7 @@ def read(working: Path, dataset_id: str = ID) -> Corpus:
     return data_collective.read(dataset_id, working, "official")
 
 
-def refused(kind: type[Fault], match: str, dataset_id: str = ID) -> None:
+def refused(kind: type[UserError], match: str, dataset_id: str = ID) -> None:
     """One line with a way out, that shows neither the key nor a signed address."""
     with pytest.raises(kind, match=match) as caught:
         data_collective.fetch(dataset_id)
@@ -185,7 +185,7 @@ def test_an_archive_that_is_not_what_the_platform_lists(there: Any, change: Any,
     assert data_collective.fetch(ID)[0].read_bytes() == RELEASE
     data_collective.forget(ID)
     there.cdn.faults += [whole(change), whole(change)]
-    refused(NetworkFault, rf"{ID}: {NAME} {match}.*; try again later")
+    refused(NetworkError, rf"{ID}: {NAME} {match}.*; try again later")
     assert not list(paths.cache("collective", ID).iterdir())
 
 
@@ -213,52 +213,52 @@ def test_a_platform_that_is_busy_is_asked_again(there: Any, monkeypatch: pytest.
     assert waited == [290, 2, 4]
     data_collective.forget(ID)
     there.faults += [busy(429, Retry_After="86400")]
-    refused(NetworkFault, r"the platform is busy \(429\); run again later: it goes on where it stopped")
+    refused(NetworkError, r"the platform is busy \(429\); run again later: it goes on where it stopped")
     there.faults += [busy(500)] * (data_collective.TRIES + 1)
-    refused(NetworkFault, r"the platform is busy \(500\)")
+    refused(NetworkError, r"the platform is busy \(500\)")
 
 
 def test_no_network(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_URL", "http://127.0.0.1:9/api")
-    refused(NetworkFault, r"the platform cannot be reached \(ConnectionError\); check the network, then run again")
+    refused(NetworkError, r"the platform cannot be reached \(ConnectionError\); check the network, then run again")
     assert not there.asked
 
 
 @pytest.mark.usefixtures("there")
 def test_a_key_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_KEY", KEY + "2")
-    refused(NetworkFault, r"the platform does not know MDC_API_KEY; make another at https://mozilladatacollective.com/api-reference")
+    refused(NetworkError, r"the platform does not know MDC_API_KEY; make another at https://mozilladatacollective.com/api-reference")
 
 
 def test_terms_that_are_not_accepted(there: Any) -> None:
     there.faults += [lambda one: one.work(), lambda one: one.work(), busy(403)]
     refused(
-        NetworkFault, rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account"
+        NetworkError, rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account"
     )
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_release_that_is_gone(there: Any, status: int) -> None:
     there.faults += [busy(status)]
-    refused(NetworkFault, r"the platform has it not, or not any more; want an id from https://mozilladatacollective.com/datasets")
-    refused(NetworkFault, r"another: the platform has it not", "another")
+    refused(NetworkError, r"the platform has it not, or not any more; want an id from https://mozilladatacollective.com/datasets")
+    refused(NetworkError, r"another: the platform has it not", "another")
 
 
 def test_a_release_that_costs_money(there: Any) -> None:
     there.faults += [lambda one: one.work(), lambda one: one.work(), busy(402)]
-    refused(NetworkFault, r"the platform refuses \(402\); see https://")
+    refused(NetworkError, r"the platform refuses \(402\); see https://")
 
 
 @pytest.mark.parametrize("fault", [web_page, lambda one: one.say(200, b"{}"), lambda one: one.say(200, b"[1]")])
 def test_another_service_has_the_place(there: Any, fault: Any) -> None:
     there.faults += [fault]
-    refused(NetworkFault, r"something else answers in the platform's place \(a login page, a proxy\?\); check the network")
+    refused(NetworkError, r"something else answers in the platform's place \(a login page, a proxy\?\); check the network")
 
 
 @pytest.mark.parametrize("name", ["../../secret.tar.gz", "/tmp/x.tar.gz", None, "", ".."])
 def test_a_name_that_leaves_the_folder_is_refused(there: Any, name: str | None) -> None:
     there.details[ID]["filename"] = name
-    refused(BadData, rf"{ID}: the platform names no archive of it; see https://")
+    refused(DataError, rf"{ID}: the platform names no archive of it; see https://")
     assert not there.cdn.asked
 
 
@@ -266,13 +266,13 @@ def test_an_archive_of_something_else(there: Any, tmp_path: Path) -> None:
     there.content = b"no archive"
     there.cdn.large = {sha256(b"no archive"): b"no archive"}
     there.details[ID] |= {"sizeBytes": 10, "checksum": sha256(b"no archive")}
-    with pytest.raises(BadData, match=rf"{NAME}: not a whole archive"):
+    with pytest.raises(DataError, match=rf"{NAME}: not a whole archive"):
         read(tmp_path / "work")
 
 
 def test_a_disk_that_is_too_small_is_told_before(there: Any) -> None:
     there.details[ID]["sizeBytes"] = 10**18
-    refused(DiskFault, rf"{NAME} will take 1,000,000,000.0 GB, and .* GB are free; make room")
+    refused(DiskError, rf"{NAME} will take 1,000,000,000.0 GB, and .* GB are free; make room")
     assert not there.cdn.asked
 
 
@@ -291,16 +291,16 @@ def test_the_key_goes_to_the_platform_alone(
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "https://mozilladatacollective.com/datasets/x"])
 def test_an_id_that_is_none(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadParams, match=r"^download.path: got '.*', want a data set's id at https://mozilladatacollective.com"):
+    with pytest.raises(ParamsError, match=r"^download.path: got '.*', want a data set's id at https://mozilladatacollective.com"):
         read(tmp_path / "work", name)
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MDC_API_KEY", raising=False)
-    refused(NetworkFault, r"^MDC_API_KEY is not set; make a key at https://mozilladatacollective.com/api-reference")
+    refused(NetworkError, r"^MDC_API_KEY is not set; make a key at https://mozilladatacollective.com/api-reference")
 
 
 def test_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_KEY", KEY)
     monkeypatch.setitem(sys.modules, "datacollective", None)
-    refused(NetworkFault, r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$")
+    refused(NetworkError, r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$")

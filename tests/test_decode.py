@@ -15,7 +15,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from asr import features
 from asr.decoding.language import detect_language
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.features import TAIL, LogMel, input_features
 from asr.model import greedy, loader, tokenization
 from asr.model.greedy import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
@@ -52,7 +52,7 @@ def sounds(seed: int = 5) -> torch.Tensor:
 def ids(start: Start, inputs: torch.Tensor | None = None, limits: list[int] | None = None) -> list[list[int]]:
     inputs = sounds() if inputs is None else inputs
     prompt = tokenization.prompt(start.model.generation_config)
-    return greedy.greedy(start.model, inputs, prompt, limits or [444] * len(inputs))
+    return greedy.decode_batch(start.model, inputs, prompt, limits or [444] * len(inputs))
 
 
 def generated(start: Start, inputs: torch.Tensor, **how: Any) -> list[list[int]]:
@@ -228,20 +228,22 @@ def test_silence_and_a_single_frame_can_be_cut_and_transcribed() -> None:
 def test_what_is_heard_stands_where_it_was_said() -> None:
     start, durations = talkative(3), [5.3, 0.4, 2.0]
     clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
-    heard = greedy.hear(start.model, start.tokenizer, clips, 3, 444)
+    heard = greedy.decode_clips(start.model, start.tokenizer, clips, 3, 444)
     for one, parts in zip(clips, heard, strict=True):
         assert [(part.start, part.duration) for part in parts] == [(cut.start, cut.duration) for cut in greedy.cut(one, WINDOW)]
     texts = [" ".join(part.text for part in parts if part.text) for parts in heard]
     assert texts == greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, 3, 444)
     assert len(heard[0]) >= 3
     assert len({part.text for part in heard[0]}) > 1
-    assert greedy.hear(start.model, start.tokenizer, [], 3, 444) == []
+    assert greedy.decode_clips(start.model, start.tokenizer, [], 3, 444) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_what_is_heard_does_not_depend_on_the_batch(size: int) -> None:
     start, clips = talkative(3), [clip(7.7, 1), clip(1.0, 2)]
-    assert greedy.hear(start.model, start.tokenizer, clips, size, 444) == greedy.hear(start.model, start.tokenizer, clips, 3, 444)
+    assert greedy.decode_clips(start.model, start.tokenizer, clips, size, 444) == greedy.decode_clips(
+        start.model, start.tokenizer, clips, 3, 444
+    )
 
 
 def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
@@ -252,7 +254,7 @@ def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
             told.append((number, count, list(group)))
             yield group
 
-    (heard,) = greedy.hear(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
+    (heard,) = greedy.decode_clips(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
     assert [index for _, _, group in told for index in group] == list(range(len(heard)))
     assert {count for _, count, _ in told} == {len(told)} == {-(-len(heard) // 2)}
 
@@ -274,7 +276,7 @@ def test_detecting_leaves_the_prompt_and_takes_a_model_of_many_languages() -> No
     detect_language(start.model, clip(1.0))
     assert start.model.generation_config.to_dict() == before
     start.model.generation_config.is_multilingual = False
-    with pytest.raises(BadModel, match="one language only"):
+    with pytest.raises(ModelError, match="one language only"):
         detect_language(start.model, clip(1.0))
 
 

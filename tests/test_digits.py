@@ -19,7 +19,7 @@ import soundfile
 from data_fixtures import REPOSITORY, encoded, real, voice
 from source_fixtures import by_split, digest, disjoint, listed
 
-from asr.errors import BadData, BadParams, Fault
+from asr.errors import DataError, ParamsError, UserError
 from asr.sources import common_voice, digits
 from asr.sources.synthetic import speak
 from asr.sources.utterances import Corpus
@@ -146,7 +146,7 @@ print(json.dumps([[one.id, one.text, digest(one.audio())] for one in read(pathli
     assert json.loads(done.stdout) == [[one.id, one.text, digest(one.audio())] for one in read(dataset).utterances][:6]
 
 
-def refused(place: Path, match: str, kind: type[Fault] = BadData, **changes: Any) -> None:
+def refused(place: Path, match: str, kind: type[UserError] = DataError, **changes: Any) -> None:
     with pytest.raises(kind, match=match) as caught:
         listed(read(place, **changes))
     assert len(str(caught.value).splitlines()) == 1
@@ -155,18 +155,18 @@ def refused(place: Path, match: str, kind: type[Fault] = BadData, **changes: Any
 @pytest.mark.parametrize(
     ("changes", "kind", "match"),
     [
-        ({"speakers_test": ["teo"]}, BadData, r"download\.digits\.speakers\.test: no teo; there are george, jackson, lucas, theo"),
+        ({"speakers_test": ["teo"]}, DataError, r"download\.digits\.speakers\.test: no teo; there are george, jackson, lucas, theo"),
         (
             {"speakers_validation": list(NAMES[:3])},
-            BadData,
+            DataError,
             "all of george, jackson, lucas, theo validate or test; nobody is left to train",
         ),
-        ({"speakers_test": ["lucas", "theo"]}, BadParams, r"download\.digits\.speakers: lucas cannot both validate and test"),
-        ({"min_digits": 7}, BadParams, r"download\.digits\.min_digits: got 7, want at most max_digits \(6\)"),
-        ({"language": "sv"}, BadParams, r"download\.language: got sv, want en, which is what the digits are spoken in"),
+        ({"speakers_test": ["lucas", "theo"]}, ParamsError, r"download\.digits\.speakers: lucas cannot both validate and test"),
+        ({"min_digits": 7}, ParamsError, r"download\.digits\.min_digits: got 7, want at most max_digits \(6\)"),
+        ({"language": "sv"}, ParamsError, r"download\.language: got sv, want en, which is what the digits are spoken in"),
     ],
 )
-def test_params_that_do_not_fit_the_recordings_are_refused(dataset: Path, changes: Any, kind: type[Fault], match: str) -> None:
+def test_params_that_do_not_fit_the_recordings_are_refused(dataset: Path, changes: Any, kind: type[UserError], match: str) -> None:
     refused(dataset, match, kind, **changes)
 
 

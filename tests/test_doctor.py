@@ -13,9 +13,9 @@ import pytest
 from killed_fixtures import Waiting, digest, make, run
 
 from asr import doctor
-from asr.doctor import lives
+from asr.doctor import is_alive
 from asr.tracking import client, journal
-from asr.tracking.uploader import Replica
+from asr.tracking.uploader import RunUploader
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
 def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     log = journal.path_of("f")
     journal.append(log, "begin", fingerprint="f", name="mine", params={}, tags={})
-    Replica(log, client.connect()).catch_up()
+    RunUploader(log, client.connect()).catch_up()
     before = digest(root)
     code, said = ask(capsys, monkeypatch)
     assert (code, "MLflow's run mine stands RUNNING" in said) == (1, True)
@@ -146,9 +146,9 @@ def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.Capt
 
 def test_a_number_that_another_process_has_by_now_is_a_dead_one() -> None:
     born = psutil.Process().create_time()
-    assert lives(os.getpid(), born + 5)
-    assert not lives(os.getpid(), born - 3600)
-    assert not lives(2**22 - 1, born)
+    assert is_alive(os.getpid(), born + 5)
+    assert not is_alive(os.getpid(), born - 3600)
+    assert not is_alive(2**22 - 1, born)
 
 
 def test_locks_of_the_living_stay_beside_those_of_the_dead(

@@ -18,7 +18,7 @@ from data_fixtures import REPOSITORY, changed, encoded, encoded_by_av, load, sha
 from datasets import Dataset
 
 from asr.audio.codec import decode
-from asr.errors import BadData, BadParams, DiskFault
+from asr.errors import DataError, DiskError, ParamsError
 from asr.params.schema import Download
 from asr.sources.utterances import Utterance
 from asr.storage import shards
@@ -143,7 +143,7 @@ def test_a_path_is_meant_from_the_top_of_the_repository(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", ["folder", "common_voice"])
 def test_a_corpus_that_is_not_there_is_refused(tmp_path, source):
     given = load(tmp_path, download__source=source, download__path="nowhere").download
-    with pytest.raises(BadData, match=r"download\.path: .*nowhere is not there") as caught:
+    with pytest.raises(DataError, match=r"download\.path: .*nowhere is not there") as caught:
         download.run(tmp_path / "raw", given)
     assert caught.value.exit_code == 3
     assert not (tmp_path / "raw").exists()
@@ -152,7 +152,7 @@ def test_a_corpus_that_is_not_there_is_refused(tmp_path, source):
 def test_a_corpus_without_rows_is_refused_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [], {"a.wav": encoded(voice(0.5))})
-    with pytest.raises(BadData, match=r"no utterance in train, validation, test; .*; the corpus has no rows at all$"):
+    with pytest.raises(DataError, match=r"no utterance in train, validation, test; .*; the corpus has no rows at all$"):
         download.run(tmp_path / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
 
 
@@ -160,7 +160,7 @@ def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "", "train")], {"a.wav": encoded(voice(0.5))})
     match = "download: no utterance in validation, test; training needs all of .*; the corpus has splits of its own, and not these$"
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         download.run(tmp_path / "out" / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
     assert caught.value.exit_code == 3
     assert list((tmp_path / "out").iterdir()) == []
@@ -169,7 +169,7 @@ def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatc
 def test_a_download_that_fails_leaves_the_one_before(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "before").write_text("before")
-    with pytest.raises(BadParams):
+    with pytest.raises(ParamsError):
         download.run(tmp_path / "raw", load(tmp_path, **TINY, download__language="zh").download)
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["before"]
 
@@ -271,7 +271,7 @@ def test_official_splits_are_kept_to(tmp_path, base, role, split, place):
     """What another corpus is tested on is never trained on here, and what it trains on never held out."""
     other = numbered(tmp_path / "other", "abc", split)
     if place is None:
-        with pytest.raises(BadData, match=r"download.mix: no utterance of other is left \(3 by other_split\)"):
+        with pytest.raises(DataError, match=r"download.mix: no utterance of other is left \(3 by other_split\)"):
             brought(tmp_path, base, download__mix=entry(other, role))
         return
     found = brought(tmp_path, base, download__mix=entry(other, role))
@@ -293,7 +293,7 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path, base):
 def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(tmp_path / "mine", [("a.wav", "hello", "anna", "")], {"a.wav": encoded(voice(0.5))})
-    with pytest.raises(BadData, match=r"few speakers may leave a split empty; give splits of your own \(a column split, folders train, "):
+    with pytest.raises(DataError, match=r"few speakers may leave a split empty; give splits of your own \(a column split, folders train, "):
         download.run(tmp_path / "raw", load(tmp_path, download__source="folder", download__path=str(place)).download)
 
 
@@ -307,13 +307,13 @@ def test_the_manifest_accounts_for_every_source(tmp_path, base):
     assert (one["name"], one["role"], one["rows"], one["left_out"]) == ("base", "main", {"train": 2, "validation": 2, "test": 2}, {})
     assert two["rows"]["train"] + two["left_out"]["share"] == 16
     assert 3 < two["rows"]["train"] < 13
-    with pytest.raises(BadData, match=r"no utterance in train, validation, test; .*; 6 by where were left out$"):
+    with pytest.raises(DataError, match=r"no utterance in train, validation, test; .*; 6 by where were left out$"):
         brought(tmp_path, base, download__mix=json.dumps(mixed), download__where=rule)
 
 
 def test_a_rule_about_what_no_row_has_is_refused(tmp_path, base):
     rule = json.dumps([{"field": "acent", "any_of": ["south"], "weight": 2, "otherwise": 1}])
-    with pytest.raises(BadParams, match=r"download\.where: no row has acent; rows have source, speaker"):
+    with pytest.raises(ParamsError, match=r"download\.where: no row has acent; rows have source, speaker"):
         brought(tmp_path, base, download__where=rule)
 
 
@@ -339,7 +339,7 @@ def test_long_recordings_are_not_held_side_by_side(tmp_path, monkeypatch):
 
 def test_a_disk_that_will_not_hold_the_corpus_is_refused_before_any_work(tmp_path, base, monkeypatch, capsys):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
-    with pytest.raises(DiskFault, match=r"the corpus \(raw, chunks and features\) will take") as caught:
+    with pytest.raises(DiskError, match=r"the corpus \(raw, chunks and features\) will take") as caught:
         brought(tmp_path, base)
     assert caught.value.exit_code == 7
     assert not (tmp_path / "raw").exists()

@@ -22,7 +22,7 @@ from model_fixtures import scratch
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from asr.cleaning import split_overlap
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.features import FeatureRows
 from asr.model import greedy, lora
 from asr.model.start import choose_trained, start_model
@@ -177,7 +177,7 @@ def differs(effect: Callable[[Params], Any], before: Params, after: Params) -> b
     shown = effect(before)
     try:
         return bool(effect(after) != shown)
-    except Fault:
+    except UserError:
         return True
 
 
@@ -189,7 +189,7 @@ def listed(given: Params, working: Path) -> Any:
     """What `download` would fetch, and how often it counts."""
     place = Path(tempfile.mkdtemp(dir=working))
     opened = download.sources(given.download, place)
-    chosen = [row for one in opened for row in selection.chosen(one.corpus.utterances, one.wanted, one.found)]
+    chosen = [row for one in opened for row in selection.selected(one.corpus.utterances, one.wanted, one.found)]
     return [(one.id, one.split, one.text, one.speaker, one.attributes) for one in chosen]
 
 
@@ -201,7 +201,7 @@ def test_download(key: str, tmp_path: Path, tiny_params: Params) -> None:
 
 def test_the_path_is_where_a_corpus_is_looked_for(tmp_path: Path) -> None:
     for name in ("here", "elsewhere"):
-        with pytest.raises(Fault, match=f"{name} is not there"):
+        with pytest.raises(UserError, match=f"{name} is not there"):
             listed(changed(tmp_path, **{"download.source": "folder", "download.path": name}), tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_chunk_allow_shared() -> None:
     tally, rows = chunk.Tally(), [(split, split, split.encode(), b"anna") for split in ("train", "test")]
     for split, *_, speaker in rows:
         tally.add("speaker", speaker, split)
-    with pytest.raises(Fault, match="1 speakers stand in two splits"):
+    with pytest.raises(UserError, match="1 speakers stand in two splits"):
         split_overlap.refuse(split_overlap.found(tally, [], rows), [])
     split_overlap.refuse(split_overlap.found(tally, [], rows), CHUNK["allow_shared"])
 
@@ -342,7 +342,7 @@ def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     asked = []
     monkeypatch.setattr("asr.model.loader.WhisperConfig.from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0)
     for revision in (None, "v2"):
-        with pytest.raises(Fault, match="cannot be fetched"):
+        with pytest.raises(UserError, match="cannot be fetched"):
             start_model(changed(tmp_path, **{"model.name": "someone/whisper", "model.revision": revision}), None)
     assert asked == [None, "v2"]
 

@@ -16,9 +16,9 @@ from model_fixtures import TEXTS, noise, scratch, write_features
 from transformers import WhisperForConditionalGeneration
 
 from asr import features
-from asr.audio.sample_file import Sound
+from asr.audio.sample_file import SampleFile
 from asr.checks.data import batch_is_sound, order_is_whole
-from asr.errors import BadModel, Stopped
+from asr.errors import ModelError, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
 from asr.model.start import start_model
@@ -27,7 +27,7 @@ from asr.preflight import refusals
 from asr.storage import files, hashing
 from asr.training import epochs, examples
 from asr.training.batches import Collator
-from asr.training.examples import Example
+from asr.training.examples import TrainingRow
 from asr.training.loop import Training
 from asr.transcribe import recognizer
 from stages import train
@@ -75,7 +75,7 @@ def rows(data: Path) -> FeatureRows:
 
 def collator() -> Collator:
     start = scratch(window_seconds=4)
-    timestamps.ask(start.model.generation_config, True)
+    timestamps.set_return_timestamps(start.model.generation_config, True)
     return Collator(start.model, start.tokenizer)
 
 
@@ -83,7 +83,7 @@ def collator() -> Collator:
 @pytest.mark.parametrize("pack", [False, True])
 def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: FeatureRows, share: float, pack: bool) -> None:
     made = collator()
-    found = epochs.fill(rows, made.choose(rows).examples, made, share, pack, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == list(range(12))
     timed = [one for one in found if list(one.prompt) == made.prompt]
     assert all(one.text_ids[0] >= made.zero for one in timed)
@@ -91,7 +91,10 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(rows: FeatureRows, sha
     assert len([row for one in timed for row in one.rows]) in {0.0: [0], 0.4: range(2, 9), 1.0: [12]}[share]
     assert share == 0.4 or (max(len(one.rows) for one in found) > 1) == (pack and share == 1.0)
     assert all(one.num_frames <= made.frames and len(one.prompt) + len(one.text_ids) <= made.positions for one in found)
-    assert [epochs.fill(rows, made.choose(rows).examples, made, share, pack, seed) == found for seed in (1, 2)] == [True, share != 0.4]
+    assert [epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, seed) == found for seed in (1, 2)] == [
+        True,
+        share != 0.4,
+    ]
 
 
 @pytest.mark.parametrize(("share", "pack"), [(0.0, False), (1.0, True)])
@@ -102,14 +105,14 @@ def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(
     column = rows.column
     monkeypatch.setattr(rows, "column", lambda name: told if name == "attributes" else column(name))
     made = collator()
-    found = epochs.fill(rows, made.choose(rows).examples, made, share, pack, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == sorted([*range(12), 4, 4, 7])
     assert all(len(set(one.rows)) == len(one.rows) for one in found)
 
 
 def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> None:
     made = collator()
-    (first, *_) = epochs.fill(rows, made.choose(rows).examples, made, 1.0, True, 1)
+    (first, *_) = epochs.speech_examples(rows, made.choose(rows).examples, made, 1.0, True, 1)
     told = timestamps.segments(first.text_ids, made.zero, 4.0)
     assert [made.made.decode(words) for *_, words in told] == [f" {rows.text(row)}" for row in first.rows]
     assert [end for _, end, _ in told] == pytest.approx(np.cumsum([rows.duration(row) for row in first.rows]), abs=0.011)
@@ -118,16 +121,16 @@ def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> No
 def test_without_any_of_it_a_window_is_a_row(rows: FeatureRows) -> None:
     start = scratch(window_seconds=4)
     made = Collator(start.model, start.tokenizer)
-    found = epochs.fill(rows, made.choose(rows).examples, made, 0.0, False, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).examples, made, 0.0, False, 1)
     assert [(one.rows, one.num_frames, one.text_ids) for one in found] == [
         ((one.index,), one.num_frames, one.text_ids) for one in made.choose(rows).examples
     ]
-    assert epochs.quiet(12, made, 0.0, 0.0, 1) == []
+    assert epochs.silence_examples(12, made, 0.0, 0.0, 1) == []
 
 
 def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_step(rows: FeatureRows) -> None:
     made = collator()
-    found = epochs.quiet(90, made, 0.5, 0.1, 1)
+    found = epochs.silence_examples(90, made, 0.5, 0.1, 1)
     assert len(found) == 10
     assert {tuple(one.text_ids) for one in found} == {(), (made.zero,)}
     assert len({one.num_frames for one in found}) > 5
@@ -169,13 +172,13 @@ def _clamped_apart(patch: pytest.MonkeyPatch) -> None:
 
 
 def _slow_clock(patch: pytest.MonkeyPatch) -> None:
-    label = examples.label
-    patch.setattr(examples, "label", lambda frames, texts, zero: label([2 * one for one in frames], texts, zero))
+    label = examples.timed_label
+    patch.setattr(examples, "timed_label", lambda frames, texts, zero: label([2 * one for one in frames], texts, zero))
 
 
 def _unpaired(patch: pytest.MonkeyPatch) -> None:
-    label = examples.label
-    patch.setattr(examples, "label", lambda *given: label(*given)[:-1])
+    label = examples.timed_label
+    patch.setattr(examples, "timed_label", lambda *given: label(*given)[:-1])
 
 
 def _loud_silence(patch: pytest.MonkeyPatch) -> None:
@@ -183,14 +186,14 @@ def _loud_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def _words_in_silence(patch: pytest.MonkeyPatch) -> None:
-    quiet = epochs.quiet
-    patch.setattr(epochs, "quiet", lambda *given: [replace(one, text_ids=(*one.text_ids, 5)) for one in quiet(*given)])
+    quiet = epochs.silence_examples
+    patch.setattr(epochs, "silence_examples", lambda *given: [replace(one, text_ids=(*one.text_ids, 5)) for one in quiet(*given)])
 
 
 def _lost_row(patch: pytest.MonkeyPatch) -> None:
     neighbours = examples.neighbours
 
-    def shorter(*given: Any) -> Iterator[tuple[Example, ...]]:
+    def shorter(*given: Any) -> Iterator[tuple[TrainingRow, ...]]:
         yield from (group[:2] for group in neighbours(*given))
 
     patch.setattr(examples, "neighbours", shorter)
@@ -236,7 +239,7 @@ def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) 
     refusals.refuse_other_tokens(start, TEXTS)
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     start.model.generation_config.no_timestamps_token_id -= 1
-    with pytest.raises(BadModel, match=r"<\|notimestamps\|> is token"):
+    with pytest.raises(ModelError, match=r"<\|notimestamps\|> is token"):
         refusals.refuse_other_tokens(start, TEXTS)
 
 
@@ -308,7 +311,7 @@ def test_times_that_were_taught_are_told(learnt: Callable[[float], SimpleNamespa
     for group in ([0, 1, 2], [3, 4, 5], [6, 7, 8]):
         samples, moments = joined(group)
         samples.tofile(tmp_path / "samples.f32")
-        segments = list(recognizer.transcribe(found.start, Sound(tmp_path / "samples.f32"), 0.0, moments[-1]))
+        segments = list(recognizer.transcribe(found.start, SampleFile(tmp_path / "samples.f32"), 0.0, moments[-1]))
         assert [one.text for one in segments] == [TEXTS[row % 6] for row in group]
         assert [one.start for one in segments] == pytest.approx(moments[:-1], abs=0.1)
         assert [one.end for one in segments] == pytest.approx(moments[1:], abs=0.1)
@@ -320,7 +323,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
     plain = WhisperForConditionalGeneration.from_pretrained(folder)
     clips = [features.stored(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
     inputs = input_features(clips, 400)
-    heard = [parts[0] for parts in greedy.hear(start.model, start.tokenizer, clips, 2, 444)]
+    heard = [parts[0] for parts in greedy.decode_clips(start.model, start.tokenizer, clips, 2, 444)]
     texts = start.tokenizer.batch_decode(plain.generate(inputs), skip_special_tokens=True)
     assert [text.strip() for text in texts] == [one.text for one in heard]
     for told, one in zip(plain.generate(inputs, return_segments=True)["segments"], heard, strict=True):
@@ -331,7 +334,7 @@ def test_plain_transformers_tell_the_same_words_and_times(learnt: Callable[[floa
 def quiet_texts(found: SimpleNamespace) -> list[str]:
     """What a model hears in silences that it was never taught."""
     clips = [examples.silence(np.random.default_rng([77, number]), 30 + 15 * number, 80) for number in range(16)]
-    return [parts[0].text for parts in greedy.hear(found.start.model, found.start.tokenizer, clips, 8, 444)]
+    return [parts[0].text for parts in greedy.decode_clips(found.start.model, found.start.tokenizer, clips, 8, 444)]
 
 
 @pytest.mark.usefixtures("in_process")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 
 from asr import wer
-from asr.errors import BadModel, Fault
+from asr.errors import ModelError, UserError
 from asr.evaluation import report
 from asr.features import FeatureRows
 from asr.model import loader
@@ -102,7 +102,7 @@ def test_utterances_hold_what_the_contract_names_and_sum_to_the_metrics(made: Si
     assert [line["reference"] for line in ours] == [row["text"] for row in made.rows]
     assert [line["speaker"] for line in ours] == [row["speaker"] for row in made.rows]
     metrics = files.read_json(made.reports / "metrics.json")
-    assert metrics["words"] == sum(report.words(line) for line in ours) == sum(len(wer.normalise(row["text"]).split()) for row in made.rows)
+    assert metrics["words"] == sum(report.words(line) for line in ours) == sum(len(wer.normalize(row["text"]).split()) for row in made.rows)
     assert metrics["wer"] == pytest.approx(sum(report.errors(line) for line in ours) / metrics["words"])
     assert metrics["cer"] == pytest.approx(sum(line["cer_errors"] for line in ours) / sum(line["cer_chars"] for line in ours))
     assert metrics["wer_raw"] == pytest.approx(
@@ -216,7 +216,7 @@ def test_start_from_scratch_is_rebuilt_bit_for_bit(made: SimpleNamespace) -> Non
 
 def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) -> None:
     finetuned = loader.load_saved(made.root / "models/finetuned")
-    with pytest.raises(BadModel, match=r"^scratch has changed since it was trained from; train again \(dvc repro -f train\)$") as caught:
+    with pytest.raises(ModelError, match=r"^scratch has changed since it was trained from; train again \(dvc repro -f train\)$") as caught:
         evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, chosen())
     assert caught.value.exit_code == 5
 
@@ -226,7 +226,7 @@ def test_start_from_a_folder_is_loaded_at_the_finetuned_window_and_its_hash_chec
     finetuned, whole = loader.load(str(folder), None, 2), loader.load(str(folder), None, None)
     start = evaluate.start_again(finetuned, told(whole), chosen(str(folder)))
     assert (start.name, loader.window_seconds(start.model), start.model.generation_config.language) == ("whisper-tiny", 2, "sv")
-    with pytest.raises(BadModel, match="has changed since it was trained from; train again"):
+    with pytest.raises(ModelError, match="has changed since it was trained from; train again"):
         evaluate.start_again(finetuned, told(scratch()), chosen(str(folder)))
 
 
@@ -245,7 +245,7 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
     ours = files.read_json(made.reports / "metrics.json")["words"], files.read_json(made.reports / "metrics.json")["insertions"]
     try:
         scores, table = evaluate.evaluate(FeatureRows(made.test), finetuned, told(made.start), chosen(baselines=[str(other)]))
-    except Fault:
+    except UserError:
         return
     assert (scores["finetuned"]["words"], scores["finetuned"]["insertions"]) == ours
     assert len(table) == 2 * len(made.rows)
@@ -253,7 +253,7 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
 
 def test_features_with_other_mel_bins_are_refused(made: SimpleNamespace, tmp_path: Path) -> None:
     split = write_features(tmp_path / "test", made.rows[:1], num_mel_bins=128)
-    with pytest.raises(BadModel, match=r"the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"):
+    with pytest.raises(ModelError, match=r"the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"):
         evaluate.evaluate(FeatureRows(split), loader.load_saved(made.root / "models/finetuned"), told(made.start), chosen(baselines=[]))
 
 

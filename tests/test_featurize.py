@@ -15,7 +15,7 @@ from transformers import WhisperFeatureExtractor
 
 from asr import augmentation, features
 from asr.audio import codec
-from asr.errors import BadData, DiskFault
+from asr.errors import DataError, DiskError
 from asr.params import schema
 from asr.runtime import disk
 from asr.storage import files, hashing, shards
@@ -305,7 +305,7 @@ def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
     featurize.run(chunks, root / "features", 80, given)
     chunk, own = augmentation.find(chunks / "train", "train-3")
     rows = augmentation.voices(chunk)
-    augmentation.hear(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
+    augmentation.write_examples(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
     wanted = features.log_mel(codec.decode((root / "heard/copy-1.wav").read_bytes()), 80)
     (found,) = [one for one in shards.rows(root / "features/train") if (one["id"], one["copy"]) == ("train-3", 1)]
     assert found["mel"] == features.pack(wanted.mel, wanted.floor)
@@ -371,7 +371,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, sile
     monkeypatch.setenv("DVC_ROOT", str(root / "full"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
     silent()
-    with pytest.raises(DiskFault, match=r"featurize will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
+    with pytest.raises(DiskError, match=r"featurize will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
         featurize.run(chunks, root / "features", 80, given)
     assert caught.value.exit_code == 7
     assert not list((root / "full/.cache/shards").iterdir())
@@ -408,7 +408,7 @@ def test_a_damaged_file_of_the_store_is_computed_anew(chunks, root, way, suffix)
 def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):
     shutil.copytree(chunks, root / "chunks")
     spoilt(root / "chunks/train/chunk-00001.arrow", "flipped")
-    with pytest.raises(BadData, match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk"):
+    with pytest.raises(DataError, match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk"):
         featurize.run(root / "chunks", root / "features", 80)
     featurize.run(chunks, root / "features", 80)
     featurize.run(chunks, root / "again", 80)

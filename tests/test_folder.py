@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from source_fixtures import listed
 
 from asr.audio import codec
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.sources import folder, utterances
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage.hashing import split_of
@@ -49,7 +49,7 @@ def files(place: Path, contents: dict[str, bytes | str]) -> Path:
 
 
 def refused(place: Path, match: str) -> None:
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         rows_of(place)
     assert caught.value.exit_code == 3
     assert len(str(caught.value).splitlines()) == 1

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from data_fixtures import REPOSITORY
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.runtime import sandbox as module
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
@@ -36,7 +36,7 @@ def deed(kind: str) -> Any:
     if kind == "memory":
         return bytearray(600 << 20)
     if kind == "fault":
-        raise BadData("item: broken")
+        raise DataError("item: broken")
     if kind == "bug":
         return {}["nothing"]
     if kind == "no pickle":
@@ -152,7 +152,7 @@ def test_an_item_that_suffers_for_another_is_tried_again(tmp_path):
 def test_a_fault_arrives_as_it_was_raised():
     results = guarded(act, [(3, (["fine", "fault", "fine"],))], 1, str)
     next(results)
-    with pytest.raises(BadData, match=r"^item: broken$"):
+    with pytest.raises(DataError, match=r"^item: broken$"):
         next(results)
 
 
@@ -165,7 +165,7 @@ def test_a_bug_is_no_dead_process_and_says_where_it_is(kind):
 
 def test_a_worker_that_cannot_start_is_a_fault(monkeypatch):
     monkeypatch.setattr(module, "_serve", os._exit)
-    with pytest.raises(BadData, match=r"^a worker process could not start: its process died \(1\)$"):
+    with pytest.raises(DataError, match=r"^a worker process could not start: its process died \(1\)$"):
         list(guarded(count_up, [(1, (1,))], 1, str))
 
 

@@ -26,7 +26,7 @@ from hub_fixtures import PAGE, Hub, busy, commit_of, cut, flipped, served, sha25
 
 from asr import paths
 from asr.audio.codec import decode
-from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault
+from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserError
 from asr.sources import hub, hub_layout, huggingface
 from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
@@ -169,7 +169,7 @@ def wanted(number: int, split: str | None) -> tuple[Any, ...]:
 WHOLE = [wanted(number, split) for split, some in zip(SPLITS, ([0, 1, 2, 3, 4], [5, 6], [7]), strict=True) for number in some]
 
 
-def refused(kind: type[Fault], match: str, *given: Any, **more: Any) -> str:
+def refused(kind: type[UserError], match: str, *given: Any, **more: Any) -> str:
     """What is said where a data set cannot be read: one line, with a way out, and no token in it."""
     with pytest.raises(kind, match=match) as caught:
         read(*given, **more)
@@ -225,8 +225,8 @@ def test_fleurs_is_read_as_the_hub_converted_it() -> None:
 
 
 def test_fleurs_without_a_config_tells_those_there_are() -> None:
-    refused(BadParams, r"^download.huggingface.config: got nothing, want one of de_de, sv_se$", "google/fleurs")
-    refused(BadParams, r"^download.huggingface.config: got sv, want one of de_de, sv_se$", "google/fleurs", "sv")
+    refused(ParamsError, r"^download.huggingface.config: got nothing, want one of de_de, sv_se$", "google/fleurs")
+    refused(ParamsError, r"^download.huggingface.config: got sv, want one of de_de, sv_se$", "google/fleurs", "sv")
 
 
 def test_mls() -> None:
@@ -282,12 +282,12 @@ def test_a_test_split_named_alone_is_never_trained_on() -> None:
     ],
 )
 def test_splits_that_cannot_be(splits: dict[str, str], match: str) -> None:
-    refused(BadParams, match, splits=splits)
+    refused(ParamsError, match, splits=splits)
 
 
 def test_a_set_without_validation_says_what_there_is(there: Hub) -> None:
     name = one_set(there, {f"data/{split}-00000-of-00001.parquet": parquet([mirror_row(1)]) for split in ("train", "test")})
-    refused(BadParams, r"splits: nothing for validation in test, train; name theirs for each of ours, or for train alone", name)
+    refused(ParamsError, r"splits: nothing for validation in test, train; name theirs for each of ours, or for train alone", name)
 
 
 def test_columns_as_the_params_say() -> None:
@@ -311,16 +311,16 @@ def test_columns_as_the_params_say() -> None:
 def test_columns_that_cannot_be(there: Hub, columns: dict[str, str], match: str) -> None:
     if "accent" in str(columns) + match:
         rows = [mirror_row(number) | {"accent": None} for number in (1, 2, 4)]
-        refused(BadParams, match, one_set(there, small(rows, {"accent": pa.string()})), columns=columns)
+        refused(ParamsError, match, one_set(there, small(rows, {"accent": pa.string()})), columns=columns)
     else:
-        refused(BadParams, match, columns=columns)
+        refused(ParamsError, match, columns=columns)
 
 
 def test_a_set_without_text_or_sound_says_so(there: Hub) -> None:
-    refused(BadParams, r"columns.text: got nothing, want one of words$", one_set(there, small([{"audio": sound(1), "words": "a"}])))
+    refused(ParamsError, r"columns.text: got nothing, want one of words$", one_set(there, small([{"audio": sound(1), "words": "a"}])))
     made = small([{"audio": 1.0, "text": "a"}], {"audio": pa.float64()})
     refused(
-        BadParams, r"columns.audio: got nothing, want a column that fits, of which there is none among audio, text$", one_set(there, made)
+        ParamsError, r"columns.audio: got nothing, want a column that fits, of which there is none among audio, text$", one_set(there, made)
     )
 
 
@@ -359,7 +359,7 @@ def test_an_utterance_finds_its_sound_in_another_process_and_in_any_order() -> N
 def test_a_file_unlike_its_neighbours_is_refused(there: Hub) -> None:
     made = {"data/train-0.parquet": parquet([mirror_row(1)]), "data/train-1.parquet": parquet([{"audio": sound(2), "path": "2"}])}
     corpus = read(one_set(there, made))
-    with pytest.raises(BadData, match=r"someone/small: data/train-1.parquet has no column sentence, client_id, unlike its neighbours"):
+    with pytest.raises(DataError, match=r"someone/small: data/train-1.parquet has no column sentence, client_id, unlike its neighbours"):
         list(corpus.utterances)
 
 
@@ -476,17 +476,19 @@ def test_a_tag_and_a_commit_name_a_revision() -> None:
 
 
 def test_a_revision_that_is_not_there() -> None:
-    refused(BadParams, rf"huggingface.revision: {NAME} has no {'0' * 40}; want a commit, tag or branch, or null", revision="0" * 40)
+    refused(ParamsError, rf"huggingface.revision: {NAME} has no {'0' * 40}; want a commit, tag or branch, or null", revision="0" * 40)
 
 
 def test_a_revision_without_parquet_is_not_swapped_for_the_conversion() -> None:
     refused(
-        BadParams, r"revision: main of google/fleurs has no parquet; want null, or refs/convert/parquet", "google/fleurs", revision="main"
+        ParamsError, r"revision: main of google/fleurs has no parquet; want null, or refs/convert/parquet", "google/fleurs", revision="main"
     )
 
 
 def test_a_loading_script_is_not_run() -> None:
-    said = refused(BadData, r"someone/script: no parquet, and the hub has not converted it, so it needs a loading script", "someone/script")
+    said = refused(
+        DataError, r"someone/script: no parquet, and the hub has not converted it, so it needs a loading script", "someone/script"
+    )
     assert "download.source: folder" in said
 
 
@@ -495,18 +497,18 @@ def test_a_set_without_rows(there: Hub) -> None:
     table = pq.read_table(io.BytesIO(made["train.parquet"])).slice(0, 0)
     file = io.BytesIO()
     pq.write_table(table, file)
-    with pytest.raises(BadData, match=r"someone/small: no rows in train"):
+    with pytest.raises(DataError, match=r"someone/small: no rows in train"):
         read(one_set(there, {"train.parquet": file.getvalue()}))
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b/c", "google--fleurs", "", "a b/c"])
 def test_a_name_that_is_none(there: Hub, name: str) -> None:
-    refused(BadParams, r"^download.path: got '.*', want the data set's name on the hub, such as google/fleurs$", name)
+    refused(ParamsError, r"^download.path: got '.*', want the data set's name on the hub, such as google/fleurs$", name)
     assert not there.asked
 
 
 def test_a_file_that_leaves_its_folder_is_refused(there: Hub, tmp_path: Path) -> None:
-    refused(NetworkFault, r"answers as no hub does", one_set(there, {"../../../../x.parquet": parquet([mirror_row(1)])}))
+    refused(NetworkError, r"answers as no hub does", one_set(there, {"../../../../x.parquet": parquet([mirror_row(1)])}))
     assert not list(tmp_path.rglob("x.parquet*"))
 
 
@@ -593,7 +595,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_once_and_then_re
     huggingface.forget(NAME)
     there.cdn.asked.clear()
     there.cdn.faults += [whole(change), whole(change)]
-    refused(NetworkFault, rf"{NAME}: sv-SE/train-00000-of-00003.parquet {match}.*; try again later")
+    refused(NetworkError, rf"{NAME}: sv-SE/train-00000-of-00003.parquet {match}.*; try again later")
     assert len(there.fetched()) == 2
     assert not list(paths.cache("hub", NAME).rglob("*.arrow"))
 
@@ -605,7 +607,7 @@ def test_a_card_that_begins_as_a_web_page_is_none(there: Hub) -> None:
 
 def test_a_small_file_is_checked_by_gits_own_hash(there: Hub) -> None:
     there.faults += [*LISTING, whole_card(b"# Another"), whole_card(b"# Another")]
-    refused(NetworkFault, r"README.md came twice in the wrong length")
+    refused(NetworkError, r"README.md came twice in the wrong length")
     there.faults += [*LISTING, whole_card(flipped(MIRROR["README.md"]))]
     assert listed(read()) == WHOLE
 
@@ -618,7 +620,7 @@ def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
     whole_one = MIRROR["sv-SE/test-00000-of-00001.parquet"]
     for broken in (b"PAR1 no parquet PAR1", b"", whole_one[:-8] + b"\xff" * 8, whole_one[: len(whole_one) // 2]):
         name = one_set(there, {"train.parquet": broken})
-        refused(BadData, r"someone/small: train.parquet cannot be read as parquet \(.+\); set download.huggingface.revision", name)
+        refused(DataError, r"someone/small: train.parquet cannot be read as parquet \(.+\); set download.huggingface.revision", name)
         assert not list(paths.cache("hub", name).rglob("*.arrow*"))
 
 
@@ -632,7 +634,7 @@ def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
         name = one_set(there, {"train.parquet": bytes(content)}, f"someone/mutant-{seed}")
         try:
             told["read"] += len(listed(read(name))) == 2
-        except (BadData, BadParams) as fault:
+        except (DataError, ParamsError) as fault:
             told[type(fault).__name__] += 1
     assert told["read"] >= 5
     assert told["BadData"] >= 12
@@ -640,7 +642,7 @@ def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
 
 def test_a_disk_that_is_too_small_is_told_before(there: Hub) -> None:
     there.sizes = {path: 10**18 for path in MIRROR if path.endswith(".parquet")}
-    with pytest.raises(DiskFault, match=rf"{NAME} will take 5,000,000,000.0 GB, and .* GB are free; make room"):
+    with pytest.raises(DiskError, match=rf"{NAME} will take 5,000,000,000.0 GB, and .* GB are free; make room"):
         read()
     assert not there.cdn.asked
 
@@ -677,7 +679,7 @@ def test_a_hub_is_given_the_time_it_wants(there: Hub, monkeypatch: pytest.Monkey
     read()
     assert waited == [290, 55, 4, 8]
     there.faults += [busy(429, Retry_After="86400")]
-    refused(NetworkFault, rf"{NAME}: the hub is busy \(429\); run again later: it goes on where it stopped")
+    refused(NetworkError, rf"{NAME}: the hub is busy \(429\); run again later: it goes on where it stopped")
     assert waited == [290, 55, 4, 8]
 
 
@@ -687,71 +689,71 @@ def cut_off(one: Any) -> None:
 
 def test_a_hub_that_stays_busy_is_left_alone(there: Hub) -> None:
     there.faults += [busy(503)] * (hub.TRIES + 1)
-    refused(NetworkFault, r"the hub is busy \(503\)")
+    refused(NetworkError, r"the hub is busy \(503\)")
     assert len(there.asked) == hub.TRIES + 1
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    said = refused(NetworkFault, r"http://127.0.0.1:9 cannot be reached \(ConnectError\); check the network and HF_ENDPOINT")
+    said = refused(NetworkError, r"http://127.0.0.1:9 cannot be reached \(ConnectError\); check the network and HF_ENDPOINT")
     assert "goes on where it stopped" in said
 
 
 def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "TIMEOUT", 0.05)
     there.faults += [lambda one: one.server.closing.wait(0.2)] * (hub.TRIES + 1)
-    refused(NetworkFault, r"cannot be reached \(ReadTimeout\)")
+    refused(NetworkError, r"cannot be reached \(ReadTimeout\)")
 
 
 def test_offline(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    refused(NetworkFault, rf"{NAME}: HF_HUB_OFFLINE forbids to ask the hub; unset it")
+    refused(NetworkError, rf"{NAME}: HF_HUB_OFFLINE forbids to ask the hub; unset it")
     assert not there.asked
 
 
 @pytest.mark.parametrize("fault", [web_page, busy(200), lambda one: one.say(200, b"{}"), lambda one: one.say(200, b"[1]")])
 def test_another_service_has_the_place(there: Hub, fault: Any) -> None:
     there.faults += [fault]
-    refused(NetworkFault, rf"{there.uri} answers as no hub does \(a login page, a proxy\?\); check HF_ENDPOINT")
+    refused(NetworkError, rf"{there.uri} answers as no hub does \(a login page, a proxy\?\); check HF_ENDPOINT")
 
 
 def test_a_listing_without_an_end_is_given_up(there: Hub) -> None:
     there.faults += [lambda one: one.work(), *[lambda one: one.say(200, b"[]", Link='<http://x/?cursor=1>; rel="next"')] * 3]
-    refused(NetworkFault, r"answers as no hub does")
+    refused(NetworkError, r"answers as no hub does")
     assert len(there.asked) == 3
 
 
 def test_a_set_that_is_gone(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = "mozilla-foundation/common_voice_17_0"
     ways = r"Common Voice left the hub in October 2025; take its archive \(download.source: common_voice\) or Mozilla's \(data_collective\)"
-    refused(NetworkFault, rf"not on the hub \(401\): gone, misspelt, or private \(then set HF_TOKEN\); {ways}", gone)
+    refused(NetworkError, rf"not on the hub \(401\): gone, misspelt, or private \(then set HF_TOKEN\); {ways}", gone)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     there.token = TOKEN
-    refused(NetworkFault, rf"not on the hub \(404\): gone, misspelt; {ways}", gone)
-    refused(NetworkFault, rf"not on the hub \(404\): gone, misspelt; see {there.uri}/datasets/a/b", "a/b")
+    refused(NetworkError, rf"not on the hub \(404\): gone, misspelt; {ways}", gone)
+    refused(NetworkError, rf"not on the hub \(404\): gone, misspelt; see {there.uri}/datasets/a/b", "a/b")
 
 
 def test_a_gated_set_says_where_its_terms_are(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     there.gated, there.token = {NAME}, TOKEN
     page = f"{there.uri}/datasets/{NAME}"
-    refused(NetworkFault, rf"given to those who accept its terms; do so at {page}, then set HF_TOKEN to a token of yours$")
+    refused(NetworkError, rf"given to those who accept its terms; do so at {page}, then set HF_TOKEN to a token of yours$")
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
     assert listed(read()) == WHOLE
     huggingface.forget(NAME)
     there.barred = {NAME}
-    refused(NetworkFault, rf"do so at {page}, with the account that HF_TOKEN belongs to$")
+    refused(NetworkError, rf"do so at {page}, with the account that HF_TOKEN belongs to$")
 
 
 def test_a_token_that_is_not_let_in(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    refused(NetworkFault, rf"{NAME}: the hub does not let HF_TOKEN in \(401\); renew it \({there.uri}/settings/tokens\)")
+    refused(NetworkError, rf"{NAME}: the hub does not let HF_TOKEN in \(401\); renew it \({there.uri}/settings/tokens\)")
     there.faults += [busy(403)]
-    refused(NetworkFault, r"the hub does not let HF_TOKEN in \(403\)")
+    refused(NetworkError, r"the hub does not let HF_TOKEN in \(403\)")
 
 
 def test_a_private_set_wants_a_token(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     there.private, there.token = {NAME}, TOKEN
-    refused(NetworkFault, r"or private \(then set HF_TOKEN\)")
+    refused(NetworkError, r"or private \(then set HF_TOKEN\)")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert listed(read()) == WHOLE
 

@@ -21,12 +21,12 @@ import pytest
 from data_fixtures import REPOSITORY, encoded
 from model_fixtures import hub_folder, hush_timestamps, noise, scratch
 
-from asr.audio.sample_file import Cancelled, Sound
-from asr.errors import BadData, Fault
+from asr.audio.sample_file import Cancelled, SampleFile
+from asr.errors import DataError, UserError
 from asr.model import loader
 from asr.model.loader import Start
 from asr.transcribe import job_queue, recognizer, worker
-from asr.transcribe.job_queue import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Desk, Job, Options
+from asr.transcribe.job_queue import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Job, Options, TranscriptionQueue
 from asr.whisper import SAMPLE_RATE
 
 SHORT = noise(1.5)
@@ -67,8 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setenv("DVC_ROOT", str(root))
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         patch.setattr(job_queue, "TIDY_SECONDS", 0.1)
-        desk = Desk(root / "sessions", lambda owner: owner not in gone)
-        yield SimpleNamespace(root=root, desk=desk, long=Sound(root / "long.f32"), gone=gone)
+        desk = TranscriptionQueue(root / "sessions", lambda owner: owner not in gone)
+        yield SimpleNamespace(root=root, desk=desk, long=SampleFile(root / "long.f32"), gone=gone)
         desk.decoding._stop()
 
 
@@ -79,7 +79,7 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
 
 def text_of(start: Start, samples: np.ndarray, folder: Path) -> str:
     samples.tofile(folder / "wanted.f32")
-    made = Sound(folder / "wanted.f32")
+    made = SampleFile(folder / "wanted.f32")
     return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
@@ -100,7 +100,7 @@ def test_a_visitor_gets_the_text_that_the_same_functions_give_here(place: Simple
 
 
 def test_what_is_no_sound_is_refused_and_leaves_nothing(place: SimpleNamespace) -> None:
-    with pytest.raises(BadData):
+    with pytest.raises(DataError):
         place.desk.bring("bad", b"no sound")
     with pytest.raises(Cancelled):
         place.desk.bring("bad", as_wav(SHORT), lambda: True)
@@ -234,7 +234,7 @@ def test_what_dead_servers_left_is_swept(tmp_path: Path) -> None:
     dead.wait()
     for name in (str(dead.pid), str(os.getpid()), str(os.getppid()), "1", "other"):
         (tmp_path / name / "visitor").mkdir(parents=True)
-    Desk(tmp_path, lambda _: True)
+    TranscriptionQueue(tmp_path, lambda _: True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({str(os.getppid()), "1", "other"})
 
 
@@ -272,7 +272,7 @@ def test_what_one_job_asks_for_is_not_the_next_ones(place: SimpleNamespace) -> N
     other = work(place, models, language="de", task="translate")
     assert languages(other) == ["de"]
     assert words(other) != plain
-    with pytest.raises(Fault):
+    with pytest.raises(UserError):
         work(place, models, language="xx")
     with pytest.raises(Cancelled):
         work(place, models, cancelled={7}, language="fi")
@@ -314,13 +314,13 @@ def test_no_more_than_two_models_stay_in_memory(place: SimpleNamespace) -> None:
     ],
 )
 def test_what_cannot_be_done_is_one_line(place: SimpleNamespace, order: dict[str, Any], says: str) -> None:
-    with pytest.raises(Fault, match=says) as told:
+    with pytest.raises(UserError, match=says) as told:
         work(place, OrderedDict(), **order)
     assert "\n" not in str(told.value)
 
 
 def test_faults_come_back_over_the_process_as_one_line(place: SimpleNamespace) -> None:
-    nowhere = Sound(place.root / "gone.f32")
+    nowhere = SampleFile(place.root / "gone.f32")
     given = [
         place.desk.submit("ann", nowhere, Options(), 0.0, 1.0),
         place.desk.submit("ann", place.long, Options(model="models/none"), 0.0, 1.0),

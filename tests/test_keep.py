@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asr.errors import BadData, BadParams, exit_with
+from asr.errors import DataError, ParamsError, exit_with
 from asr.runs import keep
 from asr.storage import files
 
@@ -72,7 +72,7 @@ def test_a_name_used_again_holds_the_new_model_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "../out", "-x", "a b", "a\n", "å"])
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadParams) as caught:
+    with pytest.raises(ParamsError) as caught:
         keep.keep(workspace(tmp_path), name)
     assert str(caught.value) == f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv"
     assert caught.value.exit_code == 2
@@ -82,7 +82,7 @@ def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str)
 @pytest.mark.parametrize("absent", ["models/finetuned", "reports/evaluate"])
 def test_without_an_evaluated_model_nothing_is_kept(tmp_path: Path, absent: str) -> None:
     (workspace(tmp_path) / absent).rename(tmp_path / "elsewhere")
-    with pytest.raises(BadData, match=r"^there is no evaluated model here; run dvc repro$") as caught:
+    with pytest.raises(DataError, match=r"^there is no evaluated model here; run dvc repro$") as caught:
         keep.keep(tmp_path, "a")
     assert caught.value.exit_code == 3
     assert not (tmp_path / "models/kept").exists()
@@ -91,7 +91,7 @@ def test_without_an_evaluated_model_nothing_is_kept(tmp_path: Path, absent: str)
 @pytest.mark.parametrize("absent", ["reports/train/run.json", "reports/train/summary.json", "data/raw/manifest.json"])
 def test_a_missing_report_is_told_in_one_line_and_nothing_is_kept(tmp_path: Path, absent: str) -> None:
     (workspace(tmp_path) / absent).unlink()
-    with pytest.raises(BadData, match=Path(absent).name):
+    with pytest.raises(DataError, match=Path(absent).name):
         keep.keep(tmp_path, "a")
     assert not (tmp_path / "models/kept/a").exists()
 

@@ -17,7 +17,7 @@ from data_fixtures import REAL, real
 from asr.audio import codec
 from asr.cleaning import near_duplicates
 from asr.cleaning.audio_fingerprint import fingerprint, words
-from asr.cleaning.near_duplicates import Leak, Leaks
+from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.sources import common_voice
 from asr.sources.synthetic import speak
 
@@ -32,8 +32,8 @@ SENTENCES = (
 )
 
 
-def search(path: Path, clips: Iterable[tuple[str, str, bytes]]) -> list[Leak]:
-    with closing(Leaks(path)) as index:
+def search(path: Path, clips: Iterable[tuple[str, str, bytes]]) -> list[NearDuplicate]:
+    with closing(NearDuplicateIndex(path)) as index:
         for clip in clips:
             index.add(*clip)
         found = list(index.found())
@@ -51,7 +51,7 @@ def planted(clips: list[Clip], how: str) -> list[Clip]:
     return [("train", id, samples) for _, id, samples in clips] + copies
 
 
-def names(found: list[Leak]) -> list[tuple[str, str]]:
+def names(found: list[NearDuplicate]) -> list[tuple[str, str]]:
     return [(leak.id, leak.other_id) for leak in found]
 
 
@@ -184,7 +184,7 @@ def test_a_sound_that_all_share_costs_little_and_hides_nothing(tmp_path: Path) -
     jingle = drawn(0, 60)
     clips = [(("train", "test")[number % 2], f"{number}", np.concatenate([jingle, drawn(number + 1)])) for number in range(1000)]
     copy = ("validation", "copy", worn(clips[500][2][60:]))
-    with closing(Leaks(tmp_path / "index")) as index:
+    with closing(NearDuplicateIndex(tmp_path / "index")) as index:
         for split, id, told in (*clips, copy):
             index.add(split, id, packed(told))
         found = list(index.found())
@@ -202,7 +202,7 @@ def test_every_copy_is_named_where_a_clip_was_copied_a_hundred_times(tmp_path: P
 
 def test_parts_that_are_too_large_are_taken_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "PARTS", 2)
-    monkeypatch.setattr(near_duplicates, "MOST", 1000)
+    monkeypatch.setattr(near_duplicates, "MAX_SORTED_LANDMARKS", 1000)
     clips = [("train", f"{number}", packed(drawn(number))) for number in range(200)]
     copies = [("test", f"copy of {number}", packed(worn(drawn(number)))) for number in range(0, 200, 20)]
     assert len(search(tmp_path / "index", clips + copies)) == 10

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from data_fixtures import encoded, row, voice, write_rows
 
-from asr.cleaning.rejects import MAX_BYTES, REASONS, SHOWN, LeftOut, page
+from asr.cleaning.rejects import MAX_BYTES, MAX_SHOWN_EXAMPLES, REASONS, RejectWriter, page
 from asr.storage import shards
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=y>"
@@ -29,7 +29,7 @@ def written(folder: Path, sounds: list[bytes | None]) -> str:
     """The page about rows with these recordings, all left out for one reason."""
     raw = write_rows(folder / "raw", "part", {"train": [row(f"{number} {HOSTILE}", sound, HOSTILE) for number, sound in enumerate(sounds)]})
     ((path, offset, _),) = shards.batch_places(raw / "train")
-    with LeftOut(folder / "rejects.parquet") as left_out:
+    with RejectWriter(folder / "rejects.parquet") as left_out:
         for number in range(len(sounds)):
             left_out.add(reject(f"{number} {HOSTILE}"), HOSTILE, (path, offset, number))
         left_out.close()
@@ -51,7 +51,7 @@ def test_every_row_stands_in_the_table_and_some_on_the_page(tmp_path):
     content = written(tmp_path, [encoded(voice(0.3, seed=number)) for number in range(5)])
     assert [one["id"][0] for one in pq.read_table(tmp_path / "rejects.parquet").to_pylist()] == list("01234")
     players = [attributes["src"] for tag, attributes in Elements(content).found if tag == "audio"]
-    assert players == [f"sounds/too_long-{number}.wav" for number in range(1, SHOWN + 1)]
+    assert players == [f"sounds/too_long-{number}.wav" for number in range(1, MAX_SHOWN_EXAMPLES + 1)]
     assert (tmp_path / players[1]).read_bytes() == encoded(voice(0.3, seed=1))
 
 
@@ -79,14 +79,14 @@ def test_what_cannot_be_played_is_told(tmp_path, sound, shown, laid):
 
 
 def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
-    with LeftOut(tmp_path / "many.parquet") as left_out:
+    with RejectWriter(tmp_path / "many.parquet") as left_out:
         for number in range(1234):
             left_out.add(reject(str(number), "x" if number % 2 else "y"), "", (tmp_path, 0, 0))
         assert not (tmp_path / "many.parquet").exists()
         left_out.close()
     assert [one["id"] for one in pq.read_table(tmp_path / "many.parquet").to_pylist()] == [str(number) for number in range(1234)]
     assert left_out.counts == {("train", "mine", "x"): 617, ("train", "mine", "y"): 617}
-    with LeftOut(tmp_path / "half.parquet") as half:
+    with RejectWriter(tmp_path / "half.parquet") as half:
         half.add(reject("a"), "", (tmp_path, 0, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["many.parquet"]
 

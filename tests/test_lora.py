@@ -17,7 +17,7 @@ from conftest import TINY, write_params
 from model_fixtures import clip, scratch
 from safetensors.torch import load_file
 
-from asr.errors import BadParams, Stopped
+from asr.errors import ParamsError, Stopped
 from asr.features import input_features
 from asr.model import greedy, loader, lora, regularization
 from asr.params import reader, schema
@@ -233,10 +233,10 @@ def test_auto_asks_ten_times_the_rate_for_adapters() -> None:
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(BadParams, match=r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e '.\[lora\]'"):
+    with pytest.raises(ParamsError, match=r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e '.\[lora\]'"):
         lora.add(scratch().model, CHOSEN, 1)
 
 
 def test_from_scratch_there_is_nothing_to_adapt(tmp_path: Path) -> None:
-    with pytest.raises(BadParams, match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt"):
+    with pytest.raises(ParamsError, match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt"):
         reader.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import OUT_OF_MEMORY
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.training import memory
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ print("went on")
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_errors_of_memory_are_known(kind: str) -> None:
     assert memory.ran_out(OUT_OF_MEMORY[kind])
-    with pytest.raises(BadModel, match="no memory for a cat"), memory.must_hold("a cat"):
+    with pytest.raises(ModelError, match="no memory for a cat"), memory.must_hold("a cat"):
         raise OUT_OF_MEMORY[kind]
 
 

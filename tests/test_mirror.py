@@ -64,7 +64,7 @@ def test_one_warning_for_many_failures_and_none_shows_a_secret(
 ) -> None:
     monkeypatch.setenv("EARSHOT_MIRROR", "nosuch://me:hunter2@host/place?token=hunter2")
     saved(tmp_path / "f", 6, 6)
-    follower = mirror.Follower(tmp_path / "f", tmp_path / "log")
+    follower = mirror.CheckpointMirror(tmp_path / "f", tmp_path / "log")
     follower.finish(60)
     said = capsys.readouterr().out
     assert said.count("warning: mirror: ") == 1
@@ -74,6 +74,6 @@ def test_one_warning_for_many_failures_and_none_shows_a_secret(
 
 def test_without_an_address_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EARSHOT_MIRROR", raising=False)
-    monkeypatch.setattr(mirror, "Follower", None)
+    monkeypatch.setattr(mirror, "CheckpointMirror", None)
     with mirror.copied(tmp_path, tmp_path / "log"):
         pass

@@ -20,7 +20,7 @@ from model_fixtures import clip, hub_folder, hush_timestamps, noise, scratch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.model import greedy, loader, tokenization
 from asr.storage import files
 from asr.training import optimization
@@ -62,7 +62,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(BadModel) as caught:
+    with pytest.raises(ModelError) as caught:
         loader.load(str(folder), None, None)
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
@@ -277,10 +277,10 @@ def test_tokenizer_with_more_tokens_than_the_model_is_refused(tiny: Path, tmp_pa
 
 def test_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
     with pytest.raises(
-        BadModel, match=r"model.name: models/kept/nothing is not there; want scratch, a hub id, or a folder with a saved model"
+        ModelError, match=r"model.name: models/kept/nothing is not there; want scratch, a hub id, or a folder with a saved model"
     ):
-        loader.place("models/kept/nothing")
-    assert loader.place("openai/whisper-tiny") == "openai/whisper-tiny"
+        loader.resolve_model("models/kept/nothing")
+    assert loader.resolve_model("openai/whisper-tiny") == "openai/whisper-tiny"
 
 
 def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path
 
 
 def test_features_with_other_mel_bins_are_refused_with_the_param_that_mends_it() -> None:
-    with pytest.raises(BadModel) as caught:
+    with pytest.raises(ModelError) as caught:
         loader.check_mel_bins(scratch().model, 128)
     assert str(caught.value) == "the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"
     assert caught.value.exit_code == 5

@@ -41,11 +41,11 @@ from outage_fixtures import (
 from test_tracking import begin, evaluation, losses, new_path, training
 
 from asr import paths
-from asr.errors import BadParams, NetworkFault
+from asr.errors import NetworkError, ParamsError
 from asr.params import reader
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
-from asr.tracking.uploader import Replica
+from asr.tracking.uploader import RunUploader
 from asr.training import checkpoints
 from stages import train
 
@@ -238,7 +238,7 @@ def test_after_any_fault_a_sync_leaves_all_of_it_once(fault: Fault, proxy: Proxy
     path = life(new_path(tmp_path))
     proxy.fault = fault
     for _ in range(8 if fault is lost_answers else 2):
-        with suppress(NetworkFault):
+        with suppress(NetworkError):
             follower.sync([path])
     assert proxy.hits
     proxy.fault = healthy
@@ -270,10 +270,10 @@ def test_a_sync_that_dies_at_any_request_is_made_good_by_the_next(upstream: int,
     while died:
         paths.append(life(new_path(tmp_path)))
         try:
-            Replica(paths[-1], Breaking(store, len(paths))).catch_up()
+            RunUploader(paths[-1], Breaking(store, len(paths))).catch_up()
             died = False
         except ConnectionResetError:
-            Replica(paths[-1], store).catch_up()
+            RunUploader(paths[-1], store).catch_up()
     assert len(paths) > 12
     assert differences(*paths) == []
 
@@ -340,15 +340,15 @@ def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("proxy")
 def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     path = training(journal.path_of("ending1"), ended=None)
-    holder, catch_up = checkpoints.held(paths.cache("checkpoints", path.stem)), Replica.catch_up
+    holder, catch_up = checkpoints.held(paths.cache("checkpoints", path.stem)), RunUploader.catch_up
     holder.__enter__()
 
-    def ends_then(self: Replica) -> None:
+    def ends_then(self: RunUploader) -> None:
         catch_up(self)
         journal.append(path, "end", status="FINISHED")
         holder.__exit__(None, None, None)
 
-    monkeypatch.setattr(Replica, "catch_up", ends_then)
+    monkeypatch.setattr(RunUploader, "catch_up", ends_then)
     follower.sync([path])
     assert status(path) == "RUNNING"
     monkeypatch.undo()
@@ -364,7 +364,7 @@ def test_a_training_that_was_killed_with_its_follower_is_closed_by_the_next(tmp_
     lost, mine = (training(journal.path_of(name), ended=None) for name in ("lost1", "mine1"))
     store = client.connect()
     for path in (lost, mine):
-        Replica(path, store).catch_up()
+        RunUploader(path, store).catch_up()
         losses(path, range(5, 8))
     assert (status(lost), status(mine)) == ("RUNNING", "RUNNING")
     follower.close_killed(store, mine)
@@ -377,7 +377,7 @@ def test_a_training_that_was_killed_with_its_follower_is_closed_by_the_next(tmp_
 def test_a_journal_that_cannot_be_told_does_not_hold_up_the_others(tmp_path: Path) -> None:
     bad, good = new_path(tmp_path), life(new_path(tmp_path))
     losses(bad, range(1, 3))
-    with pytest.raises(BadParams, match=bad.name):
+    with pytest.raises(ParamsError, match=bad.name):
         follower.sync([bad, good])
     assert differences(good) == []
 

@@ -9,7 +9,7 @@ import pytest
 from test_checks import _frozen_optimiser, _shifted_labels
 from training_fixtures import given
 
-from asr.errors import BadData, Diverged
+from asr.errors import DataError, Diverged
 from asr.features import FeatureRows
 from asr.model.start import start_model
 from asr.params import schema
@@ -70,5 +70,5 @@ def test_rows_are_eight_that_fit_and_depend_on_the_seed(chosen: schema.Params, t
     ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]
     assert ids[0] == ids[1] != ids[2]
     assert len(set(ids[0])) == len(set(ids[2])) == overfit.ROWS
-    with pytest.raises(BadData, match="4 of 4 training rows fit the model, want 8"):
+    with pytest.raises(DataError, match="4 of 4 training rows fit the model, want 8"):
         overfit.eight(overfit.only(rows, range(4)), start, 1)

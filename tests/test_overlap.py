@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from asr.cleaning import split_overlap
-from asr.cleaning.near_duplicates import Leak
-from asr.errors import BadData
-from asr.storage.scratch import Tally
+from asr.cleaning.near_duplicates import NearDuplicate
+from asr.errors import DataError
+from asr.storage.scratch import DiskSet
 
 ROWS = [
     ("train", "a", b"1", b"anna"),
@@ -21,8 +21,8 @@ ROWS = [
 ]
 
 
-def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[Leak] | None = None) -> list[split_overlap.Shared]:
-    tally = Tally()
+def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[NearDuplicate] | None = None) -> list[split_overlap.Shared]:
+    tally = DiskSet()
     for split, _, digest, speaker in rows:
         tally.add("clip", digest, split)
         if speaker:
@@ -31,7 +31,7 @@ def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[Leak] |
 
 
 def test_every_row_is_named(tmp_path: Path) -> None:
-    split_overlap.write(tmp_path / "shared.csv", found(ROWS, [Leak("e", "validation", "b", "train", 0.9)]))
+    split_overlap.write(tmp_path / "shared.csv", found(ROWS, [NearDuplicate("e", "validation", "b", "train", 0.9)]))
     assert list(csv.reader((tmp_path / "shared.csv").read_text().splitlines())) == [
         ["kind", "shared", "split", "id"],
         ["clip", "90% of the shorter", "validation", "e"],
@@ -48,35 +48,35 @@ def test_all_kinds_are_told_at_once() -> None:
         r"^1 clips stand in two splits \(a of train in c of test\); 1 speakers stand in two splits \(bo in train and test\), so .*"
         r" -S 'chunk\.allow_shared=\[clip,speaker\]'$"
     )
-    with pytest.raises(BadData, match=match):
+    with pytest.raises(DataError, match=match):
         split_overlap.refuse(found(ROWS), [])
 
 
 def test_what_is_allowed_stays_allowed_in_the_way_out() -> None:
-    with pytest.raises(BadData, match=r"^1 speakers .*allow_shared=\[clip,speaker\]'$"):
+    with pytest.raises(DataError, match=r"^1 speakers .*allow_shared=\[clip,speaker\]'$"):
         split_overlap.refuse(found(ROWS), ["clip"])
     split_overlap.refuse(found(ROWS), ["clip", "speaker"])
 
 
 def test_a_clip_that_is_known_by_its_sound_is_told_once() -> None:
-    assert [str(one) for one in found(ROWS[:3], [Leak("a", "train", "c", "test", 1.0)])] == ["a of train in c of test"]
+    assert [str(one) for one in found(ROWS[:3], [NearDuplicate("a", "train", "c", "test", 1.0)])] == ["a of train in c of test"]
 
 
 def test_what_is_only_scored_may_be_scored_twice() -> None:
     rows = [("test", "a", b"1", b"anna"), ("holdout", "b", b"1", b"anna")]
-    copies = [Leak("a", "test", "b", "holdout", 1.0)]
+    copies = [NearDuplicate("a", "test", "b", "holdout", 1.0)]
     assert found(rows, copies) == []
     assert len(found([*rows, ("train", "c", b"2", b"anna")], copies)) == 1
 
 
 def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
-    tally = Tally()
+    tally = DiskSet()
     for split in ("train", "test"):
         tally.add("speaker", b"anna", split)
-    with pytest.raises(BadData, match="1 speakers stand in two splits"):
+    with pytest.raises(DataError, match="1 speakers stand in two splits"):
         split_overlap.refuse(split_overlap.found(tally, [], []), [])
 
 
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
-    split_overlap.write(tmp_path / "shared.csv", split_overlap.found(Tally(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
+    split_overlap.write(tmp_path / "shared.csv", split_overlap.found(DiskSet(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"

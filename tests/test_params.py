@@ -12,7 +12,7 @@ from conftest import SHIPPED
 from data_fixtures import REPOSITORY, added, changed, load, place_of
 from ruamel.yaml import YAML
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.params import reader, schema
 from asr.whisper import WHISPER_LANGUAGES
 
@@ -24,7 +24,7 @@ def refusal(tmp_path: Path, text: str) -> list[str]:
     """The lines of the error that this text of params.yaml gets, without the file's name."""
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(BadParams) as caught:
+    with pytest.raises(ParamsError) as caught:
         reader.load(path)
     assert caught.value.exit_code == 2
     lines = str(caught.value).splitlines()
@@ -48,7 +48,7 @@ def test_the_shipped_file_and_the_workspaces_own_load(path):
 
 def test_the_file_is_looked_for_where_the_stage_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadParams, match=r"params\.yaml: not there; run from the top of the repository"):
+    with pytest.raises(ParamsError, match=r"params\.yaml: not there; run from the top of the repository"):
         reader.load()
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_yaml_of_ours_is_refused(tmp_path, text, want):
 
 def test_what_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"train: \xff")
-    with pytest.raises(BadParams, match=r"params\.yaml: not UTF-8 at byte 7"):
+    with pytest.raises(ParamsError, match=r"params\.yaml: not UTF-8 at byte 7"):
         reader.load(tmp_path / "params.yaml")
 
 

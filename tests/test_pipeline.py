@@ -14,7 +14,7 @@ from conftest import TINY, write_params
 from pipeline_fixtures import Workspace
 from runs_fixtures import new_store
 
-from asr.doctor import lives
+from asr.doctor import is_alive
 from asr.params import reader
 from asr.storage import files, hashing
 from stages import train
@@ -93,7 +93,7 @@ def _stopped_once(workspace: Workspace, *words: str, **more: str) -> None:
     flag = workspace.root.parent / f"died-{words[-1]}"
     workspace.run("dvc", *words, check=False, DIE_ONCE=str(flag), **more)
     end = time.monotonic() + 120
-    while lives(int(flag.read_text()), flag.stat().st_mtime):
+    while is_alive(int(flag.read_text()), flag.stat().st_mtime):
         assert time.monotonic() < end, "an orphan"
     if more:
         assert f"the experiment {words[-1]} was killed" in workspace.run(sys.executable, "-m", "asr.doctor", "--mend")

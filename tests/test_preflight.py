@@ -12,7 +12,7 @@ import torch
 import training_fixtures
 from training_fixtures import OUT_OF_MEMORY, no_memory_beyond, training
 
-from asr.errors import BadModel, DiskFault
+from asr.errors import DiskError, ModelError
 from asr.preflight import forecast
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
@@ -53,7 +53,7 @@ def test_a_disk_too_small_is_refused_with_numbers_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed))
     assert forecast.refuse_full_disk(one, tmp_path / "models/finetuned").endswith(" free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed - 1))
-    with pytest.raises(DiskFault, match=r"want 0\.0 GB of disk, 0\.0 GB are free; make room \(make fresh") as fault:
+    with pytest.raises(DiskError, match=r"want 0\.0 GB of disk, 0\.0 GB are free; make room \(make fresh") as fault:
         training_fixtures.run(tiny_data, tmp_path)
     assert fault.value.exit_code == 7
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -112,7 +112,7 @@ def test_memory_that_is_short_is_found_before_the_first_step(
     assert "from here on 2 at once" in capsys.readouterr().out
     assert all(value.grad is None for value in one.bare.parameters())
     monkeypatch.setattr(forecast, "moments_to_come", lambda _: 1 << 60)
-    with pytest.raises(BadModel, match="no memory for AdamW's moments"):
+    with pytest.raises(ModelError, match="no memory for AdamW's moments"):
         forecast.forecast(one, tmp_path / "models/finetuned")
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec
-from asr.audio.sample_file import Sound
-from asr.errors import BadData
+from asr.audio.sample_file import SampleFile
+from asr.errors import DataError
 from asr.params import reader
 from asr.sources import folder as source
 from asr.storage import shards
@@ -29,10 +29,10 @@ ODD = ["a, \"b\"\n\n c;\r\n'd'", "שלום\tעולם", "=1+1", "<b>&amp;</b>", "
 
 
 @pytest.fixture
-def heard(tmp_path: Path) -> Sound:
+def heard(tmp_path: Path) -> SampleFile:
     path = tmp_path / "samples.f32"
     voice(60.0).tofile(path)
-    return Sound(path)
+    return SampleFile(path)
 
 
 def segments(*texts: str) -> list[Segment]:
@@ -50,7 +50,7 @@ def left_over(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name not in {*named, "metadata.csv"}]
 
 
-def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, heard: Sound) -> None:
+def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, heard: SampleFile) -> None:
     target = tmp_path / "recordings"
     given = segments(*(f"{text} {n}" for n, text in enumerate(ODD * 5)), "", " \n ")
     assert sum(corrections.save(target, heard, [one], f"voice {n}") for n, one in enumerate(given)) == len(given) - 2
@@ -69,14 +69,14 @@ def test_what_is_saved_is_downloaded_with_its_text_and_sound(tmp_path: Path, hea
     assert left_over(target) == []
 
 
-def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: Sound) -> None:
+def test_a_damaged_sound_would_be_seen(tmp_path: Path, heard: SampleFile) -> None:
     corrections.save(tmp_path / "r", heard, segments("ett"), "")
     (only,) = source.read(tmp_path / "r", tmp_path).utterances
     assert np.abs(codec.decode(only.audio() or b"") - heard.read(0.1, 1.0)).max() > 0.01
     assert only.speaker is None
 
 
-def test_saving_again_replaces_the_text(tmp_path: Path, heard: Sound) -> None:
+def test_saving_again_replaces_the_text(tmp_path: Path, heard: SampleFile) -> None:
     target = tmp_path / "r"
     assert corrections.save(target, heard, segments("ett", "två"), "ann") == 2
     assert corrections.save(target, heard, segments("ett och ett"), "bob") == 1
@@ -84,12 +84,12 @@ def test_saving_again_replaces_the_text(tmp_path: Path, heard: Sound) -> None:
     assert len(list(target.glob("*.flac"))) == 2
 
 
-def test_nothing_to_save_writes_no_table(tmp_path: Path, heard: Sound) -> None:
+def test_nothing_to_save_writes_no_table(tmp_path: Path, heard: SampleFile) -> None:
     assert corrections.save(tmp_path / "r", heard, segments("", " "), "ann") == 0
     assert list((tmp_path / "r").iterdir()) == []
 
 
-def test_many_who_save_at_once_lose_nothing(tmp_path: Path, heard: Sound) -> None:
+def test_many_who_save_at_once_lose_nothing(tmp_path: Path, heard: SampleFile) -> None:
     target, failed = tmp_path / "r", []
 
     def save(number: int) -> None:
@@ -110,7 +110,7 @@ def test_many_who_save_at_once_lose_nothing(tmp_path: Path, heard: Sound) -> Non
     assert left_over(target) == []
 
 
-def test_a_table_that_was_there_keeps_its_rows_and_columns(tmp_path: Path, heard: Sound) -> None:
+def test_a_table_that_was_there_keeps_its_rows_and_columns(tmp_path: Path, heard: SampleFile) -> None:
     target = tmp_path / "r"
     target.mkdir()
     table = b'\xef\xbb\xbffile_name,split,transcription,dialect,note\nold.wav,test,"ett, tv\xc3\xa5",sk\xe5nska,"a\rb\n""c"""\n'
@@ -128,10 +128,10 @@ def test_a_table_that_was_there_keeps_its_rows_and_columns(tmp_path: Path, heard
 
 
 @pytest.mark.parametrize("table", [b"", b"a;b\n1;2\n"], ids=["empty", "other"])
-def test_a_table_that_is_none_of_ours_is_left_alone(tmp_path: Path, heard: Sound, table: bytes) -> None:
+def test_a_table_that_is_none_of_ours_is_left_alone(tmp_path: Path, heard: SampleFile, table: bytes) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r/metadata.csv").write_bytes(table)
-    with pytest.raises(BadData, match=r"metadata\.csv"):
+    with pytest.raises(DataError, match=r"metadata\.csv"):
         corrections.save(tmp_path / "r", heard, segments("ett"), "")
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["metadata.csv"]
     assert (tmp_path / "r/metadata.csv").read_bytes() == table
@@ -143,7 +143,7 @@ def test_any_text_is_read_back_on_one_line(tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("any")
     np.random.default_rng(0).uniform(-1, 1, 6 * SAMPLE_RATE).astype(np.float32).tofile(root / "samples.f32")
     for start, (text, speaker) in enumerate(said):
-        corrections.save(root / "r", Sound(root / "samples.f32"), [Segment(float(start), start + 0.1, text)], speaker)
+        corrections.save(root / "r", SampleFile(root / "samples.f32"), [Segment(float(start), start + 0.1, text)], speaker)
     wanted = [(" ".join(text.split()), speaker) for text, speaker in said if text.split()]
     found = source.read(root / "r", root).utterances if wanted else []
     assert [(one.text, one.speaker) for one in found] == wanted

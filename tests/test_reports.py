@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.evaluation.table import COUNT_COLUMNS, SCHEMA
 from asr.runs import reports
 
@@ -53,7 +53,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], bytes]] = {
 
 def told(name: str, path: Path) -> str:
     """What a reader says of a file it refuses: one line with the file's name and no path of the machine."""
-    with pytest.raises(BadData) as fault:
+    with pytest.raises(DataError) as fault:
         READERS[name][0](path)
     said = str(fault.value)
     assert said.startswith(f"{name}: ")
@@ -114,7 +114,7 @@ def test_a_damaged_report_is_read_or_refused(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
     try:
         assert read(path) is not None
-    except BadData:
+    except DataError:
         told(name, path)
 
 

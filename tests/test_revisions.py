@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.runs import revisions
 from asr.runs.revisions import Revision
 
@@ -79,7 +79,7 @@ def repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def test_known_are_workspace_experiments_branches_tags_and_commits_in_this_order(repository: Path) -> None:
     second, first = ask(repository, "git", "log", "--format=%H").split()
-    found = revisions.known()
+    found = revisions.list_revisions()
     assert found[0] == revisions.HERE
     assert [(one.kind, one.name) for one in found[1:2]] == [("experiment", "tidy-newt")]
     assert {(one.kind, one.name, one.sha) for one in found[2:4]} == {("branch", "main", second), ("branch", HOSTILE, first)}
@@ -119,10 +119,10 @@ def test_what_is_not_to_be_had_is_a_fault_and_leaves_nothing(repository: Path) -
     one = revisions.find("tidy-newt")
     shutil.rmtree(repository / ".dvc/cache")
     for path in ("out/kept.txt", "folder", "never.txt"):
-        with pytest.raises(BadData, match="is not to be had"):
+        with pytest.raises(DataError, match="is not to be had"):
             revisions.fetch(one, path)
     assert [file.name for file in (repository / ".cache/revisions").rglob("*") if file.is_file()] == ["lock"]
-    with pytest.raises(BadData, match="not in the workspace"):
+    with pytest.raises(DataError, match="not in the workspace"):
         revisions.fetch(revisions.HERE, "never.txt")
 
 
@@ -130,7 +130,7 @@ def test_what_is_not_to_be_had_is_a_fault_and_leaves_nothing(repository: Path) -
 def test_a_damaged_dvc_is_a_fault(repository: Path, content: str) -> None:
     (repository / "dvc.yaml").write_text(content)
     ask(repository, "git", "commit", "-q", "-a", "-m", "damaged")
-    with pytest.raises(BadData):
+    with pytest.raises(DataError):
         revisions.fetch(revisions.find("main"), "out/kept.txt")
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_dvc_is_a_fault(repository: Path, content: str) -> None:
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", ""])
 def test_no_path_leaves_the_repository(path: str) -> None:
     for one in (revisions.HERE, revisions.find("old")):
-        with pytest.raises(BadParams):
+        with pytest.raises(ParamsError):
             revisions.fetch(one, path)
 
 
@@ -146,7 +146,7 @@ def test_find_takes_names_and_shas_and_refuses_the_rest(repository: Path) -> Non
     sha = ask(repository, "git", "rev-parse", "HEAD~1")
     assert revisions.find(sha).sha == revisions.find(sha[:7]).sha == sha
     for name in ("", "nobody", "--exec=touch ran", "HEAD", "main:params.yaml", "0" * 40, "deadbeef", "a\nb", "\0"):
-        with pytest.raises(BadParams):
+        with pytest.raises(ParamsError):
             revisions.find(name)
     assert not (repository / "ran").exists()
 
@@ -158,14 +158,14 @@ def test_a_commit_that_no_list_shows_is_found_by_its_sha(repository: Path) -> No
     sha = ask(repository, "git", "rev-parse", "HEAD")
     ask(repository, "git", "checkout", "-q", "main")
     ask(repository, "git", "branch", "-q", "-D", "aside")
-    assert sha not in [one.sha for one in revisions.known()]
+    assert sha not in [one.sha for one in revisions.list_revisions()]
     assert revisions.find(sha[:10]) == Revision(sha[:8], sha, "commit")
 
 
 def test_a_folder_without_git_has_its_workspace_alone(tmp_path: Path) -> None:
-    assert revisions.known() == [revisions.HERE]
+    assert revisions.list_revisions() == [revisions.HERE]
     (tmp_path / ".git").write_text("gitdir: nowhere")
-    assert revisions.known() == [revisions.HERE]
+    assert revisions.list_revisions() == [revisions.HERE]
 
 
 @pytest.mark.usefixtures("repository")

@@ -16,7 +16,7 @@ import pytest
 from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
 
 from asr import paths
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.runs import refresh, revision_facts, revisions, run_index
 from asr.storage import files
 from asr.tracking import client
@@ -30,7 +30,7 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
     return client.connect()
 
 
-def only() -> run_index.Row:
+def only() -> run_index.RunRow:
     (row,) = run_index.rows()
     return row
 
@@ -220,13 +220,13 @@ def test_a_second_refresher_leaves() -> None:
 def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     mirror(training("first"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    run_index.ask()
-    run_index.ask()
+    run_index.request_refresh()
+    run_index.request_refresh()
     assert len(run_index._started) == 1
     wait_for(lambda: run_index.state().made and len(run_index.rows()) == 1)
     mirror(training("second"))
     assert run_index.is_refreshing()
-    wait_for(lambda: run_index.ask() or len(run_index.rows()) == 2)
+    wait_for(lambda: run_index.request_refresh() or len(run_index.rows()) == 2)
     (process,) = run_index._started
     process.terminate()
     process.wait(10)
@@ -273,7 +273,7 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
         run_index._parsed.clear()
         try:
             read_all()
-        except Fault:
+        except UserError:
             seen.append(seed)
             assert paths.cache("runs.rebuild").exists()
     assert len(seen) > 30  # the damage is felt
@@ -331,5 +331,5 @@ def test_the_command_tells_how_it_went(capsys: pytest.CaptureFixture[str], monke
     assert told[0] == "runs: 1"
     assert told[-1] == "the index is up to date"
     monkeypatch.setattr(sys, "argv", ["refresh", "all"])
-    with pytest.raises(Fault, match="usage"):
+    with pytest.raises(UserError, match="usage"):
         refresh.main()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asr.sources import selection
 from asr.sources.selection import Selection
-from asr.sources.utterances import Listing, Utterance
+from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
 
@@ -29,9 +29,9 @@ def rule(field: str, weight: float = 1, otherwise: float = 0, **test: Any) -> di
 
 
 def taken(rows: list[Utterance], **changes: Any) -> list[Utterance]:
-    listing, one = Listing(lambda: iter(rows)), wanted(**changes)
+    listing, one = UtteranceIterable(lambda: iter(rows)), wanted(**changes)
     found = selection.survey(listing, one)
-    chosen = list(selection.chosen(listing, one, found))
+    chosen = list(selection.selected(listing, one, found))
     assert found.rows.total() == len(chosen)
     assert found.rows.total() + found.left_out.total() == len(rows)
     return chosen
@@ -175,7 +175,7 @@ def test_weights_of_several_rules_multiply():
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2000))
 def test_the_sample_is_small_and_evenly_spread(count):
-    found = selection.survey(Listing(lambda: (utterance(number) for number in range(count))), wanted())
+    found = selection.survey(UtteranceIterable(lambda: (utterance(number) for number in range(count))), wanted())
     places = [int(one.id[5:]) for one in found.sample]
     steps = {after - before for before, after in itertools.pairwise(places)}
     assert len(places) == count if count < selection.SAMPLED else selection.SAMPLED // 2 <= len(places) <= selection.SAMPLED

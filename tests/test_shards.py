@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import hashing, shards
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -86,7 +86,7 @@ def test_batch_places_lead_to_every_row_in_order(tmp_path, monkeypatch):
 def test_a_record_batch_that_is_not_there_is_a_fault(tmp_path):
     write_rows(tmp_path, "part", {"train": [row("a", b"x")]})
     (path,) = shards.paths(tmp_path / "train")
-    with pytest.raises(BadData, match=r"part-00000\.arrow: no record batch at byte 17; the file is not whole"):
+    with pytest.raises(DataError, match=r"part-00000\.arrow: no record batch at byte 17; the file is not whole"):
         shards.read_batch(path, 17)
 
 
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_manifest_was_never_finished(tmp_path):
-    with pytest.raises(BadData, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)") as caught:
+    with pytest.raises(DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)") as caught:
         shards.manifest(tmp_path)
     assert caught.value.exit_code == 3
 

@@ -18,8 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec, sample_file
-from asr.audio.sample_file import Cancelled, Sound
-from asr.errors import BadData
+from asr.audio.sample_file import Cancelled, SampleFile
+from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 
 HOSTILE = {
@@ -35,14 +35,14 @@ HOSTILE = {
 ODD = "a\nb 'c' \"d\" $(touch x) ;-- ⁂"
 
 
-def stored(folder: Path, samples: np.ndarray) -> Sound:
+def stored(folder: Path, samples: np.ndarray) -> SampleFile:
     path = folder / "samples.f32"
     samples.astype(np.float32).tofile(path)
-    return Sound(path)
+    return SampleFile(path)
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+def long(tmp_path_factory: pytest.TempPathFactory) -> SampleFile:
     """Six minutes of noise whose loudness wanders."""
     draw = np.random.default_rng(0)
     count = 360 * SAMPLE_RATE
@@ -78,7 +78,7 @@ def test_the_child_gives_the_samples_that_decoding_here_gives(tmp_path: Path, co
 def test_a_file_that_is_no_sound_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     recording = tmp_path / "given"
     recording.write_bytes(HOSTILE[name])
-    with pytest.raises(BadData) as told:
+    with pytest.raises(DataError) as told:
         sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert str(told.value)
     assert "\n" not in str(told.value)
@@ -89,7 +89,7 @@ def test_a_file_that_is_no_sound_is_told_in_one_line_and_leaves_nothing(tmp_path
 def test_a_file_that_breaks_late_leaves_nothing_in_this_process_either(tmp_path: Path) -> None:
     recording = tmp_path / "given"
     recording.write_bytes(encoded(voice(40.0))[:-20_000])
-    with pytest.raises(BadData, match="truncated"):
+    with pytest.raises(DataError, match="truncated"):
         sample_file.decode(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording) == []
 
@@ -117,7 +117,7 @@ def test_a_recording_that_wants_too_much_is_refused_and_not_fatal(tmp_path: Path
     child_with(monkeypatch, tmp_path, GREEDY[what])
     recording = tmp_path / "given"
     recording.write_bytes(encoded(voice(0.5)))
-    with pytest.raises(BadData, match="512 MB"):
+    with pytest.raises(DataError, match="512 MB"):
         sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording, tmp_path / "site") == []
 
@@ -152,7 +152,7 @@ def test_a_child_that_does_not_end_is_ended_and_leaves_nothing(tmp_path: Path, m
     recording, before = tmp_path / "given", children()
     recording.write_bytes(b"anything")
     monkeypatch.setattr(sample_file, "LIMIT_SECONDS", 1.5)
-    with pytest.raises(BadData, match=r"not decoded within 1\.5 s"):
+    with pytest.raises(DataError, match=r"not decoded within 1\.5 s"):
         sample_file.decode_apart(recording, tmp_path / "samples.f32")
     assert left(tmp_path, recording, tmp_path / "site") == []
     assert children() <= before
@@ -188,7 +188,7 @@ def covered(pieces: Iterator[tuple[float, np.ndarray]], begin: float) -> tuple[l
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 360 * SAMPLE_RATE - 1), st.integers(1, 360 * SAMPLE_RATE))
-def test_passages_cover_the_stretch_without_gap_or_overlap(long: Sound, first: int, count: int) -> None:
+def test_passages_cover_the_stretch_without_gap_or_overlap(long: SampleFile, first: int, count: int) -> None:
     begin, end = first / SAMPLE_RATE, min(first + count, 360 * SAMPLE_RATE) / SAMPLE_RATE
     pieces = list(sample_file.passages(long, begin, end))
     starts, joined = covered(iter(pieces), begin)
@@ -202,7 +202,7 @@ def test_passages_cover_the_stretch_without_gap_or_overlap(long: Sound, first: i
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0, 400), st.floats(0, 400))
 @example(0.0, 1e-9)
-def test_any_stretch_gives_passages_that_hold_something(long: Sound, one: float, other: float) -> None:
+def test_any_stretch_gives_passages_that_hold_something(long: SampleFile, one: float, other: float) -> None:
     begin, end = sorted((one, other))
     pieces = list(sample_file.passages(long, begin, end))
     assert all(len(samples) for _, samples in pieces)
@@ -219,7 +219,7 @@ def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 4000), st.integers(1, 4000), st.integers(1, 50))
-def test_peaks_are_the_least_and_the_greatest_sample(long: Sound, first: int, count: int, bars: int) -> None:
+def test_peaks_are_the_least_and_the_greatest_sample(long: SampleFile, first: int, count: int, bars: int) -> None:
     begin, end = first / SAMPLE_RATE, (first + count) / SAMPLE_RATE
     found = sample_file.peaks(long, begin, end, bars)
     assert found.shape == (bars, 2)

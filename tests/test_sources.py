@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from asr.sources.utterances import Listing, Utterance, read_bytes
+from asr.sources.utterances import Utterance, UtteranceIterable, read_bytes
 
 
 def test_a_listing_is_read_anew_each_time() -> None:
     one = Utterance("a", None, "text", lambda: None)
-    listing = Listing(lambda: iter([one]))
+    listing = UtteranceIterable(lambda: iter([one]))
     assert list(listing) == list(listing) == [one]
 
 

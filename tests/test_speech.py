@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from dashboard.talk import speech
 
 
@@ -45,13 +45,13 @@ def test_every_language_that_is_offered_has_a_voice() -> None:
 
 
 def test_a_language_without_a_voice() -> None:
-    with pytest.raises(BadParams, match="no voice for Breton"):
+    with pytest.raises(ParamsError, match="no voice for Breton"):
         speech.say("Demat", "br")
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "…", "***", "\0\0", "🙂🙂"])
 def test_nothing_to_say(text: str) -> None:
-    with pytest.raises(BadData):
+    with pytest.raises(DataError):
         speech.say(text, "sv")
 
 
@@ -60,7 +60,7 @@ def test_a_crash_of_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "espeakng_loader.py").write_text("import os\nos.abort()\n")
     speech.languages()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
-    with pytest.raises(BadData, match="exit code -6"):
+    with pytest.raises(DataError, match="exit code -6"):
         speech.say("Hej", "sv")
 
 
@@ -70,7 +70,7 @@ def test_a_hang_of_the_library_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     monkeypatch.setattr(speech, "LIMIT_SECONDS", 1)
     began = time.monotonic()
-    with pytest.raises(BadData, match="within 1 s"):
+    with pytest.raises(DataError, match="within 1 s"):
         speech.say("Hej", "sv")
     assert time.monotonic() - began < 10
 

@@ -11,7 +11,7 @@ from data_fixtures import encoded, encoded_by_av, load, row, sha256s, voice, wri
 from matplotlib.figure import Figure
 from model_fixtures import hub_folder, write_features
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.features import FeatureRows
 from asr.model.start import start_model
 from asr.params.schema import Params
@@ -264,7 +264,7 @@ def test_a_corpus_without_one_readable_recording_is_told_or_refused_not_a_crash(
     raw = write_rows(tmp_path / "raw", "part", {split: [row(split, b"text", "a")] for split in SECONDS})
     try:
         stats.run(raw, tmp_path / "reports", given_params)
-    except BadData:
+    except DataError:
         return
     told = json.loads((tmp_path / "reports" / "stats.json").read_text())
     assert told["durations"]["train"] == {"count": 0, "unknown": 1}

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec, sample_file
-from asr.errors import BadData, DiskFault
+from asr.errors import DataError, DiskError
 from asr.sources import subtitles, utterances
 from asr.sources.subtitles import Cue, cues, cut
 from asr.transcribe import formats
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, said:
     for suffix, write in ((".srt", formats.srt), (".vtt", formats.vtt)):
         text = ("\ufeff" if mark else "") + write(said).replace("\n", ending)
         if not wanted:
-            with pytest.raises(BadData, match="no subtitle in it"):
+            with pytest.raises(DataError, match="no subtitle in it"):
                 read(folder, text, suffix)
         else:
             assert read(folder, text, suffix) == wanted
@@ -156,7 +156,7 @@ def test_webvtt_is_read_with_its_voices(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_line(tmp_path: Path, content: str | bytes, suffix: str, match: str) -> None:
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         read(tmp_path, content, suffix)
     assert (caught.value.exit_code, len(str(caught.value).splitlines())) == (3, 1)
 
@@ -170,7 +170,7 @@ def test_any_lines_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     for suffix in (".srt", ".vtt"):
         try:
             found = read(folder, "\n".join(said), suffix)
-        except BadData:
+        except DataError:
             continue
         assert len(found) == sum("-->" in line for line in said)
 
@@ -190,7 +190,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Decode in this process, and say what; the child itself is tested elsewhere."""
     seen: list[Path] = []
 
-    def decode(recording: Path, samples: Path) -> sample_file.Sound:
+    def decode(recording: Path, samples: Path) -> sample_file.SampleFile:
         seen.append(recording)
         return sample_file.decode(recording, samples)
 
@@ -251,11 +251,11 @@ def test_a_recording_that_is_broken_costs_its_cues_and_is_named_once(tmp_path: P
 
 def test_a_disk_without_room_is_not_taken_for_a_broken_recording(talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise BadData("no space left")
+        raise DataError("no space left")
 
     monkeypatch.setattr(subtitles, "decode_apart", full)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000})())
-    with pytest.raises(DiskFault, match=r"talk\.flac, decoded, will take 691\.\d MB"):
+    with pytest.raises(DiskError, match=r"talk\.flac, decoded, will take 691\.\d MB"):
         cut(talk, tmp_path, 0, 1)
 
 

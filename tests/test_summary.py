@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.runs import results
 from asr.storage import files
 
@@ -56,7 +56,7 @@ def test_summary_without_a_start_leaves_its_line_out(tmp_path: Path) -> None:
 
 
 def test_summary_of_nothing_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(DataError) as caught:
         results.summary(tmp_path)
     assert str(caught.value) == f"{tmp_path}/evaluate/metrics.json: not there; run dvc repro"
     assert caught.value.exit_code == 3

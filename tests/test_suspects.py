@@ -9,12 +9,12 @@ import pytest
 from data_fixtures import encoded, encoded_by_av, row, voice, write_rows
 
 from asr.stats import outliers, row_stats
-from asr.stats.row_stats import Census
+from asr.stats.row_stats import RowStats
 
 SECONDS = 4.0
 
 
-def corpus(folder: Path, planted: dict[str, str]) -> tuple[Path, dict[str, Census], list[str]]:
+def corpus(folder: Path, planted: dict[str, str]) -> tuple[Path, dict[str, RowStats], list[str]]:
     """300 rows of 10 to 13 characters a second, and the planted texts among them."""
     texts = [f"row-{number}" for number in range(300)], ["a" * 40 + "b" * (number % 13) for number in range(300)]
     rows = [row(id, b"", text, duration=SECONDS) for id, text in zip(*texts, strict=True)]
@@ -77,10 +77,10 @@ def test_the_silence_of_a_split_is_that_of_what_can_be_heard(tmp_path: Path) -> 
 def test_half_a_minute_is_heard_whatever_a_decoder_gives_at_once(kind: str, codec: str | None) -> None:
     half_silent = np.concatenate([np.zeros(48_000, np.float32), voice(1.0, 48_000)])
     content = encoded_by_av(half_silent, 48_000, kind, codec) if codec else encoded(half_silent, 48_000, kind)
-    silent, frames = outliers.silent_frames(outliers.heard({"audio": content}))
+    silent, frames = outliers.silent_frames(outliers.first_samples({"audio": content}))
     assert (silent, frames) == (pytest.approx(100, abs=12), pytest.approx(200, abs=6))
     long = encoded(voice(31.0, 8_000), 8_000)
-    assert len(outliers.heard({"audio": long})) == 30 * 16_000
+    assert len(outliers.first_samples({"audio": long})) == 30 * 16_000
 
 
 def test_a_sample_is_the_same_each_time_and_as_large_as_can_be(tmp_path: Path) -> None:

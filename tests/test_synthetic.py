@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from source_fixtures import by_split, digest, disjoint
 
 from asr.audio.codec import decode, header_seconds
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.sources import synthetic
 from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
@@ -46,14 +46,14 @@ def test_languages_spell_their_own_numbers():
 @pytest.mark.parametrize("language", ["zh", "yue"])
 def test_a_language_without_spelling_is_refused(language):
     with pytest.raises(
-        BadParams, match=rf"download\.language: num2words cannot spell {language}; want another source or language"
+        ParamsError, match=rf"download\.language: num2words cannot spell {language}; want another source or language"
     ) as caught:
         spoken(language)
     assert caught.value.exit_code == 2
 
 
 def test_a_voice_that_is_not_there_is_refused():
-    with pytest.raises(BadParams, match=r"download.language: espeak-ng has no voice xx\+m1"):
+    with pytest.raises(ParamsError, match=r"download.language: espeak-ng has no voice xx\+m1"):
         synthetic.speak("ett", "xx+m1", 150, 50)
 
 
@@ -110,12 +110,12 @@ def test_attributes_stay_inside_their_limits():
 
 
 def test_more_voices_than_there_are_are_refused():
-    with pytest.raises(BadParams, match=r"download\.synthetic\.voices: got 300 in all, want at most \d+"):
+    with pytest.raises(ParamsError, match=r"download\.synthetic\.voices: got 300 in all, want at most \d+"):
         synthetic.read("en", 1, ROWS, dict.fromkeys(SPLITS, 100), **NUMBERS)
 
 
 def test_more_sentences_than_there_are_are_refused():
-    with pytest.raises(BadParams, match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers"):
+    with pytest.raises(ParamsError, match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers"):
         list(synthetic.read("en", 1, {**ROWS, "train": 11}, VOICES, **{**NUMBERS, "max_number": 9, "numbers": (1, 1)}).utterances)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.sources.tables import MAX_LINE, lines, on_disk, read_json_lines, read_table, scalar
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -25,7 +25,7 @@ def written(folder: Path, content: bytes) -> Path:
 
 
 def refused(path: Path, reader: Any, match: str) -> None:
-    with pytest.raises(BadData, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         list(reader(path))
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.exit_code == 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import exit_with
-from asr.storage.scratch import Tally
+from asr.storage.scratch import DiskSet
 
 KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])), max_size=60)
 
@@ -17,7 +17,7 @@ KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st
 @given(KEYS)
 def test_a_tally_is_a_set(keys):
     known: set[tuple[str, bytes, str]] = set()
-    with closing(Tally()) as tally:
+    with closing(DiskSet()) as tally:
         for one in keys:
             assert tally.add(*one) == (one not in known)
             known.add(one)
@@ -29,7 +29,7 @@ def test_a_tally_is_a_set(keys):
 
 
 def test_memory_does_not_grow_with_the_keys():
-    with closing(Tally()) as tally:
+    with closing(DiskSet()) as tally:
         tracemalloc.start()
         for number in range(50_000):
             tally.add("id", number.to_bytes(12, "big"))
@@ -39,7 +39,7 @@ def test_memory_does_not_grow_with_the_keys():
 
 
 def test_a_full_disk_is_told_as_one(capsys):
-    with closing(Tally()) as tally:
+    with closing(DiskSet()) as tally:
         tally.db.execute("PRAGMA max_page_count = 4")
         with pytest.raises(SystemExit, match="7"):
             exit_with(lambda: [tally.add("id", number.to_bytes(12)) for number in range(10_000)] and None)

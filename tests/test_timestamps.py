@@ -16,7 +16,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from asr.features import input_features
 from asr.model import greedy, loader, timestamps, tokenization
 from asr.model.loader import Start
-from asr.training.examples import label
+from asr.training.examples import timed_label
 
 END, ZERO, VOCABULARY = 20, 30, 130  # words below, other special tokens between, times from 0.00 s to 1.98 s
 WORDS = st.lists(st.integers(0, END - 1), min_size=1, max_size=4)
@@ -32,7 +32,7 @@ def config(latest: int | None = timestamps.FIRST_BY) -> GenerationConfig:
 @given(PARTS)
 def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, list[int]]]) -> None:
     frames, texts = [frames for frames, _ in parts], [text for _, text in parts]
-    ids = label(frames, texts, ZERO)
+    ids = timed_label(frames, texts, ZERO)
     edges = np.cumsum([0, *frames]) / 100
     wanted = [(first, last, text) for (first, last), text in zip(pairwise(edges), texts, strict=True) if text]
     found = timestamps.segments(ids, ZERO, 1e9)
@@ -47,8 +47,8 @@ def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, li
 
 
 def test_label_and_segments_worked_out_by_hand() -> None:
-    assert label([240, 272], [[1, 2], [3]], ZERO) == [ZERO, 1, 2, ZERO + 120, ZERO + 120, 3, ZERO + 256]
-    assert label([], [], ZERO) == label([50], [[]], ZERO) == [ZERO]
+    assert timed_label([240, 272], [[1, 2], [3]], ZERO) == [ZERO, 1, 2, ZERO + 120, ZERO + 120, 3, ZERO + 256]
+    assert timed_label([], [], ZERO) == timed_label([50], [[]], ZERO) == [ZERO]
     assert timestamps.segments([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [(0.0, 2.4, [1, 2]), (2.5, 3.0, [3])]
     assert timestamps.segments([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], "no time is after the end of the sound"
     assert timestamps.segments([ZERO], ZERO, 2.0) == timestamps.segments([], ZERO, 2.0) == []
@@ -76,7 +76,7 @@ def test_rules_are_those_of_transformers(said: list[list[int]], seed: int, lates
     scores[:, ZERO:] += lean
     theirs = WhisperTimeStampLogitsProcessor(config(latest), begin_index=1)(torch.tensor([[7, *row] for row in same]), scores)
     ours = scores.clone()
-    timestamps.obey(ours, same, config(latest))
+    timestamps.apply_timestamp_rules(ours, same, config(latest))
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, scores)
 
@@ -84,7 +84,7 @@ def test_rules_are_those_of_transformers(said: list[list[int]], seed: int, lates
 def stamped(seed: int) -> Start:
     """Random weights that are asked for times, with an end that comes at another length for each clip."""
     start = scratch(seed, init_std=0.5)
-    timestamps.ask(start.model.generation_config, True)
+    timestamps.set_return_timestamps(start.model.generation_config, True)
     draw = np.random.default_rng(seed)
     start.model.generation_config.suppress_tokens = draw.choice(290, 200, replace=False).tolist()
     return start
@@ -95,7 +95,7 @@ def sounds() -> torch.Tensor:
 
 
 def heard(start: Start, inputs: torch.Tensor) -> list[list[int]]:
-    return greedy.greedy(start.model, inputs, tokenization.prompt(start.model.generation_config), [444] * len(inputs))
+    return greedy.decode_batch(start.model, inputs, tokenization.prompt(start.model.generation_config), [444] * len(inputs))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -108,7 +108,7 @@ def test_greedy_with_times_gives_the_tokens_that_plain_generate_gives(seed: int)
     theirs = [row[len(prompt) :] for row in found]
     assert ours == [row[: row.index(end)] if end in row else row for row in theirs]
     assert prompt == found[0][: len(prompt)] == greedy.generation_prompt(start.model)
-    zero = timestamps.first(start.model.generation_config)
+    zero = timestamps.first_timestamp(start.model.generation_config)
     assert all(row[0] >= zero for row in ours)
     assert ours == [heard(start, sounds()[row : row + 1])[0] for row in range(len(SECONDS))]
 
@@ -117,7 +117,7 @@ def test_without_rules_the_same_weights_say_something_else(monkeypatch: pytest.M
     """The control: the rules are what makes the two agree."""
     start = stamped(1)
     ruled = heard(start, sounds())
-    monkeypatch.setattr(timestamps, "obey", lambda *_: None)
+    monkeypatch.setattr(timestamps, "apply_timestamp_rules", lambda *_: None)
     assert heard(start, sounds()) != ruled
 
 
@@ -129,7 +129,7 @@ def letters(text: str) -> str:
 @pytest.mark.parametrize("seed", range(3))
 def test_segments_of_a_long_recording_stand_where_they_were_said(seed: int) -> None:
     start, whole = stamped(seed), clip(7.3, seed)
-    (parts,) = greedy.hear(start.model, start.tokenizer, [whole], 4, 444)
+    (parts,) = greedy.decode_clips(start.model, start.tokenizer, [whole], 4, 444)
     assert [part.start for part in parts] == [stretch.start for stretch in greedy.cut(whole, 200)]
     for part in parts:
         moments = [moment for first, last, _ in part.segments for moment in (first, last)]
@@ -141,9 +141,9 @@ def test_segments_of_a_long_recording_stand_where_they_were_said(seed: int) -> N
 
 def test_a_model_keeps_its_own_limit_of_the_first_time() -> None:
     generation = config(latest=10)
-    timestamps.ask(generation, True)
+    timestamps.set_return_timestamps(generation, True)
     assert (generation.return_timestamps, generation.max_initial_timestamp_index) == (True, 10)
     plain = config(latest=None)
-    timestamps.ask(plain, False)
+    timestamps.set_return_timestamps(plain, False)
     assert (plain.return_timestamps, plain.max_initial_timestamp_index) == (False, None)
     assert [tokenization.says_when(one) for one in (generation, plain)] == [True, False]

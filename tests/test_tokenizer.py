@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import TEXTS, hub_folder, scratch
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.model import greedy, loader, tokenization
 from asr.whisper import WHISPER_LANGUAGES
 
@@ -164,7 +164,7 @@ def test_english_only_model_is_prompted_without_language_and_task(tmp_path: Path
 
 
 def test_unknown_language_is_a_bad_model() -> None:
-    with pytest.raises(BadModel, match=r"no token for <\|gl2\|>; set model.language or model.task to one it has") as caught:
+    with pytest.raises(ModelError, match=r"no token for <\|gl2\|>; set model.language or model.task to one it has") as caught:
         tokenization.prompt(scratch(language="gl2").model.generation_config)
     assert caught.value.exit_code == 5
 
@@ -172,11 +172,11 @@ def test_unknown_language_is_a_bad_model() -> None:
 def test_language_that_came_after_the_checkpoint_is_a_bad_model(tmp_path: Path) -> None:
     start = loader.load(str(hub_folder(tmp_path / "whisper-tiny")), None, 2)
     loader.set_prompt(start.model, "yue", "transcribe")
-    with pytest.raises(BadModel, match=r"no token for <\|yue\|>"):
+    with pytest.raises(ModelError, match=r"no token for <\|yue\|>"):
         tokenization.prompt(start.model.generation_config)
 
 
 def test_folder_without_tokenizer_is_a_bad_model(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match="no Whisper tokenizer in nothing-here") as caught:
+    with pytest.raises(ModelError, match="no Whisper tokenizer in nothing-here") as caught:
         tokenization.load(str(tmp_path / "nothing-here"), None)
     assert caught.value.exit_code == 5

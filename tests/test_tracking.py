@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from outage_fixtures import answers, free_port, kill, served, wait_until
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
-from asr.tracking.uploader import Replica
+from asr.tracking.uploader import RunUploader
 
 REPOSITORY = Path(__file__).parents[1]
 PARAMS = {
@@ -163,7 +163,7 @@ def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, 
 def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> None:
     path = new_path(tmp_path)
     begin(path)
-    mirror = Replica(path, client.connect())
+    mirror = RunUploader(path, client.connect())
     for step in range(1, 4):
         losses(path, range(step, step + 1))
         mirror.catch_up()
@@ -211,7 +211,7 @@ def test_lines_that_a_kill_cut_off_do_not_stop_a_sync(store: Any, tmp_path: Path
 def test_a_journal_without_a_beginning_is_told_by_name(tmp_path: Path) -> None:
     path = new_path(tmp_path)
     losses(path, range(1, 2))
-    with pytest.raises(BadParams, match=f"^{path.name}: the journal has no beginning$") as caught:
+    with pytest.raises(ParamsError, match=f"^{path.name}: the journal has no beginning$") as caught:
         follower.sync([path])
     assert caught.value.exit_code == 2
 
@@ -314,6 +314,6 @@ def test_our_package_switches_telemetry_off_before_mlflow_is_there() -> None:
 @pytest.mark.parametrize("given", [[], ["follow"], ["sync", "a", "b"], ["erase"]])
 def test_the_command_line_says_how_it_is_used(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["asr.tracking.client", *given])
-    with pytest.raises(BadParams, match=r"^usage: python -m asr.tracking.follower follow JOURNAL") as caught:
+    with pytest.raises(ParamsError, match=r"^usage: python -m asr.tracking.follower follow JOURNAL") as caught:
         follower.main()
     assert caught.value.exit_code == 2

@@ -17,7 +17,7 @@ import torch
 from children import WITHOUT_MLFLOW, Nursery
 from conftest import REPOSITORY, TINY, write_params
 
-from asr.errors import BadModel, Diverged
+from asr.errors import Diverged, ModelError
 from asr.features import FeatureRows
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
@@ -232,7 +232,7 @@ def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data:
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     prompt = tokenization.prompt
     monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
-    with pytest.raises(BadModel, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
+    with pytest.raises(ModelError, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
         refusals.refuse_other_prompt(start, "sv", "transcribe")
 
 

@@ -14,7 +14,7 @@ import training_fixtures
 from conftest import TINY, write_params
 from training_fixtures import OUT_OF_MEMORY, curve, gradients, halves_of, no_memory_beyond, training
 
-from asr.errors import BadModel, Diverged
+from asr.errors import Diverged, ModelError
 from asr.params import reader
 from asr.training import batches
 from asr.training.loop import Training
@@ -116,7 +116,7 @@ def kill_after(step: int, patch: pytest.MonkeyPatch) -> None:
 def test_a_single_row_that_finds_no_memory_is_a_fault(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = training(tiny_data, tmp_path)
     seen = no_memory_beyond(0, OUT_OF_MEMORY["gpu"], monkeypatch)
-    with pytest.raises(BadModel, match="step 1: no memory for a single row; take a smaller model"):
+    with pytest.raises(ModelError, match="step 1: no memory for a single row; take a smaller model"):
         gradients(one)
     assert seen == [4, 2, 1]
 
@@ -136,7 +136,7 @@ def test_an_evaluation_that_finds_no_memory_is_a_fault_with_its_way_out(
         raise OUT_OF_MEMORY["gpu"]
 
     monkeypatch.setattr(Training, "heard", short)
-    with pytest.raises(BadModel, match=r"lower train\.per_device_eval_batch_size"):
+    with pytest.raises(ModelError, match=r"lower train\.per_device_eval_batch_size"):
         training_fixtures.run(tiny_data, tmp_path)
 
 

@@ -22,8 +22,8 @@ from transformers import WhisperConfig
 
 from asr import features
 from asr.audio import codec, sample_file
-from asr.audio.sample_file import Sound
-from asr.errors import BadData, BadParams, exit_with
+from asr.audio.sample_file import SampleFile
+from asr.errors import DataError, ParamsError, exit_with
 from asr.features import FeatureRows
 from asr.model import loader
 from asr.model.loader import Start
@@ -64,7 +64,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def heard(start: Start, path: Path) -> str:
-    made = Sound(path)
+    made = SampleFile(path)
     return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
 
 
@@ -90,10 +90,10 @@ def test_finer_features_would_not_give_that_text(scored: SimpleNamespace, tmp_pa
     assert differing(scored, tmp_path)
 
 
-def stored(folder: Path, samples: np.ndarray) -> Sound:
+def stored(folder: Path, samples: np.ndarray) -> SampleFile:
     path = folder / "samples.f32"
     samples.astype(np.float32).tofile(path)
-    return Sound(path)
+    return SampleFile(path)
 
 
 def test_segments_follow_each_other_over_the_whole_stretch(tmp_path: Path) -> None:
@@ -144,18 +144,18 @@ def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
     made = stored(tmp_path, noise(1.0))
     assert recognizer.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
     for language, task in [("sv", None), ("detect", None), (None, "translate")]:
-        with pytest.raises(BadParams, match="one language and one task"):
+        with pytest.raises(ParamsError, match="one language and one task"):
             recognizer.choose_prompt(start, language, task, made, 0.0, 1.0)
     assert list(recognizer.transcribe(start, made, 0.0, 1.0))
 
 
 def test_a_name_is_the_workspace_a_folder_or_a_hub_id(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="dvc repro"):
-        recognizer.place("workspace")
+    with pytest.raises(DataError, match="dvc repro"):
+        recognizer.resolve_model("workspace")
     (tmp_path / "models/finetuned").mkdir(parents=True)
-    assert recognizer.place("workspace") == "models/finetuned"
-    assert recognizer.place("models/finetuned") == "models/finetuned"
-    assert recognizer.place("openai/whisper-small") == "openai/whisper-small"
+    assert recognizer.resolve_model("workspace") == "models/finetuned"
+    assert recognizer.resolve_model("models/finetuned") == "models/finetuned"
+    assert recognizer.resolve_model("openai/whisper-small") == "openai/whisper-small"
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -190,9 +190,9 @@ def test_a_folder_gives_its_recordings_with_their_places_in_it(tmp_path: Path) -
     found = {str(path.relative_to(tmp_path / "in")): str(name) for path, name in __main__.recordings([tmp_path / "in"])}
     assert found == {".hidden.ogg": ".hidden", "1.wav": "1", "b/2.MP3": "b/2", "b/film.mkv": "b/film"}
     (tmp_path / "none").mkdir()
-    with pytest.raises(BadData, match="no recording in"):
+    with pytest.raises(DataError, match="no recording in"):
         __main__.recordings([tmp_path / "none"])
-    with pytest.raises(BadData, match="not there"):
+    with pytest.raises(DataError, match="not there"):
         __main__.recordings([tmp_path / "in", tmp_path / "gone.wav"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.sources import common_voice
 
 END = bytes(2 * tarfile.BLOCKSIZE)
@@ -54,7 +54,7 @@ def test_an_archive_that_lies_is_refused(tmp_path, monkeypatch, kind, packed):
     if kind.startswith("endless") and not packed:
         assert unpacked(tmp_path, content, packed) == []  # it is as large as it says
         return
-    with pytest.raises(BadData, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         unpacked(tmp_path, content, packed)
     assert "\n" not in str(caught.value)
 

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from store_fixtures import HOSTILE
 
 from asr import wer
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.evaluation import slices
-from asr.evaluation.slices import Heard, Utterances
+from asr.evaluation.slices import ModelResults, Utterances
 from asr.runs import reports
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-def heard(lines: list[tuple], model: str = "m") -> Heard:
+def heard(lines: list[tuple], model: str = "m") -> ModelResults:
     """Lines of id, reference, hypothesis, duration, speaker, attributes."""
     names = ("id", "reference", "hypothesis", "duration", "speaker", "attributes")
     rows = []
     for given_line in lines:
         one = dict(zip(names, (*given_line, *(None,) * len(names))[: len(names)], strict=True))
         rows.append({**one, "model": model, **wer.utterance_scores(one["reference"], one["hypothesis"])})
-    return Heard(pa.Table.from_pylist(rows, schema=reports.UTTERANCE), f"{model}{len(lines)}", model)
+    return ModelResults(pa.Table.from_pylist(rows, schema=reports.UTTERANCE), f"{model}{len(lines)}", model)
 
 
 def one(lines: list[tuple]) -> Utterances:
@@ -94,10 +94,10 @@ def test_two_models_are_joined_by_recording_and_transcript():
     gap = slices.difference(both.rows, "")
     assert (gap.difference, gap.verdict) == (0.0, "not distinguishable")
     assert left.key != right.key
-    with pytest.raises(BadData, match="not tested on the same recordings"):
+    with pytest.raises(DataError, match="not tested on the same recordings"):
         slices.compared(left, heard([("a", "other", "")], "r"))
-    with pytest.raises(BadData, match="no utterance of other"):
-        slices.of_model(Heard(left.table, "", "other"))
+    with pytest.raises(DataError, match="no utterance of other"):
+        slices.of_model(ModelResults(left.table, "", "other"))
 
 
 def test_scores_are_those_of_the_house():

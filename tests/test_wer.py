@@ -58,30 +58,30 @@ PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
 
 @pytest.mark.parametrize(("text", "wanted"), [line[1:] for line in NORMALISED], ids=[line[0] for line in NORMALISED])
 def test_normalised_text_keeps_what_is_heard(text: str, wanted: str) -> None:
-    assert wer.normalise(text) == unicodedata.normalize("NFKC", wanted)
+    assert wer.normalize(text) == unicodedata.normalize("NFKC", wanted)
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    once = wer.normalise(text)
-    assert wer.normalise(once) == once
+    once = wer.normalize(text)
+    assert wer.normalize(once) == once
 
 
 def test_a_joiner_before_a_mark_leaves_the_composed_letter() -> None:
-    assert wer.normalise("e\u200d\u0301") == "é"
+    assert wer.normalize("e\u200d\u0301") == "é"
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_normalised_text_holds_letters_marks_digits_and_single_spaces(text: str) -> None:
-    found = wer.normalise(text)
+    found = wer.normalize(text)
     assert all(unicodedata.category(character)[0] in "LMN" or character == " " for character in found)
     assert found == " ".join(found.split())
 
 
 def test_a_word_needs_more_than_an_invisible_mark() -> None:
-    assert wer.normalise("❤\ufe0f") == ""
+    assert wer.normalize("❤\ufe0f") == ""
 
 
 @pytest.mark.parametrize(("reference", "hypothesis", "wanted"), WORDS)
@@ -136,7 +136,7 @@ def two_columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 @settings(deadline=None, max_examples=15)
 @given(PAIRS)
 def test_the_metric_of_the_library_our_own_rates_and_the_sums_of_counts_agree(pairs: list[tuple[str, str]]) -> None:
-    references, hypotheses = two_columns([(wer.normalise(a), wer.normalise(b)) for a, b in pairs])
+    references, hypotheses = two_columns([(wer.normalize(a), wer.normalize(b)) for a, b in pairs])
     by_library, by_us = corpus_scores(references, hypotheses), wer.error_rates(references, hypotheses)
     assert by_library == pytest.approx(by_us)
     assert (by_us["wer"], by_us["cer"]) == pytest.approx(sums(pairs, "", "cer"))

@@ -13,13 +13,13 @@ from model_fixtures import noise
 from asr import features
 from asr.features import TAIL
 from asr.training import examples
-from asr.training.examples import Example
+from asr.training.examples import TrainingRow
 
 ROWS = st.lists(st.tuples(st.integers(3, 300), st.integers(0, 30), st.sampled_from(["a", "b", None])), max_size=60)
 
 
-def examples_of(rows: list[tuple[int, int, str | None]]) -> list[Example]:
-    return [Example(index, frames, (1,) * tokens) for index, (frames, tokens, _) in enumerate(rows)]
+def examples_of(rows: list[tuple[int, int, str | None]]) -> list[TrainingRow]:
+    return [TrainingRow(index, frames, (1,) * tokens) for index, (frames, tokens, _) in enumerate(rows)]
 
 
 @settings(deadline=None)

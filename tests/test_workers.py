@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.runtime import workers
 
 
 def fail(number: int) -> int:
     if number == 3:
-        raise BadData(f"item {number}: broken")
+        raise DataError(f"item {number}: broken")
     return number
 
 
@@ -26,7 +26,7 @@ def test_the_environment_says_how_many(monkeypatch, given):
 @pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", "²", " "])
 def test_what_is_no_number_of_processes_is_refused(monkeypatch, given):
     monkeypatch.setenv("WORKERS", given)
-    with pytest.raises(BadParams, match=r"WORKERS: got .*, want a number of processes") as caught:
+    with pytest.raises(ParamsError, match=r"WORKERS: got .*, want a number of processes") as caught:
         workers.count()
     assert caught.value.exit_code == 2
 
@@ -75,13 +75,13 @@ def test_a_fault_in_a_worker_arrives_as_it_was_raised(monkeypatch, number):
     monkeypatch.setenv("WORKERS", number)
     results = workers.parallel(fail, ((item,) for item in range(8)), 8)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(BadData, match="item 3: broken"):
+    with pytest.raises(DataError, match="item 3: broken"):
         next(results)
 
 
 def test_a_worker_that_dies_is_a_fault_with_a_way_out(monkeypatch):
     monkeypatch.setenv("WORKERS", "2")
-    with pytest.raises(BadData, match="a worker process died, perhaps for want of memory; WORKERS=1 shows where") as caught:
+    with pytest.raises(DataError, match="a worker process died, perhaps for want of memory; WORKERS=1 shows where") as caught:
         list(workers.parallel(os._exit, [(1,)] * 4, 4))
     assert caught.value.exit_code == 3
 

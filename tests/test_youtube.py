@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.audio.sample_file import Cancelled
-from asr.errors import BadData, BadParams, Fault, NetworkFault
+from asr.errors import DataError, NetworkError, ParamsError, UserError
 from asr.transcribe import youtube
 
 ID = "dQw4w9WgX-_"
@@ -255,7 +255,7 @@ def test_whatever_the_link_there_is_an_id_or_one_clear_line(link: str) -> None:
     found = said = None
     try:
         found = youtube.video_id(link)
-    except BadParams as fault:
+    except ParamsError as fault:
         said = str(fault)
     if said is not None:
         assert said.isprintable()
@@ -303,23 +303,23 @@ def test_yt_dlp_is_kept_to_one_video_of_youtube(stand_in: Callable[..., Path], t
 @pytest.mark.parametrize(
     ("fault", "kind", "says"),
     [
-        ("too_long", BadData, "3.0 hours, want at most 3"),
-        ("live", BadData, "live"),
-        ("no_length", BadData, "how long"),
-        ("announced_too_big", BadData, "more than 200 MB"),
-        ("told_too_big", BadData, "more than 200 MB"),
-        ("grows_on", NetworkFault, "yt-dlp failed"),
-        ("refused", NetworkFault, "Video unavailable This video is private"),
-        ("empty", BadData, "no sound of at most 200 MB"),
-        ("half", BadData, "no sound of at most 200 MB"),
-        ("broken", NetworkFault, "a bug of yt-dlp's"),
-        ("dies", NetworkFault, "exit code -6"),
-        ("leads_away", NetworkFault, "'internal.example', which is no host of YouTube's"),
-        ("leads_home", NetworkFault, "all three refused"),
+        ("too_long", DataError, "3.0 hours, want at most 3"),
+        ("live", DataError, "live"),
+        ("no_length", DataError, "how long"),
+        ("announced_too_big", DataError, "more than 200 MB"),
+        ("told_too_big", DataError, "more than 200 MB"),
+        ("grows_on", NetworkError, "yt-dlp failed"),
+        ("refused", NetworkError, "Video unavailable This video is private"),
+        ("empty", DataError, "no sound of at most 200 MB"),
+        ("half", DataError, "no sound of at most 200 MB"),
+        ("broken", NetworkError, "a bug of yt-dlp's"),
+        ("dies", NetworkError, "exit code -6"),
+        ("leads_away", NetworkError, "'internal.example', which is no host of YouTube's"),
+        ("leads_home", NetworkError, "all three refused"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_nothing(
-    stand_in: Callable[..., Path], tmp_path: Path, fault: str, kind: type[Fault], says: str
+    stand_in: Callable[..., Path], tmp_path: Path, fault: str, kind: type[UserError], says: str
 ) -> None:
     with pytest.raises(kind) as caught:
         stand_in(fault)
@@ -344,7 +344,7 @@ def test_the_whole_group_ends(stand_in: Callable[..., Path], tmp_path: Path, mon
         monkeypatch.setattr(youtube, "LIMIT_SECONDS", 2.0)
     if way == "size":
         monkeypatch.setattr(youtube, "LIMIT_BYTES", 3)
-    wanted = {"cancel": Cancelled, "time": NetworkFault, "size": BadData}[way]
+    wanted = {"cancel": Cancelled, "time": NetworkError, "size": DataError}[way]
     began = time.monotonic()
     cancelled = pid.exists if way == "cancel" else lambda: False
     with pytest.raises(wanted):
@@ -360,7 +360,7 @@ def test_the_whole_group_ends(stand_in: Callable[..., Path], tmp_path: Path, mon
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(youtube, "available", lambda: False)
-    with pytest.raises(BadParams, match=r"pip install -e '\.\[youtube\]'"):
+    with pytest.raises(ParamsError, match=r"pip install -e '\.\[youtube\]'"):
         youtube.fetch(f"https://youtu.be/{ID}", tmp_path)
 
 

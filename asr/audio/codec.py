@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 
 MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
@@ -31,7 +31,7 @@ MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")  # one of which stands in the first fr
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"  # no playlists: they open other files
 
 
-class Undecodable(BadData):
+class Undecodable(DataError):
     """Bytes that hold no sound we can read."""
 
 

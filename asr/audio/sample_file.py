@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from asr.audio import codec
-from asr.errors import BadData, BadParams, exit_with
+from asr.errors import DataError, ParamsError, exit_with
 from asr.storage import files
 from asr.whisper import SAMPLE_RATE
 
@@ -41,7 +41,7 @@ TOO_MUCH = f"the recording cannot be decoded with {LIMIT_BYTES >> 20} MB of memo
 
 
 @dataclass(frozen=True)
-class Sound:
+class SampleFile:
     """Decoded samples in a file: float32, mono, 16 kHz."""
 
     path: Path
@@ -60,7 +60,7 @@ class Cancelled(Exception):
     """Somebody does not want the result any more."""
 
 
-def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] = lambda: False) -> Sound:
+def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] = lambda: False) -> SampleFile:
     """Decode a recording in a child process.
 
     Raises:
@@ -73,8 +73,8 @@ def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] =
         lines = said.read().decode("utf-8", "replace").strip().splitlines()
     if returncode != 0:
         known = lines and lines[-1].startswith("error ")
-        raise BadData(lines[-1].partition(": ")[2] if known else TOO_MUCH)
-    return Sound(samples)
+        raise DataError(lines[-1].partition(": ")[2] if known else TOO_MUCH)
+    return SampleFile(samples)
 
 
 def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[[], bool]) -> int:
@@ -88,7 +88,7 @@ def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[
             if cancelled():
                 raise Cancelled
             if time.monotonic() - began > LIMIT_SECONDS:
-                raise BadData(f"the recording was not decoded within {LIMIT_SECONDS} s")
+                raise DataError(f"the recording was not decoded within {LIMIT_SECONDS} s")
             time.sleep(0.02)
     finally:
         child.kill()
@@ -100,15 +100,15 @@ def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[
     return child.returncode
 
 
-def decode(recording: Path, samples: Path) -> Sound:
+def decode(recording: Path, samples: Path) -> SampleFile:
     """Decode a recording in this process; a file that is broken leaves nothing."""
     with files.draft(samples, durable=False) as part, recording.open("rb") as source, part.open("wb") as target:
         for block in codec.blocks(source):
             block.tofile(target)
-    return Sound(samples)
+    return SampleFile(samples)
 
 
-def passages(sound: Sound, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
+def passages(sound: SampleFile, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
     """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment it starts."""
     end = min(end, sound.duration)
     while end - start > PASSAGE_SECONDS:
@@ -128,7 +128,7 @@ def _pause(samples: np.ndarray) -> int:
     return len(samples) - len(last) + int(power.argmin()) * width + width // 2
 
 
-def peaks(sound: Sound, start: float, end: float, count: int) -> np.ndarray:
+def peaks(sound: SampleFile, start: float, end: float, count: int) -> np.ndarray:
     """(count, 2) the least and the greatest sample in each of `count` equal stretches: what a waveform shows."""
     edges = np.linspace(start, end, count + 1)
     found = np.zeros((count, 2), np.float32)
@@ -139,17 +139,17 @@ def peaks(sound: Sound, start: float, end: float, count: int) -> np.ndarray:
     return found
 
 
-def wav(sound: Sound, start: float, end: float) -> bytes:
+def wav(sound: SampleFile, start: float, end: float) -> bytes:
     """A stretch as a WAV file of 16 bits, for a player."""
     return _encoded(sound, start, end, "WAV")
 
 
-def flac(sound: Sound, start: float, end: float) -> bytes:
+def flac(sound: SampleFile, start: float, end: float) -> bytes:
     """A stretch as a FLAC file of 16 bits, to keep."""
     return _encoded(sound, start, end, "FLAC")
 
 
-def _encoded(sound: Sound, start: float, end: float, format: str) -> bytes:
+def _encoded(sound: SampleFile, start: float, end: float, format: str) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.clip(sound.read(start, end), -1, 1), SAMPLE_RATE, "PCM_16", format=format)
     return file.getvalue()
@@ -171,12 +171,12 @@ def _limit() -> None:
 
 def main() -> None:
     if len(sys.argv) != 3:
-        raise BadParams("usage: python -m asr.audio.sample_file RECORDING SAMPLES")
+        raise ParamsError("usage: python -m asr.audio.sample_file RECORDING SAMPLES")
     _limit()
     try:
         decode(Path(sys.argv[1]), Path(sys.argv[2]))
     except MemoryError:
-        raise BadData(TOO_MUCH) from None
+        raise DataError(TOO_MUCH) from None
 
 
 if __name__ == "__main__":

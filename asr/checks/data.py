@@ -13,7 +13,7 @@ from asr.checks.check import Check
 from asr.features import FeatureRows
 from asr.model import tokenization
 from asr.training import batches, epochs
-from asr.training.examples import Window
+from asr.training.examples import TrainingExample
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def batch_is_sound(training: Training) -> Check:
     return Check("batch", not wrong, "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own")
 
 
-def _wrong_label(training: Training, window: Window, given: list[int], labels: list[int]) -> set[str]:
+def _wrong_label(training: Training, window: TrainingExample, given: list[int], labels: list[int]) -> set[str]:
     """What is wrong with a window's inputs and labels."""
     prompt, said = _as_taught(training, window, given)
     wanted, start = [*prompt, *said, training.collator.end], len(prompt) - 1
@@ -53,7 +53,7 @@ def _wrong_label(training: Training, window: Window, given: list[int], labels: l
     )
 
 
-def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[list[int], list[int]]:
+def _as_taught(training: Training, window: TrainingExample, given: list[int]) -> tuple[list[int], list[int]]:
     """Prompt and text as a window must have them: spelt anew from the rows' texts, with times from their durations."""
     made, collator, rows = training.collator.made, training.collator, training.train
     texts = tokenization.text_ids(made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows])
@@ -65,7 +65,7 @@ def _as_taught(training: Training, window: Window, given: list[int]) -> tuple[li
     return collator.prompt, [token for text, (first, last) in pairs if text for token in (first, *text, last)] or times[:1]
 
 
-def _wrong_sound(rows: FeatureRows, window: Window, heard: np.ndarray) -> set[str]:
+def _wrong_sound(rows: FeatureRows, window: TrainingExample, heard: np.ndarray) -> set[str]:
     """What is wrong with a window's features: each row stands at its place, raised to the highest floor, which comes after the last."""
     if not window.rows:
         return {"silence is loud"} if heard.max() > QUIET else set()
@@ -109,7 +109,7 @@ def order_is_whole(training: Training) -> Check:
     return Check("order", not wrong, "; ".join([detail, *wrong]))
 
 
-def _epochs(training: Training) -> tuple[list[Window], list[Window]]:
+def _epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """What the first two epochs teach, in the order of the steps."""
     num_parts = -(-len(training.windows) // training.given.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))

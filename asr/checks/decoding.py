@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
 JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no noise
 GENERATED = 4  # rows that plain `generate()` must hear as we do
-SHOWN = 10
+MAX_SHOWN = 10
 
 
 def metric_is_sound(training: Training) -> Check:
@@ -34,7 +34,7 @@ def metric_is_sound(training: Training) -> Check:
     texts = [training.validation.rows.text(row) for row in training.validation.chosen]
     words = sum(len(text.split()) for text in references) / max(sum(len(text.split()) for text in texts), 1)
     lengths = map(len, tokenization.text_ids(training.collator.made, texts))
-    cut = sum(length > greedy.most_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
+    cut = sum(length > greedy.max_tokens(seconds) for length, seconds in zip(lengths, training.validation.durations, strict=True))
     rows = min(training.given.eval_rows, len(training.validation.rows))
     passed = same == 0 and silent == 1 and other == 1 and words > 0.5 and cut <= CUT_SHARE * len(texts) and len(texts) == rows
     detail = f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared"
@@ -80,7 +80,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
         validation.batch_size,
         training.collator.positions,
     )
-    found = wer.error_rates(validation.references, [wer.normalise(text) for text in texts])["wer"]
+    found = wer.error_rates(validation.references, [wer.normalize(text) for text in texts])["wer"]
     wrong = [f"{others[0]} is not that of step {steps}"] if others else []
     wrong += [] if saved.tokenizer.get_vocab() == training.collator.made.get_vocab() else ["its tokenizer is another one"]
     wrong += [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
@@ -102,5 +102,5 @@ def _generated(
         inputs = input_features([one.features for one in stretches], frames).to(whisper.device)
         told = whisper.generate(inputs, do_sample=False, force_unique_generate_call=True)  # or it hears the end of a window anew
     said = [ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids for ids in told.tolist()]
-    kept = [ids[: greedy.most_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]
+    kept = [ids[: greedy.max_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)]
     return {place: made.decode(ids, skip_special_tokens=True).strip() for place, ids in zip(places, kept, strict=True)}

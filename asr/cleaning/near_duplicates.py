@@ -35,7 +35,7 @@ ANCHORS = 64  # a clip; half a clip keeps half of them, and one in four finds it
 NEAR, FAR = (0, 3, -3, 6), (-6, 9, -9, 12)  # frames around an anchor by which anchors are sorted, and others that must agree
 FRAMES = 1 << 16  # of a clip in which anchors are looked for: 26 minutes
 PARTS = 1024  # in which anchors are kept
-MOST = 1 << 17  # anchors sorted at once
+MAX_SORTED_LANDMARKS = 1 << 17  # anchors sorted at once
 NEIGHBOURS = 32
 WAITING = 1 << 15  # anchors held before they are written
 AGREE = 0.13  # share of the signs around two anchors that may differ
@@ -58,7 +58,7 @@ CREATE TABLE agreed (first INTEGER, second INTEGER, shift INTEGER, PRIMARY KEY (
 
 
 @dataclass(frozen=True)
-class Leak:
+class NearDuplicate:
     """Two clips of different splits that hold the same sound; `share` of the shorter one's frames that is common to both."""
 
     id: str
@@ -68,7 +68,7 @@ class Leak:
     share: float
 
 
-class Leaks:
+class NearDuplicateIndex:
     """An index of fingerprints in a new file. It is scratch: nothing is synced, and the caller deletes it."""
 
     def __init__(self, path: Path):
@@ -105,7 +105,7 @@ class Leaks:
         self.database.executemany("INSERT INTO anchors VALUES (?, ?)", ((part, piece.tobytes()) for part, piece in pieces))
         self.waiting, self.num_waiting = [], 0
 
-    def found(self) -> Iterator[Leak]:
+    def found(self) -> Iterator[NearDuplicate]:
         """All leaks, in the order in which their clips were added."""
         self._write()
         self.database.execute("CREATE INDEX IF NOT EXISTS by_part ON anchors (part)")
@@ -121,14 +121,14 @@ class Leaks:
     def _agreeing(self, part: int) -> Iterator[np.ndarray]:
         blobs = self.database.execute("SELECT found FROM anchors WHERE part = ? ORDER BY rowid", (part,))
         found = np.frombuffer(b"".join(blob for (blob,) in blobs), ANCHOR)
-        pieces = 1 + len(found) // MOST
+        pieces = 1 + len(found) // MAX_SORTED_LANDMARKS
         for piece in range(pieces):
             yield from agreeing(found[piece::pieces])
 
-    def _leak(self, first: int, second: int, shifts: list[int]) -> Leak | None:
+    def _leak(self, first: int, second: int, shifts: list[int]) -> NearDuplicate | None:
         (split, id, one), (other_split, other_id, two) = self._clip(first), self._clip(second)
         share = max(common(one, two, shift) for shift in shifts)
-        return Leak(id, split, other_id, other_split, share) if share else None
+        return NearDuplicate(id, split, other_id, other_split, share) if share else None
 
     def _clip(self, number: int) -> tuple[str, str, np.ndarray]:
         split, id, fingerprint = self.database.execute("SELECT split, id, fingerprint FROM clips WHERE number = ?", (number,)).fetchone()

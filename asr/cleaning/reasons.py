@@ -42,7 +42,7 @@ def reason(text: str, sound: Measurement, split: str, limits: tuple[float, float
     if sound.code:
         return sound.code, sound.detail
     if _NOT_UTF8.search(text):
-        return "text_not_utf8", shown(text)
+        return "text_not_utf8", printable(text)
     if not _visible(text):
         return "text_empty", "no transcript"
     return _unfit_sound(sound, limits) or _unfit_text(text, sound.duration) if split == "train" else None
@@ -64,20 +64,20 @@ def _unfit_sound(sound: Measurement, limits: tuple[float, float]) -> tuple[str, 
 def _unfit_text(text: str, duration: float) -> tuple[str, str] | None:
     """Why nobody should learn from a transcript."""
     if _CONTROL.search(text):
-        return "text_control", shown(text)
+        return "text_control", printable(text)
     if _TAG.search(text) or ((bare := _ANNOTATION.sub("", text)) != text and not _has_words(bare)):
-        return "text_markup", shown(text)
+        return "text_markup", printable(text)
     if not _has_words(text):
-        return "text_wordless", shown(text)
+        return "text_wordless", printable(text)
     if _is_mojibake(text):
-        return "text_mojibake", shown(text)
+        return "text_mojibake", printable(text)
     letters = sum(map(str.isalnum, text)) + (SYLLABLE - 1) * len(_SYLLABLES.findall(text))
     if letters > FASTEST * duration + SYLLABLE:
-        return "too_fast", f"{letters / duration:.0f} letters a second, want at most {FASTEST:.0f}: {shown(text)}"
+        return "too_fast", f"{letters / duration:.0f} letters a second, want at most {FASTEST:.0f}: {printable(text)}"
     return None
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """The start of a text or an id, fit for a table and a terminal."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:SHOWN])
 

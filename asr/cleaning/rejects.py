@@ -19,7 +19,7 @@ from asr.storage import files, shards
 from asr.storage.corpus import Recording
 
 REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
-SHOWN = 3
+MAX_SHOWN_EXAMPLES = 3
 SOUNDS = "sounds"
 PLURALS = {"speaker": "speakers", "clip": "clips", "sentence": "sentences", "copy": "copies of a clip"}
 MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
@@ -49,7 +49,7 @@ td.number { text-align: right } audio { vertical-align: middle; height: 2rem } s
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownReject:
     """A row of the raw corpus, and why it is shown."""
 
     reject: dict[str, str]
@@ -57,7 +57,7 @@ class Example:
     place: tuple[Path, int, int]  # file, byte of the record batch, row in it
 
 
-class LeftOut:
+class RejectWriter:
     """A table of rejects being written."""
 
     def __init__(self, path: Path):
@@ -66,14 +66,14 @@ class LeftOut:
         self.writer = pq.ParquetWriter(self.draft, REJECT)
         self.waiting: list[dict[str, str]] = []
         self.counts: Counter[tuple[str, str, str]] = Counter()  # split, source, code
-        self.examples: dict[str, list[Example]] = defaultdict(list)  # by code
+        self.examples: dict[str, list[ShownReject]] = defaultdict(list)  # by code
         self.first: dict[tuple[str, str], dict[str, str]] = {}  # by split and code
 
     def add(self, reject: dict[str, str], text: str, place: tuple[Path, int, int]) -> None:
         self.counts[reject["split"], reject["source"], reject["code"]] += 1
         self.first.setdefault((reject["split"], reject["code"]), reject)
-        if len(self.examples[reject["code"]]) < SHOWN:
-            self.examples[reject["code"]].append(Example(reject, text, place))
+        if len(self.examples[reject["code"]]) < MAX_SHOWN_EXAMPLES:
+            self.examples[reject["code"]].append(ShownReject(reject, text, place))
         self.waiting.append(reject)
         if len(self.waiting) == shards.BATCH_ROWS:
             self._flush()
@@ -90,7 +90,7 @@ class LeftOut:
         files.sync(self.draft)
         self.draft.replace(self.path)
 
-    def __enter__(self) -> LeftOut:
+    def __enter__(self) -> RejectWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +98,9 @@ class LeftOut:
         self.draft.unlink(missing_ok=True)
 
 
-def page(summary: dict[str, Any], examples: dict[str, list[Example]], copies: list[tuple[Recording, Recording, str]], sounds: Path) -> str:
+def page(
+    summary: dict[str, Any], examples: dict[str, list[ShownReject]], copies: list[tuple[Recording, Recording, str]], sounds: Path
+) -> str:
     """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it.
 
     Args:
@@ -125,7 +127,7 @@ def _pair(one: Recording, other: Recording, where: str, sounds: Path) -> str:
     return f"<tr>{cells}<td><small>{html.escape(where)}</small>"
 
 
-def _line(one: Example, sounds: Path) -> str:
+def _line(one: ShownReject, sounds: Path) -> str:
     path, offset, row = one.place
     encoded = shards.read_batch(path, offset).column("audio")[row].as_py()
     names = "".join(f"<td>{html.escape(part)}" for part in (one.reject["id"], one.text[:200]))

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.cleaning.near_duplicates import Leak
-from asr.cleaning.reasons import shown
-from asr.errors import BadData
+from asr.cleaning.near_duplicates import NearDuplicate
+from asr.cleaning.reasons import printable
+from asr.errors import DataError
 from asr.storage import files
-from asr.storage.scratch import Tally
+from asr.storage.scratch import DiskSet
 
 SHOWN = 3
 KINDS = ("clip", "speaker")
@@ -35,11 +35,11 @@ class Shared:
     def __str__(self) -> str:
         ends = list({split: (split, id) for split, id in reversed(self.rows)}.items())[::-1]
         if self.kind == "speaker":
-            return f"{shown(self.name)} in {' and '.join(split for split, _ in ends)}"
-        return " in ".join(f"{shown(id)} of {split}" for _, (split, id) in ends)
+            return f"{printable(self.name)} in {' and '.join(split for split, _ in ends)}"
+        return " in ".join(f"{printable(id)} of {split}" for _, (split, id) in ends)
 
 
-def found(tally: Tally, copies: Sequence[Leak], rows: Iterable[tuple[str, str, bytes, bytes | None]]) -> list[Shared]:
+def found(tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[tuple[str, str, bytes, bytes | None]]) -> list[Shared]:
     """The clips and speakers that stand in two splits, other than the two that are only scored.
 
     Args:
@@ -81,7 +81,7 @@ def refuse(found: Sequence[Shared], allowed: Sequence[str]) -> None:
             kinds.append(kind)
             told.append(f"{len(these):,} {kind}s stand in two splits ({', '.join(map(str, these[:SHOWN]))})")
     if told:
-        raise BadData(
+        raise DataError(
             f"{'; '.join(told)}, so the test is not honest; reports/chunk/shared.csv names every row, page.html plays some; "
             f"split anew by speaker, or allow it: -S 'chunk.allow_shared=[{','.join([*allowed, *kinds])}]'"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.features import LogMel, input_features
 from asr.model import loader
 from asr.whisper import FRAMES_PER_SECOND
@@ -20,7 +20,7 @@ def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) 
     """
     generation = whisper.generation_config
     if not generation.is_multilingual:
-        raise BadModel("this model knows one language only; choose no language")
+        raise ModelError("this model knows one language only; choose no language")
     inputs = input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
     encoded = whisper.model.encoder(inputs).last_hidden_state
     start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)

@@ -92,7 +92,7 @@ class Edits:
 def edits(references: Sequence[str], hypotheses: Sequence[str], normalised: bool) -> Iterator[float | Edits]:
     """Align a whole table; yields the share that is done, and in the end the edits."""
     numbers: dict[str, int] = {}
-    comparable = Normaliser() if normalised else wer.one_spaced
+    comparable = Normalizer() if normalised else wer.collapse_spaces
     found: list[tuple[int, int, int, int]] = []
     for row, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         if row % SLICE == 0:
@@ -116,7 +116,7 @@ def _errors(row: int, said: list[int], heard: list[int]) -> Iterator[tuple[int, 
             yield from ((row, 2, NO_WORD, other) for other in heard[step.dest_start : step.dest_end])
 
 
-class Normaliser:
+class Normalizer:
     """`wer.normalise`, which looks at each character, for many texts of the same words: each word is made comparable once."""
 
     def __init__(self) -> None:
@@ -128,5 +128,5 @@ class Normaliser:
     def _word(self, word: str) -> str:
         found = self.known.get(word)
         if found is None:
-            found = self.known[word] = word.lower() if word.isascii() and word.isalnum() else wer.normalise(word)
+            found = self.known[word] = word.lower() if word.isascii() and word.isalnum() else wer.normalize(word)
         return found

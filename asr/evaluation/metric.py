@@ -14,4 +14,4 @@ def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, flo
     import evaluate
 
     metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))
-    return dict(metric.compute(references=[*map(wer.one_spaced, references)], predictions=[*map(wer.one_spaced, hypotheses)]))
+    return dict(metric.compute(references=[*map(wer.collapse_spaces, references)], predictions=[*map(wer.collapse_spaces, hypotheses)]))

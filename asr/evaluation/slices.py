@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr import wer
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import hashing
 
 COUNTED, WRITTEN = "", "raw_"  # which text is meant: as WER counts it, or as it was written
@@ -47,7 +47,7 @@ class Utterances:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ModelResults:
     """What a model heard: a table of utterances, its hash, and which of its models is meant."""
 
     table: pa.Table
@@ -64,7 +64,7 @@ def models(table: pa.Table) -> list[str]:
     return list(pc.unique(table["model"]).to_pylist())
 
 
-def of_model(heard: Heard) -> Utterances:
+def of_model(heard: ModelResults) -> Utterances:
     """One model's rows, each id once.
 
     Raises:
@@ -72,11 +72,11 @@ def of_model(heard: Heard) -> Utterances:
     """
     rows = _frame(heard)
     if rows.empty:
-        raise BadData(f"no utterance of {heard.model}; run dvc repro")
+        raise DataError(f"no utterance of {heard.model}; run dvc repro")
     return _sifted(heard.key, rows)
 
 
-def compared(heard: Heard, other: Heard) -> Utterances:
+def compared(heard: ModelResults, other: ModelResults) -> Utterances:
     """The utterances that two models heard, the second's columns with `other_` before them.
 
     Raises:
@@ -86,11 +86,11 @@ def compared(heard: Heard, other: Heard) -> Utterances:
     right = right.rename(columns={name: f"other_{name}" for name in right.columns if name not in ("id", "reference")})
     rows = left.merge(right, on=["id", "reference"], how="inner", sort=False)
     if rows.empty:
-        raise BadData(f"{heard.model} and {other.model} were not tested on the same recordings")
+        raise DataError(f"{heard.model} and {other.model} were not tested on the same recordings")
     return _sifted(heard.key + other.key, rows)
 
 
-def _frame(heard: Heard) -> pd.DataFrame:
+def _frame(heard: ModelResults) -> pd.DataFrame:
     rows = heard.table.filter(pc.equal(heard.table["model"], heard.model)).drop_columns(["model"]).to_pandas()
     rows = rows.drop_duplicates("id").reset_index(drop=True)
     rows["duration"] = rows["duration"].where(np.isfinite(rows["duration"]) & (rows["duration"] >= 0) & (rows["duration"] < MOST_NUMBER))

@@ -24,7 +24,7 @@ QUIET_FRAMES = 10  # a pause must be this wide, or a plosive's gap would do
 
 
 @dataclass(frozen=True)
-class Stretch:
+class AudioSegment:
     """A stretch of a recording that fits the window; `start` and `duration` in seconds."""
 
     start: float
@@ -33,7 +33,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedSegment:
     """What was said in one stretch; `start` and `duration` in seconds.
 
     segments: start, end and text of each utterance in it, from the recording's start; one where the model does not say when.
@@ -46,7 +46,7 @@ class Heard:
 
 
 @torch.inference_mode()
-def greedy(
+def decode_batch(
     whisper: WhisperForConditionalGeneration, features: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
 ) -> list[list[int]]:
     """Decode a batch, the likeliest token each time.
@@ -57,7 +57,7 @@ def greedy(
     Returns:
         the tokens of each row after the prompt, without the end.
     """
-    return greedy_from(whisper, encode(whisper, features), prompt, max_new_tokens)
+    return decode_encoded(whisper, encode(whisper, features), prompt, max_new_tokens)
 
 
 @torch.inference_mode()
@@ -68,7 +68,7 @@ def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> 
 
 
 @torch.inference_mode()
-def greedy_from(
+def decode_encoded(
     whisper: WhisperForConditionalGeneration, encoded: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
 ) -> list[list[int]]:
     """The same from what was encoded, so that several prompts can share it."""
@@ -87,7 +87,7 @@ def greedy_from(
         if step == 0:
             logits[:, not_first] = -torch.inf
         if tokenization.says_when(generation):
-            timestamps.obey(logits, [found[row] for row in alive.tolist()], generation)
+            timestamps.apply_timestamp_rules(logits, [found[row] for row in alive.tolist()], generation)
         tokens = logits.argmax(-1, keepdim=True)
         ended = tokens[:, 0] == generation.eos_token_id
         for row, token in zip(alive[~ended].tolist(), tokens[~ended, 0].tolist(), strict=True):
@@ -101,7 +101,7 @@ def greedy_from(
     return found
 
 
-def most_tokens(seconds: float) -> int:
+def max_tokens(seconds: float) -> int:
     """More than anybody says in so many seconds."""
     return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
 
@@ -120,7 +120,7 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     return [int(token) for token in seen[0][0]]
 
 
-def cut(features: LogMel, window_frames: int) -> list[Stretch]:
+def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
     """Cut a recording into stretches that fit the window, each at the quietest point near the window's end."""
     loudness = features.mel.mean(axis=0)
     total = features.mel.shape[1] - TAIL
@@ -142,13 +142,13 @@ def _quietest(loudness: np.ndarray) -> int:
     return max(quiet, 1)
 
 
-def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> Stretch:
+def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
     """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence followed."""
     last = features.mel.shape[1] if end == features.mel.shape[1] - TAIL else end
     mel = features.mel[:, start:last]
     if last == end:
         mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
-    return Stretch(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
+    return AudioSegment(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
 
 
 def transcribe(
@@ -173,20 +173,20 @@ def transcribe(
     groups = list(in_groups(order, batch_size))
     texts = [""] * len(durations)
     for group in progress(groups, len(groups)):
-        heard = hear(whisper, made, map(log_mel, group), batch_size, max_new_tokens)
+        heard = decode_clips(whisper, made, map(log_mel, group), batch_size, max_new_tokens)
         for index, parts in zip(group, heard, strict=True):
             texts[index] = " ".join(part.text for part in parts if part.text)
     return texts
 
 
-def hear(
+def decode_clips(
     whisper: WhisperForConditionalGeneration,
     made: WhisperTokenizer,
     clips: Iterable[LogMel],
     batch_size: int,
     max_new_tokens: int,
     progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
-) -> list[list[Heard]]:
+) -> list[list[DecodedSegment]]:
     """Decode a few recordings: each cut into stretches that fit the window, all stretches decoded together.
 
     Args:
@@ -204,23 +204,23 @@ def hear(
     whisper.eval()
     for group in progress(groups, len(groups)):
         chosen = [stretches[index] for index in group]
-        limits = [min(max_new_tokens, most_tokens(one.duration)) for one in chosen]
+        limits = [min(max_new_tokens, max_tokens(one.duration)) for one in chosen]
         inputs = input_features([one.features for one in chosen], frames).to(whisper.device)
-        found += greedy(whisper, inputs, prompt, limits)
+        found += decode_batch(whisper, inputs, prompt, limits)
     whisper.train(was_training)
     said = iter(found)
     return [[_heard(one, next(said), whisper, made) for one in parts] for parts in cuts]
 
 
-def _heard(one: Stretch, ids: list[int], whisper: WhisperForConditionalGeneration, made: WhisperTokenizer) -> Heard:
+def _heard(one: AudioSegment, ids: list[int], whisper: WhisperForConditionalGeneration, made: WhisperTokenizer) -> DecodedSegment:
     """Tokens of a stretch as text, and as utterances with times."""
     text = made.decode(ids, skip_special_tokens=True).strip()
     parts = [(one.start, one.start + one.duration, text)]
     if tokenization.says_when(whisper.generation_config) and text:
-        told = timestamps.segments(ids, timestamps.first(whisper.generation_config), one.duration)
+        told = timestamps.segments(ids, timestamps.first_timestamp(whisper.generation_config), one.duration)
         spelt = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
         parts = [part for part in spelt if part[2]]
-    return Heard(one.start, one.duration, text, tuple(parts))
+    return DecodedSegment(one.start, one.duration, text, tuple(parts))
 
 
 def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from asr import paths
-from asr.errors import BadModel, NetworkFault
+from asr.errors import ModelError, NetworkError
 from asr.model import tokenization
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_LANGUAGES
 
@@ -103,7 +103,7 @@ def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
     }
 
 
-def place(name: str) -> str:
+def resolve_model(name: str) -> str:
     """The folder that `name` means, or the hub id it is.
 
     Raises:
@@ -113,7 +113,7 @@ def place(name: str) -> str:
     if folder.is_dir():
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~", "models/")):
-        raise BadModel(f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model")
+        raise ModelError(f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model")
     return name
 
 
@@ -124,13 +124,13 @@ def load_config(name: str, revision: str | None) -> WhisperConfig:
         BadModel: not a Whisper, or no model at all.
         NetworkFault: the hub cannot be reached or does not let us in.
     """
-    where = place(name)
+    where = resolve_model(name)
     known_as = Path(where).name if Path(where).is_dir() else name
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
-        raise BadModel(f"model.name: no config.json in {known_as}; want a folder with a saved model")
+        raise ModelError(f"model.name: no config.json in {known_as}; want a folder with a saved model")
     config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
     if config.model_type != "whisper":
-        raise BadModel(f"model.name: {known_as} is a {config.model_type}, want a whisper")
+        raise ModelError(f"model.name: {known_as} is a {config.model_type}, want a whisper")
     return config
 
 
@@ -141,12 +141,12 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
         BadModel: not a Whisper, damaged, pickled, or tensors that do not fit.
         NetworkFault: the hub cannot be reached or does not let us in.
     """
-    where = place(name)
+    where = resolve_model(name)
     known_as = Path(where).name if Path(where).is_dir() else name
     config = load_config(name, revision)
     made = _from(where, lambda: tokenization.load(where, revision))
     if len(made) > config.vocab_size:
-        raise BadModel(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")
+        raise ModelError(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")
     if window_seconds is not None:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
     model, info = _from(where, lambda: _weights(where, revision, config))
@@ -186,13 +186,13 @@ def _from(where: str, get: Any) -> Any:
     """Name the fault of loading: a folder's is the model's, a hub's is the network's."""
     try:
         return get()
-    except BadModel:
+    except ModelError:
         raise
     except Exception as error:  # transformers, safetensors and the hub client share no base class
         line = tokenization.first_line(error).replace(where, Path(where).name)
         if Path(where).is_dir():
-            raise BadModel(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
-        raise NetworkFault(
+            raise ModelError(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
+        raise NetworkError(
             f"model.name: {where} cannot be fetched: {line}; want a network, for gated models HF_TOKEN in the environment, or a folder"
         ) from None
 
@@ -203,7 +203,7 @@ def _check_loaded(name: str, info: dict[str, Any]) -> None:
     unexpected = set(info["unexpected_keys"]) - {"proj_out.weight"}
     for what, keys in (("do not fit", wrong), ("are missing", missing), ("are unknown", unexpected)):
         if keys:
-            raise BadModel(f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}")
+            raise ModelError(f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}")
 
 
 def settle_generation(model: WhisperForConditionalGeneration, made: WhisperTokenizer) -> None:
@@ -234,7 +234,7 @@ def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) ->
     """
     wanted = model.config.num_mel_bins
     if wanted != num_mel_bins:
-        raise BadModel(f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}")
+        raise ModelError(f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}")
 
 
 def window_seconds(model: WhisperForConditionalGeneration) -> int:

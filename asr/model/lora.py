@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.params import schema
 
 MARK = ".lora_"  # in the name of every tensor of an adapter
@@ -29,7 +29,7 @@ def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int
     try:
         import peft
     except ImportError:
-        raise BadParams(
+        raise ParamsError(
             f"model.lora.rank: got {chosen.rank}, which needs peft: pip install -c requirements.txt -e '.[lora]', or set it to null"
         ) from None
     config = peft.LoraConfig(

@@ -21,7 +21,7 @@ def start_model(given: schema.Params, train: FeatureRows) -> Start:
         start = loader.load(chosen.name, chosen.revision, chosen.window_seconds)
     loader.check_mel_bins(start.model, train.num_mel_bins)
     loader.set_prompt(start.model, given.language, chosen.task)
-    timestamps.ask(start.model.generation_config, given.train.timestamp_share > 0)
+    timestamps.set_return_timestamps(start.model.generation_config, given.train.timestamp_share > 0)
     regularization.configure(start.model.config, chosen)
     regularization.apply(start.model)
     return start

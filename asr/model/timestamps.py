@@ -17,14 +17,14 @@ PER_SECOND = 50
 FIRST_BY = 50  # the first utterance starts within so many steps of the window's start, 1 s
 
 
-def ask(generation: GenerationConfig, wanted: bool) -> None:
+def set_return_timestamps(generation: GenerationConfig, wanted: bool) -> None:
     """Choose whether a model says when; it is trained, evaluated and saved so."""
     generation.return_timestamps = wanted
     if wanted and getattr(generation, "max_initial_timestamp_index", None) is None:
         generation.max_initial_timestamp_index = FIRST_BY
 
 
-def first(generation: GenerationConfig) -> int:
+def first_timestamp(generation: GenerationConfig) -> int:
     """The token of 0.00 s."""
     return int(generation.no_timestamps_token_id) + 1
 
@@ -49,7 +49,7 @@ def segments(ids: Sequence[int], zero: int, duration: float) -> list[tuple[float
     return [*found, (start, duration, words)] if words else found
 
 
-def obey(scores: torch.Tensor, said: Sequence[Sequence[int]], generation: GenerationConfig) -> None:
+def apply_timestamp_rules(scores: torch.Tensor, said: Sequence[Sequence[int]], generation: GenerationConfig) -> None:
     """Rule out, in place, what cannot come next where times are asked for.
 
     A window starts with a time, soon; a time that opens is followed by words, one that closes by the next that opens or by the
@@ -59,7 +59,7 @@ def obey(scores: torch.Tensor, said: Sequence[Sequence[int]], generation: Genera
         scores: (B, V) of the next token.
         said: each row's tokens after the prompt.
     """
-    zero, latest = first(generation), getattr(generation, "max_initial_timestamp_index", None)
+    zero, latest = first_timestamp(generation), getattr(generation, "max_initial_timestamp_index", None)
     scores[:, zero - 1] = -torch.inf
     for row, ids in zip(scores, said, strict=True):
         if not ids:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import WhisperTokenizer
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.whisper import ENGLISH_ONLY_VOCABULARY, TIMESTAMPS, WHISPER_LANGUAGES
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
     try:
         loaded = WhisperTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadModel(f"model.name: no Whisper tokenizer in {Path(name).name}: {first_line(error)}") from None
+        raise ModelError(f"model.name: no Whisper tokenizer in {Path(name).name}: {first_line(error)}") from None
     loaded.clean_up_tokenization_spaces = False  # old folders ask for it, and it is not for BPE
     loaded.add_special_tokens({"additional_special_tokens": loaded.extra_special_tokens})  # old folders name them, and take them for words
     known = loaded.get_vocab()  # asked once: of Whisper's own vocabulary this takes 40 ms
     wanted = [END, START, "<|notimestamps|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     missing = [token for token in wanted if token not in known]
     if missing:
-        raise BadModel(f"model.name: the tokenizer in {Path(name).name} lacks {len(missing)} tokens, such as {missing[0]}")
+        raise ModelError(f"model.name: the tokenizer in {Path(name).name} lacks {len(missing)} tokens, such as {missing[0]}")
     return loaded
 
 
@@ -102,7 +102,7 @@ def prompt(generation: GenerationConfig) -> list[int]:
 
 def _id(table: dict[str, int], token: str) -> int:
     if token not in table:
-        raise BadModel(f"the model has no token for {token}; set model.language or model.task to one it has")
+        raise ModelError(f"the model has no token for {token}; set model.language or model.task to one it has")
     return int(table[token])
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.params.contradictions import contradictions
 from asr.params.schema import Params
 
@@ -38,7 +38,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
         faults.setdefault(tuple(int(key) if key.isdigit() else key for key in dotted.split(".")), []).append(message)
     if faults:
         lines = YAML().load(text)
-        raise BadParams("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))
+        raise ParamsError("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))
     return checked
 
 
@@ -55,9 +55,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BadParams(f"{path}: not there; run from the top of the repository") from None
+        raise ParamsError(f"{path}: not there; run from the top of the repository") from None
     except UnicodeDecodeError as error:
-        raise BadParams(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise ParamsError(f"{path}: not UTF-8 at byte {error.start}") from None
 
 
 def _yaml(path: Path, text: str) -> Any:
@@ -66,9 +66,9 @@ def _yaml(path: Path, text: str) -> Any:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadParams(f"{line}: {getattr(error, 'problem', None) or error}".splitlines()[0]) from None
+        raise ParamsError(f"{line}: {getattr(error, 'problem', None) or error}".splitlines()[0]) from None
     if not isinstance(values, dict):
-        raise BadParams(f"{path}: want one section per stage, got {type(values).__name__}")
+        raise ParamsError(f"{path}: want one section per stage, got {type(values).__name__}")
     return values
 
 

@@ -24,7 +24,7 @@ Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Decibels = Annotated[Float, Field(ge=-60, le=60)]
 Weight = Annotated[Float, Field(ge=0, le=10)]
-Source = Literal["synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"]
+SourceName = Literal["synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
@@ -84,10 +84,10 @@ class Rule(Section):
     otherwise: Weight
 
 
-class Mixed(Section):
+class MixedSource(Section):
     """A further source; what it does not say is as `download` says."""
 
-    source: Source
+    source: SourceName
     path: str | None = None
     language: Language | None = None
     max_rows_per_split: Count | None = None
@@ -101,16 +101,18 @@ class Mixed(Section):
 
     def own(self) -> dict[str, Any]:
         """What it says itself of what `download` says, as values of these fields."""
-        return {key: value for key in Mixed.model_fields if key not in ("share", "role") and (value := getattr(self, key)) is not None}
+        return {
+            key: value for key in MixedSource.model_fields if key not in ("share", "role") and (value := getattr(self, key)) is not None
+        }
 
 
 class Download(Section):
-    source: Source
+    source: SourceName
     path: str | None
     language: Language
     max_rows_per_split: Count | None
     where: list[Rule] | None
-    mix: list[Mixed] | None
+    mix: list[MixedSource] | None
     seed: Natural
     common_voice: CommonVoice
     huggingface: HuggingFace
@@ -123,7 +125,7 @@ class Stats(Section):
     min_share_kept: Annotated[Float, Field(gt=0, le=1)]
 
 
-class Chunk(Section):
+class ChunkParams(Section):
     rows_per_chunk: Count
     min_seconds: Annotated[Float, Field(ge=0)]
     max_seconds: Positive
@@ -254,7 +256,7 @@ class Params(Section):
 
     download: Download
     stats: Stats
-    chunk: Chunk
+    chunk: ChunkParams
     featurize: Featurize
     model: Model
     train: Train

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asr.errors import DiskFault
+from asr.errors import DiskError
 from asr.features import input_features
 from asr.model import greedy
 from asr.runtime.formatting import bytes_text, rough_duration
@@ -24,7 +24,7 @@ from asr.training import checkpoints, memory
 if TYPE_CHECKING:
     from asr.training.loop import Training
 
-NEAR = 0.9  # of the memory that is free
+NEAR_LIMIT_SHARE = 0.9  # of the memory that is free
 TOKENS = 8  # decoded to learn what one costs
 
 
@@ -50,7 +50,7 @@ def forecast(training: Training, out: Path) -> None:
         f"forecast: {steps:,} steps in about {rough_duration(seconds)}, {bytes_text(needed)} of memory of {bytes_text(free)} free, {disk}",
         flush=True,
     )
-    if needed > NEAR * free:
+    if needed > NEAR_LIMIT_SHARE * free:
         accelerator.print("memory is near: lower train.per_device_train_batch_size, or set train.gradient_checkpointing", flush=True)
 
 
@@ -87,7 +87,7 @@ def evaluation_seconds(training: Training) -> float:
     try:
         clips = [greedy.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
         inputs = input_features(clips, frames).to(whisper.device)
-        greedy.greedy(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
+        greedy.decode_batch(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
     finally:
         hook.remove()
     encoded, token = marks[1] - marks[0], (now(training) - marks[1]) / (len(marks) - 1)
@@ -127,7 +127,7 @@ def disk_needed(training: Training, out: Path) -> dict[Path, int]:
     given = training.given
     weights = sum(value.nbytes for value in training.bare.parameters())
     kept = 1 + (given.average_count if given.average_weights != "none" else 0) + -(-given.save_steps // given.eval_steps)
-    wanted = (checkpoints.KEPT + 1) * (weights + moments_bytes(training)) + kept * weights
+    wanted = (checkpoints.MAX_KEPT + 1) * (weights + moments_bytes(training)) + kept * weights
     there = sum(path.stat().st_size for path in training.folder.rglob("*.safetensors"))
     return {training.folder: max(wanted - there, 0), out: weights}
 
@@ -147,7 +147,7 @@ def refuse_full_disk(training: Training, out: Path) -> str:
         free[disk] = shutil.disk_usage(there).free
     tightest = min(needed, key=lambda disk: free[disk] - needed[disk])
     if needed[tightest] > free[tightest]:
-        raise DiskFault(
+        raise DiskError(
             f"checkpoints and the model want {bytes_text(needed[tightest])} of disk, {bytes_text(free[tightest])} are free; make room "
             "(make fresh drops checkpoints, dvc gc -w data of other experiments), then run again"
         )

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.errors import BadData, Diverged, Stopped, exit_with
+from asr.errors import DataError, Diverged, Stopped, exit_with
 from asr.features import FeatureRows
 from asr.model import regularization
 from asr.model.loader import Start
@@ -39,7 +39,7 @@ def eight(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
     looked_at = only(rows, subset(rows.column("id"), SPARE * ROWS, seed))
     fitting = only(looked_at, [one.index for one in Collator(start.model, start.tokenizer).choose(looked_at).examples])
     if len(fitting) < ROWS:
-        raise BadData(f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds")
+        raise DataError(f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds")
     return only(fitting, subset(fitting.column("id"), ROWS, seed))
 
 

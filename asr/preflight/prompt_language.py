@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr import paths
-from asr.errors import BadData, BadModel, BadParams, exit_with
+from asr.errors import DataError, ModelError, ParamsError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.workers import progress
@@ -46,7 +46,7 @@ def refuse_unknown(languages: Iterable[str]) -> None:
     """
     unknown = [code for code in languages if code not in WHISPER_LANGUAGES]
     if unknown:
-        raise BadParams(f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/whisper.py)")
+        raise ParamsError(f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/whisper.py)")
 
 
 def start_model(given: schema.Params, name: str | None) -> Start:
@@ -60,10 +60,10 @@ def start_model(given: schema.Params, name: str | None) -> Start:
 
     name = name or given.model.name
     if name == loader.SCRATCH:
-        raise BadParams("model.name: scratch knows no language yet; want a trained start: --model openai/whisper-small, or a folder")
+        raise ParamsError("model.name: scratch knows no language yet; want a trained start: --model openai/whisper-small, or a folder")
     start = loader.load(name, given.model.revision if name == given.model.name else None, given.model.window_seconds)
     if not start.model.generation_config.is_multilingual:
-        raise BadModel(f"{start.name} knows one language only; want a multilingual start")
+        raise ModelError(f"{start.name} knows one language only; want a multilingual start")
     return start
 
 
@@ -94,7 +94,7 @@ def chosen_rows(rows: FeatureRows, count: int, seed: int, window_seconds: int) -
     subset = validation.subset(rows.column("id"), count, seed)
     fitting = [row for row in subset if durations[row] <= window_seconds]
     if not fitting:
-        raise BadData(f"validation: no row is shorter than the window of {window_seconds} s; raise model.window_seconds")
+        raise DataError(f"validation: no row is shorter than the window of {window_seconds} s; raise model.window_seconds")
     if len(fitting) < len(subset):
         print(f"left out: {len(subset) - len(fitting)} rows longer than the window of {window_seconds} s", flush=True)
     return sorted(fitting, key=lambda row: -durations[row])
@@ -112,9 +112,9 @@ def hypotheses(start: Start, rows: FeatureRows, chosen: list[int], prompted: dic
     groups = list(greedy.in_groups(chosen, batch_size))
     for group in progress(groups, len(groups), "batches", f"decode for {len(prompted)} languages"):
         encoded = greedy.encode(whisper, input_features([rows.log_mel(row) for row in group], frames).to(whisper.device))
-        limits = [greedy.most_tokens(durations[row]) for row in group]
+        limits = [greedy.max_tokens(durations[row]) for row in group]
         for code, prompt in prompted.items():
-            tokens = greedy.greedy_from(whisper, encoded, prompt, limits)
+            tokens = greedy.decode_encoded(whisper, encoded, prompt, limits)
             heard[code] += start.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return heard
 
@@ -123,8 +123,8 @@ def scores(references: list[str], heard: dict[str, list[str]], speakers: list[st
     """The candidates, best first; among equal ones, that of the lower CER."""
     from asr import wer
 
-    spoken = [wer.normalise(text) for text in references]
-    texts = {code: [wer.normalise(text) for text in said] for code, said in heard.items()}
+    spoken = [wer.normalize(text) for text in references]
+    texts = {code: [wer.normalize(text) for text in said] for code, said in heard.items()}
     rates = {code: wer.error_rates(spoken, said) for code, said in texts.items()}
     errors = {code: [wer.count_words(*pair).errors for pair in zip(spoken, said, strict=True)] for code, said in texts.items()}
     words = [len(text.split()) for text in spoken]
@@ -169,7 +169,7 @@ def main() -> None:
     refuse_unknown(languages)
     given, split = reader.load(), Path(paths.FEATURES, "validation")
     if not (paths.root() / split / "manifest.json").is_file():
-        raise BadData(f"{split}: not there; run dvc repro featurize")
+        raise DataError(f"{split}: not there; run dvc repro featurize")
     start = start_model(given, asked.model)
     from asr.features import FeatureRows  # with its libraries, which help and a wrong argument need not wait for
 

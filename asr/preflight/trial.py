@@ -146,7 +146,7 @@ def run(
     found = tried(step, clips, windows, flops)
     del whisper, step
     memory.give_back()
-    return {one: {"row_seconds": told(one, found, flops), "measured": one in found} for one in windows} if found else {}
+    return {one: {"row_seconds": estimated_seconds(one, found, flops), "measured": one in found} for one in windows} if found else {}
 
 
 def tried(
@@ -158,7 +158,7 @@ def tried(
     for window in [*windows] * ROUNDS:
         if found and step.whisper.device.type == "cpu" and window > CPU_SECONDS:
             continue
-        if found and time.monotonic() - began + WARM_UP * told(window, found, flops) > ALL_SECONDS:
+        if found and time.monotonic() - began + WARM_UP * estimated_seconds(window, found, flops) > ALL_SECONDS:
             continue
         step.hear(window)
         try:
@@ -169,7 +169,7 @@ def tried(
     return found
 
 
-def told(window: float, found: dict[float, float], flops: Callable[[float], float]) -> float:
+def estimated_seconds(window: float, found: dict[float, float], flops: Callable[[float], float]) -> float:
     """Seconds of a row at a window: as measured, or as the nearest window's and the compute of both tell."""
     nearest = min(found, key=lambda one: abs(math.log(one / window)))
     return found[nearest] * flops(window) / flops(nearest)

@@ -11,11 +11,11 @@ import shlex
 from typing import Any
 
 from asr import paths, wer
-from asr.errors import BadData, Fault
+from asr.errors import DataError, UserError
 from asr.evaluation.table import FINETUNED
 from asr.runs import reports, revisions
 from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE
-from asr.runs.run_index import Row
+from asr.runs.run_index import RunRow
 from asr.wer import Difference
 
 RESAMPLES, SEED = 2000, 1  # as params.yaml has them for the intervals
@@ -25,38 +25,38 @@ RESERVED = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 MISSING = object()
 
 
-def paired(ours: Row, theirs: Row) -> Difference:
+def paired(ours: RunRow, theirs: RunRow) -> Difference:
     """WER of one training less another's, on the same test recordings, drawn together.
 
     Raises:
         BadData: they were tested on other recordings, or one has no utterance table that can be had.
     """
     if not ours.test_hash or not theirs.test_hash:
-        raise BadData(f"{(theirs if ours.test_hash else ours).name} has no test scores to compare")
+        raise DataError(f"{(theirs if ours.test_hash else ours).name} has no test scores to compare")
     if ours.test_hash != theirs.test_hash:
-        raise BadData("tested on other recordings: not comparable")
+        raise DataError("tested on other recordings: not comparable")
     one, other = errors_of(ours), errors_of(theirs)
     if one.keys() != other.keys() or any(one[id][1:] != other[id][1:] for id in one):
-        raise BadData("the utterance tables hold other recordings: not comparable")
+        raise DataError("the utterance tables hold other recordings: not comparable")
     ids = sorted(one)
     words, speakers = [one[id][1] for id in ids], [one[id][2] for id in ids]
     return wer.paired([one[id][0] for id in ids], [other[id][0] for id in ids], words, speakers, RESAMPLES, SEED)
 
 
-def errors_of(row: Row) -> dict[str, tuple[int, int, str | None]]:
+def errors_of(row: RunRow) -> dict[str, tuple[int, int, str | None]]:
     """Errors, words and speaker of each test utterance of the fine-tuned model."""
     for revision in row.revisions:
         try:
             table = reports.read_parquet(revisions.fetch(revision, paths.UTTERANCES), *COLUMNS).select(COLUMNS)
-        except Fault:
+        except UserError:
             continue
         columns = table.to_pydict()
         lines = zip(*(columns[name] for name in COLUMNS), strict=True)
         return {id: (s + d + i, h + s + d, who) for id, model, s, d, i, h, who in lines if model == FINETUNED}
-    raise BadData(f"{row.name}: no utterance table; dvc fetch brings those of a revision, dvc repro makes it anew")
+    raise DataError(f"{row.name}: no utterance table; dvc fetch brings those of a revision, dvc repro makes it anew")
 
 
-def differing(rows: list[Row]) -> list[str]:
+def differing(rows: list[RunRow]) -> list[str]:
     """The params that do not have one value in all of these trainings."""
     keys = dict.fromkeys(key for row in rows for key in row.params)
     found = []
@@ -67,7 +67,7 @@ def differing(rows: list[Row]) -> list[str]:
     return found
 
 
-def commands(row: Row, here: dict[str, Any]) -> tuple[str, list[str]]:
+def commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
     """What to type to have this training again, and the params that this workspace does not know, which are left out.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
-from asr.errors import BadData, BadParams, exit_with
+from asr.errors import DataError, ParamsError, exit_with
 from asr.runtime import command
 from asr.storage import files
 
@@ -47,13 +47,13 @@ def keep(root: Path, name: str) -> None:
         BadData: there is no evaluated model.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise BadParams(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
+        raise ParamsError(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
-        raise BadData("there is no evaluated model here; run dvc repro")
+        raise DataError("there is no evaluated model here; run dvc repro")
     try:
         known = provenance(root)
     except FileNotFoundError as error:
-        raise BadData(f"{error.filename}: not there; run dvc repro") from None
+        raise DataError(f"{error.filename}: not there; run dvc repro") from None
     with files.new_folder(root / paths.KEPT_MODELS / name) as draft:
         shutil.copytree(root / paths.MODEL, draft, dirs_exist_ok=True)
     files.write_json(root / paths.KEPT_REPORTS / f"{name}.json", known)

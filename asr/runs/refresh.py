@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
-from asr.errors import BadParams, exit_with
+from asr.errors import ParamsError, exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
 from asr.runtime.locks import locked
@@ -152,7 +152,7 @@ class Refresher:
 
     def _read_revisions(self) -> None:
         """Which revisions there are, and what those say that were not read before."""
-        found = revisions.known()
+        found = revisions.list_revisions()
         before = self.index.execute("SELECT name, sha, kind FROM revisions ORDER BY place").fetchall()
         if before != [(one.name, one.sha, one.kind) for one in found]:
             self.index.execute("DELETE FROM revisions")
@@ -329,7 +329,7 @@ def main() -> None:
         now = run_index.state()
         print(f"warning: {now.fault}" if now.fault else "the index is up to date" if alone else "another refresher is at work", flush=True)
     else:
-        raise BadParams(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
+        raise ParamsError(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.evaluation.table import CHARACTER_COUNTS, SCHEMA
 from asr.storage import files, hashing
 
@@ -37,14 +37,14 @@ def read_json(path: Path, *wanted: str) -> dict[str, Any]:
         found = files.read_json(path)
         hashing.hash_of(found)  # half a surrogate cannot be hashed, nor shown
     except FileNotFoundError:
-        raise BadData(f"{path.name}: not there; run dvc repro") from None
+        raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
     if not isinstance(found, dict):
-        raise BadData(f"{path.name}: holds no table of values; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: holds no table of values; run dvc checkout or dvc repro")
     missing = [key for key in wanted if key not in found]
     if missing:
-        raise BadData(f"{path.name}: {missing[0]} is missing; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: {missing[0]} is missing; run dvc checkout or dvc repro")
     return found
 
 
@@ -58,12 +58,12 @@ def read_csv(path: Path, *wanted: str) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
         rows = [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
     except FileNotFoundError:
-        raise BadData(f"{path.name}: not there; run dvc repro") from None
+        raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
     missing = [key for key in wanted if key not in (reader.fieldnames or [])]
     if missing:
-        raise BadData(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
     return rows
 
 
@@ -77,12 +77,12 @@ def read_parquet(path: Path, *wanted: str) -> pa.Table:
         table = pq.read_table(path, memory_map=False)
         table.validate(full=True)
     except FileNotFoundError:
-        raise BadData(f"{path.name}: not there; run dvc repro") from None
+        raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
-        raise BadData(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
     return table
 
 
@@ -97,7 +97,7 @@ def read_utterances(path: Path) -> pa.Table:
         column = table[field.name]
         wrong = column.type != field.type or (column.null_count and not field.nullable)
         if wrong or (pa.types.is_integer(field.type) and len(column) and pc.min(column).as_py() < 0):
-            raise BadData(f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro")
+            raise DataError(f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro")
     if not len(table):
-        raise BadData(f"{path.name}: holds no utterance; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: holds no utterance; run dvc checkout or dvc repro")
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.runtime import command
 from asr.storage import files
 
@@ -32,7 +32,7 @@ def summary(reports: Path) -> str:
         BadData: nothing was evaluated yet.
     """
     if not (reports / "evaluate" / "metrics.json").is_file():
-        raise BadData(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
+        raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
     metrics, stats = files.read_json(reports / "evaluate" / "metrics.json"), files.read_json(reports / "stats" / "stats.json")
     models = metrics["models"]
     hours = ", ".join(f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items() if one["count"])

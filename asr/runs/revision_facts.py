@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from asr import paths
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
@@ -47,7 +47,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list
     """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is nothing to join."""
     try:
         run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
-    except Fault:
+    except UserError:
         return None, {}, {}
     if revision.sha is None and not is_locked(Path(paths.root() / paths.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
@@ -76,14 +76,14 @@ def is_locked(run: Path) -> bool:
 
 def _keep(revision: Revision, path: str) -> None:
     """Have a file at hand, so that no page waits for DVC."""
-    with contextlib.suppress(Fault):
+    with contextlib.suppress(UserError):
         revisions.fetch(revision, path)
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:
     try:
         return reports.read_json(revisions.fetch(revision, path))
-    except Fault:
+    except UserError:
         return {}
 
 
@@ -93,5 +93,5 @@ def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
     try:
         rows = reports.read_csv(revisions.fetch(revision, paths.STEPS), "step", *columns.values())
         return {key: [(int(row["step"]), float(row[column])) for row in rows if row[column]] for key, column in columns.items()}
-    except (Fault, ValueError):
+    except (UserError, ValueError):
         return {}

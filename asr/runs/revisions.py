@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr import paths
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
@@ -24,7 +24,7 @@ WORKSPACE, EXPERIMENT, BRANCH, TAG, COMMIT = "workspace", "experiment", "branch"
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
 SHA = re.compile(r"[0-9a-f]{40}")
 SHORT_SHA = re.compile(r"[0-9a-f]{7,40}")
-SHOWN = 8  # characters of a sha that name a commit
+SHA_DIGITS = 8  # characters of a sha that name a commit
 COMMITS = 50
 GIT_SECONDS = 30.0
 OPEN = threading.Lock()  # DVC's repositories are not made for threads
@@ -42,7 +42,7 @@ class Revision:
 HERE = Revision(WORKSPACE, None, WORKSPACE)
 
 
-def known() -> list[Revision]:
+def list_revisions() -> list[Revision]:
     """The workspace, experiments (newest first), branches, tags, and the latest 50 commits that changed dvc.lock."""
     try:
         refs = _git("for-each-ref", "--sort=-committerdate", "--format=%(refname)%00%(objectname)%00%(*objectname)", *_PLACES)
@@ -51,7 +51,7 @@ def known() -> list[Revision]:
         return [HERE]
     named = [one for line in refs.split("\n") if (one := _revision(line))]
     named.sort(key=lambda one: _KINDS.index(one.kind))  # stable: within a kind the newest stays first
-    return [HERE, *named, *(Revision(sha[:SHOWN], sha, COMMIT) for sha in commits.split() if SHA.fullmatch(sha))]
+    return [HERE, *named, *(Revision(sha[:SHA_DIGITS], sha, COMMIT) for sha in commits.split() if SHA.fullmatch(sha))]
 
 
 _PLACES = ("refs/exps", "refs/heads", "refs/tags")
@@ -80,7 +80,7 @@ def find(name: str) -> Revision:
     Raises:
         BadParams: there is none.
     """
-    revisions = known()
+    revisions = list_revisions()
     for one in revisions:
         if name in (one.name, one.sha):
             return one
@@ -90,8 +90,10 @@ def find(name: str) -> Revision:
                 return one
         sha = _commit(name)
         if sha:
-            return Revision(sha[:SHOWN], sha, COMMIT)
-    raise BadParams(f"{' '.join(name.split())[:80]!r}: no such revision; want workspace, or what git branch, git tag and dvc exp list name")
+            return Revision(sha[:SHA_DIGITS], sha, COMMIT)
+    raise ParamsError(
+        f"{' '.join(name.split())[:80]!r}: no such revision; want workspace, or what git branch, git tag and dvc exp list name"
+    )
 
 
 def _commit(short: str) -> str | None:
@@ -127,7 +129,7 @@ def fetch(revision: Revision, path: str) -> Path:
     """
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.parts:
-        raise BadParams(f"{path!r}: want a path from the top of the repository")
+        raise ParamsError(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
         return _here(revision, inside)
     kept = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
@@ -142,7 +144,7 @@ def fetch(revision: Revision, path: str) -> Path:
 def _here(revision: Revision, inside: PurePosixPath) -> Path:
     found = paths.root() / inside
     if not found.exists():
-        raise BadData(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
+        raise DataError(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
     return found
 
 
@@ -152,9 +154,9 @@ def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:
             _files_at(str(paths.root()), str(revision.sha)).get(f"/{inside}", str(target), recursive=True)
     except Exception as error:  # DVC and what it stands on raise of every kind, for a missing file as for a damaged repository
         _files_at.cache_clear()
-        raise BadData(f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again") from None
+        raise DataError(f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again") from None
     if not target.exists():
-        raise BadData(f"{inside} at {revision.name} is not to be had; try dvc fetch, or run it again")
+        raise DataError(f"{inside} at {revision.name} is not to be had; try dvc fetch, or run it again")
 
 
 @lru_cache(maxsize=4)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import metrics, paths
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.runs import revisions
 from asr.runs.revisions import Revision
 from asr.runtime.locks import is_locked
@@ -45,12 +45,12 @@ WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
 # What reading a damaged file can raise, here and in the pages' JSON.
-HURT = (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+PARSE_ERRORS = (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
 
 
 @dataclass(frozen=True)
-class State:
+class IndexState:
     """How the index stands; `generation` changes with the rows, `mark` with the curves and faults too."""
 
     made: bool = False
@@ -65,7 +65,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A training and its test scores. One that was tested on other data, or in another way, has a row for each."""
 
     key: str
@@ -106,25 +106,25 @@ def opened() -> Iterator[sqlite3.Connection | None]:
         with closing(sqlite3.connect(f"{path().as_uri()}?mode=ro", uri=True, timeout=10)) as index:
             index.execute("BEGIN")  # what is read hangs together
             yield index
-    except HURT:
+    except PARSE_ERRORS:
         with suppress(OSError):
             paths.cache("runs.rebuild").touch()
-        raise BadData("the index of runs is damaged; it is being made anew") from None
+        raise DataError("the index of runs is damaged; it is being made anew") from None
 
 
-def state() -> State:
+def state() -> IndexState:
     """Read in under a millisecond."""
     with opened() as index:
         if index is None:
-            return State()
+            return IndexState()
         meta = dict(index.execute("SELECT key, value FROM meta"))
         if meta.get("schema") != str(SCHEMA):
             raise ValueError("another schema")
         waiting = index.execute("SELECT fingerprint FROM runs WHERE status = 'RUNNING' AND parent IS NULL").fetchall()
-        live = "".join("1" if lives(fingerprint) else "0" for (fingerprint,) in waiting)
+        live = "".join("1" if is_training(fingerprint) else "0" for (fingerprint,) in waiting)
         phase, done, total = json.loads(meta.get("progress") or '["", 0, 0]')
         fault = meta.get("fault") or ""
-        return State(
+        return IndexState(
             made="updated" in meta,
             updated=float(meta.get("updated") or 0),
             phase=str(phase),
@@ -137,19 +137,19 @@ def state() -> State:
         )
 
 
-LONGEST = 64  # characters of a fingerprint; ours have 32, and a file's name has an end
+MAX_FINGERPRINT = 64  # characters of a fingerprint; ours have 32, and a file's name has an end
 
 
-def lives(fingerprint: str | None) -> bool:
+def is_training(fingerprint: str | None) -> bool:
     """Whether a run that MLflow holds for running still trains; of one on another machine we only know what MLflow says."""
-    if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > LONGEST:
+    if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > MAX_FINGERPRINT:
         return client.store_file() is None
     if client.store_file() is None and not journal.path_of(fingerprint).is_file():
         return True
     return follower.training_runs(fingerprint)
 
 
-def rows() -> list[Row]:
+def rows() -> list[RunRow]:
     """Every training, newest first; those that only a revision knows come by their place in `revisions.known`."""
     with opened() as index:
         if index is None:
@@ -213,13 +213,13 @@ def _groups(known: list[Known]) -> list[list[Known]]:
     return [group for group in ([*first, *untold], *others) if group]
 
 
-def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]) -> Iterator[Row]:
-    status = KILLED if run["status"] == RUNNING and not lives(run["fingerprint"]) else str(run["status"])
+def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]) -> Iterator[RunRow]:
+    status = KILLED if run["status"] == RUNNING and not is_training(run["fingerprint"]) else str(run["status"])
     latest = tests[0] if tests else {"metrics": {}, "params": {}}  # newest first
     logged = {key.removeprefix("test/"): value for key, value in {**run["metrics"], **latest["metrics"]}.items() if key.startswith("test/")}
     for number, group in enumerate(_groups(known) or [[]]):
         told = group[0][1] if group else {}
-        yield Row(
+        yield RunRow(
             key=run["id"] if number == 0 else f"{run['id']}/{number}",
             run_id=run["id"],
             fingerprint=run["fingerprint"],
@@ -242,10 +242,10 @@ def _between(run: dict[str, Any], status: str) -> float | None:
     return run["end"] - run["start"] if status == FINISHED and run["end"] and run["start"] else None
 
 
-def _rows_without_run(fingerprint: str, known: list[Known]) -> Iterator[Row]:
+def _rows_without_run(fingerprint: str, known: list[Known]) -> Iterator[RunRow]:
     for number, group in enumerate(_groups(known)):
         revision, told = group[0]
-        yield Row(
+        yield RunRow(
             key=fingerprint if number == 0 else f"{fingerprint}/{number}",
             run_id=None,
             fingerprint=fingerprint,
@@ -263,7 +263,7 @@ def _rows_without_run(fingerprint: str, known: list[Known]) -> Iterator[Row]:
         )
 
 
-def curves(row: Row) -> dict[str, list[tuple[int, float]]] | None:
+def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
     """The points of each metric of `CURVES`; none while they are not fetched, which `ask` hastens."""
     with opened() as index:
         if index is None:
@@ -276,7 +276,7 @@ def curves(row: Row) -> dict[str, list[tuple[int, float]]] | None:
     return None
 
 
-def is_stale(now: State) -> bool:
+def is_stale(now: IndexState) -> bool:
     """Whether anything changed since the index was brought up to date; 15 ms."""
     age = time.time() - now.updated
     if not now.made or paths.cache("runs.rebuild").exists():
@@ -296,7 +296,7 @@ def signature() -> str:
     places = [paths.root() / one for one in WORKSPACE]
     if store:
         places += [store, store.with_name(f"{store.name}-wal")]
-    return hashing.hash_of([[_stamp(place) for place in places], [[one.name, one.sha] for one in revisions.known()]])
+    return hashing.hash_of([[_stamp(place) for place in places], [[one.name, one.sha] for one in revisions.list_revisions()]])
 
 
 def _stamp(place: Path) -> list[int]:
@@ -310,7 +310,7 @@ def _stamp(place: Path) -> list[int]:
 _started: list[subprocess.Popen[bytes]] = []
 
 
-def ask(wanted: tuple[str, ...] = ()) -> None:
+def request_refresh(wanted: tuple[str, ...] = ()) -> None:
     """Have the index brought up to date in the background, these runs' curves first; returns at once."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     if wanted:

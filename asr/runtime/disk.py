@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from asr.errors import DiskFault
+from asr.errors import DiskError
 from asr.runtime.formatting import bytes_text
 
 RESERVE = 1.05  # of a forecast, so that the disk is not full to the last byte
@@ -23,4 +23,4 @@ def check_free_space(folder: Path, num_bytes: float, what: str) -> None:
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(there).free
     if free < RESERVE * num_bytes:
-        raise DiskFault(f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; make room, then run again")
+        raise DiskError(f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; make room, then run again")

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-from asr.errors import BadData, Fault
+from asr.errors import DataError, UserError
 from asr.runtime.limits import allow, confine
 from asr.runtime.workers import SPAWN, count, one_thread_each
 
@@ -159,7 +159,7 @@ class _Worker(Generic[T]):
         """Go on in a fresh process: at the same item, which may have suffered for another, or at the next."""
         self.end()
         if not self.lives:
-            raise BadData(f"a worker process could not start: {reason}")
+            raise DataError(f"a worker process could not start: {reason}")
         self.start()
         if job := self.job:
             if certain or job.blamed == job.num_results:
@@ -228,7 +228,7 @@ def _serve(function: Callable[..., Iterator[Any]], jobs: Connection, results: Co
 def _portable(error: Exception) -> Exception:
     """An exception that finds its way through a pipe; a bug with its traceback as a note."""
     told = traceback.format_exc()
-    if not isinstance(error, Fault):
+    if not isinstance(error, UserError):
         error.add_note(told)
     try:
         pickle.loads(pickle.dumps(error))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 
 T = TypeVar("T")
 LOG_SECONDS = 10.0
@@ -28,7 +28,7 @@ def count() -> int:
     """How many processes to use."""
     given = os.environ.get("WORKERS", "")
     if (given and not given.isdecimal()) or given == "0":
-        raise BadParams(f"WORKERS: got {given!r}, want a number of processes")
+        raise ParamsError(f"WORKERS: got {given!r}, want a number of processes")
     return int(given) if given else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -49,7 +49,7 @@ def parallel(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jo
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise BadData("a worker process died, perhaps for want of memory; WORKERS=1 shows where") from None
+            raise DataError("a worker process died, perhaps for want of memory; WORKERS=1 shows where") from None
         finally:
             for future in waiting:
                 future.cancel()

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.sources import hub, hub_parts
-from asr.sources.hub_layout import shown
+from asr.sources.hub_layout import listed
 
 # Text as it was written comes first (FLEURS has both), but for VoxPopuli's raw_text, which is empty in a part of its rows.
 KNOWN = {
@@ -55,13 +55,13 @@ def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
     schema = hub_parts.schema(every[0])
     for ours, theirs in wanted.items():
         if theirs not in schema.names and (ours, theirs) != ("id", ROW):
-            raise BadParams(f"download.huggingface.columns.{ours}: got {theirs}, want one of {shown(schema.names)}")
+            raise ParamsError(f"download.huggingface.columns.{ours}: got {theirs}, want one of {listed(schema.names)}")
         if theirs in schema.names and not _fits(schema, ours, theirs):
-            raise BadParams(f"download.huggingface.columns.{ours}: got {theirs} ({schema.field(theirs).type}), {_want(schema, ours)}")
+            raise ParamsError(f"download.huggingface.columns.{ours}: got {theirs} ({schema.field(theirs).type}), {_want(schema, ours)}")
     found = {ours: wanted.get(ours) or next(_known(schema, ours), None) for ours in KNOWN}
     for ours in NEEDED:
         if found[ours] is None:
-            raise BadParams(f"download.huggingface.columns.{ours}: got nothing, {_want(schema, ours)}")
+            raise ParamsError(f"download.huggingface.columns.{ours}: got nothing, {_want(schema, ours)}")
     names = Columns(str(found["audio"]), str(found["text"]), found["speaker"], None, found["seconds"])
     return replace(names, id=_id_column(every, names.audio, wanted.get("id")))
 
@@ -75,8 +75,8 @@ def _known(schema: pa.Schema, ours: str) -> Iterator[str]:
 
 
 def _want(schema: pa.Schema, ours: str) -> str:
-    fitting = shown(name for name in schema.names if _fits(schema, ours, name))
-    return f"want one of {fitting}" if fitting else f"want a column that fits, of which there is none among {shown(schema.names)}"
+    fitting = listed(name for name in schema.names if _fits(schema, ours, name))
+    return f"want one of {fitting}" if fitting else f"want a column that fits, of which there is none among {listed(schema.names)}"
 
 
 def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | None:
@@ -84,7 +84,7 @@ def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | N
     if wanted:
         again = _again(wanted, every) if wanted in schema.names else None
         if again:
-            raise BadParams(f"download.huggingface.columns.id: {wanted} is no id ({again}); want another, or {ROW} for the row's number")
+            raise ParamsError(f"download.huggingface.columns.id: {wanted} is no id ({again}); want another, or {ROW} for the row's number")
         return wanted if wanted in schema.names else None
     kind = schema.field(audio).type
     beside = [f"{audio}.path"] if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else []

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from asr.errors import DISK_ERRORS, BadData
+from asr.errors import DISK_ERRORS, DataError
 from asr.runtime import disk
 from asr.sources.tables import Rows, on_disk, read_table
-from asr.sources.utterances import Corpus, Listing, Utterance, read_bytes
+from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, read_bytes
 
 TSVS: dict[str, dict[str | None, str]] = {
     "official": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
@@ -57,7 +57,7 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
         disk.check_free_space(working, path.stat().st_size, f"{path.name}, unpacked,")  # mp3 packs no further
         unpack(path, working / "archive")
     elif not path.is_dir():
-        raise BadData(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
+        raise DataError(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
     release = _release(working / "archive" if path.is_file() else path, path, tsvs)
     clips = working / "clips.sqlite"
     unnamed, locale = _gather(release, tsvs, clips)
@@ -68,7 +68,7 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
             "language": language_of(locale or (release.name if LOCALE.fullmatch(release.name) else "")) or None,
             "clips_no_tsv_names": unnamed,
         },
-        utterances=Listing(partial(_utterances, release, tsvs, clips)),
+        utterances=UtteranceIterable(partial(_utterances, release, tsvs, clips)),
     )
 
 
@@ -85,8 +85,8 @@ def _release(folder: Path, given: Path, tsvs: dict[str | None, str]) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadData(f"{given}: holds {len(found)} releases ({', '.join(one.name for one in found)}); name one of them")
-    raise BadData(f"{given}: no Common Voice release in it; want a folder with clips/, {', '.join(tsvs.values())}")
+        raise DataError(f"{given}: holds {len(found)} releases ({', '.join(one.name for one in found)}); name one of them")
+    raise DataError(f"{given}: no Common Voice release in it; want a folder with clips/, {', '.join(tsvs.values())}")
 
 
 def _folders(top: Path) -> Iterator[Path]:
@@ -124,7 +124,7 @@ def _bytes(name: str) -> bytes:
 
 def _table(path: Path, *wanted: str) -> Rows:
     if not path.is_file():
-        raise BadData(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv")
+        raise DataError(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv")
     return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE, restval=None)
 
 
@@ -136,9 +136,9 @@ def _durations(path: Path) -> Iterator[tuple[bytes, float]]:
                 seconds = float(row["duration[ms]"]) / 1000
                 name = row["clip" if "clip" in row else "filename"]
             except (KeyError, TypeError, ValueError) as error:
-                raise BadData(f"{path}:{line}: want the columns clip and duration[ms], got {error}") from None
+                raise DataError(f"{path}:{line}: want the columns clip and duration[ms], got {error}") from None
             if not (math.isfinite(seconds) and seconds >= 0):
-                raise BadData(f"{path}:{line}: a duration of {seconds} s")
+                raise DataError(f"{path}:{line}: a duration of {seconds} s")
             yield _bytes(name), seconds
 
 
@@ -175,7 +175,7 @@ def unpack(archive: Path, target: Path) -> None:
             for number, member in enumerate(tar):
                 limit -= member.size + tarfile.BLOCKSIZE
                 if limit < 0 or number > MAX_FILES:
-                    raise BadData(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
+                    raise DataError(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
                 _extract(tar, member, target, archive)
                 tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
             while tar.fileobj and (rest := tar.fileobj.read(1 << 20)):  # to the end, where gzip's checksum stands
@@ -185,7 +185,7 @@ def unpack(archive: Path, target: Path) -> None:
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise BadData(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
+        raise DataError(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
 
 
 class _Member(tarfile.TarInfo):
@@ -202,7 +202,7 @@ class _Member(tarfile.TarInfo):
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
     place = (target / member.name).resolve()
     if not place.is_relative_to(target.resolve()) or not (member.isreg() or member.isdir()):
-        raise BadData(f"{archive}: {member.name} is not a regular file inside the archive; refused")
+        raise DataError(f"{archive}: {member.name} is not a regular file inside the archive; refused")
     content = tar.extractfile(member)
     if content is not None:
         place.parent.mkdir(parents=True, exist_ok=True)

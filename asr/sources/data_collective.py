@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from asr import paths
-from asr.errors import DISK_ERRORS, BadData, BadParams, Fault, NetworkFault
+from asr.errors import DISK_ERRORS, DataError, NetworkError, ParamsError, UserError
 from asr.runtime import disk
 from asr.sources import common_voice
 from asr.sources.utterances import Corpus
@@ -44,7 +44,7 @@ def read(dataset_id: str, working: Path, *given: Any) -> Corpus:
         NetworkFault: the SDK or the key is not there, or the platform cannot be reached, or does not let us in.
     """
     if not re.fullmatch(r"[\w-][\w.-]*", dataset_id):
-        raise BadParams(f"download.path: got {dataset_id!r}, want a data set's id at {SITE}: press Download, then API / Python Access")
+        raise ParamsError(f"download.path: got {dataset_id!r}, want a data set's id at {SITE}: press Download, then API / Python Access")
     archive, about = fetch(dataset_id)
     corpus = common_voice.read(archive, working, *given)
     return replace(corpus, about=corpus.about | about)
@@ -78,19 +78,19 @@ def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
 def _sdk() -> Any:
     """Mozilla's package, if it and the key are there."""
     if not os.environ.get("MDC_API_KEY", "").strip():
-        raise NetworkFault(f"MDC_API_KEY is not set; make a key at {SITE}/api-reference, and put it into the environment")
+        raise NetworkError(f"MDC_API_KEY is not set; make a key at {SITE}/api-reference, and put it into the environment")
     try:
         return importlib.import_module("datacollective")
     except ImportError:
         way = "pip install -c requirements.txt -e '.[data-collective]'"
-        raise NetworkFault(f"download.source: data_collective needs Mozilla's SDK, an optional extra; {way}") from None
+        raise NetworkError(f"download.source: data_collective needs Mozilla's SDK, an optional extra; {way}") from None
 
 
 def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]:
     details = sdk.get_dataset_details(dataset_id)
     archive = place / Path(str(details.filename)).name
     if archive.name != details.filename or archive.name.startswith(".") or not details.sizeBytes:
-        raise BadData(f"{dataset_id}: the platform names no archive of it; see {_page(dataset_id)}")
+        raise DataError(f"{dataset_id}: the platform names no archive of it; see {_page(dataset_id)}")
     wrong = ""
     for _ in range(2):
         _keep_whole(archive, details.sizeBytes)
@@ -100,7 +100,7 @@ def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]
             known = {"dataset": details.id, "archive": archive.name, "bytes": archive.stat().st_size, "sha256": digest}
             return archive, known | ({"licence": licence} if (licence := details.licenseAbbreviation or details.license) else {})
         archive.unlink()
-    raise NetworkFault(f"{dataset_id}: {archive.name} came twice {wrong}; try again later")
+    raise NetworkError(f"{dataset_id}: {archive.name} came twice {wrong}; try again later")
 
 
 def _keep_whole(archive: Path, size: float) -> None:
@@ -132,25 +132,25 @@ def _seconds(sdk: Any, error: Any, tries: int) -> float:
     return 2.0 ** (tries - 1) if passes and (status is None or status >= 500) else float("inf")
 
 
-def _fault(sdk: Any, dataset_id: str, error: Any) -> Fault:
+def _fault(sdk: Any, dataset_id: str, error: Any) -> UserError:
     """What happened and the way out, in one line of our own: theirs are several, with signed addresses."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, sdk.AuthenticationError):
-        return NetworkFault(f"{dataset_id}: the platform does not know MDC_API_KEY; make another at {SITE}/api-reference")
+        return NetworkError(f"{dataset_id}: the platform does not know MDC_API_KEY; make another at {SITE}/api-reference")
     if isinstance(error, PermissionError):
-        return NetworkFault(
+        return NetworkError(
             f"{dataset_id}: given to those who accept its terms; do so at {_page(dataset_id)} with the account of MDC_API_KEY"
         )
     if isinstance(error, FileNotFoundError):
-        return NetworkFault(f"{dataset_id}: the platform has it not, or not any more; want an id from {SITE}/datasets (download.path)")
+        return NetworkError(f"{dataset_id}: the platform has it not, or not any more; want an id from {SITE}/datasets (download.path)")
     if isinstance(error, sdk.RateLimitError) or (status and status >= 500):
-        return NetworkFault(f"{dataset_id}: the platform is busy ({status}); run again later: it goes on where it stopped")
+        return NetworkError(f"{dataset_id}: the platform is busy ({status}); run again later: it goes on where it stopped")
     if status:
-        return NetworkFault(f"{dataset_id}: the platform refuses ({status}); see {_page(dataset_id)}")
+        return NetworkError(f"{dataset_id}: the platform refuses ({status}); see {_page(dataset_id)}")
     if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
         why = f"the platform cannot be reached ({type(error).__name__})"
-        return NetworkFault(f"{dataset_id}: {why}; check the network, then run again: it goes on where it stopped")
-    return NetworkFault(f"{dataset_id}: something else answers in the platform's place (a login page, a proxy?); check the network")
+        return NetworkError(f"{dataset_id}: {why}; check the network, then run again: it goes on where it stopped")
+    return NetworkError(f"{dataset_id}: something else answers in the platform's place (a login page, a proxy?); check the network")
 
 
 def _page(dataset_id: str) -> str:

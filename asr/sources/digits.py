@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.errors import BadData, BadParams
-from asr.sources.utterances import Corpus, Listing, Utterance
+from asr.errors import DataError, ParamsError
+from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 from asr.storage.shards import SPLITS
 
 NAME = re.compile(r"([0-9])_([\w.-]+)_([0-9]+)\.wav")
@@ -52,11 +52,11 @@ def read(
         BadData: no such recordings, a speaker who is not there or lacks a digit, nobody left to train.
     """
     if language != "en":
-        raise BadParams(f"download.language: got {language}, want en, which is what the digits are spoken in")
+        raise ParamsError(f"download.language: got {language}, want en, which is what the digits are spoken in")
     if min_digits > max_digits:
-        raise BadParams(f"download.digits.min_digits: got {min_digits}, want at most max_digits ({max_digits})")
+        raise ParamsError(f"download.digits.min_digits: got {min_digits}, want at most max_digits ({max_digits})")
     if both := sorted(set(speakers_validation) & set(speakers_test)):
-        raise BadParams(f"download.digits.speakers: {', '.join(both)} cannot both validate and test")
+        raise ParamsError(f"download.digits.speakers: {', '.join(both)} cannot both validate and test")
     casts = _casts(path, _speakers(path), {"validation": speakers_validation, "test": speakers_test})
     return Corpus(
         about={
@@ -65,7 +65,7 @@ def read(
             "language": language,
             "speakers": {split: list(casts[split]) for split in SPLITS},
         },
-        utterances=Listing(
+        utterances=UtteranceIterable(
             lambda: (one for split in SPLITS for one in _utterances(split, rows[split], casts[split], (min_digits, max_digits), seed))
         ),
     )
@@ -75,26 +75,26 @@ def _speakers(path: Path) -> Cast:
     """Every speaker's recordings, in the order of names whatever the folder's."""
     place = path / "recordings" if (path / "recordings").is_dir() else path
     if not place.is_dir():
-        raise BadData(f"{path}: not there; want the folder of the Free Spoken Digit Dataset (download.path)")
+        raise DataError(f"{path}: not there; want the folder of the Free Spoken Digit Dataset (download.path)")
     found: Cast = {}
     for name in sorted(entry.name for entry in os.scandir(place) if entry.is_file(follow_symlinks=False)):
         if said := NAME.fullmatch(name):
             found.setdefault(said[2], []).append(place / name)
     if not found:
-        raise BadData(f"{place}: no recordings named as 7_jackson_32.wav: digit, speaker, number")
+        raise DataError(f"{place}: no recordings named as 7_jackson_32.wav: digit, speaker, number")
     for speaker, recordings in found.items():
         if missing := set("0123456789") - {one.name[0] for one in recordings}:
-            raise BadData(f"{place}: {speaker} does not say {', '.join(sorted(missing))}; want each of the ten digits at least once")
+            raise DataError(f"{place}: {speaker} does not say {', '.join(sorted(missing))}; want each of the ten digits at least once")
     return dict(sorted(found.items()))
 
 
 def _casts(path: Path, known: Cast, held_out: dict[str, list[str]]) -> dict[str, Cast]:
     for split, names in held_out.items():
         if unknown := sorted(set(names) - set(known)):
-            raise BadData(f"{path}: download.digits.speakers.{split}: no {', '.join(unknown)}; there are {', '.join(known)}")
+            raise DataError(f"{path}: download.digits.speakers.{split}: no {', '.join(unknown)}; there are {', '.join(known)}")
     taken = {name for names in held_out.values() for name in names}
     if taken >= set(known):
-        raise BadData(f"{path}: download.digits.speakers: all of {', '.join(known)} validate or test; nobody is left to train")
+        raise DataError(f"{path}: download.digits.speakers: all of {', '.join(known)} validate or test; nobody is left to train")
     chosen = {**held_out, "train": [name for name in known if name not in taken]}
     return {split: {name: known[name] for name in sorted(set(chosen[split]))} for split in SPLITS}
 
@@ -147,7 +147,7 @@ def join(recordings: list[Path], pauses: list[float]) -> bytes:
     for path, pause in zip(recordings, [0.0, *pauses], strict=True):
         samples, own = _samples(path)
         if rate and own != rate:
-            raise BadData(f"{path}: {own} samples a second, want {rate} as in {recordings[0].name}")
+            raise DataError(f"{path}: {own} samples a second, want {rate} as in {recordings[0].name}")
         rate = own
         parts += [np.zeros(round(pause * rate), np.int16), samples]
     file = io.BytesIO()
@@ -159,7 +159,7 @@ def _samples(path: Path) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             if file.channels != 1 or not 0 < file.frames <= MAX_SECONDS * file.samplerate:
-                raise BadData(f"{path}: {file.channels} channels, {file.frames / file.samplerate:.1f} s; want one digit, mono")
+                raise DataError(f"{path}: {file.channels} channels, {file.frames / file.samplerate:.1f} s; want one digit, mono")
             return file.read(dtype="int16"), file.samplerate
     except (soundfile.LibsndfileError, ZeroDivisionError) as error:
-        raise BadData(f"{path}: not a recording we can read ({error})") from None
+        raise DataError(f"{path}: not a recording we can read ({error})") from None

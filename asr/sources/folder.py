@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from asr.audio.sample_file import SUFFIXES
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.sources.subtitles import cues, cut
-from asr.sources.tables import Rows, on_disk, read_json_lines, read_table, scalar, shown
-from asr.sources.utterances import Corpus, Listing, Utterance, one_line, read_bytes
+from asr.sources.tables import Rows, on_disk, printable, read_json_lines, read_table, scalar
+from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, one_line, read_bytes
 from asr.storage.shards import SPLITS
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -53,20 +53,20 @@ def read(path: Path, working: Path) -> Corpus:
         BadData: none of the layouts, two of them at once, a table or a text that cannot be told apart, or what leads out of the folder.
     """
     if not path.is_dir():
-        raise BadData(f"{path}: no folder; want one with recordings and their words (download.path)")
+        raise DataError(f"{path}: no folder; want one with recordings and their words (download.path)")
     names = working / "files.sqlite"
     tables = _walk(path, names)
     about: dict[str, Any] = {"name": path.name, "licence": "as the folder's owner says"}
     if tables:
         about |= {"layout": tables[0].name, "recordings_without_text": _without_text(path, names, tables)}
-        return Corpus(about, Listing(lambda: (one for table in tables for one in _tabled(path, table))))
+        return Corpus(about, UtteranceIterable(lambda: (one for table in tables for one in _tabled(path, table))))
     kind, pairs, sounds, texts = _pairs(path, names)
     about |= {
         "layout": ("", ".txt", "subtitles")[kind],
         "recordings_without_text": sounds - pairs,
         "texts_without_recording": texts - pairs,
     }
-    return Corpus(about, Listing(partial(_paired, path, names, kind, working)))
+    return Corpus(about, UtteranceIterable(partial(_paired, path, names, kind, working)))
 
 
 def _walk(top: Path, names: Path) -> list[Path]:
@@ -77,7 +77,9 @@ def _walk(top: Path, names: Path) -> list[Path]:
     allowed = [[name] for name in TABLES] + [[f"{split}/{name}" for split in SPLITS] for name in TABLES]
     inside = sorted(str(table.relative_to(top)) for table in found)
     if not any(set(inside) <= set(one) for one in allowed):
-        raise BadData(f"{top}: holds {shown(', '.join(inside))}; want one such table on top, or one in each of train, validation and test")
+        raise DataError(
+            f"{top}: holds {printable(', '.join(inside))}; want one such table on top, or one in each of train, validation and test"
+        )
     return sorted(found, key=lambda table: SPLITS.index(table.parent.name) if table.parent != top else 0)
 
 
@@ -93,7 +95,7 @@ def _entries(top: Path, tables: list[Path]) -> Iterator[tuple[bytes, bytes, int]
                 if entry.name.startswith("."):
                     continue
                 if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(inside):
-                    raise BadData(f"{top}: {shown(here + entry.name)} leads out of the folder; copy what it names into it")
+                    raise DataError(f"{top}: {printable(here + entry.name)} leads out of the folder; copy what it names into it")
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{here}{entry.name}/")
                 elif entry.name in TABLES and os.path.isfile(entry.path):
@@ -131,16 +133,16 @@ def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, A
     name, speaker = _string(where, row, "file_name"), row.get("speaker_id")
     column = next((one for one in TEXTS if one in row), TEXTS[0])
     if missing := [one for one in ("file_name", column) if one not in row]:
-        raise BadData(f"{where}: no column {missing[0]}; it has {shown(', '.join(row))}")
+        raise DataError(f"{where}: no column {missing[0]}; it has {printable(', '.join(row))}")
     given = table.parent.name if table.parent != top else None
     split = row.get("split") or given
     if split is not None and (split not in SPLITS or given not in (None, split)):
-        raise BadData(f"{where}: split {shown(str(split))}, want {given or 'one of ' + ', '.join(SPLITS)}")
+        raise DataError(f"{where}: split {printable(str(split))}, want {given or 'one of ' + ', '.join(SPLITS)}")
     if "\0" in name:
-        raise BadData(f"{where}: NUL in a file name")
+        raise DataError(f"{where}: NUL in a file name")
     recording = os.path.realpath(table.parent / name)
     if not f"{recording}/".startswith(f"{inside}/"):
-        raise BadData(f"{where}: {shown(name)} lies outside the folder")
+        raise DataError(f"{where}: {printable(name)} lies outside the folder")
     return Utterance(
         id=f"{given}/{name}" if given else name,
         split=split,
@@ -159,7 +161,7 @@ def _string(where: str, row: dict[str, Any], column: str) -> str:
     """A value of a row; a text that is null is empty, as it would be in a CSV."""
     value = row.get(column) or ""
     if not isinstance(value, str):
-        raise BadData(f"{where}: {column} {shown(str(value))}, want a text")
+        raise DataError(f"{where}: {column} {printable(str(value))}, want a text")
     return value
 
 
@@ -185,12 +187,12 @@ def _pairs(top: Path, names: Path) -> tuple[int, int, int, int]:
     with on_disk(names) as index:
         found = {kind: sum(1 for _ in index.execute(PAIRS, [kind])) for kind in (TEXT, SUBTITLES)}
         if not any(found.values()):
-            raise BadData(f"{top}: no {', '.join(TABLES)}, and no recording with a .txt, .srt or .vtt of its name beside it")
+            raise DataError(f"{top}: no {', '.join(TABLES)}, and no recording with a .txt, .srt or .vtt of its name beside it")
         if all(found.values()):
-            raise BadData(f"{top}: recordings have .txt beside them, and .srt or .vtt too; move the ones that are not meant elsewhere")
+            raise DataError(f"{top}: recordings have .txt beside them, and .srt or .vtt too; move the ones that are not meant elsewhere")
         kind = max(found, key=lambda one: found[one])
         for (stem,) in index.execute(TWICE, [kind]):
-            raise BadData(f"{top}: {shown(_str(stem))}: two recordings or two texts of this name; keep one of each")
+            raise DataError(f"{top}: {printable(_str(stem))}: two recordings or two texts of this name; keep one of each")
         return kind, found[kind], _count(index, "kind = 0"), _count(index, f"kind = {kind}")
 
 
@@ -232,5 +234,5 @@ def _text(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(MAX_TEXT + 1)
     if len(content) > MAX_TEXT:
-        raise BadData(f"{path}: a text of more than {MAX_TEXT:,} bytes; want the words of one recording")
+        raise DataError(f"{path}: a text of more than {MAX_TEXT:,} bytes; want the words of one recording")
     return content.decode("utf-8-sig", errors="surrogateescape").replace("\0", "\ufffd")

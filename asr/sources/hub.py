@@ -24,7 +24,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers, validate_repo_id
 
 from asr import paths
-from asr.errors import BadParams, Fault, NetworkFault
+from asr.errors import NetworkError, ParamsError, UserError
 from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.storage import files
@@ -67,7 +67,7 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise BadParams(f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs") from None
+        raise ParamsError(f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs") from None
     try:
         found = _patiently(
             name, partial(HfApi(_endpoint()).dataset_info, name, revision=revision, token=_token() or False, timeout=TIMEOUT)
@@ -76,7 +76,7 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
     except RevisionNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        raise NetworkFault(f"{_endpoint()} answers as no hub does (a login page, a proxy?); check HF_ENDPOINT and the network") from None
+        raise NetworkError(f"{_endpoint()} answers as no hub does (a login page, a proxy?); check HF_ENDPOINT and the network") from None
 
 
 def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
@@ -151,7 +151,7 @@ def fetch(part: Part) -> Path:
             draft.rename(part.place)
             return part.place
         draft.write_bytes(b"")
-    raise NetworkFault(f"{part.name}: {part.path} came twice {wrong}; try again later, or set download.huggingface.revision")
+    raise NetworkError(f"{part.name}: {part.path} came twice {wrong}; try again later, or set download.huggingface.revision")
 
 
 def _size(path: Path) -> int:
@@ -227,24 +227,24 @@ def _seconds(error: Exception, tries: int) -> float:
     return float(wanted) if wanted.isdecimal() else 2.0 ** (tries - 1)
 
 
-def _fault(name: str, error: Exception) -> Fault:
+def _fault(name: str, error: Exception) -> UserError:
     """What happened and the way out, in one line; never the error's own words, which may hold a signed address."""
     page, token = f"{_endpoint()}/datasets/{name}", bool(_token())
     if isinstance(error, OfflineModeIsEnabled):
-        return NetworkFault(f"{name}: HF_HUB_OFFLINE forbids to ask the hub; unset it, or take a copy (download.source: folder)")
+        return NetworkError(f"{name}: HF_HUB_OFFLINE forbids to ask the hub; unset it, or take a copy (download.source: folder)")
     if not isinstance(error, HfHubHTTPError):
         why = f"{_endpoint()} cannot be reached ({type(error).__name__})"
-        return NetworkFault(f"{name}: {why}; check the network and HF_ENDPOINT, then run again: it goes on where it stopped")
+        return NetworkError(f"{name}: {why}; check the network and HF_ENDPOINT, then run again: it goes on where it stopped")
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
         then = "with the account that HF_TOKEN belongs to" if token else "then set HF_TOKEN to a token of yours"
-        return NetworkFault(f"{name}: given to those who accept its terms; do so at {page}, {then}")
+        return NetworkError(f"{name}: given to those who accept its terms; do so at {page}, {then}")
     if status in (401, 403) and token:
-        return NetworkFault(f"{name}: the hub does not let HF_TOKEN in ({status}); renew it ({_endpoint()}/settings/tokens), or see {page}")
+        return NetworkError(f"{name}: the hub does not let HF_TOKEN in ({status}); renew it ({_endpoint()}/settings/tokens), or see {page}")
     if status in (401, 403, 404):
         private = "" if token else ", or private (then set HF_TOKEN)"
         what = f"not on the hub ({status}): gone, misspelt{private}"
-        return NetworkFault(f"{name}: {what}; {LEFT if 'common_voice' in name.lower() else f'see {page}'}")
+        return NetworkError(f"{name}: {what}; {LEFT if 'common_voice' in name.lower() else f'see {page}'}")
     if status in BUSY:
-        return NetworkFault(f"{name}: the hub is busy ({status}); run again later: it goes on where it stopped")
-    return NetworkFault(f"{name}: the hub refuses ({status}); see {page}")
+        return NetworkError(f"{name}: the hub is busy ({status}); run again later: it goes on where it stopped")
+    return NetworkError(f"{name}: the hub refuses ({status}); see {page}")

@@ -16,7 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.storage.shards import SPLITS
 
 Splits = dict[str, list[str]]  # paths by their name of a split, in order
@@ -110,10 +110,10 @@ def config_of(found: dict[str, Splits], wanted: str | None, said: dict[str, Any]
     for name in [wanted] if wanted else [*found] if len(found) == 1 else [*default, "default"]:
         if name in found:
             return str(name)
-    raise BadParams(f"{PARAM}.config: got {wanted or 'nothing'}, want one of {shown(found)}")
+    raise ParamsError(f"{PARAM}.config: got {wanted or 'nothing'}, want one of {listed(found)}")
 
 
-def chosen(there: Splits, wanted: dict[str, str] | None) -> dict[str, list[str]]:
+def choose_splits(there: Splits, wanted: dict[str, str] | None) -> dict[str, list[str]]:
     """Their splits by ours. Train alone means that its rows are to be split anew; test alone is what a held-out source may have.
 
     Args:
@@ -130,17 +130,17 @@ def chosen(there: Splits, wanted: dict[str, str] | None) -> dict[str, list[str]]
     named = [one for theirs in taken.values() for one in theirs]
     strange = [one for one in named if one not in there]
     if strange:
-        raise BadParams(f"{PARAM}.splits: got {', '.join(strange)}, want some of {shown(there)}")
+        raise ParamsError(f"{PARAM}.splits: got {', '.join(strange)}, want some of {listed(there)}")
     if len(named) > len(set(named)):
-        raise BadParams(f"{PARAM}.splits: got a split twice, which would leak; want each of {shown(there)} once at most")
+        raise ParamsError(f"{PARAM}.splits: got a split twice, which would leak; want each of {listed(there)} once at most")
     missing = [ours for ours in SPLITS if not taken.get(ours)]
     if missing and len(taken) != 1:
         way = "name theirs for each of ours, or for train alone, which is then split by speaker"
-        raise BadParams(f"{PARAM}.splits: nothing for {' and '.join(missing)} in {shown(there)}; {way}")
+        raise ParamsError(f"{PARAM}.splits: nothing for {' and '.join(missing)} in {listed(there)}; {way}")
     return taken
 
 
-def shown(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Some names for an error's one line."""
     known = sorted(names)
     return ", ".join(known[:MAX_SHOWN]) + (f" and {len(known) - MAX_SHOWN} more" if len(known) > MAX_SHOWN else "")

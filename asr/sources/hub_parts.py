@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asr.errors import DISK_ERRORS, BadData
+from asr.errors import DISK_ERRORS, DataError
 from asr.runtime.locks import locked
 from asr.sources import hub
 from asr.storage import files
@@ -64,7 +64,9 @@ def _turn(part: hub.Part, parquet: Path, place: Path) -> None:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
-        raise BadData(f"{part.name}: {part.path} cannot be read as parquet ({why}); set download.huggingface.revision to another") from None
+        raise DataError(
+            f"{part.name}: {part.path} cannot be read as parquet ({why}); set download.huggingface.revision to another"
+        ) from None
     files.sync(draft)
     draft.rename(place)
     files.sync(place.parent)
@@ -112,7 +114,7 @@ def rows(part: hub.Part, columns: list[str]) -> Iterator[tuple[int, int, dict[st
     reader = _open(str(arrow(part)))
     lacking = [name for name in columns if name.partition(".")[0] not in reader.schema.names]
     if lacking:
-        raise BadData(
+        raise DataError(
             f"{part.name}: {part.path} has no column {', '.join(lacking)}, unlike its neighbours; set download.huggingface.revision"
         )
     labels = _labels(reader.schema)

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from asr import paths
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find, id_of
-from asr.sources.utterances import Corpus, Listing, Utterance
+from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 
 CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
@@ -65,7 +65,7 @@ def read(
     taken = _enough(_splits({part.path: part for part in listed}, found[of], splits), max_rows)
     every = [part for split in taken for part in split.parts]
     if not any(hub_parts.count(part) for part in every):
-        raise BadData(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
+        raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
     names = find(every, columns or {})
     cut = sorted(split.theirs for split in taken if any(f"/{hub_layout.PARTIAL}" in part.path for part in split.parts))
     return Corpus(
@@ -79,7 +79,7 @@ def read(
             "columns": asdict(names),
             "files": [_file(part, split.theirs) for split in taken for part in split.parts],
         },
-        utterances=Listing(lambda: (one for split in taken for one in _utterances(split, names))),
+        utterances=UtteranceIterable(lambda: (one for split in taken for one in _utterances(split, names))),
     )
 
 
@@ -87,7 +87,7 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     """The files of the place that has parquet, what the card says, and whether that place is the hub's conversion."""
     listed = hub.parts(name, revision)
     if listed is None:
-        raise BadParams(f"download.huggingface.revision: {name} has no {revision or 'main'}; want a commit, tag or branch, or null")
+        raise ParamsError(f"download.huggingface.revision: {name} has no {revision or 'main'}; want a commit, tag or branch, or null")
     readme = next((part for part in listed if part.path == "README.md"), None)
     said: dict[str, Any] = {}
     if readme:
@@ -96,18 +96,18 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     if any(part.path.endswith(".parquet") for part in listed):
         return listed, said, False
     if revision:
-        raise BadParams(
+        raise ParamsError(
             f"download.huggingface.revision: {revision} of {name} has no parquet; want null, or {CONVERTED} where that is there"
         )
     converted = hub.parts(name, CONVERTED)
     if not converted:
         way = "fetch its recordings yourself (download.source: folder), or ask for parquet on its page"
-        raise BadData(f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, which is not run; {way}")
+        raise DataError(f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, which is not run; {way}")
     return converted, said, True
 
 
 def _splits(by_path: dict[str, hub.Part], there: hub_layout.Splits, wanted: dict[str, str] | None) -> list[Split]:
-    taken = hub_layout.chosen(there, wanted)
+    taken = hub_layout.choose_splits(there, wanted)
     return [
         Split(theirs, ours if [*taken] != ["train"] else None, [by_path[path] for path in there[theirs]])
         for ours, some in taken.items()

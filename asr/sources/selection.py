@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import BadParams
-from asr.sources.utterances import Listing, Utterance
+from asr.errors import ParamsError
+from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import fraction_of, split_of
 from asr.storage.shards import HOLDOUT
 
@@ -46,7 +46,7 @@ class Selection:
 
 
 @dataclass
-class Survey:
+class SelectionCounts:
     """What a first pass over a source's listing found."""
 
     rows: Counter[str] = field(default_factory=Counter)  # by split
@@ -56,9 +56,9 @@ class Survey:
     thresholds: dict[str, float] = field(default_factory=dict)  # of the hash, by split, above which `max_rows` leaves out
 
 
-def survey(listing: Listing, wanted: Selection) -> Survey:
+def survey(listing: UtteranceIterable, wanted: Selection) -> SelectionCounts:
     """Count what a selection takes."""
-    found = Survey()
+    found = SelectionCounts()
     places: dict[str, array[float]] = defaultdict(lambda: array("d"))
     stride = 1
     for number, one in enumerate(listing):
@@ -67,7 +67,7 @@ def survey(listing: Listing, wanted: Selection) -> Survey:
             found.sample.append(one)
             if len(found.sample) == SAMPLED:
                 found.sample, stride = found.sample[::2], 2 * stride
-        split, reason = place(one, wanted)
+        split, reason = assign_split(one, wanted)
         (found.left_out if reason else found.rows)[reason or split] += 1
         if wanted.max_rows and not reason:
             places[split].append(_place_in_queue(one, wanted.seed))
@@ -79,18 +79,18 @@ def survey(listing: Listing, wanted: Selection) -> Survey:
     return found
 
 
-def chosen(listing: Listing, wanted: Selection, found: Survey) -> Iterator[Utterance]:
+def selected(listing: UtteranceIterable, wanted: Selection, found: SelectionCounts) -> Iterator[Utterance]:
     """The utterances that a selection takes, in the source's order, each with its split and, if it comes more than once, how often."""
     left = Counter(found.rows)  # rows that share an id share a threshold too
     for one in listing:
-        split, reason = place(one, wanted)
+        split, reason = assign_split(one, wanted)
         within = split not in found.thresholds or (left[split] > 0 and _place_in_queue(one, wanted.seed) <= found.thresholds[split])
         if not reason and within:
             left[split] -= 1
             yield replace(one, id=_id(one, wanted), split=split, attributes={**_attributes(one), **_notes(one, wanted, split)})
 
 
-def place(one: Utterance, wanted: Selection) -> tuple[str, str]:
+def assign_split(one: Utterance, wanted: Selection) -> tuple[str, str]:
     """The split in which an utterance counts, and why it is left out, or nothing."""
     split = _split(one, wanted.role)
     if not split:
@@ -137,7 +137,7 @@ def check_fields(rules: Sequence[Mapping[str, Any]], fields: set[str]) -> None:
     known = {*fields, "source", "speaker"}
     for rule in rules:
         if rule["field"] not in known:
-            raise BadParams(f"download.where: no row has {rule['field']}; rows have {', '.join(sorted(known))}")
+            raise ParamsError(f"download.where: no row has {rule['field']}; rows have {', '.join(sorted(known))}")
 
 
 def _place_in_queue(one: Utterance, seed: int) -> float:

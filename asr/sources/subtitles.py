@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.audio.codec import MAX_SECONDS
-from asr.audio.sample_file import SAMPLE_BYTES, Sound, decode_apart, flac
-from asr.errors import BadData
+from asr.audio.sample_file import SAMPLE_BYTES, SampleFile, decode_apart, flac
+from asr.errors import DataError
 from asr.runtime import disk
 from asr.runtime.locks import locked
-from asr.sources.tables import lines, shown
+from asr.sources.tables import lines, printable
 from asr.sources.utterances import one_line
 from asr.whisper import SAMPLE_RATE
 
@@ -60,7 +60,7 @@ def cues(path: Path) -> Iterator[Cue]:
     for cue in (_webvtt if path.suffix.lower() == ".vtt" else _subrip)(path):
         yield cue
     if cue is None:
-        raise BadData(f"{path}: no subtitle in it; remove it, or the recording beside it")
+        raise DataError(f"{path}: no subtitle in it; remove it, or the recording beside it")
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | None]]:
@@ -75,14 +75,14 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | 
             above.append(line.rstrip("\r\n"))
             size += len(line)
         if size > MAX_BLOCK:
-            raise BadData(f"{path}:{number}: more than {MAX_BLOCK:,} characters without times")
+            raise DataError(f"{path}:{number}: more than {MAX_BLOCK:,} characters without times")
     yield number, above, None
 
 
 def _times(path: Path, number: int, line: str) -> tuple[float, float]:
     found = TIMES.fullmatch(line[:MAX_TIMES])
     if not found:
-        raise BadData(f"{path}:{number}: got {shown(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000")
+        raise DataError(f"{path}:{number}: got {printable(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000")
     parts = found.groups()
     return _seconds(*parts[:4]), _seconds(*parts[4:])
 
@@ -101,7 +101,7 @@ def _subrip(path: Path) -> Iterator[Cue]:
         if times:
             yield Cue(*times, words, None)
         elif words:
-            raise BadData(f"{path}:1: text above the first times: {shown(words)}")
+            raise DataError(f"{path}:1: text above the first times: {printable(words)}")
         times = found
 
 
@@ -122,9 +122,9 @@ def _webvtt(path: Path) -> Iterator[Cue]:
     for line, above, found in _blocks(path):
         said, rest = _parted(above)
         if times is None and not re.match(r"WEBVTT(?:\s|$)", said[0] if said else ""):
-            raise BadData(f"{path}:1: want WEBVTT, by which such a file begins")
+            raise DataError(f"{path}:1: want WEBVTT, by which such a file begins")
         if stray := _stray(rest, found is not None):
-            raise BadData(f"{path}:{line}: above this line stands text that is in no cue: {shown(stray)}")
+            raise DataError(f"{path}:{line}: above this line stands text that is in no cue: {printable(stray)}")
         if times:
             words = " ".join(said)
             voices = {one_line(html.unescape(name)) for name in VOICE.findall(words)}
@@ -171,7 +171,7 @@ def cut(recording: Path, working: Path, start: float, end: float) -> bytes | Non
             if not samples.is_file():
                 _decode(recording, samples)
         try:
-            return flac(Sound(samples), start, min(end, start + LONGEST))
+            return flac(SampleFile(samples), start, min(end, start + LONGEST))
         except FileNotFoundError:  # it gave way to another one meanwhile
             continue
 
@@ -182,7 +182,7 @@ def _decode(recording: Path, samples: Path) -> None:
         _make_room(samples.parent)
     try:
         decode_apart(recording, samples)
-    except BadData as fault:
+    except DataError as fault:
         disk.check_free_space(
             samples.parent, MAX_SECONDS * SAMPLE_RATE * SAMPLE_BYTES, f"{recording.name}, decoded,"
         )  # else the disk is to blame

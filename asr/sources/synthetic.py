@@ -16,9 +16,9 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from asr.errors import BadData, BadParams
-from asr.sources.utterances import Corpus, Listing, Utterance
-from asr.storage.scratch import Tally
+from asr.errors import DataError, ParamsError
+from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
+from asr.storage.scratch import DiskSet
 from asr.storage.shards import SPLITS
 
 # The voice variants that sound like a person; left out are whispers, robots, klatt's and those with a broken pace.
@@ -62,7 +62,7 @@ def read(
             "name": f"spoken numbers in {language}",
             "licence": "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); their output is free to use",
         },
-        utterances=Listing(
+        utterances=UtteranceIterable(
             lambda: (
                 _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch) for split, index, text in sentences()
             )
@@ -73,27 +73,27 @@ def read(
 def _cast(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
     """Deal the voices out, so that none speaks in two splits."""
     if sum(voices.values()) > len(VARIANTS):
-        raise BadParams(f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}")
+        raise ParamsError(f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}")
     pack = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
     return {split: [pack.pop() for _ in range(voices[split])] for split in SPLITS}
 
 
 def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]) -> Iterator[tuple[str, int, str]]:
     """Split, number and text of different sentences throughout: what a split says, no other split says."""
-    with closing(Tally()) as taken:
+    with closing(DiskSet()) as taken:
         for split in SPLITS:
             draw = random.Random(f"{seed}:{split}:sentences")
             for index in range(rows[split]):
                 yield split, index, _new_sentence(draw, language, max_number, numbers, taken)
 
 
-def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: Tally) -> str:
+def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: DiskSet) -> str:
     for _ in range(MAX_TRIES):
         count = draw.randint(*numbers)
         text = " ".join(_spelled(_number(draw, max_number), language) for _ in range(count))
         if taken.add("sentence", text.encode()):
             return text
-    raise BadParams("download.synthetic: more rows than different sentences; raise max_number or max_numbers")
+    raise ParamsError("download.synthetic: more rows than different sentences; raise max_number or max_numbers")
 
 
 def _number(draw: random.Random, max_number: int) -> int:
@@ -109,7 +109,7 @@ def _spelled(number: int, language: str) -> str:
     try:
         return str(num2words(number, lang=language)).replace("-", " ")
     except NotImplementedError:
-        raise BadParams(f"download.language: num2words cannot spell {language}; want another source or language") from None
+        raise ParamsError(f"download.language: num2words cannot spell {language}; want another source or language") from None
 
 
 def _utterance(
@@ -142,17 +142,17 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
-        rate, pcm = _synthesise(library, espeakng_loader.get_data_path(), text, voice, words_per_minute, pitch)
+        rate, pcm = _synthesize(library, espeakng_loader.get_data_path(), text, voice, words_per_minute, pitch)
     finally:
         _ctypes.dlclose(library._handle)
     if not pcm:
-        raise BadData(f"espeak-ng said nothing for {text!r} in voice {voice}")
+        raise DataError(f"espeak-ng said nothing for {text!r} in voice {voice}")
     file = io.BytesIO()
     soundfile.write(file, np.frombuffer(pcm, "<i2"), rate, format="FLAC")
     return file.getvalue()
 
 
-def _synthesise(library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int) -> tuple[int, bytes]:
+def _synthesize(library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int) -> tuple[int, bytes]:
     """One utterance from a library that has said nothing yet; numbers are those of espeak-ng/speak_lib.h."""
     heard = bytearray()
 
@@ -168,7 +168,7 @@ def _synthesise(library: ctypes.CDLL, data: str, text: str, voice: str, words_pe
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)  # a few voices breathe by the C library's own rand
         if library.espeak_SetVoiceByName(voice.encode()):
-            raise BadParams(f"download.language: espeak-ng has no voice {voice}; want another source or language")
+            raise ParamsError(f"download.language: espeak-ng has no voice {voice}; want another source or language")
         library.espeak_SetParameter(1, words_per_minute, 0)
         library.espeak_SetParameter(3, pitch, 0)
         encoded = text.encode()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from asr.errors import BadData
+from asr.errors import DataError
 
 MAX_LINE = 1 << 24  # characters
 MAX_SHOWN = 120  # characters of a corpus in a message
@@ -33,9 +33,9 @@ def lines(path: Path) -> Iterator[str]:
         while line := file.readline(MAX_LINE):
             number += 1
             if number == 1 and ("\0" in line or line.startswith(("\udcff\udcfe", "\udcfe\udcff"))):
-                raise BadData(f"{path}: not UTF-8 but perhaps UTF-16; save it again as UTF-8")
+                raise DataError(f"{path}: not UTF-8 but perhaps UTF-16; save it again as UTF-8")
             if len(line) == MAX_LINE:
-                raise BadData(f"{path}:{number}: a line of {MAX_LINE:,} characters or more")
+                raise DataError(f"{path}:{number}: a line of {MAX_LINE:,} characters or more")
             yield line
 
 
@@ -53,19 +53,19 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
         _check_columns(path, list(reader.fieldnames or ["none"]), wanted)
         for row in reader:
             if row.pop(None, None):
-                raise BadData(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
+                raise DataError(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
             yield reader.line_num, row
     except csv.Error as error:
-        raise BadData(f"{path}:{reader.reader.line_num}: {error}; a quote that never closes?") from None
+        raise DataError(f"{path}:{reader.reader.line_num}: {error}; a quote that never closes?") from None
 
 
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
     if not wanted <= set(columns):
         way_out = "; separate them with commas" if path.suffix == ".csv" and len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
-        raise BadData(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {shown(', '.join(columns))}{way_out}")
+        raise DataError(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {printable(', '.join(columns))}{way_out}")
     named = [one for one in columns if one]
     if len(set(named)) < len(named):
-        raise BadData(f"{path}: a column stands twice: {shown(', '.join(columns))}")
+        raise DataError(f"{path}: a column stands twice: {printable(', '.join(columns))}")
 
 
 def read_json_lines(path: Path) -> Rows:
@@ -80,9 +80,9 @@ def read_json_lines(path: Path) -> Rows:
                 row = json.loads(line, parse_constant=_refuse)
                 json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape")
             except (ValueError, RecursionError) as error:
-                raise BadData(f"{path}:{number}: not JSON ({shown(str(error))})") from None
+                raise DataError(f"{path}:{number}: not JSON ({printable(str(error))})") from None
             if not isinstance(row, dict):
-                raise BadData(f"{path}:{number}: got {type(row).__name__}, want an object with names and values")
+                raise DataError(f"{path}:{number}: got {type(row).__name__}, want an object with names and values")
             yield number, row
 
 
@@ -90,7 +90,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """A text from a corpus as a message shows it: not much of it, on one line, with nothing that a terminal obeys."""
     return "".join(one if one.isprintable() else "\ufffd" for one in text[:MAX_SHOWN])
 

@@ -33,7 +33,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Listing:
+class UtteranceIterable:
     """Utterances in the corpus's own order, read anew each time one goes through them."""
 
     read: Callable[[], Iterator[Utterance]]
@@ -47,7 +47,7 @@ class Corpus:
     """`about` goes into the manifest: name, licence, counts that a person should see."""
 
     about: dict[str, Any]
-    utterances: Listing
+    utterances: UtteranceIterable
 
 
 def read_bytes(path: Path) -> bytes | None:

@@ -18,19 +18,19 @@ import numpy as np
 from asr.audio import codec
 from asr.runtime.sandbox import guarded
 from asr.stats import row_stats, writing_systems
-from asr.stats.row_stats import Census
+from asr.stats.row_stats import RowStats
 from asr.storage import shards
 from asr.whisper import HOP, SAMPLE_RATE
 
 SAMPLE = 200  # recordings of each split that are heard
 SEED = 1
 SHOWN_CHARACTERS = 60
-SHOWN = 5  # examples
+MAX_SHOWN_EXAMPLES = 5  # examples
 SILENT_DB, SILENT_BELOW = 40, 10 ** (-70 / 20)  # below a recording's loudest frame, or below this of full scale
 MOSTLY = 0.8  # share of silence from which on a recording is named
 IMPROBABLE = 5.0  # robust deviations from the median rate of speech
 LEAST_SPREAD = 0.05  # of the logarithm of rates, where most are alike
-NEAR = 0.9  # of the model's positions
+NEAR_LIMIT_SHARE = 0.9  # of the model's positions
 
 
 def silent_frames(samples: np.ndarray) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def silence_of(heard: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
     silent, frames = sum(one for _, one, _ in heard), sum(of for _, _, of in heard)
     shares = [(one / max(of, 1), id) for id, one, of in heard]
     worst = sorted(one for one in shares if one[0] > MOSTLY)[::-1]
-    examples = [{"id": id, "silent_share": round(share, 4)} for share, id in worst[:SHOWN]]
+    examples = [{"id": id, "silent_share": round(share, 4)} for share, id in worst[:MAX_SHOWN_EXAMPLES]]
     return {"recordings": len(heard), "silent_share": silent / max(frames, 1), "mostly_silent": len(worst), "examples": examples}
 
 
@@ -78,7 +78,7 @@ def deviations(rates: np.ndarray) -> np.ndarray:
 
 def most(values: np.ndarray, among: np.ndarray) -> list[int]:
     """The places of the SHOWN highest values among some places; of equals the first."""
-    return [int(one) for one in among[np.argsort(-values[among], kind="stable")[:SHOWN]]]
+    return [int(one) for one in among[np.argsort(-values[among], kind="stable")[:MAX_SHOWN_EXAMPLES]]]
 
 
 def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
     Args:
         lengths: (N,) tokens, prompt included.
     """
-    over, near = lengths > positions, (lengths > NEAR * positions) & (lengths <= positions)
+    over, near = lengths > positions, (lengths > NEAR_LIMIT_SHARE * positions) & (lengths <= positions)
     return {"max_target_positions": positions, "over_limit": int(over.sum()), "near_limit": int(near.sum())}
 
 
@@ -98,7 +98,7 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
     return (row for _, row in row_stats.rows_at(split, chosen, *columns))
 
 
-def heard(row: Mapping[str, Any]) -> np.ndarray | None:
+def first_samples(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
         return _first(codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * SAMPLE_RATE)
@@ -124,18 +124,18 @@ def silence(split: Path) -> dict[str, Any]:
 def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
     """Id, silent and all frames of the recordings of a sample, from one of them on; None for what cannot be decoded."""
     for row in islice(sample(split, SAMPLE, ["id", "audio"]), start, None):
-        samples = heard(row)
+        samples = first_samples(row)
         yield None if samples is None else (row["id"], *silent_frames(samples))
 
 
-def improbable(raw: Path, by_split: Mapping[str, Census]) -> dict[str, Any]:
+def improbable(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
     """Rows whose rate of speech is far from the corpus's."""
     rates = np.concatenate([one.rates for one in by_split.values()])
     away = deviations(rates)
     far = np.flatnonzero(np.abs(away) > IMPROBABLE)
     examples = [
         {**row, "characters_per_second": round(float(rates[place]), 2), "deviations": round(float(away[place]), 2)}
-        for place, row in shown(raw, by_split, most(np.abs(away), far))
+        for place, row in example_rows(raw, by_split, most(np.abs(away), far))
     ]
     median = float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
     return {
@@ -146,19 +146,19 @@ def improbable(raw: Path, by_split: Mapping[str, Census]) -> dict[str, Any]:
     }
 
 
-def strange(raw: Path, by_split: Mapping[str, Census], met: Sequence[str]) -> dict[str, Any]:
+def strange(raw: Path, by_split: Mapping[str, RowStats], met: Sequence[str]) -> dict[str, Any]:
     """Rows that are written mostly in a script that is not the corpus's."""
     letters = sum((one.letters for one in by_split.values()), Counter())
     own = writing_systems.own(letters)
     script = np.concatenate([one.script for one in by_split.values()])
     foreign = [place for place, name in enumerate(met) if name not in (*own, row_stats.NO_SCRIPT)]
     found = np.flatnonzero(np.isin(script, foreign))
-    examples = [{**row, "script": met[script[place]]} for place, row in shown(raw, by_split, found[:SHOWN].tolist())]
+    examples = [{**row, "script": met[script[place]]} for place, row in example_rows(raw, by_split, found[:MAX_SHOWN_EXAMPLES].tolist())]
     share = sum(letters[met[place]] for place in foreign) / max(letters.total(), 1)
     return {"own": sorted(own & set(met)), "strange_letters_share": share, "suspects": len(found), "examples": examples}
 
 
-def shown(raw: Path, by_split: Mapping[str, Census], places: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def example_rows(raw: Path, by_split: Mapping[str, RowStats], places: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Id, split and the beginning of the text of rows that are named by their place among all splits, in the order given."""
     found, first = {}, 0
     for split, one in by_split.items():

@@ -23,7 +23,7 @@ NO_SCRIPT = ""  # of a text without letters
 
 
 @dataclass(frozen=True)
-class Census:
+class RowStats:
     """The rows of one split.
 
     seconds: (N,) float32; NaN where nobody can tell.
@@ -44,7 +44,7 @@ class Census:
         return found
 
 
-def take(split: Path, met: list[str]) -> Census:
+def take(split: Path, met: list[str]) -> RowStats:
     """One pass over a split; scripts that were not met before are added to `met`."""
     letters: Counter[str] = Counter()
     blocks = [(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))]
@@ -53,7 +53,7 @@ def take(split: Path, met: list[str]) -> Census:
         texts = [text or "" for text in shards.read_batch(path, offset).column("text").to_pylist()]
         blocks.append((seconds, rates_of(texts, seconds), scripts_of(texts, met, letters)))
     seconds, rates, script = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return Census(seconds, rates, script, letters)
+    return RowStats(seconds, rates, script, letters)
 
 
 def durations(places: Sequence[tuple[Path, int, int]]) -> Iterator[np.ndarray]:

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asr import paths
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import hashing, shards
 
 MAX_BYTES = 32 << 20  # of one recording that is handed on; an utterance takes a hundredth of that
 MAX_SECONDS = 1e6  # of one recording; what is more is damage
-WRONG = (
+READ_ERRORS = (
     OSError,
     ValueError,
     TypeError,
@@ -50,7 +50,7 @@ def split_hash(split: Path) -> str:
     """
     try:
         return shards.data_hash(split)
-    except WRONG as error:
+    except READ_ERRORS as error:
         raise _damaged(split, error) from None
 
 
@@ -69,7 +69,7 @@ def find(split: Path, ids: Collection[str]) -> dict[str, list[Recording]]:
             for row in here:
                 one = _recording(rows, row)
                 found.setdefault(one.id, []).append(one)
-    except WRONG as error:
+    except READ_ERRORS as error:
         raise _damaged(split, error) from None
     return found
 
@@ -86,7 +86,7 @@ def first_ids(split: Path, count: int) -> list[str]:
             found += _checked(batch.slice(0, count - len(found)), "id")["id"].to_pylist()
             if len(found) >= count:
                 break
-    except WRONG as error:
+    except READ_ERRORS as error:
         raise _damaged(split, error) from None
     return found
 
@@ -119,11 +119,11 @@ def _recording(batch: pa.RecordBatch, row: int) -> Recording:
     return Recording(sound=sound.to_pybytes() if 0 < size <= MAX_BYTES else None, size=size, **{**rest, "text": rest["text"] or ""})
 
 
-def _damaged(split: Path, error: Exception) -> BadData:
-    if isinstance(error, BadData):
+def _damaged(split: Path, error: Exception) -> DataError:
+    if isinstance(error, DataError):
         return error
     where = "/".join(split.parts[-3:])
-    return BadData(f"{where}: cannot be read ({type(error).__name__}); run dvc checkout, or dvc pull {where}")
+    return DataError(f"{where}: cannot be read ({type(error).__name__}); run dvc checkout, or dvc pull {where}")
 
 
 def hours_by_speaker(split: Path) -> list[tuple[str | None, int, float]]:
@@ -143,7 +143,7 @@ def hours_by_speaker(split: Path) -> list[tuple[str | None, int, float]]:
         summed = summed.sort_by([("seconds_sum", "descending"), ("speaker", "ascending")])
         columns = (summed[name].to_pylist() for name in ("speaker", "seconds_count", "seconds_sum"))
         return [(speaker, rows, total / 3600) for speaker, rows, total in zip(*columns, strict=True)]
-    except WRONG as error:
+    except READ_ERRORS as error:
         raise _damaged(split, error) from None
 
 
@@ -160,7 +160,7 @@ def about(folder: Path) -> dict[str, object]:
             raise TypeError("no rows")
         hashing.hash_of(found)  # a text that is none cannot be hashed, nor shown
         return found
-    except WRONG as error:
+    except READ_ERRORS as error:
         raise _damaged(folder, error) from None
 
 
@@ -168,5 +168,5 @@ def is_test_of(metrics: dict[str, object], root: Path) -> bool:
     """Whether the recordings in the workspace are those a model was scored on, by the hash in its metrics.json."""
     try:
         return metrics.get("test_hash") == split_hash(root / paths.FEATURES / "test")
-    except BadData:
+    except DataError:
         return False

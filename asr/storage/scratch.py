@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 
-class Tally:
+class DiskSet:
     """A set of (kind, key, split), larger than memory."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import files, hashing
 
 SPLITS = ("train", "validation", "test")
@@ -127,7 +127,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / "manifest.json"
     if not path.is_file():
-        raise BadData(f"{path}: not there; run the stage that makes it (dvc repro)")
+        raise DataError(f"{path}: not there; run the stage that makes it (dvc repro)")
     return dict(files.read_json(path))
 
 
@@ -168,7 +168,7 @@ def read_batch(path: Path, offset: int) -> pa.RecordBatch:
             source.seek(offset)
             return pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
         except (pa.ArrowInvalid, OSError, EOFError):
-            raise BadData(f"{path}: no record batch at byte {offset}; the file is not whole") from None
+            raise DataError(f"{path}: no record batch at byte {offset}; the file is not whole") from None
 
 
 def batch_places(split: Path) -> Iterator[tuple[Path, int, int]]:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr import paths
-from asr.errors import BadParams, Fault, NetworkFault, exit_with
+from asr.errors import NetworkError, ParamsError, UserError, exit_with
 from asr.runtime import command
 from asr.runtime.formatting import without_secret
 from asr.runtime.locks import is_locked
 from asr.tracking import client
-from asr.tracking.uploader import Replica
+from asr.tracking.uploader import RunUploader
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +73,7 @@ def follow(path: Path) -> None:
     while True:
         last = alone.is_set()
         try:
-            replica = replica or Replica(path, client.connect())
+            replica = replica or RunUploader(path, client.connect())
             replica.catch_up()
             if last:
                 replica.close()
@@ -123,7 +123,7 @@ def _journals() -> list[Path]:
 def _bring(path: Path, store: MlflowClient) -> None:
     """Bring MLflow up to a journal; asked before and after reading, no training runs that could be taken for a killed one."""
     idle = not training_runs(path.stem)
-    replica = Replica(path, store)
+    replica = RunUploader(path, store)
     replica.catch_up()
     if idle and not training_runs(path.stem):
         replica.close()
@@ -136,17 +136,17 @@ def sync(paths: list[Path]) -> None:
         NetworkFault: MLflow does not answer.
         BadParams: a journal has no beginning.
     """
-    faults: list[Fault] = []
+    faults: list[UserError] = []
     for path in paths:
         try:
             _bring(path, client.connect())
-        except BadParams as fault:
+        except ParamsError as fault:
             faults.append(fault)
         except Exception as error:  # as above
             told = f"MLflow at {without_secret(client.uri())} does not {{}} ({type(error).__name__}); when it does: make sync"
             if not _answers():
-                raise NetworkFault(told.format("answer")) from None
-            faults.append(NetworkFault(told.format(f"take {path.name}")))
+                raise NetworkError(told.format("answer")) from None
+            faults.append(NetworkError(told.format(f"take {path.name}")))
     for one in faults[1:]:
         print(f"warning: {one}", flush=True)
     if faults:
@@ -193,7 +193,7 @@ def main() -> None:
     elif what == "sync" and len(given) <= 1:
         sync([Path(given[0])] if given else _journals())
     else:
-        raise BadParams(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
+        raise ParamsError(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr import metrics, paths
-from asr.errors import BadParams
+from asr.errors import ParamsError
 
 
 def path_of(fingerprint: str) -> Path:
@@ -74,7 +74,7 @@ class Run:
     points: list[Point] = field(default_factory=list)
 
 
-class Account:
+class RunHistory:
     """What lines, added one by one, amount to: `runs` holds the training first, then its tests."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Account:
             BadParams: the line belongs to a training that never began.
         """
         if record["kind"] != "begin" and not self.runs:
-            raise BadParams("the journal has no beginning")
+            raise ParamsError("the journal has no beginning")
         self.time = int(record["time"] * 1000)
         {"begin": self._begin, "metrics": self._metrics, "end": self._end, "evaluation": self._evaluation}[record["kind"]](record)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.runtime.formatting import without_secret
 from asr.tracking.mirror_store import address
 from asr.training import checkpoints
@@ -28,7 +28,7 @@ LAST_SECONDS = 60.0  # that a finished training waits for its last copy
 STOPPED_SECONDS = 5.0  # that a stopped one waits; the copy goes on without it
 
 
-class Follower:
+class CheckpointMirror:
     """A thread of the training's process that starts the processes which copy; one warning until a copy succeeds again."""
 
     def __init__(self, folder: Path, log: Path):
@@ -66,7 +66,7 @@ class Follower:
         if done.returncode == 0:
             self.taken, self.warned, self.copied = True, False, newest
         else:
-            self._warn(said.pop() if said else f"exit {done.returncode}", lost=done.returncode == BadModel.exit_code)
+            self._warn(said.pop() if said else f"exit {done.returncode}", lost=done.returncode == ModelError.exit_code)
         for line in said:
             print(line, flush=True)
 
@@ -94,7 +94,7 @@ def copied(folder: Path, log: Path) -> Iterator[None]:
     if not address():
         yield
         return
-    follower = Follower(folder, log)
+    follower = CheckpointMirror(folder, log)
     try:
         yield
     except BaseException:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from asr.errors import BadModel, Fault, NetworkFault, exit_with
+from asr.errors import ModelError, NetworkError, UserError, exit_with
 from asr.runtime.formatting import without_secret
 from asr.storage import files, hashing
 from asr.tracking.mirror_store import Store, address, reason
@@ -59,7 +59,7 @@ def check_lease(store: Store, owner: str) -> None:
     BadModel: another machine took the mirror after us.
     """
     if found := other(store, owner):
-        raise BadModel(f"{_who(found)} trains the same and has taken over the mirror; this training is no longer copied")
+        raise ModelError(f"{_who(found)} trains the same and has taken over the mirror; this training is no longer copied")
 
 
 def _who(lease: dict[str, Any]) -> str:
@@ -87,11 +87,11 @@ def snapshot(folder: Path) -> Iterator[tuple[int, dict[str, IO[bytes]], dict[str
     for attempt in range(ATTEMPTS):
         with ExitStack() as stack:
             step = checkpoints.steps(folder, "step")[0]
-            kept = [checkpoints.place(folder, "weights", one) for one in checkpoints.steps(folder, "weights")]
+            kept = [checkpoints.path_of(folder, "weights", one) for one in checkpoints.steps(folder, "weights")]
             opened: dict[str, IO[bytes]] = {}
             hashes: dict[str, str] = {}
             try:
-                for place in [*kept, checkpoints.place(folder, "step", step)]:
+                for place in [*kept, checkpoints.path_of(folder, "step", step)]:
                     manifest = place / "manifest.json"
                     for name, digest in {**files.read_json(manifest)["sha256"], manifest.name: hashing.sha256(manifest)}.items():
                         opened[f"{place.name}/{name}"] = stack.enter_context((place / name).open("rb"))
@@ -125,7 +125,7 @@ def push(store: Store, folder: Path, log: Path, owner: str, force: bool = False)
 
 def tidy(store: Store, known: dict[int, dict[str, str]], newest: int) -> None:
     """Drop older checkpoints, index first, and folders that no index names. What is newer than ours is another machine's: it stays."""
-    older = sorted((step for step in known if step <= newest), reverse=True)[checkpoints.KEPT :]
+    older = sorted((step for step in known if step <= newest), reverse=True)[checkpoints.MAX_KEPT :]
     store.drop(*map(index_name, older))
     named = {name.partition("/")[0] for step, one in known.items() if step not in older for name in one}
     store.drop(*(name for name in store.names() if re.fullmatch(r"(step|weights)-\d{8}", name) and name not in named))
@@ -140,7 +140,7 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
             break
         try:
             _bring(store, folder, hashes)
-        except BadModel as fault:
+        except ModelError as fault:
             print(f"the mirror's checkpoint of step {step} {fault}; falling back", flush=True)
             store.drop(index_name(step))
             continue
@@ -152,7 +152,7 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
 
 
 def _newest_whole(folder: Path) -> int:
-    whole = (step for step in checkpoints.steps(folder, "step") if _is_whole(checkpoints.place(folder, "step", step)))
+    whole = (step for step in checkpoints.steps(folder, "step") if _is_whole(checkpoints.path_of(folder, "step", step)))
     return next(whole, -1)
 
 
@@ -160,7 +160,7 @@ def _is_whole(place: Path, manifest: str | None = None) -> bool:
     """Whether a folder here has all its files, and the manifest of this hash if one is given."""
     try:
         checkpoints.check(place)
-    except BadModel:
+    except ModelError:
         return False
     return manifest in (None, hashing.sha256(place / "manifest.json"))
 
@@ -168,7 +168,7 @@ def _is_whole(place: Path, manifest: str | None = None) -> bool:
 def _bring(store: Store, folder: Path, hashes: dict[str, str]) -> None:
     """The folders of one checkpoint, weights first: when its own is in place, all is there."""
     if not hashes:
-        raise BadModel("has an index that cannot be read")
+        raise ModelError("has an index that cannot be read")
     for place in sorted({name.partition("/")[0] for name in hashes}, reverse=True):
         if _is_whole(folder / place, hashes.get(f"{place}/manifest.json")):
             continue
@@ -178,9 +178,9 @@ def _bring(store: Store, folder: Path, hashes: dict[str, str]) -> None:
                 try:
                     store.read(name, target)
                 except FileNotFoundError:
-                    raise BadModel(f"lacks {name}") from None
+                    raise ModelError(f"lacks {name}") from None
                 if hashing.sha256(target) != hashes[name]:
-                    raise BadModel(f"is damaged: {name}")
+                    raise ModelError(f"is damaged: {name}")
 
 
 def _join_journals(store: Store, log: Path) -> None:
@@ -202,10 +202,10 @@ def main() -> None:
             push(store, Path(folder), Path(log), owner, bool(force))
         if command == "end":
             store.drop(LEASE)
-    except Fault:
+    except UserError:
         raise
     except Exception as error:  # each kind of store raises its own
-        raise NetworkFault(f"{without_secret(address())}: {reason(error)}") from None
+        raise NetworkError(f"{without_secret(address())}: {reason(error)}") from None
 
 
 if __name__ == "__main__":

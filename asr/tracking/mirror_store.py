@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from asr import paths
-from asr.errors import NetworkFault
+from asr.errors import NetworkError
 from asr.runtime.formatting import without_secret
 
 PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
@@ -49,7 +49,7 @@ def limit(size: int = 0) -> Iterator[None]:
 
 def _hangs() -> None:
     print(f"error 4: {without_secret(address())}: does not answer", file=sys.stderr, flush=True)
-    os._exit(NetworkFault.exit_code)
+    os._exit(NetworkError.exit_code)
 
 
 class Store:

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.runtime.locks import locked
 from asr.tracking import journal
 
@@ -26,7 +26,7 @@ FACTS = 100  # params or tags; MLflow takes no more at once
 
 
 @dataclass
-class Held:
+class RemoteRun:
     """What MLflow has of one run."""
 
     id: str
@@ -36,13 +36,13 @@ class Held:
     end: tuple[str, int | None]
 
 
-class Replica:
+class RunUploader:
     """One journal in MLflow; after an error of any kind start with a new one, which looks at what arrived."""
 
     def __init__(self, path: Path, client: MlflowClient):
         self.path, self.client, self.read_to = path, client, 0
-        self.account = journal.Account()
-        self.held: dict[tuple[str, str], Held] = {}
+        self.account = journal.RunHistory()
+        self.held: dict[tuple[str, str], RemoteRun] = {}
         self.experiment = ""
 
     def catch_up(self) -> None:
@@ -56,8 +56,8 @@ class Replica:
                 self.read_to = end
                 try:
                     self.account.add(record)
-                except BadParams as fault:
-                    raise BadParams(f"{self.path.name}: {fault}") from None
+                except ParamsError as fault:
+                    raise ParamsError(f"{self.path.name}: {fault}") from None
             self._give()
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Replica:
                     raise
         return str(found.experiment_id)
 
-    def _find(self, run: journal.Run) -> Held | None:
+    def _find(self, run: journal.Run) -> RemoteRun | None:
         """The run that carries the mark; of several all processes choose the same one."""
         tag, value = run.mark
         twins = sorted(self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'"), key=lambda one: str(one.info.run_id))
@@ -102,13 +102,13 @@ class Replica:
         for key in data.metrics:
             for point in self.client.get_metric_history(info.run_id, key):
                 points |= {(key, point.step), (key, point.step, point.timestamp)}
-        return Held(info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time))
+        return RemoteRun(info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time))
 
-    def _create(self, run: journal.Run) -> Held:
+    def _create(self, run: journal.Run) -> RemoteRun:
         made = self.client.create_run(self.experiment, run.begin, run.tags, run.name)
-        return Held(made.info.run_id, set(), dict(run.tags), set(), (made.info.status, None))
+        return RemoteRun(made.info.run_id, set(), dict(run.tags), set(), (made.info.status, None))
 
-    def _complete(self, run: journal.Run, held: Held) -> None:
+    def _complete(self, run: journal.Run, held: RemoteRun) -> None:
         """What is there is known, so that nothing is asked or given again while the journal grows."""
         from mlflow.entities import Metric, Param, RunTag
 

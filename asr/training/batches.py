@@ -18,7 +18,7 @@ from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 from asr.features import TAIL, FeatureRows, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
 from asr.training import examples
-from asr.training.examples import PAIR, Example, Window
+from asr.training.examples import PAIR, TrainingExample, TrainingRow
 from asr.whisper import FRAMES_PER_SECOND
 
 IGNORED = -100  # labels that the loss passes over
@@ -26,16 +26,16 @@ POOL = 32  # batches that are sorted by length together
 
 
 @dataclass(frozen=True)
-class Choice:
+class UsableRows:
     """The rows a model can train on, and how many it cannot, by reason."""
 
-    examples: list[Example]
+    examples: list[TrainingRow]
     left_out: dict[str, int]
 
 
-def choose(
+def usable_rows(
     rows: FeatureRows, made: WhisperTokenizer, num_prompt: int, max_target_positions: int, window_seconds: int, lead: str = ""
-) -> Choice:
+) -> UsableRows:
     """Leave out rows longer than the window, and labels longer than the decoder has positions.
 
     Args:
@@ -51,8 +51,8 @@ def choose(
         elif num_prompt + len(ids) > max_target_positions:
             left_out["label_too_long"] += 1
         else:
-            examples.append(Example(index, num_frames, tuple(ids)))
-    return Choice(examples, left_out)
+            examples.append(TrainingRow(index, num_frames, tuple(ids)))
+    return UsableRows(examples, left_out)
 
 
 class Collator:
@@ -65,25 +65,27 @@ class Collator:
         self.made = made
         self.prompt = tokenization.prompt(whisper.generation_config)
         self.timed = tokenization.says_when(whisper.generation_config)
-        self.zero = timestamps.first(whisper.generation_config)
+        self.zero = timestamps.first_timestamp(whisper.generation_config)
         self.plain_prompt = [*self.prompt, self.zero - 1] if self.timed else self.prompt
         self.lead = " " if self.timed else ""
         self.end = int(whisper.generation_config.eos_token_id)
         self.positions = int(whisper.config.max_target_positions)
         self.frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
 
-    def choose(self, rows: FeatureRows) -> Choice:
+    def choose(self, rows: FeatureRows) -> UsableRows:
         """The rows that the model can train on."""
         beside = len(self.prompt) + (PAIR if self.timed else 0)
-        return choose(rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead)
+        return usable_rows(rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead)
 
-    def window(self, rows: Sequence[Example], timed: bool) -> Window:
+    def window(self, rows: Sequence[TrainingRow], timed: bool) -> TrainingExample:
         """Rows one after the other, with their label."""
         frames, texts = [one.num_frames for one in rows], [one.text_ids for one in rows]
-        ids = examples.label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
-        return Window(tuple(one.index for one in rows), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids))
+        ids = examples.timed_label(frames, texts, self.zero) if timed else [token for text in texts for token in text]
+        return TrainingExample(
+            tuple(one.index for one in rows), sum(frames), tuple(self.prompt if timed else self.plain_prompt), tuple(ids)
+        )
 
-    def batch(self, rows: FeatureRows, found: Sequence[Window], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
+    def batch(self, rows: FeatureRows, found: Sequence[TrainingExample], moment: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
         """A training batch.
 
         Args:
@@ -92,7 +94,7 @@ class Collator:
         clips = [self.sound(rows, one, moment) for one in found]
         return collate(clips, [one.text_ids for one in found], [one.prompt for one in found], self.end, self.frames)
 
-    def sound(self, rows: FeatureRows, window: Window, moment: tuple[int, ...]) -> LogMel:
+    def sound(self, rows: FeatureRows, window: TrainingExample, moment: tuple[int, ...]) -> LogMel:
         """The features of what a window holds."""
         clips = [rows.log_mel(row) for row in window.rows]
         if not clips:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
 if TYPE_CHECKING:
     import torch
 
-KEPT = 2
+MAX_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             descriptor = stack.enter_context(locked(lock, patience=0.3))
         except BlockingIOError:
-            raise BadModel(f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it") from None
+            raise ModelError(f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it") from None
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         yield
@@ -56,7 +56,7 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
     """Write `<folder>/<stem>-<step>`."""
     from safetensors.torch import save_file
 
-    with files.new_folder(place(folder, stem, checkpoint.step)) as draft:
+    with files.new_folder(path_of(folder, stem, checkpoint.step)) as draft:
         for name, tensors in checkpoint.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, draft / f"{name}.safetensors")
         files.write_json(draft / "state.json", checkpoint.state)
@@ -64,7 +64,7 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
         files.write_json(draft / "manifest.json", {"step": checkpoint.step, "sha256": hashes})
 
 
-def place(folder: Path, stem: str, step: int) -> Path:
+def path_of(folder: Path, stem: str, step: int) -> Path:
     return folder / f"{stem}-{step:08d}"
 
 
@@ -81,7 +81,7 @@ def load(folder: Path, stem: str, step: int) -> Checkpoint:
     """
     from safetensors.torch import load_file
 
-    path = place(folder, stem, step)
+    path = path_of(folder, stem, step)
     check(path)
     tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
     return Checkpoint(step, tensors, files.read_json(path / "state.json"))
@@ -97,9 +97,9 @@ def check(path: Path) -> None:
         hashes = files.read_json(path / "manifest.json")["sha256"]
         damaged = [name for name, digest in hashes.items() if hashing.sha256(path / name) != digest]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadModel(f"{path.name} is not whole ({type(error).__name__})") from None
+        raise ModelError(f"{path.name} is not whole ({type(error).__name__})") from None
     if damaged:
-        raise BadModel(f"{path.name} is damaged: {damaged[0]}")
+        raise ModelError(f"{path.name} is damaged: {damaged[0]}")
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -108,7 +108,7 @@ def latest(folder: Path) -> Checkpoint | None:
     for step in found:
         try:
             checkpoint = load(folder, "step", step)
-        except BadModel as fault:
+        except ModelError as fault:
             print(f"checkpoint {fault}; falling back", flush=True)
             continue
         if step < found[0]:
@@ -119,8 +119,8 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def keep_newest(folder: Path, wanted: list[int]) -> None:
     """Drop checkpoints older than the last two, and weights of steps that are no longer wanted."""
-    for step in steps(folder, "step")[KEPT:]:
-        shutil.rmtree(place(folder, "step", step))
+    for step in steps(folder, "step")[MAX_KEPT:]:
+        shutil.rmtree(path_of(folder, "step", step))
     for step in steps(folder, "weights"):
         if step not in wanted:
-            shutil.rmtree(place(folder, "weights", step))
+            shutil.rmtree(path_of(folder, "weights", step))

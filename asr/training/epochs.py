@@ -15,12 +15,12 @@ from asr.features import FeatureRows
 from asr.storage.hashing import fraction_of
 from asr.training import examples
 from asr.training.batches import Collator
-from asr.training.examples import Example, Window
+from asr.training.examples import TrainingExample, TrainingRow
 
 
-def fill(
-    rows: FeatureRows, chosen: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
-) -> list[Window]:
+def speech_examples(
+    rows: FeatureRows, chosen: Sequence[TrainingRow], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+) -> list[TrainingExample]:
     """The windows that hold each row as often as it counts: so large a share of rows with times, these packed if asked for."""
     counts = repeats(rows)
     often = [[one for one in chosen if counts[one.index] >= time] for time in range(1, max(counts, default=1) + 1)]
@@ -33,8 +33,8 @@ def repeats(rows: FeatureRows) -> list[int]:
 
 
 def _once(
-    rows: FeatureRows, chosen: Sequence[Example], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
-) -> list[Window]:
+    rows: FeatureRows, chosen: Sequence[TrainingRow], collator: Collator, timestamp_share: float, pack_to_window: bool, seed: int
+) -> list[TrainingExample]:
     ids = rows.column("id")
     timed = {one.index for one in chosen if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share}
     stamped = [one for one in chosen if one.index in timed]
@@ -45,7 +45,7 @@ def _once(
     return [collator.window(group, timed=True) for group in groups] + plain
 
 
-def quiet(count: int, collator: Collator, timestamp_share: float, no_speech_share: float, seed: int) -> list[Window]:
+def silence_examples(count: int, collator: Collator, timestamp_share: float, no_speech_share: float, seed: int) -> list[TrainingExample]:
     """Windows without speech, of all lengths, that are such a share of an epoch with `count` others."""
     found = []
     for number in range(math.ceil(count * no_speech_share / (1 - no_speech_share))):

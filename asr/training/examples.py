@@ -26,7 +26,7 @@ PAIR = 2  # tokens that an utterance's times take
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingRow:
     """A training row: where it stands, how long it is, its tokens without prompt or end."""
 
     index: int
@@ -35,7 +35,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Window:
+class TrainingExample:
     """What the model is taught at once.
 
     rows: where they stand, one after the other in the window; none for silence.
@@ -53,15 +53,15 @@ class Window:
 
 
 def neighbours(
-    examples: Sequence[Example], speakers: Sequence[str | None], max_frames: int, max_tokens: int
-) -> Iterator[tuple[Example, ...]]:
+    examples: Sequence[TrainingRow], speakers: Sequence[str | None], max_frames: int, max_tokens: int
+) -> Iterator[tuple[TrainingRow, ...]]:
     """Each speaker's rows, in the corpus's order, joined until the window or the label is full. Every row comes once.
 
     Args:
         speakers: of all rows of the corpus; those unknown count as one.
         max_tokens: of the texts with their times.
     """
-    held: list[Example] = []
+    held: list[TrainingRow] = []
     for one in sorted(examples, key=lambda one: speakers[one.index] or ""):
         joined = [*held, one]
         frames = sum(part.num_frames for part in joined)
@@ -96,7 +96,7 @@ def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> Lo
     return features.stored((noise * level / noise.std()).astype(np.float32), num_mel_bins)
 
 
-def label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
+def timed_label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
     """Utterances that follow each other, each between its times; one that says nothing is passed over.
 
     Args:

@@ -18,7 +18,7 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import WhisperForConditionalGeneration, get_scheduler
 
 from asr import metrics
-from asr.errors import BadData, BadModel, Diverged, Stopped
+from asr.errors import DataError, Diverged, ModelError, Stopped
 from asr.features import FeatureRows
 from asr.model import loader, lora, regularization
 from asr.model.loader import Start
@@ -27,8 +27,8 @@ from asr.runtime.signals import Interrupted, Signals
 from asr.training import batches, checkpoints, epochs, memory, optimization
 from asr.training.batches import Collator
 from asr.training.checkpoints import Checkpoint
-from asr.training.examples import Window
-from asr.training.state import State
+from asr.training.examples import TrainingExample
+from asr.training.state import TrainingState
 from asr.training.validation import Validation, mean_loss
 
 FIXED_ROWS = 16  # of the batch whose loss shows that something was learnt
@@ -47,7 +47,7 @@ class Training:
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)
         if not self.choice.examples:
-            raise BadData(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
+            raise DataError(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
         self.windows = self._windows()
         self.lengths = tuple(one.num_frames for one in self.windows)
         self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
@@ -59,18 +59,18 @@ class Training:
         optimizer = optimization.make_optimizer(start.model, self.learning_rate, given.weight_decay)
         self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
-        self.state = State()
+        self.state = TrainingState()
         self.signals = Signals()
 
     @property
     def bare(self) -> WhisperForConditionalGeneration:
         return self.accelerator.unwrap_model(self.model)
 
-    def _windows(self) -> list[Window]:
+    def _windows(self) -> list[TrainingExample]:
         """What one epoch teaches."""
         given, chosen = self.given, self.choice.examples
-        found = epochs.fill(self.train, chosen, self.collator, given.timestamp_share, given.pack_to_window, given.seed)
-        return found + epochs.quiet(len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed)
+        found = epochs.speech_examples(self.train, chosen, self.collator, given.timestamp_share, given.pack_to_window, given.seed)
+        return found + epochs.silence_examples(len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed)
 
     def padding(self) -> str:
         """How much of what is computed is padding."""
@@ -78,7 +78,7 @@ class Training:
         shares = [epochs.padding(lengths, self.collator.frames) for lengths in (alone, packed)]
         return f"padding: {shares[0]:.0%} of frames" + (f", packed {shares[1]:.0%}" if self.given.pack_to_window else "")
 
-    def step_examples(self, step: int) -> list[list[Window]]:
+    def step_examples(self, step: int) -> list[list[TrainingExample]]:
         """What one optimiser step teaches, by micro-batch: those of all processes."""
         size, parts = self.given.per_device_train_batch_size, self.given.gradient_accumulation_steps * self.accelerator.num_processes
         rows = [batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part) for part in range(parts)]
@@ -154,7 +154,9 @@ class Training:
         clear_device_cache(garbage_collection=True)
         rows, step = self.micro_batch_rows(), self.state.step + 1
         if rows == 1:
-            raise BadModel(f"step {step}: no memory for a single row; take a smaller model or window, or set train.gradient_checkpointing")
+            raise ModelError(
+                f"step {step}: no memory for a single row; take a smaller model or window, or set train.gradient_checkpointing"
+            )
         self.state.halvings += 1
         self.accelerator.print(
             f"step {step}: out of memory with {rows} rows at once; from here on {self.micro_batch_rows()} at once, "
@@ -200,7 +202,7 @@ class Training:
         if self.accelerator.is_main_process:
             self.record("metrics", step=self.state.step, values=values)
 
-    def mean_loss(self, rows: FeatureRows, windows: Sequence[Window]) -> float:
+    def mean_loss(self, rows: FeatureRows, windows: Sequence[TrainingExample]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
         size = self.given.per_device_eval_batch_size
@@ -270,7 +272,7 @@ class Training:
             return
         state = dict(found.state)
         schedule, scaler = state.pop("schedule"), state.pop("scaler")
-        self.state = State(**state)
+        self.state = TrainingState(**state)
         self.load_weights(found.tensors["model"])
         packed = self.optimizer.state_dict()
         packed["state"] = {}
@@ -327,7 +329,7 @@ class Training:
             self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
         )
 
-    def fixed_batch(self) -> list[Window]:
+    def fixed_batch(self) -> list[TrainingExample]:
         """The windows whose loss is measured before and after."""
         return [self.windows[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
 

@@ -13,7 +13,7 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from asr.errors import BadModel
+from asr.errors import ModelError
 
 ONEDNN = "could not create a primitive"  # what PyTorch's library for CPUs says when it finds no memory
 LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of a container, by the two ways that Linux has
@@ -48,7 +48,7 @@ def must_hold(what: str) -> Iterator[None]:
     except Exception as error:
         if not ran_out(error):
             raise
-        raise BadModel(f"no memory for {what}") from None
+        raise ModelError(f"no memory for {what}") from None
 
 
 def peak(device: torch.device) -> int:

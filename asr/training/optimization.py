@@ -10,7 +10,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from asr.errors import BadParams
+from asr.errors import ParamsError
 from asr.model import loader, lora
 from asr.model.loader import Start
 
@@ -28,7 +28,7 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
         BadParams: fp16 without a GPU.
     """
     if precision == "fp16" and loader.device() == "cpu":
-        raise BadParams("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
+        raise ParamsError("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
     skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
     mixed = "no" if precision == "fp32" else precision

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class State:
+class TrainingState:
     """All of a training that is not a tensor; it is JSON in the checkpoint."""
 
     step: int = 0

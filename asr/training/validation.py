@@ -19,7 +19,7 @@ from asr.model import greedy
 from asr.storage.hashing import fraction_of
 from asr.training import batches
 from asr.training.batches import Collator
-from asr.training.examples import Window
+from asr.training.examples import TrainingExample
 
 Obey = Callable[..., Iterable[Any]]
 
@@ -32,7 +32,7 @@ class Validation:
         self.chosen = subset(rows.column("id"), count, seed)
         durations, texts = rows.column("duration"), rows.column("text")
         self.durations = [durations[row] for row in self.chosen]
-        self.references = [wer.normalise(texts[row]) for row in self.chosen]
+        self.references = [wer.normalize(texts[row]) for row in self.chosen]
         wanted = set(self.chosen)
         examples = [one for one in collator.choose(rows).examples if one.index in wanted]
         self.windows = [collator.window([one], collator.timed) for one in examples]
@@ -53,18 +53,18 @@ class Validation:
 
     def scores(self, hypotheses: list[str]) -> dict[str, float]:
         """WER and CER of normalised texts."""
-        return wer.error_rates(self.references, [wer.normalise(text) for text in hypotheses])
+        return wer.error_rates(self.references, [wer.normalize(text) for text in hypotheses])
 
     def worst(self, hypotheses: list[str], count: int) -> list[tuple[str, str]]:
         """The references that were heard worst, with what was heard."""
-        pairs = [(reference, wer.normalise(text)) for reference, text in zip(self.references, hypotheses, strict=True)]
+        pairs = [(reference, wer.normalize(text)) for reference, text in zip(self.references, hypotheses, strict=True)]
         return sorted(pairs, key=lambda pair: (-wer.count_words(*pair).errors, pair))[:count]
 
 
 def mean_loss(
     loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
     rows: FeatureRows,
-    windows: list[Window],
+    windows: list[TrainingExample],
     collator: Collator,
     batch_size: int,
     accelerator: Accelerator,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from tqdm import tqdm
 
 from asr.audio.sample_file import SUFFIXES, decode_apart
-from asr.errors import BadData, exit_with
+from asr.errors import DataError, exit_with
 from asr.runtime import command
 from asr.storage import files
 from asr.transcribe.formats import FORMATS, Segment
@@ -44,9 +44,9 @@ def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
-            raise BadData(f"{path}: not there")
+            raise DataError(f"{path}: not there")
     if not found:
-        raise BadData(f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}")
+        raise DataError(f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}")
     bare = Counter(name.with_suffix("") for _, name in found)
     names: dict[Path, Path] = {}  # insertion keeps the order
     for path, name in found:
@@ -108,14 +108,14 @@ def main() -> None:
     for path, name in jobs:
         try:
             segments = transcribe_file(start, path, given.language, given.task)
-        except BadData as fault:
+        except DataError as fault:
             failed += 1
             print(f"{path}: left out: {fault}", file=sys.stderr, flush=True)
             continue
         write(segments, given.out / name, FORMATS if given.format == "all" else [given.format])
         print(f"{path}: {' '.join(one.text for one in segments if one.text)}", flush=True)
     if failed:
-        raise BadData(f"{failed} of {len(jobs)} recordings could not be transcribed")
+        raise DataError(f"{failed} of {len(jobs)} recordings could not be transcribed")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from asr.audio.sample_file import Sound, flac
+from asr.audio.sample_file import SampleFile, flac
 from asr.runtime.locks import locked
 from asr.sources.tables import read_table
 from asr.sources.utterances import one_line
@@ -25,7 +25,7 @@ COLUMNS = ("file_name", "transcription", "speaker_id")
 TABLE = "metadata.csv"
 
 
-def save(folder: Path, sound: Sound, segments: Iterable[Segment], speaker: str) -> int:
+def save(folder: Path, sound: SampleFile, segments: Iterable[Segment], speaker: str) -> int:
     """Add each segment that has words, with its stretch of the sound; returns how many that were.
 
     Raises:
@@ -52,7 +52,7 @@ def _rows(folder: Path) -> Iterator[dict[str, str]]:
         yield from (row for _, row in read_table(folder / TABLE, set(COLUMNS[:2]), strict=True))
 
 
-def _row(folder: Path, sound: Sound, segment: Segment, speaker: str) -> dict[str, str]:
+def _row(folder: Path, sound: SampleFile, segment: Segment, speaker: str) -> dict[str, str]:
     """Keep a segment's sound; returns its line of the table."""
     encoded = flac(sound, segment.start, segment.end)
     name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.flac"

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from asr.audio.sample_file import Sound, decode_apart
+from asr.audio.sample_file import SampleFile, decode_apart
 from asr.transcribe.formats import Segment
 
 LOST_SECONDS = 60.0  # a visitor who is away so long has gone
@@ -47,7 +47,7 @@ class Job:
     """One transcription, filled in while it runs; `end` None means the recording's."""
 
     owner: str
-    sound: Sound
+    sound: SampleFile
     options: Options
     start: float
     end: float
@@ -79,7 +79,7 @@ class Job:
             self.state = CANCELLED
 
 
-class Desk:
+class TranscriptionQueue:
     """Takes jobs from all visitors of one server; thread-safe."""
 
     def __init__(self, folder: Path, present: Callable[[str], bool]):
@@ -93,13 +93,13 @@ class Desk:
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.queue: list[Job] = []
         self.changed = threading.Condition()
-        self.decoding = Decoder()
+        self.decoding = WorkerProcess()
         self.unpacking = threading.Semaphore(2)  # recordings that are unpacked at once
         self.owners: dict[str, float] = {}
         for work in (self._work, self._tidy):
             threading.Thread(target=work, daemon=True, name=f"desk{work.__name__}").start()
 
-    def bring(self, owner: str, recording: bytes | memoryview | Path, cancelled: Callable[[], bool] = lambda: False) -> Sound:
+    def bring(self, owner: str, recording: bytes | memoryview | Path, cancelled: Callable[[], bool] = lambda: False) -> SampleFile:
         """Unpack what a visitor brought; file names play no part in where it goes.
 
         Raises:
@@ -118,7 +118,7 @@ class Desk:
             finally:
                 packed.unlink(missing_ok=True)
 
-    def submit(self, owner: str, sound: Sound, options: Options, start: float = 0.0, end: float | None = None) -> Job:
+    def submit(self, owner: str, sound: SampleFile, options: Options, start: float = 0.0, end: float | None = None) -> Job:
         """Queue a transcription of a stretch of a recording."""
         job = Job(owner, sound, options, start, sound.duration if end is None else end, moment=start)
         with self.changed:
@@ -150,7 +150,7 @@ class Desk:
         self.folder.chmod(0o700)
         return folder
 
-    def _kept(self, folder: Path, sound: Sound) -> Sound:
+    def _kept(self, folder: Path, sound: SampleFile) -> SampleFile:
         """Keep a visitor's latest sounds, and those that wait to be transcribed."""
         with self.changed:
             needed = {job.sound.path for job in self.queue}
@@ -183,7 +183,7 @@ class Desk:
                 self.forget(owner)
 
 
-class Decoder:
+class WorkerProcess:
     """Our end of the decoding process, which is started when it is needed."""
 
     def __init__(self) -> None:

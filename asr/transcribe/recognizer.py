@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from asr import features, paths
-from asr.audio.sample_file import Sound, passages
+from asr.audio.sample_file import SampleFile, passages
 from asr.decoding.language import detect_language
-from asr.errors import BadData, BadParams
+from asr.errors import DataError, ParamsError
 from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.paths import MODEL
@@ -25,7 +25,7 @@ BATCH = 8  # stretches decoded together
 MAX_NEW_TOKENS = 444
 
 
-def place(name: str) -> str:
+def resolve_model(name: str) -> str:
     """Where a model lies: the workspace's, a folder, a DVC experiment or revision (fetched through DVC), or else a hub id.
 
     Raises:
@@ -33,24 +33,24 @@ def place(name: str) -> str:
     """
     if name == WORKSPACE:
         if not paths.resolve(MODEL).is_dir():
-            raise BadData(f"{MODEL} is not there; run dvc repro, or choose another model")
+            raise DataError(f"{MODEL} is not there; run dvc repro, or choose another model")
         return MODEL
     if paths.resolve(name).is_dir():
         return name
     try:
         return str(revisions.fetch(revisions.find(name), MODEL))
-    except BadParams:
+    except ParamsError:
         return name
 
 
 def load(name: str) -> Start:
     """A model ready to transcribe, by the names of `place`."""
-    start = loader.load(place(name), None, None)
+    start = loader.load(resolve_model(name), None, None)
     start.model.to(loader.device()).eval()
     return start
 
 
-def choose_prompt(start: Start, language: str | None, task: str | None, sound: Sound, begin: float, end: float) -> str | None:
+def choose_prompt(start: Start, language: str | None, task: str | None, sound: SampleFile, begin: float, end: float) -> str | None:
     """Set the language and task that the model is asked for; returns the language.
 
     Args:
@@ -60,7 +60,7 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
     generation = start.model.generation_config
     if not generation.is_multilingual:
         if language or task == "translate":
-            raise BadParams("this model knows one language and one task; choose neither")
+            raise ParamsError("this model knows one language and one task; choose neither")
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
@@ -70,7 +70,9 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
     return language
 
 
-def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callable[[float], None] = lambda _: None) -> Iterator[Segment]:
+def transcribe(
+    start: Start, sound: SampleFile, begin: float, end: float, say: Callable[[float], None] = lambda _: None
+) -> Iterator[Segment]:
     """What is said between two moments, segment by segment.
 
     Args:
@@ -85,7 +87,7 @@ def transcribe(start: Start, sound: Sound, begin: float, end: float, say: Callab
                 yield group
 
         clips = [features.stored(samples, start.model.config.num_mel_bins)]
-        (heard,) = greedy.hear(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
+        (heard,) = greedy.decode_clips(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
         for one in heard:
             for first, last, text in one.segments:
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from asr import paths
-from asr.audio.sample_file import Cancelled, Sound
-from asr.errors import BadData, Fault
+from asr.audio.sample_file import Cancelled, SampleFile
+from asr.errors import DataError, UserError
 from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
 
@@ -46,7 +46,7 @@ def serve(orders: TextIO, tell: Callable[[dict[str, Any]], None]) -> None:
             tell({"job": number, "state": DONE})
         except Cancelled:
             tell({"job": number, "state": CANCELLED})
-        except Fault as fault:
+        except UserError as fault:
             tell({"job": number, "fault": str(fault)})
         except OSError as error:
             tell({"job": number, "fault": f"{type(error).__name__}: {error.strerror}; try again, or bring the recording again"})
@@ -72,10 +72,10 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
             raise Cancelled
         tell(moment=moment)
 
-    start, sound = _model(order["model"], models), Sound(Path(order["sound"]))
+    start, sound = _model(order["model"], models), SampleFile(Path(order["sound"]))
     say(order["start"])
     if min(order["end"], sound.duration) - order["start"] < HOP / SAMPLE_RATE:
-        raise BadData("there is no sound in this part; choose another")
+        raise DataError("there is no sound in this part; choose another")
     tell(doing="listening")
     own = start.model.generation_config
     start.model.generation_config = copy.deepcopy(own)  # what one job asks for is not the next one's
@@ -92,7 +92,7 @@ def _model(name: str, models: OrderedDict[str, Any]) -> Any:
     """A model, from memory where its files have not changed since."""
     from asr.transcribe import recognizer
 
-    where = recognizer.place(name)
+    where = recognizer.resolve_model(name)
     weights = sorted(paths.resolve(where).glob("*.safetensors"))
     key = json.dumps([where, *([path.stat().st_mtime_ns, path.stat().st_ino] for path in weights)])
     if key not in models:

@@ -25,7 +25,7 @@ from typing import IO, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from asr.audio.sample_file import Cancelled
-from asr.errors import BadData, BadParams, DiskFault, Fault, NetworkFault, exit_with
+from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserError, exit_with
 
 EXAMPLE = "https://www.youtube.com/watch?v=... or https://youtu.be/..."
 INSTALL = "YouTube links need yt-dlp, an optional extra; pip install -e '.[youtube]'"
@@ -42,7 +42,7 @@ LIMIT_BYTES = 200 << 20
 LIMIT_SECONDS = 600.0
 TOO_LARGE = f"the sound of this video has more than {LIMIT_BYTES >> 20} MB"
 PROGRESS = re.compile(rb"progress ([01]\.\d+)")
-FAULTS: dict[int, type[Fault]] = {kind.exit_code: kind for kind in (BadParams, BadData, NetworkFault, DiskFault)}
+FAULTS: dict[int, type[UserError]] = {kind.exit_code: kind for kind in (ParamsError, DataError, NetworkError, DiskError)}
 
 
 def video_id(link: str) -> str:
@@ -53,10 +53,10 @@ def video_id(link: str) -> str:
     """
     found = LINK.fullmatch(link.strip()) if len(link) <= MAX_LINK else None
     if not found or "\\" in link:
-        raise BadParams(f"{_shown(link)}: not a YouTube address, want {EXAMPLE}")
+        raise ParamsError(f"{_shown(link)}: not a YouTube address, want {EXAMPLE}")
     host, rest = found[1].lower(), urlsplit(found[2])
     if rest.netloc or not (named := _named(host, rest.path, rest.query)):
-        raise BadParams(f"{_shown(link)}: names no single video, want {EXAMPLE}")
+        raise ParamsError(f"{_shown(link)}: names no single video, want {EXAMPLE}")
     return named
 
 
@@ -94,7 +94,7 @@ def fetch(link: str, folder: Path, say: Callable[[float], None] = lambda _: None
     """
     name = video_id(link)
     if not available():
-        raise BadParams(INSTALL)
+        raise ParamsError(INSTALL)
     _clear(folder)
     command = [sys.executable, "-m", "asr.transcribe.youtube", name, str(folder.resolve())]
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # where pip puts the JavaScript runtime
@@ -124,9 +124,9 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, say: Callable[[float], 
         if cancelled():
             raise Cancelled
         if time.monotonic() > deadline:
-            raise NetworkFault(f"the video was not here within {LIMIT_SECONDS / 60:.0f} min; download it yourself and give the file")
+            raise NetworkError(f"the video was not here within {LIMIT_SECONDS / 60:.0f} min; download it yourself and give the file")
         if _size(folder) > LIMIT_BYTES:
-            raise BadData(TOO_LARGE)
+            raise DataError(TOO_LARGE)
         ready, _, _ = select.select([mouth], [], [], 0.1)
         piece = os.read(mouth.fileno(), 1 << 16) if ready else b""
         *whole, heard = (heard + piece)[-(1 << 16) :].split(b"\n")
@@ -166,12 +166,12 @@ def _clear(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _fault(code: int, lines: list[str]) -> Fault:
+def _fault(code: int, lines: list[str]) -> UserError:
     """What the child said, or that it died without a word."""
     last = lines[-1] if lines else ""
     if code in FAULTS and last.startswith(f"error {code}: "):
         return FAULTS[code](last.partition(": ")[2])
-    return NetworkFault(f"yt-dlp failed ({last[:200] or f'exit code {code}'}); a newer one may work: pip install -U 'yt-dlp[default,deno]'")
+    return NetworkError(f"yt-dlp failed ({last[:200] or f'exit code {code}'}); a newer one may work: pip install -U 'yt-dlp[default,deno]'")
 
 
 def options() -> dict[str, Any]:
@@ -205,21 +205,21 @@ def options() -> dict[str, Any]:
 def _refuse(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
     """yt-dlp asks before it downloads; what it does not know yet it asks again when it does."""
     if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
-        raise BadData("this video is live; want one that has ended")
+        raise DataError("this video is live; want one that has ended")
     length, size = info.get("duration"), info.get("filesize") or info.get("filesize_approx")
     if length is None and not incomplete:
-        raise BadData("YouTube does not say how long this video is")
+        raise DataError("YouTube does not say how long this video is")
     if length is not None and length > LIMIT_HOURS * 3600:
-        raise BadData(f"this video has {length / 3600:.1f} hours, want at most {LIMIT_HOURS}")
+        raise DataError(f"this video has {length / 3600:.1f} hours, want at most {LIMIT_HOURS}")
     if size and size > LIMIT_BYTES:
-        raise BadData(TOO_LARGE)
+        raise DataError(TOO_LARGE)
     return None
 
 
 def _progress(state: dict[str, Any]) -> None:
     done, total = state.get("downloaded_bytes") or 0, state.get("total_bytes") or state.get("total_bytes_estimate") or 0
     if done > LIMIT_BYTES:
-        raise BadData(TOO_LARGE)
+        raise DataError(TOO_LARGE)
     if total:
         print(f"progress {min(done / total, 1.0):.3f}", flush=True)
 
@@ -256,23 +256,23 @@ def download(name: str, folder: Path) -> None:
         import yt_dlp
         from yt_dlp.utils import DownloadError
     except ImportError:
-        raise BadParams(INSTALL) from None
+        raise ParamsError(INSTALL) from None
     os.chdir(folder)
     try:
         with yt_dlp.YoutubeDL(options()) as fetcher:
             fetcher.download([f"https://www.youtube.com/watch?v={name}"])
     except DownloadError as error:
         said = " ".join(str(error).split()).removeprefix("ERROR: ")
-        raise NetworkFault(f"YouTube gave no sound: {said[:300]}") from None
+        raise NetworkError(f"YouTube gave no sound: {said[:300]}") from None
     if not any(file.suffix != ".part" for file in Path().glob(f"{NAME}.*")):
-        raise BadData(f"YouTube gave no sound of at most {LIMIT_BYTES >> 20} MB for this video")
+        raise DataError(f"YouTube gave no sound of at most {LIMIT_BYTES >> 20} MB for this video")
 
 
 def main() -> None:
     import resource
 
     if len(sys.argv) != 3 or not VIDEO.fullmatch(sys.argv[1]):
-        raise BadParams("usage: python -m asr.transcribe.youtube ID FOLDER")
+        raise ParamsError("usage: python -m asr.transcribe.youtube ID FOLDER")
     signal.alarm(int(LIMIT_SECONDS) + 5)  # should nobody be left who would end this process
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -14,7 +14,7 @@ from pathlib import Path
 import streamlit as st
 
 from asr import paths
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.storage import corpus, hashing
 from dashboard import widgets
 
@@ -23,7 +23,7 @@ SHOWN_COPIES = 5
 LIMIT_SECONDS = 60
 TOLD_CHARACTERS = 1000  # of what the child said when it failed
 
-Heard = list[tuple[str, bytes]]
+AugmentedExample = list[tuple[str, bytes]]
 
 
 def show(root: Path) -> None:
@@ -39,7 +39,7 @@ def show(root: Path) -> None:
         st.session_state["data_heard"] = id
     st.caption("Copies by the values of featurize.augment in params.yaml; featurize writes as many as copies says there.")
     if id is not None and st.session_state.get("data_heard") == id:
-        for told, sound in heard(root, id, corpus.split_hash(split), _digest(root / "params.yaml")):
+        for told, sound in augmented_example(root, id, corpus.split_hash(split), _digest(root / "params.yaml")):
             st.caption(widgets.plain(told))
             st.audio(sound, format="audio/wav")
 
@@ -48,11 +48,11 @@ def _digest(path: Path) -> str:
     try:
         return hashing.sha256(path)
     except OSError as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__})") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__})") from None
 
 
 @st.cache_data(max_entries=4, show_spinner="Making copies")
-def heard(root: Path, id: str, rows: str, params: str) -> Heard:  # noqa: ARG001 (what it is kept by)
+def augmented_example(root: Path, id: str, rows: str, params: str) -> AugmentedExample:  # noqa: ARG001 (what it is kept by)
     """The row and its copies, as WAV files with what was drawn for each.
 
     Raises:
@@ -73,10 +73,10 @@ def _said(root: Path, words: list[str]) -> list[str]:
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL, check=False)
     except subprocess.TimeoutExpired:
-        raise BadData(f"the copies were not made within {LIMIT_SECONDS} s") from None
+        raise DataError(f"the copies were not made within {LIMIT_SECONDS} s") from None
     except (OSError, ValueError):  # NUL, or too long for a command
-        raise BadData("this row's id cannot be handed to a command") from None
+        raise DataError("this row's id cannot be handed to a command") from None
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace")[-TOLD_CHARACTERS:].strip().splitlines()[-1:]
-        raise BadData(f"no copies: {last[0].partition(': ')[2] if last else 'the command died'}")
+        raise DataError(f"no copies: {last[0].partition(': ')[2] if last else 'the command died'}")
     return done.stdout.decode("utf-8", "replace").splitlines()

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from asr import paths
-from asr.errors import BadData
+from asr.errors import DataError
 from asr.runs import reports
 from asr.runtime import formatting
 from dashboard import widgets
@@ -39,7 +39,7 @@ def figures(text: str, name: str) -> float:
     except ValueError:
         value = None
     if value is None:
-        raise BadData(f"{name}: a value that is no number; run dvc checkout or dvc repro")
+        raise DataError(f"{name}: a value that is no number; run dvc checkout or dvc repro")
     return value
 
 
@@ -47,7 +47,7 @@ def rows_of(report: dict[str, Any], key: str, name: str) -> dict[str, dict[str, 
     """The part of a report that holds one line of values per name."""
     found = report[key]
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise BadData(f"{name}: {key} holds no lines of values; run dvc checkout or dvc repro")
+        raise DataError(f"{name}: {key} holds no lines of values; run dvc checkout or dvc repro")
     return found
 
 
@@ -166,7 +166,7 @@ def epochs(root: Path) -> dict[str, float | None]:
     """Seconds of an epoch at each window, as a trial told on the machine where `stats` ran; nothing where it was not timed."""
     try:
         timed = rows_of(reports.read_json(root / paths.STATS_TIMING, "windows"), "windows", "timing.json")
-    except BadData:
+    except DataError:
         return {}
     return {window: number(one.get("epoch_seconds")) for window, one in timed.items()}
 

@@ -19,7 +19,7 @@ import streamlit as st
 
 from asr import paths
 from asr.cleaning.rejects import PLURALS, REASONS
-from asr.errors import BadData, Fault
+from asr.errors import DataError, UserError
 from asr.runs import reports
 from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
@@ -53,7 +53,7 @@ def part(title: str, show: Callable[[Path], None], root: Path) -> None:
         st.subheader(title)
     try:
         show(root)
-    except Fault as error:
+    except UserError as error:
         widgets.fault(error)
 
 
@@ -130,12 +130,12 @@ def rejects(root: Path) -> None:
     summary = reports.read_json(root / paths.CHUNK_SUMMARY, "splits", "in_two_splits")
     told = rows_of(summary, "splits", "summary.json")
     if not told:
-        raise BadData("summary.json: tells of no split; run dvc checkout or dvc repro")
+        raise DataError("summary.json: tells of no split; run dvc checkout or dvc repro")
     table = pd.DataFrame([reject_line(split, one) for split, one in told.items()])
     st.dataframe(table, hide_index=True, column_config=REJECT_COLUMNS)
     uncounted = table[table["rows_in"] != table["rows_kept"] + table["rejected"]]
     if len(uncounted):
-        raise BadData("summary.json: rows in are not rows kept and left out; run dvc checkout or dvc repro")
+        raise DataError("summary.json: rows in are not rows kept and left out; run dvc checkout or dvc repro")
     shared = summary["in_two_splits"] if isinstance(summary["in_two_splits"], dict) else {}
     st.caption("In two splits: " + ", ".join(f"{number(shared.get(kind)) or 0:,.0f} {many}" for kind, many in PLURALS.items()) + ".")
     if not table["rejected"].sum():
@@ -170,7 +170,7 @@ def reject_table(path: Path) -> pa.Table:
     try:
         return rejects_kept(path, hashing.sha256(path))
     except OSError as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -178,7 +178,7 @@ def rejects_kept(path: Path, digest: str) -> pa.Table:  # noqa: ARG001 (what it 
     columns = ("id", "split", "code", "detail")
     table = reports.read_parquet(path, *columns).select(columns)
     if any(column.type != pa.string() or column.null_count for column in table.columns):
-        raise BadData(f"{path.name}: a column that holds no text; run dvc checkout or dvc repro")
+        raise DataError(f"{path.name}: a column that holds no text; run dvc checkout or dvc repro")
     return table
 
 
@@ -209,7 +209,7 @@ def examples(root: Path, table: pa.Table) -> None:
 def recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Recording]]:
     """The rows as the corpus delivered them; none where data/raw is not here."""
     if split not in names(corpus.about(raw)):
-        raise BadData(f"data/raw: no split {split}; run dvc checkout or dvc repro")
+        raise DataError(f"data/raw: no split {split}; run dvc checkout or dvc repro")
     return corpus.find(raw / split, ids)
 
 

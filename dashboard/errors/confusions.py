@@ -10,7 +10,7 @@ from asr.evaluation import alignment
 from asr.evaluation.alignment import DELETION, INSERTION, SUBSTITUTION, Edits
 from asr.evaluation.slices import Utterances
 
-SHOWN = 100  # of each kind
+MAX_SHOWN = 100  # of each kind
 NAMES = {SUBSTITUTION: "Substitutions", DELETION: "Deletions", INSERTION: "Insertions"}
 COLUMNS = {SUBSTITUTION: ["Reference", "Hypothesis"], DELETION: ["Reference"], INSERTION: ["Hypothesis"]}
 CHOSEN = "errors_confusion"
@@ -20,7 +20,7 @@ Frequent = list[tuple[str | None, str | None, int, int]]
 def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray | None:
     """Tables of the first model's errors among the rows found; gives those of them that hold the chosen error."""
     edits = _edits(one, normalised)
-    frequent = {kind: edits.frequent(kind, found, SHOWN) for kind in alignment.ERRORS}
+    frequent = {kind: edits.frequent(kind, found, MAX_SHOWN) for kind in alignment.ERRORS}
     if one.two:
         st.caption("Errors of the first model.")
     for box, (kind, listed) in zip(st.columns(3), frequent.items(), strict=True):

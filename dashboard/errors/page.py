@@ -15,9 +15,9 @@ import pandas as pd
 import streamlit as st
 
 from asr import paths, wer
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.evaluation import slices
-from asr.evaluation.slices import COUNTED, WRITTEN, Heard, Utterances
+from asr.evaluation.slices import COUNTED, WRITTEN, ModelResults, Utterances
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.runtime import formatting
@@ -25,13 +25,13 @@ from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
 from dashboard import diff_html, widgets
 from dashboard.errors import confusions, result_picker
-from dashboard.errors.result_picker import Source
+from dashboard.errors.result_picker import ResultSource
 
 PAGE_ROWS = 20
 TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
 TEXT_HELP = "As counted: lower case and without punctuation, as WER sees it. As written: every sign counts, here and in the scores."
 UTTERANCES, CONFUSIONS = "Utterances", "Confusions"
-KEYS: dict[str | type, Callable[[Any], Any]] = {Heard: lambda one: one.key}  # what streamlit knows a table by
+KEYS: dict[str | type, Callable[[Any], Any]] = {ModelResults: lambda one: one.key}  # what streamlit knows a table by
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,18 @@ def page() -> None:
         return
     try:
         found = taken_apart(first.heard, second.heard if second else None)
-    except Fault as error:
+    except UserError as error:
         widgets.fault(error)
         return
     explore(found, [first, second] if second else [first])
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=KEYS)
-def taken_apart(first: Heard, second: Heard | None) -> Utterances:
+def taken_apart(first: ModelResults, second: ModelResults | None) -> Utterances:
     return slices.compared(first, second) if second else slices.of_model(first)
 
 
-def explore(one: Utterances, sources: list[Source]) -> None:
+def explore(one: Utterances, sources: list[ResultSource]) -> None:
     sifted = sift(one)
     found = sifted.found
     if not found.any():
@@ -106,7 +106,7 @@ def values(box: Any, name: str, one: Utterances) -> list[str]:
     return list(box.multiselect(widgets.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
 
 
-def scores(one: Utterances, sifted: Sifted, sources: list[Source]) -> None:
+def scores(one: Utterances, sifted: Sifted, sources: list[ResultSource]) -> None:
     """How many utterances these are, and how well each model heard them."""
     rows, text = one.rows[sifted.found], sifted.text
     key = f"{one.key}{hashing.hash_of(np.packbits(sifted.found).tobytes().hex())}"
@@ -141,7 +141,7 @@ def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # n
     return slices.difference(_rows, text)
 
 
-def listed(one: Utterances, places: np.ndarray, sources: list[Source], text: str) -> None:
+def listed(one: Utterances, places: np.ndarray, sources: list[ResultSource], text: str) -> None:
     """One page of utterances, with the way to the next above and below."""
     st.html(diff_html.LEGEND)
     token = hashing.hash_of(places.astype(np.int32).tobytes().hex())
@@ -190,7 +190,7 @@ def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | N
         metrics = reports.read_json(revisions.fetch(revision, paths.METRICS), "test_hash")
         if corpus.is_test_of(metrics, root):
             return corpus.find(root / paths.CHUNKS / "test", ids)
-    except Fault as error:
+    except UserError as error:
         widgets.fault(error)
         return None
     st.info("The recordings this model was tested on are not in the workspace. To hear them:", icon=":material/volume_off:")
@@ -207,7 +207,9 @@ def bring(revision: Revision) -> list[str]:
     return [f"{apply} {shlex.quote(revision.name)}", pull]
 
 
-def utterance(row: dict[str, Any], told: list[str], sources: list[Source], text: str, found: dict[str, list[Recording]] | None) -> None:
+def utterance(
+    row: dict[str, Any], told: list[str], sources: list[ResultSource], text: str, found: dict[str, list[Recording]] | None
+) -> None:
     """One utterance: its texts by each model, its player."""
     two = len(sources) > 1
     with st.container(border=True):

@@ -9,9 +9,9 @@ import pyarrow as pa
 import streamlit as st
 
 from asr import paths
-from asr.errors import BadData, Fault
+from asr.errors import DataError, UserError
 from asr.evaluation import slices
-from asr.evaluation.slices import Heard
+from asr.evaluation.slices import ModelResults
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import hashing
@@ -19,23 +19,23 @@ from dashboard import widgets
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultSource:
     """A model at a revision, and what it heard."""
 
     revision: Revision
-    heard: Heard
+    heard: ModelResults
 
     @property
     def name(self) -> str:
         return self.heard.model if self.revision.sha is None else f"{self.heard.model} at {self.revision.name}"
 
 
-def choose(label: str, key: str, optional: bool) -> Source | None:
+def choose(label: str, key: str, optional: bool) -> ResultSource | None:
     """A revision and a model in it; None, with the reason on the page, where there is none."""
     revision_box, model_box = st.columns(2)
     revision = revision_box.selectbox(
         label,
-        known(str(paths.root())),
+        list_revisions(str(paths.root())),
         index=None if optional else 0,
         format_func=lambda one: one.name if one.sha is None else f"{one.name} ({one.kind})",
         placeholder="no other model",
@@ -45,17 +45,17 @@ def choose(label: str, key: str, optional: bool) -> Source | None:
         return None
     try:
         table, digest = read(revision)
-    except Fault as error:
+    except UserError as error:
         widgets.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
         return None
     model = model_box.selectbox("Model", slices.models(table), key=f"errors_{key}_model")
-    return None if model is None else Source(revision, Heard(table, digest, model))
+    return None if model is None else ResultSource(revision, ModelResults(table, digest, model))
 
 
 @st.cache_data(ttl=10, max_entries=4, show_spinner=False)
-def known(top: str) -> list[Revision]:  # noqa: ARG001 (what it is kept by)
+def list_revisions(top: str) -> list[Revision]:  # noqa: ARG001 (what it is kept by)
     """The revisions of the repository at `top`; git is asked every ten seconds at most."""
-    return revisions.known()
+    return revisions.list_revisions()
 
 
 def read(revision: Revision) -> tuple[pa.Table, str]:
@@ -69,7 +69,7 @@ def read(revision: Revision) -> tuple[pa.Table, str]:
     try:
         digest = hashing.sha256(path)
     except OSError as error:
-        raise BadData(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
     return table_of(path, digest), digest
 
 

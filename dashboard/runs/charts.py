@@ -10,7 +10,7 @@ import streamlit as st
 
 from asr import metrics
 
-MOST = 1000  # points of a scatter
+MAX_POINTS = 1000  # points of a scatter
 HEIGHT = 260
 COLOURS = ["#0b8a8a", "#d9662b", "#6a5acd", "#c0392b", "#3f8f3f", "#b8860b", "#c2529b", "#5d7a8c"]
 OTHER = "#8a9a9c"  # runs that are not compared

@@ -13,9 +13,9 @@ import pandas as pd
 import streamlit as st
 
 from asr import paths
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.runs import comparison, run_index
-from asr.runs.run_index import Row, State
+from asr.runs.run_index import IndexState, RunRow
 from asr.runtime import formatting
 from asr.wer import Difference
 from dashboard import widgets
@@ -27,15 +27,15 @@ VERDICT = {"better": "▼ better", "worse": "▲ worse", "not distinguishable": 
 
 
 @st.cache_resource(max_entries=1000, show_spinner="Comparing utterance by utterance")
-def verdict(ours: str, theirs: str, stamp: str, _pair: tuple[Row, Row]) -> Difference | str:  # noqa: ARG001 (they name what is cached)
+def verdict(ours: str, theirs: str, stamp: str, _pair: tuple[RunRow, RunRow]) -> Difference | str:  # noqa: ARG001 (they name what is cached)
     """The paired difference, or why there is none."""
     try:
         return comparison.paired(*_pair)
-    except Fault as error:
+    except UserError as error:
         return str(error)
 
 
-def verdicts(compared: list[Row], baseline: Row | None) -> None:
+def verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
     """Each compared run against the pinned one."""
     if baseline is None:
         return
@@ -48,7 +48,7 @@ def verdicts(compared: list[Row], baseline: Row | None) -> None:
     st.table(pd.DataFrame(lines).set_index("Run"))
 
 
-def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
+def verdict_line(row: RunRow, baseline: RunRow) -> dict[str, str]:
     """Short enough for a table of text, which people hear as well as see."""
     stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
     found = verdict(row.key, baseline.key, f"{paths.root()} {stamp}", (row, baseline))
@@ -59,12 +59,12 @@ def verdict_line(row: Row, baseline: Row) -> dict[str, str]:
     return {**line, DELTA: points, INTERVAL: interval, "Verdict": VERDICT.get(found.verdict, found.verdict), "Drawn by": found.unit}
 
 
-def curves(compared: list[Row], now: State) -> None:
+def curves(compared: list[RunRow], now: IndexState) -> None:
     """WER, loss and learning rate over the steps."""
     found = {row.key: run_index.curves(row) for row in compared}
     missing = tuple(row.run_id for row in compared if found[row.key] is None and row.run_id)
     if missing and not now.fault:
-        run_index.ask(missing)
+        run_index.request_refresh(missing)
     lines = [
         {"run": name, "metric": metric, "step": step, "value": value * (100 if metric.endswith("wer") else 1)}
         for row, name in zip(compared, distinct(compared), strict=True)
@@ -79,7 +79,7 @@ def curves(compared: list[Row], now: State) -> None:
     charts.curves(pd.DataFrame(lines))
 
 
-def distinct(rows: list[Row]) -> list[str]:
+def distinct(rows: list[RunRow]) -> list[str]:
     """Labels, numbered where two are alike."""
     seen: dict[str, int] = {}
     names = []
@@ -89,11 +89,11 @@ def distinct(rows: list[Row]) -> list[str]:
     return names
 
 
-def trade_offs(found: Table, places: list[int], compared: list[Row]) -> None:
+def trade_offs(found: Table, places: list[int], compared: list[RunRow]) -> None:
     """Test WER against what it costs."""
     shown = found.frame.iloc[places]
     tested = shown[shown["WER %"].notna()]
-    some = tested[: charts.MOST]
+    some = tested[: charts.MAX_POINTS]
     if some.empty:
         return
     colours = {row.key: colour for row, colour in zip(compared, charts.COLOURS, strict=False)}
@@ -105,12 +105,12 @@ def trade_offs(found: Table, places: list[int], compared: list[Row]) -> None:
         st.caption(f"The {len(some):,} newest of {len(tested):,}.")
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A param's value; what is unset, or unknown to the run, is a dash."""
     return "–" if value is None or value == "None" else str(value)
 
 
-def differences(compared: list[Row]) -> None:
+def differences(compared: list[RunRow]) -> None:
     """The params that differ among the compared, side by side."""
     keys = comparison.differing(compared)
     if len(compared) < 2:
@@ -119,7 +119,7 @@ def differences(compared: list[Row]) -> None:
     if not keys:
         st.caption("None: these runs have the same params.")
         return
-    columns = {name: [shown(row.params.get(key)) for key in keys] for name, row in zip(distinct(compared), compared, strict=True)}
+    columns = {name: [value_text(row.params.get(key)) for key in keys] for name, row in zip(distinct(compared), compared, strict=True)}
     st.dataframe(pd.DataFrame({"Param": keys, **columns}), hide_index=True)
 
 
@@ -131,7 +131,7 @@ def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it n
     return reader.flat(reader.load(Path(file)).model_dump())
 
 
-def reproduce(compared: list[Row]) -> None:
+def reproduce(compared: list[RunRow]) -> None:
     """The command that repeats one of the compared runs."""
     st.subheader("Run it again")
     names = distinct(compared)
@@ -139,7 +139,7 @@ def reproduce(compared: list[Row]) -> None:
     try:
         file = paths.root() / "params.yaml"
         here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
-    except Fault as error:
+    except UserError as error:
         widgets.fault(error)
         return
     told, unknown = comparison.commands(compared[place or 0], here)

@@ -10,9 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from asr import paths
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.runs import run_index
-from asr.runs.run_index import Row, State
+from asr.runs.run_index import IndexState, RunRow
 from asr.runtime import formatting
 from asr.storage import hashing
 from dashboard import widgets
@@ -26,19 +26,19 @@ OFFERED = 300  # runs in the list of baselines
 
 def page() -> None:
     st.header("Runs")
-    now, found = State(), None
+    now, found = IndexState(), None
     try:
         now = run_index.state()
         found = run_table.table(str(paths.root()), now.generation) if now.generation else None
-    except Fault as error:
+    except UserError as error:
         widgets.fault(error)
     st.fragment(pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0)(now.mark)
     if now.fault:
-        widgets.fault(Fault(now.fault))
+        widgets.fault(UserError(now.fault))
     if found and found.rows:
         try:
             body(found, now)
-        except Fault as error:
+        except UserError as error:
             widgets.fault(error)
     elif now.made:
         widgets.empty("No training yet. The first takes some minutes, and shows here while it runs.", "make repro")
@@ -49,9 +49,9 @@ def pulse(drawn: str) -> None:
     try:
         now = run_index.state()
         if run_index.is_stale(now):
-            run_index.ask()
-    except Fault:
-        run_index.ask()
+            run_index.request_refresh()
+    except UserError:
+        run_index.request_refresh()
         return
     if now.mark != drawn:
         st.rerun()
@@ -61,7 +61,7 @@ def pulse(drawn: str) -> None:
         st.progress(min(now.done / now.total, 1.0), f"Reading {now.phase}: {now.done:,} of {now.total:,}")
 
 
-def body(found: Table, now: State) -> None:
+def body(found: Table, now: IndexState) -> None:
     rows = found.rows
     summary(found, now)
     places, baseline, names = choose(found)
@@ -84,7 +84,7 @@ def body(found: Table, now: State) -> None:
     comparison.reproduce(compared)
 
 
-def summary(found: Table, now: State) -> None:
+def summary(found: Table, now: IndexState) -> None:
     """How many there are, and the best."""
     told = [f"{len(found.rows):,} trainings" if len(found.rows) != 1 else "1 training"]
     if now.running:
@@ -95,7 +95,7 @@ def summary(found: Table, now: State) -> None:
     st.caption(" · ".join(told))
 
 
-def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
+def choose(found: Table) -> tuple[list[int], RunRow | None, list[str]]:
     """The filter, the baseline and the columns: places of the rows that stay, the pinned row, column names."""
     words, states, pin, more = st.columns([4, 3, 4, 1.4], vertical_alignment="bottom")
     wanted = words.text_input("Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter").lower().split()
@@ -114,7 +114,7 @@ def choose(found: Table) -> tuple[list[int], Row | None, list[str]]:
         return places, baseline, choose_columns(found)
 
 
-def choose_baseline(found: Table, places: list[int]) -> Row | None:
+def choose_baseline(found: Table, places: list[int]) -> RunRow | None:
     """The pinned run; the list is of what the filter leaves."""
     tested, pinned = set(found.scored), st.session_state.get("runs_pinned")
     offered = {found.rows[place].key: found.rows[place] for place in [place for place in places if place in tested][:OFFERED]}
@@ -145,7 +145,7 @@ def choose_columns(found: Table) -> list[str]:
         return [*ALWAYS, *st.multiselect("Metrics and params", named, default=default, key=f"runs_columns_{narrow}")]
 
 
-def haystack(row: Row) -> str:
+def haystack(row: RunRow) -> str:
     """What the filter searches."""
     found = [
         row.name,
@@ -157,7 +157,7 @@ def haystack(row: Row) -> str:
     return " ".join([*found, *(f"{key}={value}" for key, value in row.params.items())]).lower()
 
 
-def select(rows: list[Row], shown: pd.DataFrame) -> list[Row]:
+def select(rows: list[RunRow], shown: pd.DataFrame) -> list[RunRow]:
     """The table; a selection is of runs, and stays with them when rows come and go."""
     keys = [row.key for row in rows]
     kept = set(st.session_state.get("runs_selected", ()))

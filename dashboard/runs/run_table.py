@@ -11,7 +11,7 @@ import streamlit as st
 
 from asr import metrics
 from asr.runs import comparison, run_index
-from asr.runs.run_index import Row
+from asr.runs.run_index import RunRow
 
 STATUS = {"FINISHED": "✓ finished", "RUNNING": "● running", "KILLED": "■ killed", "FAILED": "✕ failed", "SCHEDULED": "○ waiting"}
 SCORES = {
@@ -37,7 +37,7 @@ NOT_TOLD = ("download.path", "stats.window_candidates_seconds")
 class Table:
     """All rows and their columns; `differing` are the params that do, `others` the rest, `scored` the places of tested runs."""
 
-    rows: list[Row]
+    rows: list[RunRow]
     frame: pd.DataFrame
     differing: list[str]
     others: list[str]
@@ -69,7 +69,7 @@ def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what 
     return Table(rows, pd.DataFrame(columns), differing, list(keys), scored)
 
 
-def interval(row: Row) -> str | None:
+def interval(row: RunRow) -> str | None:
     """Between what the test WER lies, in percent."""
     low, high = (number(row.scores.get(key), 100) for key in ("wer_low", "wer_high"))
     return None if math.isnan(low) or math.isnan(high) else f"{low:.2f} – {high:.2f}"
@@ -81,7 +81,7 @@ def number(value: Any, factor: float = 1) -> float:
     return value * factor if usable else math.nan
 
 
-def column(rows: list[Row], key: str) -> list[Any]:
+def column(rows: list[RunRow], key: str) -> list[Any]:
     """One param of all runs: numbers stay numbers, so that they sort; in mixed company all become text."""
     values = [row.params.get(key) for row in rows]
     kinds = {type(value) for value in values} - {type(None)}
@@ -90,7 +90,7 @@ def column(rows: list[Row], key: str) -> list[Any]:
     return ["" if value is None else str(value) for value in values]
 
 
-def status(row: Row) -> str:
+def status(row: RunRow) -> str:
     """In words; how far a running one is, where its curve tells."""
     word = STATUS.get(row.status, row.status.lower())
     last = (
@@ -102,7 +102,7 @@ def status(row: Row) -> str:
     return f"{word} {last / steps:.0%}" if last and steps > 0 else word
 
 
-def label(row: Row) -> str:
+def label(row: RunRow) -> str:
     """A name for lists and legends; revisions tell apart what MLflow calls alike."""
     others = [one.name for one in row.revisions if one.name != row.name]
     return f"{row.name} ({others[0]})" if others else row.name
@@ -114,7 +114,7 @@ def columns(found: Table, names: list[str]) -> pd.DataFrame:
     return shown.assign(**{name: column(found.rows, name) for name in names if name in found.others})[names]
 
 
-def deltas(rows: list[Row], places: list[int], baseline: Row) -> list[float]:
+def deltas(rows: list[RunRow], places: list[int], baseline: RunRow) -> list[float]:
     """Points of WER against the baseline; none for itself, and where the test was another."""
     base = number(baseline.scores.get("wer"), 100)
     same = [rows[place].test_hash == baseline.test_hash and rows[place].key != baseline.key for place in places]

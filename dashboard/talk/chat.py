@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-from asr.errors import BadParams, NetworkFault
+from asr.errors import NetworkError, ParamsError
 
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a large model on a CPU reads the conversation before its first word
@@ -30,7 +30,7 @@ def configured() -> bool:
     return bool(_base_url())
 
 
-def place() -> str:
+def host() -> str:
     """The machine that is asked, without what may be secret in its address."""
     found = _address()
     return f"{found.hostname}:{found.port}" if found.port else str(found.hostname)
@@ -55,7 +55,7 @@ def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
                     said = True
                     yield piece
         if not said:
-            raise NetworkFault(f"{place()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?")
+            raise NetworkError(f"{host()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?")
 
 
 def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[str, None, None]:
@@ -104,16 +104,16 @@ def _address() -> SplitResult:
         found = urlsplit(_base_url())
         known = found.scheme in ("http", "https") and found.hostname and (found.port or True)
     except ValueError:
-        raise BadParams(wanted) from None
+        raise ParamsError(wanted) from None
     if not known or not _base_url().isascii() or not _base_url().isprintable():
-        raise BadParams(wanted)
+        raise ParamsError(wanted)
     return found
 
 
 def _check() -> None:
     _address()
     if not _key().isascii() or not _key().isprintable() or " " in _key():
-        raise BadParams("OPENAI_API_KEY: holds a sign that no key has")
+        raise ParamsError("OPENAI_API_KEY: holds a sign that no key has")
 
 
 def _client() -> Any:
@@ -134,7 +134,7 @@ def _bound(response: Any) -> None:
     import httpx2
 
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise NetworkFault(f"{place()} sent a packed answer that nobody asked for")
+        raise NetworkError(f"{host()} sent a packed answer that nobody asked for")
     stream, deadline = response.stream, time.monotonic() + LIMIT_SECONDS
 
     class Bounded(httpx2.SyncByteStream):
@@ -143,7 +143,7 @@ def _bound(response: Any) -> None:
             for piece in stream:
                 size += len(piece)
                 if size > LIMIT_BYTES or time.monotonic() > deadline:
-                    raise NetworkFault(f"{place()} answered without end; more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s")
+                    raise NetworkError(f"{host()} answered without end; more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s")
                 yield piece
 
         def close(self) -> None:
@@ -156,7 +156,7 @@ def _first_model(client: Any) -> str:
     for model in getattr(client.models.list(), "data", None) or []:
         if isinstance(name := getattr(model, "id", None), str) and name:
             return name
-    raise NetworkFault(f"{place()} lists no model; set OPENAI_MODEL to the name of one")
+    raise NetworkError(f"{host()} lists no model; set OPENAI_MODEL to the name of one")
 
 
 def _words(event: Any) -> str:
@@ -175,19 +175,19 @@ def _told() -> Iterator[None]:
     try:
         yield
     except openai.APITimeoutError:
-        raise NetworkFault(f"{place()} does not answer; it may be down, or busy with a large model") from None
+        raise NetworkError(f"{host()} does not answer; it may be down, or busy with a large model") from None
     except openai.APIConnectionError:
-        raise NetworkFault(f"{place()} cannot be reached, or broke off; is the server of OPENAI_BASE_URL running?") from None
+        raise NetworkError(f"{host()} cannot be reached, or broke off; is the server of OPENAI_BASE_URL running?") from None
     except openai.APIStatusError as error:
-        raise NetworkFault(_refusal(error.status_code, _one_line(_message(error)))) from None
+        raise NetworkError(_refusal(error.status_code, _one_line(_message(error)))) from None
     except openai.APIError as error:
-        raise NetworkFault(f"{place()} gave up: {_one_line(error.message)}") from None
+        raise NetworkError(f"{host()} gave up: {_one_line(error.message)}") from None
     except (ValueError, TypeError, AttributeError, RecursionError):  # what the client library stumbles over in an answer of another kind
-        raise NetworkFault(f"{place()} sent what no OpenAI-compatible server sends; check OPENAI_BASE_URL (most end in /v1)") from None
+        raise NetworkError(f"{host()} sent what no OpenAI-compatible server sends; check OPENAI_BASE_URL (most end in /v1)") from None
 
 
 def _refusal(status: int, said: str) -> str:
-    what = f"{place()} answered {status}{f' ({said})' if said else ''}"
+    what = f"{host()} answered {status}{f' ({said})' if said else ''}"
     if status in (401, 403):
         return f"{what}: it wants another key; set OPENAI_API_KEY"
     if status == 404:

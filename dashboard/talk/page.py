@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from asr import paths
-from asr.errors import Fault
+from asr.errors import UserError
 from asr.params import reader
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import LANGUAGE_NAMES
@@ -42,7 +42,7 @@ class Talk:
 
     messages: list[dict[str, str]] = field(default_factory=list)
     asked: bool = False  # the last message waits for its answer
-    fault: Fault | None = None
+    fault: UserError | None = None
     said: bytes | None = None  # the last answer as sound
     silent_after: float = 0.0  # when it has been played
     take: int = 0  # a new recorder for each message
@@ -53,8 +53,8 @@ class Talk:
 def page() -> None:
     st.header("Talk")
     try:
-        place = chat.place() if chat.configured() else None
-    except Fault as fault:
+        place = chat.host() if chat.configured() else None
+    except UserError as fault:
         widgets.fault(fault)
         place = None
     if place is None:
@@ -119,7 +119,7 @@ def own_language() -> str:
     """The language of this workspace's corpus, where there is one."""
     try:
         return reader.load(paths.root() / "params.yaml").language
-    except Fault:
+    except UserError:
         return "en"
 
 
@@ -145,7 +145,7 @@ def bring(talk: Talk, name: str, sound: bytes) -> None:
     try:
         with st.spinner("Unpacking the recording …"):
             talk.job = transcribe(sound)
-    except Fault as fault:
+    except UserError as fault:
         talk.fault = fault
 
 
@@ -229,7 +229,7 @@ def answer(talk: Talk, language: str, aloud: bool) -> None:
             stop.empty()
             if aloud:
                 say(talk, message["content"], language)
-    except Fault as fault:
+    except UserError as fault:
         talk.fault = fault
     finally:
         if not message["content"]:

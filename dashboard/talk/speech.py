@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from asr.errors import BadData, BadParams, exit_with
+from asr.errors import DataError, ParamsError, exit_with
 from asr.sources.synthetic import ESPEAK_NAMES, speak
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 
@@ -50,17 +50,17 @@ def say(text: str, language: str) -> bytes:
         BadData: nothing that can be said, or a process that died.
     """
     if language not in languages():
-        raise BadParams(f"espeak-ng has no voice for {LANGUAGE_NAMES.get(language, language)}; choose another, or do not listen")
+        raise ParamsError(f"espeak-ng has no voice for {LANGUAGE_NAMES.get(language, language)}; choose another, or do not listen")
     command = [sys.executable, "-m", "dashboard.talk.speech", language]
     try:
         done = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
-        raise BadData(f"the text could not be said within {LIMIT_SECONDS} s") from None
+        raise DataError(f"the text could not be said within {LIMIT_SECONDS} s") from None
     if done.returncode == 0:
         return done.stdout
     last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [""]
     known = last[0].startswith("error ")
-    raise BadData(
+    raise DataError(
         last[0].partition(": ")[2] if known else f"the speech process died with exit code {done.returncode}; the text stays readable"
     )
 
@@ -95,11 +95,11 @@ def render(text: str, language: str) -> bytes:
     for sentence in sentences(text):
         try:
             samples, rate = soundfile.read(io.BytesIO(speak(sentence, ESPEAK_NAMES.get(language, language), WORDS_PER_MINUTE, PITCH)))
-        except BadData:  # signs that this language has no sound for
+        except DataError:  # signs that this language has no sound for
             continue
         said += [samples, np.zeros(round(PAUSE_SECONDS * rate))]
     if not said:
-        raise BadData("there is nothing in it that can be said")
+        raise DataError("there is nothing in it that can be said")
     file = io.BytesIO()
     soundfile.write(file, np.concatenate(said), rate, "PCM_16", format="FLAC")
     return file.getvalue()
@@ -109,7 +109,7 @@ def main() -> None:
     import resource
 
     if len(sys.argv) != 2:
-        raise BadParams("usage: python -m dashboard.talk.speech LANGUAGE < TEXT > SOUND.flac")
+        raise ParamsError("usage: python -m dashboard.talk.speech LANGUAGE < TEXT > SOUND.flac")
     for limit, value in ((resource.RLIMIT_CPU, LIMIT_SECONDS), (resource.RLIMIT_DATA, LIMIT_BYTES), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (value, value))
     sys.stdout.buffer.write(render(sys.stdin.buffer.read().decode("utf-8", "replace"), sys.argv[1]))

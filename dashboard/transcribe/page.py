@@ -16,7 +16,7 @@ from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
 from dashboard.session import desk, owner
 from dashboard.transcribe import recording_input, transcript, waveform
-from dashboard.transcribe.transcript import Asked
+from dashboard.transcribe.transcript import TranscriptionRequest
 
 HUB = "a model from the hub …"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -33,11 +33,11 @@ def page() -> None:
     st.text(recording.name)
     begin, end = waveform.trim(recording.key, recording.sound)
     chosen = options()
-    asked: Asked | None = st.session_state.get("asked")
+    asked: TranscriptionRequest | None = st.session_state.get("asked")
     busy = asked is not None and asked.busy
     if st.button("Transcribe", type="primary", icon=":material/play_arrow:", disabled=busy or not chosen, key="go"):
         jobs = {shown: desk().submit(owner(), recording.sound, one, begin, end) for shown, one in chosen.items()}
-        st.session_state.asked = Asked(recording, jobs)
+        st.session_state.asked = TranscriptionRequest(recording, jobs)
         st.rerun()
     if asked and (busy or asked.recording.key == recording.key):
         if asked.recording.key == recording.key:
@@ -46,7 +46,7 @@ def page() -> None:
 
 
 def models() -> dict[str, str]:
-    """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.place` knows."""
+    """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.resolve_model` knows."""
     kept = sorted(path.name for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir())
     named = {f"{one.kind}: {one.name}": one.sha or one.name for one in _revisions(str(paths.root())) if one.sha}
     return {"workspace": "workspace", **{f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept}, **named, HUB: HUB}
@@ -55,7 +55,7 @@ def models() -> dict[str, str]:
 @st.cache_data(ttl=10, max_entries=4, show_spinner=False)
 def _revisions(top: str) -> list[Revision]:  # noqa: ARG001
     """The revisions of the repository at `top`; git is asked at most every ten seconds, however many look."""
-    return revisions.known()
+    return revisions.list_revisions()
 
 
 def options() -> dict[str, Options]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import streamlit as st
 
 from asr import paths
-from asr.audio.sample_file import SUFFIXES, Cancelled, Sound
-from asr.errors import BadData, DiskFault, Fault
+from asr.audio.sample_file import SUFFIXES, Cancelled, SampleFile
+from asr.errors import DataError, DiskError, UserError
 from asr.transcribe import youtube
 from dashboard import widgets
 from dashboard.session import desk, owner, present
@@ -25,32 +25,32 @@ UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not U
 
 
 @dataclass(frozen=True)
-class Recording:
+class ChosenRecording:
     """A recording that was brought; `key` is new for each, `name` is for showing only."""
 
     key: str
     name: str
-    sound: Sound
+    sound: SampleFile
 
 
-def recording() -> Recording | None:
+def recording() -> ChosenRecording | None:
     """Ask for a recording; None until there is one."""
     way = st.segmented_control("Sound from", [MICROPHONE, FILE, YOUTUBE, SERVER], default=FILE, key="way") or FILE
     return {MICROPHONE: _microphone, FILE: _file, YOUTUBE: _youtube, SERVER: _server}[way]()
 
 
-def _microphone() -> Recording | None:
+def _microphone() -> ChosenRecording | None:
     heard = st.audio_input("Record yourself", key="microphone")
     return _brought(f"microphone:{heard.file_id}", "your recording", heard.getbuffer) if heard else None
 
 
-def _file() -> Recording | None:
+def _file() -> ChosenRecording | None:
     sent = st.file_uploader("A recording or a video", type=[ending.removeprefix(".") for ending in SUFFIXES], key="file")
     st.caption(f"Up to 200 MB and three hours. Larger ones: put them into the server's folder, and choose “{SERVER}”.")
     return _brought(f"file:{sent.file_id}", sent.name, sent.getbuffer) if sent else None
 
 
-def _youtube() -> Recording | None:
+def _youtube() -> ChosenRecording | None:
     with st.form("youtube", border=False):
         link = st.text_input("YouTube link", placeholder="https://www.youtube.com/watch?v=…", key="link", max_chars=500)
         asked = st.form_submit_button("Fetch", icon=":material/download:")
@@ -61,7 +61,7 @@ def _youtube() -> Recording | None:
         return None
     try:
         key = f"youtube:{youtube.video_id(link)}"
-    except Fault as fault:
+    except UserError as fault:
         widgets.fault(fault)
         return None
     return _brought(key, link, lambda: _fetched(link))
@@ -92,7 +92,7 @@ def listed(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for _, path in zip(range(MAX_LISTED), inside, strict=False)]
 
 
-def _server() -> Recording | None:
+def _server() -> ChosenRecording | None:
     folder = server_folder()
     names = listed(folder) if folder.is_dir() else []
     if not names:
@@ -108,28 +108,28 @@ def _server() -> Recording | None:
     return _brought(f"server:{name}:{path.stat().st_mtime_ns}", name, lambda: path)
 
 
-def _brought(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> Recording | None:
+def _brought(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> ChosenRecording | None:
     """Unpack a recording once; what failed is not tried again until something else is brought."""
     known = st.session_state.get("brought")
-    if known is None or known[0] != key or (isinstance(known[1], Recording) and not known[1].sound.path.is_file()):
+    if known is None or known[0] != key or (isinstance(known[1], ChosenRecording) and not known[1].sound.path.is_file()):
         with st.spinner("Unpacking the recording …"):
             known = (key, _unpacked(key, name, get))
         st.session_state.brought = known
-    if isinstance(known[1], Recording):
+    if isinstance(known[1], ChosenRecording):
         return known[1]
     widgets.fault(known[1])
     return None
 
 
-def _unpacked(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> Recording | Fault:
+def _unpacked(key: str, name: str, get: Callable[[], bytes | memoryview | Path]) -> ChosenRecording | UserError:
     try:
-        return Recording(key, name, desk().bring(owner(), get(), _gone()))
-    except Fault as fault:
+        return ChosenRecording(key, name, desk().bring(owner(), get(), _gone()))
+    except UserError as fault:
         return fault
     except Cancelled:
-        return BadData("cancelled")
+        return DataError("cancelled")
     except OSError as error:
-        return DiskFault(f"the recording cannot be kept: {error.strerror}; make room on the server, then bring it again")
+        return DiskError(f"the recording cannot be kept: {error.strerror}; make room on the server, then bring it again")
 
 
 def _gone() -> Callable[[], bool]:

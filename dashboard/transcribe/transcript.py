@@ -10,7 +10,7 @@ import streamlit as st
 
 from asr import paths
 from asr.audio import sample_file
-from asr.errors import DiskFault, Fault
+from asr.errors import DiskError, UserError
 from asr.runtime import formatting
 from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
@@ -18,7 +18,7 @@ from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import widgets
 from dashboard.session import desk
-from dashboard.transcribe.recording_input import Recording
+from dashboard.transcribe.recording_input import ChosenRecording
 
 ROWS = 20  # segments on one page
 MIME = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json", "csv": "text/csv"}
@@ -26,10 +26,10 @@ RECORDINGS = "recordings"
 
 
 @dataclass
-class Asked:
+class TranscriptionRequest:
     """What a visitor asked for last: one job per model, by the model's shown name; and what they made of the answers."""
 
-    recording: Recording
+    recording: ChosenRecording
     jobs: dict[str, Job]
     mended: dict[tuple[str, int], str] = field(default_factory=dict)
     playing: tuple[str, int] | None = None
@@ -45,7 +45,7 @@ class Asked:
         return [Segment(one.start, one.end, self.mended.get((name, index), one.text)) for index, one in enumerate(found)]
 
 
-def show(asked: Asked) -> None:
+def show(asked: TranscriptionRequest) -> None:
     """Each model's progress or result, side by side; runs again by itself until all have ended."""
     for column, (name, job) in zip(st.columns(len(asked.jobs)), asked.jobs.items(), strict=True):
         with column:
@@ -70,7 +70,7 @@ def _running(job: Job, name: str) -> None:
         st.text("\n".join(f"{formatting.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:]))
 
 
-def _ended(asked: Asked, name: str) -> None:
+def _ended(asked: TranscriptionRequest, name: str) -> None:
     job = asked.jobs[name]
     if job.state == FAILED:
         st.error(widgets.plain(job.fault or ""), icon=":material/error:")
@@ -85,7 +85,7 @@ def _ended(asked: Asked, name: str) -> None:
     _keep(asked, name)
 
 
-def _correct(asked: Asked, name: str) -> None:
+def _correct(asked: TranscriptionRequest, name: str) -> None:
     """The segments, a page of them at a time: each can be played, and its text be mended in place."""
     found, first = asked.jobs[name].segments, 0
     if len(found) > ROWS:
@@ -95,7 +95,7 @@ def _correct(asked: Asked, name: str) -> None:
         _segment(asked, name, index)
 
 
-def _segment(asked: Asked, name: str, index: int) -> None:
+def _segment(asked: TranscriptionRequest, name: str, index: int) -> None:
     one = asked.jobs[name].segments[index]
     left, right = st.columns([1, 4], vertical_alignment="center")
     times = f"{formatting.clock(one.start)}–{formatting.clock(one.end)}"
@@ -115,19 +115,19 @@ def _segment(asked: Asked, name: str, index: int) -> None:
         _play(asked.recording, one)
 
 
-def _play(recording: Recording, segment: Segment) -> None:
+def _play(recording: ChosenRecording, segment: Segment) -> None:
     if recording.sound.path.is_file():
         st.audio(sample_file.wav(recording.sound, segment.start, segment.end), format="audio/wav", autoplay=True)
     else:
         st.info("The recording is no longer here; bring it again to hear it.", icon=":material/info:")
 
 
-def _mend(asked: Asked, field: str, name: str, index: int) -> None:
+def _mend(asked: TranscriptionRequest, field: str, name: str, index: int) -> None:
     """Take a text as soon as it changes: by the time it would be drawn again, another page of segments may be shown."""
     asked.mended[name, index] = st.session_state[field]
 
 
-def _downloads(asked: Asked, name: str) -> None:
+def _downloads(asked: TranscriptionRequest, name: str) -> None:
     """One button per format; the file is named after the recording, and where two models are compared after the model, in plain letters."""
     named = [Path(asked.recording.name).stem] + ([name] if len(asked.jobs) > 1 else [])
     stem = "-".join(filter(None, (re.sub(r"\W+", "-", part).strip("-")[:60] for part in named))) or "transcript"
@@ -145,7 +145,7 @@ def _downloads(asked: Asked, name: str) -> None:
             )
 
 
-def _keep(asked: Asked, name: str) -> None:
+def _keep(asked: TranscriptionRequest, name: str) -> None:
     """Save corrected pairs, so that the next training can learn from them."""
     with st.expander("Keep the corrected text for training", icon=":material/school:"):
         st.caption("Each stretch goes into recordings/ with its text; a stretch whose text you empty is left out.")
@@ -155,10 +155,10 @@ def _keep(asked: Asked, name: str) -> None:
             try:
                 count = corrections.save(paths.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker)
                 _kept(count, corrections.splits(paths.resolve(RECORDINGS)))
-            except Fault as fault:
+            except UserError as fault:
                 widgets.fault(fault)
             except OSError as error:
-                widgets.fault(DiskFault(f"recordings/ cannot be written: {error.strerror}; bring the recording again, or make room"))
+                widgets.fault(DiskError(f"recordings/ cannot be written: {error.strerror}; bring the recording again, or make room"))
 
 
 def _kept(count: int, splits: dict[str, int]) -> None:

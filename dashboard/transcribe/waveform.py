@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from asr.audio import sample_file
-from asr.audio.sample_file import Sound
+from asr.audio.sample_file import SampleFile
 from asr.runtime import formatting
 
 BARS = 600
@@ -16,7 +16,7 @@ PLAYED_SECONDS = 600.0  # a player is handed its sound at once
 CHOSEN, LEFT_OUT = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 
 
-def trim(key: str, recording: Sound) -> tuple[float, float]:
+def trim(key: str, recording: SampleFile) -> tuple[float, float]:
     """Show a recording and let people choose a stretch of it, in seconds."""
     length = recording.duration
     slider, moved = f"trim-{key}", f"moved-{key}"
@@ -42,7 +42,7 @@ def trim(key: str, recording: Sound) -> tuple[float, float]:
     return begin, end
 
 
-def _bars(key: str, recording: Sound) -> pd.DataFrame:
+def _bars(key: str, recording: SampleFile) -> pd.DataFrame:
     """The waveform's bars, read once for each recording."""
     known = st.session_state.get("bars")
     if known is None or known[0] != key:
