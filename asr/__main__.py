@@ -1,4 +1,5 @@
-"""Everything that is not a stage or a page, by one name: `earshot NAME`, or `python -m asr NAME` without installing.
+"""Everything that is not a stage or a page, by one name: `earshot NAME`, or `python -m asr NAME`
+without installing.
 
     earshot --help           # what there is
     earshot NAME --help      # and how each is used
@@ -25,13 +26,25 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "transcribe": Command("asr.transcribe.__main__", "recordings to text and subtitles, by any model"),
-    "results": Command("asr.runs.results", "scores of the present workspace, or with --kept of all kept models"),
-    "keep": Command("asr.runs.keep", "copy the present model to models/kept, its scores to reports/kept"),
-    "sync": Command("asr.tracking.follower", "fill MLflow from the journals, after an outage", "sync_main"),
+    "transcribe": Command(
+        "asr.transcribe.__main__", "recordings to text and subtitles, by any model"
+    ),
+    "results": Command(
+        "asr.runs.results", "scores of the present workspace, or with --kept of all kept models"
+    ),
+    "keep": Command(
+        "asr.runs.keep", "copy the present model to models/kept, its scores to reports/kept"
+    ),
+    "sync": Command(
+        "asr.tracking.follower", "fill MLflow from the journals, after an outage", "sync_main"
+    ),
     "doctor": Command("asr.doctor", "what a killed DVC or machine left behind, and how to mend it"),
-    "overfit": Command("asr.preflight.overfit", "can the model of params.yaml learn eight rows by heart?"),
-    "prompt-language": Command("asr.preflight.prompt_language", "which of Whisper's languages carries one it does not know"),
+    "overfit": Command(
+        "asr.preflight.overfit", "can the model of params.yaml learn eight rows by heart?"
+    ),
+    "prompt-language": Command(
+        "asr.preflight.prompt_language", "which of Whisper's languages carries one it does not know"
+    ),
     "augment": Command("asr.augmentation", "hear what featurize.augment makes of a recording"),
     "refresh": Command("asr.runs.refresh", "bring the dashboard's index of runs up to date"),
 }

@@ -1,11 +1,13 @@
-"""Copies of training recordings that sound otherwise: faster or slower, in a room, in noise, louder or fainter.
+"""Copies of training recordings that sound otherwise: faster or slower, in a room, in noise, louder
+or fainter.
 
     earshot augment RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
     earshot augment --row ID OUT       # the same for a training row: what featurize makes of it
 
-A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by a key of its own, so that turning
-one on moves no other. Noise is a folder's, or babble: other rows of the same chunk file, so that a corpus that grows changes no
-earlier chunk. Costs 3 ms for a clip of 5 s, and one decoding for each voice of a babble.
+A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by
+a key of its own, so that turning one on moves no other. Noise is a folder's, or babble: other rows
+of the same chunk file, so that a corpus that grows changes no earlier chunk. Costs 3 ms for a clip
+of 5 s, and one decoding for each voice of a babble.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ Noises = Callable[[np.random.Generator, int], Named | None]
 Responses = Callable[[np.random.Generator], Named]
 
 FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power stands still
-ACTIVE_DB = 25.0  # below the loudest frame somebody still speaks; pauses of clean recordings lie lower
+ACTIVE_DB = (
+    25.0  # below the loudest frame somebody still speaks; pauses of clean recordings lie lower
+)
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,27 @@ class AugmentationRecord:
         speed = f"speed {self.speed:.3f}" if self.speed is not None else ""
         noise = f"{self.noise} at {self.snr_db:.1f} dB SNR" if self.noise is not None else ""
         gain = f"gain {self.gain_db:+.1f} dB" if self.gain_db is not None else ""
-        return ", ".join(one for one in (speed, self.room, noise, gain) if one) or "nothing was drawn"
+        return (
+            ", ".join(one for one in (speed, self.room, noise, gain) if one) or "nothing was drawn"
+        )
 
 
 def augmented(
-    samples: np.ndarray, id: str, copy: int, given: schema.Augment, noises: Noises, responses: Responses
+    samples: np.ndarray,
+    id: str,
+    copy: int,
+    given: schema.Augment,
+    noises: Noises,
+    responses: Responses,
 ) -> tuple[np.ndarray, AugmentationRecord]:
-    """One copy of a recording: its speed, then the room, then the noise of the place, then the microphone's gain.
+    """One copy of a recording: its speed, then the room, then the noise of the place, then the
+    microphone's gain.
 
     Args:
         samples: (S,) float32, 16 kHz.
         copy: 1, 2, ...
-        noises: what a generator draws for so many samples; None where there is nothing to draw from: the copy then has no noise.
+        noises: what a generator draws for so many samples; None where there is nothing to draw
+            from: the copy then has no noise.
         responses: the room that a generator draws.
     Returns:
         (S / speed,) float32, and what was drawn.
@@ -102,7 +115,8 @@ def _chosen(seed: int, key: str, kind: str, probability: float) -> np.random.Gen
 
 
 def recordings(folder: str | None, probability: float) -> list[Path] | None:
-    """The recordings that may be mixed in, sorted; None where params name no folder, or none is wanted.
+    """The recordings that may be mixed in, sorted; None where params name no folder, or none is
+    wanted.
 
     Raises:
         BadParams: a folder without recordings.
@@ -110,9 +124,13 @@ def recordings(folder: str | None, probability: float) -> list[Path] | None:
     if folder is None or not probability:
         return None
     top = paths.resolve(folder)
-    found = sorted(path for path in top.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    found = sorted(
+        path for path in top.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
+    )
     if not found:
-        raise ParamsError(f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository")
+        raise ParamsError(
+            f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository"
+        )
     return found
 
 
@@ -122,13 +140,20 @@ def responses_of(given: schema.Augment, recorded: list[Path] | None) -> Response
     def responses(draw: np.random.Generator) -> Named:
         if recorded:
             return _one_of(draw, recorded)
-        rt60 = draw.uniform(given.reverberation.min_rt60_seconds, given.reverberation.max_rt60_seconds)
+        rt60 = draw.uniform(
+            given.reverberation.min_rt60_seconds, given.reverberation.max_rt60_seconds
+        )
         return f"room with RT60 {rt60:.2f} s", room_response(draw, rt60)
 
     return responses
 
 
-def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.ChunkedArray | None, own: int | None) -> Noises:
+def noises_of(
+    given: schema.Augment,
+    recorded: list[Path] | None,
+    rows: pa.ChunkedArray | None,
+    own: int | None,
+) -> Noises:
     """Noise: a stretch of a recorded one, or babble of several rows.
 
     Args:
@@ -144,7 +169,9 @@ def noises_of(given: schema.Augment, recorded: list[Path] | None, rows: pa.Chunk
         if rows is None or not others:
             return None
         voices = draw.choice(others, min(given.noise.babble_voices, len(others)), replace=False)
-        return f"babble of {len(voices)}", np.sum([_voice(draw, rows[int(row)].as_py(), length) for row in voices], axis=0)
+        return f"babble of {len(voices)}", np.sum(
+            [_voice(draw, rows[int(row)].as_py(), length) for row in voices], axis=0
+        )
 
     return noises
 
@@ -185,14 +212,25 @@ def find(split: Path, id: str) -> tuple[Path, int]:
         ids = [one for batch in shards.batches(chunk, ["id"]) for one in batch["id"].to_pylist()]
         if id in ids:
             return chunk, ids.index(id)
-    raise DataError(f"no training row has the id {id}; data/chunks/train holds those that were kept")
+    raise DataError(
+        f"no training row has the id {id}; data/chunks/train holds those that were kept"
+    )
 
 
-def write_examples(encoded: bytes, id: str, given: schema.Augment, rows: pa.ChunkedArray | None, own: int | None, out: Path) -> None:
+def write_examples(
+    encoded: bytes,
+    id: str,
+    given: schema.Augment,
+    rows: pa.ChunkedArray | None,
+    own: int | None,
+    out: Path,
+) -> None:
     """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn for each."""
     samples = codec.decode(encoded)
     noises = noises_of(given, recordings(given.noise.folder, given.noise.probability), rows, own)
-    responses = responses_of(given, recordings(given.reverberation.folder, given.reverberation.probability))
+    responses = responses_of(
+        given, recordings(given.reverberation.folder, given.reverberation.probability)
+    )
     _write(out / "before.wav", samples)
     for copy in range(1, (given.copies or HEARD) + 1):
         changed, drawn = augmented(samples, id, copy, given, noises, responses)
@@ -208,7 +246,9 @@ def _write(path: Path, samples: np.ndarray) -> None:
 
 
 def at_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """(S / factor,) the sound so many times as fast, as a tape would play it: by resampling, so that pitch moves too, as in Kaldi."""
+    """(S / factor,) the sound so many times as fast, as a tape would play it: by resampling, so
+    that pitch moves too, as in Kaldi.
+    """
     played: np.ndarray = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE)
     return played
 
@@ -221,7 +261,8 @@ def at_gain(samples: np.ndarray, gain_db: float) -> np.ndarray:
 def speech_power(samples: np.ndarray) -> float:
     """Mean square over the frames in which somebody speaks: those within 25 dB of the loudest.
 
-    Over all samples, a clip with long pauses would count as faint, and the noise mixed into its words would be fainter than asked for.
+    Over all samples, a clip with long pauses would count as faint, and the noise mixed into its
+    words would be fainter than asked for.
     """
     whole = samples[: len(samples) // FRAME * FRAME] if len(samples) >= FRAME else samples
     power = np.square(whole.reshape(-1, min(FRAME, len(whole))), dtype=np.float64).mean(1)
@@ -229,7 +270,9 @@ def speech_power(samples: np.ndarray) -> float:
 
 
 def in_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """(S,) with noise (S,) added, so loud that speech has `snr_db` more power than all of the noise; silence stays as it is."""
+    """(S,) with noise (S,) added, so loud that speech has `snr_db` more power than all of the
+    noise; silence stays as it is.
+    """
     speech, power = speech_power(samples), float(np.square(noise, dtype=np.float64).mean())
     if not speech or not power:
         return samples
@@ -237,7 +280,9 @@ def in_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarra
 
 
 def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """(S,) as heard in a room, as loud as before. The direct sound, the response's peak, stays where it was; the end is cut."""
+    """(S,) as heard in a room, as loud as before. The direct sound, the response's peak, stays
+    where it was; the end is cut.
+    """
     response = response[int(np.abs(response).argmax()) :]
     length = scipy.fft.next_fast_len(len(samples) + len(response) - 1, real=True)
     spectrum = scipy.fft.rfft(samples, length) * scipy.fft.rfft(response.astype(np.float32), length)
@@ -249,7 +294,8 @@ def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 def room_response(draw: np.random.Generator, rt60: float) -> np.ndarray:
     """(R,) how a room answers a click: the click, then noise that falls by 60 dB in `rt60` seconds.
 
-    Both have the same energy, as at the room's critical distance. Source: Polack 1988, the statistical model of reverberation.
+    Both have the same energy, as at the room's critical distance. Source: Polack 1988, the
+    statistical model of reverberation.
     """
     time = np.arange(1, max(round(rt60 * SAMPLE_RATE), 2)) / SAMPLE_RATE
     tail = draw.standard_normal(len(time)) * 10 ** (-3 * time / rt60)
@@ -268,7 +314,9 @@ def main() -> None:
     parser.add_argument("recording", help="a file; with --row the id of a training row")
     parser.add_argument("out", type=Path, help="a folder for what is to be heard")
     parser.add_argument(
-        "--row", action="store_true", help="copy a row of data/chunks/train as featurize does, with babble of its own chunk"
+        "--row",
+        action="store_true",
+        help="copy a row of data/chunks/train as featurize does, with babble of its own chunk",
     )
     told = parser.parse_args()
     given = reader.load(paths.root() / "params.yaml").featurize.augment
@@ -279,9 +327,18 @@ def main() -> None:
         write_examples(rows[own].as_py(), told.recording, given, rows, own, told.out)
     elif recording.is_file():
         some = next(iter(shards.paths(train)), None) if train.is_dir() else None
-        write_examples(recording.read_bytes(), recording.name, given, voices(some) if some else None, None, told.out)
+        write_examples(
+            recording.read_bytes(),
+            recording.name,
+            given,
+            voices(some) if some else None,
+            None,
+            told.out,
+        )
     else:
-        raise DataError(f"{recording}: not there; want a recording, or the id of a training row and --row")
+        raise DataError(
+            f"{recording}: not there; want a recording, or the id of a training row and --row"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     earshot doctor           # names what it finds and what mending would do; changes nothing; exit 1 if it found something
     earshot doctor --mend    # does that, and nothing else; exit 1 if something is left for a person to decide
 
-What belongs to a living process is left alone. A training needs no doctor: it goes on from its checkpoint. Costs a second, two with MLflow.
+What belongs to a living process is left alone. A training needs no doctor: it goes on from its
+checkpoint. Costs a second, two with MLflow.
 """
 
 from __future__ import annotations
@@ -33,24 +34,43 @@ from asr.tracking import client, follower, journal
 ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie
 DRAFT = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's
 
-EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")  # EXEC_HEAD stays in health, too
+EXEC_REFS = (
+    "EXEC_BASELINE",
+    "EXEC_MERGE",
+    "EXEC_BRANCH",
+    "EXEC_APPLY",
+)  # EXEC_HEAD stays in health, too
 WORKERS = ("dvc", "git", "streamlit")
 
 
 def examine(root: Path) -> list[Finding]:
     """Everything that is wrong, in the order in which it is mended."""
-    return [*(finding for look in LOOKS for finding in look(root)), *drafts(root), *sessions(root), *tracked_runs()]
+    return [
+        *(finding for look in LOOKS for finding in look(root)),
+        *drafts(root),
+        *sessions(root),
+        *tracked_runs(),
+    ]
 
 
 def drafts(root: Path) -> Iterator[Finding]:
     """Files and folders that were being written beside their place."""
-    for draft in sorted(path for room in ROOMS for path in (root / room).rglob(".*") if DRAFT.fullmatch(path.name)):
+    for draft in sorted(
+        path for room in ROOMS for path in (root / room).rglob(".*") if DRAFT.fullmatch(path.name)
+    ):
         match = DRAFT.fullmatch(draft.name)
         pid = match["pid"] if match else None
         owned = is_alive(int(pid), since(draft)) if pid else bool(at_work(root))
-        if not owned and not follower.training_runs(draft.parent.name) and not draft.is_relative_to(root / ".cache/sessions"):
+        if (
+            not owned
+            and not follower.training_runs(draft.parent.name)
+            and not draft.is_relative_to(root / ".cache/sessions")
+        ):
             yield Finding(
-                f"{relative_path(draft, root)}: its writer was killed half-way", since(draft), "removes it", partial(remove, draft)
+                f"{relative_path(draft, root)}: its writer was killed half-way",
+                since(draft),
+                "removes it",
+                partial(remove, draft),
             )
 
 
@@ -68,7 +88,11 @@ def tracked_runs() -> Iterator[Finding]:
     if store is not None and not store.is_file():
         return
     try:
-        running = [run for page in client.read_runs(client.connect(), "attributes.status = 'RUNNING'") for run in page]
+        running = [
+            run
+            for page in client.read_runs(client.connect(), "attributes.status = 'RUNNING'")
+            for run in page
+        ]
     except Exception as error:  # an outage of any kind is no finding of ours
         print(f"MLflow does not answer ({type(error).__name__}): its runs were not looked at")
         return
@@ -76,12 +100,19 @@ def tracked_runs() -> Iterator[Finding]:
         log = journal.path_of(run["fingerprint"] or "")
         if run["fingerprint"] and log.is_file() and not follower.training_runs(run["fingerprint"]):
             what = f"MLflow's run {run['name']} stands RUNNING, but no training runs"
-            yield Finding(what, run["start"] or 0.0, "brings it up to its journal and closes it", partial(follower.sync, [log]))
+            yield Finding(
+                what,
+                run["start"] or 0.0,
+                "brings it up to its journal and closes it",
+                partial(follower.sync, [log]),
+            )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: what it is, since when (seconds), and what mending does; `mend` is None where a person must decide."""
+    """One thing: what it is, since when (seconds), and what mending does; `mend` is None where a
+    person must decide.
+    """
 
     what: str
     since: float
@@ -94,17 +125,25 @@ def at_work(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder) and _works(process.cmdline()):
+            if (
+                process.pid != os.getpid()
+                and Path(process.cwd()).is_relative_to(folder)
+                and _works(process.cmdline())
+            ):
                 found.append(process)
     return found
 
 
 def _works(words: list[str]) -> bool:
-    return any(Path(word).name in WORKERS or word.startswith(("stages.", "asr.")) for word in words[:4])
+    return any(
+        Path(word).name in WORKERS or word.startswith(("stages.", "asr.")) for word in words[:4]
+    )
 
 
 def is_alive(pid: int, noted: float) -> bool:
-    """Whether the process that wrote its number down at a time is still there; another may have its number by now."""
+    """Whether the process that wrote its number down at a time is still there; another may have its
+    number by now.
+    """
     try:
         process = psutil.Process(pid)
         return bool(process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE)
@@ -123,7 +162,9 @@ def git_locks(root: Path) -> Iterator[Finding]:
 
 
 def dvc_locks(root: Path) -> Iterator[Finding]:
-    """Reader and writer locks of the dead. DVC drops those that are in its way, unless another process has got the number."""
+    """Reader and writer locks of the dead. DVC drops those that are in its way, unless another
+    process has got the number.
+    """
     for path in (root / ".dvc/tmp/rwlock", root / ".dvc/tmp/exps/rwlock"):
         if not path.is_file():
             continue
@@ -133,11 +174,21 @@ def dvc_locks(root: Path) -> Iterator[Finding]:
             dead = {entry["pid"] for entry in _entries(known) if not is_alive(entry["pid"], when)}
         except (ValueError, TypeError, KeyError, AttributeError):
             if not at_work(root):
-                yield Finding(f"{place} is cut short; DVC refuses to work", when, "removes the file", path.unlink)
+                yield Finding(
+                    f"{place} is cut short; DVC refuses to work",
+                    when,
+                    "removes the file",
+                    path.unlink,
+                )
             continue
         if dead:
             numbers = ", ".join(map(str, sorted(dead)))
-            yield Finding(f"{place}: locks of dead processes ({numbers})", when, "drops these locks", partial(_release, path, dead))
+            yield Finding(
+                f"{place}: locks of dead processes ({numbers})",
+                when,
+                "drops these locks",
+                partial(_release, path, dead),
+            )
 
 
 def _entries(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -149,14 +200,28 @@ def _entries(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _release(path: Path, dead: set[int]) -> None:
     known = json.loads(path.read_bytes())
     kept: dict[str, Any] = {
-        "write": {place: entry for place, entry in known.get("write", {}).items() if entry["pid"] not in dead},
-        "read": {place: [one for one in entries if one["pid"] not in dead] for place, entries in known.get("read", {}).items()},
+        "write": {
+            place: entry
+            for place, entry in known.get("write", {}).items()
+            if entry["pid"] not in dead
+        },
+        "read": {
+            place: [one for one in entries if one["pid"] not in dead]
+            for place, entries in known.get("read", {}).items()
+        },
     }
-    files.write_bytes(path, json.dumps({**kept, "read": {place: found for place, found in kept["read"].items() if found}}).encode())
+    files.write_bytes(
+        path,
+        json.dumps(
+            {**kept, "read": {place: found for place, found in kept["read"].items() if found}}
+        ).encode(),
+    )
 
 
 def interrupted_setup(root: Path) -> Iterator[Finding]:
-    """DVC puts edits of the workspace aside while it notes down an experiment; only a person knows which of them are wanted."""
+    """DVC puts edits of the workspace aside while it notes down an experiment; only a person knows
+    which of them are wanted.
+    """
     packed = root / ".dvc/tmp/repro.dat"
     if packed.is_file() and not at_work(root):
         what = "an experiment was killed while DVC set it up: the workspace holds what -S set, and your own edits may be in git's stash"
@@ -168,13 +233,24 @@ def workspace_run(root: Path) -> Iterator[Finding]:
     """`dvc exp run` in the workspace."""
     note = root / ".dvc/tmp/exps/run/workspace/workspace.json"
     refs = [
-        ref for ref in _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split() if ref.rpartition("/")[2] in EXEC_REFS
+        ref
+        for ref in _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split()
+        if ref.rpartition("/")[2] in EXEC_REFS
     ]
-    if (note.is_file() or refs) and not is_alive(_json(note).get("pid", 0), since(note)) and not at_work(root):
+    if (
+        (note.is_file() or refs)
+        and not is_alive(_json(note).get("pid", 0), since(note))
+        and not at_work(root)
+    ):
         story = note.with_suffix(".run")
         name = _json(story).get("name") or "without a name"
         what = f"the experiment {name} was killed in the workspace; what -S set is still in params.yaml (git diff)"
-        yield Finding(what, since(story), "drops DVC's notes of the run, no file of yours", partial(_forget, root, refs, note.parent))
+        yield Finding(
+            what,
+            since(story),
+            "drops DVC's notes of the run, no file of yours",
+            partial(_forget, root, refs, note.parent),
+        )
 
 
 def _forget(root: Path, refs: list[str], notes: Path) -> None:
@@ -193,29 +269,57 @@ def temporary_runs(root: Path) -> Iterator[Finding]:
             continue
         note = notes.get(folder.name)
         name = _json(note).get("name") if note else "without a name"
-        gone = [folder, *([note.parent, root / ".dvc/tmp/exps/run" / note.parent.name] if note else [])]
+        gone = [
+            folder,
+            *([note.parent, root / ".dvc/tmp/exps/run" / note.parent.name] if note else []),
+        ]
         what = f"the experiment {name} was killed in its temporary folder {relative_path(folder, root)}"
-        yield Finding(what, since(folder), "removes the folder and DVC's notes of it; run it again to go on", partial(remove, *gone))
+        yield Finding(
+            what,
+            since(folder),
+            "removes the folder and DVC's notes of it; run it again to go on",
+            partial(remove, *gone),
+        )
 
 
 def queue_tasks(root: Path) -> Iterator[Finding]:
     """Experiments of `dvc queue`: `dvc queue status` calls them Running for ever."""
     for note in sorted((root / ".dvc/tmp/exps/run").glob("*/*.json")):
         known, task = _json(note), _json(note.with_suffix(".run"))
-        if task.get("location") != "dvc-task" or known.get("returncode") is not None or is_alive(known.get("pid", 0), since(note)):
+        if (
+            task.get("location") != "dvc-task"
+            or known.get("returncode") is not None
+            or is_alive(known.get("pid", 0), since(note))
+        ):
             continue
-        folder, name = root / ".dvc/tmp/exps" / Path(task.get("root_dir", "")).name, task.get("name") or note.stem
+        folder, name = (
+            root / ".dvc/tmp/exps" / Path(task.get("root_dir", "")).name,
+            task.get("name") or note.stem,
+        )
         if at_work(folder):
             continue
         mend = partial(_fail, root, name, note, folder)
         what = f"the queued experiment {name} was killed with its worker"
-        yield Finding(what, since(note), "tells DVC that it failed, and removes its folder; queue it again to go on", mend)
+        yield Finding(
+            what,
+            since(note),
+            "tells DVC that it failed, and removes its folder; queue it again to go on",
+            mend,
+        )
 
 
 def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
-    """Note down that its process is dead, or DVC would send a signal to whoever has the number by now; then it becomes a failed task."""
+    """Note down that its process is dead, or DVC would send a signal to whoever has the number by
+    now; then it becomes a failed task.
+    """
     files.write_json(note, {**_json(note), "returncode": -1})
-    done = subprocess.run([sys.executable, "-m", "dvc", "queue", "kill", name], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "queue", "kill", name],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise DataError(f"dvc queue kill {name}: {done.stderr.strip()}")
     if folder.name.startswith("tmp"):
@@ -230,7 +334,9 @@ def _owned(lock: Path) -> bool:
 
 
 def _git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -277,10 +383,14 @@ def main() -> None:
     found = examine(root)
     for process in at_work(root):
         with suppress(psutil.Error):
-            print(f"at work, and left alone: process {process.pid}, {' '.join(process.cmdline()[:6])}")
+            print(
+                f"at work, and left alone: process {process.pid}, {' '.join(process.cmdline()[:6])}"
+            )
     for number, finding in enumerate(found, start=1):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(finding.since))
-        print(f"{number}. since {when}: {finding.what}\n   {'mending' if finding.mend else 'by hand:'} {finding.mending}")
+        print(
+            f"{number}. since {when}: {finding.what}\n   {'mending' if finding.mend else 'by hand:'} {finding.mending}"
+        )
         if mend and finding.mend:
             finding.mend()
             print("   mended")

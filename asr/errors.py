@@ -1,7 +1,7 @@
 """Known faults: each has an exit code and says in one line what happened and the way out.
 
-A stage raises one where the value is used; `exit_with` turns it into the last printed line and the exit code, without a
-traceback. What is not a `Fault` is a bug of ours and keeps its traceback.
+A stage raises one where the value is used; `exit_with` turns it into the last printed line and the
+exit code, without a traceback. What is not a `Fault` is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -63,7 +63,12 @@ class Stopped(UserError):
         self.exit_code = 128 + signum
 
 
-SQLITE_DISK_ERRORS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}  # of tables on disk
+SQLITE_DISK_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}  # of tables on disk
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
 
 
@@ -76,11 +81,17 @@ def exit_with(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        stop(f"{error.filename or 'the disk'}: {error.strerror}; make room or make it writable, then run again", 7)
+        stop(
+            f"{error.filename or 'the disk'}: {error.strerror}; make room or make it writable, then run again",
+            7,
+        )
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in SQLITE_DISK_ERRORS:
             raise
-        stop(f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}; make room or make it writable, then run again", 7)
+        stop(
+            f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}; make room or make it writable, then run again",
+            7,
+        )
     except KeyboardInterrupt:
         stop("stopped; run the same command again to go on", 128 + signal.SIGINT)
 

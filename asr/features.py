@@ -1,9 +1,11 @@
-"""Log-mel features, unpadded: what `WhisperFeatureExtractor` computes, without the silence it pads with.
+"""Log-mel features, unpadded: what `WhisperFeatureExtractor` computes, without the silence it pads
+with.
 
-After the clip's own frames a padded clip holds one constant, the floor, so the clip's frames and that value rebuild the
-padded features for any window. Whisper clamps every clip to a range of 2.0 above the floor: 12 bits hold it with an error of
-2.5e-4, half of fp16's, in 12 kB per second at 80 mel bins (padded float32 takes 32 kB per second of *window*).
-Computing costs 1.5 ms for 5 s on one core.
+After the clip's own frames a padded clip holds one constant, the floor, so the clip's frames and
+that value rebuild the padded features for any window. Whisper clamps every clip to a range of 2.0
+above the floor: 12 bits hold it with an error of 2.5e-4, half of fp16's, in 12 kB per second at 80
+mel bins (padded float32 takes 32 kB per second of *window*). Computing costs 1.5 ms for 5 s on one
+core.
 """
 
 from __future__ import annotations
@@ -54,9 +56,10 @@ class LogMel:
 
     mel: (M, T) float32, T = ceil(S / 160) + 2.
     floor: the value of every frame after these.
-    edge: (M,) the frame at the end of a window that the clip fills to within 40 samples; None for clips that cannot.
-        There the extractor reflects the clip's end, where in a longer window it hears silence. The floor is the longer
-        window's; it would differ only for a clip that fills the window and is by far the loudest in its last 6 ms.
+    edge: (M,) the frame at the end of a window that the clip fills to within 40 samples; None for
+        clips that cannot. There the extractor reflects the clip's end, where in a longer window it
+        hears silence. The floor is the longer window's; it would differ only for a clip that fills
+        the window and is by far the loudest in its last 6 ms.
     """
 
     mel: np.ndarray
@@ -69,7 +72,15 @@ def _filters(num_mel_bins: int) -> np.ndarray:
     """(M, 201) Slaney mel filters, the extractor's own."""
     from transformers.audio_utils import mel_filter_bank
 
-    filters = mel_filter_bank(1 + FFT // 2, num_mel_bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    filters = mel_filter_bank(
+        1 + FFT // 2,
+        num_mel_bins,
+        0.0,
+        SAMPLE_RATE / 2,
+        SAMPLE_RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
     return np.ascontiguousarray(filters.T, dtype=np.float32)
 
 
@@ -97,19 +108,32 @@ def log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
     edge = None
     if length - len(samples) < FFT // 2 - HOP and length > FFT // 2:
         filled = np.concatenate([samples, np.zeros(length - len(samples), np.float32)])
-        edge = _power(np.pad(filled, (0, FFT // 2), mode="reflect")[-FFT - HOP :], 2, num_mel_bins, centred=False)[:, 0]
+        edge = _power(
+            np.pad(filled, (0, FFT // 2), mode="reflect")[-FFT - HOP :],
+            2,
+            num_mel_bins,
+            centred=False,
+        )[:, 0]
     return _scale(mel, edge)
 
 
 def stored(samples: np.ndarray, num_mel_bins: int) -> LogMel:
-    """Features as they come back from data/features: a model that wavers between two words must not hear finer elsewhere."""
+    """Features as they come back from data/features: a model that wavers between two words must not
+    hear finer elsewhere.
+    """
     clip = log_mel(samples, num_mel_bins)
     mel = unpack(pack(clip.mel, clip.floor), num_mel_bins, clip.floor)
-    edge = None if clip.edge is None else unpack(pack(clip.edge, clip.floor), num_mel_bins, clip.floor)[:, 0]
+    edge = (
+        None
+        if clip.edge is None
+        else unpack(pack(clip.edge, clip.floor), num_mel_bins, clip.floor)[:, 0]
+    )
     return LogMel(mel, clip.floor, edge)
 
 
-def _power(samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: bool = True) -> np.ndarray:
+def _power(
+    samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: bool = True
+) -> np.ndarray:
     """(M, T) log10 of the mel power; the first frame is centred on the first sample by reflection."""
     if centred:
         samples = np.pad(samples, (FFT // 2, 0), mode="reflect")
@@ -124,13 +148,19 @@ def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:
     """Whisper's clamp to 8 decades below the loudest value, and its scale."""
     bottom = max(float(mel.max()) - 8.0, -10.0)
     scaled = (np.maximum(mel, bottom) + 4.0) / 4.0
-    clamped = None if edge is None else (np.minimum(np.maximum(edge, bottom), bottom + 8.0) + 4.0) / 4.0
+    clamped = (
+        None if edge is None else (np.minimum(np.maximum(edge, bottom), bottom + 8.0) + 4.0) / 4.0
+    )
     return LogMel(scaled.astype(np.float32), (bottom + 4.0) / 4.0, clamped)
 
 
 def pack(mel: np.ndarray, floor: float) -> bytes:
-    """Store values in [floor, floor + 2] in 12 bits each: two in three bytes. The count of values must be even."""
-    codes = np.rint((mel - floor) * (LEVELS / RANGE)).clip(0, LEVELS).astype(np.uint16).reshape(-1, 2)
+    """Store values in [floor, floor + 2] in 12 bits each: two in three bytes. The count of values
+    must be even.
+    """
+    codes = (
+        np.rint((mel - floor) * (LEVELS / RANGE)).clip(0, LEVELS).astype(np.uint16).reshape(-1, 2)
+    )
     first, second = codes[:, 0], codes[:, 1]
     packed = np.empty((len(codes), 3), np.uint8)
     packed[:, 0] = first & 0xFF
@@ -145,7 +175,9 @@ def unpack(packed: bytes | memoryview, num_mel_bins: int, floor: float) -> np.nd
     codes = np.empty((len(triples), 2), np.uint16)
     codes[:, 0] = triples[:, 0] | ((triples[:, 1] & 0xF) << 8)
     codes[:, 1] = (triples[:, 1] >> 4) | (triples[:, 2] << 4)
-    return (codes.reshape(num_mel_bins, -1) * np.float32(RANGE / LEVELS) + np.float32(floor)).astype(np.float32, copy=False)
+    return (
+        codes.reshape(num_mel_bins, -1) * np.float32(RANGE / LEVELS) + np.float32(floor)
+    ).astype(np.float32, copy=False)
 
 
 def pad(features: LogMel, num_frames: int) -> np.ndarray:
@@ -178,11 +210,17 @@ class FeatureRows:
 
     def column(self, name: str) -> list[Any]:
         """All values of one small column."""
-        return [value for batch in self.dataset.select_columns(name).iter(1000) for value in batch[name].to_pylist()]
+        return [
+            value
+            for batch in self.dataset.select_columns(name).iter(1000)
+            for value in batch[name].to_pylist()
+        ]
 
     def digest(self, index: int) -> bytes:
         """A short name of one row's sound: the same features give the same."""
-        return hashlib.blake2b(memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12).digest()
+        return hashlib.blake2b(
+            memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12
+        ).digest()
 
     def text(self, index: int) -> str:
         """The transcript of one row."""

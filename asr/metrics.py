@@ -1,4 +1,6 @@
-"""Names of what is measured: in the journal, in MLflow, and as columns of steps.csv. Imports nothing."""
+"""Names of what is measured: in the journal, in MLflow, and as columns of steps.csv. Imports
+nothing.
+"""
 
 TRAIN_LOSS = "train/loss"
 LEARNING_RATE = "train/learning_rate"

@@ -31,7 +31,9 @@ UTTERANCES = "reports/evaluate/utterances.parquet"
 
 
 def root() -> Path:
-    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is thrown away."""
+    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is
+    thrown away.
+    """
     return Path(os.environ.get("DVC_ROOT") or os.getcwd()).resolve()
 
 

@@ -1,7 +1,9 @@
-"""The rooms of this package, in the order sound travels: each imports only rooms that stand before it.
+"""The rooms of this package, in the order sound travels: each imports only rooms that stand before
+it.
 
-Walls follow who depends on what. A room is a dep of stages in dvc.yaml and part of the hashes under which work is kept, so a
-change in it costs hours; what changes no byte of an output therefore stands apart, in a room that is exempt. Imports nothing.
+Walls follow who depends on what. A room is a dep of stages in dvc.yaml and part of the hashes under
+which work is kept, so a change in it costs hours; what changes no byte of an output therefore
+stands apart, in a room that is exempt. Imports nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 class Room:
     """A folder or a file of `asr/`.
 
-    exempt: changes no byte of an output but through params, so it is no dep of a stage and part of no hash.
+    exempt: changes no byte of an output but through params, so it is no dep of a stage and part of
+        no hash.
     """
 
     name: str
@@ -23,11 +26,19 @@ class Room:
 
 ROOMS = (
     Room("rooms.py", "this list", exempt=True),
-    Room("errors.py", "errors that a person can mend, their exit codes, the last line of a command", exempt=True),
+    Room(
+        "errors.py",
+        "errors that a person can mend, their exit codes, the last line of a command",
+        exempt=True,
+    ),
     Room("paths.py", "where things lie", exempt=True),
     Room("whisper.py", "what Whisper fixes: rates, languages, token names"),
     Room("storage", "files that appear whole, hashes, Arrow rows, the cache of computed files"),
-    Room("runtime", "processes, limits, signals, progress, command lines, numbers as text", exempt=True),
+    Room(
+        "runtime",
+        "processes, limits, signals, progress, command lines, numbers as text",
+        exempt=True,
+    ),
     Room("params", "params.yaml, read and checked", exempt=True),
     Room("audio", "encoded recordings to samples"),
     Room("sources", "where a corpus comes from, and which rows of it are taken"),
@@ -35,11 +46,18 @@ ROOMS = (
     Room("stats", "what the recordings are like, and which window to take"),
     Room("features.py", "log-mel features and their rows"),
     Room("augmentation.py", "copies of training rows that sound otherwise"),
-    Room("model", "a Whisper: built, loaded, saved, prompted, decoded greedily, made ready for training"),
+    Room(
+        "model",
+        "a Whisper: built, loaded, saved, prompted, decoded greedily, made ready for training",
+    ),
     Room("wer.py", "errors counted, intervals, paired tests"),
     Room("metrics.py", "names of what is measured"),
     Room("training", "what decides the weights, and nothing else"),
-    Room("preflight", "what is asked before hours are spent: refusals, forecasts, trials", exempt=True),
+    Room(
+        "preflight",
+        "what is asked before hours are spent: refusals, forecasts, trials",
+        exempt=True,
+    ),
     Room("checks", "questions to a training from outside, answered in checks.json"),
     Room("tracking", "the journal, MLflow and the mirror of checkpoints", exempt=True),
     Room("decoding", "what evaluation and transcription decode beyond what validation needs"),
@@ -60,7 +78,8 @@ _FEATURES = (
     "stages/featurize.py",
 )
 
-# What is kept between runs, and the rooms and files whose code names it: another code, another name, and it is made anew.
+# What is kept between runs, and the rooms and files whose code names it: another code, another
+# name, and it is made anew.
 KEPT = {
     "measurements": (
         "asr/audio/codec.py",

@@ -1,7 +1,8 @@
 """Word and character error rates: text made comparable, errors counted, and how sure the number is.
 
-WER is summed over the corpus (errors / reference words), never a mean over utterances. `corpus_scores` goes through the local
-metric module in the `evaluate` library (4 s to import, so only then); alignments are jiwer's.
+WER is summed over the corpus (errors / reference words), never a mean over utterances.
+`corpus_scores` goes through the local metric module in the `evaluate` library (4 s to import, so
+only then); alignments are jiwer's.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """WER of one model less another's on the same utterances, with what the 95 % interval allows one to say of the first."""
+    """WER of one model less another's on the same utterances, with what the 95 % interval allows
+    one to say of the first.
+    """
 
     difference: float
     low: float
@@ -55,16 +58,24 @@ class Difference:
 
 
 def normalize(text: str) -> str:
-    """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi and Thai are other words."""
+    """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi
+    and Thai are other words.
+    """
     heard = "".join(character for character in text if not _silent(character))
     lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", heard).lower())
-    kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in lowered)
+    kept = (
+        character if unicodedata.category(character)[0] in "LMN" else " " for character in lowered
+    )
     return " ".join("".join(kept).split())
 
 
 def _silent(character: str) -> bool:
     """Joiners, variation selectors and enclosing marks shape letters and emoji; they are not heard."""
-    return unicodedata.category(character) in ("Cf", "Me") or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    return (
+        unicodedata.category(character) in ("Cf", "Me")
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    )
 
 
 def collapse_spaces(text: str) -> str:
@@ -105,13 +116,25 @@ def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float
     }
 
 
-def bootstrap(errors: Sequence[int], words: Sequence[int], speakers: Sequence[str | None], resamples: int, seed: int) -> Interval:
-    """95 % interval of the WER by drawing units with replacement: speakers from ten up, else utterances.
+def bootstrap(
+    errors: Sequence[int],
+    words: Sequence[int],
+    speakers: Sequence[str | None],
+    resamples: int,
+    seed: int,
+) -> Interval:
+    """95 % interval of the WER by drawing units with replacement: speakers from ten up, else
+    utterances.
 
-    Utterances of one speaker fail together, so an interval by utterance is too narrow where speakers are few.
+    Utterances of one speaker fail together, so an interval by utterance is too narrow where
+    speakers are few.
     """
     by_speaker = len({name for name in speakers if name}) >= MIN_SPEAKERS and all(speakers)
-    units = np.unique([str(name) for name in speakers], return_inverse=True)[1] if by_speaker else np.arange(len(errors))
+    units = (
+        np.unique([str(name) for name in speakers], return_inverse=True)[1]
+        if by_speaker
+        else np.arange(len(errors))
+    )
     unit_errors = np.bincount(units, weights=np.asarray(errors, float))
     unit_words = np.bincount(units, weights=np.asarray(words, float))
     draw = np.random.default_rng(seed)
@@ -124,9 +147,15 @@ def bootstrap(errors: Sequence[int], words: Sequence[int], speakers: Sequence[st
 
 
 def paired(
-    ours: Sequence[int], theirs: Sequence[int], words: Sequence[int], speakers: Sequence[str | None], resamples: int, seed: int
+    ours: Sequence[int],
+    theirs: Sequence[int],
+    words: Sequence[int],
+    speakers: Sequence[str | None],
+    resamples: int,
+    seed: int,
 ) -> Difference:
-    """Compare two models on the same utterances, drawn together: what both find hard does not widen the interval.
+    """Compare two models on the same utterances, drawn together: what both find hard does not widen
+    the interval.
 
     Args:
         ours, theirs: errors of each utterance.
@@ -134,8 +163,12 @@ def paired(
     """
     gained = [a - b for a, b in zip(ours, theirs, strict=True)]
     interval = bootstrap(gained, words, speakers, resamples, seed)
-    verdict = "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
-    return Difference(rate(sum(gained), sum(words)), interval.low, interval.high, interval.unit, verdict)
+    verdict = (
+        "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
+    )
+    return Difference(
+        rate(sum(gained), sum(words)), interval.low, interval.high, interval.unit, verdict
+    )
 
 
 def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The languages Whisper has a token for, in the order of their tokens (Radford et al. 2022; `yue` came with large-v3)."""
+"""The languages Whisper has a token for, in the order of their tokens (Radford et al. 2022; `yue`
+came with large-v3).
+"""
 
 WHISPER_LANGUAGES = tuple(
     """
@@ -19,7 +21,9 @@ _NAMES = """
     Haitian_Creole Pashto Turkmen Nynorsk Maltese Sanskrit Luxembourgish Burmese Tibetan Tagalog Malagasy Assamese
     Tatar Hawaiian Lingala Hausa Bashkir Javanese Sundanese Cantonese
 """
-LANGUAGE_NAMES = dict(zip(WHISPER_LANGUAGES, (name.replace("_", " ") for name in _NAMES.split()), strict=True))
+LANGUAGE_NAMES = dict(
+    zip(WHISPER_LANGUAGES, (name.replace("_", " ") for name in _NAMES.split()), strict=True)
+)
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper hears
 HOP = 160  # samples from one frame to the next
@@ -28,6 +32,7 @@ POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolutio
 
 FFT = 400  # samples a frame looks at (25 ms)
 
-ENGLISH_ONLY_VOCABULARY = 51_864  # tokens of the checkpoints that know no other language, though they have the tokens of all
+# tokens of the checkpoints that know no other language, though they have the tokens of all
+ENGLISH_ONLY_VOCABULARY = 51_864
 
 TIMESTAMPS = 1501  # 0.00 s to 30.00 s, every 0.02 s

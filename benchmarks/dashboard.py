@@ -1,9 +1,11 @@
-"""The Runs page with many runs: the first build of the index, the first table from it, a redraw; beside the page a user would write.
+"""The Runs page with many runs: the first build of the index, the first table from it, a redraw;
+beside the page a user would write.
 
     python -m benchmarks.dashboard [FOLDER [RUNS]]     # 5,000 trainings, each with 200 points and a test: 10 minutes to fill the store
 
-R1 is MLflow's `search_runs` in the page, R2 the same with its answer cached in the process (which also answers the first visitor late).
-Each figure is of a fresh process, the median of three; the store is filled through MLflow's client and kept in FOLDER.
+R1 is MLflow's `search_runs` in the page, R2 the same with its answer cached in the process (which
+also answers the first visitor late). Each figure is of a fresh process, the median of three; the
+store is filled through MLflow's client and kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -56,28 +58,45 @@ def fill(numbers: range) -> None:
     from asr.tracking import client
 
     chosen = {
-        key: str(value) for key, value in reader.flat(reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})).items()
+        key: str(value)
+        for key, value in reader.flat(
+            reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})
+        ).items()
     }
     store = client.connect()
     experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
     for number in numbers:
         at, fingerprint = 1_700_000_000_000 + number * 60_000, f"{number:032x}"
-        run = store.create_run(experiment, at, {"fingerprint": fingerprint}, f"exp-{number}").info.run_id
+        run = store.create_run(
+            experiment, at, {"fingerprint": fingerprint}, f"exp-{number}"
+        ).info.run_id
         given = chosen | {
             "train.seed": str(number),
             "train.learning_rate": str(1e-4 * (1 + number % 17)),
             "train.max_steps": str(1000 + number % 7),
         }
-        points = [Metric("train/loss", 5 / math.sqrt(step), at, step * 10) for step in range(1, STEPS + 1)]
-        points += [Metric("train/learning_rate", 1e-3 / step, at, step * 10) for step in range(1, STEPS + 1)]
+        points = [
+            Metric("train/loss", 5 / math.sqrt(step), at, step * 10) for step in range(1, STEPS + 1)
+        ]
+        points += [
+            Metric("train/learning_rate", 1e-3 / step, at, step * 10)
+            for step in range(1, STEPS + 1)
+        ]
         for key in ("validation/loss", "validation/wer", "validation/cer"):
-            points += [Metric(key, 0.9 / step, at, step * 100) for step in range(1, VALIDATIONS + 1)]
+            points += [
+                Metric(key, 0.9 / step, at, step * 100) for step in range(1, VALIDATIONS + 1)
+            ]
         wer = 0.1 + number % 100 / 200
         store.log_batch(
-            run, [*points, Metric("test/wer", wer, at, 800), Metric("test/cer", wer / 2, at, 800)], list(map(Param, given, given.values()))
+            run,
+            [*points, Metric("test/wer", wer, at, 800), Metric("test/cer", wer / 2, at, 800)],
+            list(map(Param, given, given.values())),
         )
         child = store.create_run(
-            experiment, at, {"evaluation": fingerprint, "mlflow.parentRunId": run}, f"test {fingerprint[:8]}"
+            experiment,
+            at,
+            {"evaluation": fingerprint, "mlflow.parentRunId": run},
+            f"test {fingerprint[:8]}",
         ).info.run_id
         scores = {
             "test/wer": wer,
@@ -86,7 +105,11 @@ def fill(numbers: range) -> None:
             "test/wer_high": wer + 0.02,
             "test/rtfx": 100 + number % 9,
         }
-        store.log_batch(child, [Metric(key, value, at, 0) for key, value in scores.items()], [Param("evaluate.seed", "1")])
+        store.log_batch(
+            child,
+            [Metric(key, value, at, 0) for key, value in scores.items()],
+            [Param("evaluate.seed", "1")],
+        )
         for one in (child, run):
             store.set_terminated(one, end_time=at + 500_000)
 
@@ -114,11 +137,19 @@ def build(folder: Path) -> tuple[float, float]:
     for file in (folder / ".cache").glob("runs.*"):
         file.unlink()
     began, first = time.monotonic(), 0.0
-    process = subprocess.Popen([sys.executable, "-m", "asr.runs.refresh", "once"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asr.runs.refresh", "once"],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+    )
     while process.poll() is None:
         time.sleep(0.05)
         try:
-            first = first or (time.monotonic() - began if run_index.state().generation not in ("", "None ") else 0.0)
+            first = first or (
+                time.monotonic() - began
+                if run_index.state().generation not in ("", "None ")
+                else 0.0
+            )
         except UserError:
             continue
     return time.monotonic() - began, first
@@ -138,7 +169,11 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     """All figures, ours and the peers' in turn."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     built, usable = build(folder)
-    scripts = {"ours": OURS, "R1": PEER.format(decorator="", uri=uri), "R2": PEER.format(decorator="@st.cache_data", uri=uri)}
+    scripts = {
+        "ours": OURS,
+        "R1": PEER.format(decorator="", uri=uri),
+        "R2": PEER.format(decorator="@st.cache_data", uri=uri),
+    }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
     for _ in range(TIMES):
         for name, script in scripts.items():
@@ -152,7 +187,9 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / ".cache/bench-dashboard").resolve()
+    folder = Path(
+        sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / ".cache/bench-dashboard"
+    ).resolve()
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
     os.environ |= {"DVC_ROOT": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     make_store(folder, count)

@@ -1,1 +1,3 @@
-"""The pages: `streamlit run dashboard`. They read MLflow, reports and models through `asr`, and never import a stage."""
+"""The pages: `streamlit run dashboard`. They read MLflow, reports and models through `asr`, and
+never import a stage.
+"""

@@ -1,4 +1,6 @@
-"""Texts with their differences marked, and players: HTML in which every word is escaped. Costs 0.1 ms an utterance."""
+"""Texts with their differences marked, and players: HTML in which every word is escaped. Costs 0.1
+ms an utterance.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ LEGEND = """<div class="marked legend">
 
 
 def texts(reference: str, hypothesis: str, normalised: bool, name: str = "") -> str:
-    """Reference and hypothesis, one below the other; `name` says whose hypothesis, where there are two."""
+    """Reference and hypothesis, one below the other; `name` says whose hypothesis, where there are
+    two.
+    """
     if normalised:
         reference, hypothesis = wer.normalize(reference), wer.normalize(hypothesis)
     marks = alignment.align(reference, hypothesis)
@@ -51,7 +55,11 @@ def _words(marks: list[Mark], side: str) -> str:
     if not told:
         return '<span class="nothing">(nothing)</span>'
     shown = " ".join(_word(kind, word) for kind, word in islice(told, SHOWN_WORDS))
-    return shown + (f' <span class="nothing">and {len(told) - SHOWN_WORDS:,} words more</span>' if len(told) > SHOWN_WORDS else "")
+    return shown + (
+        f' <span class="nothing">and {len(told) - SHOWN_WORDS:,} words more</span>'
+        if len(told) > SHOWN_WORDS
+        else ""
+    )
 
 
 def _word(kind: str, word: str) -> str:
@@ -64,7 +72,9 @@ def about(*told: str) -> str:
 
 
 def player(recording: Recording | None) -> None:
-    """The browser's player, or why there is none. Nothing is decoded here: the browser does that, in its own safe place."""
+    """The browser's player, or why there is none. Nothing is decoded here: the browser does that,
+    in its own safe place.
+    """
     if recording is None or not recording.size:
         st.caption("No recording is there.")
     elif recording.sound is None:

@@ -1,4 +1,6 @@
-"""Who looks at a page, and the one desk where all of them have recordings transcribed. Importing costs numpy and streamlit."""
+"""Who looks at a page, and the one desk where all of them have recordings transcribed. Importing
+costs numpy and streamlit.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ from dashboard.talk import page as talk
 from dashboard.transcribe import page as transcribe
 
 # A Material symbol would be fetched from a foreign host as the tab's icon.
-st.set_page_config(page_title="Earshot", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
+st.set_page_config(
+    page_title="Earshot", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide"
+)
 st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),

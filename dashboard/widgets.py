@@ -1,4 +1,6 @@
-"""What several pages show alike: text as text, numbers with their units, empty states, faults. Costs nothing to import."""
+"""What several pages show alike: text as text, numbers with their units, empty states, faults.
+Costs nothing to import.
+"""
 
 from __future__ import annotations
 

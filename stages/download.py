@@ -1,10 +1,12 @@
-"""Download: bring a corpus into data/raw as delivered, one row per utterance, whatever sources it comes from.
+"""Download: bring a corpus into data/raw as delivered, one row per utterance, whatever sources it
+comes from.
 
     python -m stages.download data/raw reports/download
 
-Nothing is decoded, and nothing is left out but what params leave out (`share`, `where`, `max_rows_per_split`), which the manifest
-counts: a recording that is missing becomes a row without audio, which `chunk` counts. Each source begins a new file, so that a
-source that grows moves no row of another. Costs two readings of the tables, one of the sound, and one write of the corpus; the
+Nothing is decoded, and nothing is left out but what params leave out (`share`, `where`,
+`max_rows_per_split`), which the manifest counts: a recording that is missing becomes a row without
+audio, which `chunk` counts. Each source begins a new file, so that a source that grows moves no row
+of another. Costs two readings of the tables, one of the sound, and one write of the corpus; the
 synthetic one 5 ms an utterance and core.
 """
 
@@ -26,14 +28,27 @@ from asr.errors import DataError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
-from asr.sources import common_voice, data_collective, digits, folder, huggingface, selection, synthetic
+from asr.sources import (
+    common_voice,
+    data_collective,
+    digits,
+    folder,
+    huggingface,
+    selection,
+    synthetic,
+)
 from asr.sources.selection import MAIN, Selection, SelectionCounts
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
-JOB_ROWS, JOB_BYTES = 16, 1 << 20  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
+JOB_ROWS, JOB_BYTES = (
+    16,
+    1 << 20,
+)  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
-LEAST_BYTES = 500  # of a second of speech, however it is encoded: what a table or header says beyond that is not believed
+# of a second of speech, however it is encoded: what a table or header says beyond that is not
+# believed
+LEAST_BYTES = 500
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,9 @@ def row_of(utterance: Utterance) -> dict[str, Any]:
         "text": _utf8(utterance.text),
         "speaker": utterance.speaker and _utf8(utterance.speaker),
         "attributes": _utf8(json.dumps(utterance.attributes, sort_keys=True, ensure_ascii=False)),
-        "duration": utterance.duration if utterance.duration is not None else _header_seconds(sound or b""),
+        "duration": utterance.duration
+        if utterance.duration is not None
+        else _header_seconds(sound or b""),
     }
 
 
@@ -74,8 +91,12 @@ def rows_of(utterances: list[Utterance]) -> list[tuple[str, dict[str, Any]]]:
     return [(str(utterance.split), row_of(utterance)) for utterance in utterances]
 
 
-def fetch(utterances: Iterable[Utterance], count: int, at_once: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Split and row of each of these utterances in order, fetched by all workers, each so many at once."""
+def fetch(
+    utterances: Iterable[Utterance], count: int, at_once: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Split and row of each of these utterances in order, fetched by all workers, each so many at
+    once.
+    """
     jobs = ((job,) for job in _jobs(iter(utterances), at_once))
     for rows in parallel(rows_of, jobs, -(-count // at_once)):
         yield from rows
@@ -90,12 +111,15 @@ def read(given: schema.Download, working: Path, share: float) -> Corpus:
 
     Args:
         share: of its rows that will be taken.
-        working: an empty folder for what an archive or long recordings hold, until the last sound is fetched.
+        working: an empty folder for what an archive or long recordings hold, until the last sound
+            is fetched.
     """
     name = given.path or ""
     if given.source == "huggingface":
         hub = given.huggingface
-        most = given.max_rows_per_split if not given.where else None  # rules may want rows of any part
+        most = (
+            given.max_rows_per_split if not given.where else None
+        )  # rules may want rows of any part
         max_rows = math.ceil(most / share) if most else None
         return huggingface.read(name, hub.config, hub.revision, hub.splits, hub.columns, max_rows)
     if given.source == "data_collective":
@@ -112,19 +136,32 @@ def read(given: schema.Download, working: Path, share: float) -> Corpus:
 
 def _synthetic(given: schema.Download) -> Corpus:
     made = given.synthetic
-    numbers, words_per_minute = (made.min_numbers, made.max_numbers), (made.min_words_per_minute, made.max_words_per_minute)
-    rows, voices, pitch = made.rows.model_dump(), made.voices.model_dump(), (made.min_pitch, made.max_pitch)
-    return synthetic.read(given.language, given.seed, rows, voices, made.max_number, numbers, words_per_minute, pitch)
+    numbers, words_per_minute = (
+        (made.min_numbers, made.max_numbers),
+        (made.min_words_per_minute, made.max_words_per_minute),
+    )
+    rows, voices, pitch = (
+        made.rows.model_dump(),
+        made.voices.model_dump(),
+        (made.min_pitch, made.max_pitch),
+    )
+    return synthetic.read(
+        given.language, given.seed, rows, voices, made.max_number, numbers, words_per_minute, pitch
+    )
 
 
 def _digits(path: Path, given: schema.Download) -> Corpus:
     made, speakers = given.digits, given.digits.speakers
     rows, validation, test = made.rows.model_dump(), list(speakers.validation), list(speakers.test)
-    return digits.read(path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language)
+    return digits.read(
+        path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language
+    )
 
 
 def sources(given: schema.Download, working: Path) -> list[OpenedSource]:
-    """Open and survey the main source and those that are mixed in; what these do not say is as the main one says."""
+    """Open and survey the main source and those that are mixed in; what these do not say is as the
+    main one says.
+    """
     opened: list[OpenedSource] = []
     rules = [rule.model_dump() for rule in given.where or []]
     for number, mixed in enumerate([None, *(given.mix or [])]):
@@ -142,7 +179,9 @@ def sources(given: schema.Download, working: Path) -> list[OpenedSource]:
             language=own.language if own.language != given.language else None,
         )
         _warn_of_language(corpus, own.language)
-        opened.append(OpenedSource(own, corpus, wanted, selection.survey(corpus.utterances, wanted)))
+        opened.append(
+            OpenedSource(own, corpus, wanted, selection.survey(corpus.utterances, wanted))
+        )
     selection.check_fields(rules, set().union(*(one.found.fields for one in opened)))
     return opened
 
@@ -150,15 +189,22 @@ def sources(given: schema.Download, working: Path) -> list[OpenedSource]:
 def _warn_of_language(corpus: Corpus, language: str) -> None:
     told = corpus.about.get("language")
     if told not in (None, language):
-        print(f"download: {corpus.about['name']} says that it is in {told}; download.language is {language}")
+        print(
+            f"download: {corpus.about['name']} says that it is in {told}; download.language is {language}"
+        )
 
 
 def _free_name(name: str, taken: list[str]) -> str:
-    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))) if one not in taken)
+    return next(
+        one
+        for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+        if one not in taken
+    )
 
 
 def forecast(opened: list[OpenedSource], out: Path) -> list[int]:
-    """Say what the data stages will write, from a sample of each source, and refuse what the disk cannot hold.
+    """Say what the data stages will write, from a sample of each source, and refuse what the disk
+    cannot hold.
 
     Returns:
         How many utterances of each source a worker may take at once.
@@ -168,7 +214,9 @@ def forecast(opened: list[OpenedSource], out: Path) -> list[int]:
     for one in opened:
         sample = [_measured(utterance) for utterance in one.found.sample]
         share = one.found.rows.total() / max(len(sample), 1)
-        at_once.append(max(1, min(JOB_ROWS, JOB_BYTES // max((size for size, _ in sample), default=1))))
+        at_once.append(
+            max(1, min(JOB_ROWS, JOB_BYTES // max((size for size, _ in sample), default=1)))
+        )
         raw += share * sum(size for size, _ in sample)
         seconds += share * sum(min(length, size / LEAST_BYTES) for size, length in sample)
     features = seconds * FEATURE_BYTES
@@ -187,23 +235,35 @@ def _measured(utterance: Utterance) -> tuple[int, float]:
 
 
 def run(out: Path, given: schema.Download) -> None:
-    """Write data/raw: per split its rows and manifest, and a manifest that says where they come from."""
+    """Write data/raw: per split its rows and manifest, and a manifest that says where they come
+    from.
+    """
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
         opened = sources(given, Path(working))
         _refuse_empty(opened)
         sizes = forecast(opened, out)
-        writers = {split: shards.SplitWriter(draft / split, "part", shards.ROW) for split in shards.ALL_SPLITS}
+        writers = {
+            split: shards.SplitWriter(draft / split, "part", shards.ROW)
+            for split in shards.ALL_SPLITS
+        }
         for one, at_once in zip(opened, sizes, strict=True):
             count = one.found.rows.total()
             utterances = selection.selected(one.corpus.utterances, one.wanted, one.found)
-            for split, row in progress(fetch(utterances, count, at_once), count, "utterances", f"download {one.wanted.name}"):
+            for split, row in progress(
+                fetch(utterances, count, at_once),
+                count,
+                "utterances",
+                f"download {one.wanted.name}",
+            ):
                 writers[split].add(row)
             for writer in writers.values():
                 writer.next()
         manifests = {split: writer.close() for split, writer in writers.items()}
         _account(opened, manifests)
         told = [{"name": one.wanted.name, **about(one)} for one in opened]
-        shards.write_top_manifest(draft, manifests, source=given.source, **opened[0].corpus.about, sources=told)
+        shards.write_top_manifest(
+            draft, manifests, source=given.source, **opened[0].corpus.about, sources=told
+        )
     for one in opened:
         forget(one.given)
 
@@ -242,7 +302,9 @@ def _refuse_empty(opened: list[OpenedSource]) -> None:
 
 
 def _way_out(main: OpenedSource) -> str:
-    """What to do about a split that is empty: rules left its rows out, the dice of few speakers did, or the source has none."""
+    """What to do about a split that is empty: rules left its rows out, the dice of few speakers
+    did, or the source has none.
+    """
     if main.found.left_out:
         return f"{_told(main.found.left_out)} were left out"
     if not main.found.rows:
@@ -261,7 +323,9 @@ def _account(opened: list[OpenedSource], manifests: dict[str, dict[str, Any]]) -
     for split, manifest in manifests.items():
         listed = sum(one.found.rows[split] for one in opened)
         if listed != manifest["rows"]:
-            raise DataError(f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again")
+            raise DataError(
+                f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again"
+            )
 
 
 def main() -> None:

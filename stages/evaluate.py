@@ -1,10 +1,12 @@
-"""Evaluate: decode the whole test split with the fine-tuned model and each baseline; score, with an interval; tell the worst.
+"""Evaluate: decode the whole test split with the fine-tuned model and each baseline; score, with an
+interval; tell the worst.
 
     python -m stages.evaluate data/features/test models/finetuned reports/train reports/evaluate
 
-The only stage that sees test features, and those held out to measure forgetting, if there are any. WER and CER are summed over the
-corpus, raw and normalised. Differences to a baseline are paired: the same utterances, resampled together. 240 clips of 4 s cost 2 s
-for a model of 2.7 M parameters on two cores.
+The only stage that sees test features, and those held out to measure forgetting, if there are any.
+WER and CER are summed over the corpus, raw and normalised. Differences to a baseline are paired:
+the same utterances, resampled together. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters
+on two cores.
 """
 
 from __future__ import annotations
@@ -53,10 +55,16 @@ def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> 
         weights.generation_config = finetuned.model.generation_config
         start = Start(weights, finetuned.tokenizer, loader.SCRATCH, None)
     else:
-        start = loader.load(given.model.name, run["start"]["revision"] or given.model.revision, loader.window_seconds(finetuned.model))
+        start = loader.load(
+            given.model.name,
+            run["start"]["revision"] or given.model.revision,
+            loader.window_seconds(finetuned.model),
+        )
         loader.set_prompt(start.model, given.language, given.model.task)
     if loader.weights_hash(start.model) != run["start"]["sha256"]:
-        raise ModelError(f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)")
+        raise ModelError(
+            f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)"
+        )
     return start
 
 
@@ -69,11 +77,16 @@ def baseline(name: str, finetuned: Start, run: dict[str, Any], given: schema.Par
     return other
 
 
-def utterances(name: str, one: Start, test: FeatureRows, given: schema.Evaluate) -> tuple[list[dict[str, Any]], float]:
+def utterances(
+    name: str, one: Start, test: FeatureRows, given: schema.Evaluate
+) -> tuple[list[dict[str, Any]], float]:
     """Decode and score every row of a split with one model; also gives the seconds it took."""
     loader.check_mel_bins(one.model, test.num_mel_bins)
     one.model.to(loader.device())
-    rows = {column: test.column(column) for column in ("id", "text", "duration", "speaker", "attributes")}
+    rows = {
+        column: test.column(column)
+        for column in ("id", "text", "duration", "speaker", "attributes")
+    }
     began = time.monotonic()
     hypotheses = [""] * len(test)
     for language, places in by_language(rows["attributes"]).items():
@@ -91,8 +104,17 @@ def utterances(name: str, one: Start, test: FeatureRows, given: schema.Evaluate)
             hypotheses[row] = text
     seconds = time.monotonic() - began
     table = [
-        {"id": id, "model": name, "reference": text, "hypothesis": said, **wer.utterance_scores(text, said), "duration": duration}
-        for id, text, said, duration in zip(rows["id"], rows["text"], hypotheses, rows["duration"], strict=True)
+        {
+            "id": id,
+            "model": name,
+            "reference": text,
+            "hypothesis": said,
+            **wer.utterance_scores(text, said),
+            "duration": duration,
+        }
+        for id, text, said, duration in zip(
+            rows["id"], rows["text"], hypotheses, rows["duration"], strict=True
+        )
     ]
     for line, speaker, attributes in zip(table, rows["speaker"], rows["attributes"], strict=True):
         line |= {"speaker": speaker, "attributes": attributes}
@@ -104,7 +126,9 @@ def _nth(rows: FeatureRows, places: list[int], number: int) -> LogMel:
 
 
 def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
-    """Rows of each language; None for the one that the model is prompted with anyway, which all rows but held-out ones have."""
+    """Rows of each language; None for the one that the model is prompted with anyway, which all
+    rows but held-out ones have.
+    """
     found: dict[str | None, list[int]] = {}
     for row, one in enumerate(attributes):
         found.setdefault(json.loads(one).get("language"), []).append(row)
@@ -123,14 +147,22 @@ def prompted(one: Start, language: str | None) -> Iterator[None]:
         config.language, config.task = before
 
 
-def metrics_of(table: list[dict[str, Any]], seconds: float, given: schema.Evaluate) -> dict[str, Any]:
+def metrics_of(
+    table: list[dict[str, Any]], seconds: float, given: schema.Evaluate
+) -> dict[str, Any]:
     """One model's scores, as fractions."""
     pairs = [(line["reference"], line["hypothesis"]) for line in table]
     raw = corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
-    scores = corpus_scores([wer.normalize(a) for a, _ in pairs], [wer.normalize(b) for _, b in pairs])
+    scores = corpus_scores(
+        [wer.normalize(a) for a, _ in pairs], [wer.normalize(b) for _, b in pairs]
+    )
     speakers = [line["speaker"] for line in table]
     interval = wer.bootstrap(
-        [errors(line) for line in table], [words(line) for line in table], speakers, given.bootstrap_resamples, given.seed
+        [errors(line) for line in table],
+        [words(line) for line in table],
+        speakers,
+        given.bootstrap_resamples,
+        given.seed,
     )
     hours = sum(line["duration"] for line in table) / 3600
     return {
@@ -150,8 +182,12 @@ def metrics_of(table: list[dict[str, Any]], seconds: float, given: schema.Evalua
     }
 
 
-def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: schema.Evaluate) -> dict[str, Any]:
-    """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows one to say."""
+def difference(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: schema.Evaluate
+) -> dict[str, Any]:
+    """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows
+    one to say.
+    """
     found = wer.paired(
         [errors(line) for line in ours],
         [errors(line) for line in theirs],
@@ -168,14 +204,18 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: 
     }
 
 
-def evaluate(test: FeatureRows, finetuned: Start, run: dict[str, Any], given: schema.Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluate(
+    test: FeatureRows, finetuned: Start, run: dict[str, Any], given: schema.Params
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scores and utterances of the fine-tuned model and of each baseline."""
     scores, tables = {}, {}
     for name in [FINETUNED, *given.evaluate.baselines]:
         one = finetuned if name == FINETUNED else baseline(name, finetuned, run, given)
         shown = name if name in (FINETUNED, START) else one.name
         if shown in scores or (shown in (FINETUNED, START) and shown != name):
-            raise ParamsError(f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder")
+            raise ParamsError(
+                f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder"
+            )
         tables[shown], seconds = utterances(shown, one, test, given.evaluate)
         scores[shown] = metrics_of(tables[shown], seconds, given.evaluate)
         if shown != FINETUNED:
@@ -186,12 +226,18 @@ def evaluate(test: FeatureRows, finetuned: Start, run: dict[str, Any], given: sc
 def holdout(
     test: Path, finetuned: Start, run: dict[str, Any], taught: Path, given: schema.Params
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Scores and utterances of what was held out, which shows what training made a model forget; None where nothing was."""
+    """Scores and utterances of what was held out, which shows what training made a model forget;
+    None where nothing was.
+    """
     split = test.with_name(shards.HOLDOUT)
     if not split.is_dir() or not shards.manifest(split)["rows"]:
         return None, []
     scores, table = evaluate(FeatureRows(split), finetuned, run, given)
-    return {**scores[FINETUNED], "rows_taught": num_taught(FeatureRows(split), taught), "models": scores}, table
+    return {
+        **scores[FINETUNED],
+        "rows_taught": num_taught(FeatureRows(split), taught),
+        "models": scores,
+    }, table
 
 
 def num_taught(test: FeatureRows, path: Path) -> int:
@@ -200,26 +246,57 @@ def num_taught(test: FeatureRows, path: Path) -> int:
     return sum(test.digest(row) in taught for row in range(len(test)))
 
 
-def record(run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: schema.Params) -> None:
-    """Tell the journal, and MLflow from it; a training that was fetched rather than run here is told first."""
+def record(
+    run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: schema.Params
+) -> None:
+    """Tell the journal, and MLflow from it; a training that was fetched rather than run here is
+    told first.
+    """
     path = journal.path_of(run["fingerprint"])
     if not path.is_file():
         journal.append(
-            path, "begin", fingerprint=run["fingerprint"], name=f"fetched-{run['fingerprint'][:8]}", params=run["params"], tags={}
+            path,
+            "begin",
+            fingerprint=run["fingerprint"],
+            name=f"fetched-{run['fingerprint'][:8]}",
+            params=run["params"],
+            tags={},
         )
         for row in steps:
             journal.append(
-                path, "metrics", step=int(row["step"]), values={name: float(row[key]) for key, name in STEP_METRICS.items() if row[key]}
+                path,
+                "metrics",
+                step=int(row["step"]),
+                values={name: float(row[key]) for key, name in STEP_METRICS.items() if row[key]},
             )
         journal.append(path, "end", status="FINISHED")
-    values = {f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
-    values |= {f"holdout/{key}": value for key, value in metrics.get(shards.HOLDOUT, {}).items() if isinstance(value, int | float)}
+    values = {
+        f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)
+    }
+    values |= {
+        f"holdout/{key}": value
+        for key, value in metrics.get(shards.HOLDOUT, {}).items()
+        if isinstance(value, int | float)
+    }
     for name, scores in metrics["models"].items():
         if name != FINETUNED:
-            values |= {f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key] for key in ("wer", "cer", "difference")}
+            values |= {
+                f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key]
+                for key in ("wer", "cer", "difference")
+            }
     chosen = reader.flat({"evaluate": given.evaluate.model_dump()})
-    inputs = hashing.hash_of([run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(KEPT["evaluation"])])
-    journal.append(path, "evaluation", inputs=inputs, name=run["fingerprint"][:8], params=chosen, values=values, step=run["best_step"])
+    inputs = hashing.hash_of(
+        [run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(KEPT["evaluation"])]
+    )
+    journal.append(
+        path,
+        "evaluation",
+        inputs=inputs,
+        name=run["fingerprint"][:8],
+        params=chosen,
+        values=values,
+        step=run["best_step"],
+    )
     follower.sync_apart(path)
 
 
@@ -229,15 +306,24 @@ def write_table(path: Path, table: list[dict[str, Any]]) -> None:
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: schema.Params) -> None:
+def run(
+    test: Path, finetuned: Path, train_reports: Path, reports: Path, given: schema.Params
+) -> None:
     """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg."""
     told = files.read_json(train_reports / "run.json")
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
     scores, table = evaluate(FeatureRows(test), loader.load_saved(finetuned), told, given)
     known = num_taught(FeatureRows(test), train_reports / "taught.npy")
-    metrics = {**scores[FINETUNED], "test_hash": shards.data_hash(test), "rows_taught": known, "models": scores}
-    held_out, held_out_table = holdout(test, loader.load_saved(finetuned), told, train_reports / "taught.npy", given)
+    metrics = {
+        **scores[FINETUNED],
+        "test_hash": shards.data_hash(test),
+        "rows_taught": known,
+        "models": scores,
+    }
+    held_out, held_out_table = holdout(
+        test, loader.load_saved(finetuned), told, train_reports / "taught.npy", given
+    )
     if held_out:
         metrics[shards.HOLDOUT] = held_out
     write_table(reports / "utterances.parquet", table)
@@ -247,18 +333,26 @@ def run(test: Path, finetuned: Path, train_reports: Path, reports: Path, given: 
     files.write_json(reports / "metrics.json", metrics)
     record(told, metrics, steps, given)
     for name, line in scores.items():
-        print(f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}")
+        print(
+            f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}"
+        )
     for name, line in metrics.get(shards.HOLDOUT, {}).get("models", {}).items():
-        print(f"held out, {name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), {line['rows']:,} utterances")
+        print(
+            f"held out, {name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), {line['rows']:,} utterances"
+        )
     print(caveat(metrics))
     for name, scored in (("test", metrics), ("holdout", held_out or {"rows_taught": 0})):
         if seen := scored["rows_taught"]:
             which = f"{seen} of {scored['rows']} {name} rows"
-            print(f"CHECK FAILED: {name}_rows_unseen: {which} are in training or validation; their WER is memory")
+            print(
+                f"CHECK FAILED: {name}_rows_unseen: {which} are in training or validation; their WER is memory"
+            )
 
 
 def main() -> None:
-    test, finetuned, train_reports, reports = command.paths(__doc__, "test", "finetuned", "train_reports", "reports")
+    test, finetuned, train_reports, reports = command.paths(
+        __doc__, "test", "finetuned", "train_reports", "reports"
+    )
     given = reader.load()
     with command.timing(reports):
         run(test, finetuned, train_reports, reports, given)

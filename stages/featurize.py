@@ -1,13 +1,16 @@
-"""Featurize: one file of unpadded log-mel features per chunk, of at most 16 kB per second of audio at 80 mel bins.
+"""Featurize: one file of unpadded log-mel features per chunk, of at most 16 kB per second of audio
+at 80 mel bins.
 
     python -m stages.featurize data/chunks data/features reports/featurize
 
-A finished file is kept under .cache/shards, named by what it was computed from (chunk, mel bins, code), and linked into the
-out: it is never computed twice, also after a kill, in `dvc exp run --temp`, or when one goes back and forth between corpora.
-Copies of training rows that sound otherwise (featurize.augment) stand in files of their own, named by that and by all that was mixed
-in, so that no param of theirs touches the recordings' own features. DVC does not look into the folders of noise and rooms that params
-name: after a change there, `dvc repro -s -f featurize`. Costs one decoding and 1 ms per clip of 5 s and core, for a
-copy three times as much, most of it to decode babble; memory is one record batch per worker.
+A finished file is kept under .cache/shards, named by what it was computed from (chunk, mel bins,
+code), and linked into the out: it is never computed twice, also after a kill, in `dvc exp run
+--temp`, or when one goes back and forth between corpora. Copies of training rows that sound
+otherwise (featurize.augment) stand in files of their own, named by that and by all that was mixed
+in, so that no param of theirs touches the recordings' own features. DVC does not look into the
+folders of noise and rooms that params name: after a change there, `dvc repro -s -f featurize`.
+Costs one decoding and 1 ms per clip of 5 s and core, for a copy three times as much, most of it to
+decode babble; memory is one record batch per worker.
 """
 
 from __future__ import annotations
@@ -32,13 +35,17 @@ from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
 
 BYTES_PER_VALUE = 1.5  # of features
-EXTRA_FRAMES = features.TAIL + 2  # frames that a row takes besides its own: the tail, the edge, a part of one
+EXTRA_FRAMES = (
+    features.TAIL + 2
+)  # frames that a row takes besides its own: the tail, the edge, a part of one
 ROW_BYTES = 300  # of a row's other columns
 
 
 @dataclass(frozen=True)
 class AugmentationInputs:
-    """What copies are made with: params, and the recordings that are mixed in; None stands for babble, and for rooms made up."""
+    """What copies are made with: params, and the recordings that are mixed in; None stands for
+    babble, and for rooms made up.
+    """
 
     given: schema.Augment
     noises: list[Path] | None
@@ -47,7 +54,9 @@ class AugmentationInputs:
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """One file of features to have: of which chunk, which copy of its rows, and its place in the store."""
+    """One file of features to have: of which chunk, which copy of its rows, and its place in the
+    store.
+    """
 
     chunk: Path
     sha256: str
@@ -60,7 +69,9 @@ class FeatureFile:
         return f"{self.chunk.stem}-copy-{self.copy}.arrow" if self.copy else self.chunk.name
 
 
-def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bins: int) -> dict[str, Any]:
+def feature_row(
+    row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bins: int
+) -> dict[str, Any]:
     """Features of a row's samples; its other columns come along."""
     found = features.log_mel(samples, num_mel_bins)
     return {
@@ -77,26 +88,40 @@ def feature_row(row: dict[str, Any], samples: np.ndarray, copy: int, num_mel_bin
     }
 
 
-def sounds(chunk: Path, copy: int, mixed: AugmentationInputs | None) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def sounds(
+    chunk: Path, copy: int, mixed: AugmentationInputs | None
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Rows of a chunk, each with the samples of its copy; copy 0 is the recording itself."""
     rows = (row for batch in shards.batches(chunk) for row in batch.to_pylist())
     if not copy or not mixed:
         yield from ((row, codec.decode(row["audio"])) for row in rows)
         return
-    voices, responses = augmentation.voices(chunk), augmentation.responses_of(mixed.given, mixed.responses)
+    voices, responses = (
+        augmentation.voices(chunk),
+        augmentation.responses_of(mixed.given, mixed.responses),
+    )
     for own, row in enumerate(rows):
         noises = augmentation.noises_of(mixed.given, mixed.noises, voices, own)
-        yield row, augmentation.augmented(codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses)[0]
+        yield (
+            row,
+            augmentation.augmented(
+                codec.decode(row["audio"]), row["id"], copy, mixed.given, noises, responses
+            )[0],
+        )
 
 
-def featurize(job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | None) -> dict[str, Any]:
+def featurize(
+    job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | None
+) -> dict[str, Any]:
     """Compute one file into the store, whole or not at all; returns its line of the manifest.
 
     Raises:
         BadData: the chunk is damaged; its features would be kept under the name of the whole one.
     """
     if hashing.sha256(job.chunk) != job.sha256:
-        raise DataError(f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk")
+        raise DataError(
+            f"{job.chunk}: not the file its manifest names; run dvc checkout, or dvc repro -f chunk"
+        )
 
     def write(path: Path) -> dict[str, Any]:
         with shards.Shard(path, FEATURES) as shard:
@@ -107,9 +132,14 @@ def featurize(job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | N
     return cache.make(job.place, write)
 
 
-def files_to_make(chunks: Path, store: Path, num_mel_bins: int, mixed: AugmentationInputs | None) -> dict[str, list[FeatureFile]]:
+def files_to_make(
+    chunks: Path, store: Path, num_mel_bins: int, mixed: AugmentationInputs | None
+) -> dict[str, list[FeatureFile]]:
     """The files that each split is to have: one per chunk, and for training its copies after these."""
-    plain, beside = hashing.code_hash(KEPT["features"]), augmentation_identity(mixed) if mixed else {}
+    plain, beside = (
+        hashing.code_hash(KEPT["features"]),
+        augmentation_identity(mixed) if mixed else {},
+    )
 
     def job(chunk: Path, sha256: str, copy: int) -> FeatureFile:
         named = [sha256, num_mel_bins, plain, *([copy, beside] if copy else [])]
@@ -117,15 +147,30 @@ def files_to_make(chunks: Path, store: Path, num_mel_bins: int, mixed: Augmentat
 
     jobs = {}
     for split in shards.splits(chunks):
-        entries, copies = shards.manifest(chunks / split)["files"], mixed.given.copies if mixed and split == "train" else 0
-        jobs[split] = [job(chunks / split / one["name"], one["sha256"], copy) for copy in range(copies + 1) for one in entries]
+        entries, copies = (
+            shards.manifest(chunks / split)["files"],
+            mixed.given.copies if mixed and split == "train" else 0,
+        )
+        jobs[split] = [
+            job(chunks / split / one["name"], one["sha256"], copy)
+            for copy in range(copies + 1)
+            for one in entries
+        ]
     return jobs
 
 
 def augmentation_identity(mixed: AugmentationInputs) -> dict[str, Any]:
-    """All that decides how copies sound, but for their number: code, params, and the digests of what is mixed in."""
-    digests = [[hashing.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)]
-    return {"code": hashing.code_hash(KEPT["augmented features"]), "given": mixed.given.model_dump(exclude={"copies"}), "mixed_in": digests}
+    """All that decides how copies sound, but for their number: code, params, and the digests of
+    what is mixed in.
+    """
+    digests = [
+        [hashing.sha256(path) for path in paths or []] for paths in (mixed.noises, mixed.responses)
+    ]
+    return {
+        "code": hashing.code_hash(KEPT["augmented features"]),
+        "given": mixed.given.model_dump(exclude={"copies"}),
+        "mixed_in": digests,
+    }
 
 
 def num_bytes(job: FeatureFile, num_mel_bins: int, mixed: AugmentationInputs | None) -> float:
@@ -148,12 +193,16 @@ def run(chunks: Path, out: Path, num_mel_bins: int, given: schema.Augment | None
     jobs = files_to_make(chunks, store, num_mel_bins, mixed := mixing(given))
     found = {job: cache.entry(job.place) for split in jobs for job in jobs[split]}
     missing = [job for job, record in found.items() if record is None]
-    disk.check_free_space(store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize")
+    disk.check_free_space(
+        store, sum(num_bytes(job, num_mel_bins, mixed) for job in missing), "featurize"
+    )
     made = parallel(featurize, ((job, num_mel_bins, mixed) for job in missing), len(missing))
     found.update(zip(missing, progress(made, len(missing), "chunks", "featurize"), strict=True))
     if len(missing) < len(found):
         print(f"featurize: {len(found) - len(missing)} of {len(found)} chunks were computed before")
-    collect(out, {split: [(job, found[job]) for job in jobs[split]] for split in jobs}, num_mel_bins)
+    collect(
+        out, {split: [(job, found[job]) for job in jobs[split]] for split in jobs}, num_mel_bins
+    )
 
 
 def mixing(given: schema.Augment | None) -> AugmentationInputs | None:
@@ -162,7 +211,9 @@ def mixing(given: schema.Augment | None) -> AugmentationInputs | None:
         return None
     noise, room = given.noise, given.reverberation
     return AugmentationInputs(
-        given, augmentation.recordings(noise.folder, noise.probability), augmentation.recordings(room.folder, room.probability)
+        given,
+        augmentation.recordings(noise.folder, noise.probability),
+        augmentation.recordings(room.folder, room.probability),
     )
 
 
@@ -174,7 +225,9 @@ def collect(out: Path, found: dict[str, list[tuple[FeatureFile, Any]]], num_mel_
             (draft / split).mkdir()
             for job, _ in made:
                 files.link(job.place, draft / split / job.name)
-            manifests[split] = shards.write_manifest(draft / split, [{**record, "name": job.name} for job, record in made])
+            manifests[split] = shards.write_manifest(
+                draft / split, [{**record, "name": job.name} for job, record in made]
+            )
         shards.write_top_manifest(draft, manifests, num_mel_bins=num_mel_bins)
 
 

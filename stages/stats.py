@@ -1,11 +1,13 @@
-"""Stats: how long the recordings are, which window to take and what it costs, how long the labels are, and which rows look wrong.
+"""Stats: how long the recordings are, which window to take and what it costs, how long the labels
+are, and which rows look wrong.
 
     python -m stages.stats data/raw reports/stats
 
 Costs 60 us a row, most of it for tokens, decoding 200 recordings of each split, and a trial of a
-few seconds in which up to 20 recordings are trained on. Memory grows by 13 bytes a row, and by the different words of the texts while a
-tokenizer is made. Written for people (a report, a picture), programs (JSON) and `dvc plots` (CSV). The time that a row takes is another
-in each run: it is printed, and stands in timing.json alone.
+few seconds in which up to 20 recordings are trained on. Memory grows by 13 bytes a row, and by the
+different words of the texts while a tokenizer is made. Written for people (a report, a picture),
+programs (JSON) and `dvc plots` (CSV). The time that a row takes is another in each run: it is
+printed, and stands in timing.json alone.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def texts(split: Path) -> Iterator[str]:
 
 
 def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
-    """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training would start from."""
+    """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training
+    would start from.
+    """
     from asr.model import tokenization  # 1 s
 
     chosen, bins = given.model, given.featurize.num_mel_bins
@@ -68,15 +72,28 @@ def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[st
     from asr.model import loader  # torch, only for the checkpoint's place
 
     made = tokenization.load(loader.resolve_model(chosen.name), chosen.revision)
-    return made, {**loader.load_config(chosen.name, chosen.revision).to_dict(), "num_mel_bins": bins}
+    return made, {
+        **loader.load_config(chosen.name, chosen.revision).to_dict(),
+        "num_mel_bins": bins,
+    }
 
 
 def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
-    """The param that sets the window, the window, and the one that the start model was trained with, if it was."""
-    own = None if chosen.name == "scratch" else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
+    """The param that sets the window, the window, and the one that the start model was trained
+    with, if it was.
+    """
+    own = (
+        None
+        if chosen.name == "scratch"
+        else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
+    )
     param = "model.window_seconds"
     if chosen.window_seconds is None:
-        param = "model.scratch.window_seconds" if own is None else "model.window_seconds: null, the start model's own,"
+        param = (
+            "model.scratch.window_seconds"
+            if own is None
+            else "model.window_seconds: null, the start model's own,"
+        )
     return param, window_seconds(chosen, own), own
 
 
@@ -88,7 +105,9 @@ def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
     for path in shards.paths(train):
         for batch in shards.batches(path, ["text"]):
             found = [text or "" for text in batch.column("text").to_pylist()]
-            blocks.append(np.array([len(ids) for ids in tokenization.text_ids(made, found)], np.int32))
+            blocks.append(
+                np.array([len(ids) for ids in tokenization.text_ids(made, found)], np.int32)
+            )
     return np.concatenate(blocks)
 
 
@@ -96,7 +115,12 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
     """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
     prompt = tokenization.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
-    longest = outliers.most(lengths, np.flatnonzero(lengths + prompt > outliers.NEAR_LIMIT_SHARE * sizes["max_target_positions"]))
+    longest = outliers.most(
+        lengths,
+        np.flatnonzero(
+            lengths + prompt > outliers.NEAR_LIMIT_SHARE * sizes["max_target_positions"]
+        ),
+    )
     ids = {place: row["id"] for place, row in row_stats.rows_at(train, longest, "id")}
     return {
         "mean_tokens": float(np.mean(lengths)),
@@ -105,32 +129,59 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
         "max_tokens": int(lengths.max()),
         "prompt_tokens": prompt,
         **outliers.labels(lengths + prompt, sizes["max_target_positions"]),
-        "examples": [{"id": ids[place], "tokens": int(lengths[place]) + prompt} for place in longest],
+        "examples": [
+            {"id": ids[place], "tokens": int(lengths[place]) + prompt} for place in longest
+        ],
     }
 
 
 def forecast(
-    train: Path, given: schema.Params, told: Mapping[str, Any], made: WhisperTokenizer, sizes: Mapping[str, Any]
+    train: Path,
+    given: schema.Params,
+    told: Mapping[str, Any],
+    made: WhisperTokenizer,
+    sizes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine tells; nothing where it cannot be made."""
+    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine
+    tells; nothing where it cannot be made.
+    """
     from asr import features
     from asr.model import tokenization  # torch, 3 s
     from asr.preflight import trial
 
     clips = [
-        (features.log_mel(sound, sizes["num_mel_bins"]), tokenization.text_ids(made, [row["text"] or ""])[0])
+        (
+            features.log_mel(sound, sizes["num_mel_bins"]),
+            tokenization.text_ids(made, [row["text"] or ""])[0],
+        )
         for row in outliers.sample(train, trial.CLIPS, ["text", "audio"])
         if (sound := outliers.first_samples(row)) is not None
     ]
     fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
-    first = {float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")}
+    first = {
+        float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")
+    }
     order = [*sorted(first), *sorted(set(fit) - first)]
-    times = trial.run(given, made, clips, order, lambda window: window_cost.training_flops(window, sizes)) if clips else {}
-    return {f"{window:g}": {**times[window], "epoch_seconds": times[window]["row_seconds"] * fit[window]} for window in sorted(times)}
+    times = (
+        trial.run(
+            given, made, clips, order, lambda window: window_cost.training_flops(window, sizes)
+        )
+        if clips
+        else {}
+    )
+    return {
+        f"{window:g}": {
+            **times[window],
+            "epoch_seconds": times[window]["row_seconds"] * fit[window],
+        }
+        for window in sorted(times)
+    }
 
 
 def forecast_apart(*given: Any) -> dict[str, Any]:
-    """The forecast in a process of its own, for torch holds more memory than all else here does, and a recording may end it."""
+    """The forecast in a process of its own, for torch holds more memory than all else here does,
+    and a recording may end it.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         try:
             return apart.submit(forecast, *given).result()
@@ -140,8 +191,14 @@ def forecast_apart(*given: Any) -> dict[str, Any]:
 
 def print_epoch_times(times: Mapping[str, Mapping[str, float]]) -> None:
     """How long an epoch takes, for a terminal."""
-    told = ", ".join(f"{rough_duration(one['epoch_seconds'])} at {window} s" for window, one in times.items())
-    print(f"an epoch would take about {told}" if told else "how long an epoch takes is unknown: no trial was possible here")
+    told = ", ".join(
+        f"{rough_duration(one['epoch_seconds'])} at {window} s" for window, one in times.items()
+    )
+    print(
+        f"an epoch would take about {told}"
+        if told
+        else "how long an epoch takes is unknown: no trial was possible here"
+    )
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -154,7 +211,9 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def table(windows: Iterable[Mapping[str, float]]) -> str:
     """The windows' prices for a terminal."""
-    lines = [f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"]
+    lines = [
+        f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"
+    ]
     for row in windows:
         lines.append(
             f"{row['window_seconds']:>6g} s {row['rows_fit']:>9,} {row['share_fit']:>8.2%} {row['padding_share']:>8.0%} "
@@ -175,17 +234,26 @@ def measure(
     param, present, trained = windows_of(given.model, sizes)
     least = given.stats.min_share_kept
     chosen = window_cost.recommended(seconds, least, sizes, trained)
-    wanted = sorted({float(one) for one in (*given.stats.window_candidates_seconds, chosen, present)})
+    wanted = sorted(
+        {float(one) for one in (*given.stats.window_candidates_seconds, chosen, present)}
+    )
     prices = {f"{one:g}": window_cost.price(one, seconds, sizes) for one in wanted}
     reasons = (
         window_cost.reason(prices[f"{chosen}"], least, trained, len(seconds)),
         window_cost.difference(prices[f"{chosen}"], prices[f"{present}"], param),
     )
     told = {
-        "durations": {split: {**summary(one.known), "unknown": len(one.seconds) - len(one.known)} for split, one in by_split.items()},
+        "durations": {
+            split: {**summary(one.known), "unknown": len(one.seconds) - len(one.known)}
+            for split, one in by_split.items()
+        },
         "labels": labels(raw / "train", label_lengths(raw / "train", made), sizes),
         "windows": prices,
-        "recommended": {"window_seconds": chosen, "present_window_seconds": present, "reason": " ".join(reasons)},
+        "recommended": {
+            "window_seconds": chosen,
+            "present_window_seconds": present,
+            "reason": " ".join(reasons),
+        },
         "silence": {split: outliers.silence(raw / split) for split in by_split},
         "speaking_rate": outliers.improbable(raw, by_split),
         "scripts": outliers.strange(raw, by_split, met),
@@ -193,7 +261,9 @@ def measure(
     return told, {split: one.known for split, one in by_split.items()}
 
 
-def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | None = None) -> None:
+def run(
+    raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | None = None
+) -> None:
     """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
 
     Args:
@@ -205,10 +275,14 @@ def run(raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | 
     if timed is not None:
         timed["windows"] = forecast_apart(raw / "train", given, told, made, sizes)
         print_epoch_times(timed["windows"])
-    chosen, present = (told["recommended"][key] for key in ("window_seconds", "present_window_seconds"))
+    chosen, present = (
+        told["recommended"][key] for key in ("window_seconds", "present_window_seconds")
+    )
     bins = report.histogram(by_split)
     reports.mkdir(parents=True, exist_ok=True)
-    report.draw(bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg")
+    report.draw(
+        bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg"
+    )
     files.write_text(reports / "windows.csv", csv_text(list(told["windows"].values())))
     files.write_text(reports / "durations.csv", csv_text(bins))
     files.write_text(reports / "report.md", report.report(told))
@@ -220,7 +294,9 @@ def print_summary(told: Mapping[str, Any]) -> None:
     for split, one in told["durations"].items():
         if one["count"]:
             hours, median, longest = one["hours"], one["median_seconds"], one["max_seconds"]
-            print(f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s")
+            print(
+                f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s"
+            )
     print(table(told["windows"].values()))
     print(f"recommended window: {told['recommended']['reason']}")
     lengths = told["labels"]
@@ -228,7 +304,11 @@ def print_summary(told: Mapping[str, Any]) -> None:
         f"labels: median {lengths['median_tokens']:.0f} tokens, longest {lengths['max_tokens']:,}; "
         f"{lengths['over_limit']:,} do not fit the decoder, {lengths['near_limit']:,} nearly"
     )
-    silent = ", ".join(f"{one['silent_share']:.0%} of {split}" for split, one in told["silence"].items() if one["recordings"])
+    silent = ", ".join(
+        f"{one['silent_share']:.0%} of {split}"
+        for split, one in told["silence"].items()
+        if one["recordings"]
+    )
     print(
         f"silent: {silent or 'unknown'}; {told['speaking_rate']['outliers']:,} rows with an improbable rate of speech, "
         f"{told['scripts']['suspects']:,} in a strange script (report.md names some)"

@@ -1,11 +1,15 @@
-"""Train: fine-tune a Whisper, or train a small one from scratch; keep the weights with the best validation WER.
+"""Train: fine-tune a Whisper, or train a small one from scratch; keep the weights with the best
+validation WER.
 
-    python -m stages.train data/features/train data/features/validation models/finetuned reports/train
+    python -m stages.train data/features/train data/features/validation models/finetuned
+    reports/train
 
-One optimiser and one schedule over all rows; a training that is stopped at any moment and started again ends with the same bits as
-one that never stopped (at the same number of threads). Checkpoints lie in .cache/checkpoints/<fingerprint>, outside the outs that
-DVC deletes. With PROCESSES=4 in the environment four GPUs (or processes) share each step, and give the curve of one that takes four
-times as many batches a step. The test split is never opened. What was checked stands in reports/train/checks.json.
+One optimiser and one schedule over all rows; a training that is stopped at any moment and started
+again ends with the same bits as one that never stopped (at the same number of threads). Checkpoints
+lie in .cache/checkpoints/<fingerprint>, outside the outs that DVC deletes. With PROCESSES=4 in the
+environment four GPUs (or processes) share each step, and give the curve of one that takes four
+times as many batches a step. The test split is never opened. What was checked stands in
+reports/train/checks.json.
 """
 
 from __future__ import annotations
@@ -26,8 +30,18 @@ from asr import paths
 from asr.checks import check
 from asr.checks.check import Check
 from asr.checks.data import batch_is_sound, order_is_whole, splits_are_apart
-from asr.checks.decoding import MAX_SHOWN, loss_and_wer_agree, metric_is_sound, saved_model_is_the_best
-from asr.checks.loss import loss_fell, loss_is_of_all_labels, noise_is_where_it_belongs, start_knows_its_tokens
+from asr.checks.decoding import (
+    MAX_SHOWN,
+    loss_and_wer_agree,
+    metric_is_sound,
+    saved_model_is_the_best,
+)
+from asr.checks.loss import (
+    loss_fell,
+    loss_is_of_all_labels,
+    noise_is_where_it_belongs,
+    start_knows_its_tokens,
+)
 from asr.checks.weights import rate_followed, updates_were_made, weights_moved
 from asr.errors import DiskError, Diverged, ModelError, ParamsError, exit_with
 from asr.features import FeatureRows
@@ -45,14 +59,21 @@ from asr.tracking.follower import Follower
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
 
-EVALUATION_MEMORY = "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
+EVALUATION_MEMORY = (
+    "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
+)
 
 
 def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
     """All that decides the weights; its hash is the training's fingerprint."""
     chosen = given.model.model_dump(exclude=set() if start.name == loader.SCRATCH else {"scratch"})
     return {
-        "params": reader.flat({"model": {**chosen, "language": given.language, "name": start.name}, "train": given.train.model_dump()}),
+        "params": reader.flat(
+            {
+                "model": {**chosen, "language": given.language, "name": start.name},
+                "train": given.train.model_dump(),
+            }
+        ),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
         "code": hashing.code_hash(KEPT["training"]),
@@ -60,10 +81,16 @@ def identity(given: schema.Params, start: Start, train: Path, validation: Path) 
 
 
 def say_if_longer(folder: Path, known: dict[str, Any]) -> None:
-    """Where only `max_steps` differs from a finished training: this one starts anew; say how to go on instead."""
+    """Where only `max_steps` differs from a finished training: this one starts anew; say how to go
+    on instead.
+    """
     for path in sorted(folder.parent.glob("*/identity.json")):
         other = files.read_json(path)
-        if other.get("finished") and _without_steps(other["identity"]) == _without_steps(known) and path.parent != folder:
+        if (
+            other.get("finished")
+            and _without_steps(other["identity"]) == _without_steps(known)
+            and path.parent != folder
+        ):
             done, wanted = (one["params"]["train.max_steps"] for one in (other["identity"], known))
             print(
                 f"a training of {done} steps with the same params is finished; its schedule has ended, so {wanted} steps train anew. "
@@ -73,7 +100,12 @@ def say_if_longer(folder: Path, known: dict[str, Any]) -> None:
 
 
 def _without_steps(known: dict[str, Any]) -> dict[str, Any]:
-    return {**known, "params": {key: value for key, value in known["params"].items() if key != "train.max_steps"}}
+    return {
+        **known,
+        "params": {
+            key: value for key, value in known["params"].items() if key != "train.max_steps"
+        },
+    }
 
 
 def steps_csv(rows: list[dict[str, Any]]) -> str:
@@ -85,7 +117,9 @@ def steps_csv(rows: list[dict[str, Any]]) -> str:
     return table.getvalue()
 
 
-def summary_of(training: Training, steps: list[int], loss_after: float, moved: dict[str, Any]) -> dict[str, Any]:
+def summary_of(
+    training: Training, steps: list[int], loss_after: float, moved: dict[str, Any]
+) -> dict[str, Any]:
     """What a person should know of a training: reports/train/summary.json."""
     state = training.state
     return {
@@ -119,7 +153,13 @@ def print_summary(summary: dict[str, Any], found: list[Check]) -> None:
     print(f"checks: {len(found) - len(failed)} of {len(found)} passed")
 
 
-def before_training(start: Start, rows: FeatureRows, validation: FeatureRows, splits: tuple[Path, Path], given: schema.Params) -> None:
+def before_training(
+    start: Start,
+    rows: FeatureRows,
+    validation: FeatureRows,
+    splits: tuple[Path, Path],
+    given: schema.Params,
+) -> None:
     """What must hold before any time is spent."""
     refusals.refuse_damaged_rows(*splits)
     refusals.refuse_shared_rows(rows, validation)
@@ -135,7 +175,9 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
     known = identity(given, start, train, validation)
     choose_trained(start, given.model, given.train.seed)
     fingerprint = hashing.hash_of(known)[:32]
-    from accelerate import PartialState  # at the top it would import torch before `asr` has set how torch is to wait
+    from accelerate import (
+        PartialState,
+    )  # at the top it would import torch before `asr` has set how torch is to wait
 
     folder, log = paths.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
     main = PartialState(cpu=loader.device() == "cpu").is_main_process
@@ -144,10 +186,17 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
             say_if_longer(folder, known)
             files.write_json(folder / "identity.json", {"identity": known, "finished": False})
         with mirror.copied(folder, log) if main else nullcontext():
-            training = Training(start, rows, judged, given.train, folder, partial(journal.append, log))
+            training = Training(
+                start, rows, judged, given.train, folder, partial(journal.append, log)
+            )
             all_params = reader.flat(given.model_dump(exclude={"evaluate"}))
-            with journaled(log, fingerprint, all_params) if main else nullcontext(), memory.must_hold(EVALUATION_MEMORY):
-                train_and_write(training, out, reports, {**known, "params_all": all_params}, fingerprint)
+            with (
+                journaled(log, fingerprint, all_params) if main else nullcontext(),
+                memory.must_hold(EVALUATION_MEMORY),
+            ):
+                train_and_write(
+                    training, out, reports, {**known, "params_all": all_params}, fingerprint
+                )
         if main:
             files.write_json(folder / "identity.json", {"identity": known, "finished": True})
 
@@ -155,7 +204,14 @@ def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.P
 @contextmanager
 def journaled(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
     """Tell the journal how a training begins and ends, and MLflow from it."""
-    journal.append(log, "begin", fingerprint=fingerprint, name=run_name(fingerprint), params=all_params, tags=tags())
+    journal.append(
+        log,
+        "begin",
+        fingerprint=fingerprint,
+        name=run_name(fingerprint),
+        params=all_params,
+        tags=tags(),
+    )
     follower = Follower(log)
     try:
         yield
@@ -166,7 +222,9 @@ def journaled(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterat
         follower.finish()
 
 
-def train_and_write(training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str) -> None:
+def train_and_write(
+    training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str
+) -> None:
     """The training itself, what must hold of it, and its outs."""
     main = training.accelerator.is_main_process
     training.accelerator.print(training.padding(), flush=True)
@@ -184,10 +242,16 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
     training.run()
     steps = training.load_best()
     given = known["params_all"]
-    moved, facts = weights_moved(before, training, given["model.freeze_encoder"], given["model.lora.rank"])
+    moved, facts = weights_moved(
+        before, training, given["model.freeze_encoder"], given["model.lora.rank"]
+    )
     loss = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss, facts)
-    found += [start_knows_its_tokens(training, known["start"]["name"]), moved, *after_training(training, loss)]
+    found += [
+        start_knows_its_tokens(training, known["start"]["name"]),
+        moved,
+        *after_training(training, loss),
+    ]
     if main:
         write_model(training, out)
         names = digests(training.train), digests(training.validation.rows)
@@ -195,7 +259,11 @@ def train_and_write(training: Training, out: Path, reports: Path, known: dict[st
         files.write_bytes(reports / "taught.npy", seen_audio(names[0] | names[1]))
         write_reports(training, reports, summary, found, known, fingerprint)
         failed = [one.name for one in found if not one.passed]
-        training.record("end", status="FINISHED", tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"})
+        training.record(
+            "end",
+            status="FINISHED",
+            tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"},
+        )
         print_summary(summary, found)
 
 
@@ -207,12 +275,19 @@ def after_training(training: Training, loss: float) -> list[Check]:
         loss_fell(state.fixed_loss or 0.0, loss),
         rate_followed(training),
         updates_were_made(training),
-        loss_and_wer_agree(state.rows, lambda: training.validation.worst(training.heard(), MAX_SHOWN), prefix),
+        loss_and_wer_agree(
+            state.rows, lambda: training.validation.worst(training.heard(), MAX_SHOWN), prefix
+        ),
     ]
 
 
 def write_reports(
-    training: Training, reports: Path, summary: dict[str, Any], found: list[Check], known: dict[str, Any], fingerprint: str
+    training: Training,
+    reports: Path,
+    summary: dict[str, Any],
+    found: list[Check],
+    known: dict[str, Any],
+    fingerprint: str,
 ) -> None:
     """reports/train."""
     files.write_text(reports / "steps.csv", steps_csv(training.state.rows))
@@ -239,9 +314,15 @@ def digests(rows: FeatureRows) -> set[bytes]:
 
 
 def seen_audio(names: set[bytes]) -> bytes:
-    """(N, 12) names of the sounds that the model was taught or chosen by, for `evaluate` to find none of them in the test."""
+    """(N, 12) names of the sounds that the model was taught or chosen by, for `evaluate` to find
+    none of them in the test.
+    """
     file = io.BytesIO()
-    np.save(file, np.frombuffer(b"".join(sorted(names)), np.uint8).reshape(len(names), -1), allow_pickle=False)
+    np.save(
+        file,
+        np.frombuffer(b"".join(sorted(names)), np.uint8).reshape(len(names), -1),
+        allow_pickle=False,
+    )
     return file.getvalue()
 
 
@@ -261,18 +342,31 @@ def tags() -> dict[str, str]:
 
 
 def launch_processes() -> None:
-    """With PROCESSES in the environment, start that many of this command, which share each batch (torchrun, one per GPU)."""
+    """With PROCESSES in the environment, start that many of this command, which share each batch
+    (torchrun, one per GPU).
+    """
     count = os.environ.get("PROCESSES", "1")
     if not count.isdecimal() or int(count) < 1:
         raise ParamsError(f"PROCESSES: got {count!r}, want a number of processes")
     if int(count) > 1 and "LOCAL_RANK" not in os.environ:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count, "-m", "stages.train", *sys.argv[1:]]
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            count,
+            "-m",
+            "stages.train",
+            *sys.argv[1:],
+        ]
         os.execv(sys.executable, [sys.executable, *launcher])
 
 
 def main() -> None:
     launch_processes()
-    train, validation, out, reports = command.paths(__doc__, "train", "validation", "out", "reports")
+    train, validation, out, reports = command.paths(
+        __doc__, "train", "validation", "out", "reports"
+    )
     given = reader.load()
     with command.timing(reports):
         run(train, validation, out, reports, given)

@@ -1,4 +1,6 @@
-"""What happens to a recording on its way into a second corpus: other codecs, a telephone, gain, noise, scissors."""
+"""What happens to a recording on its way into a second corpus: other codecs, a telephone, gain,
+noise, scissors.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,25 @@ from asr.whisper import SAMPLE_RATE
 RATE = SAMPLE_RATE
 
 
-def by_av(samples: np.ndarray, format: str, encoder: str, bit_rate: int, rate: int = RATE) -> np.ndarray:
+def by_av(
+    samples: np.ndarray, format: str, encoder: str, bit_rate: int, rate: int = RATE
+) -> np.ndarray:
     """Encoded by PyAV at a bit rate, and decoded by us."""
     sound = np.clip(soxr.resample(samples, RATE, rate), -1, 1)
     file = io.BytesIO()
     with av.open(file, "w", format=format) as container:
         stream = container.add_stream(encoder, rate=rate, layout="mono")
         stream.bit_rate = bit_rate
-        frame = av.AudioFrame.from_ndarray((sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            (sound * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
-        to_encoder = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size)
+        to_encoder = av.AudioResampler(
+            format=stream.format,
+            layout="mono",
+            rate=rate,
+            frame_size=stream.codec_context.frame_size,
+        )
         for piece in (*to_encoder.resample(frame), *to_encoder.resample(None), None):
             container.mux(stream.encode(piece))
     return codec.decode(file.getvalue())
@@ -52,7 +63,9 @@ def clipped(samples: np.ndarray) -> np.ndarray:
 
 def noisy(samples: np.ndarray, decibels: float = 30.0) -> np.ndarray:
     noise = np.random.default_rng(len(samples)).standard_normal(len(samples))
-    return (samples + noise * np.sqrt(np.square(samples).mean()) * 10 ** (-decibels / 20)).astype(np.float32)
+    return (samples + noise * np.sqrt(np.square(samples).mean()) * 10 ** (-decibels / 20)).astype(
+        np.float32
+    )
 
 
 def half(samples: np.ndarray) -> np.ndarray:

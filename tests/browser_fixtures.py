@@ -1,4 +1,6 @@
-"""What the browser tests share: a repository whose model has learnt a few sentences by heart, the real server on it, and Chromium."""
+"""What the browser tests share: a repository whose model has learnt a few sentences by heart, the
+real server on it, and Chromium.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ LEARNT = {
     "train.logging_steps": 20,
     "train.per_device_train_batch_size": 12,
 }
-# What `streamlit run` does, but a visitor is lost sooner than after a minute, and the libraries that are imported are noted.
+# What `streamlit run` does, but a visitor is lost sooner than after a minute, and the libraries
+# that are imported are noted.
 HURRIED = """
 import sys
 seen = set()
@@ -68,8 +71,12 @@ def speech(text: str, before: float = 0.3, after: float = 0.3) -> np.ndarray:
     """(S,) one voice says a text between two silences, at 22,050 Hz."""
     from asr.sources import synthetic
 
-    samples, rate = soundfile.read(io.BytesIO(synthetic.speak(text, "sv+m3", 180, 50)), dtype="float32")
-    return np.concatenate([np.zeros(int(before * rate), np.float32), samples, np.zeros(int(after * rate), np.float32)])
+    samples, rate = soundfile.read(
+        io.BytesIO(synthetic.speak(text, "sv+m3", 180, 50)), dtype="float32"
+    )
+    return np.concatenate(
+        [np.zeros(int(before * rate), np.float32), samples, np.zeros(int(after * rate), np.float32)]
+    )
 
 
 def wav(samples: np.ndarray, rate: int = 22_050) -> bytes:
@@ -79,17 +86,23 @@ def wav(samples: np.ndarray, rate: int = 22_050) -> bytes:
 
 
 def write_corpus(folder: Path) -> None:
-    """Each sentence a few times in each split, at other moments and loudnesses: learnt by heart, wherever it begins."""
+    """Each sentence a few times in each split, at other moments and loudnesses: learnt by heart,
+    wherever it begins.
+    """
     folder.mkdir()
     draw = random.Random(1)
     rows = []
     for split, copies in COPIES.items():
         for number, text in enumerate(SENTENCES):
             for copy in range(copies):
-                heard = speech(text, draw.uniform(0, 1.2), draw.uniform(0, 0.5)) * draw.uniform(0.4, 1.0)
+                heard = speech(text, draw.uniform(0, 1.2), draw.uniform(0, 0.5)) * draw.uniform(
+                    0.4, 1.0
+                )
                 name = f"{split}-{number}-{copy}.flac"
                 soundfile.write(folder / name, heard, 22_050)
-                rows.append({"file_name": name, "transcription": text, "speaker_id": "m3", "split": split})
+                rows.append(
+                    {"file_name": name, "transcription": text, "speaker_id": "m3", "split": split}
+                )
     with (folder / "metadata.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -98,15 +111,24 @@ def write_corpus(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def learnt(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny run on branch main; above it two experiments: `brief`, and `learnt`, whose model is the workspace's and knows SENTENCES."""
+    """The tiny run on branch main; above it two experiments: `brief`, and `learnt`, whose model is
+    the workspace's and knows SENTENCES.
+    """
     made = copied(workspace, tmp_path_factory.mktemp("learnt"))
     for name in ("dashboard", ".streamlit"):
-        shutil.copytree(REPOSITORY / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            REPOSITORY / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     write_corpus(made.root / "corpus")
     made.commit("pages and corpus")
     write_params(made.root / "params.yaml", LEARNT)
-    for more in (["-n", "brief", "-S", "train.max_steps=30"], ["-n", "learnt", "-S", f"train.max_steps={LEARNT['train.max_steps']}"]):
-        made.run("env", "WORKERS=1", "dvc", "exp", "run", *more)  # one process is quickest for so little
+    for more in (
+        ["-n", "brief", "-S", "train.max_steps=30"],
+        ["-n", "learnt", "-S", f"train.max_steps={LEARNT['train.max_steps']}"],
+    ):
+        made.run(
+            "env", "WORKERS=1", "dvc", "exp", "run", *more
+        )  # one process is quickest for so little
     return made
 
 
@@ -119,20 +141,38 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.said, self.brought = workspace.root.parent / "server.log", workspace.root.parent / "brought"
+        self.said, self.brought = (
+            workspace.root.parent / "server.log",
+            workspace.root.parent / "brought",
+        )
         self.brought.mkdir()
         with self.said.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", HURRIED, "run", "dashboard", "--server.port", str(self.port)],
+                [
+                    sys.executable,
+                    "-c",
+                    HURRIED,
+                    "run",
+                    "dashboard",
+                    "--server.port",
+                    str(self.port),
+                ],
                 cwd=workspace.root,
-                env={**workspace.environment, "DVC_ROOT": str(workspace.root), "EARSHOT_RECORDINGS": str(self.brought)},
+                env={
+                    **workspace.environment,
+                    "DVC_ROOT": str(workspace.root),
+                    "EARSHOT_RECORDINGS": str(self.brought),
+                },
                 stdout=log,
                 stderr=log,
             )
 
     def wait(self) -> None:
         for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5) as answer:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5) as answer,
+            ):
                 if answer.status == 200:
                     return
             assert self.process.poll() is None, self.said.read_text()
@@ -146,12 +186,18 @@ class Server:
             pid = waiting.pop()
             with suppress(OSError):  # it may just have ended
                 found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                waiting += [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+                waiting += [
+                    int(child)
+                    for task in Path(f"/proc/{pid}/task").iterdir()
+                    for child in (task / "children").read_text().split()
+                ]
         return found
 
     def left(self) -> list[Path]:
         """Temporary files of its visitors."""
-        return [path for path in (self.workspace.root / ".cache/sessions").rglob("*") if path.is_file()]
+        return [
+            path for path in (self.workspace.root / ".cache/sessions").rglob("*") if path.is_file()
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -171,14 +217,23 @@ def server(learnt: Workspace) -> Iterator[Server]:
 class Visitor:
     """One person's browser, and what it did that no page may make it do."""
 
-    def __init__(self, browser: Browser, server: Server, width: int = 1280, theme: str = "light", beside: Visitor | None = None):
+    def __init__(
+        self,
+        browser: Browser,
+        server: Server,
+        width: int = 1280,
+        theme: str = "light",
+        beside: Visitor | None = None,
+    ):
         """`beside` opens another tab of that one's browser."""
         self.server = server
         self.wrongs: list[str] = []
         if beside:
             self.context = beside.context
         else:
-            self.context = browser.new_context(viewport={"width": width, "height": 1600}, color_scheme=theme, accept_downloads=True)
+            self.context = browser.new_context(
+                viewport={"width": width, "height": 1600}, color_scheme=theme, accept_downloads=True
+            )
             self.context.add_init_script(hostile.MARK)
             self.context.on("request", self._asked)
             self.context.on("dialog", self._dialog)
@@ -196,12 +251,16 @@ class Visitor:
 
     def go(self, page: str) -> Page:
         self.page.goto(f"{self.server.url}/{'' if page == 'Runs' else page.lower()}")
-        expect(self.page.get_by_role("heading", name=page, exact=True)).to_be_visible(timeout=120_000)
+        expect(self.page.get_by_role("heading", name=page, exact=True)).to_be_visible(
+            timeout=120_000
+        )
         return self.page
 
     def bring(self, name: str, content: bytes) -> None:
         """Upload a recording, and wait for its waveform; what was heard before it goes."""
-        self.page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
+        self.page.locator("input[type=file]").set_input_files(
+            {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        )
         expect(self.page.get_by_role("button", name="JSON")).to_have_count(0)
         expect(self.page.get_by_test_id("stText").first).to_contain_text(name.split()[0])
         expect(self.page.get_by_role("button", name="Transcribe")).to_be_visible()
@@ -209,12 +268,19 @@ class Visitor:
 
     def settle(self) -> None:
         """Wait until no script runs."""
-        self.page.wait_for_function("document.querySelector('[data-testid=stApp]')?.dataset.testScriptState == 'notRunning'")
+        self.page.wait_for_function(
+            "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState == 'notRunning'"
+        )
 
     def choose(self, label: str, option: str) -> None:
-        """Take an option of a list, as the keyboard does: type it, and take what is left; what scrolls or is drawn anew closes the list."""
+        """Take an option of a list, as the keyboard does: type it, and take what is left; what
+        scrolls or is drawn anew closes the list.
+        """
         self.settle()
-        box, wanted = self.page.get_by_label(label, exact=True), self.page.get_by_role("option", name=option)
+        box, wanted = (
+            self.page.get_by_label(label, exact=True),
+            self.page.get_by_role("option", name=option),
+        )
         for _ in range(5):
             box.fill(option)
             with suppress(TimeoutError):
@@ -246,15 +312,23 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium, whose microphone hears MICROPHONE after three seconds of silence, in which a busy machine begins to listen."""
+    """Chromium, whose microphone hears MICROPHONE after three seconds of silence, in which a busy
+    machine begins to listen.
+    """
     if not CHROMIUM.is_file():
         pytest.skip(f"no {CHROMIUM}")
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     heard.write_bytes(wav(speech(MICROPHONE, 3.0, 4.0)))
-    devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
+    devices = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={heard}",
+    ]
     expect.set_options(timeout=120_000)  # machines that are busy are slow
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, SHARED, *devices])
+        chromium = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=[*QUIET, SHARED, *devices]
+        )
         yield chromium
         chromium.close()
 

@@ -1,12 +1,14 @@
-"""Kill trainings at every moment, and see that nothing is lost: the same final bits, and never a committed step done again.
+"""Kill trainings at every moment, and see that nothing is lost: the same final bits, and never a
+committed step done again.
 
     python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos: 500 kills and more, 20 minutes on one core
 
-Trainings are children forked from a process that has imported torch, so that each costs a second and not ten. A child is killed by
-SIGKILL at a random moment; before its n-th file operation or sync, for every n there is if KILLS are that many; half-way through a
-file of tensors; or it finds the disk full there. It is then started again, often to be killed again while it resumes, until it ends.
-Prints what it hit, and ends with 1 if one training ended otherwise than the one that was never stopped. `--broken` is the control:
-dropout that forgets its seed.
+Trainings are children forked from a process that has imported torch, so that each costs a second
+and not ten. A child is killed by SIGKILL at a random moment; before its n-th file operation or
+sync, for every n there is if KILLS are that many; half-way through a file of tensors; or it finds
+the disk full there. It is then started again, often to be killed again while it resumes, until it
+ends. Prints what it hit, and ends with 1 if one training ended otherwise than the one that was
+never stopped. `--broken` is the control: dropout that forgets its seed.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def watched(event: str, args: tuple[Any, ...], root: str) -> bool:
     """Whether an audit event changes files of this training."""
     if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
         return False
-    return event in WRITES and any(root in os.fsdecode(one) for one in args[:2] if isinstance(one, str | bytes | os.PathLike))
+    return event in WRITES and any(
+        root in os.fsdecode(one) for one in args[:2] if isinstance(one, str | bytes | os.PathLike)
+    )
 
 
 def before_changes(root: Path, act: Callable[[], object]) -> None:
@@ -145,7 +149,13 @@ def _train(root: Path, plan: Plan | None) -> int:
         if plan:
             plan(root)
         split = root.parent / "tiny/data/features"
-        train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
+        train.run(
+            split / "train",
+            split / "validation",
+            root / "models/finetuned",
+            root / "reports/train",
+            given,
+        )
     except UserError as fault:
         print(fault, flush=True)
         return fault.exit_code
@@ -164,24 +174,39 @@ def traces(root: Path) -> dict[str, str]:
     last = max(folder.glob("step-*"))
     paths = [root / "models/finetuned/model.safetensors"]
     paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
-    paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")]
+    paths += [
+        root / "reports/train" / name
+        for name in ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")
+    ]
     return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
 def committed(root: Path) -> int:
     """The newest step whose checkpoint is whole."""
-    found = [int(path.name[5:]) for path in root.glob(".cache/checkpoints/*/step-????????") if (path / "manifest.json").is_file()]
+    found = [
+        int(path.name[5:])
+        for path in root.glob(".cache/checkpoints/*/step-????????")
+        if (path / "manifest.json").is_file()
+    ]
     return max(found, default=0)
 
 
 def resumed(root: Path) -> int | None:
     """The step that a start went on from, if it came so far as to say so."""
-    lines = [line for line in (root / "log").read_text().splitlines() if line.startswith("resumed at step")]
+    lines = [
+        line
+        for line in (root / "log").read_text().splitlines()
+        if line.startswith("resumed at step")
+    ]
     return int(lines[-1].split()[3]) if lines else None
 
 
-def trial(root: Path, plans: list[tuple[str, Plan | None, float | None]], hit: Counter[str]) -> tuple[dict[str, str], int]:
-    """One training, stopped by each plan in turn, then left in peace; gives its traces and the committed steps that were lost."""
+def trial(
+    root: Path, plans: list[tuple[str, Plan | None, float | None]], hit: Counter[str]
+) -> tuple[dict[str, str], int]:
+    """One training, stopped by each plan in turn, then left in peace; gives its traces and the
+    committed steps that were lost.
+    """
     lost = status = 0
     for name, plan, seconds in [*plans, ("left in peace", None, None)]:
         kept = committed(root)
@@ -190,15 +215,23 @@ def trial(root: Path, plans: list[tuple[str, Plan | None, float | None]], hit: C
         found = resumed(root)
         lost += max(kept - (found or 0), 0) if found is not None or not status else 0
         hit[name if status else f"{name}, ended"] += 1
-        if name == "disk full" and status and not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 7):
+        if (
+            name == "disk full"
+            and status
+            and not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 7)
+        ):
             hit["disk full without exit 7"] += 1
     if status:
         return {"status": str(status), "log": (root / "log").read_text()[-400:]}, lost
     return traces(root), lost
 
 
-def plans_of(kills: int, operations: int, seconds: float, draw: random.Random) -> list[list[tuple[str, Plan | None, float | None]]]:
-    """What is done to each training: first every operation once, then random moments; half of them are stopped twice more."""
+def plans_of(
+    kills: int, operations: int, seconds: float, draw: random.Random
+) -> list[list[tuple[str, Plan | None, float | None]]]:
+    """What is done to each training: first every operation once, then random moments; half of them
+    are stopped twice more.
+    """
     first: list[tuple[str, Plan | None, float | None]] = []
     for number in range(1, operations + 1):
         first.append(("kill at an operation", at_operation(number, kill), None))
@@ -235,7 +268,14 @@ def make_data(top: Path) -> None:
     given = reader.load(write_params(top / "params.yaml", NOISY))
     data = top / "tiny"
     download.run(data / "data/raw", given.download)
-    chunk.run(data / "data/raw", data / "data/chunks", data / "reports", given.chunk.rows_per_chunk, (0.3, 30.0), [])
+    chunk.run(
+        data / "data/raw",
+        data / "data/chunks",
+        data / "reports",
+        given.chunk.rows_per_chunk,
+        (0.3, 30.0),
+        [],
+    )
     featurize.run(data / "data/chunks", data / "data/features", 80)
 
 
@@ -274,14 +314,23 @@ def main() -> None:
             found, steps = trial(root, plans, hit)
             lost += steps
             if found != wanted:
-                wrong.append(f"trial {index} ({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}")
+                wrong.append(
+                    f"trial {index} ({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}"
+                )
             shutil.rmtree(root)
             if (index + 1) % SHOWN_EVERY == 0:
-                print(f"{index + 1} of {len(trials)} trainings; {lost} steps lost, {len(wrong)} ended otherwise", flush=True)
+                print(
+                    f"{index + 1} of {len(trials)} trainings; {lost} steps lost, {len(wrong)} ended otherwise",
+                    flush=True,
+                )
     stops = sum(count for name, count in hit.items() if not name.startswith("left"))
-    print(f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole training has {operations} file operations")
+    print(
+        f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole training has {operations} file operations"
+    )
     print("\n".join(f"{count:5}  {name}" for name, count in sorted(hit.items())))
-    print(f"{lost} committed steps lost; {len(wrong)} trainings ended otherwise", *wrong[:5], sep="\n")
+    print(
+        f"{lost} committed steps lost; {len(wrong)} trainings ended otherwise", *wrong[:5], sep="\n"
+    )
     sys.exit(bool(wrong or lost or hit["disk full without exit 7"]))
 
 

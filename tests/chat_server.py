@@ -1,4 +1,6 @@
-"""A language model's server for tests: real HTTP on this machine, which answers well or in one of many wrong ways."""
+"""A language model's server for tests: real HTTP on this machine, which answers well or in one of
+many wrong ways.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.note(None)
-        listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]}
+        listed = {
+            "object": "list",
+            "data": [{"id": name, "object": "model"} for name in self.server.models],
+        }
         self.reply(200, json.dumps(listed).encode())
 
     def do_POST(self) -> None:
@@ -45,9 +50,15 @@ class Handler(BaseHTTPRequestHandler):
     def note(self, body: Any) -> None:
         self.server.asked.append((self.path, self.headers.get("Authorization"), body))
 
-    def reply(self, status: int, content: bytes, kind: str = "application/json", **headers: str) -> None:
+    def reply(
+        self, status: int, content: bytes, kind: str = "application/json", **headers: str
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(content)
@@ -63,7 +74,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int) -> None:
         said = f"no good, {self.headers.get('Authorization')}\nand <b>more</b>"
-        self.reply(status, json.dumps({"error": {"message": said, "type": "t", "code": 1}}).encode())
+        self.reply(
+            status, json.dumps({"error": {"message": said, "type": "t", "code": 1}}).encode()
+        )
 
     def good(self) -> None:
         self.stream(*map(event, self.server.words), b"data: [DONE]\n\n")
@@ -101,10 +114,17 @@ class Handler(BaseHTTPRequestHandler):
         self.stream(*(event("x" * 65000) for _ in range(200)))
 
     def packed(self) -> None:
-        self.reply(200, gzip.compress(event("x" * 100)), "text/event-stream", Content_Encoding="gzip")
+        self.reply(
+            200, gzip.compress(event("x" * 100)), "text/event-stream", Content_Encoding="gzip"
+        )
 
     def error_event(self) -> None:
-        self.stream(event("half"), b'data: {"error": {"message": "out of memory, ' + self.headers["Authorization"].encode() + b'"}}\n\n')
+        self.stream(
+            event("half"),
+            b'data: {"error": {"message": "out of memory, '
+            + self.headers["Authorization"].encode()
+            + b'"}}\n\n',
+        )
 
     def no_words(self) -> None:
         self.stream(event(None), event(""), b'data: {"choices": []}\n\n', b"data: [DONE]\n\n")
@@ -113,7 +133,9 @@ class Handler(BaseHTTPRequestHandler):
         self.stream(b"data: " + self.server.odd + b"\n\n", b"data: [DONE]\n\n")
 
     def away(self) -> None:
-        self.reply(307, b"", Location=f"http://127.0.0.1:{self.server.elsewhere}/v1/chat/completions")
+        self.reply(
+            307, b"", Location=f"http://127.0.0.1:{self.server.elsewhere}/v1/chat/completions"
+        )
 
     def unauthorized(self) -> None:
         self.refuse(401)
@@ -147,7 +169,9 @@ class ChatServer(ThreadingHTTPServer):
 @contextmanager
 def serving() -> Iterator[ChatServer]:
     server = ChatServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield server

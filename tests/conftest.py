@@ -22,7 +22,9 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 pytest_plugins = ["pipeline_fixtures", "browser_fixtures"]
 REPOSITORY = Path(__file__).parents[1]
-SHIPPED = Path(__file__).with_name("params.yaml")  # the workspace's own may say anything that a user tries
+SHIPPED = Path(__file__).with_name(
+    "params.yaml"
+)  # the workspace's own may say anything that a user tries
 ABSENT = "beside this repository"  # why a test of recordings that are not shipped was skipped
 TINY: dict[str, Any] = {
     "download.synthetic.rows.train": 40,
@@ -72,8 +74,17 @@ def write_params(target: Path, changes: dict[str, Any]) -> Path:
 def copy_repository(target: Path) -> Path:
     """The tracked rooms that a pipeline run needs."""
     for name in ("asr", "stages", ".dvc"):
-        shutil.copytree(REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-    for path in (REPOSITORY / "dvc.yaml", SHIPPED, REPOSITORY / ".dvcignore", REPOSITORY / ".gitignore"):
+        shutil.copytree(
+            REPOSITORY / name,
+            target / name,
+            ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"),
+        )
+    for path in (
+        REPOSITORY / "dvc.yaml",
+        SHIPPED,
+        REPOSITORY / ".dvcignore",
+        REPOSITORY / ".gitignore",
+    ):
         shutil.copy(path, target / path.name)
     return target
 
@@ -87,7 +98,9 @@ def own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_main() -> Iterator[None]:
-    """A page under test takes the name `__main__`, and worker processes that are spawned afterwards would import it."""
+    """A page under test takes the name `__main__`, and worker processes that are spawned afterwards
+    would import it.
+    """
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
@@ -111,7 +124,14 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_params: Any) -> Pat
     os.environ["DVC_ROOT"] = str(root)
     try:
         download.run(root / "data/raw", tiny_params.download)
-        chunk.run(root / "data/raw", root / "data/chunks", root / "reports/chunk", tiny_params.chunk.rows_per_chunk, (0.3, 30.0), [])
+        chunk.run(
+            root / "data/raw",
+            root / "data/chunks",
+            root / "reports/chunk",
+            tiny_params.chunk.rows_per_chunk,
+            (0.3, 30.0),
+            [],
+        )
         featurize.run(root / "data/chunks", root / "data/features", 80)
     finally:
         os.environ.pop("DVC_ROOT")
@@ -160,11 +180,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(signum, handler)
 
 
-ONE_REPOSITORY = ("test_pipeline.py", "test_dashboard_browser.py", "test_dashboard_load.py")  # which takes a minute to make
+ONE_REPOSITORY = (
+    "test_pipeline.py",
+    "test_dashboard_browser.py",
+    "test_dashboard_load.py",
+)  # which takes a minute to make
 
 
 class ByFile(LoadScopeScheduling):
-    """Of several processes, one runs a file's tests, and those of the files that share a repository."""
+    """Of several processes, one runs a file's tests, and those of the files that share a
+    repository.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         name = Path(nodeid.partition("::")[0]).name
@@ -180,10 +206,14 @@ SECONDS: dict[str, float] = defaultdict(float)
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """With CI=true a skipped test is a failed one, but for want of a GPU or of recordings we may not ship."""
+    """With CI=true a skipped test is a failed one, but for want of a GPU or of recordings we may
+    not ship.
+    """
     outcome = yield
     report = outcome.get_result()
-    excused = "gpu" in item.keywords or hasattr(report, "wasxfail") or ABSENT in str(report.longrepr)
+    excused = (
+        "gpu" in item.keywords or hasattr(report, "wasxfail") or ABSENT in str(report.longrepr)
+    )
     if report.skipped and os.environ.get("CI") == "true" and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"

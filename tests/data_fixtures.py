@@ -1,4 +1,6 @@
-"""Recordings and corpora small enough for a test, made from nothing; and the way to the real ones, where they lie beside the repository."""
+"""Recordings and corpora small enough for a test, made from nothing; and the way to the real ones,
+where they lie beside the repository.
+"""
 
 import hashlib
 import io
@@ -32,11 +34,16 @@ def voice(seconds: float, rate: int = 16_000, seed: int = 0) -> np.ndarray:
     """(S,) float32: a hum with overtones and some noise, other for every seed."""
     draw = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
-    hum = sum(np.sin(2 * np.pi * draw.uniform(90, 250) * overtone * time) / overtone for overtone in range(1, 6))
+    hum = sum(
+        np.sin(2 * np.pi * draw.uniform(90, 250) * overtone * time) / overtone
+        for overtone in range(1, 6)
+    )
     return (0.1 * hum + 0.01 * draw.standard_normal(len(time))).astype(np.float32)
 
 
-def encoded(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype: str | None = None) -> bytes:
+def encoded(
+    samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype: str | None = None
+) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=format, subtype=subtype)
     return file.getvalue()
@@ -47,18 +54,35 @@ def encoded_by_av(samples: np.ndarray, rate: int, format: str, codec: str) -> by
     file = io.BytesIO()
     with av.open(file, "w", format=format) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
         for part in (frame, None):
             container.mux(stream.encode(part))
     return file.getvalue()
 
 
-def row(id: str, audio: bytes | None, text: str = "one two", speaker: str | None = None, duration: float | None = None) -> dict[str, Any]:
-    return {"id": id, "audio": audio, "text": text, "speaker": speaker, "attributes": "{}", "duration": duration}
+def row(
+    id: str,
+    audio: bytes | None,
+    text: str = "one two",
+    speaker: str | None = None,
+    duration: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "audio": audio,
+        "text": text,
+        "speaker": speaker,
+        "attributes": "{}",
+        "duration": duration,
+    }
 
 
-def write_rows(folder: Path, stem: str, rows: dict[str, list[dict[str, Any]]], max_rows: int | None = None) -> Path:
+def write_rows(
+    folder: Path, stem: str, rows: dict[str, list[dict[str, Any]]], max_rows: int | None = None
+) -> Path:
     """A data folder (`part` for raw, `chunk` for chunks) with these rows."""
     manifests = {}
     for split, given in rows.items():
@@ -84,7 +108,11 @@ def place_of(text: str, dotted: str) -> int:
     """Index of the line where a key of params.yaml stands."""
     lines, start = text.splitlines(), 0
     for depth, key in enumerate(dotted.split(".")):
-        start = next(index for index in range(start, len(lines)) if re.match(rf"{'  ' * depth}{key}:( |$)", lines[index]))
+        start = next(
+            index
+            for index in range(start, len(lines))
+            if re.match(rf"{'  ' * depth}{key}:( |$)", lines[index])
+        )
     return start
 
 

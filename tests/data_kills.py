@@ -2,10 +2,12 @@
 
     python tests/data_kills.py [KILLS [SEED]] [--broken]     # make kills: 100 kills, 5 minutes
 
-Download, stats, chunk and featurize run in a child, with their workers, forked from a process that has imported them. The child and
-its workers are killed by SIGKILL at a moment drawn evenly from the time that all four take. Then, as DVC does, the outs of the stage
-that was not finished are removed, and it and the later ones run again, often to be killed again. Prints what was hit, and ends with 1
-if one byte differs from those of a run that was never stopped. `--broken` is the control: files that are written in place.
+Download, stats, chunk and featurize run in a child, with their workers, forked from a process that
+has imported them. The child and its workers are killed by SIGKILL at a moment drawn evenly from the
+time that all four take. Then, as DVC does, the outs of the stage that was not finished are removed,
+and it and the later ones run again, often to be killed again. Prints what was hit, and ends with 1
+if one byte differs from those of a run that was never stopped. `--broken` is the control: files
+that are written in place.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ Stage = tuple[str, tuple[str, ...], Callable[[], None]]  # name, outs, what it d
 
 
 def stages_of(root: Path, given: schema.Params) -> list[Stage]:
-    raw, chunks, features, reports = (root / name for name in ("data/raw", "data/chunks", "data/features", "reports"))
+    raw, chunks, features, reports = (
+        root / name for name in ("data/raw", "data/chunks", "data/features", "reports")
+    )
     limits = (given.chunk.min_seconds, given.chunk.max_seconds)
     return [
         ("download", ("data/raw",), lambda: download.run(raw, given.download)),
@@ -42,9 +46,15 @@ def stages_of(root: Path, given: schema.Params) -> list[Stage]:
         (
             "chunk",
             ("data/chunks", "reports/chunk"),
-            lambda: chunk.run(raw, chunks, reports / "chunk", given.chunk.rows_per_chunk, limits, []),
+            lambda: chunk.run(
+                raw, chunks, reports / "chunk", given.chunk.rows_per_chunk, limits, []
+            ),
         ),
-        ("featurize", ("data/features",), lambda: featurize.run(chunks, features, given.featurize.num_mel_bins)),
+        (
+            "featurize",
+            ("data/features",),
+            lambda: featurize.run(chunks, features, given.featurize.num_mel_bins),
+        ),
     ]
 
 
@@ -86,7 +96,9 @@ def run(root: Path, seconds: float | None) -> bool:
 
 def write_in_place() -> None:
     """The control: a file that is named before it is written, slowly, and trusted afterwards."""
-    cache.entry = lambda path: files.read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else None
+    cache.entry = lambda path: (
+        files.read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else None
+    )
 
     def in_place(path: Path, write: Callable[[Path], dict[str, object]]) -> dict[str, object]:
         if known := cache.entry(path):
@@ -102,7 +114,11 @@ def write_in_place() -> None:
 
 
 def bytes_of(root: Path) -> dict[str, str]:
-    return {f"{part}/{name}": digest for part in ("data", "reports") for name, digest in sha256s(root / part, "timing.json").items()}
+    return {
+        f"{part}/{name}": digest
+        for part in ("data", "reports")
+        for name, digest in sha256s(root / part, "timing.json").items()
+    }
 
 
 def new(top: Path, name: str) -> Path:
@@ -112,7 +128,9 @@ def new(top: Path, name: str) -> Path:
     return root
 
 
-def trial(top: Path, draw: random.Random, whole: float, wanted: dict[str, str]) -> tuple[Counter[str], bool]:
+def trial(
+    top: Path, draw: random.Random, whole: float, wanted: dict[str, str]
+) -> tuple[Counter[str], bool]:
     """One corpus, killed once or more; what was hit, and whether it came out the same."""
     root, hit = new(top, "trial"), Counter[str]()
     while True:
@@ -147,11 +165,19 @@ def main() -> None:
             found, same = trial(top, draw, whole, wanted)
             hit += found
             if not same:
-                lost = [name for name in {**wanted, **bytes_of(top / "trial")} if wanted.get(name) != bytes_of(top / "trial").get(name)]
-                raise SystemExit(f"after {hit.total()} kills other bytes: {', '.join(sorted(lost)[:9])}")
+                lost = [
+                    name
+                    for name in {**wanted, **bytes_of(top / "trial")}
+                    if wanted.get(name) != bytes_of(top / "trial").get(name)
+                ]
+                raise SystemExit(
+                    f"after {hit.total()} kills other bytes: {', '.join(sorted(lost)[:9])}"
+                )
             if hit.total() % 10 < found.total():
                 print(f"{hit.total()} kills, all the same: {dict(hit)}", flush=True)
-    print(f"{hit.total()} kills ({', '.join(f'{count} in {name}' for name, count in hit.items())}): the same {len(wanted)} files each time")
+    print(
+        f"{hit.total()} kills ({', '.join(f'{count} in {name}' for name, count in hit.items())}): the same {len(wanted)} files each time"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Plant every fault that we know in trainings and tracking servers, and print what noticed it and what it cost.
+"""Plant every fault that we know in trainings and tracking servers, and print what noticed it and
+what it cost.
 
     python tests/faults.py [-k WORDS] [--broken]     # make faults: all of them, 5 minutes on one core
 
-The tests are the harness: this runs those of planted training faults, of healthy trainings and of failing MLflow servers, more of
-them than the suite does, and shows what they found as tables. Ends with 1 if one of them fails. `--broken` is the control: checks
-that are content with everything, and a follower that keeps the training waiting; every planted fault must then be missed.
+The tests are the harness: this runs those of planted training faults, of healthy trainings and of
+failing MLflow servers, more of them than the suite does, and shows what they found as tables. Ends
+with 1 if one of them fails. `--broken` is the control: checks that are content with everything, and
+a follower that keeps the training waiting; every planted fault must then be missed.
 """
 
 from __future__ import annotations
@@ -37,12 +39,22 @@ class Tables:
         if not counts:
             print(f"\n{name.removeprefix('test_').replace('_', ' ')}", flush=True)
         counts[report.outcome] += 1
-        found = "; ".join(f"{key}: {value}" for key, value in report.user_properties) or _why(report)
-        print(f"  {report.outcome:7} {case.rstrip(']').strip('_').replace('_', ' '):32} {found}", flush=True)
+        found = "; ".join(f"{key}: {value}" for key, value in report.user_properties) or _why(
+            report
+        )
+        print(
+            f"  {report.outcome:7} {case.rstrip(']').strip('_').replace('_', ' '):32} {found}",
+            flush=True,
+        )
 
     def total(self) -> str:
         all_of_them = sum(self.outcomes.values(), Counter[str]())
-        return ", ".join(f"{count} {outcome}" for outcome, count in sorted(all_of_them.items(), reverse=True)) or "nothing was tried"
+        return (
+            ", ".join(
+                f"{count} {outcome}" for outcome, count in sorted(all_of_them.items(), reverse=True)
+            )
+            or "nothing was tried"
+        )
 
 
 def _why(report: Any) -> str:
@@ -61,7 +73,9 @@ class Content:
         for name in [name for name in vars(refusals) if name.startswith("refuse_")]:
             setattr(refusals, name, lambda *_: None)
         table = check.table
-        check.table = lambda found: {name: {**one, "passed": True} for name, one in table(found).items()}
+        check.table = lambda found: {
+            name: {**one, "passed": True} for name, one in table(found).items()
+        }
         follower.GRACE_SHARE = 0.5
 
 

@@ -1,11 +1,13 @@
-"""Broken files without end: mutants of every format we read, opened as the stages open them, in the workers that guard against them.
+"""Broken files without end: mutants of every format we read, opened as the stages open them, in the
+workers that guard against them.
 
     python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes on two cores
 
-A mutant is drawn from (SEED, its number) alone. Each is read, or refused by a known fault, or it ends the worker that reads it, which
-costs the worker and not the run. Anything else is a failure: an error nobody expects, a worker over 512 MB, an item over 5 s. What
-failed or ended a worker is written to tests/corpus, which every later run replays first. `--control` adds readers that raise, loop,
-stand still, crash and eat memory: the run must notice each, and ends with 1.
+A mutant is drawn from (SEED, its number) alone. Each is read, or refused by a known fault, or it
+ends the worker that reads it, which costs the worker and not the run. Anything else is a failure:
+an error nobody expects, a worker over 512 MB, an item over 5 s. What failed or ended a worker is
+written to tests/corpus, which every later run replays first. `--control` adds readers that raise,
+loop, stand still, crash and eat memory: the run must notice each, and ends with 1.
 """
 
 from __future__ import annotations
@@ -80,11 +82,16 @@ def csv_rows(path: Path) -> int:
 
 
 def tsv_rows(path: Path) -> int:
-    return sum(1 for _ in read_table(path, {"path", "sentence"}, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return sum(
+        1 for _ in read_table(path, {"path", "sentence"}, delimiter="\t", quoting=csv.QUOTE_NONE)
+    )
 
 
 READERS: dict[str, Callable[[bytes], str]] = {
-    **dict.fromkeys(("wav", "adpcm", "flac", "ogg", "opus", "mp3", "aiff", "caf", "m4a", "mp4", "aac", "webm"), hear),
+    **dict.fromkeys(
+        ("wav", "adpcm", "flac", "ogg", "opus", "mp3", "aiff", "caf", "m4a", "mp4", "aac", "webm"),
+        hear,
+    ),
     "csv": filed("metadata.csv", csv_rows),
     "tsv": filed("train.tsv", tsv_rows),
     "tar": filed("cv.tar", unpack),
@@ -94,7 +101,14 @@ READERS: dict[str, Callable[[bytes], str]] = {
     "srt": filed("clip.srt", lambda path: sum(1 for _ in cues(path))),
     "vtt": filed("clip.vtt", lambda path: sum(1 for _ in cues(path))),
 }
-SHARES = {name: 1 if name == "yaml" else 3 if name in ("csv", "tsv", "tar", "gz", "jsonl", "srt", "vtt") else 10 for name in READERS}
+SHARES = {
+    name: 1
+    if name == "yaml"
+    else 3
+    if name in ("csv", "tsv", "tar", "gz", "jsonl", "srt", "vtt")
+    else 10
+    for name in READERS
+}
 
 
 def loop(_: bytes) -> str:
@@ -167,7 +181,11 @@ class Tally:
 
     def add(self, name: str, outcome: Outcome, content: Callable[[], bytes] | None) -> None:
         end, said, seconds = outcome
-        code = said.partition(":")[0] if name in READERS and READERS[name] is hear and end == "refused" else ""
+        code = (
+            said.partition(":")[0]
+            if name in READERS and READERS[name] is hear and end == "refused"
+            else ""
+        )
         self.ends[name][code or (f"died: {said}" if end == "died" else end)] += 1
         self.slowest = max(self.slowest, seconds)
         if end == "bug":
@@ -180,7 +198,10 @@ class Tally:
 
     def told(self) -> str:
         width = max(len(name) for name in self.ends)
-        return "\n".join(f"{name:{width}} {sum(ends.values()):7,} {_counts(ends)}" for name, ends in self.ends.items())
+        return "\n".join(
+            f"{name:{width}} {sum(ends.values()):7,} {_counts(ends)}"
+            for name, ends in self.ends.items()
+        )
 
 
 def _counts(ends: Counter[str]) -> str:
@@ -207,23 +228,39 @@ def run(number: int, seed: int, control: bool = False) -> Tally:
     for path, outcome in zip(old, guarded(replayed, [(len(old), (old,))], 1, died), strict=True):
         tally.add(Path(path).name.partition("-")[0], outcome, None)
     if control:
-        names[:: len(names) // len(CONTROLS)] = list(CONTROLS)[: len(names[:: len(names) // len(CONTROLS)])]
-    jobs = [(len(names[at : at + JOB]), (names[at : at + JOB], seed, at)) for at in range(0, number, JOB)]
+        names[:: len(names) // len(CONTROLS)] = list(CONTROLS)[
+            : len(names[:: len(names) // len(CONTROLS)])
+        ]
+    jobs = [
+        (len(names[at : at + JOB]), (names[at : at + JOB], seed, at))
+        for at in range(0, number, JOB)
+    ]
     outcomes = progress(guarded(mutants, jobs, len(jobs), died), number, "mutants", "fuzz")
     for index, (name, outcome) in enumerate(zip(names, outcomes, strict=True)):
-        tally.add(name, outcome, None if name in CONTROLS else lambda name=name, index=index: mutant(name, seed, index))
+        tally.add(
+            name,
+            outcome,
+            None if name in CONTROLS else lambda name=name, index=index: mutant(name, seed, index),
+        )
     return tally
 
 
 def main() -> None:
     numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
     number, seed = (*numbers, *(N, SEED)[len(numbers) :])
-    print(f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus has {len(list(CORPUS.glob('*-*')))} files", flush=True)
+    print(
+        f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus has {len(list(CORPUS.glob('*-*')))} files",
+        flush=True,
+    )
     tally = run(number, seed, "--control" in sys.argv)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
     print(tally.told())
-    print(f"workers that died and were replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}")
-    print(f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} MB; {len(tally.bugs)} errors that nobody expects")
+    print(
+        f"workers that died and were replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}"
+    )
+    print(
+        f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} MB; {len(tally.bugs)} errors that nobody expects"
+    )
     print(*tally.bugs[:5], sep="\n\n")
     sys.exit(bool(tally.bugs or peak > MAX_BYTES or tally.slowest > ITEM_SECONDS))
 

@@ -1,4 +1,6 @@
-"""Texts that try to run something in a browser, or to fetch something: `p()` is what they call, x.test whom they ask."""
+"""Texts that try to run something in a browser, or to fetch something: `p()` is what they call,
+x.test whom they ask.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""A hub on 127.0.0.1 as huggingface.co answers, with a second server for large files to which it sends one on, and ways to fail.
+"""A hub on 127.0.0.1 as huggingface.co answers, with a second server for large files to which it
+sends one on, and ways to fail.
 
-Repositories are `{name: {revision: {path: content}}}`; a commit is the hash of its files. Parquet files are stored as large ones. Each
-fault in `hub.faults` or `cdn.faults` answers one request in its turn; afterwards all is well again. `asked` keeps what came.
+Repositories are `{name: {revision: {path: content}}}`; a commit is the hash of its files. Parquet
+files are stored as large ones. Each fault in `hub.faults` or `cdn.faults` answers one request in
+its turn; afterwards all is well again. `asked` keeps what came.
 """
 
 from __future__ import annotations
@@ -20,14 +22,20 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Repository = dict[str, dict[str, bytes]]
-ADDRESS = re.compile(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(revision|resolve|tree)/([^/]+)(?:/(.+))?)?")
+ADDRESS = re.compile(
+    r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(revision|resolve|tree)/([^/]+)(?:/(.+))?)?"
+)
 PAGE_ROWS = 4  # entries of a tree that are listed at once
 LARGE = (".parquet", ".gz")
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
 def commit_of(files: dict[str, bytes]) -> str:
-    return hashlib.sha1(repr(sorted((path, hashlib.sha1(content).hexdigest()) for path, content in files.items())).encode()).hexdigest()
+    return hashlib.sha1(
+        repr(
+            sorted((path, hashlib.sha1(content).hexdigest()) for path, content in files.items())
+        ).encode()
+    ).hexdigest()
 
 
 def sha256(content: bytes) -> str:
@@ -52,7 +60,9 @@ class Server(ThreadingHTTPServer):
 
 
 class Hub(Server):
-    """`gated` and `private` are names that `token` alone opens, `barred` those that not even it does."""
+    """`gated` and `private` are names that `token` alone opens, `barred` those that not even it
+    does.
+    """
 
     def __init__(self, repositories: dict[str, Repository], cdn: Server):
         super().__init__(HubConversation)
@@ -65,7 +75,10 @@ class Hub(Server):
 
     def fetched(self) -> list[tuple[str, str | None]]:
         """Large files that were asked for, with the range."""
-        return [(path.rpartition("/")[2].partition("?")[0], headers.get("range")) for _, path, headers in self.cdn.asked]
+        return [
+            (path.rpartition("/")[2].partition("?")[0], headers.get("range"))
+            for _, path, headers in self.cdn.asked
+        ]
 
 
 class Conversation(BaseHTTPRequestHandler):
@@ -74,7 +87,9 @@ class Conversation(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.command, self.path, {key.lower(): value for key, value in self.headers.items()}))
+        self.server.asked.append(
+            (self.command, self.path, {key.lower(): value for key, value in self.headers.items()})
+        )
         self.server.faults.popleft()(self) if self.server.faults else self.work()
 
     do_HEAD = do_GET
@@ -85,9 +100,14 @@ class Conversation(BaseHTTPRequestHandler):
     def work(self) -> None:
         raise NotImplementedError
 
-    def say(self, status: int, content: bytes = b"", length: int | None = None, **headers: str) -> None:
+    def say(
+        self, status: int, content: bytes = b"", length: int | None = None, **headers: str
+    ) -> None:
         self.send_response(status)
-        for key, value in {"Content-Length": str(len(content) if length is None else length), **headers}.items():
+        for key, value in {
+            "Content-Length": str(len(content) if length is None else length),
+            **headers,
+        }.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
@@ -95,7 +115,11 @@ class Conversation(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, code: str, message: str) -> None:
         self.say(
-            status, json.dumps({"error": message}).encode(), X_Error_Code=code, X_Error_Message=message, Content_Type="application/json"
+            status,
+            json.dumps({"error": message}).encode(),
+            X_Error_Code=code,
+            X_Error_Message=message,
+            Content_Type="application/json",
         )
 
     def reset(self) -> None:
@@ -119,7 +143,9 @@ class CdnConversation(Conversation):
         content, start = self.large()
         if not start:
             return self.say(200, content)
-        return self.say(206, content[start:], Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}")
+        return self.say(
+            206, content[start:], Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}"
+        )
 
 
 class HubConversation(Conversation):
@@ -132,7 +158,9 @@ class HubConversation(Conversation):
         if sent and not known:
             return self.refuse(401, "", "Invalid credentials in Authorization header")
         if name not in hub.repositories or (name in hub.private and not known):
-            status, message = (404, "Repository not found") if sent else (401, "Invalid username or password.")
+            status, message = (
+                (404, "Repository not found") if sent else (401, "Invalid username or password.")
+            )
             return self.refuse(status, "RepoNotFound", message)
         commits = {commit_of(files): files for files in hub.repositories[name].values()}
         files = hub.repositories[name].get(revision) or commits.get(revision)
@@ -141,34 +169,67 @@ class HubConversation(Conversation):
         if path:
             return self.give(name, files, path, known)
         if asked[2] == "tree":
-            return self.list(files, int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[-1]))
+            return self.list(
+                files, int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[-1])
+            )
         return self.tell(name, files)
 
     def tell(self, name: str, files: dict[str, bytes]) -> None:
         """Of its files this address may leave some out, and here it does."""
-        told = {"id": name, "sha": commit_of(files), "siblings": [{"rfilename": path} for path in sorted(files)[:1]], "private": False}
+        told = {
+            "id": name,
+            "sha": commit_of(files),
+            "siblings": [{"rfilename": path} for path in sorted(files)[:1]],
+            "private": False,
+        }
         self.say(200, json.dumps(told).encode(), Content_Type="application/json")
 
     def list(self, files: dict[str, bytes], start: int) -> None:
         """Some entries, and where the next ones are."""
-        entries: list[dict[str, Any]] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": "sv-SE"}]
+        entries: list[dict[str, Any]] = [
+            {"type": "directory", "oid": "0" * 40, "size": 0, "path": "sv-SE"}
+        ]
         for path, content in sorted(files.items()):
             size = self.server.sizes.get(path, len(content))
-            entry = {"type": "file", "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), "size": size, "path": path}
-            large = {"lfs": {"oid": sha256(content), "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
+            entry = {
+                "type": "file",
+                "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+                "size": size,
+                "path": path,
+            }
+            large = (
+                {"lfs": {"oid": sha256(content), "size": size, "pointerSize": 130}}
+                if path.endswith(LARGE)
+                else {}
+            )
             entries.append(entry | large)
         more = start + PAGE_ROWS < len(entries)
-        link = {"Link": f'<https://example.org{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'} if more else {}
-        self.say(200, json.dumps(entries[start : start + PAGE_ROWS]).encode(), Content_Type="application/json", **link)
+        link = (
+            {"Link": f'<https://example.org{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'}
+            if more
+            else {}
+        )
+        self.say(
+            200,
+            json.dumps(entries[start : start + PAGE_ROWS]).encode(),
+            Content_Type="application/json",
+            **link,
+        )
 
     def give(self, name: str, files: dict[str, bytes], path: str, known: bool) -> None:
         commit = commit_of(files)
         if path not in files:
             return self.refuse(404, "EntryNotFound", "Entry not found")
         if not path.endswith(LARGE):
-            return self.say(200, files[path], X_Repo_Commit=commit, ETag=f'"{sha256(files[path])[:40]}"')
+            return self.say(
+                200, files[path], X_Repo_Commit=commit, ETag=f'"{sha256(files[path])[:40]}"'
+            )
         if name in self.server.barred:
-            return self.refuse(403, "GatedRepo", f"Access to dataset {name} is restricted and you are not in the authorized list.")
+            return self.refuse(
+                403,
+                "GatedRepo",
+                f"Access to dataset {name} is restricted and you are not in the authorized list.",
+            )
         if name in self.server.gated and not known:
             return self.refuse(401, "GatedRepo", f"Access to dataset {name} is restricted.")
         content = files[path]
@@ -225,7 +286,9 @@ def served(repositories: dict[str, Repository]) -> Iterator[Hub]:
     cdn.large = {}
     hub = Hub(repositories, cdn)
     for one in (hub, cdn):
-        threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=one.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
     try:
         yield hub
     finally:

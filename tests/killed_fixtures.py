@@ -1,4 +1,6 @@
-"""A small DVC repository whose one stage waits if told to, and real commands in it that are killed while they wait."""
+"""A small DVC repository whose one stage waits if told to, and real commands in it that are killed
+while they wait.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,17 @@ CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage
 
 def environment(home: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
-    return {**kept, "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {
+        **kept,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 def run(root: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=root, env=environment(root.parent), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=root, env=environment(root.parent), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -77,7 +85,10 @@ class Waiting:
     def kill(self) -> None:
         """All at once, as when the machine stops."""
         first = doctor.at_work(self.root)
-        for process in [*first, *(child for parent in first for child in parent.children(recursive=True))]:
+        for process in [
+            *first,
+            *(child for parent in first for child in parent.children(recursive=True)),
+        ]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         with suppress(ProcessLookupError):

@@ -17,7 +17,14 @@ from asr.model.loader import Start
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE, WHISPER_LANGUAGES
 
-TEXTS = ["ett två tre", "fyra fem sex", "sju åtta nio tio", "elva tolv", "tretton", "ett hundra ett"]
+TEXTS = [
+    "ett två tre",
+    "fyra fem sex",
+    "sju åtta nio tio",
+    "elva tolv",
+    "tretton",
+    "ett hundra ett",
+]
 SHAPE = {
     "window_seconds": 2,
     "vocab_size": 300,
@@ -31,7 +38,9 @@ SHAPE = {
     "max_target_positions": 48,
     "init_std": 0.3,
 }
-Tables = tuple[dict[str, int], list[str], dict[str, int]]  # of vocab.json, merges.txt and added_tokens.json
+Tables = tuple[
+    dict[str, int], list[str], dict[str, int]
+]  # of vocab.json, merges.txt and added_tokens.json
 HUB_LANGUAGES = WHISPER_LANGUAGES[:99]  # whisper-tiny is older than the hundredth
 HUB_SIZES = {
     "d_model": 32,
@@ -61,7 +70,11 @@ def scratch(seed: int = 1, language: str = "sv", task: str = "transcribe", **cha
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     """(S,) sound that differs from moment to moment."""
     count = round(seconds * SAMPLE_RATE)
-    loudness = np.interp(np.arange(count), np.linspace(0, count, 9), np.random.default_rng([seed, 1]).uniform(0.01, 1, 9))
+    loudness = np.interp(
+        np.arange(count),
+        np.linspace(0, count, 9),
+        np.random.default_rng([seed, 1]).uniform(0.01, 1, 9),
+    )
     return (np.random.default_rng(seed).normal(0, 0.1, count) * loudness).astype(np.float32)
 
 
@@ -97,19 +110,35 @@ def hub_vocabulary() -> Tables:
     made = json.loads(tokenization.from_texts(TEXTS, 300).backend_tokenizer.to_str())["model"]
     vocab = made["vocab"]
     merges = [" ".join(merge) for merge in made["merges"]]
-    names = [name for name in tokenization.special_tokens() if name != f"<|{WHISPER_LANGUAGES[99]}|>"]
+    names = [
+        name for name in tokenization.special_tokens() if name != f"<|{WHISPER_LANGUAGES[99]}|>"
+    ]
     return vocab, merges, {name: len(vocab) + place for place, name in enumerate(names)}
 
 
 def hub_folder(
-    folder: Path, multilingual: bool = True, tables: Tables | None = None, suppressed: list[int] | None = None, **changes: Any
+    folder: Path,
+    multilingual: bool = True,
+    tables: Tables | None = None,
+    suppressed: list[int] | None = None,
+    **changes: Any,
 ) -> Path:
     """The files of openai/whisper-tiny as the hub has them, with tiny random weights."""
     vocab, merges, added = tables or hub_vocabulary()
     end, start = vocab["<|endoftext|>"], added["<|startoftranscript|>"]
     language, task, bare = added["<|en|>"], added["<|transcribe|>"], added["<|notimestamps|>"]
-    suppressed = suppressed or [1, 2, 7, *(added[f"<|{name}|>"] for name in ("startoflm", "startofprev", "nospeech"))]
-    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
+    suppressed = suppressed or [
+        1,
+        2,
+        7,
+        *(added[f"<|{name}|>"] for name in ("startoflm", "startofprev", "nospeech")),
+    ]
+    ids = {
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "decoder_start_token_id": start,
+    }
     old = {
         "begin_suppress_tokens": [220, end],
         "suppress_tokens": suppressed,
@@ -124,7 +153,9 @@ def hub_folder(
             "_name_or_path": "openai/whisper-tiny",
             "architectures": ["WhisperForConditionalGeneration"],
             "model_type": "whisper",
-            "forced_decoder_ids": [[1, language], [2, task], [3, bare]] if multilingual else [[1, bare]],
+            "forced_decoder_ids": [[1, language], [2, task], [3, bare]]
+            if multilingual
+            else [[1, bare]],
             "torch_dtype": "float32",
             "transformers_version": "4.27.0.dev0",
         },
@@ -158,7 +189,13 @@ def hub_folder(
         {
             "additional_special_tokens": [name for name in added if added[name] <= bare],
             **{
-                f"{role}_token": {"content": "<|endoftext|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+                f"{role}_token": {
+                    "content": "<|endoftext|>",
+                    "lstrip": False,
+                    "normalized": False,
+                    "rstrip": False,
+                    "single_word": False,
+                }
                 for role in ("bos", "eos", "unk")
             },
             "pad_token": "<|endoftext|>",
@@ -205,7 +242,11 @@ def hub_tokenizer(folder: Path) -> WhisperTokenizer:
 
 
 def hush_timestamps(start: Start) -> Start:
-    """Keep random weights from saying timestamps, which no model says after `<|notimestamps|>` once it is trained."""
+    """Keep random weights from saying timestamps, which no model says after `<|notimestamps|>` once
+    it is trained.
+    """
     generation = start.model.generation_config
-    generation.suppress_tokens = list(range(generation.no_timestamps_token_id + 1, start.model.config.vocab_size))
+    generation.suppress_tokens = list(
+        range(generation.no_timestamps_token_id + 1, start.model.config.vocab_size)
+    )
     return start

@@ -22,7 +22,9 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def path_of(module: str) -> Path | None:
-    """The file of one of our modules; None for what is no module, and for the door of a room, which is prose."""
+    """The file of one of our modules; None for what is no module, and for the door of a room, which
+    is prose.
+    """
     place = REPOSITORY / module.replace(".", "/")
     path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not path.is_file() or (path.name == "__init__.py" and len(tree_of(path).body) < 2):
@@ -76,10 +78,11 @@ SECTIONS = dict(sections())
 
 
 def params_read(files: Iterable[Path]) -> set[str]:
-    """Dotted keys of params that the functions of these files read, whatever their variables are called.
+    """Dotted keys of params that the functions of these files read, whatever their variables are
+    called.
 
-    A section that is handed on to a function is read by that function; one that is dumped is read as a whole. All params
-    together are dumped for the record alone.
+    A section that is handed on to a function is read by that function; one that is dumped is read
+    as a whole. All params together are dumped for the record alone.
     """
     found: set[str] = set()
     for path in files:
@@ -93,7 +96,11 @@ def _keys_read(function: ast.FunctionDef) -> Iterator[str]:
     names = _params_of(function)
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        if (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], ast.Name)
+        ):
             key = _key_of(node.value, names)
             if key is not None and _is_section(key):
                 names[node.targets[0].id] = key
@@ -111,7 +118,12 @@ def _params_of(function: ast.FunctionDef) -> dict[str, str]:
     names = {}
     for argument in (*function.args.args, *function.args.kwonlyargs):
         for part in ast.walk(argument.annotation) if argument.annotation else ():
-            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "schema" and part.attr in SECTIONS:
+            if (
+                isinstance(part, ast.Attribute)
+                and isinstance(part.value, ast.Name)
+                and part.value.id == "schema"
+                and part.attr in SECTIONS
+            ):
                 names[argument.arg] = SECTIONS[part.attr]
     return names
 
@@ -132,7 +144,11 @@ def _key_of(node: ast.AST, names: dict[str, str]) -> str | None:
 def _exists(key: str) -> bool:
     section: type = schema.Params
     for name in key.split("."):
-        if not (isinstance(section, type) and issubclass(section, BaseModel) and name in section.model_fields):
+        if not (
+            isinstance(section, type)
+            and issubclass(section, BaseModel)
+            and name in section.model_fields
+        ):
             return False
         section = section.model_fields[name].annotation
     return True

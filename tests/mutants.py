@@ -1,4 +1,6 @@
-"""Small healthy files of every format we read, and mutants of them: each is a pure function of format, seed and number. 0.1 ms each."""
+"""Small healthy files of every format we read, and mutants of them: each is a pure function of
+format, seed and number. 0.1 ms each.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +23,65 @@ def healthy(name: str) -> list[bytes]:
     low, high = voice(0.4, 8_000), voice(0.4, 48_000)
     both = np.stack([low, low[::-1]], axis=1)
     made: dict[str, Callable[[], list[bytes]]] = {
-        "wav": lambda: [encoded(both, 8_000, "WAV", kind) for kind in ("PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW")],
-        "adpcm": lambda: [encoded(low, 8_000, "WAV", kind) for kind in ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32", "NMS_ADPCM_16")],
+        "wav": lambda: [
+            encoded(both, 8_000, "WAV", kind)
+            for kind in ("PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW")
+        ],
+        "adpcm": lambda: [
+            encoded(low, 8_000, "WAV", kind)
+            for kind in ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32", "NMS_ADPCM_16")
+        ],
         "flac": lambda: [encoded(both, 8_000, "FLAC", kind) for kind in ("PCM_16", "PCM_24")],
         "ogg": lambda: [encoded(low, 8_000, "OGG"), encoded(both, 8_000, "OGG")],
         "opus": lambda: [encoded(voice(0.4), 16_000, "OGG", "OPUS")],
-        "mp3": lambda: [encoded(low, 8_000, "MP3"), encoded(np.stack([high, high], axis=1), 48_000, "MP3")],
-        "aiff": lambda: [encoded(low, 8_000, "AIFF", kind) for kind in ("PCM_16", "FLOAT", "IMA_ADPCM")],
-        "caf": lambda: [encoded(both, 8_000, "CAF", kind) for kind in ("PCM_16", "ALAC_16", "ULAW")],
+        "mp3": lambda: [
+            encoded(low, 8_000, "MP3"),
+            encoded(np.stack([high, high], axis=1), 48_000, "MP3"),
+        ],
+        "aiff": lambda: [
+            encoded(low, 8_000, "AIFF", kind) for kind in ("PCM_16", "FLOAT", "IMA_ADPCM")
+        ],
+        "caf": lambda: [
+            encoded(both, 8_000, "CAF", kind) for kind in ("PCM_16", "ALAC_16", "ULAW")
+        ],
         "m4a": lambda: [
             (one := encoded_by_av(voice(0.4), 16_000, "mp4", "aac")),
             fast_start(one),
             encoded_by_av(high, 48_000, "mov", "alac"),
         ],
-        "mp4": lambda: [film(), encoded_by_av(voice(0.4), 16_000, "ipod", "aac"), encoded_by_av(high, 48_000, "mp4", "libmp3lame")],
+        "mp4": lambda: [
+            film(),
+            encoded_by_av(voice(0.4), 16_000, "ipod", "aac"),
+            encoded_by_av(high, 48_000, "mp4", "libmp3lame"),
+        ],
         "aac": lambda: [encoded_by_av(voice(0.4), 16_000, "adts", "aac")],
-        "webm": lambda: [encoded_by_av(high, 48_000, "webm", "libopus"), encoded_by_av(high, 48_000, "matroska", "pcm_s16le")],
-        "csv": lambda: [b'file_name,transcription,split\r\na.wav,"one, ""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n' * 3],
+        "webm": lambda: [
+            encoded_by_av(high, 48_000, "webm", "libopus"),
+            encoded_by_av(high, 48_000, "matroska", "pcm_s16le"),
+        ],
+        "csv": lambda: [
+            b'file_name,transcription,split\r\na.wav,"one, ""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n'
+            * 3
+        ],
         "tsv": lambda: [
-            b"client_id\tpath\tsentence\tage\n" + b'ann\tclip.mp3\tshe said "no\t\nbob\tb.mp3\t\xf0\x9f\x98\x82\ttwenties\n' * 9
+            b"client_id\tpath\tsentence\tage\n"
+            + b'ann\tclip.mp3\tshe said "no\t\nbob\tb.mp3\t\xf0\x9f\x98\x82\ttwenties\n' * 9
         ],
         "tar": lambda: [archive(tarfile.GNU_FORMAT), archive(tarfile.PAX_FORMAT)],
         "gz": lambda: [gzip.compress(one, mtime=0) for one in healthy("tar")],
         "yaml": lambda: [SHIPPED.read_bytes()],
-        "jsonl": lambda: [b'{"file_name": "a.wav", "transcription": "\\u00e5 one", "age": 3.5, "gone": null}\n' * 5],
-        "srt": lambda: [b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> 00:00:04,000\nthree\n\n" * 3],
-        "vtt": lambda: [b"WEBVTT\n\nNOTE by hand\n\n" + b"a\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 3],
+        "jsonl": lambda: [
+            b'{"file_name": "a.wav", "transcription": "\\u00e5 one", "age": 3.5, "gone": null}\n'
+            * 5
+        ],
+        "srt": lambda: [
+            b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> 00:00:04,000\nthree\n\n"
+            * 3
+        ],
+        "vtt": lambda: [
+            b"WEBVTT\n\nNOTE by hand\n\n"
+            + b"a\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 3
+        ],
     }
     return [unnumbered(one) for one in made[name]()] if name in made else [b"anything"]
 
@@ -58,9 +93,23 @@ def unnumbered(content: bytes) -> bytes:
         mend_ogg(ogg)
         return bytes(ogg)
     if content.startswith(b"\x1aE\xdf\xa3"):
-        for number, length in ((b"\x73\xa4\x90", 16), (b"\x73\xc5\x88", 8), (b"\x63\xc5\x88", 8), (b"\xbf\x84", 4)):
-            content = re.sub(re.escape(number) + b".{%d}" % length, number + bytes(length), content, flags=re.DOTALL)
-    return re.sub(b"(PEAK.{8}).{4}", rb"\1EAR1", content, flags=re.DOTALL) if content[:4] in (b"RIFF", b"FORM") else content
+        for number, length in (
+            (b"\x73\xa4\x90", 16),
+            (b"\x73\xc5\x88", 8),
+            (b"\x63\xc5\x88", 8),
+            (b"\xbf\x84", 4),
+        ):
+            content = re.sub(
+                re.escape(number) + b".{%d}" % length,
+                number + bytes(length),
+                content,
+                flags=re.DOTALL,
+            )
+    return (
+        re.sub(b"(PEAK.{8}).{4}", rb"\1EAR1", content, flags=re.DOTALL)
+        if content[:4] in (b"RIFF", b"FORM")
+        else content
+    )
 
 
 def archive(layout: int) -> bytes:
@@ -73,7 +122,28 @@ def archive(layout: int) -> bytes:
     return file.getvalue()
 
 
-FIELDS = (0, 1, 2, 3, 7, 8, 15, 16, 31, 127, 128, 255, 256, 32_767, 32_768, 65_535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+FIELDS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    15,
+    16,
+    31,
+    127,
+    128,
+    255,
+    256,
+    32_767,
+    32_768,
+    65_535,
+    1 << 20,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+)
 
 
 def flip(content: bytearray, draw: Draw) -> None:
@@ -115,7 +185,9 @@ def insert(content: bytearray, draw: Draw) -> None:
 
 def splice(content: bytearray, draw: Draw) -> None:
     """The rest of another file."""
-    others = [one for name in ("wav", "flac", "ogg", "mp3", "m4a", "webm", "csv") for one in healthy(name)]
+    others = [
+        one for name in ("wav", "flac", "ogg", "mp3", "m4a", "webm", "csv") for one in healthy(name)
+    ]
     other = others[draw.integers(len(others))]
     content[int(draw.integers(len(content) + 1)) :] = other[int(draw.integers(len(other))) :]
 
@@ -123,7 +195,11 @@ def splice(content: bytearray, draw: Draw) -> None:
 def pages(content: bytearray, draw: Draw) -> None:
     """The pages of two Ogg streams, each whole, in an order that no encoder knows."""
     streams = [one for name in ("ogg", "opus") for one in healthy(name)]
-    mixed = [b"OggS" + page for one in (bytes(content), streams[draw.integers(len(streams))]) for page in one.split(b"OggS")[1:]]
+    mixed = [
+        b"OggS" + page
+        for one in (bytes(content), streams[draw.integers(len(streams))])
+        for page in one.split(b"OggS")[1:]
+    ]
     end = mixed[(at := int(draw.integers(len(mixed) + 1))) :]
     draw.shuffle(end)
     mixed[at:] = end
@@ -132,7 +208,10 @@ def pages(content: bytearray, draw: Draw) -> None:
     if mixed and draw.random() < 0.6:
         mixed = [page[:14] + mixed[0][14:18] + page[18:] for page in mixed]
     if draw.random() < 0.5:
-        mixed = [page[:18] + number.to_bytes(4, "little") + page[22:] for number, page in enumerate(mixed)]
+        mixed = [
+            page[:18] + number.to_bytes(4, "little") + page[22:]
+            for number, page in enumerate(mixed)
+        ]
     content[:] = b"".join(mixed)
 
 
@@ -140,7 +219,9 @@ CHANGES = (flip, flip, overwrite, forge, forge, forge, cut, drop, repeat, insert
 
 
 def mutant(name: str, seed: int, number: int) -> bytes:
-    """A broken file of a format; half of those with checksums get right ones, so that what lies behind them is reached."""
+    """A broken file of a format; half of those with checksums get right ones, so that what lies
+    behind them is reached.
+    """
     draw = np.random.default_rng([seed, number])
     files = healthy("tar" if name == "gz" else name)
     content = bytearray(files[draw.integers(len(files))])

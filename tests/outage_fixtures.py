@@ -49,10 +49,25 @@ def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> No
 
 @contextmanager
 def served(store: str, folder: Path) -> Iterator[int]:
-    """The port of what `mlflow server` runs, on a store that is there; it may take seconds until it answers."""
+    """The port of what `mlflow server` runs, on a store that is there; it may take seconds until it
+    answers.
+    """
     port = free_port()
-    places = {"_MLFLOW_SERVER_FILE_STORE": store, "_MLFLOW_SERVER_ARTIFACT_ROOT": str(folder), "MLFLOW_DISABLE_TELEMETRY": "1"}
-    command = [sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app", "--port", str(port), "--log-level", "error"]
+    places = {
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(folder),
+        "MLFLOW_DISABLE_TELEMETRY": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "mlflow.server.fastapi_app:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
     quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     server = subprocess.Popen(command, cwd=folder, env={**os.environ, **places}, **quiet)
     try:
@@ -80,13 +95,20 @@ class Conversation(BaseHTTPRequestHandler):
     def work(self) -> tuple[int, bytes]:
         """What the real server answers."""
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
-        upstream.request(self.command, self.path, self.body, {"Content-Type": self.headers.get("Content-Type") or "application/json"})
+        upstream.request(
+            self.command,
+            self.path,
+            self.body,
+            {"Content-Type": self.headers.get("Content-Type") or "application/json"},
+        )
         reply = upstream.getresponse()
         content = reply.read()
         upstream.close()
         return reply.status, content
 
-    def say(self, status: int, content: bytes, kind: str = "application/json", part: int | None = None) -> None:
+    def say(
+        self, status: int, content: bytes, kind: str = "application/json", part: int | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -128,7 +150,9 @@ class Proxy(ThreadingHTTPServer):
 @contextmanager
 def proxied(upstream: int) -> Iterator[Proxy]:
     with Proxy(upstream) as proxy:
-        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         try:
             yield proxy
         finally:
@@ -219,33 +243,56 @@ def wanted(path: Path) -> list[tuple[Any, ...]]:
     tests = {one["inputs"]: one for one in reversed(records) if one["kind"] == "evaluation"}
     found = sorted((key, step, value) for (key, step), value in points.items())
     for key in ("test/wer", "test/cer"):
-        scores = [(key, one["step"], one["values"][key]) for one in records if one["kind"] == "evaluation"]
-        found += [one for before, one in zip([None, *scores], scores, strict=False) if one != before]
+        scores = [
+            (key, one["step"], one["values"][key]) for one in records if one["kind"] == "evaluation"
+        ]
+        found += [
+            one for before, one in zip([None, *scores], scores, strict=False) if one != before
+        ]
     tags = {key: value for one in records for key, value in one.get("tags", {}).items()}
     params = {key: str(value) for key, value in begins[0]["params"].items()}
     status = last.get("status", "KILLED")
-    lines = [("training", path.stem, status, params, {"fingerprint": path.stem, **tags}, sorted(found))]
+    lines = [
+        ("training", path.stem, status, params, {"fingerprint": path.stem, **tags}, sorted(found))
+    ]
     for inputs, one in tests.items():
         scores = sorted((key, 0, value) for key, value in one["values"].items())
         lines.append(
-            ("test", inputs, "FINISHED", {key: str(value) for key, value in one["params"].items()}, {"evaluation": inputs}, scores)
+            (
+                "test",
+                inputs,
+                "FINISHED",
+                {key: str(value) for key, value in one["params"].items()},
+                {"evaluation": inputs},
+                scores,
+            )
         )
     return sorted(lines, key=str)
 
 
 def arrived(path: Path, store: Any) -> list[tuple[Any, ...]]:
-    """What MLflow holds of a journal, in the same form; runs and points that are there twice stand there twice."""
+    """What MLflow holds of a journal, in the same form; runs and points that are there twice stand
+    there twice.
+    """
     experiment = store.get_experiment_by_name(client.EXPERIMENT)
     runs = store.search_runs([experiment.experiment_id], f"tags.fingerprint = '{path.stem}'")
     for parent in list(runs):
-        runs += store.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        runs += store.search_runs(
+            [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        )
     return sorted((_line(run, store) for run in runs), key=str)
 
 
 def _line(run: Any, store: Any) -> tuple[Any, ...]:
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
-    points = [(one.key, one.step, one.value) for key in run.data.metrics for one in store.get_metric_history(run.info.run_id, key)]
-    kind, name = ("test", tags["evaluation"]) if "evaluation" in tags else ("training", tags["fingerprint"])
+    points = [
+        (one.key, one.step, one.value)
+        for key in run.data.metrics
+        for one in store.get_metric_history(run.info.run_id, key)
+    ]
+    kind, name = (
+        ("test", tags["evaluation"]) if "evaluation" in tags else ("training", tags["fingerprint"])
+    )
     return kind, name, run.info.status, dict(run.data.params), tags, sorted(points)
 
 
@@ -256,7 +303,9 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 def train_apart(data: Path, root: Path, chosen: Path) -> None:
-    """A whole training in a process of its own, with a real follower; its journal goes to the root's `.cache`."""
+    """A whole training in a process of its own, with a real follower; its journal goes to the
+    root's `.cache`.
+    """
     os.environ |= {"DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(root)
@@ -265,11 +314,15 @@ def train_apart(data: Path, root: Path, chosen: Path) -> None:
     from stages import train
 
     split, out = data / "data/features", root / f"out-{os.getpid()}"
-    train.run(split / "train", split / "validation", out / "model", out / "reports", reader.load(chosen))
+    train.run(
+        split / "train", split / "validation", out / "model", out / "reports", reader.load(chosen)
+    )
 
 
 def forked() -> Any:
-    """Where such processes come from: forked, in a moment, from one that has imported torch and nothing more."""
+    """Where such processes come from: forked, in a moment, from one that has imported torch and
+    nothing more.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stages.train"])
     return context

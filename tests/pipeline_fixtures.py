@@ -1,4 +1,6 @@
-"""A repository as people have it: a fresh clone with real git and DVC, an empty HOME, and a log of foreign sockets."""
+"""A repository as people have it: a fresh clone with real git and DVC, an empty HOME, and a log of
+foreign sockets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, copy_repository, write_params
 
-# Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, a training is killed, or its parent
+# Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, a
+# training is killed, or its parent
 # is, before it puts its second checkpoint in place.
 WATCH = """
 import os, sys
@@ -45,7 +48,14 @@ class Workspace:
         self.home.mkdir()
         (root / "watch").mkdir()
         (root / "watch/sitecustomize.py").write_text(WATCH)
-        foreign = ("DVC_", "GIT_", "MLFLOW_", "HF_", "XDG_", "PYTHONDONTWRITEBYTECODE")  # each stage would compile its modules again
+        foreign = (
+            "DVC_",
+            "GIT_",
+            "MLFLOW_",
+            "HF_",
+            "XDG_",
+            "PYTHONDONTWRITEBYTECODE",
+        )  # each stage would compile its modules again
         kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         self.environment = {
             **kept,
@@ -56,7 +66,14 @@ class Workspace:
         }
 
     def run(self, *command: str, check: bool = True, **more: str) -> str:
-        done = subprocess.run(command, cwd=self.root, env={**self.environment, **more}, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -66,7 +83,12 @@ class Workspace:
 
     def experiments(self) -> list[dict[str, str]]:
         table = subprocess.run(
-            ["dvc", "exp", "show", "--csv"], cwd=self.root, env=self.environment, capture_output=True, text=True, check=True
+            ["dvc", "exp", "show", "--csv"],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         return list(csv.DictReader(io.StringIO(table)))
 

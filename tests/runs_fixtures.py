@@ -1,4 +1,6 @@
-"""Stores and reports that tests of runs share: real MLflow stores filled through the journal, reports as the stages write them."""
+"""Stores and reports that tests of runs share: real MLflow stores filled through the journal,
+reports as the stages write them.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +20,61 @@ from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
 
-PARAMS = {"model.name": "scratch", "train.learning_rate": "auto", "train.max_steps": 40, "train.seed": 1, "model.dropout": 0.0}
+PARAMS = {
+    "model.name": "scratch",
+    "train.learning_rate": "auto",
+    "train.max_steps": 40,
+    "train.seed": 1,
+    "model.dropout": 0.0,
+}
 
 
-def training(name: str = "repro", steps: int = 40, ended: str | None = "FINISHED", **changed: Any) -> Path:
+def training(
+    name: str = "repro", steps: int = 40, ended: str | None = "FINISHED", **changed: Any
+) -> Path:
     """The journal of a training, with a validation at each tenth step."""
     path = journal.path_of(uuid.uuid4().hex)
-    journal.append(path, "begin", fingerprint=path.stem, name=name, params={**PARAMS, **changed}, tags={})
+    journal.append(
+        path, "begin", fingerprint=path.stem, name=name, params={**PARAMS, **changed}, tags={}
+    )
     go_on(path, range(1, steps + 1), ended)
     return path
 
 
 def go_on(path: Path, steps: range, ended: str | None = "FINISHED") -> None:
     for step in steps:
-        journal.append(path, "metrics", step=step, values={"train/loss": 5 / step, "train/learning_rate": 1e-3})
+        journal.append(
+            path, "metrics", step=step, values={"train/loss": 5 / step, "train/learning_rate": 1e-3}
+        )
         if step % 10 == 0:
-            journal.append(path, "metrics", step=step, values={"validation/loss": 6 / step, "validation/wer": 0.9 / step})
+            journal.append(
+                path,
+                "metrics",
+                step=step,
+                values={"validation/loss": 6 / step, "validation/wer": 0.9 / step},
+            )
     if ended:
         journal.append(path, "end", status=ended)
 
 
 def evaluation(path: Path, wer: float) -> None:
-    values = {"test/wer": wer, "test/cer": wer / 2, "test/wer_low": wer - 0.02, "test/wer_high": wer + 0.02, "test/rtfx": 200.0}
+    values = {
+        "test/wer": wer,
+        "test/cer": wer / 2,
+        "test/wer_low": wer - 0.02,
+        "test/wer_high": wer + 0.02,
+        "test/rtfx": 200.0,
+    }
     params = {"evaluate.seed": 1}
-    journal.append(path, "evaluation", inputs=uuid.uuid4().hex, name=path.stem[:8], params=params, values=values, step=40)
+    journal.append(
+        path,
+        "evaluation",
+        inputs=uuid.uuid4().hex,
+        name=path.stem[:8],
+        params=params,
+        values=values,
+        step=40,
+    )
 
 
 def new_store(target: Path, template: Path) -> None:
@@ -70,16 +103,36 @@ def utterances(errors: list[int], speakers: list[str | None], words: int = 5) ->
     return pa.table(columns)
 
 
-def write_reports(root: Path, fingerprint: str, table: pa.Table, test_hash: str = "t1", **scores: Any) -> None:
+def write_reports(
+    root: Path, fingerprint: str, table: pa.Table, test_hash: str = "t1", **scores: Any
+) -> None:
     """What a finished training and its test leave in reports/."""
-    wrong, words = sum(table["substitutions"].to_pylist()), sum(table["hits"].to_pylist()) + sum(table["substitutions"].to_pylist())
+    wrong, words = (
+        sum(table["substitutions"].to_pylist()),
+        sum(table["hits"].to_pylist()) + sum(table["substitutions"].to_pylist()),
+    )
     wer = wrong / words
-    known = {"wer": wer, "cer": wer / 2, "wer_low": wer - 0.01, "wer_high": wer + 0.01, "rtfx": 123.0, "rows": len(table)}
-    files.write_json(root / paths.RUN, {"fingerprint": fingerprint, "params": {**PARAMS, "train.learning_rate": 0.001}})
-    files.write_json(root / paths.METRICS, {**known, "test_hash": test_hash, "models": {}, **scores})
+    known = {
+        "wer": wer,
+        "cer": wer / 2,
+        "wer_low": wer - 0.01,
+        "wer_high": wer + 0.01,
+        "rtfx": 123.0,
+        "rows": len(table),
+    }
+    files.write_json(
+        root / paths.RUN,
+        {"fingerprint": fingerprint, "params": {**PARAMS, "train.learning_rate": 0.001}},
+    )
+    files.write_json(
+        root / paths.METRICS, {**known, "test_hash": test_hash, "models": {}, **scores}
+    )
     files.write_json(root / paths.SUMMARY, {"parameters": 1277184})
     files.write_json(root / "reports/train/timing.json", {"seconds": 60.5})
-    files.write_text(root / paths.STEPS, "step,train_loss,learning_rate,validation_loss,validation_wer\n10,0.5,0.001,0.6,0.09\n")
+    files.write_text(
+        root / paths.STEPS,
+        "step,train_loss,learning_rate,validation_loss,validation_wer\n10,0.5,0.001,0.6,0.09\n",
+    )
     (root / paths.UTTERANCES).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, root / paths.UTTERANCES)
 

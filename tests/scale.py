@@ -1,12 +1,15 @@
-"""The data stages at 5,000 and at 500,000 rows: memory of each process, CPU per row from first to last, bytes on the disk.
+"""The data stages at 5,000 and at 500,000 rows: memory of each process, CPU per row from first to
+last, bytes on the disk.
 
     python tests/scale.py [ROWS [FEW]] [--leak]     # make scale: 500,000 and 5,000 rows; 30 minutes on two cores, 15 GB
 
-Makes folders of short recordings, each unlike any other, and takes them through the four stages by their own command lines. Every
-process's unique memory (mapped files do not count) is read five times a second, and the CPU time of all of them whenever a stage tells
-how far it is. Prints a table, and ends with 1 if a process holds more than 400 MB, or at the greater size over a tenth more than at the
-smaller, if a row at the end costs over a quarter more CPU than one at the beginning, or if workspace, cache and kept files take more
-than 1.1 times raw, chunks and features. `--leak` is the control: a writer of files that keeps its rows (20,000 and 2,000 rows show it).
+Makes folders of short recordings, each unlike any other, and takes them through the four stages by
+their own command lines. Every process's unique memory (mapped files do not count) is read five
+times a second, and the CPU time of all of them whenever a stage tells how far it is. Prints a
+table, and ends with 1 if a process holds more than 400 MB, or at the greater size over a tenth more
+than at the smaller, if a row at the end costs over a quarter more CPU than one at the beginning, or
+if workspace, cache and kept files take more than 1.1 times raw, chunks and features. `--leak` is
+the control: a writer of files that keeps its rows (20,000 and 2,000 rows show it).
 """
 
 from __future__ import annotations
@@ -35,14 +38,32 @@ STAGES = {
     "featurize": ("data/chunks", "data/features", "reports/featurize"),
 }
 TOLD = re.compile(r"^(.+): ([\d,]+) of [\d,]+ (\w+), ")
-WORDS = [first + last for first in "noll ett två tre fyra fem sex sju åtta nio".split() for last in ("", "tio", "hundra", "tusen")]
+WORDS = [
+    first + last
+    for first in "noll ett två tre fyra fem sex sju åtta nio".split()
+    for last in ("", "tio", "hundra", "tusen")
+]
 
 
 def header(num_bytes: int) -> bytes:
     """Of a WAV file of 8 bits, one channel."""
-    chunk = b"fmt " + (16).to_bytes(4, "little") + (1).to_bytes(2, "little") + (1).to_bytes(2, "little")
-    chunk += RATE.to_bytes(4, "little") + RATE.to_bytes(4, "little") + (1).to_bytes(2, "little") + (8).to_bytes(2, "little")
-    return b"RIFF" + (36 + num_bytes).to_bytes(4, "little") + b"WAVE" + chunk + b"data" + num_bytes.to_bytes(4, "little")
+    chunk = (
+        b"fmt " + (16).to_bytes(4, "little") + (1).to_bytes(2, "little") + (1).to_bytes(2, "little")
+    )
+    chunk += (
+        RATE.to_bytes(4, "little")
+        + RATE.to_bytes(4, "little")
+        + (1).to_bytes(2, "little")
+        + (8).to_bytes(2, "little")
+    )
+    return (
+        b"RIFF"
+        + (36 + num_bytes).to_bytes(4, "little")
+        + b"WAVE"
+        + chunk
+        + b"data"
+        + num_bytes.to_bytes(4, "little")
+    )
 
 
 def make_corpus(folder: Path, rows: int) -> None:
@@ -58,11 +79,15 @@ def make_corpus(folder: Path, rows: int) -> None:
             noise = 128 + 100 * swell * draw.uniform(-1, 1, SAMPLES)
             (folder / name).write_bytes(head + noise.astype(np.uint8).tobytes())
             text = " ".join(draw.choice(WORDS, 3))
-            table.write(f"{name},{text},speaker-{number // 5},{'north' if number % 3 else 'south'}\n")
+            table.write(
+                f"{name},{text},speaker-{number // 5},{'north' if number % 3 else 'south'}\n"
+            )
 
 
 def unique(pid: int) -> int:
-    """Bytes that are a process's own, without the pages of files that it has mapped: those are the machine's to take back."""
+    """Bytes that are a process's own, without the pages of files that it has mapped: those are the
+    machine's to take back.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
@@ -80,8 +105,19 @@ class Watch:
     def __init__(self, command: list[str], folder: Path):
         self.peak, self.seen = 0, list[tuple[str, int, float]]()
         self.cpu: dict[int, float] = {}
-        environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": f"{REPOSITORY}:{folder / 'leak'}"}
-        self.child = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        environment = {
+            **os.environ,
+            "DVC_ROOT": str(folder),
+            "PYTHONPATH": f"{REPOSITORY}:{folder / 'leak'}",
+        }
+        self.child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         reader = threading.Thread(target=self._read)
         reader.start()
         while self.child.poll() is None:
@@ -107,8 +143,12 @@ class Watch:
                 print(f"    {line}", end="", flush=True)
 
     def growth(self) -> float | None:
-        """CPU per row in the last third over that in the first, of the longest part of the stage; None if it was too short to tell."""
-        title = max((one[0] for one in self.seen), key=[one[0] for one in self.seen].count, default="")
+        """CPU per row in the last third over that in the first, of the longest part of the stage;
+        None if it was too short to tell.
+        """
+        title = max(
+            (one[0] for one in self.seen), key=[one[0] for one in self.seen].count, default=""
+        )
         points = np.array([(rows, cpu) for name, rows, cpu in self.seen if name == title])
         if len(points) < 6:
             return None
@@ -122,7 +162,11 @@ def disk(folder: Path) -> float:
 
     def used(*names: str) -> int:
         there = [str(folder / name) for name in names if (folder / name).exists()]
-        return int(subprocess.run(["du", "-sc", "-B1", *there], capture_output=True, text=True, check=True).stdout.split()[-2])
+        return int(
+            subprocess.run(
+                ["du", "-sc", "-B1", *there], capture_output=True, text=True, check=True
+            ).stdout.split()[-2]
+        )
 
     return used("data", ".cache", "reports") / used("data/raw", "data/chunks", "data/features")
 
@@ -149,7 +193,10 @@ def measure(top: Path, rows: int) -> dict[str, tuple[float, float | None]]:
             flush=True,
         )
     found["disk"] = disk(folder), None
-    print(f"{rows:>9,} rows  disk       {found['disk'][0]:.3f} times raw, chunks and features", flush=True)
+    print(
+        f"{rows:>9,} rows  disk       {found['disk'][0]:.3f} times raw, chunks and features",
+        flush=True,
+    )
     return found
 
 
@@ -158,9 +205,21 @@ def main() -> None:
     many, few = (*numbers, *(500_000, 5_000)[len(numbers) :])
     with tempfile.TemporaryDirectory(prefix="earshot-scale-") as folder:
         small, large = measure(Path(folder), few), measure(Path(folder), many)
-    wrong = [f"{name}: {one / 1e6:.0f} MB" for name, (one, _) in large.items() if name != "disk" and one > MAX_BYTES]
-    wrong += [f"{name}: memory {one / small[name][0]:.2f}" for name, (one, _) in large.items() if one > MEMORY_WITHIN * small[name][0]]
-    wrong += [f"{name}: CPU {growth:.2f}" for name, (_, growth) in large.items() if growth and growth > CPU_WITHIN]
+    wrong = [
+        f"{name}: {one / 1e6:.0f} MB"
+        for name, (one, _) in large.items()
+        if name != "disk" and one > MAX_BYTES
+    ]
+    wrong += [
+        f"{name}: memory {one / small[name][0]:.2f}"
+        for name, (one, _) in large.items()
+        if one > MEMORY_WITHIN * small[name][0]
+    ]
+    wrong += [
+        f"{name}: CPU {growth:.2f}"
+        for name, (_, growth) in large.items()
+        if growth and growth > CPU_WITHIN
+    ]
     wrong += [f"disk: {large['disk'][0]:.2f}"] if large["disk"][0] > DISK_WITHIN else []
     print("; ".join(wrong) or "memory, CPU and disk are within their limits")
     sys.exit(bool(wrong))

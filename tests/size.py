@@ -1,10 +1,12 @@
-"""Memory of a training while it goes through its corpus: flat, chunk after chunk and evaluation after evaluation.
+"""Memory of a training while it goes through its corpus: flat, chunk after chunk and evaluation
+after evaluation.
 
     python tests/size.py [CHUNKS [ROWS]] [--leak]     # make size: 20 chunks of 1,000 rows, 10 evaluations
 
-The stage's own `run` is a child forked from a process that has imported torch. After each chunk's worth of rows, and after each
-evaluation, it reads its unique memory, in which mapped files do not count. Prints the figures, and ends with 1 if those from the
-second chunk on are not within 2 % of each other. `--leak` is the control: a training that keeps its batches.
+The stage's own `run` is a child forked from a process that has imported torch. After each chunk's
+worth of rows, and after each evaluation, it reads its unique memory, in which mapped files do not
+count. Prints the figures, and ends with 1 if those from the second chunk on are not within 2 % of
+each other. `--leak` is the control: a training that keeps its batches.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ WORDS = "noll ett två tre fyra fem sex sju åtta nio".split()
 
 def write_split(split: Path, count: int, rows_per_chunk: int, seed: int) -> None:
     """Rows of 0.3 to 0.5 s, as `featurize` writes them, of random values."""
-    draw, writer = np.random.default_rng(seed), shards.SplitWriter(split, "chunk", FEATURES, max_rows=rows_per_chunk)
+    draw, writer = (
+        np.random.default_rng(seed),
+        shards.SplitWriter(split, "chunk", FEATURES, max_rows=rows_per_chunk),
+    )
     for number in range(count):
         frames = int(draw.integers(30, 51)) + TAIL
         writer.add(
@@ -60,10 +65,11 @@ def write_split(split: Path, count: int, rows_per_chunk: int, seed: int) -> None
 
 
 def unique() -> int:
-    """KiB that are this process's own: neither pages of files, nor what malloc keeps for the next step.
+    """KiB that are this process's own: neither pages of files, nor what malloc keeps for the next
+    step.
 
-    Pages that are still shared with the parent count as its own, as they are where DVC starts a training; else those that the
-    counting of references copies would look like growth.
+    Pages that are still shared with the parent count as its own, as they are where DVC starts a
+    training; else those that the counting of references copies would look like growth.
     """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -99,12 +105,26 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     os.chdir(top)
     Follower.__init__ = Follower.finish = lambda *_: None
     steps = chunks * rows_per_chunk // BATCH
-    changes = {"max_steps": steps, "eval_steps": steps // EVALUATIONS, "save_steps": steps // 5, "eval_rows": 32, "logging_steps": 10}
+    changes = {
+        "max_steps": steps,
+        "eval_steps": steps // EVALUATIONS,
+        "save_steps": steps // 5,
+        "eval_rows": 32,
+        "logging_steps": 10,
+    }
     changes |= {"per_device_train_batch_size": BATCH}
     named = {f"train.{name}": value for name, value in changes.items()}
-    given = reader.load(write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1}))
+    given = reader.load(
+        write_params(top / "params.yaml", {**TINY, **named, "model.scratch.window_seconds": 1})
+    )
     seen = watch(rows_per_chunk, leak)
-    train.run(top / "features/train", top / "features/validation", top / "models/finetuned", top / "reports/train", given)
+    train.run(
+        top / "features/train",
+        top / "features/validation",
+        top / "models/finetuned",
+        top / "reports/train",
+        given,
+    )
     (top / "seen.json").write_text(json.dumps(seen))
 
 
@@ -132,7 +152,9 @@ def main() -> None:
         seen = json.loads((top / "seen.json").read_text())
     seen["chunks"] = seen["chunks"][1:]
     for name, values in seen.items():
-        print(f"{name}: {len(values)} figures, {spread(values):.1%} apart; MiB: {' '.join(f'{value / 1024:.1f}' for value in values)}")
+        print(
+            f"{name}: {len(values)} figures, {spread(values):.1%} apart; MiB: {' '.join(f'{value / 1024:.1f}' for value in values)}"
+        )
     sys.exit(any(spread(values) > WITHIN for values in seen.values()))
 
 

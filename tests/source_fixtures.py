@@ -15,11 +15,17 @@ def digest(content: bytes | None) -> str:
 
 def listed(corpus: Corpus) -> list[tuple[Any, ...]]:
     """All that is known of each utterance, and its sound."""
-    return [(one.id, one.split, one.text, one.speaker, one.attributes, one.duration, one.audio()) for one in corpus.utterances]
+    return [
+        (one.id, one.split, one.text, one.speaker, one.attributes, one.duration, one.audio())
+        for one in corpus.utterances
+    ]
 
 
 def by_split(corpus: Corpus, field: str) -> dict[str, set[Any]]:
-    return {split: {getattr(one, field) for one in corpus.utterances if one.split == split} for split in SPLITS}
+    return {
+        split: {getattr(one, field) for one in corpus.utterances if one.split == split}
+        for split in SPLITS
+    }
 
 
 def disjoint(sets: dict[str, set[Any]]) -> bool:

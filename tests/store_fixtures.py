@@ -1,4 +1,6 @@
-"""A repository with results for the pages to show, made by the real stages where that is quick; ways to damage it; texts that attack."""
+"""A repository with results for the pages to show, made by the real stages where that is quick;
+ways to damage it; texts that attack.
+"""
 
 from __future__ import annotations
 
@@ -47,27 +49,46 @@ HOSTILE = [attack.format(number) for number in range(10) for attack in ATTACKS] 
 
 
 def heard(root: Path, lines: list[dict[str, Any]]) -> None:
-    """reports/evaluate as `evaluate` writes it, with these hypotheses; scored on the test that lies in the root."""
+    """reports/evaluate as `evaluate` writes it, with these hypotheses; scored on the test that lies
+    in the root.
+    """
 
-    rows = [{**line, **wer.utterance_scores(line["reference"], line["hypothesis"])} for line in lines]
+    rows = [
+        {**line, **wer.utterance_scores(line["reference"], line["hypothesis"])} for line in lines
+    ]
     (root / "reports/evaluate").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), root / "reports/evaluate/utterances.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=SCHEMA), root / "reports/evaluate/utterances.parquet"
+    )
     features = root / "data/features/test"
     test_hash = shards.data_hash(features) if features.is_dir() else "none"
     files.write_json(root / "reports/evaluate/metrics.json", {"test_hash": test_hash, "wer": 0.5})
 
 
-def line(id: str, reference: str, hypothesis: str, model: str = "finetuned", **rest: Any) -> dict[str, Any]:
+def line(
+    id: str, reference: str, hypothesis: str, model: str = "finetuned", **rest: Any
+) -> dict[str, Any]:
     given = {"duration": 1.5, "speaker": None, "attributes": "{}"}
-    return {"id": id, "model": model, "reference": reference, "hypothesis": hypothesis, **given, **rest}
+    return {
+        "id": id,
+        "model": model,
+        "reference": reference,
+        "hypothesis": hypothesis,
+        **given,
+        **rest,
+    }
 
 
 def store(tiny: Path, root: Path) -> Path:
-    """The tiny corpus with what two models heard in its test: one every second word wrong, one right in all but the first utterance."""
+    """The tiny corpus with what two models heard in its test: one every second word wrong, one
+    right in all but the first utterance.
+    """
     shutil.copytree(tiny / "data", root / "data")
     shutil.copytree(tiny / "reports", root / "reports")
     lines = []
-    for number, row in enumerate(shards.rows(root / "data/chunks/test", ["id", "text", "speaker", "attributes", "duration"])):
+    for number, row in enumerate(
+        shards.rows(root / "data/chunks/test", ["id", "text", "speaker", "attributes", "duration"])
+    ):
         known = {name: row[name] for name in ("speaker", "attributes", "duration")}
         words = row["text"].split()
         said = " ".join(word if place % 2 else "fel" for place, word in enumerate(words))
@@ -84,24 +105,65 @@ def parquet_damages(path: Path, draw: random.Random) -> list[Any]:
     at = table.column_names.index(column)
     values = [draw.choice([None, -1, 7, 10**6]) for _ in range(len(table))]
     bad = [
-        draw.choice(['{"a": [1', "[]", "null", '"x"', "{}" * 9, '{"a": 1e999}', '{"x": "\\ud800"}', "[" * 5000]) for _ in range(len(table))
+        draw.choice(
+            [
+                '{"a": [1',
+                "[]",
+                "null",
+                '"x"',
+                "{}" * 9,
+                '{"a": 1e999}',
+                '{"x": "\\ud800"}',
+                "[" * 5000,
+            ]
+        )
+        for _ in range(len(table))
     ]
     return [
         lambda: pq.write_table(table.drop_columns([column]), path),
         lambda: pq.write_table(table.set_column(at, column, pa.array(values, pa.int64())), path),
-        lambda: pq.write_table(table.set_column(at, column, pa.array([draw.random() for _ in values])), path),
-        lambda: pq.write_table(table.set_column(at, column, pa.nulls(len(table), table[column].type)), path),
+        lambda: pq.write_table(
+            table.set_column(at, column, pa.array([draw.random() for _ in values])), path
+        ),
+        lambda: pq.write_table(
+            table.set_column(at, column, pa.nulls(len(table), table[column].type)), path
+        ),
         lambda: pq.write_table(table.slice(0, 0), path),
         lambda: pq.write_table(pa.concat_tables([table, table]), path),
-        *([lambda: pq.write_table(table.set_column(at, column, pa.array(bad)), path)] if table[column].type == pa.string() else []),
+        *(
+            [lambda: pq.write_table(table.set_column(at, column, pa.array(bad)), path)]
+            if table[column].type == pa.string()
+            else []
+        ),
     ]
 
 
 def json_damages(path: Path, draw: random.Random) -> list[Any]:
     found = json.loads(path.read_text())
     key = draw.choice(sorted(found))
-    wrong = draw.choice([None, [], {}, -1, "x", 1e300, 10**400, True, "\ud800", {"a": None}, [[]], {"\ud800": {}}, {"..": {"rows": 1}}])
-    changed: list[Any] = [{**found, key: wrong}, {name: one for name, one in found.items() if name != key}, [found], wrong]
+    wrong = draw.choice(
+        [
+            None,
+            [],
+            {},
+            -1,
+            "x",
+            1e300,
+            10**400,
+            True,
+            "\ud800",
+            {"a": None},
+            [[]],
+            {"\ud800": {}},
+            {"..": {"rows": 1}},
+        ]
+    )
+    changed: list[Any] = [
+        {**found, key: wrong},
+        {name: one for name, one in found.items() if name != key},
+        [found],
+        wrong,
+    ]
     return [lambda one=one: path.write_text(json.dumps(one)) for one in changed]
 
 
@@ -119,10 +181,13 @@ def damaged(path: Path, seed: int) -> Iterator[str]:
         "noise": [lambda: path.write_bytes(draw.randbytes(draw.randrange(1, 5000)))],
         "missing": [path.unlink],
         "folder": [lambda: (path.unlink(), path.mkdir())],
-        "shape": {".parquet": parquet_damages, ".json": json_damages}.get(path.suffix, lambda *_: [])(path, draw),
+        "shape": {".parquet": parquet_damages, ".json": json_damages}.get(
+            path.suffix, lambda *_: []
+        )(path, draw),
     }
     way = draw.choices(
-        [name for name in ways if ways[name]], [8 if name == "shape" else 3 if name == "flipped" else 1 for name in ways if ways[name]]
+        [name for name in ways if ways[name]],
+        [8 if name == "shape" else 3 if name == "flipped" else 1 for name in ways if ways[name]],
     )[0]
     try:
         draw.choice(ways[way])()
@@ -148,7 +213,10 @@ def check_html(text: str) -> None:
     parser.feed(text)
     parser.close()
     if not (text.startswith("<style>") and parser.found == [("style", [])]):
-        assert all(tag in TAGS and {name for name, _ in attributes} <= ATTRIBUTES for tag, attributes in parser.found), text[:300]
+        assert all(
+            tag in TAGS and {name for name, _ in attributes} <= ATTRIBUTES
+            for tag, attributes in parser.found
+        ), text[:300]
 
 
 class Tags(HTMLParser):

@@ -1,4 +1,6 @@
-"""Speed, gain, SNR and RT60 are those that were asked for, measured in other ways than they were made."""
+"""Speed, gain, SNR and RT60 are those that were asked for, measured in other ways than they were
+made.
+"""
 
 from __future__ import annotations
 
@@ -43,35 +45,51 @@ def test_speed_moves_duration_and_pitch(factor: float) -> None:
 def test_the_shortest_sound_stays_one(length: int, factor: float) -> None:
     changed = augmentation.at_speed(voice(0.05)[:length], factor)
     assert len(changed) >= 1
-    changed = augmentation.in_room(changed, augmentation.room_response(np.random.default_rng(1), 0.01))
+    changed = augmentation.in_room(
+        changed, augmentation.room_response(np.random.default_rng(1), 0.01)
+    )
     assert np.isfinite(augmentation.in_noise(changed, np.ones_like(changed), 10.0)).all()
 
 
 @pytest.mark.parametrize("gain", [-10.0, 0.0, 6.0])
 def test_gain_is_in_decibels(gain: float) -> None:
     clip = voice(0.5)
-    assert db(power(augmentation.at_gain(clip, gain)) / power(clip)) == pytest.approx(gain, abs=1e-4)
+    assert db(power(augmentation.at_gain(clip, gain)) / power(clip)) == pytest.approx(
+        gain, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("snr", [-5.0, 5.0, 20.0])
 @pytest.mark.parametrize("pause", [0.0, 9.0])
-def test_speech_has_the_snr_that_was_asked_for_whatever_the_pauses(snr: float, pause: float) -> None:
+def test_speech_has_the_snr_that_was_asked_for_whatever_the_pauses(
+    snr: float, pause: float
+) -> None:
     words, silence = voice(2.0), np.zeros(round(pause * RATE), np.float32)
     clip = np.concatenate([silence, words, silence])
     noise = np.random.default_rng(3).standard_normal(len(clip)).astype(np.float32)
     added = augmentation.in_noise(clip, noise, snr) - clip
     assert db(power(words) / power(added)) == pytest.approx(snr, abs=0.2)
     if pause:
-        assert db(power(clip) / power(added)) < snr - 5, "the control: over all samples, pauses would count as speech"
+        assert db(power(clip) / power(added)) < snr - 5, (
+            "the control: over all samples, pauses would count as speech"
+        )
 
 
 def test_real_speech_has_the_snr_that_was_asked_for() -> None:
-    """Where somebody speaks is told by another way: of 50 ms each, the loudest that hold 95 % of the energy."""
-    recorded = sorted(path for path in real("clips").rglob("*") if path.suffix in (".flac", ".mp3", ".ogg", ".wav"))[:6]
+    """Where somebody speaks is told by another way: of 50 ms each, the loudest that hold 95 % of
+    the energy.
+    """
+    recorded = sorted(
+        path
+        for path in real("clips").rglob("*")
+        if path.suffix in (".flac", ".mp3", ".ogg", ".wav")
+    )[:6]
     assert recorded
     for path in recorded:
         clip = codec.decode(path.read_bytes())[: 20 * RATE]
-        frames = np.sort(np.square(clip[: len(clip) // 800 * 800].astype(np.float64)).reshape(-1, 800).mean(1))[::-1]
+        frames = np.sort(
+            np.square(clip[: len(clip) // 800 * 800].astype(np.float64)).reshape(-1, 800).mean(1)
+        )[::-1]
         spoken = frames[: int(np.searchsorted(np.cumsum(frames), 0.95 * frames.sum())) + 1].mean()
         found = []
         for pause in (0, 10 * RATE):
@@ -109,7 +127,9 @@ def test_a_room_moves_nothing_and_keeps_the_level() -> None:
     heard = augmentation.in_room(clip, response)
     assert heard.shape == clip.shape
     assert heard.dtype == np.float32
-    assert augmentation.speech_power(heard) == pytest.approx(augmentation.speech_power(clip), rel=1e-3)
+    assert augmentation.speech_power(heard) == pytest.approx(
+        augmentation.speech_power(clip), rel=1e-3
+    )
     assert np.abs(heard[:1600]).max() < 1e-5, "nothing is heard before it is said"
     wanted = np.convolve(clip.astype(np.float64), response)[: len(clip)]
     assert np.abs(heard / np.linalg.norm(heard) - wanted / np.linalg.norm(wanted)).max() < 1e-6

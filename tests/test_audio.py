@@ -26,7 +26,11 @@ CODECS = {"mp4": "aac", "webm": "libopus"}
 
 
 def made(kind: str, samples: np.ndarray, rate: int) -> bytes:
-    return encoded_by_av(samples, rate, kind, CODECS[kind]) if kind in CODECS else encoded(samples, rate, kind)
+    return (
+        encoded_by_av(samples, rate, kind, CODECS[kind])
+        if kind in CODECS
+        else encoded(samples, rate, kind)
+    )
 
 
 WAV_RATE = range(24, 28)  # what a forged rate costs has a test of its own
@@ -39,7 +43,9 @@ def alike(one: np.ndarray, other: np.ndarray) -> float:
     length = min(len(one), len(other))
     middle = one[2000 : length - 2000]
     shifts = (other[2000 + shift : length - 2000 + shift] for shift in range(-1500, 1501))
-    return max(float(np.corrcoef(middle, part)[0, 1]) for part in shifts if len(part) == len(middle))
+    return max(
+        float(np.corrcoef(middle, part)[0, 1]) for part in shifts if len(part) == len(middle)
+    )
 
 
 def decoded_or_refused(content: bytes) -> None:
@@ -78,7 +84,13 @@ def test_channels_are_averaged(channels):
 
 
 @pytest.mark.parametrize(
-    ("kind", "subtype", "error"), [("WAV", "PCM_24", 1e-6), ("FLAC", "PCM_24", 1e-6), ("WAV", "PCM_U8", 1e-2), ("WAV", "ULAW", 2e-2)]
+    ("kind", "subtype", "error"),
+    [
+        ("WAV", "PCM_24", 1e-6),
+        ("FLAC", "PCM_24", 1e-6),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "ULAW", 2e-2),
+    ],
 )
 def test_every_sample_width_is_read_on_one_scale(kind, subtype, error):
     assert np.abs(decode(encoded(HEARD, format=kind, subtype=subtype)) - HEARD).max() < error
@@ -89,7 +101,9 @@ def test_every_sample_width_is_read_on_one_scale(kind, subtype, error):
 def test_lossless_files_at_sixteen_kilohertz_come_back_exactly(values):
     samples = np.array(values, np.int16)
     for kind in ("WAV", "FLAC"):
-        assert np.array_equal(decode(encoded(samples, format=kind)), samples.astype(np.float32) / 2**15)
+        assert np.array_equal(
+            decode(encoded(samples, format=kind)), samples.astype(np.float32) / 2**15
+        )
 
 
 @settings(deadline=None, max_examples=25)
@@ -158,7 +172,9 @@ def test_a_float_file_far_off_the_scale_never_becomes_features_that_are_not_numb
     ids=["text", "html", "zeros", "riff", "flac", "ogg", "id3", "mp3"],
 )
 def test_what_is_no_recording_is_refused(content):
-    with pytest.raises(Undecodable, match=r"^(not a recording we can read \(\w+\)|no sound track|no samples)$"):
+    with pytest.raises(
+        Undecodable, match=r"^(not a recording we can read \(\w+\)|no sound track|no samples)$"
+    ):
         decode(content)
 
 
@@ -199,10 +215,17 @@ def test_a_flac_written_to_a_pipe_whose_header_knows_no_length_is_heard_whole():
 
 @pytest.mark.parametrize("loud_first", [True, False])
 def test_an_mp3_of_varying_rate_that_tells_no_length_is_heard_whole(loud_first):
-    """Its first frame, with the length, is cut off, as by programs that cut MP3s or write them to a pipe."""
-    loud, file = (0.3 * np.random.default_rng(0).standard_normal(16_000 * 5)).astype(np.float32), io.BytesIO()
+    """Its first frame, with the length, is cut off, as by programs that cut MP3s or write them to a
+    pipe.
+    """
+    loud, file = (
+        (0.3 * np.random.default_rng(0).standard_normal(16_000 * 5)).astype(np.float32),
+        io.BytesIO(),
+    )
     parts = [loud, np.zeros(16_000 * 5, np.float32)]
-    with soundfile.SoundFile(file, "w", 16_000, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5) as out:
+    with soundfile.SoundFile(
+        file, "w", 16_000, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5
+    ) as out:
         out.write(np.concatenate(parts if loud_first else parts[::-1]))
     content = file.getvalue()
     assert b"Xing" in content[:100]
@@ -231,7 +254,9 @@ def test_a_recording_longer_than_the_limit_is_refused(monkeypatch):
     assert len(decode(encoded(long[: 16_000 * 36]))) == 16_000 * 36
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc"
+)
 def test_a_small_file_cannot_claim_much_memory():
     content = bytearray(encoded(voice(1.0)))
     content[24:28] = struct.pack("<I", 2)
@@ -248,13 +273,22 @@ except audio.Undecodable:
     pass
 print((peak() - before) >> 10)
 """
-    done = subprocess.run([sys.executable, "-c", code], input=bytes(content), cwd=REPOSITORY, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=bytes(content),
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
     assert int(done.stdout) < 400
 
 
 @pytest.mark.parametrize(
     "text",
-    ["ffconcat version 1.0\nfile secret.wav\n", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n"],
+    [
+        "ffconcat version 1.0\nfile secret.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n",
+    ],
     ids=["concat", "playlist"],
 )
 def test_a_playlist_never_makes_another_file_heard(monkeypatch, tmp_path, text):
@@ -268,7 +302,15 @@ def test_a_playlist_never_makes_another_file_heard(monkeypatch, tmp_path, text):
 @given(
     st.binary(max_size=300),
     st.sampled_from(
-        [b"", b"RIFF\x24\x00\x00\x00WAVEfmt ", b"fLaC", b"OggS\x00", b"ID3\x03", b"\x1aE\xdf\xa3", b"\x00\x00\x00\x18ftypM4A "]
+        [
+            b"",
+            b"RIFF\x24\x00\x00\x00WAVEfmt ",
+            b"fLaC",
+            b"OggS\x00",
+            b"ID3\x03",
+            b"\x1aE\xdf\xa3",
+            b"\x00\x00\x00\x18ftypM4A ",
+        ]
     ),
 )
 def test_random_bytes_are_heard_or_refused(content, start):
@@ -276,7 +318,10 @@ def test_random_bytes_are_heard_or_refused(content, start):
 
 
 @settings(deadline=None, max_examples=120)
-@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    st.sampled_from(KINDS),
+    st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=4),
+)
 def test_a_recording_with_a_broken_header_is_heard_or_refused(kind, changes):
     content = bytearray(FILES[kind])
     for place, value in changes:
@@ -293,7 +338,10 @@ def test_a_recording_cut_anywhere_is_heard_or_refused(kind, share):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4))
+@given(
+    st.sampled_from(KINDS),
+    st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4),
+)
 def test_a_header_tells_seconds_or_nothing(kind, changes):
     content = bytearray(FILES[kind])
     for place, value in changes:
@@ -307,7 +355,9 @@ def test_the_header_tells_the_seconds(kind):
     assert header_seconds(FILES[kind]) == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", FILES["mp4"], FILES["webm"]], ids=["nothing", "text", "m4a", "webm"])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", FILES["mp4"], FILES["webm"]], ids=["nothing", "text", "m4a", "webm"]
+)
 def test_a_header_that_libsndfile_cannot_read_tells_nothing(content):
     assert header_seconds(content) is None
 
@@ -315,15 +365,22 @@ def test_a_header_that_libsndfile_cannot_read_tells_nothing(content):
 def test_the_headers_of_real_mp3_tell_their_seconds():
     for path in sorted(real("digits-en", "clips").glob("*.mp3"))[:5]:
         content = path.read_bytes()
-        assert header_seconds(content) == pytest.approx(len(decode(content)) / SAMPLE_RATE, abs=0.05)
+        assert header_seconds(content) == pytest.approx(
+            len(decode(content)) / SAMPLE_RATE, abs=0.05
+        )
         assert soundfile.info(str(path)).samplerate > 0
 
 
 SHORT = [(kind, rate, 0.31) for kind in KINDS for rate in (8_000, 11_025, 16_000, 44_100, 48_000)]
 LONG = [
-    (kind, rate, 61.7) for kind in KINDS for rate in (16_000, 44_100) if (kind, rate) != ("OGG", 44_100)
+    (kind, rate, 61.7)
+    for kind in KINDS
+    for rate in (16_000, 44_100)
+    if (kind, rate) != ("OGG", 44_100)
 ]  # libsndfile cannot write that
-PIECES = [one for one in SHORT + LONG if one[0] != "webm" or one[1] in (8_000, 16_000, 48_000)]  # Opus knows few rates
+PIECES = [
+    one for one in SHORT + LONG if one[0] != "webm" or one[1] in (8_000, 16_000, 48_000)
+]  # Opus knows few rates
 
 
 @pytest.mark.parametrize(("kind", "rate", "seconds"), PIECES)
@@ -357,7 +414,9 @@ def test_a_recording_that_breaks_late_gives_its_first_pieces_and_then_the_fault(
     assert len(heard) >= 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc"
+)
 @pytest.mark.parametrize("rate", [8_000, 16_000])
 def test_pieces_take_the_memory_of_one(tmp_path, rate):
     (tmp_path / "long.wav").write_bytes(encoded(np.tile(voice(60.0, rate), 20), rate))
@@ -377,7 +436,12 @@ print((peak() - before) >> 10)
 """
     grown = {}
     for how in ("keep", "let go"):
-        done = subprocess.run([sys.executable, "-c", code, tmp_path / "long.wav", how], cwd=REPOSITORY, capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "long.wav", how],
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=True,
+        )
         grown[how] = int(done.stdout)
     assert grown["let go"] < 15
     assert grown["keep"] > 60  # 20 minutes are 77 MB
@@ -385,11 +449,20 @@ print((peak() - before) >> 10)
 
 def listed(content: bytes, text: bytes) -> bytes:
     """A wav with a chunk of text before its samples."""
-    made = content[:36] + b"LIST" + struct.pack("<I", len(text)) + text + bytes(len(text) % 2) + content[36:]
+    made = (
+        content[:36]
+        + b"LIST"
+        + struct.pack("<I", len(text))
+        + text
+        + bytes(len(text) % 2)
+        + content[36:]
+    )
     return made[:4] + struct.pack("<I", len(made) - 8) + made[8:]
 
 
-@pytest.mark.parametrize("text", [b"INFOICMT\x12\0\0\0data\xff\xff\xff\x00 in a name", b"odd", b"x" * 5000])
+@pytest.mark.parametrize(
+    "text", [b"INFOICMT\x12\0\0\0data\xff\xff\xff\x00 in a name", b"odd", b"x" * 5000]
+)
 def test_a_chunk_before_the_samples_is_not_taken_for_them(text):
     content = encoded(HEARD)
     assert np.array_equal(decode(listed(content, text)), decode(content))
@@ -408,13 +481,17 @@ def test_a_truncated_aiff_is_refused(subtype):
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW", "PCM_24", "FLOAT"])
 def test_a_wav_whose_header_counts_blocks_is_no_contradiction(subtype):
-    assert len(decode(encoded(voice(1.0, 8_000), 8_000, subtype=subtype))) == pytest.approx(SAMPLE_RATE, abs=1000)
+    assert len(decode(encoded(voice(1.0, 8_000), 8_000, subtype=subtype))) == pytest.approx(
+        SAMPLE_RATE, abs=1000
+    )
 
 
 def test_a_wav_whose_widths_contradict_each_other_is_refused():
     content = bytearray(encoded(HEARD))
     content[34:36] = struct.pack("<H", 8)
-    with pytest.raises(Undecodable, match=r"^its header contradicts itself: 32000 samples where 16000 have room$"):
+    with pytest.raises(
+        Undecodable, match=r"^its header contradicts itself: 32000 samples where 16000 have room$"
+    ):
         decode(bytes(content))
 
 
@@ -422,7 +499,10 @@ def test_a_wav_whose_widths_contradict_each_other_is_refused():
 def test_an_mp4_with_less_than_its_table_says_is_refused(codec):
     content = fast_start(encoded_by_av(voice(3.0, 48_000), 48_000, "mp4", codec))
     assert len(decode(content)) == pytest.approx(3 * SAMPLE_RATE, abs=2000)
-    with pytest.raises(Undecodable, match=r"^truncated: \d\.\d\d of 3\.\d\d s$" if codec == "libopus" else "not a recording"):
+    with pytest.raises(
+        Undecodable,
+        match=r"^truncated: \d\.\d\d of 3\.\d\d s$" if codec == "libopus" else "not a recording",
+    ):
         decode(content[: len(content) * 2 // 3])
 
 
@@ -433,7 +513,13 @@ def test_half_a_webm_that_knows_its_length_is_refused_and_one_that_was_piped_is_
         decode(content[: len(content) // 2])
     place = content.index(b"\x44\x89")  # the length's element, made into one that nobody reads
     assert (
-        len(decode((content[:place] + b"\xec" + content[place + 2 :]).replace(b"\xec\x88", b"\xec\x89", 1)[: len(content) // 2]))
+        len(
+            decode(
+                (content[:place] + b"\xec" + content[place + 2 :]).replace(
+                    b"\xec\x88", b"\xec\x89", 1
+                )[: len(content) // 2]
+            )
+        )
         > SAMPLE_RATE
     )
 

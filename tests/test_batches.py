@@ -41,7 +41,9 @@ def padded_frames(lengths: tuple[int, ...], groups: list[list[int]]) -> int:
 
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 50))
-def test_every_row_comes_exactly_once_in_an_epoch(lengths: tuple[int, ...], size: int, seed: int, epoch: int) -> None:
+def test_every_row_comes_exactly_once_in_an_epoch(
+    lengths: tuple[int, ...], size: int, seed: int, epoch: int
+) -> None:
     order = batches.epoch_order(lengths, size, seed, epoch)
     assert sorted(row for group in order for row in group) == list(range(len(lengths)))
     assert max(map(len, order)) <= size
@@ -49,16 +51,24 @@ def test_every_row_comes_exactly_once_in_an_epoch(lengths: tuple[int, ...], size
 
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, SIZES, SEEDS)
-def test_batches_counted_through_are_the_epochs_one_after_the_other(lengths: tuple[int, ...], size: int, seed: int) -> None:
+def test_batches_counted_through_are_the_epochs_one_after_the_other(
+    lengths: tuple[int, ...], size: int, seed: int
+) -> None:
     per_epoch = -(-len(lengths) // size)
     counted = [batches.batch_rows(lengths, size, seed, index) for index in range(3 * per_epoch)]
-    assert counted == [group for epoch in range(3) for group in batches.epoch_order(lengths, size, seed, epoch)]
-    assert Counter(row for group in counted for row in group) == dict.fromkeys(range(len(lengths)), 3)
+    assert counted == [
+        group for epoch in range(3) for group in batches.epoch_order(lengths, size, seed, epoch)
+    ]
+    assert Counter(row for group in counted for row in group) == dict.fromkeys(
+        range(len(lengths)), 3
+    )
 
 
 @settings(deadline=None, max_examples=20)
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 500))
-def test_a_batch_does_not_depend_on_what_was_asked_before(lengths: tuple[int, ...], size: int, seed: int, index: int) -> None:
+def test_a_batch_does_not_depend_on_what_was_asked_before(
+    lengths: tuple[int, ...], size: int, seed: int, index: int
+) -> None:
     first = batches.batch_rows(lengths, size, seed, index)
     batches.batch_rows(lengths, size, seed + 1, index + 7)
     batches.epoch_order.cache_clear()
@@ -78,7 +88,9 @@ def test_rows_of_like_length_share_a_batch(seed: int) -> None:
     lengths = tuple(int(value) for value in np.random.default_rng(seed).integers(50, 3000, 600))
     shuffled = np.random.default_rng(seed).permutation(len(lengths)).tolist()
     unsorted = [shuffled[at : at + 8] for at in range(0, len(shuffled), 8)]
-    assert padded_frames(lengths, batches.epoch_order(lengths, 8, seed, 0)) < 0.25 * padded_frames(lengths, unsorted)
+    assert padded_frames(lengths, batches.epoch_order(lengths, 8, seed, 0)) < 0.25 * padded_frames(
+        lengths, unsorted
+    )
 
 
 def test_batches_do_not_come_in_order_of_length() -> None:
@@ -104,20 +116,27 @@ def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: Featur
     assert [one.index for one in choice.examples] == [0, 1, 3]
     assert [one.num_frames for one in choice.examples] == [50, 100, 200]
     assert choice.left_out == {"longer_than_window": 2, "label_too_long": 1}
-    assert [list(one.text_ids) for one in choice.examples] == tokenization.text_ids(made, ["ett", "", "tre fyra"])
+    assert [list(one.text_ids) for one in choice.examples] == tokenization.text_ids(
+        made, ["ett", "", "tre fyra"]
+    )
 
 
 def test_choose_takes_a_label_that_just_fills_the_positions(rows: FeatureRows) -> None:
     made = scratch().tokenizer
     length = len(tokenization.text_ids(made, ["tre fyra"])[0])
     assert 3 in [one.index for one in batches.usable_rows(rows, made, 4, 4 + length, 2).examples]
-    assert 3 not in [one.index for one in batches.usable_rows(rows, made, 4, 3 + length, 2).examples]
+    assert 3 not in [
+        one.index for one in batches.usable_rows(rows, made, 4, 3 + length, 2).examples
+    ]
 
 
 def test_collate_gives_the_batch_worked_out_by_hand() -> None:
     batch = batches.collate([clip(0.5), clip(1.0)], [(7, 8), (9,)], [[1, 2, 3]] * 2, 5, 200)
     assert batch["decoder_input_ids"].tolist() == [[1, 2, 3, 7, 8], [1, 2, 3, 9, 5]]
-    assert batch["labels"].tolist() == [[IGNORED, IGNORED, 7, 8, 5], [IGNORED, IGNORED, 9, 5, IGNORED]]
+    assert batch["labels"].tolist() == [
+        [IGNORED, IGNORED, 7, 8, 5],
+        [IGNORED, IGNORED, 9, 5, IGNORED],
+    ]
     assert batch["input_features"].shape == (2, 80, 200)
 
 
@@ -128,11 +147,16 @@ def test_each_row_may_have_a_prompt_of_its_own() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.integers(10, 99), max_size=7), min_size=1, max_size=4), st.lists(st.integers(1, 4), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(st.integers(10, 99), max_size=7), min_size=1, max_size=4),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
 def test_each_label_is_what_follows_its_input(texts: list[list[int]], prompt: list[int]) -> None:
     sound = clip(0.1)
     batch = batches.collate([sound] * len(texts), texts, [prompt] * len(texts), 5, 20)
-    for text, inputs, labels in zip(texts, batch["decoder_input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+    for text, inputs, labels in zip(
+        texts, batch["decoder_input_ids"].tolist(), batch["labels"].tolist(), strict=True
+    ):
         learnt = [label for label in labels if label != IGNORED]
         assert learnt == [*text, 5]
         assert labels.index(learnt[0]) == len(prompt) - 1

@@ -23,5 +23,9 @@ def test_eight_in_ten_keys_train():
 
 
 def test_splits_stay_what_they_were_when_published():
-    held_out = {key: split_of(key) for key in ("anna", "bo", "eva", "hans", "s2", "s3") if split_of(key) != "train"}
+    held_out = {
+        key: split_of(key)
+        for key in ("anna", "bo", "eva", "hans", "s2", "s3")
+        if split_of(key) != "train"
+    }
     assert held_out == {"eva": "validation", "hans": "validation", "s2": "validation"}

@@ -1,4 +1,6 @@
-"""Trainings killed at every kind of moment end with the bits of one never stopped. `make chaos` kills 500."""
+"""Trainings killed at every kind of moment end with the bits of one never stopped. `make chaos`
+kills 500.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ CHAOS = "import chaos; chaos.main()"
 
 
 def chaos(nursery: Nursery, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, for the harness forks, and a process that has run other tests has threads."""
+    """In a process of its own, for the harness forks, and a process that has run other tests has
+    threads.
+    """
     return nursery.run(CHAOS, *arguments, root=root)
 
 
@@ -23,7 +27,9 @@ def test_stops_of_every_kind_change_nothing(nursery: Nursery, tmp_path: Path) ->
         assert kind in done.stdout
 
 
-def test_the_harness_sees_a_training_that_forgets_its_seed(nursery: Nursery, tmp_path: Path) -> None:
+def test_the_harness_sees_a_training_that_forgets_its_seed(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     done = chaos(nursery, tmp_path, "2", "7", "--broken")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0 trainings ended otherwise" not in done.stdout

@@ -1,4 +1,6 @@
-"""Answers over real HTTP from a server on this machine, which goes wrong in every way we could think of."""
+"""Answers over real HTTP from a server on this machine, which goes wrong in every way we could
+think of.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def test_the_answer_is_what_the_server_said(server: ChatServer) -> None:
     assert list(chat.answer(ASKED)) == WORDS
     (listed, asked) = server.asked
     assert listed[0] == "/v1/models"
-    assert asked == ("/v1/chat/completions", f"Bearer {KEY}", {"model": "first", "messages": ASKED, "stream": True})
+    assert asked == (
+        "/v1/chat/completions",
+        f"Bearer {KEY}",
+        {"model": "first", "messages": ASKED, "stream": True},
+    )
 
 
 def test_it_comes_piece_by_piece_and_can_be_left(server: ChatServer) -> None:
@@ -60,11 +66,15 @@ def test_who_waits_can_look_up_and_leave(server: ChatServer) -> None:
         list(chat.patient_answer(ASKED, 0.05))
 
 
-def test_the_model_that_is_set_is_asked(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_that_is_set_is_asked(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_MODEL", "mine")
     monkeypatch.delenv("OPENAI_API_KEY")
     list(chat.answer(ASKED))
-    assert [(path, key, body["model"]) for path, key, body in server.asked] == [("/v1/chat/completions", "Bearer none", "mine")]
+    assert [(path, key, body["model"]) for path, key, body in server.asked] == [
+        ("/v1/chat/completions", "Bearer none", "mine")
+    ]
 
 
 FAULTS = {
@@ -97,7 +107,10 @@ def fault_of() -> str:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_goes_wrong_is_one_line_without_the_key(
-    server: ChatServer, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: ChatServer,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(chat, "SILENT_SECONDS", 0.5)
     caplog.set_level(logging.DEBUG)
@@ -114,7 +127,9 @@ def test_what_goes_wrong_is_one_line_without_the_key(
     assert len(server.asked) == 2, "asked once, not again and again"
 
 
-def test_the_control_the_servers_do_send_the_key_back(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_control_the_servers_do_send_the_key_back(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chat, "_one_line", str)
     for fault in ("unauthorized", "broken", "error_event"):
         server.fault = fault
@@ -158,7 +173,16 @@ def test_nobody_there(server: ChatServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:11434", "file:///etc/passwd", "http://", "http://[", "http://a:port/", "http://å/", "http://a\nb"]
+    "address",
+    [
+        "127.0.0.1:11434",
+        "file:///etc/passwd",
+        "http://",
+        "http://[",
+        "http://a:port/",
+        "http://å/",
+        "http://a\nb",
+    ],
 )
 def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
@@ -168,7 +192,9 @@ def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("key", ["a\nb", "nyckel-å", "a b"])
-def test_a_key_that_no_header_takes_is_not_shown(server: ChatServer, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_no_header_takes_is_not_shown(
+    server: ChatServer, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ParamsError) as caught:
         next(chat.answer(ASKED))
@@ -176,7 +202,9 @@ def test_a_key_that_no_header_takes_is_not_shown(server: ChatServer, key: str, m
     assert server.asked == []
 
 
-def test_a_password_in_the_address_is_not_shown(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_the_address_is_not_shown(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", server.address.replace("//", "//me:hidden@"))
     server.fault = "broken"
     assert "hidden" not in fault_of()

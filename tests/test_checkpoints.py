@@ -1,4 +1,6 @@
-"""Checkpoints come back bit for bit or not at all, damaged ones are passed over, and one process holds the folder."""
+"""Checkpoints come back bit for bit or not at all, damaged ones are passed over, and one process
+holds the folder.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def point(step: int) -> Checkpoint:
         "half": torch.randn(4, generator=draw).to(torch.bfloat16),
         "tail": torch.tensor(float("nan")),
     }
-    moments = {"0.step": torch.tensor(float(step)), "0.exp_avg": torch.randn(3, 5, generator=draw).T, "1.mask": torch.tensor([True, False])}
+    moments = {
+        "0.step": torch.tensor(float(step)),
+        "0.exp_avg": torch.randn(3, 5, generator=draw).T,
+        "1.mask": torch.tensor([True, False]),
+    }
     return Checkpoint(
         step,
         {"model": weights, "optimizer": moments},
@@ -66,7 +72,12 @@ def assert_same(found: Checkpoint | None, wanted: Checkpoint) -> None:
         for key, value in tensors.items():
             other = found.tensors[name][key]
             assert (other.dtype, other.shape) == (value.dtype, value.shape)
-            assert other.contiguous().flatten().view(torch.uint8).equal(value.contiguous().flatten().view(torch.uint8))
+            assert (
+                other.contiguous()
+                .flatten()
+                .view(torch.uint8)
+                .equal(value.contiguous().flatten().view(torch.uint8))
+            )
 
 
 def save_three(folder: Path) -> Path:
@@ -95,14 +106,18 @@ def test_no_checkpoint_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, "step", Checkpoint(3, {"model": {"old": torch.ones(2)}}, {"step": 0}))
+    checkpoints.save(
+        tmp_path, "step", Checkpoint(3, {"model": {"old": torch.ones(2)}}, {"step": 0})
+    )
     checkpoints.save(tmp_path, "step", point(3))
     assert_same(checkpoints.latest(tmp_path), point(3))
 
 
 @settings(deadline=None, max_examples=25)
 @given(name=st.sampled_from(FILES), share=st.floats(0, 0.99))
-def test_a_truncated_file_falls_back_to_the_checkpoint_before(tmp_path_factory: pytest.TempPathFactory, name: str, share: float) -> None:
+def test_a_truncated_file_falls_back_to_the_checkpoint_before(
+    tmp_path_factory: pytest.TempPathFactory, name: str, share: float
+) -> None:
     folder = save_three(tmp_path_factory.mktemp("cut"))
     damaged = folder / "step-00000007" / name
     content = damaged.read_bytes()
@@ -135,7 +150,9 @@ def test_a_missing_file_falls_back(tmp_path: Path, name: str) -> None:
     assert_same(checkpoints.latest(tmp_path), point(4))
 
 
-def test_falling_back_says_what_is_damaged_and_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_falling_back_says_what_is_damaged_and_what_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_three(tmp_path)
     (tmp_path / "step-00000007" / "state.json").write_bytes(b"{}")
     checkpoints.latest(tmp_path)
@@ -145,7 +162,9 @@ def test_falling_back_says_what_is_damaged_and_what_it_costs(tmp_path: Path, cap
     ]
 
 
-def test_a_whole_checkpoint_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_checkpoint_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoints.latest(save_three(tmp_path))
     assert capsys.readouterr().out == ""
 
@@ -161,16 +180,21 @@ def test_all_damaged_is_as_none(tmp_path: Path) -> None:
 def test_loading_a_damaged_one_by_name_is_a_bad_model(tmp_path: Path) -> None:
     save_three(tmp_path)
     (tmp_path / "step-00000004" / "manifest.json").unlink()
-    with pytest.raises(ModelError, match=r"^step-00000004 is not whole \(FileNotFoundError\)$") as caught:
+    with pytest.raises(
+        ModelError, match=r"^step-00000004 is not whole \(FileNotFoundError\)$"
+    ) as caught:
         checkpoints.load(tmp_path, "step", 4)
     assert caught.value.exit_code == 5
 
 
 @pytest.mark.parametrize("deadly", ["state.json", "manifest.json"])
-def test_a_save_that_was_killed_leaves_the_one_before_and_its_draft_goes_with_the_next(tmp_path: Path, deadly: str) -> None:
+def test_a_save_that_was_killed_leaves_the_one_before_and_its_draft_goes_with_the_next(
+    tmp_path: Path, deadly: str
+) -> None:
     checkpoints.save(tmp_path, "step", point(2))
     killed = subprocess.run(
-        [sys.executable, "-c", DIE_WHILE_SAVING, str(tmp_path), deadly], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        [sys.executable, "-c", DIE_WHILE_SAVING, str(tmp_path), deadly],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert killed.returncode == -signal.SIGKILL
     assert list(tmp_path.glob(".step-00000004.*.part"))
@@ -199,7 +223,10 @@ def test_a_second_holder_is_told_who_holds_the_folder(tmp_path: Path) -> None:
         assert first.stdout.readline() == "held\n"
         with pytest.raises(ModelError) as caught, checkpoints.held(tmp_path):
             pass
-        assert str(caught.value) == f"the same training runs already, as process {first.pid}; wait for it or stop it"
+        assert (
+            str(caught.value)
+            == f"the same training runs already, as process {first.pid}; wait for it or stop it"
+        )
         assert caught.value.exit_code == 5
         first.kill()
     with checkpoints.held(tmp_path):
@@ -211,4 +238,7 @@ def test_only_the_last_two_and_the_best_weights_are_kept(tmp_path: Path) -> None
     for step in (2, 6):
         checkpoints.save(tmp_path, "weights", point(step))
     checkpoints.keep_newest(tmp_path, [6])
-    assert (checkpoints.steps(tmp_path, "step"), checkpoints.steps(tmp_path, "weights")) == ([7, 4], [6])
+    assert (checkpoints.steps(tmp_path, "step"), checkpoints.steps(tmp_path, "weights")) == (
+        [7, 4],
+        [6],
+    )

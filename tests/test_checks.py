@@ -1,4 +1,6 @@
-"""Planted faults, one at a time, from outside: each is caught by a named check or refused; healthy trainings are left in peace."""
+"""Planted faults, one at a time, from outside: each is caught by a named check or refused; healthy
+trainings are left in peace.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,13 @@ from stages import evaluate, train
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
-LEARNS = {**TINY, "train.max_steps": 30, "train.eval_steps": 15, "train.learning_rate": 3e-3, "model.scratch.d_model": 48}
+LEARNS = {
+    **TINY,
+    "train.max_steps": 30,
+    "train.eval_steps": 15,
+    "train.learning_rate": 3e-3,
+    "model.scratch.d_model": 48,
+}
 NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation_dropout": 0.1}
 
 
@@ -38,7 +46,13 @@ def given(folder: Path, **changes: Any) -> schema.Params:
 def trained(data: Path, root: Path, chosen: schema.Params) -> dict[str, Any]:
     """The checks of a whole training, by name."""
     split = data / "data/features"
-    train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", chosen)
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        chosen,
+    )
     return dict(files.read_json(root / "reports/train/checks.json"))
 
 
@@ -56,15 +70,29 @@ HEALTHY: list[dict[str, Any]] = [
     {"model.freeze_encoder": 1, "train.weight_decay": 0.1},
     {"train.lr_scheduler_type": "linear", "train.gradient_accumulation_steps": 2},
     {"train.lr_scheduler_type": "constant_with_warmup", "train.warmup_steps": 0},
-    {"train.average_weights": "last", "train.average_count": 2, "train.label_smoothing_factor": 0.1},
+    {
+        "train.average_weights": "last",
+        "train.average_count": 2,
+        "train.label_smoothing_factor": 0.1,
+    },
     {"train.precision": "bf16", "train.early_stopping_patience": 1, "train.eval_steps": 10},
-    {"train.lr_scheduler_type": "polynomial", "train.learning_rate": 3e-6, "model.scratch.d_model": 48},
-    {"train.lr_scheduler_type": "polynomial", "model.window_seconds": 4, "train.per_device_train_batch_size": 8},
+    {
+        "train.lr_scheduler_type": "polynomial",
+        "train.learning_rate": 3e-6,
+        "model.scratch.d_model": 48,
+    },
+    {
+        "train.lr_scheduler_type": "polynomial",
+        "model.window_seconds": 4,
+        "train.per_device_train_batch_size": 8,
+    },
 ]
 
 
 @pytest.mark.parametrize("changes", HEALTHY, ids=lambda one: ",".join(one) or "default")
-def test_no_check_fires_on_a_healthy_training(changes: dict[str, Any], tmp_path: Path, tiny_data: Path) -> None:
+def test_no_check_fires_on_a_healthy_training(
+    changes: dict[str, Any], tmp_path: Path, tiny_data: Path
+) -> None:
     found = trained(tiny_data, tmp_path, given(tmp_path, **changes))
     assert len(found) >= 10
     assert failed(found) == set(), {name: found[name]["detail"] for name in failed(found)}
@@ -76,12 +104,16 @@ def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
 
 def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
     make = optimization.make_optimizer
-    patch.setattr(optimization, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest))
+    patch.setattr(
+        optimization, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest)
+    )
 
 
 def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
     make = optimization.make_optimizer
-    patch.setattr(optimization, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest))
+    patch.setattr(
+        optimization, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest)
+    )
 
 
 def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
@@ -96,7 +128,11 @@ def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
 
 def _labels_without_end(patch: pytest.MonkeyPatch) -> None:
     collate = batches.collate
-    patch.setattr(batches, "collate", lambda clips, texts, prompt, end, frames: collate(clips, texts, prompt, end + 1, frames))
+    patch.setattr(
+        batches,
+        "collate",
+        lambda clips, texts, prompt, end, frames: collate(clips, texts, prompt, end + 1, frames),
+    )
 
 
 def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
@@ -106,7 +142,9 @@ def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
         found = choose(*given)
         turned = [*found.examples[1:], found.examples[0]]
         pairs = zip(found.examples, turned, strict=True)
-        return batches.UsableRows([batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out)
+        return batches.UsableRows(
+            [batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out
+        )
 
     patch.setattr(batches, "usable_rows", mixed)
 
@@ -124,17 +162,25 @@ def _zero_padding(patch: pytest.MonkeyPatch) -> None:
 
 def _no_warmup(patch: pytest.MonkeyPatch) -> None:
     get = loop.get_scheduler
-    patch.setattr(loop, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps))
+    patch.setattr(
+        loop, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps)
+    )
 
 
 def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
     get = loop.get_scheduler
-    patch.setattr(loop, "get_scheduler", lambda kind, optimizer, warmup, steps: get(kind, optimizer, warmup * 1000, steps * 1000))
+    patch.setattr(
+        loop,
+        "get_scheduler",
+        lambda kind, optimizer, warmup, steps: get(kind, optimizer, warmup * 1000, steps * 1000),
+    )
 
 
 def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
     make = optimization.make_optimizer
-    patch.setattr(optimization, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay))
+    patch.setattr(
+        optimization, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay)
+    )
 
 
 def _rate_never_falls(patch: pytest.MonkeyPatch) -> None:
@@ -144,7 +190,11 @@ def _rate_never_falls(patch: pytest.MonkeyPatch) -> None:
 
 def _every_other_update(patch: pytest.MonkeyPatch) -> None:
     step, seen = torch.optim.AdamW.step, itertools.count()
-    patch.setattr(torch.optim.AdamW, "step", lambda *given, **named: step(*given, **named) if next(seen) % 2 else None)
+    patch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda *given, **named: step(*given, **named) if next(seen) % 2 else None,
+    )
 
 
 def _moments_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -209,7 +259,12 @@ def _next_token_given(patch: pytest.MonkeyPatch) -> None:
 
     def leaking(*given: Any) -> Any:
         batch = collate(*given)
-        return {**batch, "decoder_input_ids": batch["labels"].where(batch["labels"] >= 0, batch["decoder_input_ids"])}
+        return {
+            **batch,
+            "decoder_input_ids": batch["labels"].where(
+                batch["labels"] >= 0, batch["decoder_input_ids"]
+            ),
+        }
 
     patch.setattr(batches, "collate", leaking)
 
@@ -224,7 +279,9 @@ def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         loop,
         "Validation",
-        lambda rows, *rest: make(FeatureRows(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest),
+        lambda rows, *rest: make(
+            FeatureRows(Path(rows.dataset.cache_files[0]["filename"]).parents[1] / "train"), *rest
+        ),
     )
 
 
@@ -274,7 +331,9 @@ def _best_never_reloaded(patch: pytest.MonkeyPatch) -> None:
 
     def first_is_best(self: Training) -> None:
         validate(self)
-        self.state.best_step = min(row["step"] for row in self.state.evaluations()) if self.state.evaluations() else 0
+        self.state.best_step = (
+            min(row["step"] for row in self.state.evaluations()) if self.state.evaluations() else 0
+        )
 
     patch.setattr(Training, "validate", first_is_best)
     patch.setattr(Training, "load_weights", lambda *_: None)
@@ -288,7 +347,9 @@ def _saved_with_other_tokens(patch: pytest.MonkeyPatch) -> None:
 
 def _rows_forgotten(patch: pytest.MonkeyPatch) -> None:
     rows = batches.batch_rows
-    patch.setattr(batches, "batch_rows", lambda lengths, size, seed, _: rows(lengths, size, seed, 0))
+    patch.setattr(
+        batches, "batch_rows", lambda lengths, size, seed, _: rows(lengths, size, seed, 0)
+    )
 
 
 def _deaf_metric(patch: pytest.MonkeyPatch) -> None:
@@ -301,16 +362,26 @@ def _mean_over_utterances(patch: pytest.MonkeyPatch) -> None:
 
 def _loss_climbs(patch: pytest.MonkeyPatch) -> None:
     loss = Training.loss
-    patch.setattr(Training, "loss", lambda self, batch: loss(self, batch) * (-1.0 if self.model.training else 1.0))
+    patch.setattr(
+        Training,
+        "loss",
+        lambda self, batch: loss(self, batch) * (-1.0 if self.model.training else 1.0),
+    )
 
 
 def _decoding_breaks(patch: pytest.MonkeyPatch) -> None:
-    """The model hears half of it at first; then the loss goes on falling, and it hears nothing more."""
+    """The model hears half of it at first; then the loss goes on falling, and it hears nothing
+    more.
+    """
     heard = Training.heard
 
     def broken(self: Training) -> list[str]:
         texts = [self.validation.rows.text(row) for row in self.validation.chosen]
-        return texts[: len(texts) // 2] + heard(self)[len(texts) // 2 :] if self.state.step <= 15 else heard(self)
+        return (
+            texts[: len(texts) // 2] + heard(self)[len(texts) // 2 :]
+            if self.state.step <= 15
+            else heard(self)
+        )
 
     patch.setattr(Training, "heard", broken)
 
@@ -355,8 +426,12 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] 
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")  # PyTorch itself notices the first of them
-@pytest.mark.parametrize(("plant", "name", "changes"), PLANTED, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.filterwarnings(
+    "ignore:Detected call of:UserWarning"
+)  # PyTorch itself notices the first of them
+@pytest.mark.parametrize(
+    ("plant", "name", "changes"), PLANTED, ids=lambda one: getattr(one, "__name__", "")
+)
 def test_a_planted_fault_is_caught_by_its_check(
     plant: Callable[[pytest.MonkeyPatch], None],
     name: str,
@@ -385,7 +460,9 @@ def _wrong_prompt(patch: pytest.MonkeyPatch) -> None:
 def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
     build = loader.build
     other = tokenization.from_texts(["ein zwei drei"], 290)
-    patch.setattr(loader, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed))
+    patch.setattr(
+        loader, "build", lambda shape, _, mel_bins, seed: build(shape, other, mel_bins, seed)
+    )
 
 
 REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[UserError], str]] = [
@@ -395,7 +472,9 @@ REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[UserError], str]]
 ]
 
 
-@pytest.mark.parametrize(("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize(
+    ("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", "")
+)
 def test_some_faults_are_refused_before_the_first_step(
     plant: Callable[[pytest.MonkeyPatch], None],
     fault: type[UserError],
@@ -429,7 +508,10 @@ def test_validation_rows_in_training_are_refused(tmp_path: Path, tiny_data: Path
     data = spoiled(tiny_data, tmp_path / "spoiled")
     shutil.rmtree(data / "data/features/train")
     shutil.copytree(data / "data/features/validation", data / "data/features/train")
-    with pytest.raises(DataError, match=r"rows are in training and in validation, .*; leave them out of one of the two"):
+    with pytest.raises(
+        DataError,
+        match=r"rows are in training and in validation, .*; leave them out of one of the two",
+    ):
         trained(data, tmp_path, given(tmp_path))
 
 
@@ -443,7 +525,9 @@ def test_features_of_another_height_are_refused(tmp_path: Path, tiny_data: Path)
 
 
 @pytest.mark.parametrize("taught", [True, False])
-def test_test_rows_that_were_taught_are_counted(taught: bool, tmp_path: Path, tiny_data: Path) -> None:
+def test_test_rows_that_were_taught_are_counted(
+    taught: bool, tmp_path: Path, tiny_data: Path
+) -> None:
     data = spoiled(tiny_data, tmp_path / "spoiled")
     if taught:
         shutil.rmtree(data / "data/features/train")
@@ -451,26 +535,42 @@ def test_test_rows_that_were_taught_are_counted(taught: bool, tmp_path: Path, ti
     chosen = given(tmp_path)
     trained(data, tmp_path, chosen)
     evaluate.run(
-        data / "data/features/test", tmp_path / "models/finetuned", tmp_path / "reports/train", tmp_path / "reports/evaluate", chosen
+        data / "data/features/test",
+        tmp_path / "models/finetuned",
+        tmp_path / "reports/train",
+        tmp_path / "reports/evaluate",
+        chosen,
     )
     found = files.read_json(tmp_path / "reports/evaluate/metrics.json")
     assert found["rows_taught"] == (found["rows"] if taught else 0)
-    assert ("what they measure is memory" in (tmp_path / "reports/evaluate/report.md").read_text()) == taught
+    assert (
+        "what they measure is memory" in (tmp_path / "reports/evaluate/report.md").read_text()
+    ) == taught
 
 
-def test_a_pretrained_model_with_tokens_shuffled_is_noticed(tmp_path: Path, tiny_data: Path) -> None:
-    """Of the same size, so that nothing but its guesses can tell: a start that is worse than chance."""
-    trained(tiny_data, tmp_path, given(tmp_path, **{"train.max_steps": 200, "train.eval_steps": 200}))
+def test_a_pretrained_model_with_tokens_shuffled_is_noticed(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """Of the same size, so that nothing but its guesses can tell: a start that is worse than
+    chance.
+    """
+    trained(
+        tiny_data, tmp_path, given(tmp_path, **{"train.max_steps": 200, "train.eval_steps": 200})
+    )
     start = loader.load_saved(tmp_path / "models/finetuned")
     weights = start.model.get_input_embeddings().weight.data
     kept = weights[:257].flip(0).clone()
     other = tmp_path / "models/other"
     shutil.copytree(tmp_path / "models/finetuned", other)
-    found = trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4}))
+    found = trained(
+        tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4})
+    )
     assert found["start"]["passed"], found["start"]
     weights[:257] = kept * 10
     shutil.rmtree(other)
     loader.save(start.model, start.tokenizer, other)
-    found = trained(tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4}))
+    found = trained(
+        tiny_data, tmp_path, given(tmp_path, **{"model.name": str(other), "train.max_steps": 4})
+    )
     assert not found["start"]["passed"], found["start"]
     assert greedy.generation_prompt(start.model)

@@ -1,4 +1,6 @@
-"""Every row is kept whole or left out with its reason, the same way every time, and no split hears another."""
+"""Every row is kept whole or left out with its reason, the same way every time, and no split hears
+another.
+"""
 
 import io
 import json
@@ -67,19 +69,31 @@ def hash_of(id: str) -> int:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, request):
-    """Recordings are decoded in this process, which saves a second a test, but in the tests of the real command."""
+    """Recordings are decoded in this process, which saves a second a test, but in the tests of the
+    real command.
+    """
     monkeypatch.setenv("WORKERS", "1")
     if "apart" not in request.keywords:
-        monkeypatch.setattr(measurements, "guarded", lambda function, jobs, *_: (one for _, given in jobs for one in function(*given, 0)))
+        monkeypatch.setattr(
+            measurements,
+            "guarded",
+            lambda function, jobs, *_: (one for _, given in jobs for one in function(*given, 0)),
+        )
 
 
 def corpus(**splits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """These rows, and one good row in every split that has none."""
-    return {split: splits.get(split) or [row(f"good-{split}", sound(hash_of(split)))] for split in shards.SPLITS}
+    return {
+        split: splits.get(split) or [row(f"good-{split}", sound(hash_of(split)))]
+        for split in shards.SPLITS
+    }
 
 
 def chunked(
-    folder: Path, rows: dict[str, list[dict[str, Any]]], allow: list[str] | None = None, rows_per_chunk: int = 3
+    folder: Path,
+    rows: dict[str, list[dict[str, Any]]],
+    allow: list[str] | None = None,
+    rows_per_chunk: int = 3,
 ) -> list[dict[str, str]]:
     """The rejects of a corpus that is chunked into folder/chunks."""
     raw = write_rows(folder / "raw", "part", rows)
@@ -95,23 +109,41 @@ def kept(folder: Path, split: str) -> list[dict[str, Any]]:
 def test_a_row_is_left_out_with_its_reason(tmp_path, code):
     good = row("good", GOOD)
     left_out = chunked(tmp_path, corpus(train=[planted(code, "bad"), good]))
-    assert left_out == [{"id": "bad", "split": "train", "code": code, "detail": DETAILS[code], "source": ""}]
+    assert left_out == [
+        {"id": "bad", "split": "train", "code": code, "detail": DETAILS[code], "source": ""}
+    ]
     assert [one["id"] for one in kept(tmp_path, "train")] == ["good"]
 
 
 def test_the_second_row_of_one_id_is_left_out(tmp_path):
-    left_out = chunked(tmp_path, corpus(train=[row("a", sound(1), "first"), row("a", sound(2), "second")]))
-    assert left_out == [{"id": "a", "split": "train", "code": "id_duplicate", "detail": DETAILS["id_duplicate"], "source": ""}]
+    left_out = chunked(
+        tmp_path, corpus(train=[row("a", sound(1), "first"), row("a", sound(2), "second")])
+    )
+    assert left_out == [
+        {
+            "id": "a",
+            "split": "train",
+            "code": "id_duplicate",
+            "detail": DETAILS["id_duplicate"],
+            "source": "",
+        }
+    ]
     assert [one["text"] for one in kept(tmp_path, "train")] == ["first"]
 
 
 def test_an_id_is_taken_in_all_splits(tmp_path):
-    left_out = chunked(tmp_path, corpus(train=[row("a", sound(1))], test=[row("a", sound(2)), row("b", sound(3))]))
-    assert [(one["id"], one["split"], one["code"]) for one in left_out] == [("a", "test", "id_duplicate")]
+    left_out = chunked(
+        tmp_path, corpus(train=[row("a", sound(1))], test=[row("a", sound(2)), row("b", sound(3))])
+    )
+    assert [(one["id"], one["split"], one["code"]) for one in left_out] == [
+        ("a", "test", "id_duplicate")
+    ]
 
 
 def test_a_row_that_was_left_out_does_not_take_its_id(tmp_path):
-    left_out = chunked(tmp_path, corpus(train=[planted("text_empty", "a"), row("a", sound(2), "second")]))
+    left_out = chunked(
+        tmp_path, corpus(train=[planted("text_empty", "a"), row("a", sound(2), "second")])
+    )
     assert [one["code"] for one in left_out] == ["text_empty"]
     assert [one["text"] for one in kept(tmp_path, "train")] == ["second"]
 
@@ -123,7 +155,9 @@ def test_length_is_no_reason_outside_training(tmp_path, split):
     assert [one["id"] for one in kept(tmp_path, split)] == ["short", "long"]
 
 
-@pytest.mark.parametrize("code", ["audio_missing", "audio_undecodable", "audio_truncated", "text_not_utf8", "text_empty"])
+@pytest.mark.parametrize(
+    "code", ["audio_missing", "audio_undecodable", "audio_truncated", "text_not_utf8", "text_empty"]
+)
 def test_what_cannot_be_scored_is_left_out_of_the_test_too(tmp_path, code):
     left_out = chunked(tmp_path, corpus(test=[planted(code, "bad"), row("good", GOOD)]))
     assert [(one["split"], one["code"]) for one in left_out] == [("test", code)]
@@ -132,14 +166,26 @@ def test_what_cannot_be_scored_is_left_out_of_the_test_too(tmp_path, code):
 def test_a_test_recording_of_a_few_samples_has_features_or_a_reason(tmp_path):
     tiny = encoded(voice(1.0)[:2], 96_000)
     left_out = chunked(tmp_path, corpus(test=[row("tiny", tiny), row("good", GOOD)]))
-    assert [one["id"] for one in left_out] == ["tiny"] or all(one["duration"] > 0 for one in kept(tmp_path, "test"))
+    assert [one["id"] for one in left_out] == ["tiny"] or all(
+        one["duration"] > 0 for one in kept(tmp_path, "test")
+    )
 
 
 @pytest.mark.parametrize(("format", "share"), [("WAV", 0.5), ("MP3", 0.5), ("FLAC", 0.5)])
 def test_a_truncated_recording_is_left_out(tmp_path, format, share):
     content = encoded(voice(1.5), format=format)
-    left_out = chunked(tmp_path, corpus(train=[row("cut", content[: int(len(content) * share)], duration=1.5), row("good", GOOD)]))
-    assert [(one["id"], one["code"] in ("audio_truncated", "audio_undecodable")) for one in left_out] == [("cut", True)]
+    left_out = chunked(
+        tmp_path,
+        corpus(
+            train=[
+                row("cut", content[: int(len(content) * share)], duration=1.5),
+                row("good", GOOD),
+            ]
+        ),
+    )
+    assert [
+        (one["id"], one["code"] in ("audio_truncated", "audio_undecodable")) for one in left_out
+    ] == [("cut", True)]
 
 
 def test_limits_are_inclusive(tmp_path):
@@ -149,12 +195,17 @@ def test_limits_are_inclusive(tmp_path):
 
 @settings(deadline=None, max_examples=12)
 @given(
-    st.lists(st.tuples(st.sampled_from(shards.SPLITS), st.sampled_from(["good", "twice", *PLANTED])), max_size=25),
+    st.lists(
+        st.tuples(st.sampled_from(shards.SPLITS), st.sampled_from(["good", "twice", *PLANTED])),
+        max_size=25,
+    ),
     st.integers(1, 7),
 )
 def test_every_row_is_accounted_for(tmp_path_factory, kinds, rows_per_chunk):
     folder = tmp_path_factory.mktemp("account")
-    rows: dict[str, list[dict[str, Any]]] = {split: [row(f"first-{split}", sound(hash_of(split)))] for split in shards.SPLITS}
+    rows: dict[str, list[dict[str, Any]]] = {
+        split: [row(f"first-{split}", sound(hash_of(split)))] for split in shards.SPLITS
+    }
     for number, (split, kind) in enumerate(kinds):
         id = f"first-{split}" if kind == "twice" else f"row-{number}"
         good = row(id, sound(number), speaker=f"{split}-{number % 3}")
@@ -163,12 +214,16 @@ def test_every_row_is_accounted_for(tmp_path_factory, kinds, rows_per_chunk):
     summary = json.loads((folder / "reports" / "summary.json").read_text())["splits"]
     for split in shards.SPLITS:
         left_out = [one for one in all_left_out if one["split"] == split]
-        assert summary[split]["rows_in"] == len(rows[split]) == len(kept(folder, split)) + len(left_out)
+        assert (
+            summary[split]["rows_in"]
+            == len(rows[split])
+            == len(kept(folder, split)) + len(left_out)
+        )
         assert summary[split]["rows_kept"] == len(kept(folder, split))
         assert sum(summary[split]["rejects"].values()) == len(left_out)
-        assert [one["rows"] for one in shards.manifest(folder / "chunks" / split)["files"][:-1]] == [rows_per_chunk] * (
-            -(-len(kept(folder, split)) // rows_per_chunk) - 1
-        )
+        assert [
+            one["rows"] for one in shards.manifest(folder / "chunks" / split)["files"][:-1]
+        ] == [rows_per_chunk] * (-(-len(kept(folder, split)) // rows_per_chunk) - 1)
 
 
 def test_kept_rows_are_as_delivered_with_their_measured_duration(tmp_path):
@@ -195,14 +250,18 @@ def refused(folder: Path, rows: dict[str, list[dict[str, Any]]], match: str) -> 
 
 LEAKS = {
     "clip": corpus(train=[row("a", GOOD)], test=[row("b", GOOD)]),
-    "speaker": corpus(train=[row("a", sound(1), speaker="anna")], validation=[row("b", sound(2), speaker="anna")]),
+    "speaker": corpus(
+        train=[row("a", sound(1), speaker="anna")], validation=[row("b", sound(2), speaker="anna")]
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", LEAKS)
 def test_what_stands_in_two_splits_fails_the_stage(tmp_path, kind):
     refused(
-        tmp_path, LEAKS[kind], rf"^1 {kind}s stand in two splits \(.*\), so the test is not honest; .* -S 'chunk\.allow_shared=\[{kind}\]'$"
+        tmp_path,
+        LEAKS[kind],
+        rf"^1 {kind}s stand in two splits \(.*\), so the test is not honest; .* -S 'chunk\.allow_shared=\[{kind}\]'$",
     )
 
 
@@ -210,7 +269,12 @@ def test_what_stands_in_two_splits_fails_the_stage(tmp_path, kind):
 def test_what_stands_in_two_splits_may_be_allowed_by_name(tmp_path, kind):
     assert chunked(tmp_path, LEAKS[kind], [kind]) == []
     shared = json.loads((tmp_path / "reports" / "summary.json").read_text())["in_two_splits"]
-    assert shared == {"speaker": int(kind == "speaker"), "clip": int(kind == "clip"), "sentence": 1, "copy": 0}
+    assert shared == {
+        "speaker": int(kind == "speaker"),
+        "clip": int(kind == "clip"),
+        "sentence": 1,
+        "copy": 0,
+    }
 
 
 @pytest.mark.parametrize(("kind", "other"), [("clip", "speaker"), ("speaker", "clip")])
@@ -229,31 +293,52 @@ def test_the_page_is_there_to_be_read_though_a_leak_fails_the_stage(tmp_path):
 
 
 def test_a_row_that_stands_in_two_splits_fails_the_stage_though_its_id_is_a_duplicate(tmp_path):
-    rows = corpus(train=[row("a", GOOD, speaker="anna")], test=[row("a", GOOD, speaker="anna"), row("b", sound(7))])
-    refused(tmp_path, rows, r"^1 clips stand in two splits \(a of train in a of test\); 1 speakers stand in .* \(anna in train and test\)")
+    rows = corpus(
+        train=[row("a", GOOD, speaker="anna")],
+        test=[row("a", GOOD, speaker="anna"), row("b", sound(7))],
+    )
+    refused(
+        tmp_path,
+        rows,
+        r"^1 clips stand in two splits \(a of train in a of test\); 1 speakers stand in .* \(anna in train and test\)",
+    )
     assert chunked(tmp_path / "allowed", rows, ["clip", "speaker"])[0]["code"] == "id_duplicate"
 
 
 def test_all_rows_of_a_leak_are_named_in_a_table(tmp_path):
     sounds = [sound(20 + number, 0.5) for number in range(9)]
-    train, test = ([row(f"{split}-{number}", one) for number, one in enumerate(sounds)] for split in ("train", "test"))
+    train, test = (
+        [row(f"{split}-{number}", one) for number, one in enumerate(sounds)]
+        for split in ("train", "test")
+    )
     refused(tmp_path, corpus(train=train, test=test), r"^9 clips stand in two splits")
     lines = (tmp_path / "reports/shared.csv").read_text().splitlines()
-    assert sorted(line.split(",")[-1] for line in lines[1:]) == sorted(one["id"] for one in train + test)
+    assert sorted(line.split(",")[-1] for line in lines[1:]) == sorted(
+        one["id"] for one in train + test
+    )
 
 
 def test_a_name_is_one_however_its_accents_are_encoded(tmp_path):
-    rows = corpus(train=[row("a", sound(1), speaker="Åsa")], test=[row("b", sound(2), speaker=unicodedata.normalize("NFD", "Åsa"))])
+    rows = corpus(
+        train=[row("a", sound(1), speaker="Åsa")],
+        test=[row("b", sound(2), speaker=unicodedata.normalize("NFD", "Åsa"))],
+    )
     refused(tmp_path, rows, "1 speakers stand in two splits")
 
 
 def test_rows_that_are_left_out_leak_nothing(tmp_path):
-    rows = corpus(train=[row("a", GOOD, "", "anna"), row("c", sound(5))], test=[row("b", GOOD, "text", "anna")])
+    rows = corpus(
+        train=[row("a", GOOD, "", "anna"), row("c", sound(5))],
+        test=[row("b", GOOD, "text", "anna")],
+    )
     assert [one["id"] for one in chunked(tmp_path, rows)] == ["a"]
 
 
 def test_repeated_sentences_are_counted(tmp_path):
-    rows = {split: [row(f"{split}-{text}", sound(hash_of(split + text)), text) for text in texts] for split, texts in SENTENCES.items()}
+    rows = {
+        split: [row(f"{split}-{text}", sound(hash_of(split + text)), text) for text in texts]
+        for split, texts in SENTENCES.items()
+    }
     chunked(tmp_path, rows)
     assert json.loads((tmp_path / "reports" / "summary.json").read_text())["in_two_splits"] == {
         "speaker": 0,
@@ -263,36 +348,63 @@ def test_repeated_sentences_are_counted(tmp_path):
     }
 
 
-SENTENCES = {"train": ["one", "two", "three"], "validation": ["one", "four"], "test": ["one", "two", "five"]}
+SENTENCES = {
+    "train": ["one", "two", "three"],
+    "validation": ["one", "four"],
+    "test": ["one", "two", "five"],
+}
 
 
 def test_a_split_with_no_row_left_is_refused_with_the_reasons(tmp_path):
-    rows = corpus(validation=[planted("text_empty", "a"), planted("text_empty", "b"), planted("audio_missing", "c")])
+    rows = corpus(
+        validation=[
+            planted("text_empty", "a"),
+            planted("text_empty", "b"),
+            planted("audio_missing", "c"),
+        ]
+    )
     want = r"^validation: no row is left: 2 text_empty \(a: no transcript\), 1 audio_missing \(c: the corpus names .*\)$"
     refused(tmp_path, rows, want)
 
 
 def test_the_example_is_of_the_split_that_is_told_of_and_fit_for_a_terminal(tmp_path):
     hostile = planted("text_empty", "\x1b[31m\n" + "b" * 10_000)
-    rows = corpus(train=[*(planted("text_empty", f"a{number}") for number in range(5)), row("c", GOOD)], validation=[hostile])
-    refused(tmp_path, rows, r"^validation: no row is left: 1 text_empty \(\\x1b\[31m\\nb{70,80}: no transcript\)$")
+    rows = corpus(
+        train=[*(planted("text_empty", f"a{number}") for number in range(5)), row("c", GOOD)],
+        validation=[hostile],
+    )
+    refused(
+        tmp_path,
+        rows,
+        r"^validation: no row is left: 1 text_empty \(\\x1b\[31m\\nb{70,80}: no transcript\)$",
+    )
 
 
 def test_raw_files_that_do_not_match_their_manifest_are_refused(tmp_path):
-    raw = write_rows(tmp_path / "raw", "part", corpus(train=[row("a", sound(1)), row("b", sound(2))]))
+    raw = write_rows(
+        tmp_path / "raw", "part", corpus(train=[row("a", sound(1)), row("b", sound(2))])
+    )
     manifest = json.loads((raw / "train" / "manifest.json").read_text())
     (raw / "train" / "manifest.json").write_text(json.dumps({**manifest, "rows": 3}))
-    with pytest.raises(DataError, match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest"):
+    with pytest.raises(
+        DataError,
+        match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest",
+    ):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
 def test_a_raw_folder_that_was_never_finished_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)"):
+    with pytest.raises(
+        DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)"
+    ):
         chunk.run(tmp_path / "raw", tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
 def test_reasons_are_told_with_an_example(tmp_path, capsys):
-    chunked(tmp_path, corpus(train=[planted("text_empty", "a"), planted("text_empty", "b"), row("c", GOOD)]))
+    chunked(
+        tmp_path,
+        corpus(train=[planted("text_empty", "a"), planted("text_empty", "b"), row("c", GOOD)]),
+    )
     assert "chunk: 2 rows left out, text_empty (a: no transcript)" in capsys.readouterr().out
 
 
@@ -300,7 +412,10 @@ def test_reasons_are_told_with_an_example(tmp_path, capsys):
 def many(tmp_path_factory) -> Path:
     """Three record batches of training rows, some bad, and a params.yaml beside them."""
     folder = tmp_path_factory.mktemp("many")
-    good = [row(f"row-{number}", sound(number, 0.31), f"text {number}", f"speaker-{number % 9}") for number in range(210)]
+    good = [
+        row(f"row-{number}", sound(number, 0.31), f"text {number}", f"speaker-{number % 9}")
+        for number in range(210)
+    ]
     bad = [planted(code, f"bad-{code}") for code in PLANTED]
     write_rows(folder / "raw", "part", corpus(train=[*good[:120], *bad, *good[120:]]))
     load(folder, chunk__rows_per_chunk="50", chunk__max_seconds="2")
@@ -310,7 +425,14 @@ def many(tmp_path_factory) -> Path:
 def command(many: Path, out: Path, **environment: str) -> dict[str, str]:
     """Hashes of all that the command writes in this environment."""
     subprocess.run(
-        [sys.executable, "-m", "stages.chunk", str(many / "raw"), str(out / "chunks"), str(out / "reports")],
+        [
+            sys.executable,
+            "-m",
+            "stages.chunk",
+            str(many / "raw"),
+            str(out / "chunks"),
+            str(out / "reports"),
+        ],
         cwd=many,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(out), **environment},
         check=True,
@@ -321,19 +443,35 @@ def command(many: Path, out: Path, **environment: str) -> dict[str, str]:
 
 def test_the_command_gives_the_same_bytes_in_any_environment(many, tmp_path):
     one = command(many, tmp_path / "one", WORKERS="1", TZ="UTC", PYTHONHASHSEED="1")
-    other = command(many, tmp_path / "two" / "deeper", WORKERS="2", TZ="Asia/Tokyo", HOME=str(tmp_path), PYTHONHASHSEED="2", LC_ALL="C")
+    other = command(
+        many,
+        tmp_path / "two" / "deeper",
+        WORKERS="2",
+        TZ="Asia/Tokyo",
+        HOME=str(tmp_path),
+        PYTHONHASHSEED="2",
+        LC_ALL="C",
+    )
     assert one == other
     assert sum(name.startswith("chunks/") and name.endswith(".arrow") for name in one) == 5 + 2
     assert {"chunks/manifest.json", "reports/rejects.parquet", "reports/summary.json"} <= set(one)
 
 
 def marked(source: str, *names: str) -> list[dict[str, Any]]:
-    return [{**row(f"{source}-{name}", sound(hash_of(source + name))), "attributes": json.dumps({"source": source})} for name in names]
+    return [
+        {
+            **row(f"{source}-{name}", sound(hash_of(source + name))),
+            "attributes": json.dumps({"source": source}),
+        }
+        for name in names
+    ]
 
 
 def test_each_source_is_accounted_for_and_begins_a_new_chunk(tmp_path):
     bad = {**marked("b", "bad")[0], "text": ""}
-    chunked(tmp_path, corpus(train=[*marked("a", *"12345"), *marked("b", "1"), bad, *marked("b", "2")]))
+    chunked(
+        tmp_path, corpus(train=[*marked("a", *"12345"), *marked("b", "1"), bad, *marked("b", "2")])
+    )
     assert [one["rows"] for one in shards.manifest(tmp_path / "chunks/train")["files"]] == [3, 2, 2]
     told = json.loads((tmp_path / "reports/summary.json").read_text())["sources"]["train"]
     assert told == {
@@ -343,11 +481,15 @@ def test_each_source_is_accounted_for_and_begins_a_new_chunk(tmp_path):
 
 
 def test_a_source_that_lost_a_row_on_the_way_is_noticed(tmp_path):
-    raw = write_rows(tmp_path / "raw", "part", corpus(train=[*marked("a", *"12"), *marked("b", "1")]))
+    raw = write_rows(
+        tmp_path / "raw", "part", corpus(train=[*marked("a", *"12"), *marked("b", "1")])
+    )
     manifest = json.loads((raw / "manifest.json").read_text())
     told = [{"name": "a", "rows": {"train": 1}}, {"name": "b", "rows": {"train": 2}}]
     (raw / "manifest.json").write_text(json.dumps({**manifest, "sources": told}))
-    with pytest.raises(DataError, match=r"train: in \{'a': 1, 'b': 2\}, kept and left out \{'a': 2, 'b': 1\}"):
+    with pytest.raises(
+        DataError, match=r"train: in \{'a': 1, 'b': 2\}, kept and left out \{'a': 2, 'b': 1\}"
+    ):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 
 
@@ -355,8 +497,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what is computed from now on: recordings decoded, chunks written."""
     counts: Counter[str] = Counter()
     listen, write = measurements.measure_audio, chunk.Chunk.write
-    monkeypatch.setattr(measurements, "measure_audio", lambda *given: counts.update(["decoded"]) or listen(*given))
-    monkeypatch.setattr(chunk.Chunk, "write", lambda *given: counts.update(["written"]) or write(*given))
+    monkeypatch.setattr(
+        measurements, "measure_audio", lambda *given: counts.update(["decoded"]) or listen(*given)
+    )
+    monkeypatch.setattr(
+        chunk.Chunk, "write", lambda *given: counts.update(["written"]) or write(*given)
+    )
     monkeypatch.setattr(shards, "BATCH_ROWS", 4)
     return counts
 
@@ -371,8 +517,12 @@ def test_rows_at_the_end_of_a_source_cost_the_last_and_the_new_chunks_alone(tmp_
     assert counts == {}
     grown = marked("a", *map(str, range(9)))
     chunked(tmp_path, {**corpus(train=[*grown, *before[1]])})
-    assert counts["written"] == 1, "the last chunk of a, now full; those of b are where they were, by another number"
-    assert sha256s(tmp_path / "chunks") == fresh(tmp_path / "fresh", corpus(train=[*grown, *before[1]]), monkeypatch)
+    assert counts["written"] == 1, (
+        "the last chunk of a, now full; those of b are where they were, by another number"
+    )
+    assert sha256s(tmp_path / "chunks") == fresh(
+        tmp_path / "fresh", corpus(train=[*grown, *before[1]]), monkeypatch
+    )
 
 
 def test_a_source_that_is_removed_takes_its_rows_and_costs_nothing(tmp_path, monkeypatch):
@@ -385,7 +535,9 @@ def test_a_source_that_is_removed_takes_its_rows_and_costs_nothing(tmp_path, mon
     assert [row["id"] for row in kept(tmp_path, "train")] == [row["id"] for row in two]
 
 
-def fresh(folder: Path, rows: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def fresh(
+    folder: Path, rows: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """What a run without anything kept gives."""
     with monkeypatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder / "nothing kept"))
@@ -402,20 +554,30 @@ def test_what_was_kept_and_is_damaged_is_made_anew(tmp_path, kind, damage):
     for path in (tmp_path / ".cache").glob(kind):
         content = path.read_bytes()
         path.unlink()  # it has other names
-        path.write_bytes({"cut": content[:-3], "turned": content[:40] + bytes([content[40] ^ 1]) + content[41:], "emptied": b""}[damage])
+        path.write_bytes(
+            {
+                "cut": content[:-3],
+                "turned": content[:40] + bytes([content[40] ^ 1]) + content[41:],
+                "emptied": b"",
+            }[damage]
+        )
     chunked(tmp_path, rows)
     assert sha256s(tmp_path / "chunks") == whole
 
 
 def test_a_corpus_that_will_not_fit_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DiskError, match=r"chunk will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
+    with pytest.raises(
+        DiskError, match=r"chunk will take 0\.\d MB, and 0\.\d MB are free; make room"
+    ) as caught:
         chunked(tmp_path, corpus(train=[row("a", FLAC)]))
     assert caught.value.exit_code == 7
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-@pytest.mark.parametrize(("speaker", "people"), [("1", 2), ("f" * 40, 1), ("0123456789abcdef" * 4, 1), ("F" * 40, 2)])
+@pytest.mark.parametrize(
+    ("speaker", "people"), [("1", 2), ("f" * 40, 1), ("0123456789abcdef" * 4, 1), ("F" * 40, 2)]
+)
 def test_a_name_is_its_sources_own_and_a_hash_is_one_person_everywhere(speaker, people):
     rows = [SimpleNamespace(values={"speaker": speaker}, source=source) for source in ("a", "b")]
     assert len({chunk.speaker_of(one) for one in rows}) == people
@@ -423,9 +585,15 @@ def test_a_name_is_its_sources_own_and_a_hash_is_one_person_everywhere(speaker, 
 
 def test_speakers_of_one_name_in_two_sources_are_no_leak(tmp_path):
     one, two = marked("a", "1")[0], marked("b", "1")[0]
-    assert chunked(tmp_path, corpus(train=[{**one, "speaker": "1"}], test=[{**two, "speaker": "1"}])) == []
+    assert (
+        chunked(tmp_path, corpus(train=[{**one, "speaker": "1"}], test=[{**two, "speaker": "1"}]))
+        == []
+    )
     with pytest.raises(DataError, match="1 speakers stand in two splits"):
-        chunked(tmp_path, corpus(train=[{**one, "speaker": "ab" * 20}], test=[{**two, "speaker": "ab" * 20}]))
+        chunked(
+            tmp_path,
+            corpus(train=[{**one, "speaker": "ab" * 20}], test=[{**two, "speaker": "ab" * 20}]),
+        )
 
 
 def test_a_copy_in_another_split_fails_the_stage_and_is_named(tmp_path):

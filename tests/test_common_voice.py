@@ -1,4 +1,6 @@
-"""A Common Voice release: read as it is written, in any wrapping, and nothing hostile gets out of its archive."""
+"""A Common Voice release: read as it is written, in any wrapping, and nothing hostile gets out of
+its archive.
+"""
 
 import gzip
 import io
@@ -29,14 +31,18 @@ def release(place: Path, lines: dict[str, list[str]] | None = None, columns: str
     (place / "clips").mkdir(parents=True)
     for split, tsv in TSVS.items():
         names = [f"{split}_{number}.mp3" for number in range(2)]
-        rows = (lines or {}).get(split) or [f"speaker-{split}\t{name}\ttext of {name}\ttwenties\t" for name in names]
+        rows = (lines or {}).get(split) or [
+            f"speaker-{split}\t{name}\ttext of {name}\ttwenties\t" for name in names
+        ]
         (place / tsv).write_bytes("\n".join([columns, *rows, ""]).encode(errors="surrogateescape"))
         for name in names:
             (place / "clips" / name).write_bytes(MP3 + name.encode())
     return place
 
 
-def opened(place: Path, working: Path, splits: Literal["official", "validated"] = "official") -> Corpus:
+def opened(
+    place: Path, working: Path, splits: Literal["official", "validated"] = "official"
+) -> Corpus:
     working.mkdir(exist_ok=True)
     return common_voice.read(place, working, splits)
 
@@ -45,7 +51,9 @@ def utterances(place: Path, working: Path) -> list[Utterance]:
     return list(opened(place, working).utterances)
 
 
-def archive(path: Path, members: list[tuple[tarfile.TarInfo | str, bytes]], mode: str = "w:gz") -> Path:
+def archive(
+    path: Path, members: list[tuple[tarfile.TarInfo | str, bytes]], mode: str = "w:gz"
+) -> Path:
     with tarfile.open(path, mode) as tar:
         for given, content in members:
             info = given if isinstance(given, tarfile.TarInfo) else tarfile.TarInfo(given)
@@ -79,7 +87,11 @@ def test_folder_parent_and_archive_give_the_same_corpus(tmp_path):
 
 def test_rows_carry_what_the_tsv_says(tmp_path):
     one = utterances(release(tmp_path / "sv"), tmp_path / "work")[2]
-    assert (one.id, one.split, one.text) == ("validation_0.mp3", "validation", "text of validation_0.mp3")
+    assert (one.id, one.split, one.text) == (
+        "validation_0.mp3",
+        "validation",
+        "text of validation_0.mp3",
+    )
     assert (one.speaker, one.attributes) == ("speaker-validation", {"age": "twenties"})
     assert one.audio() == MP3 + b"validation_0.mp3"
 
@@ -87,20 +99,32 @@ def test_rows_carry_what_the_tsv_says(tmp_path):
 @pytest.mark.parametrize("column", ["clip", "filename"])
 def test_durations_are_read_under_both_headers(tmp_path, column):
     place = release(tmp_path / "sv")
-    (place / "clip_durations.tsv").write_text(f"{column}\tduration[ms]\ntrain_0.mp3\t1536\ntest_1.mp3\t300\n")
+    (place / "clip_durations.tsv").write_text(
+        f"{column}\tduration[ms]\ntrain_0.mp3\t1536\ntest_1.mp3\t300\n"
+    )
     found = {one.id: one.duration for one in utterances(place, tmp_path / "work")}
-    assert {name: seconds for name, seconds in found.items() if seconds is not None} == {"train_0.mp3": 1.536, "test_1.mp3": 0.3}
+    assert {name: seconds for name, seconds in found.items() if seconds is not None} == {
+        "train_0.mp3": 1.536,
+        "test_1.mp3": 0.3,
+    }
 
 
-@pytest.mark.parametrize("content", ["clip\tduration[ms]\na.mp3\tlong\n", "clip\tms\na.mp3\t1\n", "name\tduration[ms]\na.mp3\t1\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["clip\tduration[ms]\na.mp3\tlong\n", "clip\tms\na.mp3\t1\n", "name\tduration[ms]\na.mp3\t1\n"],
+)
 def test_durations_that_are_none_are_refused(tmp_path, content):
     place = release(tmp_path / "sv")
     (place / "clip_durations.tsv").write_text(content)
-    with pytest.raises(DataError, match=r"clip_durations\.tsv:2: want the columns clip and duration\[ms\], got "):
+    with pytest.raises(
+        DataError, match=r"clip_durations\.tsv:2: want the columns clip and duration\[ms\], got "
+    ):
         opened(place, tmp_path / "work")
 
 
-TEXTS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]), min_size=1, max_size=30)
+TEXTS = st.text(
+    st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]), min_size=1, max_size=30
+)
 
 
 @settings(deadline=None, max_examples=25)
@@ -108,7 +132,10 @@ TEXTS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["
 def test_sentences_are_kept_exactly_quotes_too(tmp_path_factory, texts):
     texts = [*texts, '"open quote', 'he said "no" twice', "it's", '""']
     folder = tmp_path_factory.mktemp("cv")
-    place = release(folder / "sv", {"train": [f"anna\t{number}.mp3\t{text}\t\t" for number, text in enumerate(texts)]})
+    place = release(
+        folder / "sv",
+        {"train": [f"anna\t{number}.mp3\t{text}\t\t" for number, text in enumerate(texts)]},
+    )
     assert [one.text for one in utterances(place, folder / "work") if one.split == "train"] == texts
 
 
@@ -126,14 +153,19 @@ def test_text_that_is_not_utf_8_is_carried_along(tmp_path):
 def test_a_missing_tsv_is_refused(tmp_path, tsv):
     place = release(tmp_path / "sv")
     (place / tsv).unlink()
-    with pytest.raises(DataError, match=rf"{tsv}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv") as caught:
+    with pytest.raises(
+        DataError,
+        match=rf"{tsv}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv",
+    ) as caught:
         opened(place, tmp_path / "work")
     assert caught.value.exit_code == 3
 
 
 def test_a_missing_column_is_refused(tmp_path):
     place = release(tmp_path / "sv", columns="client_id\tpath\ttext\tage\tgender")
-    with pytest.raises(DataError, match=r"train\.tsv: no column sentence; it has client_id, path, text"):
+    with pytest.raises(
+        DataError, match=r"train\.tsv: no column sentence; it has client_id, path, text"
+    ):
         opened(place, tmp_path / "work")
 
 
@@ -158,7 +190,10 @@ def test_a_path_in_a_tsv_never_leaves_the_clips(tmp_path):
 
 
 def test_a_folder_without_a_release_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, test.tsv"):
+    with pytest.raises(
+        DataError,
+        match=r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, test.tsv",
+    ):
         opened(tmp_path, tmp_path / "work")
 
 
@@ -170,7 +205,10 @@ def test_a_folder_with_two_releases_is_refused(tmp_path):
 
 
 def test_a_place_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: not there; want a Common Voice folder or \.tar\.gz \(download\.path\)"):
+    with pytest.raises(
+        DataError,
+        match=r"nowhere: not there; want a Common Voice folder or \.tar\.gz \(download\.path\)",
+    ):
         opened(tmp_path / "nowhere", tmp_path / "work")
 
 
@@ -185,10 +223,16 @@ def test_a_real_release_is_read(tmp_path):
     corpus = opened(place, tmp_path)
     found = list(corpus.utterances)
     for split, tsv in TSVS.items():
-        assert sum(one.split == split for one in found) == len((place / tsv).read_text().splitlines()) - 1
+        assert (
+            sum(one.split == split for one in found)
+            == len((place / tsv).read_text().splitlines()) - 1
+        )
     assert all(one.audio() for one in found[:20])
     assert {one.id: round(one.duration * 1000) for one in found} == {
-        name: int(duration) for name, duration in (line.split("\t") for line in (place / "clip_durations.tsv").read_text().splitlines()[1:])
+        name: int(duration)
+        for name, duration in (
+            line.split("\t") for line in (place / "clip_durations.tsv").read_text().splitlines()[1:]
+        )
     }
     assert disjoint(by_split(corpus, "speaker"))
     assert (corpus.about["language"], corpus.about["clips_no_tsv_names"]) == ("en", 0)
@@ -206,10 +250,16 @@ def validated(place: Path, rows: list[str]) -> Path:
 
 
 def test_validated_clips_have_no_split(tmp_path):
-    rows = ["anna\ttrain_0.mp3\tone\t\t", "bo\ttest_1.mp3\ttwo\tfifties\t", "\tspare.mp3\tthree\t\t"]
+    rows = [
+        "anna\ttrain_0.mp3\tone\t\t",
+        "bo\ttest_1.mp3\ttwo\tfifties\t",
+        "\tspare.mp3\tthree\t\t",
+    ]
     place = validated(tmp_path / "sv", rows)
     corpus = opened(place, tmp_path / "work", "validated")
-    found = [(one.id, one.split, one.text, one.speaker, one.attributes) for one in corpus.utterances]
+    found = [
+        (one.id, one.split, one.text, one.speaker, one.attributes) for one in corpus.utterances
+    ]
     assert found == [
         ("train_0.mp3", None, "one", "anna", {}),
         ("test_1.mp3", None, "two", "bo", {"age": "fifties"}),
@@ -220,7 +270,10 @@ def test_validated_clips_have_no_split(tmp_path):
 
 
 def test_a_release_that_does_not_say_what_is_valid_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"sv: no Common Voice release in it; want a folder with clips/, validated\.tsv"):
+    with pytest.raises(
+        DataError,
+        match=r"sv: no Common Voice release in it; want a folder with clips/, validated\.tsv",
+    ):
         opened(release(tmp_path / "sv"), tmp_path / "work", "validated")
 
 
@@ -229,7 +282,16 @@ def test_a_release_that_does_not_say_what_is_valid_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("locale", "code"),
-    [("sv-SE", "sv"), ("zh-CN", "zh"), ("nn-NO", "nn"), ("nb-NO", "no"), ("yue", "yue"), ("pa-IN", "pa"), ("fil", "tl"), ("ga-IE", "ga")],
+    [
+        ("sv-SE", "sv"),
+        ("zh-CN", "zh"),
+        ("nn-NO", "nn"),
+        ("nb-NO", "no"),
+        ("yue", "yue"),
+        ("pa-IN", "pa"),
+        ("fil", "tl"),
+        ("ga-IE", "ga"),
+    ],
 )
 def test_a_locale_is_a_language(locale, code):
     assert common_voice.language_of(locale) == code
@@ -252,15 +314,23 @@ def test_a_release_tells_its_language_by_its_table_else_by_its_folder(tmp_path, 
 def test_another_encoding_is_refused(tmp_path, encoding):
     place = release(tmp_path / "sv")
     (place / "train.tsv").write_bytes((place / "train.tsv").read_text().encode(encoding))
-    with pytest.raises(DataError, match=r"train\.tsv: not UTF-8 but perhaps UTF-16; save it again as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"train\.tsv: not UTF-8 but perhaps UTF-16; save it again as UTF-8"
+    ):
         opened(place, tmp_path / "work")
 
 
-@pytest.mark.parametrize("name", ["", "nul\0.mp3", "x" * 5000, "../clips/test_0.mp3", "/etc/passwd", "\udcff.mp3"])
+@pytest.mark.parametrize(
+    "name", ["", "nul\0.mp3", "x" * 5000, "../clips/test_0.mp3", "/etc/passwd", "\udcff.mp3"]
+)
 def test_a_name_that_no_clip_has_is_a_row_without_sound(tmp_path, name):
     rows = {"train": [f"anna\t{name}\ttext\t\t", "anna\ttrain_1.mp3\ttext\t\t"]}
     (one, other) = utterances(release(tmp_path / "sv", rows), tmp_path / "work")[:2]
-    assert (one.id, one.audio() is None, other.audio() is None) == (name, name != "../clips/test_0.mp3", False)
+    assert (one.id, one.audio() is None, other.audio() is None) == (
+        name,
+        name != "../clips/test_0.mp3",
+        False,
+    )
 
 
 def test_a_text_with_a_tab_is_refused_for_it_would_be_cut(tmp_path):
@@ -282,7 +352,9 @@ def test_a_text_that_is_cut_by_a_line_end_is_left_out(tmp_path, end):
     assert texts == ["", "", "whole"]
 
 
-def test_a_disk_that_will_not_hold_an_archive_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_a_disk_that_will_not_hold_an_archive_is_refused_before_it_is_unpacked(
+    tmp_path, monkeypatch
+):
     path = archive(tmp_path / "sv.tar.gz", [("sv/clips/a.mp3", bytes(range(256)) * 64)])
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(DiskError, match=r"sv\.tar\.gz, unpacked, will take"):
@@ -320,7 +392,9 @@ def refuse(tmp_path: Path, path: Path, match: str) -> None:
         common_voice.unpack(path, work)
     assert caught.value.exit_code == 3
     assert len(str(caught.value).splitlines()) == 1
-    assert [name for name in sha256s(tmp_path / "around") if not name.startswith("work/")] == ["mine"]
+    assert [name for name in sha256s(tmp_path / "around") if not name.startswith("work/")] == [
+        "mine"
+    ]
     assert all(one.is_file() or one.is_dir() for one in work.rglob("*"))
     assert not any(one.is_symlink() for one in work.rglob("*"))
 
@@ -333,12 +407,19 @@ def test_a_hostile_member_is_refused(tmp_path, kind):
 
 def test_an_absolute_member_is_refused(tmp_path):
     outside = tmp_path / "around" / "outside"
-    refuse(tmp_path, archive(tmp_path / "a.tar.gz", [(str(outside), b"x")]), "is not a regular file inside the archive; refused")
+    refuse(
+        tmp_path,
+        archive(tmp_path / "a.tar.gz", [(str(outside), b"x")]),
+        "is not a regular file inside the archive; refused",
+    )
     assert not outside.exists()
 
 
 def test_a_file_through_a_link_of_the_same_archive_is_refused(tmp_path):
-    path = archive(tmp_path / "a.tar.gz", [(special("cv/out", tarfile.SYMTYPE, "../../.."), b""), ("cv/out/outside", b"x")])
+    path = archive(
+        tmp_path / "a.tar.gz",
+        [(special("cv/out", tarfile.SYMTYPE, "../../.."), b""), ("cv/out/outside", b"x")],
+    )
     refuse(tmp_path, path, "cv/out is not a regular file inside the archive; refused")
 
 
@@ -388,5 +469,9 @@ def test_names_that_no_disk_takes_are_refused(tmp_path, names):
 
 def test_a_good_archive_is_unpacked_whole(tmp_path):
     (tmp_path / "work").mkdir()
-    common_voice.unpack(archive(tmp_path / "a.tar.gz", [("a/b/c", b"1"), ("d", b"")]), tmp_path / "work")
-    assert {name: (tmp_path / "work" / name).read_bytes() for name in sha256s(tmp_path / "work")} == {"a/b/c": b"1", "d": b""}
+    common_voice.unpack(
+        archive(tmp_path / "a.tar.gz", [("a/b/c", b"1"), ("d", b"")]), tmp_path / "work"
+    )
+    assert {
+        name: (tmp_path / "work" / name).read_bytes() for name in sha256s(tmp_path / "work")
+    } == {"a/b/c": b"1", "d": b""}

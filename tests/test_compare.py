@@ -1,4 +1,6 @@
-"""Trainings beside each other: a verdict only where there can be one, and commands that say what they mean to the shell and to DVC."""
+"""Trainings beside each other: a verdict only where there can be one, and commands that say what
+they mean to the shell and to DVC.
+"""
 
 from __future__ import annotations
 
@@ -26,42 +28,73 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
     """A row whose utterance table was fetched from a revision of its own."""
     sha = hashing.hash_of(name)[:40]
     if table is not None:
-        target = paths.cache("revisions", sha, hashing.hash_of(paths.UTTERANCES)[:16], "utterances.parquet")
+        target = paths.cache(
+            "revisions", sha, hashing.hash_of(paths.UTTERANCES)[:16], "utterances.parquet"
+        )
         target.parent.mkdir(parents=True)
         pq.write_table(table, target)
     scores = {"test_hash": test_hash} if test_hash else {}
-    known = {"run_id": None, "fingerprint": None, "status": "FINISHED", "start": None, "end": None, "tags": {}, "metrics": {}}
-    return RunRow(key=name, name=name, params=params, revisions=(Revision(name, sha, "experiment"),), scores=scores, **known)
+    known = {
+        "run_id": None,
+        "fingerprint": None,
+        "status": "FINISHED",
+        "start": None,
+        "end": None,
+        "tags": {},
+        "metrics": {},
+    }
+    return RunRow(
+        key=name,
+        name=name,
+        params=params,
+        revisions=(Revision(name, sha, "experiment"),),
+        scores=scores,
+        **known,
+    )
 
 
 def errors(seed: int, mean: float) -> list[int]:
     return [int(min(count, 5)) for count in np.random.default_rng(seed).poisson(mean, 300)]
 
 
-@pytest.mark.parametrize(("theirs", "verdict"), [(2.5, "better"), (0.4, "worse"), (1.0, "not distinguishable")])
+@pytest.mark.parametrize(
+    ("theirs", "verdict"), [(2.5, "better"), (0.4, "worse"), (1.0, "not distinguishable")]
+)
 def test_the_verdict_is_that_of_the_paired_bootstrap(theirs: float, verdict: str) -> None:
     speakers: list[str | None] = [f"s{number % 12}" for number in range(300)]
     one, other = errors(1, 1.0), errors(2, theirs)
-    found = comparison.paired(row("one", utterances(one, speakers)), row("other", utterances(other, speakers)))
+    found = comparison.paired(
+        row("one", utterances(one, speakers)), row("other", utterances(other, speakers))
+    )
     assert (found.verdict, found.unit) == (verdict, "speaker")
     assert found.difference == pytest.approx((sum(one) - sum(other)) / 1500)
     assert found.low < found.difference < found.high
 
 
 def test_utterances_are_aligned_by_id_and_not_by_place() -> None:
-    table, other = utterances(errors(1, 1.0), [None] * 300), utterances(errors(2, 1.1), [None] * 300)
+    table, other = (
+        utterances(errors(1, 1.0), [None] * 300),
+        utterances(errors(2, 1.1), [None] * 300),
+    )
     shuffled = other.take(np.random.default_rng(0).permutation(300))
     first = comparison.paired(row("a", table), row("b", other))
     assert comparison.paired(row("c", table), row("d", shuffled)) == first
     assert first.unit == "utterance"
     back = comparison.paired(row("e", other), row("f", table))
-    assert (back.difference, back.low, back.high) == pytest.approx((-first.difference, -first.high, -first.low))
+    assert (back.difference, back.low, back.high) == pytest.approx(
+        (-first.difference, -first.high, -first.low)
+    )
 
 
 def test_only_the_fine_tuned_model_is_compared() -> None:
     table = utterances([1] * 20, [None] * 20)
-    start = table.set_column(1, "model", pa.array(["start"] * 20)).set_column(3, "substitutions", pa.array([5] * 20))
-    assert comparison.paired(row("a", pa.concat_tables([table, start])), row("b", table)).difference == 0
+    start = table.set_column(1, "model", pa.array(["start"] * 20)).set_column(
+        3, "substitutions", pa.array([5] * 20)
+    )
+    assert (
+        comparison.paired(row("a", pa.concat_tables([table, start])), row("b", table)).difference
+        == 0
+    )
 
 
 def test_other_recordings_are_refused_with_a_clear_word() -> None:
@@ -93,8 +126,19 @@ def test_params_that_differ() -> None:
 
 
 def test_the_command_names_what_differs_from_the_workspace() -> None:
-    here = {"train.seed": 1, "train.learning_rate": "auto", "model.revision": None, "chunk.allow_shared": []}
-    known = {"train.seed": 2, "train.learning_rate": 3e-4, "model.revision": None, "chunk.allow_shared": ["speaker"], "old.key": 1}
+    here = {
+        "train.seed": 1,
+        "train.learning_rate": "auto",
+        "model.revision": None,
+        "chunk.allow_shared": [],
+    }
+    known = {
+        "train.seed": 2,
+        "train.learning_rate": 3e-4,
+        "model.revision": None,
+        "chunk.allow_shared": ["speaker"],
+        "old.key": 1,
+    }
     told, unknown = comparison.commands(row("tidy-newt", None, **known), here)
     assert told.splitlines() == [
         "# its files, from DVC's cache or remote",
@@ -140,5 +184,7 @@ def test_the_interval_is_that_of_the_evaluation() -> None:
     """Compared with `wer.paired` called by hand."""
     one, other = errors(3, 1.0), errors(4, 1.2)
     by_hand = wer.paired(one, other, [5] * 300, [None] * 300, comparison.RESAMPLES, comparison.SEED)
-    found = comparison.paired(row("a", utterances(one, [None] * 300)), row("b", utterances(other, [None] * 300)))
+    found = comparison.paired(
+        row("a", utterances(one, [None] * 300)), row("b", utterances(other, [None] * 300))
+    )
     assert found.difference == by_hand.difference

@@ -1,4 +1,6 @@
-"""dvc.yaml tells the truth: what a stage imports, which params it reads, and that every param does something."""
+"""dvc.yaml tells the truth: what a stage imports, which params it reads, and that every param does
+something.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,28 @@ def code_deps(stage: str) -> set[str]:
 
 def needed(path: str) -> set[str]:
     """Files whose code can change what a file writes."""
-    files = {str(found.relative_to(REPOSITORY)) for found in module_graph.reached(REPOSITORY / path)}
+    files = {
+        str(found.relative_to(REPOSITORY)) for found in module_graph.reached(REPOSITORY / path)
+    }
     return files | ({METRIC} if "asr/evaluation/metric.py" in files else set())
 
 
 def faults_of(listed: set[str], files: set[str]) -> list[str]:
     """What is wrong with a list of rooms and files that should hold just these files."""
-    missing = [file for file in sorted(files) if not any(file == place or file.startswith(f"{place}/") for place in listed)]
-    idle = [place for place in sorted(listed) if not any(file == place or file.startswith(f"{place}/") for file in files)]
-    return [*(f"{file} is missing" for file in missing), *(f"{place} is not needed" for place in idle)]
+    missing = [
+        file
+        for file in sorted(files)
+        if not any(file == place or file.startswith(f"{place}/") for place in listed)
+    ]
+    idle = [
+        place
+        for place in sorted(listed)
+        if not any(file == place or file.startswith(f"{place}/") for file in files)
+    ]
+    return [
+        *(f"{file} is missing" for file in missing),
+        *(f"{place} is not needed" for place in idle),
+    ]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -51,25 +66,35 @@ def test_a_stage_lists_exactly_the_rooms_and_files_it_imports(stage: str) -> Non
 def test_what_a_list_lacks_or_has_too_much_is_noticed() -> None:
     """The control of the comparison above."""
     files = needed("stages/chunk.py")
-    assert faults_of(code_deps("chunk") - {"asr/audio/codec.py"}, files) == ["asr/audio/codec.py is missing"]
+    assert faults_of(code_deps("chunk") - {"asr/audio/codec.py"}, files) == [
+        "asr/audio/codec.py is missing"
+    ]
     assert faults_of(code_deps("chunk") | {"asr/model"}, files) == ["asr/model is not needed"]
 
 
 def test_rooms_and_files_that_are_listed_are_there() -> None:
-    for place in {place for places in KEPT.values() for place in places} | {dep for stage in PIPELINE for dep in code_deps(stage)}:
+    for place in {place for places in KEPT.values() for place in places} | {
+        dep for stage in PIPELINE for dep in code_deps(stage)
+    }:
         assert (REPOSITORY / place).exists(), place
 
 
 @pytest.mark.parametrize("kept", MAKERS)
 def test_what_is_kept_is_named_by_the_code_that_decides_it(kept: str) -> None:
-    """All that the maker reaches, but for what cannot change the content: checks, reports, and the reading and keeping of rows."""
+    """All that the maker reaches, but for what cannot change the content: checks, reports, and the
+    reading and keeping of rows.
+    """
     others = {
         "measurements": {"asr/storage"},
         "features": {"asr/augmentation.py", "asr/audio/sample_file.py"},
         "training": {"asr/checks"},
         "evaluation": {"asr/evaluation/report.py"},
     }.get(kept, set())
-    files = {file for file in needed(MAKERS[kept]) if not any(file == place or file.startswith(f"{place}/") for place in others)}
+    files = {
+        file
+        for file in needed(MAKERS[kept])
+        if not any(file == place or file.startswith(f"{place}/") for place in others)
+    }
     assert faults_of(set(KEPT[kept]), files) == []
 
 
@@ -85,7 +110,9 @@ def test_every_param_is_read_by_a_stage_and_every_listed_param_exists() -> None:
 def unlisted(stage: str, read: set[str]) -> list[str]:
     """Params of these that dvc.yaml does not name for a stage."""
     listed = PIPELINE[stage]["params"]
-    return sorted(key for key in read if not any(key == name or key.startswith(f"{name}.") for name in listed))
+    return sorted(
+        key for key in read if not any(key == name or key.startswith(f"{name}.") for name in listed)
+    )
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -97,7 +124,9 @@ def test_a_stage_reads_no_param_that_it_does_not_list(stage: str) -> None:
 
 
 def test_a_param_is_seen_whatever_the_variable_is_called(tmp_path: Path) -> None:
-    """The control: reading through an argument, an alias, a call or a dump, each of a section that `chunk` does not list."""
+    """The control: reading through an argument, an alias, a call or a dump, each of a section that
+    `chunk` does not list.
+    """
     sources = {
         "train.seed": "def f(anything: schema.Params):\n    return anything.train.seed\n",
         "train.max_steps": "def f(anything: schema.Params):\n    part = anything.train\n    return part.max_steps\n",
@@ -120,14 +149,30 @@ def test_params_are_block_style_and_every_value_has_its_reason() -> None:
     text = SHIPPED.read_text()
     assert not re.search(r"[{]|\[\s*\S", text.replace("[]", ""))
     bare = [line for line in text.splitlines() if re.match(r"\s+\w+: \S", line) and "#" not in line]
-    repeated = ("validation", "test", "max_pitch", "mask_", "d_model", "encoder_", "decoder_", "per_device", "weight_decay", "seed")
+    repeated = (
+        "validation",
+        "test",
+        "max_pitch",
+        "mask_",
+        "d_model",
+        "encoder_",
+        "decoder_",
+        "per_device",
+        "weight_decay",
+        "seed",
+    )
     unexplained = [line for line in bare if not line.strip().startswith(repeated)]
     assert not unexplained, unexplained
 
 
 def test_the_first_experiment_of_the_readme_fits_the_shipped_params(tmp_path: Path) -> None:
-    assert "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4" in (REPOSITORY / "README.md").read_text()
-    tried = write_params(tmp_path / "params.yaml", {"train.max_steps": 200, "train.learning_rate": 3e-4})
+    assert (
+        "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4"
+        in (REPOSITORY / "README.md").read_text()
+    )
+    tried = write_params(
+        tmp_path / "params.yaml", {"train.max_steps": 200, "train.learning_rate": 3e-4}
+    )
     assert reader.load(tried).train.max_steps == 200
 
 
@@ -135,7 +180,19 @@ def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text().split()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), lines
     names = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-    wanted = {"dvc", "transformers", "torch", "datasets", "evaluate", "jiwer", "mlflow", "pyyaml", "pyarrow", "streamlit", "accelerate"}
+    wanted = {
+        "dvc",
+        "transformers",
+        "torch",
+        "datasets",
+        "evaluate",
+        "jiwer",
+        "mlflow",
+        "pyyaml",
+        "pyarrow",
+        "streamlit",
+        "accelerate",
+    }
     assert wanted <= names
 
 

@@ -1,4 +1,6 @@
-"""A mirror holds whole checkpoints or none, the newest whole one is brought back, and of two machines one writes."""
+"""A mirror holds whole checkpoints or none, the newest whole one is brought back, and of two
+machines one writes.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def spoil(place: Store, name: str, way: str) -> None:
     if way == "lost":
         place.fs.rm(f"{place.top}/{name}")
     else:
-        place.fs.pipe_file(f"{place.top}/{name}", content[:-1] if way == "short" else content[:-1] + b"?")
+        place.fs.pipe_file(
+            f"{place.top}/{name}", content[:-1] if way == "short" else content[:-1] + b"?"
+        )
 
 
 def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, place: Store) -> None:
@@ -86,7 +90,11 @@ def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, pl
         saved(here, step, best)
         mirror_copy.push(place, here, tmp_path / "a/log", "a")
     assert list(mirror_copy.indices(place)) == [12, 9]
-    assert sorted(name for name in place.names() if "." not in name) == ["step-00000009", "step-00000012", "weights-00000009"]
+    assert sorted(name for name in place.names() if "." not in name) == [
+        "step-00000009",
+        "step-00000012",
+        "weights-00000009",
+    ]
     mirror_copy.fetch(place, there, tmp_path / "b/log", "b")
     assert whole(there) == ([12], [9])
     assert (tmp_path / "b/log").read_bytes() == (tmp_path / "a/log").read_bytes()
@@ -95,7 +103,14 @@ def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, pl
 
 
 @pytest.mark.parametrize("way", ["short", "changed", "lost"])
-@pytest.mark.parametrize("name", ["step-00000009/optimizer.safetensors", "weights-00000009/model.safetensors", "step-00000009.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "step-00000009/optimizer.safetensors",
+        "weights-00000009/model.safetensors",
+        "step-00000009.json",
+    ],
+)
 def test_a_damaged_checkpoint_falls_back_says_what_it_costs_and_is_copied_anew(
     tmp_path: Path, place: Store, name: str, way: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +124,9 @@ def test_a_damaged_checkpoint_falls_back_says_what_it_costs_and_is_copied_anew(
     steps, weights = whole(there)
     assert steps == [6]
     assert 6 in weights
-    if name != "step-00000009.json" or way != "lost":  # without an index there is no checkpoint to speak of
+    if (
+        name != "step-00000009.json" or way != "lost"
+    ):  # without an index there is no checkpoint to speak of
         assert "the mirror's checkpoint of step 9" in said
         assert "costs 3 steps" in said
     mirror_copy.push(place, here, tmp_path / "a/log", "a")
@@ -185,9 +202,14 @@ def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
     assert not mirror_copy.indices(place)
 
 
-def test_a_foreign_index_writes_nowhere_else(tmp_path: Path, place: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_index_writes_nowhere_else(
+    tmp_path: Path, place: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.fs.makedirs(place.top, exist_ok=True)
-    place.fs.pipe_file(f"{place.top}/step-00000009.json", json.dumps({"../../evil/model.safetensors": "0"}).encode())
+    place.fs.pipe_file(
+        f"{place.top}/step-00000009.json",
+        json.dumps({"../../evil/model.safetensors": "0"}).encode(),
+    )
     place.fs.pipe_file(f"{place.top}/lease.json", b"[1")
     mirror_copy.fetch(place, tmp_path / "b/f", tmp_path / "b/log", "b")
     assert "cannot be read" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""Recordings found by id are the rows written; hours are summed by hand; bytes are told by how they begin; damage is a named fault."""
+"""Recordings found by id are the rows written; hours are summed by hand; bytes are told by how they
+begin; damage is a named fault.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,18 @@ from asr.errors import DataError
 from asr.storage import corpus, files, shards
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
-ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh") | TEXT, st.none() | st.binary(max_size=20), TEXT), max_size=30)
+ROWS = st.lists(
+    st.tuples(st.sampled_from("abcdefgh") | TEXT, st.none() | st.binary(max_size=20), TEXT),
+    max_size=30,
+)
 
 
 @settings(deadline=None, max_examples=30)
 @given(ROWS, st.sets(st.sampled_from("abcdefgh") | TEXT, max_size=5), st.integers(1, 9))
 def test_rows_are_found_by_id(tmp_path_factory, rows, wanted, max_rows):
-    folder = write_rows(tmp_path_factory.mktemp("raw"), "part", {"train": [row(*one) for one in rows]}, max_rows)
+    folder = write_rows(
+        tmp_path_factory.mktemp("raw"), "part", {"train": [row(*one) for one in rows]}, max_rows
+    )
     found = corpus.find(folder / "train", wanted)
     assert set(found) == {id for id, _, _ in rows} & wanted
     for id, several in found.items():
@@ -40,17 +47,38 @@ def test_a_recording_that_is_too_large_is_named_not_handed_on(tmp_path, monkeypa
 
 
 def test_hours_of_each_speaker(tmp_path):
-    told = [("x", 1800.0), (None, 3600.0), ("y", 7200.0), ("x", None), ("x", 1800.0), ("y", float("nan")), ("z", -5.0), ("z", 1e300)]
-    rows = [row(str(number), b"", speaker=speaker, duration=seconds) for number, (speaker, seconds) in enumerate(told)]
+    told = [
+        ("x", 1800.0),
+        (None, 3600.0),
+        ("y", 7200.0),
+        ("x", None),
+        ("x", 1800.0),
+        ("y", float("nan")),
+        ("z", -5.0),
+        ("z", 1e300),
+    ]
+    rows = [
+        row(str(number), b"", speaker=speaker, duration=seconds)
+        for number, (speaker, seconds) in enumerate(told)
+    ]
     folder = write_rows(tmp_path, "chunk", {"train": rows, "test": []}, 3)
-    assert corpus.hours_by_speaker(folder / "train") == [("y", 2, 2.0), ("x", 3, 1.0), (None, 1, 1.0), ("z", 2, 0.0)]
+    assert corpus.hours_by_speaker(folder / "train") == [
+        ("y", 2, 2.0),
+        ("x", 3, 1.0),
+        (None, 1, 1.0),
+        ("z", 2, 0.0),
+    ]
     assert corpus.hours_by_speaker(folder / "test") == []
 
 
 def test_the_first_ids_are_those_of_the_first_rows(tmp_path):
-    folder = write_rows(tmp_path, "chunk", {"train": [row(str(number), b"") for number in range(7)], "test": []}, 3)
+    folder = write_rows(
+        tmp_path, "chunk", {"train": [row(str(number), b"") for number in range(7)], "test": []}, 3
+    )
     for count in (1, 3, 5, 7, 9):
-        assert corpus.first_ids(folder / "train", count) == [str(number) for number in range(min(count, 7))]
+        assert corpus.first_ids(folder / "train", count) == [
+            str(number) for number in range(min(count, 7))
+        ]
     assert corpus.first_ids(folder / "test", 3) == []
 
 
@@ -83,7 +111,11 @@ def test_damage_is_a_fault_with_a_name(tmp_path):
     whole, told = part.read_bytes(), files.read_json(manifest)
     for damage in (whole[:100], b"", b"noise" * 100):
         part.write_bytes(damage)
-        for read in (lambda: corpus.find(folder, ["a"]), lambda: corpus.hours_by_speaker(folder), lambda: corpus.first_ids(folder, 9)):
+        for read in (
+            lambda: corpus.find(folder, ["a"]),
+            lambda: corpus.hours_by_speaker(folder),
+            lambda: corpus.first_ids(folder, 9),
+        ):
             with pytest.raises(DataError, match=r"train: cannot be read|train: holds no"):
                 read()
     part.write_bytes(whole)
@@ -102,7 +134,10 @@ def test_damage_is_a_fault_with_a_name(tmp_path):
 def test_a_table_of_other_columns_is_refused(tmp_path):
     import pyarrow as pa
 
-    with pa.OSFile(str(tmp_path / "part.arrow"), "wb") as file, pa.ipc.new_stream(file, pa.schema([("id", pa.int64())])) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "part.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, pa.schema([("id", pa.int64())])) as writer,
+    ):
         writer.write_table(pa.table({"id": [1]}))
     shards.write_manifest(tmp_path, [{"name": "part.arrow", "rows": 1}])
     with pytest.raises(DataError, match="cannot be read"):

@@ -1,4 +1,6 @@
-"""The dashboard as people use it: the real server on a finished run, in Chromium; every browser's slips are faults (`Visitor.faults`)."""
+"""The dashboard as people use it: the real server on a finished run, in Chromium; every browser's
+slips are faults (`Visitor.faults`).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_every_page_opens_from_the_top(visitor: Enter) -> None:
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_every_page_fits_and_is_drawn(visitor: Enter, tmp_path: Path, theme: str, width: int) -> None:
+def test_every_page_fits_and_is_drawn(
+    visitor: Enter, tmp_path: Path, theme: str, width: int
+) -> None:
     """EARSHOT_SCREENSHOTS names a folder for pictures to be looked at."""
     pictures = Path(os.environ.get("EARSHOT_SCREENSHOTS") or tmp_path)
     one = visitor(theme=theme, width=width)
@@ -48,7 +52,9 @@ def test_every_page_fits_and_is_drawn(visitor: Enter, tmp_path: Path, theme: str
         one.settle()
         assert one.faults() == []
         main = page.get_by_test_id("stMain")
-        assert main.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, f"{name} is wider than the window"
+        assert main.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, (
+            f"{name} is wider than the window"
+        )
         height = main.evaluate("it => it.scrollHeight")
         page.set_viewport_size({"width": width, "height": min(max(height, 900), 4000)})
         assert len(page.screenshot(path=pictures / f"{name.lower()}-{theme}-{width}.png")) > 5_000
@@ -81,7 +87,10 @@ def test_the_page_reads_what_evaluate_reads(visitor: Enter, server: Server) -> N
 def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
     one = visitor()
     page = one.go("Transcribe")
-    one.bring("två meningar.wav", wav(np.concatenate([speech(SENTENCES[0], 0.3, 1.2), speech(SENTENCES[4], 0.6, 0.3)])))
+    one.bring(
+        "två meningar.wav",
+        wav(np.concatenate([speech(SENTENCES[0], 0.3, 1.2), speech(SENTENCES[4], 0.6, 0.3)])),
+    )
     texts = one.transcribe()
     assert " ".join(texts) == f"{SENTENCES[0]} {SENTENCES[4]}"
     page.get_by_role("button", name=re.compile(r"^0:00\.0")).click()
@@ -93,11 +102,14 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
     assert got["TXT"].splitlines() == texts
     told = json.loads(got["JSON"])
     assert told["text"] == " ".join(texts)
-    assert [(float(row["start"]), float(row["end"]), row["text"]) for row in csv.DictReader(io.StringIO(got["CSV"]))] == [
-        (segment["start"], segment["end"], segment["text"]) for segment in told["segments"]
-    ]
+    assert [
+        (float(row["start"]), float(row["end"]), row["text"])
+        for row in csv.DictReader(io.StringIO(got["CSV"]))
+    ] == [(segment["start"], segment["end"], segment["text"]) for segment in told["segments"]]
     for kind, mark in (("SRT", ","), ("VTT", ".")):
-        cues = re.findall(rf"(\d\d:\d\d:\d\d\{mark}\d{{3}}) --> (\d\d:\d\d:\d\d\{mark}\d{{3}})\n(.+)\n", got[kind])
+        cues = re.findall(
+            rf"(\d\d:\d\d:\d\d\{mark}\d{{3}}) --> (\d\d:\d\d:\d\d\{mark}\d{{3}})\n(.+)\n", got[kind]
+        )
         assert [cue[2] for cue in cues] == texts
         assert cues[0][0] == f"00:00:00{mark}000"
         assert all(start < end for start, end, _ in cues)
@@ -113,7 +125,10 @@ def _downloaded(page: Page, kind: str) -> str:
 def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> None:
     one = visitor()
     page = one.go("Transcribe")
-    one.bring("två.wav", wav(np.concatenate([speech(SENTENCES[0], 0.5, 0.5), speech(SENTENCES[5], 0.5, 1.0)])))
+    one.bring(
+        "två.wav",
+        wav(np.concatenate([speech(SENTENCES[0], 0.5, 0.5), speech(SENTENCES[5], 0.5, 1.0)])),
+    )
     length = page.locator("audio").evaluate("it => it.duration")
     chart = page.get_by_test_id("stVegaLiteChart").locator("svg, canvas").first
     box = chart.bounding_box()
@@ -133,11 +148,15 @@ def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> 
     for _ in range(20):  # what is drawn anew lets go of the keyboard
         begin.press("ArrowLeft")
         with suppress(TimeoutError):
-            page.wait_for_function(f"document.querySelector('audio').duration > {brushed + 0.05}", timeout=3_000)
+            page.wait_for_function(
+                f"document.querySelector('audio').duration > {brushed + 0.05}", timeout=3_000
+            )
             break
     moved = float(begin.get_attribute("aria-valuetext").split()[0])
     assert moved < start
-    page.wait_for_function(f"Math.abs(document.querySelector('audio').duration - {stop - moved}) < 0.11")
+    page.wait_for_function(
+        f"Math.abs(document.querySelector('audio').duration - {stop - moved}) < 0.11"
+    )
     expect(page.locator(".brush_brush path").first).to_be_hidden()
 
 
@@ -155,7 +174,11 @@ def test_what_the_microphone_hears_is_read(visitor: Enter) -> None:
 def test_a_video_is_read(visitor: Enter) -> None:
     one = visitor()
     one.go("Transcribe")
-    for ending, picture, sound in (("mp4", "mpeg4", "aac"), ("mkv", "mpeg4", "flac"), ("webm", "libvpx", "libopus")):
+    for ending, picture, sound in (
+        ("mp4", "mpeg4", "aac"),
+        ("mkv", "mpeg4", "flac"),
+        ("webm", "libvpx", "libopus"),
+    ):
         one.bring(f"film.{ending}", video(speech(SENTENCES[2]), ending, picture, sound))
         assert one.transcribe() == [SENTENCES[2]], ending
 
@@ -167,12 +190,20 @@ def video(samples: np.ndarray, ending: str, picture: str, sound: str | None) -> 
         seen = container.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
         heard = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
         for _ in range(10 * len(samples) // 22_050):
-            container.mux(seen.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), format="rgb24")))
+            container.mux(
+                seen.encode(
+                    av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), format="rgb24")
+                )
+            )
         container.mux(seen.encode(None))
         if heard:
-            frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
+            )
             frame.sample_rate, frame.time_base, frame.pts = 22_050, Fraction(1, 22_050), 0
-            resampler = av.AudioResampler(format=heard.format, layout="mono", rate=48_000, frame_size=heard.frame_size or 1024)
+            resampler = av.AudioResampler(
+                format=heard.format, layout="mono", rate=48_000, frame_size=heard.frame_size or 1024
+            )
             for part in (*resampler.resample(frame), *resampler.resample(None), None):
                 container.mux(heard.encode(part))
     return file.getvalue()
@@ -181,9 +212,16 @@ def video(samples: np.ndarray, ending: str, picture: str, sound: str | None) -> 
 def test_a_file_without_sound_says_so(visitor: Enter) -> None:
     one = visitor()
     page = one.go("Transcribe")
-    for name, content in (("silent.mp4", video(speech("noll"), "mp4", "mpeg4", None)), ("text.wav", b"no sound at all")):
-        page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "video/mp4", "buffer": content})
-        expect(page.get_by_text(re.compile("no sound|no audio|cannot be decoded|not.*sound"))).to_be_visible()
+    for name, content in (
+        ("silent.mp4", video(speech("noll"), "mp4", "mpeg4", None)),
+        ("text.wav", b"no sound at all"),
+    ):
+        page.locator("input[type=file]").set_input_files(
+            {"name": name, "mimeType": "video/mp4", "buffer": content}
+        )
+        expect(
+            page.get_by_text(re.compile("no sound|no audio|cannot be decoded|not.*sound"))
+        ).to_be_visible()
         expect(page.get_by_role("button", name="Transcribe")).to_have_count(0)
 
 
@@ -192,13 +230,17 @@ def test_an_upload_over_200_mb_is_refused_with_the_way_out(visitor: Enter, tmp_p
         file.truncate(201 << 20)
     page = visitor().go("Transcribe")
     page.locator("input[type=file]").set_input_files(tmp_path / "long.wav")
-    expect(page.get_by_test_id("stFileUploader").get_by_text("File must be 200.0MB or smaller")).to_be_attached()
+    expect(
+        page.get_by_test_id("stFileUploader").get_by_text("File must be 200.0MB or smaller")
+    ).to_be_attached()
     expect(page.get_by_text("put them into the server's folder")).to_be_visible()
     expect(page.get_by_role("button", name="Transcribe")).to_have_count(0)
 
 
 def test_two_models_side_by_side(visitor: Enter) -> None:
-    """The workspace knows the sentence; branch main holds the tiny run, which has hardly learnt anything."""
+    """The workspace knows the sentence; branch main holds the tiny run, which has hardly learnt
+    anything.
+    """
     one = visitor()
     page = one.go("Transcribe")
     one.bring("fyra.wav", wav(speech(SENTENCES[1])))
@@ -212,7 +254,9 @@ def test_two_models_side_by_side(visitor: Enter) -> None:
     assert poor != good
 
 
-def test_a_corrected_text_is_kept_where_the_next_training_finds_it(visitor: Enter, server: Server, tmp_path: Path) -> None:
+def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
+    visitor: Enter, server: Server, tmp_path: Path
+) -> None:
     one = visitor()
     page = one.go("Transcribe")
     one.bring("noll.wav", wav(speech(SENTENCES[5])))

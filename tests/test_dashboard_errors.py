@@ -1,4 +1,6 @@
-"""The errors page: what it shows is what the tables hold; hostile texts stay text; damaged stores give a message."""
+"""The errors page: what it shows is what the tables hold; hostile texts stay text; damaged stores
+give a message.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ from asr.evaluation.alignment import DELETION, SUBSTITUTION
 from asr.storage import files, hashing
 from dashboard import diff_html
 
-FILES = ("reports/evaluate/utterances.parquet", "reports/evaluate/metrics.json", "data/features/test/manifest.json")
+FILES = (
+    "reports/evaluate/utterances.parquet",
+    "reports/evaluate/metrics.json",
+    "data/features/test/manifest.json",
+)
 SOUND_FILES = ("data/chunks/test/manifest.json", "data/chunks/test/chunk-00000.arrow")
 
 
@@ -72,8 +78,15 @@ def wer_of(root: Path, model: str) -> float:
     from asr import paths
     from asr.runs import reports
 
-    rows = [row for row in reports.read_utterances(root / paths.UTTERANCES).to_pylist() if row["model"] == model]
-    counts = [wer.count_words(wer.normalize(row["reference"]), wer.normalize(row["hypothesis"])) for row in rows]
+    rows = [
+        row
+        for row in reports.read_utterances(root / paths.UTTERANCES).to_pylist()
+        if row["model"] == model
+    ]
+    counts = [
+        wer.count_words(wer.normalize(row["reference"]), wer.normalize(row["hypothesis"]))
+        for row in rows
+    ]
     return sum(one.errors for one in counts) / sum(one.words for one in counts)
 
 
@@ -91,8 +104,22 @@ def test_two_models_side_by_side(at: AppTest, results: Path) -> None:
 
 def rows_of_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     lines = [
-        line("a", "en två tre", "en två tre", speaker="x", duration=3.0, attributes='{"age": "teens"}'),
-        line("b", "en två tre fyra", "en tva", speaker="x", duration=1.0, attributes='{"age": "sixties"}'),
+        line(
+            "a",
+            "en två tre",
+            "en två tre",
+            speaker="x",
+            duration=3.0,
+            attributes='{"age": "teens"}',
+        ),
+        line(
+            "b",
+            "en två tre fyra",
+            "en tva",
+            speaker="x",
+            duration=1.0,
+            attributes='{"age": "sixties"}',
+        ),
         line("c", "fem", "sex sju", speaker="y", duration=2.0, attributes="not json"),
         line("d", "En, två!", "en tva", speaker=None, duration=None, attributes='{"age": "teens"}'),
     ]
@@ -111,7 +138,13 @@ def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.Monkey
     for order, expected in orders.items():
         at.selectbox(key="errors_order_False").set_value(order).run()
         assert "".join(ids(at)) == expected, order
-    for words, expected in {"två": "abd", "TVA": "bd", "tva fyra": "b", "nothing like this": "", "": "abcd"}.items():
+    for words, expected in {
+        "två": "abd",
+        "TVA": "bd",
+        "tva fyra": "b",
+        "nothing like this": "",
+        "": "abcd",
+    }.items():
         at.text_input(key="errors_search").set_value(words).run()
         assert "".join(ids(at)) == expected, words
     at.multiselect(key="errors_slices").set_value(["age", "speaker"]).run()
@@ -122,11 +155,15 @@ def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.Monkey
     assert numbers(at)["WER of finetuned"] == "20.0 %"
     at.session_state["errors_text"] = "raw_"
     at.run()
-    assert numbers(at)["WER of finetuned"] == "40.0 %"  # "En," and "två!" are other words than "en" and "tva"
+    assert (
+        numbers(at)["WER of finetuned"] == "40.0 %"
+    )  # "En," and "två!" are other words than "en" and "tva"
     check(at)
 
 
-def test_confusions_are_counted_and_lead_to_their_utterances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confusions_are_counted_and_lead_to_their_utterances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = rows_of_words(tmp_path, monkeypatch)
     at.session_state["errors_view"] = "Confusions"
     at.run()
@@ -199,9 +236,18 @@ def test_hostile_words_stay_words(normalised: bool) -> None:
         check_html(diff_html.texts(text, "en", normalised, text) + diff_html.about(text, text))
 
 
-def test_hostile_texts_in_every_field_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_texts_in_every_field_are_shown_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [
-        line(f"{text}{number}", text, HOSTILE[-number], HOSTILE[0], speaker=text, attributes=f'{{"k{number % 30}<b>": "<i>{number}"}}')
+        line(
+            f"{text}{number}",
+            text,
+            HOSTILE[-number],
+            HOSTILE[0],
+            speaker=text,
+            attributes=f'{{"k{number % 30}<b>": "<i>{number}"}}',
+        )
         for number, text in enumerate(HOSTILE)
     ]
     at = show(tmp_path, lines, monkeypatch)
@@ -227,7 +273,9 @@ def test_the_check_sees_what_is_not_escaped() -> None:
             check_html(text)
 
 
-def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_hundred_damaged_stores_give_a_message(
+    at: AppTest, results: Path, capsys: pytest.CaptureFixture
+) -> None:
     hit: Counter[str] = Counter()
     for seed in range(100):
         name = (*FILES, *SOUND_FILES, FILES[0])[seed % 6]
@@ -246,7 +294,9 @@ def test_a_hundred_damaged_stores_give_a_message(at: AppTest, results: Path, cap
         print(f"\n100 damaged stores, seeds 0 to 99: {dict(hit)}")
 
 
-def test_a_fault_that_is_none_of_ours_would_be_seen(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_is_none_of_ours_would_be_seen(
+    at: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from asr.evaluation import slices
 
     def broken(*_: object) -> None:

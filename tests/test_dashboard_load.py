@@ -1,4 +1,6 @@
-"""The dashboard under load and attack: the real server, in Chromium. Measured here: processes, sockets, memory, files left behind."""
+"""The dashboard under load and attack: the real server, in Chromium. Measured here: processes,
+sockets, memory, files left behind.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,36 @@ LIMIT_MB = 300
 
 @pytest.fixture(scope="module")
 def three_hours(server: Server) -> Path:
-    """Talk without end in the server's folder: the same five minutes 36 times, as MP3 files can be joined."""
+    """Talk without end in the server's folder: the same five minutes 36 times, as MP3 files can be
+    joined.
+    """
     draw = random.Random(2)
     said = np.concatenate([speech(draw.choice(SENTENCES), 0.2, 0.3) for _ in range(60)])
     file = io.BytesIO()
-    soundfile.write(file, np.resize(said, 299 * 22_050), 22_050, format="MP3", bitrate_mode="CONSTANT", compression_level=0.9)
+    soundfile.write(
+        file,
+        np.resize(said, 299 * 22_050),
+        22_050,
+        format="MP3",
+        bitrate_mode="CONSTANT",
+        compression_level=0.9,
+    )
     path = server.brought / "three hours.mp3"
     path.write_bytes(file.getvalue() * 36)
     return path
 
 
 def test_it_listens_on_this_machine_alone(server: Server) -> None:
-    sockets = {link.readlink().name for link in Path(f"/proc/{server.process.pid}/fd").iterdir() if link.is_symlink()}
-    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    sockets = {
+        link.readlink().name
+        for link in Path(f"/proc/{server.process.pid}/fd").iterdir()
+        if link.is_symlink()
+    }
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
     listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
     assert listening == [f"0100007F:{server.port:04X}"]
 
@@ -64,11 +83,15 @@ def _maps(pid: int) -> str:
 
 
 def test_no_foreign_socket_is_opened(server: Server) -> None:
-    """By the server, the decoding process or anything else that they start; `test_pipeline` shows that the watch sees one."""
+    """By the server, the decoding process or anything else that they start; `test_pipeline` shows
+    that the watch sees one.
+    """
     assert not server.workspace.log.exists(), server.workspace.log.read_text()
 
 
-def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(visitor: Enter, server: Server, three_hours: Path) -> None:
+def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
     one = visitor()
     page = one.go("Transcribe")
     one.bring("noll.wav", wav(speech(SENTENCES[5])))
@@ -78,7 +101,9 @@ def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(visitor: Ent
         page.locator("input[type=file]").set_input_files(three_hours)
         expect(page.get_by_text("2 h 59 min", exact=False).first).to_be_visible(timeout=240_000)
         page.get_by_role("button", name="Transcribe").click()
-        expect(page.get_by_text(re.compile(r"listening: [4-9]:.* of 2:59"))).to_be_visible(timeout=240_000)
+        expect(page.get_by_text(re.compile(r"listening: [4-9]:.* of 2:59"))).to_be_visible(
+            timeout=240_000
+        )
     assert max(peak) - before < LIMIT_MB + three_hours.stat().st_size / 2**20
     assert page.get_by_role("progressbar").count() == 1
     page.get_by_role("button", name="Cancel").click()
@@ -93,7 +118,9 @@ def _corrections_survive_other_pages(page: Page) -> None:
     for number in ("2", "1"):
         page.get_by_label(re.compile("^Page of")).fill(number)
         page.keyboard.press("Enter")
-        expect(first).not_to_have_value("corrected") if number == "2" else expect(first).to_have_value("corrected")
+        expect(first).not_to_have_value("corrected") if number == "2" else expect(
+            first
+        ).to_have_value("corrected")
 
 
 def _unique_mb(server: Server) -> float:
@@ -133,7 +160,9 @@ def _start_long(one: Visitor, three_hours: Path) -> None:
     expect(page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible(timeout=180_000)
 
 
-def test_a_closed_tab_frees_its_job_and_its_files(visitor: Enter, server: Server, three_hours: Path) -> None:
+def test_a_closed_tab_frees_its_job_and_its_files(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
     assert job_queue.LOST_SECONDS + job_queue.TIDY_SECONDS + job_queue.GRACE_SECONDS < 150, (
         "without the server's hurry it is within 3 minutes too"
     )
@@ -146,13 +175,17 @@ def test_a_closed_tab_frees_its_job_and_its_files(visitor: Enter, server: Server
     one.page.close()
     assert other.transcribe() == [SENTENCES[4]]
     deadline = time.monotonic() + 60
-    while max(path.stat().st_size for path in server.left()) > 600e6 and time.monotonic() < deadline:
+    while (
+        max(path.stat().st_size for path in server.left()) > 600e6 and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     assert sum(path.stat().st_size for path in server.left()) < 10e6
     assert len(server.left()) <= 2, "what the other one brought stays"
 
 
-def test_twenty_at_once_wait_in_order_and_each_gets_its_own(visitor: Enter, server: Server, three_hours: Path) -> None:
+def test_twenty_at_once_wait_in_order_and_each_gets_its_own(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
     first, host = visitor(), visitor()
     people = [host, *(visitor(beside=host) for _ in range(19))]
     for one in people:
@@ -171,16 +204,25 @@ def test_twenty_at_once_wait_in_order_and_each_gets_its_own(visitor: Enter, serv
         assert one.texts() == [SENTENCES[number % len(SENTENCES)]]
 
 
-def test_hostile_texts_run_nothing_in_any_field(visitor: Enter, server: Server, tmp_path: Path) -> None:
+def test_hostile_texts_run_nothing_in_any_field(
+    visitor: Enter, server: Server, tmp_path: Path
+) -> None:
     one = visitor()
     page = one.go("Transcribe")
     sound = wav(speech(SENTENCES[5]))
     for number, name in enumerate(hostile.packed(200)):
         one.bring(f"{number} {name}.wav", sound)
     assert {path.suffix for path in server.left()} == {".f32"}
-    assert all(path.stem.isdecimal() for path in server.left()), "names play no part in where a recording goes"
+    assert all(path.stem.isdecimal() for path in server.left()), (
+        "names play no part in where a recording goes"
+    )
     assert one.transcribe() == [SENTENCES[5]]
-    _type(page, page.get_by_label(re.compile("^Text from")), [" ".join(hostile.HOSTILE)], "Control+Enter")
+    _type(
+        page,
+        page.get_by_label(re.compile("^Text from")),
+        [" ".join(hostile.HOSTILE)],
+        "Control+Enter",
+    )
     page.get_by_text("Keep the corrected text").click()
     _type(page, page.get_by_label("Speaker"), hostile.packed(80))
     page.get_by_role("button", name="Save").click()
@@ -202,7 +244,9 @@ def _type(page: Page, field: Locator, texts: list[str], key: str = "Enter") -> N
         field.fill(text)
         field.press(key)
         page.wait_for_timeout(20)
-        page.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState == 'notRunning'")
+        page.wait_for_function(
+            "document.querySelector('[data-testid=stApp]').dataset.testScriptState == 'notRunning'"
+        )
 
 
 def test_the_watch_sees_what_runs(browser: Browser, server: Server) -> None:
@@ -210,7 +254,10 @@ def test_the_watch_sees_what_runs(browser: Browser, server: Server) -> None:
     one = Visitor(browser, server)
     one.page.goto(f"{server.url}/_stcore/health")
     for text in hostile.HOSTILE:
-        one.page.evaluate("text => { const it = document.createElement('div'); document.body.append(it); it.innerHTML = text }", text)
+        one.page.evaluate(
+            "text => { const it = document.createElement('div'); document.body.append(it); it.innerHTML = text }",
+            text,
+        )
     one.page.wait_for_timeout(300)
     assert one.page.evaluate("window.__pwned") > 20
     assert len({wrong for wrong in one.wrongs if "x.test" in wrong}) > 2

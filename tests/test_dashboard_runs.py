@@ -1,4 +1,6 @@
-"""The Runs page on real stores: what it shows, what it says when there is nothing or damage, and that names stay names."""
+"""The Runs page on real stores: what it shows, what it says when there is nothing or damage, and
+that names stay names.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import SHIPPED
-from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
+from runs_fixtures import (
+    damaged,
+    evaluation,
+    go_on,
+    mirror,
+    new_store,
+    training,
+    utterances,
+    wait_for,
+    write_reports,
+)
 from streamlit.testing.v1 import AppTest
 
 from asr import paths
@@ -63,7 +75,9 @@ def table(page: AppTest) -> Any:
 
 
 def text(page: AppTest) -> str:
-    return "\n".join(str(one.value) for one in [*page.caption, *page.info, *page.warning, *page.subheader])
+    return "\n".join(
+        str(one.value) for one in [*page.caption, *page.info, *page.warning, *page.subheader]
+    )
 
 
 def two_trainings(root: Path) -> tuple[run_index.RunRow, run_index.RunRow]:
@@ -86,7 +100,12 @@ def test_a_finished_run_is_shown_with_its_numbers_and_its_command() -> None:
     refresh.refresh(talk=False)
     page = drawn()
     shown = table(page).iloc[0]
-    assert (shown["Run"], shown["Status"], shown["WER %"], shown["95 % interval"]) == ("first", "✓ finished", 25.0, "23.00 – 27.00")
+    assert (shown["Run"], shown["Status"], shown["WER %"], shown["95 % interval"]) == (
+        "first",
+        "✓ finished",
+        25.0,
+        "23.00 – 27.00",
+    )
     assert "lowest test WER 25.0 %" in text(page)
     assert "dvc exp run -S train.max_steps=40 -S train.seed=7" in page.code[0].value
     assert len(page.get("vega_lite_chart")) >= 4
@@ -105,7 +124,9 @@ def test_the_first_build_shows_that_it_goes_on() -> None:
     assert len(drawn().get("progress")) == 1
 
 
-def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_alone_builds_the_index_and_draws_itself_again(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new_store(tmp_path, empty_store)
     (tmp_path / "params.yaml").write_bytes(SHIPPED.read_bytes())
     mirror(training("alone"))
@@ -121,7 +142,11 @@ def test_a_page_alone_builds_the_index_and_draws_itself_again(empty_store: Path,
 
 @pytest.mark.usefixtures("root")
 def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
-    running, killed, gone = training("running", 20, None), training("killed", 20, None), training("gone")
+    running, killed, gone = (
+        training("running", 20, None),
+        training("killed", 20, None),
+        training("gone"),
+    )
     mirror(running, killed, gone)
     lock = paths.cache("checkpoints", running.stem, "lock")
     lock.parent.mkdir(parents=True)
@@ -137,10 +162,15 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
         assert "1 running" in text(page)
     go_on(running, range(21, 41))
     mirror(running)
-    client.connect().delete_run(next(str(row.run_id) for row in run_index.rows() if row.name == "gone"))
+    client.connect().delete_run(
+        next(str(row.run_id) for row in run_index.rows() if row.name == "gone")
+    )
     refresh.refresh(talk=False)
     page.run()
-    assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {"running": "✓ finished", "killed": "■ killed"}
+    assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {
+        "running": "✓ finished",
+        "killed": "■ killed",
+    }
 
 
 @pytest.mark.usefixtures("root")
@@ -173,13 +203,26 @@ def test_params_that_differ_are_offered_first_and_the_others_on_request() -> Non
 def test_a_pinned_baseline_brings_deltas_and_a_paired_verdict(root: Path) -> None:
     ours, theirs = two_trainings(root)
     sha = hashing.hash_of("theirs")[:40]
-    fetched = paths.cache("revisions", sha, hashing.hash_of("reports/evaluate/utterances.parquet")[:16])
+    fetched = paths.cache(
+        "revisions", sha, hashing.hash_of("reports/evaluate/utterances.parquet")[:16]
+    )
     fetched.mkdir(parents=True)
-    pa.parquet.write_table(utterances([2] * 240, [f"s{number % 12}" for number in range(240)]), fetched / "utterances.parquet")
-    known = {"params": {}, "scores": {"wer": 0.4, "test_hash": "t1"}, "parameters": 5, "seconds": 9.0}
+    pa.parquet.write_table(
+        utterances([2] * 240, [f"s{number % 12}" for number in range(240)]),
+        fetched / "utterances.parquet",
+    )
+    known = {
+        "params": {},
+        "scores": {"wer": 0.4, "test_hash": "t1"},
+        "parameters": 5,
+        "seconds": 9.0,
+    }
     with refresh.closing(refresh.opened(False)) as index:
         index.execute("INSERT INTO revisions VALUES (99, 'tidy-newt', ?, 'experiment')", [sha])
-        index.execute("INSERT INTO facts VALUES (?, ?, ?, 0)", [sha, theirs.fingerprint, refresh.json.dumps(known)])
+        index.execute(
+            "INSERT INTO facts VALUES (?, ?, ?, 0)",
+            [sha, theirs.fingerprint, refresh.json.dumps(known)],
+        )
         index.execute("UPDATE meta SET value = 'changed' WHERE key = 'generation'")
         index.commit()
     page = drawn({"runs_pinned": theirs.key})
@@ -188,7 +231,11 @@ def test_a_pinned_baseline_brings_deltas_and_a_paired_verdict(root: Path) -> Non
     assert shown["ours"] == pytest.approx(-20)
     assert shown.isna()["theirs"]
     verdict = page.table[0].value.iloc[0]
-    assert (verdict.name.replace("\\", ""), verdict["Verdict"], verdict["Drawn by"]) == ("ours (workspace)", "▼ better", "speaker")
+    assert (verdict.name.replace("\\", ""), verdict["Verdict"], verdict["Drawn by"]) == (
+        "ours (workspace)",
+        "▼ better",
+        "speaker",
+    )
     assert verdict["Δ WER points"] == "-20.00"
     low, high = map(float, verdict["95 % interval"].split(" … "))
     assert low <= -20 <= high < 0
@@ -226,7 +273,9 @@ def test_hostile_names_are_shown_as_they_are() -> None:
     store = client.connect()
     experiment = store.create_experiment(client.EXPERIMENT)
     for name in HOSTILE:
-        run = store.create_run(experiment, tags={"fingerprint": "f" * 32, "mlflow.runName": name}, run_name=name)
+        run = store.create_run(
+            experiment, tags={"fingerprint": "f" * 32, "mlflow.runName": name}, run_name=name
+        )
         store.log_param(run.info.run_id, "train.seed", name[:400])
         store.log_metric(run.info.run_id, "test/wer", 0.5)
         store.log_metric(run.info.run_id, "validation/wer", float("nan"))
@@ -273,12 +322,26 @@ def test_no_damaged_index_gives_a_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b'{"fingerprint": 5, "params": 7}', b"\xff\xfe", b'{"fingerprint": "f", "params": {"a": [[]]}}']
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"fingerprint": 5, "params": 7}',
+        b"\xff\xfe",
+        b'{"fingerprint": "f", "params": {"a": [[]]}}',
+    ],
 )
 def test_damaged_reports_give_no_traceback(root: Path, content: bytes) -> None:
     write_reports(root, "f" * 32, utterances([1, 0], [None, None]))
     page = drawn()
-    for name in ("train/run.json", "evaluate/metrics.json", "train/summary.json", "train/timing.json", "train/steps.csv"):
+    for name in (
+        "train/run.json",
+        "evaluate/metrics.json",
+        "train/summary.json",
+        "train/timing.json",
+        "train/steps.csv",
+    ):
         before = (root / "reports" / name).read_bytes()
         (root / "reports" / name).write_bytes(content)
         refresh.refresh(talk=False)
@@ -308,6 +371,10 @@ assert not page.exception and len(page.dataframe)
 print([name for name in ("mlflow", "dvc", "torch", "transformers", "evaluate") if name in sys.modules])
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], cwd=REPOSITORY, capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
     assert done.stdout == "[]\n", done.stderr

@@ -1,4 +1,6 @@
-"""The page Talk with a real server of a language model, real speech, and a desk that hears what a test says was said."""
+"""The page Talk with a real server of a language model, real speech, and a desk that hears what a
+test says was said.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,14 @@ def script() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    for name in ("OPENAI_MODEL", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "OPENAI_MODEL",
+        "OPENAI_API_KEY",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     with serving() as one:
         monkeypatch.setenv("OPENAI_BASE_URL", one.address)
@@ -79,7 +88,16 @@ def hearing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Jo
     def hear(text: str, state: str = "done", fault: str | None = None) -> Job:
         samples = tmp_path / "1.f32"
         samples.write_bytes(bytes(64_000))
-        job = Job("me", SampleFile(samples), Options(), 0.0, 1.0, state=state, fault=fault, segments=[Segment(0, 1, text)])
+        job = Job(
+            "me",
+            SampleFile(samples),
+            Options(),
+            0.0,
+            1.0,
+            state=state,
+            fault=fault,
+            segments=[Segment(0, 1, text)],
+        )
         monkeypatch.setattr(talk, "transcribe", lambda _: job)
         return job
 
@@ -91,7 +109,13 @@ def test_without_an_address_it_says_which_variables_to_set(monkeypatch: pytest.M
     page = shown()
     assert not page.chat_input
     said = " ".join(one.value for one in (*page.info, *page.code, *page.caption)).replace("\\", "")
-    for wanted in ("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "ollama pull", "llama-server", "OPENAI_MODEL", "OPENAI_API_KEY"):
+    for wanted in (
+        "OPENAI_BASE_URL=http://127.0.0.1:11434/v1",
+        "ollama pull",
+        "llama-server",
+        "OPENAI_MODEL",
+        "OPENAI_API_KEY",
+    ):
         assert wanted in said
     monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
     page = shown()
@@ -110,7 +134,12 @@ def test_a_written_message_is_answered_and_spoken(page: AppTest, server: ChatSer
     assert "English" in asked["messages"][0]["content"]
     write(page, "Och du?")
     assert [one[0] for one in conversation(page)] == ["user", "assistant", "user", "assistant"]
-    assert [message["role"] for message in server.asked[-1][2]["messages"]] == ["system", "user", "assistant", "user"]
+    assert [message["role"] for message in server.asked[-1][2]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
 
 
 def test_muted_nothing_is_spoken(page: AppTest) -> None:
@@ -120,7 +149,9 @@ def test_muted_nothing_is_spoken(page: AppTest) -> None:
     assert not page.get("audio")
 
 
-def test_the_language_is_that_of_the_workspace_and_can_be_chosen(server: ChatServer, tmp_path: Path) -> None:
+def test_the_language_is_that_of_the_workspace_and_can_be_chosen(
+    server: ChatServer, tmp_path: Path
+) -> None:
     (tmp_path / "params.yaml").write_text(SHIPPED.read_text())
     page = shown()
     assert page.selectbox[0].value == "sv"
@@ -135,7 +166,11 @@ def test_hostile_answers_are_shown_as_text(page: AppTest, server: ChatServer) ->
     write(page, "".join(HOSTILE[:-1]))
     wanted = "".join(server.words).replace("\ud83d", "?").rstrip()
     assert conversation(page) == [("user", "".join(HOSTILE[:-1])), ("assistant", wanted)]
-    others = [one.value for kind in ("markdown", "caption", "info", "warning", "error", "code") for one in page.get(kind)]
+    others = [
+        one.value
+        for kind in ("markdown", "caption", "info", "warning", "error", "code")
+        for one in page.get(kind)
+    ]
     assert not any("evil" in value or "script" in value for value in others)
     assert not page.get("html")
 
@@ -167,7 +202,9 @@ def test_clear_forgets_everything(page: AppTest) -> None:
     assert not page.get("audio")
 
 
-def test_what_was_said_is_seen_corrected_and_sent(page: AppTest, server: ChatServer, hearing: Callable[..., Job]) -> None:
+def test_what_was_said_is_seen_corrected_and_sent(
+    page: AppTest, server: ChatServer, hearing: Callable[..., Job]
+) -> None:
     hearing("hej dår")
     fine(page.audio_input[0].set_value(wav()).run())
     assert page.text_area[0].value == "hej dår"
@@ -180,7 +217,9 @@ def test_what_was_said_is_seen_corrected_and_sent(page: AppTest, server: ChatSer
     assert not page.text_area
 
 
-def test_what_was_said_can_be_thrown_away(page: AppTest, server: ChatServer, hearing: Callable[..., Job]) -> None:
+def test_what_was_said_can_be_thrown_away(
+    page: AppTest, server: ChatServer, hearing: Callable[..., Job]
+) -> None:
     hearing("hej")
     fine(page.audio_input[0].set_value(wav()).run())
     fine(next(button for button in page.button if button.label == "Discard").click().run())
@@ -189,7 +228,9 @@ def test_what_was_said_can_be_thrown_away(page: AppTest, server: ChatServer, hea
     assert server.asked == []
 
 
-def test_while_it_waits_and_when_it_is_cancelled(page: AppTest, hearing: Callable[..., Job]) -> None:
+def test_while_it_waits_and_when_it_is_cancelled(
+    page: AppTest, hearing: Callable[..., Job]
+) -> None:
     job = hearing("", state="running")
     fine(page.audio_input[0].set_value(wav()).run())
     assert not page.text_area
@@ -200,7 +241,9 @@ def test_while_it_waits_and_when_it_is_cancelled(page: AppTest, hearing: Callabl
     assert "Cancelled" in page.info[0].value
 
 
-def test_nothing_heard_and_a_transcription_that_failed(page: AppTest, hearing: Callable[..., Job]) -> None:
+def test_nothing_heard_and_a_transcription_that_failed(
+    page: AppTest, hearing: Callable[..., Job]
+) -> None:
     hearing(" ")
     fine(page.audio_input[0].set_value(wav()).run())
     assert "No words" in page.info[0].value
@@ -239,7 +282,15 @@ def test_two_tabs_do_not_hear_each_other() -> None:
 
 @pytest.mark.parametrize(
     ("roles", "wanted"),
-    [("", "s"), ("u", "su"), ("uau", "suau"), ("uu", "su"), ("uauu", "suau"), ("ua" * 10 + "u", "s" + "ua" * 9 + "u"), ("auau", "suau")],
+    [
+        ("", "s"),
+        ("u", "su"),
+        ("uau", "suau"),
+        ("uu", "su"),
+        ("uauu", "suau"),
+        ("ua" * 10 + "u", "s" + "ua" * 9 + "u"),
+        ("auau", "suau"),
+    ],
 )
 def test_the_model_is_told_turn_by_turn(roles: str, wanted: str) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
@@ -253,6 +304,8 @@ def test_the_model_is_told_turn_by_turn(roles: str, wanted: str) -> None:
 def test_no_threads_are_left(page: AppTest) -> None:
     write(page, "Hej")
     until = time.monotonic() + 60
-    while any(one.name == "chat_listen" for one in threading.enumerate()) and time.monotonic() < until:
+    while (
+        any(one.name == "chat_listen" for one in threading.enumerate()) and time.monotonic() < until
+    ):
         time.sleep(0.05)
     assert not any(one.name == "chat_listen" for one in threading.enumerate())

@@ -1,4 +1,6 @@
-"""The page Transcribe with a real desk and a tiny model: what is brought, heard, corrected, downloaded, kept; and what goes wrong."""
+"""The page Transcribe with a real desk and a tiny model: what is brought, heard, corrected,
+downloaded, kept; and what goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def fine(page: AppTest) -> AppTest:
     return page
 
 
-def bring(page: AppTest, content: bytes = WAV, name: str = "talk.wav", kind: str = "audio/wav") -> AppTest:
+def bring(
+    page: AppTest, content: bytes = WAV, name: str = "talk.wav", kind: str = "audio/wav"
+) -> AppTest:
     page.file_uploader(key="file").set_value((name, content, kind))
     return fine(page.run())
 
@@ -114,11 +118,15 @@ def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]
     start = recognizer.load(name)
     samples.tofile(root / "wanted.f32")
     made = SampleFile(root / "wanted.f32")
-    recognizer.choose_prompt(start, asked.get("language"), asked.get("task"), made, 0.0, made.duration)
+    recognizer.choose_prompt(
+        start, asked.get("language"), asked.get("task"), made, 0.0, made.duration
+    )
     return [one.text for one in recognizer.transcribe(start, made, 0.0, made.duration)]
 
 
-def test_a_recording_is_heard_as_evaluation_hears_it(page: AppTest, place: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_recording_is_heard_as_evaluation_hears_it(
+    page: AppTest, place: SimpleNamespace, tmp_path: Path
+) -> None:
     assert not page.text_area
     go(bring(page))
     assert texts(page) == heard(tmp_path, "workspace", SHORT)
@@ -137,7 +145,10 @@ def test_what_was_corrected_is_what_is_downloaded_and_kept(
     assert texts(page)[1:] == before[1:]
     found = {name.lower(): content for name, (_, content) in downloads.items()}
     assert set(found) == {"txt", "srt", "vtt", "json", "csv"}
-    assert [one["text"] for one in json.loads(found["json"])["segments"]] == ['rättat, "så"\n--> här', *before[1:]]
+    assert [one["text"] for one in json.loads(found["json"])["segments"]] == [
+        'rättat, "så"\n--> här',
+        *before[1:],
+    ]
     assert found["txt"].splitlines()[0] == 'rättat, "så" --> här'
     assert "00:00:00,000 --> " in found["srt"]
     assert "--&gt; här" in found["vtt"]
@@ -149,7 +160,9 @@ def test_what_was_corrected_is_what_is_downloaded_and_kept(
     assert page.success
     corpus = folder.read(place.root / "recordings", tmp_path)
     kept = [" ".join(text.split()) for text in ['rättat, "så" --> här', *before[1:]]]
-    assert [(one.text, one.speaker) for one in corpus.utterances] == [(text, "ann") for text in kept if text]
+    assert [(one.text, one.speaker) for one in corpus.utterances] == [
+        (text, "ann") for text in kept if text
+    ]
 
 
 def test_two_models_hear_the_same_sound_side_by_side(page: AppTest, tmp_path: Path) -> None:
@@ -165,7 +178,9 @@ def test_two_models_hear_the_same_sound_side_by_side(page: AppTest, tmp_path: Pa
     assert [one.value.replace("\\", "") for one in page.subheader] == ["workspace", "kept: other"]
 
 
-def test_a_language_and_a_task_are_asked_for_and_not_remembered(page: AppTest, tmp_path: Path) -> None:
+def test_a_language_and_a_task_are_asked_for_and_not_remembered(
+    page: AppTest, tmp_path: Path
+) -> None:
     bring(page)
     page.selectbox(key="language").set_value("de")
     page.segmented_control(key="task").set_value("translate")
@@ -204,8 +219,14 @@ def test_video_and_packed_sound_can_be_brought(page: AppTest, kind: str, content
     assert not page.button(key="go").disabled
 
 
-@pytest.mark.parametrize("content", [b"", b"no sound", WAV[:1000], b"<html></html>"], ids=["empty", "text", "cut", "page"])
-def test_what_is_no_sound_is_one_line(page: AppTest, place: SimpleNamespace, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no sound", WAV[:1000], b"<html></html>"],
+    ids=["empty", "text", "cut", "page"],
+)
+def test_what_is_no_sound_is_one_line(
+    page: AppTest, place: SimpleNamespace, content: bytes
+) -> None:
     bring(page, content)
     assert len(page.warning) == 1
     assert str(place.root) not in page.warning[0].value
@@ -229,7 +250,13 @@ def test_a_recording_on_the_server_is_chosen_from_its_folder_alone(
     shared, outside = tmp_path / "shared", tmp_path / "secret.wav"
     (shared / "deep").mkdir(parents=True)
     outside.write_bytes(WAV)
-    for name in ("a.wav", "deep/b.flac", HOSTILE.replace("/", ":"), "notes.txt", os.fsdecode(b"\xff.wav")):
+    for name in (
+        "a.wav",
+        "deep/b.flac",
+        HOSTILE.replace("/", ":"),
+        "notes.txt",
+        os.fsdecode(b"\xff.wav"),
+    ):
         (shared / name).write_bytes(WAV)
     (shared / "link.wav").symlink_to(outside)
     (shared / "gone.wav").symlink_to(shared / "nothing.wav")
@@ -249,14 +276,19 @@ def test_a_recording_on_the_server_is_chosen_from_its_folder_alone(
     ("choose", "says"),
     [
         (
-            lambda page: page.selectbox(key="model").set_value("kept: english") and page.selectbox(key="language").set_value("de"),
+            lambda page: (
+                page.selectbox(key="model").set_value("kept: english")
+                and page.selectbox(key="language").set_value("de")
+            ),
             "one language",
         ),
         (lambda page: page.selectbox(key="model").set_value("kept: broken"), "broken"),
     ],
     ids=["one language", "broken"],
 )
-def test_what_a_model_cannot_do_is_one_line(place: SimpleNamespace, choose: Callable[[AppTest], Any], says: str) -> None:
+def test_what_a_model_cannot_do_is_one_line(
+    place: SimpleNamespace, choose: Callable[[AppTest], Any], says: str
+) -> None:
     (place.root / "models/kept/broken").mkdir(exist_ok=True)
     page = bring(fine(AppTest.from_function(script, default_timeout=120).run()))
     choose(page)
@@ -268,7 +300,10 @@ def test_what_a_model_cannot_do_is_one_line(place: SimpleNamespace, choose: Call
     assert not page.text_area
 
 
-@pytest.mark.parametrize("name", ["nothing", "a/b/c", "../secret", "/etc/passwd", "models/kept", "data/../x", "./x", "a b/c"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "a/b/c", "../secret", "/etc/passwd", "models/kept", "data/../x", "./x", "a b/c"],
+)
 def test_a_hub_id_that_is_typed_is_no_path(page: AppTest, name: str) -> None:
     bring(page)
     page.selectbox(key="model").set_value("a model from the hub …")
@@ -293,7 +328,9 @@ def test_a_job_can_be_cancelled_and_the_page_is_free_again(page: AppTest) -> Non
     assert not page.button(key="go").disabled
 
 
-def test_a_sound_that_was_swept_away_is_brought_again(page: AppTest, place: SimpleNamespace) -> None:
+def test_a_sound_that_was_swept_away_is_brought_again(
+    page: AppTest, place: SimpleNamespace
+) -> None:
     go(bring(page))
     before = texts(page)
     place.desk.forget("nobody")
@@ -328,11 +365,19 @@ print(sorted(name for name in sys.modules if name in {("torch", "transformers", 
 """
     root = Path(os.environ["DVC_ROOT"])
     (root / "a.wav").write_bytes(WAV)
-    done = subprocess.run([sys.executable, "-c", code, root / "a.wav"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, root / "a.wav"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "[]\n"
 
 
-def test_a_correction_stays_while_other_segments_are_looked_at(page: AppTest, downloads: dict[str, tuple[str, str]]) -> None:
+def test_a_correction_stays_while_other_segments_are_looked_at(
+    page: AppTest, downloads: dict[str, tuple[str, str]]
+) -> None:
     go(bring(page, encoded(noise(60.0))))
     before = texts(page)
     page.text_area[0].set_value("rättat")

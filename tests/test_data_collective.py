@@ -1,4 +1,6 @@
-"""Releases from Mozilla Data Collective: the real SDK against a platform on 127.0.0.1, and all that can go wrong on the way."""
+"""Releases from Mozilla Data Collective: the real SDK against a platform on 127.0.0.1, and all that
+can go wrong on the way.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ from typing import Any
 
 import pytest
 from data_fixtures import encoded, voice
-from hub_fixtures import PAGE, CdnConversation, Conversation, Server, busy, cut, flipped, sha256, web_page, whole
+from hub_fixtures import (
+    PAGE,
+    CdnConversation,
+    Conversation,
+    Server,
+    busy,
+    cut,
+    flipped,
+    sha256,
+    web_page,
+    whole,
+)
 
 from asr import paths
 from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserError
@@ -36,7 +49,10 @@ def release() -> bytes:
     with tarfile.open(fileobj=held, mode="w:gz") as tar:
         for split, tsv in zip(SPLITS, ("train", "dev", "test"), strict=True):
             line = f"client_id\tpath\tsentence\nclient-{split}\t{split}.mp3\ttext of {split}\n".encode()
-            for name, content in ((f"{tsv}.tsv", line), (f"clips/{split}.mp3", CLIP + split.encode())):
+            for name, content in (
+                (f"{tsv}.tsv", line),
+                (f"clips/{split}.mp3", CLIP + split.encode()),
+            ):
                 info = tarfile.TarInfo(f"cv-corpus-99.0/sv-SE/{name}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -47,11 +63,19 @@ def release() -> bytes:
 
 
 RELEASE = release()
-DETAILS = {"id": ID, "slug": "common-voice-sv", "filename": NAME, "sizeBytes": len(RELEASE), "checksum": sha256(RELEASE)}
+DETAILS = {
+    "id": ID,
+    "slug": "common-voice-sv",
+    "filename": NAME,
+    "sizeBytes": len(RELEASE),
+    "checksum": sha256(RELEASE),
+}
 
 
 class PlatformConversation(Conversation):
-    """`/api/datasets/<id>`, which anyone may ask, and `/api/datasets/<id>/download`, which wants the key."""
+    """`/api/datasets/<id>`, which anyone may ask, and `/api/datasets/<id>/download`, which wants
+    the key.
+    """
 
     def work(self) -> None:
         details = self.server.details.get(self.path.split("/")[3])
@@ -62,7 +86,9 @@ class PlatformConversation(Conversation):
         if self.headers.get("Authorization") != f"Bearer {KEY}":
             return self.tell(401, message="Unauthorized")
         place = f"{self.server.cdn.uri}/archives/{sha256(self.server.content)}?X-Amz-Signature=signed-for-one"
-        return self.tell(200, downloadUrl=place, sizeBytes=details["sizeBytes"], checksum=details["checksum"])
+        return self.tell(
+            200, downloadUrl=place, sizeBytes=details["sizeBytes"], checksum=details["checksum"]
+        )
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -82,7 +108,9 @@ def served_once() -> Iterator[Any]:
     platform: Any = Server(PlatformConversation)
     platform.cdn = Server(CdnConversation)
     for one in (platform, platform.cdn):
-        threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=one.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
     yield platform
     for one in (platform, platform.cdn):
         one.shutdown()
@@ -92,7 +120,10 @@ def served_once() -> Iterator[Any]:
 @pytest.fixture
 def there(served_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The platform without faults, as new, and a key; nobody waits."""
-    pytest.importorskip("datacollective", reason="Mozilla's SDK is not installed: pip install -c requirements.txt -e '.[dev]'")
+    pytest.importorskip(
+        "datacollective",
+        reason="Mozilla's SDK is not installed: pip install -c requirements.txt -e '.[dev]'",
+    )
     monkeypatch.setenv("MDC_API_URL", f"{served_once.uri}/api")
     monkeypatch.setenv("MDC_API_KEY", KEY)
     monkeypatch.setattr(data_collective, "PACE", 0.0005)
@@ -128,8 +159,17 @@ def ranges(there: Any) -> list[str | None]:
 def test_a_release_is_fetched_and_listed(there: Any, tmp_path: Path) -> None:
     corpus = read(tmp_path / "work")
     rows = [(one.id, one.split, one.text, one.speaker, one.audio()) for one in corpus.utterances]
-    assert rows == [(f"{split}.mp3", split, f"text of {split}", f"client-{split}", CLIP + split.encode()) for split in SPLITS]
-    about = {"name": "cv-corpus-99.0-sv-SE", "licence": "CC0-1.0", "dataset": ID, "archive": NAME, "bytes": len(RELEASE)}
+    assert rows == [
+        (f"{split}.mp3", split, f"text of {split}", f"client-{split}", CLIP + split.encode())
+        for split in SPLITS
+    ]
+    about = {
+        "name": "cv-corpus-99.0-sv-SE",
+        "licence": "CC0-1.0",
+        "dataset": ID,
+        "archive": NAME,
+        "bytes": len(RELEASE),
+    }
     assert {key: corpus.about[key] for key in about} == about
     assert corpus.about["sha256"] == sha256(RELEASE)
     read(tmp_path / "again")
@@ -175,12 +215,17 @@ def test_a_part_that_was_whole_when_it_was_killed_is_taken(there: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda content: content[:-1], r"came twice in the wrong length \([\d,]+ bytes, want [\d,]+\)"),
+        (
+            lambda content: content[:-1],
+            r"came twice in the wrong length \([\d,]+ bytes, want [\d,]+\)",
+        ),
         (flipped, r"came twice with a wrong checksum"),
         (lambda _: PAGE, r"came twice in the wrong length"),
     ],
 )
-def test_an_archive_that_is_not_what_the_platform_lists(there: Any, change: Any, match: str) -> None:
+def test_an_archive_that_is_not_what_the_platform_lists(
+    there: Any, change: Any, match: str
+) -> None:
     there.cdn.faults += [whole(change)]
     assert data_collective.fetch(ID)[0].read_bytes() == RELEASE
     data_collective.forget(ID)
@@ -196,7 +241,9 @@ def test_the_sdk_alone_would_take_it(there: Any) -> None:
     there.cdn.faults += [whole(flipped)]
     place = paths.cache("collective", ID)
     place.mkdir(parents=True)
-    assert datacollective.download_dataset(ID, str(place), show_progress=False).read_bytes() == flipped(RELEASE)
+    assert datacollective.download_dataset(
+        ID, str(place), show_progress=False
+    ).read_bytes() == flipped(RELEASE)
 
 
 def test_a_checksum_of_another_kind_is_left_alone(there: Any) -> None:
@@ -204,7 +251,9 @@ def test_a_checksum_of_another_kind_is_left_alone(there: Any) -> None:
     assert data_collective.fetch(ID)[1]["sha256"] == sha256(RELEASE)
 
 
-def test_a_platform_that_is_busy_is_asked_again(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_that_is_busy_is_asked_again(
+    there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waited: list[float] = []
     monkeypatch.setattr(data_collective.time, "sleep", waited.append)
     monkeypatch.setattr(data_collective, "PACE", 1.0)
@@ -213,34 +262,46 @@ def test_a_platform_that_is_busy_is_asked_again(there: Any, monkeypatch: pytest.
     assert waited == [290, 2, 4]
     data_collective.forget(ID)
     there.faults += [busy(429, Retry_After="86400")]
-    refused(NetworkError, r"the platform is busy \(429\); run again later: it goes on where it stopped")
+    refused(
+        NetworkError, r"the platform is busy \(429\); run again later: it goes on where it stopped"
+    )
     there.faults += [busy(500)] * (data_collective.TRIES + 1)
     refused(NetworkError, r"the platform is busy \(500\)")
 
 
 def test_no_network(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_URL", "http://127.0.0.1:9/api")
-    refused(NetworkError, r"the platform cannot be reached \(ConnectionError\); check the network, then run again")
+    refused(
+        NetworkError,
+        r"the platform cannot be reached \(ConnectionError\); check the network, then run again",
+    )
     assert not there.asked
 
 
 @pytest.mark.usefixtures("there")
 def test_a_key_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_KEY", KEY + "2")
-    refused(NetworkError, r"the platform does not know MDC_API_KEY; make another at https://mozilladatacollective.com/api-reference")
+    refused(
+        NetworkError,
+        r"the platform does not know MDC_API_KEY; make another at https://mozilladatacollective.com/api-reference",
+    )
 
 
 def test_terms_that_are_not_accepted(there: Any) -> None:
     there.faults += [lambda one: one.work(), lambda one: one.work(), busy(403)]
     refused(
-        NetworkError, rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account"
+        NetworkError,
+        rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account",
     )
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_release_that_is_gone(there: Any, status: int) -> None:
     there.faults += [busy(status)]
-    refused(NetworkError, r"the platform has it not, or not any more; want an id from https://mozilladatacollective.com/datasets")
+    refused(
+        NetworkError,
+        r"the platform has it not, or not any more; want an id from https://mozilladatacollective.com/datasets",
+    )
     refused(NetworkError, r"another: the platform has it not", "another")
 
 
@@ -249,10 +310,15 @@ def test_a_release_that_costs_money(there: Any) -> None:
     refused(NetworkError, r"the platform refuses \(402\); see https://")
 
 
-@pytest.mark.parametrize("fault", [web_page, lambda one: one.say(200, b"{}"), lambda one: one.say(200, b"[1]")])
+@pytest.mark.parametrize(
+    "fault", [web_page, lambda one: one.say(200, b"{}"), lambda one: one.say(200, b"[1]")]
+)
 def test_another_service_has_the_place(there: Any, fault: Any) -> None:
     there.faults += [fault]
-    refused(NetworkError, r"something else answers in the platform's place \(a login page, a proxy\?\); check the network")
+    refused(
+        NetworkError,
+        r"something else answers in the platform's place \(a login page, a proxy\?\); check the network",
+    )
 
 
 @pytest.mark.parametrize("name", ["../../secret.tar.gz", "/tmp/x.tar.gz", None, "", ".."])
@@ -282,25 +348,44 @@ def test_the_key_goes_to_the_platform_alone(
     there.cdn.faults += [cut(10)]
     with caplog.at_level(logging.DEBUG):
         corpus = read(tmp_path / "work")
-    assert [headers.get("authorization") for method, _, headers in there.asked if method == "POST"] == [f"Bearer {KEY}"] * 2
-    assert not any("authorization" in headers for method, _, headers in [*there.cdn.asked, *there.asked] if method == "GET")
+    assert [
+        headers.get("authorization") for method, _, headers in there.asked if method == "POST"
+    ] == [f"Bearer {KEY}"] * 2
+    assert not any(
+        "authorization" in headers
+        for method, _, headers in [*there.cdn.asked, *there.asked]
+        if method == "GET"
+    )
     printed = capfd.readouterr()
     assert KEY not in json.dumps(corpus.about) + caplog.text + printed.out + printed.err
-    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(
+        KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "https://mozilladatacollective.com/datasets/x"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", "a b", "https://mozilladatacollective.com/datasets/x"]
+)
 def test_an_id_that_is_none(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ParamsError, match=r"^download.path: got '.*', want a data set's id at https://mozilladatacollective.com"):
+    with pytest.raises(
+        ParamsError,
+        match=r"^download.path: got '.*', want a data set's id at https://mozilladatacollective.com",
+    ):
         read(tmp_path / "work", name)
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MDC_API_KEY", raising=False)
-    refused(NetworkError, r"^MDC_API_KEY is not set; make a key at https://mozilladatacollective.com/api-reference")
+    refused(
+        NetworkError,
+        r"^MDC_API_KEY is not set; make a key at https://mozilladatacollective.com/api-reference",
+    )
 
 
 def test_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDC_API_KEY", KEY)
     monkeypatch.setitem(sys.modules, "datacollective", None)
-    refused(NetworkError, r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$")
+    refused(
+        NetworkError,
+        r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$",
+    )

@@ -1,4 +1,6 @@
-"""The harness that kills the data stages, in small: what it finds, and that it finds it (make kills: 100)."""
+"""The harness that kills the data stages, in small: what it finds, and that it finds it (make
+kills: 100).
+"""
 
 from __future__ import annotations
 

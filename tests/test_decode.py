@@ -1,4 +1,6 @@
-"""Greedy decoding against plain `generate()`, whatever else is in the batch, and long recordings cut at quiet points."""
+"""Greedy decoding against plain `generate()`, whatever else is in the batch, and long recordings
+cut at quiet points.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def talkative(seed: int) -> Start:
     generation.begin_suppress_tokens = []
     endless = ids(start)
     first = sorted({row[0] for row in endless})
-    counted = sorted({token for row in endless for token in row[1:] if token not in first}, key=lambda token: end_places(endless, token))
+    counted = sorted(
+        {token for row in endless for token in row[1:] if token not in first},
+        key=lambda token: end_places(endless, token),
+    )
     generation.eos_token_id = generation.pad_token_id = counted[-1]
     generation.begin_suppress_tokens = [first[0], counted[-1]]
     return start
@@ -46,10 +51,14 @@ def end_places(rows: list[list[int]], token: int) -> tuple[int, int]:
 
 
 def sounds(seed: int = 5) -> torch.Tensor:
-    return input_features([clip(seconds, seed + number) for number, seconds in enumerate(SECONDS)], WINDOW)
+    return input_features(
+        [clip(seconds, seed + number) for number, seconds in enumerate(SECONDS)], WINDOW
+    )
 
 
-def ids(start: Start, inputs: torch.Tensor | None = None, limits: list[int] | None = None) -> list[list[int]]:
+def ids(
+    start: Start, inputs: torch.Tensor | None = None, limits: list[int] | None = None
+) -> list[list[int]]:
     inputs = sounds() if inputs is None else inputs
     prompt = tokenization.prompt(start.model.generation_config)
     return greedy.decode_batch(start.model, inputs, prompt, limits or [444] * len(inputs))
@@ -93,7 +102,9 @@ def test_a_row_that_ends_early_does_not_change_the_others() -> None:
     start = talkative(1)
     whole = ids(start)
     for limits in ([1, 444, 444, 444], [444, 444, 2, 444], [3, 444, 1, 5]):
-        assert ids(start, limits=limits) == [row[:limit] for row, limit in zip(whole, limits, strict=True)]
+        assert ids(start, limits=limits) == [
+            row[:limit] for row, limit in zip(whole, limits, strict=True)
+        ]
 
 
 @settings(deadline=None, max_examples=10)
@@ -113,21 +124,38 @@ def test_decoding_ends_where_the_positions_end() -> None:
 def test_transcripts_are_capped_by_duration_and_by_the_param() -> None:
     start = scratch(1, max_target_positions=200)
     only = start.tokenizer.convert_tokens_to_ids("e")
-    start.model.generation_config.suppress_tokens = [token for token in range(start.model.config.vocab_size) if token != only]
+    start.model.generation_config.suppress_tokens = [
+        token for token in range(start.model.config.vocab_size) if token != only
+    ]
     found = [
-        greedy.transcribe(start.model, start.tokenizer, [1.0, 0.5], lambda index: clip((1.0, 0.5)[index], index), 4, limit)
+        greedy.transcribe(
+            start.model,
+            start.tokenizer,
+            [1.0, 0.5],
+            lambda index: clip((1.0, 0.5)[index], index),
+            4,
+            limit,
+        )
         for limit in (444, 30)
     ]
-    assert found == [["e" * (SPARE_TOKENS + TOKENS_PER_SECOND), "e" * (SPARE_TOKENS + TOKENS_PER_SECOND // 2)], ["e" * 30] * 2]
+    assert found == [
+        ["e" * (SPARE_TOKENS + TOKENS_PER_SECOND), "e" * (SPARE_TOKENS + TOKENS_PER_SECOND // 2)],
+        ["e" * 30] * 2,
+    ]
 
 
 def test_transcripts_come_in_the_order_of_the_recordings_whatever_the_batch_size() -> None:
     start = talkative(3)
     durations = [0.4, 2.0, 0.9, 3.7, 1.3]
     clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
-    found = [greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, size, 444) for size in (1, 2, 5)]
+    found = [
+        greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, size, 444)
+        for size in (1, 2, 5)
+    ]
     alone = [
-        greedy.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=one: one, 1, 444)[0]
+        greedy.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=one: one, 1, 444)[
+            0
+        ]
         for seconds, one in zip(durations, clips, strict=True)
     ]
     assert found == [alone] * 3
@@ -159,10 +187,14 @@ def test_progress_sees_every_recording_once() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 1500), st.sampled_from([100, 200, 500]), st.integers(0, 99))
-def test_segments_fit_the_window_and_cover_everything_without_overlap(frames: int, window: int, seed: int) -> None:
+def test_segments_fit_the_window_and_cover_everything_without_overlap(
+    frames: int, window: int, seed: int
+) -> None:
     whole = clip(frames / 100, seed)
     segments = greedy.cut(whole, window)
-    edges = [round(100 * value) for one in segments for value in (one.start, one.start + one.duration)]
+    edges = [
+        round(100 * value) for one in segments for value in (one.start, one.start + one.duration)
+    ]
     assert edges[0] == 0
     assert edges[-1] == frames
     assert edges[1:-1:2] == edges[2::2]
@@ -209,18 +241,29 @@ def test_segments_before_the_last_fill_most_of_the_window(frames: int, seed: int
 def test_text_of_a_long_recording_is_that_of_its_segments_joined() -> None:
     start, whole = talkative(3), features.log_mel(noise(5.3, 4), 80)
     parts = [
-        greedy.transcribe(start.model, start.tokenizer, [one.duration], lambda _, one=one: one.features, 1, 444)[0]
+        greedy.transcribe(
+            start.model, start.tokenizer, [one.duration], lambda _, one=one: one.features, 1, 444
+        )[0]
         for one in greedy.cut(whole, WINDOW)
     ]
     assert len(parts) >= 3
-    assert greedy.transcribe(start.model, start.tokenizer, [5.3], lambda _: whole, 2, 444) == [" ".join(filter(None, parts))]
+    assert greedy.transcribe(start.model, start.tokenizer, [5.3], lambda _: whole, 2, 444) == [
+        " ".join(filter(None, parts))
+    ]
 
 
 def test_silence_and_a_single_frame_can_be_cut_and_transcribed() -> None:
     start = talkative(0)
     for seconds in (0.01, 7.0):
         quiet: LogMel = features.log_mel(np.zeros(round(seconds * 16000), np.float32), 80)
-        assert len(greedy.transcribe(start.model, start.tokenizer, [seconds], lambda _, one=quiet: one, 1, 444)) == 1
+        assert (
+            len(
+                greedy.transcribe(
+                    start.model, start.tokenizer, [seconds], lambda _, one=quiet: one, 1, 444
+                )
+            )
+            == 1
+        )
     ends = [one.start + one.duration for one in greedy.cut(quiet, WINDOW)]
     assert all(before < after for before, after in pairwise(ends))
 
@@ -230,9 +273,13 @@ def test_what_is_heard_stands_where_it_was_said() -> None:
     clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
     heard = greedy.decode_clips(start.model, start.tokenizer, clips, 3, 444)
     for one, parts in zip(clips, heard, strict=True):
-        assert [(part.start, part.duration) for part in parts] == [(cut.start, cut.duration) for cut in greedy.cut(one, WINDOW)]
+        assert [(part.start, part.duration) for part in parts] == [
+            (cut.start, cut.duration) for cut in greedy.cut(one, WINDOW)
+        ]
     texts = [" ".join(part.text for part in parts if part.text) for parts in heard]
-    assert texts == greedy.transcribe(start.model, start.tokenizer, durations, clips.__getitem__, 3, 444)
+    assert texts == greedy.transcribe(
+        start.model, start.tokenizer, durations, clips.__getitem__, 3, 444
+    )
     assert len(heard[0]) >= 3
     assert len({part.text for part in heard[0]}) > 1
     assert greedy.decode_clips(start.model, start.tokenizer, [], 3, 444) == []
@@ -241,9 +288,9 @@ def test_what_is_heard_stands_where_it_was_said() -> None:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_what_is_heard_does_not_depend_on_the_batch(size: int) -> None:
     start, clips = talkative(3), [clip(7.7, 1), clip(1.0, 2)]
-    assert greedy.decode_clips(start.model, start.tokenizer, clips, size, 444) == greedy.decode_clips(
-        start.model, start.tokenizer, clips, 3, 444
-    )
+    assert greedy.decode_clips(
+        start.model, start.tokenizer, clips, size, 444
+    ) == greedy.decode_clips(start.model, start.tokenizer, clips, 3, 444)
 
 
 def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
@@ -293,4 +340,7 @@ def test_every_language_has_a_name() -> None:
         "nn": "Nynorsk",
     }
     assert {code: LANGUAGE_NAMES[code] for code in known} == known
-    assert {code: name.lower() for code, name in LANGUAGE_NAMES.items()} == {**LANGUAGES, "my": "burmese"}
+    assert {code: name.lower() for code, name in LANGUAGE_NAMES.items()} == {
+        **LANGUAGES,
+        "my": "burmese",
+    }

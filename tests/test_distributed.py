@@ -1,4 +1,6 @@
-"""Two processes train as one does that takes twice as many batches a step: the same curve, the same weights, also after a kill."""
+"""Two processes train as one does that takes twice as many batches a step: the same curve, the same
+weights, also after a kill.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,36 @@ Training.loss = limited
 """
 
 
-def train_two(root: Path, data: Path, plan: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
+def train_two(
+    root: Path, data: Path, plan: str = "", **changes: Any
+) -> subprocess.CompletedProcess[str]:
     """The stage's own command with two processes; a plan is run first in each of them."""
     write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": 1})
-    (root / "sitecustomize.py").write_text(f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}" if plan else "")
+    (root / "sitecustomize.py").write_text(
+        f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}"
+        if plan
+        else ""
+    )
     split = data / "data/features"
-    command = [sys.executable, "-m", "stages.train", f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
+    command = [
+        sys.executable,
+        "-m",
+        "stages.train",
+        f"{split}/train",
+        f"{split}/validation",
+        "models/finetuned",
+        "reports/train",
+    ]
     places = {"PYTHONPATH": f"{root}:{REPOSITORY}", "DVC_ROOT": str(root), "PROCESSES": "2"}
-    return subprocess.run(command, cwd=root, env={**os.environ, **places}, capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
 
 
 def train_one(nursery: Nursery, root: Path, data: Path, accumulation: int) -> None:
@@ -76,21 +100,30 @@ def indented(plan: str) -> str:
 
 
 def result(root: Path) -> tuple[str, str]:
-    return (root / "reports/train/steps.csv").read_text(), hashing.sha256(root / "models/finetuned/model.safetensors")
+    return (root / "reports/train/steps.csv").read_text(), hashing.sha256(
+        root / "models/finetuned/model.safetensors"
+    )
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path) -> tuple[str, str]:
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path
+) -> tuple[str, str]:
     root = tmp_path_factory.mktemp("alone")
     train_one(nursery, root, tiny_data, 2)
     return result(root)
 
 
 def curve(steps: str) -> list[list[float]]:
-    return [[float(value) if value else 0.0 for value in line.split(",")] for line in steps.splitlines()[1:]]
+    return [
+        [float(value) if value else 0.0 for value in line.split(",")]
+        for line in steps.splitlines()[1:]
+    ]
 
 
-def test_two_processes_give_the_curve_of_one_and_resume_to_it(tmp_path: Path, tiny_data: Path, alone: tuple[str, str]) -> None:
+def test_two_processes_give_the_curve_of_one_and_resume_to_it(
+    tmp_path: Path, tiny_data: Path, alone: tuple[str, str]
+) -> None:
     killed = train_two(tmp_path, tiny_data, KILLED)
     assert killed.returncode != 0
     assert not (tmp_path / "models").exists()
@@ -102,7 +135,9 @@ def test_two_processes_give_the_curve_of_one_and_resume_to_it(tmp_path: Path, ti
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
-def test_other_batches_give_another_curve(tmp_path: Path, nursery: Nursery, tiny_data: Path, alone: tuple[str, str]) -> None:
+def test_other_batches_give_another_curve(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, alone: tuple[str, str]
+) -> None:
     """The control of the comparison above."""
     train_one(nursery, tmp_path, tiny_data, 1)
     pairs = zip(curve(result(tmp_path)[0]), curve(alone[0]), strict=True)
@@ -110,15 +145,23 @@ def test_other_batches_give_another_curve(tmp_path: Path, nursery: Nursery, tiny
 
 
 @pytest.mark.usefixtures("in_process")
-def test_processes_halve_together_where_one_finds_no_memory(tmp_path: Path, tiny_data: Path) -> None:
-    """The second process fails inside a backward pass; the curve is that of one that never fails, without noise."""
+def test_processes_halve_together_where_one_finds_no_memory(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """The second process fails inside a backward pass; the curve is that of one that never fails,
+    without noise.
+    """
     still = {**NOISY, "model.dropout": 0.0, "model.apply_spec_augment": False, "train.max_steps": 8}
     (tmp_path / "two").mkdir()
     done = train_two(tmp_path / "two", tiny_data, NO_MEMORY, **still)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("step 5: out of memory with 4 rows at once; from here on 2 at once") == 1
+    assert (
+        done.stdout.count("step 5: out of memory with 4 rows at once; from here on 2 at once") == 1
+    )
     training_fixtures.run(tiny_data, tmp_path, **{**still, "train.gradient_accumulation_steps": 2})
-    for ours, theirs in zip(training_fixtures.curve(tmp_path / "two"), training_fixtures.curve(tmp_path), strict=True):
+    for ours, theirs in zip(
+        training_fixtures.curve(tmp_path / "two"), training_fixtures.curve(tmp_path), strict=True
+    ):
         assert ours == pytest.approx(theirs, rel=0.01)
 
 

@@ -1,4 +1,6 @@
-"""The doctor names what real commands left behind when they were killed, changes nothing unasked, and mends what it named."""
+"""The doctor names what real commands left behind when they were killed, changes nothing unasked,
+and mends what it named.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def root(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return made
 
 
-def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
+def ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str]:
     """The command's exit code and what it said."""
     monkeypatch.setattr(sys, "argv", ["doctor", *words])
     with pytest.raises(SystemExit) as left:
@@ -44,9 +48,18 @@ def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *wo
 
 COMMANDS = {
     "repro": (["dvc", "repro", "--force"], ["locks of dead processes"]),
-    "exp": (["dvc", "exp", "run", "--force", "-n", "mine"], ["locks of dead processes", "the experiment mine was killed in the workspace"]),
-    "temp": (["dvc", "exp", "run", "--temp", "-S", "n=2", "-n", "mine"], ["the experiment mine was killed in its temporary folder"]),
-    "queue": (["dvc", "queue", "start", "-j", "1"], ["the queued experiment mine was killed with its worker"]),
+    "exp": (
+        ["dvc", "exp", "run", "--force", "-n", "mine"],
+        ["locks of dead processes", "the experiment mine was killed in the workspace"],
+    ),
+    "temp": (
+        ["dvc", "exp", "run", "--temp", "-S", "n=2", "-n", "mine"],
+        ["the experiment mine was killed in its temporary folder"],
+    ),
+    "queue": (
+        ["dvc", "queue", "start", "-j", "1"],
+        ["the queued experiment mine was killed with its worker"],
+    ),
 }
 
 
@@ -81,7 +94,9 @@ def test_a_killed_command_is_explained_and_mended(
     assert ask(capsys, monkeypatch)[0] == 0
 
 
-def test_a_lock_of_git_goes_when_its_owner_is_dead(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_git_goes_when_its_owner_is_dead(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (root / "params.yaml").write_text("n: 3\n")
     waiting = Waiting(root, "git", "commit", "-a", GIT_EDITOR="touch $FLAG; sleep 600 #")
     assert ask(capsys, monkeypatch, "--mend")[0] == 0
@@ -118,9 +133,18 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = 2**22 - 1
-    lost = ["data/.raw.a1b2c3d4.part/chunk.arrow", f"reports/train/.steps.csv.{dead}.part", f".cache/sessions/{dead}/sound.f32"]
+    lost = [
+        "data/.raw.a1b2c3d4.part/chunk.arrow",
+        f"reports/train/.steps.csv.{dead}.part",
+        f".cache/sessions/{dead}/sound.f32",
+    ]
     lost += [".dvc/cache/files/md5/ab/.ALMwlm8mUEGSi9S1dxxVEA.tmp"]
-    kept = [f"reports/.a.json.{os.getpid()}.part", f".cache/sessions/{os.getpid()}/.x.part", "data/archive.part", "data/.keep"]
+    kept = [
+        f"reports/.a.json.{os.getpid()}.part",
+        f".cache/sessions/{os.getpid()}/.x.part",
+        "data/archive.part",
+        "data/.keep",
+    ]
     for name in (*lost, *kept):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -130,7 +154,9 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
     assert all((root / name).exists() for name in kept)
 
 
-def test_a_run_that_no_training_writes_is_closed(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_no_training_writes_is_closed(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = journal.path_of("f")
     journal.append(log, "begin", fingerprint="f", name="mine", params={}, tags={})
     RunUploader(log, client.connect()).catch_up()
@@ -156,6 +182,8 @@ def test_locks_of_the_living_stay_beside_those_of_the_dead(
 ) -> None:
     living, dead = ({"pid": number, "cmd": "dvc repro"} for number in (os.getpid(), 2**22 - 1))
     path = root / ".dvc/tmp/rwlock"
-    path.write_text(json.dumps({"write": {"a": dead, "b": living}, "read": {"c": [dead, living], "d": [dead]}}))
+    path.write_text(
+        json.dumps({"write": {"a": dead, "b": living}, "read": {"c": [dead, living], "d": [dead]}})
+    )
     assert ask(capsys, monkeypatch, "--mend")[0] == 0
     assert json.loads(path.read_text()) == {"write": {"b": living}, "read": {"c": [living]}}

@@ -1,4 +1,6 @@
-"""Stored features are what `WhisperFeatureExtractor` computes, for any window, in half the bytes of fp16."""
+"""Stored features are what `WhisperFeatureExtractor` computes, for any window, in half the bytes of
+fp16.
+"""
 
 from functools import cache
 
@@ -23,17 +25,27 @@ def extractor(mels: int, window: int) -> WhisperFeatureExtractor:
 
 
 def wanted(samples: np.ndarray, mels: int, window: int) -> np.ndarray:
-    return extractor(mels, window)(samples, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features[0]
+    return extractor(mels, window)(
+        samples, sampling_rate=SAMPLE_RATE, return_tensors="np"
+    ).input_features[0]
 
 
 def stored(found: features.LogMel, mels: int) -> features.LogMel:
     """As they come back from the disk."""
-    edge = None if found.edge is None else features.unpack(features.pack(found.edge, found.floor), mels, found.floor)[:, 0]
-    return features.LogMel(features.unpack(features.pack(found.mel, found.floor), mels, found.floor), found.floor, edge)
+    edge = (
+        None
+        if found.edge is None
+        else features.unpack(features.pack(found.edge, found.floor), mels, found.floor)[:, 0]
+    )
+    return features.LogMel(
+        features.unpack(features.pack(found.mel, found.floor), mels, found.floor), found.floor, edge
+    )
 
 
 def error(samples: np.ndarray, mels: int, window: int) -> float:
-    rebuilt = features.pad(stored(features.log_mel(samples, mels), mels), window * FRAMES_PER_SECOND)
+    rebuilt = features.pad(
+        stored(features.log_mel(samples, mels), mels), window * FRAMES_PER_SECOND
+    )
     want = wanted(samples, mels, window)
     assert rebuilt.shape == want.shape
     assert rebuilt.dtype == np.float32
@@ -64,8 +76,14 @@ def test_a_clip_equals_the_extractor(clip, window, mels):
     assert error(CLIPS[clip], mels, window) <= ERROR
 
 
-@pytest.mark.parametrize("short", [0, 1, 20, 38, 39, 40, 41, 42, 80, 159, 160, 161, 199, 200, 201, 320, 321])
-@pytest.mark.parametrize("make", [voice, lambda seconds: noise(round(seconds * SAMPLE_RATE), 0.3)], ids=["voice", "noise"])
+@pytest.mark.parametrize(
+    "short", [0, 1, 20, 38, 39, 40, 41, 42, 80, 159, 160, 161, 199, 200, 201, 320, 321]
+)
+@pytest.mark.parametrize(
+    "make",
+    [voice, lambda seconds: noise(round(seconds * SAMPLE_RATE), 0.3)],
+    ids=["voice", "noise"],
+)
 def test_a_clip_that_fills_the_window_equals_the_extractor(short, make):
     assert error(make(5.0)[: 5 * SAMPLE_RATE - short], 80, 5) <= ERROR
 
@@ -105,7 +123,9 @@ def test_values_lie_between_the_floor_and_two_above_it(clip):
 @given(st.integers(SAMPLE_RATE, 8 * SAMPLE_RATE))
 def test_a_second_takes_at_most_sixteen_kilobytes(length):
     found = features.log_mel(noise(length), 80)
-    size = len(features.pack(found.mel, found.floor)) + (0 if found.edge is None else len(features.pack(found.edge, found.floor)))
+    size = len(features.pack(found.mel, found.floor)) + (
+        0 if found.edge is None else len(features.pack(found.edge, found.floor))
+    )
     assert size <= 16_000 * length / SAMPLE_RATE
 
 
@@ -131,7 +151,10 @@ def test_every_level_survives_the_round_trip(codes):
 
 def test_the_floor_comes_back_exactly():
     for floor in (-1.5, -0.73, 0.25):
-        assert (features.unpack(features.pack(np.full((80, 3), floor, np.float32), floor), 80, floor) == np.float32(floor)).all()
+        assert (
+            features.unpack(features.pack(np.full((80, 3), floor, np.float32), floor), 80, floor)
+            == np.float32(floor)
+        ).all()
 
 
 def test_silence_is_the_floor_throughout():

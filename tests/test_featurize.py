@@ -32,7 +32,13 @@ def chunks(tmp_path_factory) -> Path:
     rows = {
         split: [
             {
-                **row(f"{split}-{index}", encoded(voice(length, seed=index + 10 * len(split))), f"text {index}", split, length),
+                **row(
+                    f"{split}-{index}",
+                    encoded(voice(length, seed=index + 10 * len(split))),
+                    f"text {index}",
+                    split,
+                    length,
+                ),
                 "attributes": '{"a": 1}',
             }
             for index, length in enumerate(lengths)
@@ -44,8 +50,13 @@ def chunks(tmp_path_factory) -> Path:
 
 def changed(root: Path, **values: str) -> schema.Augment:
     """The shipped params of copies with a few other values, each kind of change always drawn."""
-    chances = {f"{kind}__probability": "1.0" for kind in ("speed", "reverberation", "noise", "gain")}
-    return load(root, **{f"featurize__augment__{key}": value for key, value in {**chances, **values}.items()}).featurize.augment
+    chances = {
+        f"{kind}__probability": "1.0" for kind in ("speed", "reverberation", "noise", "gain")
+    }
+    return load(
+        root,
+        **{f"featurize__augment__{key}": value for key, value in {**chances, **values}.items()},
+    ).featurize.augment
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +78,9 @@ def silent(monkeypatch):
 
 def store(root: Path) -> dict[str, int]:
     """The store's files of features and when they were written."""
-    return {path.name: path.stat().st_mtime_ns for path in (root / ".cache" / "shards").glob("*.arrow")}
+    return {
+        path.name: path.stat().st_mtime_ns for path in (root / ".cache" / "shards").glob("*.arrow")
+    }
 
 
 def test_rows_have_the_columns_others_build_on(chunks, root):
@@ -76,12 +89,31 @@ def test_rows_have_the_columns_others_build_on(chunks, root):
         found = []
         for path in shards.paths(root / "features" / split):
             table = Dataset.from_file(str(path))
-            assert table.column_names == ["id", "copy", "mel", "num_frames", "floor", "edge", "duration", "text", "speaker", "attributes"]
+            assert table.column_names == [
+                "id",
+                "copy",
+                "mel",
+                "num_frames",
+                "floor",
+                "edge",
+                "duration",
+                "text",
+                "speaker",
+                "attributes",
+            ]
             found += list(table)
         assert [one["id"] for one in found] == [f"{split}-{index}" for index in range(len(lengths))]
         for index, (one, length) in enumerate(zip(found, lengths, strict=True)):
-            assert (one["copy"], one["num_frames"], one["duration"]) == (0, round(length * 100) + 2, length)
-            assert (one["text"], one["speaker"], one["attributes"]) == (f"text {index}", split, '{"a": 1}')
+            assert (one["copy"], one["num_frames"], one["duration"]) == (
+                0,
+                round(length * 100) + 2,
+                length,
+            )
+            assert (one["text"], one["speaker"], one["attributes"]) == (
+                f"text {index}",
+                split,
+                '{"a": 1}',
+            )
             assert len(one["mel"]) == 80 * one["num_frames"] * 3 // 2
 
 
@@ -91,9 +123,13 @@ def test_a_row_padded_to_the_window_is_what_the_extractor_gives(chunks, root, me
     extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=5)
     sounds = {one["id"]: one["audio"] for one in shards.rows(chunks / "test")}
     for one in shards.rows(root / "features" / "test"):
-        edge = None if one["edge"] is None else features.unpack(one["edge"], mels, one["floor"])[:, 0]
+        edge = (
+            None if one["edge"] is None else features.unpack(one["edge"], mels, one["floor"])[:, 0]
+        )
         found = features.LogMel(features.unpack(one["mel"], mels, one["floor"]), one["floor"], edge)
-        want = extractor(codec.decode(sounds[one["id"]]), sampling_rate=16_000, return_tensors="np").input_features[0]
+        want = extractor(
+            codec.decode(sounds[one["id"]]), sampling_rate=16_000, return_tensors="np"
+        ).input_features[0]
         assert np.abs(features.pad(found, 500) - want).max() <= 5e-4
 
 
@@ -101,14 +137,32 @@ def test_manifests_name_every_file_and_its_hash(chunks, root):
     featurize.run(chunks, root / "features", 128)
     manifest = files.read_json(root / "features" / "manifest.json")
     assert (manifest["num_mel_bins"], manifest["rows"]) == (128, 8)
-    named = {f"{split}/{one['name']}": one["sha256"] for split in SECONDS for one in shards.manifest(root / "features" / split)["files"]}
-    assert named == {name: digest for name, digest in sha256s(root / "features").items() if name.endswith(".arrow")}
-    assert [one["rows"] for one in shards.manifest(root / "features" / "train")["files"]] == [2, 2, 1]
+    named = {
+        f"{split}/{one['name']}": one["sha256"]
+        for split in SECONDS
+        for one in shards.manifest(root / "features" / split)["files"]
+    }
+    assert named == {
+        name: digest
+        for name, digest in sha256s(root / "features").items()
+        if name.endswith(".arrow")
+    }
+    assert [one["rows"] for one in shards.manifest(root / "features" / "train")["files"]] == [
+        2,
+        2,
+        1,
+    ]
 
 
 def test_a_second_of_audio_takes_at_most_sixteen_kilobytes_on_disk(root, tmp_path):
     long = write_rows(
-        tmp_path / "long", "chunk", {"train": [row(str(seed), encoded(voice(20.0, seed=seed)), duration=20.0) for seed in range(3)]}
+        tmp_path / "long",
+        "chunk",
+        {
+            "train": [
+                row(str(seed), encoded(voice(20.0, seed=seed)), duration=20.0) for seed in range(3)
+            ]
+        },
     )
     featurize.run(long, root / "features", 80)
     (path,) = shards.paths(root / "features" / "train")
@@ -249,9 +303,18 @@ print("killed at", count, "moments")
 def test_a_kill_at_any_moment_and_two_at_once_change_no_byte(root, control):
     """One interpreter, which forks for each run before it has done anything itself."""
     changed(root, copies="1")
-    rows = {split: [row(f"{split}{one}", encoded(voice(0.2, seed=one))) for one in range(count)] for split, count in SMALL.items()}
+    rows = {
+        split: [row(f"{split}{one}", encoded(voice(0.2, seed=one))) for one in range(count)]
+        for split, count in SMALL.items()
+    }
     write_rows(root / "chunks", "chunk", rows, 2)
-    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{HARNESS}", str(root), *control]
+    words = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{HARNESS}",
+        str(root),
+        *control,
+    ]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
     if control:
         assert done.returncode == 1
@@ -290,7 +353,9 @@ def test_copies_stand_beside_training_rows_and_touch_nothing_else(chunks, root):
     assert named == [f"{stem}{part}.arrow" for part in ("", "-copy-1", "-copy-2") for stem in stems]
     assert shards.manifest(root / "features/train")["rows"] == 3 * len(SECONDS["train"])
     rows = list(shards.rows(root / "features/train"))
-    assert [(one["id"], one["copy"]) for one in rows] == [(f"train-{index}", copy) for copy in range(3) for index in range(5)]
+    assert [(one["id"], one["copy"]) for one in rows] == [
+        (f"train-{index}", copy) for copy in range(3) for index in range(5)
+    ]
     assert [one["text"] for one in rows] == 3 * [f"text {index}" for index in range(5)]
     assert len({one["mel"] for one in rows}) == 15
     for one, length in zip(rows, 3 * SECONDS["train"], strict=True):
@@ -307,14 +372,20 @@ def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
     rows = augmentation.voices(chunk)
     augmentation.write_examples(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
     wanted = features.log_mel(codec.decode((root / "heard/copy-1.wav").read_bytes()), 80)
-    (found,) = [one for one in shards.rows(root / "features/train") if (one["id"], one["copy"]) == ("train-3", 1)]
+    (found,) = [
+        one
+        for one in shards.rows(root / "features/train")
+        if (one["id"], one["copy"]) == ("train-3", 1)
+    ]
     assert found["mel"] == features.pack(wanted.mel, wanted.floor)
 
 
 def test_a_param_of_copies_computes_copies_alone(chunks, root, monkeypatch):
     featurize.run(chunks, root / "features", 80)
     computed, compute = [], featurize.featurize
-    monkeypatch.setattr(featurize, "featurize", lambda job, *rest: computed.append(job.name) or compute(job, *rest))
+    monkeypatch.setattr(
+        featurize, "featurize", lambda job, *rest: computed.append(job.name) or compute(job, *rest)
+    )
     ones, twos = ([f"chunk-0000{chunk}-copy-{copy}.arrow" for chunk in range(3)] for copy in (1, 2))
     (root / "noises").mkdir()
     (root / "noises/a.wav").write_bytes(encoded(voice(0.3)))
@@ -339,16 +410,30 @@ def test_growth_moves_no_earlier_copy(chunks, root, tmp_path):
     given = changed(root, copies="1")
     featurize.run(chunks, root / "features", 80, given)
     grown = {split: list(shards.rows(chunks / split)) for split in SECONDS}
-    grown["train"] += [row(f"more-{number}", encoded(voice(0.5, seed=number))) for number in range(3)]
-    featurize.run(write_rows(tmp_path / "grown", "chunk", grown, 2), root / "grown-features", 80, given)
-    before, after = sha256s(root / "features/train", "manifest.json"), sha256s(root / "grown-features/train", "manifest.json")
+    grown["train"] += [
+        row(f"more-{number}", encoded(voice(0.5, seed=number))) for number in range(3)
+    ]
+    featurize.run(
+        write_rows(tmp_path / "grown", "chunk", grown, 2), root / "grown-features", 80, given
+    )
+    before, after = (
+        sha256s(root / "features/train", "manifest.json"),
+        sha256s(root / "grown-features/train", "manifest.json"),
+    )
     same = {name for name in before if after[name] == before[name]}
-    assert same == {f"chunk-0000{chunk}{copy}.arrow" for chunk in (0, 1) for copy in ("", "-copy-1")}
+    assert same == {
+        f"chunk-0000{chunk}{copy}.arrow" for chunk in (0, 1) for copy in ("", "-copy-1")
+    }
 
 
 def test_a_split_without_rows_is_a_split(chunks, root, tmp_path):
     rows = {split: list(shards.rows(chunks / split)) for split in SECONDS} | {"holdout": []}
-    featurize.run(write_rows(tmp_path / "four", "chunk", rows, 2), root / "features", 80, changed(root, copies="1"))
+    featurize.run(
+        write_rows(tmp_path / "four", "chunk", rows, 2),
+        root / "features",
+        80,
+        changed(root, copies="1"),
+    )
     assert files.read_json(root / "features/holdout/manifest.json") == {"rows": 0, "files": []}
     top = files.read_json(root / "features/manifest.json")
     assert list(top["splits"]) == [*SECONDS, "holdout"]
@@ -362,7 +447,9 @@ def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, sile
         for mels in (80, 128):
             before = sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow"))
             featurize.run(chunks, root / "features", mels, given)
-            written = sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow")) - before
+            written = (
+                sum(path.stat().st_size for path in (root / ".cache").rglob("*.arrow")) - before
+            )
             size, what = asked.pop()
             assert what == "featurize"
             assert 0.9 * written <= size <= 1.25 * written
@@ -371,7 +458,9 @@ def test_what_the_disk_cannot_hold_is_refused_before_the_work(chunks, root, sile
     monkeypatch.setenv("DVC_ROOT", str(root / "full"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
     silent()
-    with pytest.raises(DiskError, match=r"featurize will take 0\.\d MB, and 0\.\d MB are free; make room") as caught:
+    with pytest.raises(
+        DiskError, match=r"featurize will take 0\.\d MB, and 0\.\d MB are free; make room"
+    ) as caught:
         featurize.run(chunks, root / "features", 80, given)
     assert caught.value.exit_code == 7
     assert not list((root / "full/.cache/shards").iterdir())
@@ -401,14 +490,22 @@ def test_a_damaged_file_of_the_store_is_computed_anew(chunks, root, way, suffix)
         spoilt(min((root / ".cache/shards").glob(f"*{suffix}")), way)
     featurize.run(chunks, root / "features", 80)
     assert sha256s(root / "features") == before
-    named = {path.stem: files.read_json(path)["sha256"] for path in (root / ".cache/shards").glob("*.json")}
-    assert named == {path.stem: hashing.sha256(path) for path in (root / ".cache/shards").glob("*.arrow")}
+    named = {
+        path.stem: files.read_json(path)["sha256"]
+        for path in (root / ".cache/shards").glob("*.json")
+    }
+    assert named == {
+        path.stem: hashing.sha256(path) for path in (root / ".cache/shards").glob("*.arrow")
+    }
 
 
 def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):
     shutil.copytree(chunks, root / "chunks")
     spoilt(root / "chunks/train/chunk-00001.arrow", "flipped")
-    with pytest.raises(DataError, match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk"):
+    with pytest.raises(
+        DataError,
+        match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk",
+    ):
         featurize.run(root / "chunks", root / "features", 80)
     featurize.run(chunks, root / "features", 80)
     featurize.run(chunks, root / "again", 80)
@@ -439,8 +536,19 @@ print("most", most)
 def most_memory(folder: Path, rows: int, *words: str) -> float:
     """MiB of its own that a run in a process of its own had at most."""
     sound = encoded(voice(0.1))
-    write_rows(folder / "chunks", "chunk", {"train": [row(f"r{number}", sound, duration=0.1) for number in range(rows)]}, 10)
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{MEMORY}", str(folder), *words]
+    write_rows(
+        folder / "chunks",
+        "chunk",
+        {"train": [row(f"r{number}", sound, duration=0.1) for number in range(rows)]},
+        10,
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{MEMORY}",
+        str(folder),
+        *words,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.partition("most ")[2]) / 1024
@@ -448,7 +556,9 @@ def most_memory(folder: Path, rows: int, *words: str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's own pages are told on Linux only")
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
-    few, many, leaking = (most_memory(tmp_path / name, rows, *words) for name, rows, *words in MEASURED)
+    few, many, leaking = (
+        most_memory(tmp_path / name, rows, *words) for name, rows, *words in MEASURED
+    )
     assert many <= 400
     assert many <= 1.1 * few, (few, many)
     assert leaking > 1.1 * few, "the control keeps something of every chunk"

@@ -17,7 +17,11 @@ from asr import paths
 from asr.storage import files, hashing
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
@@ -143,7 +147,10 @@ def test_other_values_have_other_hashes():
 
 def test_sha256_is_the_known_one(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    assert hashing.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        hashing.sha256(tmp_path / "file")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_a_link_shares_the_bytes(tmp_path):
@@ -193,7 +200,9 @@ def copied(tmp_path: Path, code: str) -> ModuleType:
     (tmp_path / "asr" / "storage").mkdir(parents=True, exist_ok=True)
     shutil.copy(files.__file__, tmp_path / "asr" / "storage" / "files.py")
     (tmp_path / "asr" / "thing.py").write_text(code)
-    spec = importlib.util.spec_from_file_location("copied_files", tmp_path / "asr" / "storage" / "files.py")
+    spec = importlib.util.spec_from_file_location(
+        "copied_files", tmp_path / "asr" / "storage" / "files.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -212,8 +221,15 @@ def test_other_code_has_another_hash(tmp_path, other):
 
 
 def test_the_hash_of_code_is_the_same_in_another_process():
-    code = "from asr.storage import files; print(files.code_hash('asr.features', 'asr.audio.codec'))"
+    code = (
+        "from asr.storage import files; print(files.code_hash('asr.features', 'asr.audio.codec'))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == hashing.code_hash("asr.features", "asr.audio.codec")

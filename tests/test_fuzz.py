@@ -1,4 +1,6 @@
-"""2,000 broken files of all formats, and the proof that the harness would see it if one did harm. `make fuzz` opens 100,000."""
+"""2,000 broken files of all formats, and the proof that the harness would see it if one did harm.
+`make fuzz` opens 100,000.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ SEED = 11
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     places = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
     command = [sys.executable, str(REPOSITORY / "tests" / "fuzz.py"), *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **places}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_no_broken_file_does_harm():
@@ -34,7 +43,11 @@ def test_no_broken_file_does_harm():
 def test_the_harness_sees_errors_loops_standstills_crashes_and_hunger():
     done = harness("40", str(SEED), "--control")
     assert done.returncode == 1, done.stdout + done.stderr
-    found = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines() if line.split()[:1]}
+    found = {
+        line.split()[0]: " ".join(line.split()[1:])
+        for line in done.stdout.splitlines()
+        if line.split()[:1]
+    }
     assert found["bug"] == "1 1 bug"
     assert found["loop"] == "1 1 died: it takes more than 5 s"
     assert found["standstill"] == "1 1 died: it stood still for 5 s"
@@ -47,9 +60,9 @@ def test_the_harness_sees_errors_loops_standstills_crashes_and_hunger():
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_healthy_files_are_read(name):
     silent = [mutants.film()]
-    assert [fuzz.tried(name, one)[:2] for one in mutants.healthy(name) if one not in silent] == [("read", "")] * (
-        len(mutants.healthy(name)) - sum(one in silent for one in mutants.healthy(name))
-    )
+    assert [fuzz.tried(name, one)[:2] for one in mutants.healthy(name) if one not in silent] == [
+        ("read", "")
+    ] * (len(mutants.healthy(name)) - sum(one in silent for one in mutants.healthy(name)))
 
 
 def test_a_mutant_is_known_by_format_seed_and_number():
@@ -63,7 +76,9 @@ def test_a_mutant_is_known_by_format_seed_and_number():
 def test_mutants_reach_what_lies_behind_the_checksums():
     """Some are read and some refused, of every format that can be either."""
     for name in ("ogg", "opus", "tar", "gz", "wav", "mp3", "m4a", "webm"):
-        ends = Counter(fuzz.tried(name, mutants.mutant(name, SEED, number))[0] for number in range(80))
+        ends = Counter(
+            fuzz.tried(name, mutants.mutant(name, SEED, number))[0] for number in range(80)
+        )
         assert min(ends["read"], ends["refused"]) >= 3, (name, ends)
 
 
@@ -71,9 +86,18 @@ def test_what_breaks_is_kept_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
     tally = fuzz.Tally()
     for number in range(5):
-        tally.add("wav", ("died", "its process died (SIGSEGV)", 0.0), lambda number=number: bytes([number]))
+        tally.add(
+            "wav",
+            ("died", "its process died (SIGSEGV)", 0.0),
+            lambda number=number: bytes([number]),
+        )
     tally.add("csv", ("bug", "Traceback\nKeyError: 'path'", 0.1), lambda: b"path")
     tally.add("csv", ("refused", "no column path", 0.1), lambda: b"none")
-    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["csv", *["wav"] * fuzz.KEPT]
-    assert [outcome[0] for outcome in fuzz.replayed(sorted(map(str, tmp_path.iterdir())), 0)] == ["refused"] * 4
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == [
+        "csv",
+        *["wav"] * fuzz.KEPT,
+    ]
+    assert [outcome[0] for outcome in fuzz.replayed(sorted(map(str, tmp_path.iterdir())), 0)] == [
+        "refused"
+    ] * 4
     assert tally.bugs == ["csv: Traceback\nKeyError: 'path'"]

@@ -91,7 +91,9 @@ def alone(monkeypatch):
 def test_results_come_in_the_order_of_jobs(monkeypatch, number):
     monkeypatch.setenv("WORKERS", number)
     jobs = [(size, (size,)) for size in (3, 0, 700, 1, 0, 40)]
-    assert list(guarded(count_up, iter(jobs), len(jobs), str)) == [one for size, _ in jobs for one in range(size)]
+    assert list(guarded(count_up, iter(jobs), len(jobs), str)) == [
+        one for size, _ in jobs for one in range(size)
+    ]
 
 
 def test_no_jobs_give_no_results():
@@ -120,7 +122,13 @@ def test_a_loop_and_a_standstill_end(monkeypatch):
     monkeypatch.setattr(module, "ITEM_SECONDS", 1.0)
     kinds = ["fine", "loop", "fine", "stand still", "fine"]
     began = time.monotonic()
-    assert outcome(kinds, quick) == ["done", "it takes more than 1 s", "done", "it stood still for 1 s", "done"]
+    assert outcome(kinds, quick) == [
+        "done",
+        "it takes more than 1 s",
+        "done",
+        "it stood still for 1 s",
+        "done",
+    ]
     assert time.monotonic() - began < 60
 
 
@@ -165,7 +173,9 @@ def test_a_bug_is_no_dead_process_and_says_where_it_is(kind):
 
 def test_a_worker_that_cannot_start_is_a_fault(monkeypatch):
     monkeypatch.setattr(module, "_serve", os._exit)
-    with pytest.raises(DataError, match=r"^a worker process could not start: its process died \(1\)$"):
+    with pytest.raises(
+        DataError, match=r"^a worker process could not start: its process died \(1\)$"
+    ):
         list(guarded(count_up, [(1, (1,))], 1, str))
 
 
@@ -187,7 +197,9 @@ def test_whoever_stops_listening_leaves_no_process():
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a child of its parent's death"
+)
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     code = tmp_path / "parent.py"
@@ -198,7 +210,11 @@ def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     )
     places = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
     with subprocess.Popen(
-        [sys.executable, code], env={**os.environ, **places}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, code],
+        env={**os.environ, **places},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signum)

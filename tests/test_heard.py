@@ -1,4 +1,6 @@
-"""A recording is decoded once, in a process that it may end, and what it told is used only while it is whole."""
+"""A recording is decoded once, in a process that it may end, and what it told is used only while it
+is whole.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, 
     """Three record batches of two rows or fewer; the fourth row holds no sound."""
     monkeypatch.setattr(shards, "BATCH_ROWS", 2)
     monkeypatch.setenv("WORKERS", "2")
-    rows = [row(str(number), encoded(voice(seconds, seed=number)), duration=seconds) for number, seconds in enumerate(SECONDS)]
+    rows = [
+        row(str(number), encoded(voice(seconds, seed=number)), duration=seconds)
+        for number, seconds in enumerate(SECONDS)
+    ]
     rows[3]["audio"] = b"no sound"
-    return list(shards.batch_places(write_rows(tmp_path / "raw", "part", {"train": rows}) / "train"))
+    return list(
+        shards.batch_places(write_rows(tmp_path / "raw", "part", {"train": rows}) / "train")
+    )
 
 
 def told(places: list[tuple[Path, int, int]]) -> list[Measurement]:
@@ -54,7 +61,14 @@ def test_what_is_damaged_is_heard_anew(places, monkeypatch, damage):
     first = told(places)
     for path in paths.cache("heard").iterdir():
         content = path.read_bytes()
-        path.write_bytes({"cut": content[:-9], "turned": content[:-1] + bytes([content[-1] ^ 1]), "emptied": b"", "short": b"x"}[damage])
+        path.write_bytes(
+            {
+                "cut": content[:-9],
+                "turned": content[:-1] + bytes([content[-1] ^ 1]),
+                "emptied": b"",
+                "short": b"x",
+            }[damage]
+        )
     assert told(places) == first
 
 
@@ -63,13 +77,20 @@ def test_another_promise_is_another_thing(places, tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "guarded", in_process)
     told(places)
     rows = [{**one, "duration": 9.0} for one in shards.rows(tmp_path / "raw/train")]
-    longer = list(shards.batch_places(write_rows(tmp_path / "longer", "part", {"train": rows}) / "train"))
-    assert [one.code for one in told(longer)] == ["audio_truncated"] * 3 + ["audio_undecodable", "audio_truncated"]
+    longer = list(
+        shards.batch_places(write_rows(tmp_path / "longer", "part", {"train": rows}) / "train")
+    )
+    assert [one.code for one in told(longer)] == ["audio_truncated"] * 3 + [
+        "audio_undecodable",
+        "audio_truncated",
+    ]
 
 
 def killing(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Measurement]:
     """A decoder that one of these recordings ends."""
-    for number, one in enumerate(measurements.measure_batch(path, offset, store, code, start), start):
+    for number, one in enumerate(
+        measurements.measure_batch(path, offset, store, code, start), start
+    ):
         if 0.6 < one.duration < 0.8:
             os.kill(os.getpid(), signal.SIGKILL)
         yield one

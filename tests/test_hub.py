@@ -1,4 +1,6 @@
-"""A start in the exact layout, shapes and vocabulary of openai/whisper-tiny: spelled, prompted, fine-tuned and saved as Whisper's."""
+"""A start in the exact layout, shapes and vocabulary of openai/whisper-tiny: spelled, prompted,
+fine-tuned and saved as Whisper's.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +59,35 @@ def start(tiny: Path) -> Start:
 
 
 def test_the_vocabulary_is_whispers_own(start: Start) -> None:
-    known = {"<|endoftext|>": 50257, "<|startoftranscript|>": 50258, "<|en|>": 50259, "<|sv|>": 50273, "<|su|>": 50357}
-    known |= {"<|translate|>": 50358, "<|transcribe|>": 50359, "<|startofprev|>": 50361, "<|nocaptions|>": 50362}
-    known |= {"<|notimestamps|>": 50363, "<|0.00|>": 50364, "<|30.00|>": 51864, "Hello": 15947, "Ġworld": 1002, "": 50256}
+    known = {
+        "<|endoftext|>": 50257,
+        "<|startoftranscript|>": 50258,
+        "<|en|>": 50259,
+        "<|sv|>": 50273,
+        "<|su|>": 50357,
+    }
+    known |= {
+        "<|translate|>": 50358,
+        "<|transcribe|>": 50359,
+        "<|startofprev|>": 50361,
+        "<|nocaptions|>": 50362,
+    }
+    known |= {
+        "<|notimestamps|>": 50363,
+        "<|0.00|>": 50364,
+        "<|30.00|>": 51864,
+        "Hello": 15947,
+        "Ġworld": 1002,
+        "": 50256,
+    }
     vocab = start.tokenizer.get_vocab()
     assert {token: vocab.get(token) for token in known} == known
     assert len(start.tokenizer) == len(vocab) == start.model.config.vocab_size == 51_865
     assert sorted(vocab.values()) == list(range(51_865))
-    assert [start.tokenizer.convert_tokens_to_ids(f"<|{code}|>") - 50259 for code in WHISPER_LANGUAGES[:99]] == list(range(99))
+    assert [
+        start.tokenizer.convert_tokens_to_ids(f"<|{code}|>") - 50259
+        for code in WHISPER_LANGUAGES[:99]
+    ] == list(range(99))
 
 
 def test_signs_that_are_no_speech_are_those_of_the_hubs_generation_config() -> None:
@@ -74,38 +97,61 @@ def test_signs_that_are_no_speech_are_those_of_the_hubs_generation_config() -> N
 
 
 def test_texts_of_many_scripts_are_spelled_as_the_ranks_say_and_come_back(start: Start) -> None:
-    spelled = dict(zip(TEXTS, tokenization.text_ids(start.tokenizer, [*TEXTS.values()]), strict=True))
+    spelled = dict(
+        zip(TEXTS, tokenization.text_ids(start.tokenizer, [*TEXTS.values()]), strict=True)
+    )
     assert spelled == {script: spell(text) for script, text in TEXTS.items()}
-    assert {script: start.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for script, ids in spelled.items()} == TEXTS
+    assert {
+        script: start.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        for script, ids in spelled.items()
+    } == TEXTS
 
 
 def test_merges_in_another_order_spell_otherwise(start: Start, tmp_path: Path, tiny: Path) -> None:
     """The control of the spelling above: the order of the merges decides."""
-    for name in ("vocab.json", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
+    for name in (
+        "vocab.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+    ):
         shutil.copy(tiny / name, tmp_path / name)
     head, *merges = (tiny / "merges.txt").read_text(encoding="utf-8").splitlines()
     (tmp_path / "merges.txt").write_text("\n".join([head, *merges[::-1]]) + "\n", encoding="utf-8")
     other = tokenization.load(str(tmp_path), None)
-    assert tokenization.text_ids(other, [TEXTS["English"]]) != tokenization.text_ids(start.tokenizer, [TEXTS["English"]])
+    assert tokenization.text_ids(other, [TEXTS["English"]]) != tokenization.text_ids(
+        start.tokenizer, [TEXTS["English"]]
+    )
 
 
 def test_every_token_of_a_word_stands_in_the_table(tiny: Path) -> None:
     vocab, merges, _ = whisper_vocabulary()
     assert files.read_json(tiny / "vocab.json") == vocab
-    assert len(ranks()) == len(vocab) - 1 == 256 + len(merges) + 1  # bytes, unions, and one empty token, which OpenAI's table has
+    assert (
+        len(ranks()) == len(vocab) - 1 == 256 + len(merges) + 1
+    )  # bytes, unions, and one empty token, which OpenAI's table has
     assert vocab[written("ö".encode())] == spell("ö")[0]
 
 
 @pytest.mark.parametrize(("language", "token"), [("sv", 50273), ("fi", 50277), ("haw", 50352)])
-def test_the_prompt_of_a_language_is_that_of_plain_generation(start: Start, language: str, token: int) -> None:
+def test_the_prompt_of_a_language_is_that_of_plain_generation(
+    start: Start, language: str, token: int
+) -> None:
     loader.set_prompt(start.model, language, "transcribe")
     assert tokenization.prompt(start.model.generation_config) == [50258, token, 50359, 50363]
     assert greedy.generation_prompt(start.model) == [50258, token, 50359, 50363]
 
 
 def test_shapes_and_settings_are_those_of_the_hub(tiny: Path) -> None:
-    config, generation = files.read_json(tiny / "config.json"), files.read_json(tiny / "generation_config.json")
-    assert (config["d_model"], config["max_source_positions"], config["max_target_positions"]) == (384, 1500, 448)
+    config, generation = (
+        files.read_json(tiny / "config.json"),
+        files.read_json(tiny / "generation_config.json"),
+    )
+    assert (config["d_model"], config["max_source_positions"], config["max_target_positions"]) == (
+        384,
+        1500,
+        448,
+    )
     assert config["forced_decoder_ids"] == [[1, 50259], [2, 50359], [3, 50363]]
     assert generation["forced_decoder_ids"] == [[1, None], [2, 50359]]
     assert generation["begin_suppress_tokens"] == [220, 50257]
@@ -115,9 +161,15 @@ def test_shapes_and_settings_are_those_of_the_hub(tiny: Path) -> None:
 @pytest.fixture(scope="module")
 def splits(room: Path) -> Path:
     texts = [TEXTS["Swedish"], TEXTS["Greek"], TEXTS["Hindi"], TEXTS["English"]]
-    rows = [{"id": f"{number}", "text": text, "seconds": 1.0 + 0.1 * number} for number, text in enumerate(texts)]
+    rows = [
+        {"id": f"{number}", "text": text, "seconds": 1.0 + 0.1 * number}
+        for number, text in enumerate(texts)
+    ]
     write_features(room / "features/train", rows)
-    write_features(room / "features/validation", [{"id": f"v{number}", "text": "ett två", "seconds": 0.7} for number in range(2)])
+    write_features(
+        room / "features/validation",
+        [{"id": f"v{number}", "text": "ett två", "seconds": 0.7} for number in range(2)],
+    )
     return room / "features"
 
 
@@ -126,11 +178,23 @@ def test_it_is_fine_tuned_and_saved_as_plain_transformers_read_it(
     room: Path, tiny: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(room))
-    changes = {"model.name": str(tiny), "model.window_seconds": 2, "train.max_steps": 3, "train.eval_rows": 2, "train.warmup_steps": 1}
-    given = reader.load(write_params(room / "params.yaml", {**TINY, **changes, "train.save_steps": 9, "train.eval_steps": 9}))
+    changes = {
+        "model.name": str(tiny),
+        "model.window_seconds": 2,
+        "train.max_steps": 3,
+        "train.eval_rows": 2,
+        "train.warmup_steps": 1,
+    }
+    given = reader.load(
+        write_params(
+            room / "params.yaml", {**TINY, **changes, "train.save_steps": 9, "train.eval_steps": 9}
+        )
+    )
     train.run(splits / "train", splits / "validation", room / "finetuned", room / "reports", given)
     checks = files.read_json(room / "reports/checks.json")
-    failed = {name: one["detail"] for name, one in checks.items() if not one["passed"] and name != "start"}  # random weights know nothing
+    failed = {
+        name: one["detail"] for name, one in checks.items() if not one["passed"] and name != "start"
+    }  # random weights know nothing
     assert failed == {}
 
     processor, plain = (
@@ -145,6 +209,10 @@ def test_it_is_fine_tuned_and_saved_as_plain_transformers_read_it(
     with torch.inference_mode():
         told = plain.generate(inputs, max_new_tokens=30)
     ours = loader.load_saved(room / "finetuned")
-    heard = greedy.transcribe(ours.model, ours.tokenizer, [1.5] * 2, lambda index: clip(1.5, index), 2, 30)
-    assert [text.strip() for text in processor.batch_decode(told, skip_special_tokens=True)] == heard
+    heard = greedy.transcribe(
+        ours.model, ours.tokenizer, [1.5] * 2, lambda index: clip(1.5, index), 2, 30
+    )
+    assert [
+        text.strip() for text in processor.batch_decode(told, skip_special_tokens=True)
+    ] == heard
     assert all(heard)

@@ -1,4 +1,6 @@
-"""The desk: first come, first served, over a real decoding process that may die; visitors do not see each other's files."""
+"""The desk: first come, first served, over a real decoding process that may die; visitors do not
+see each other's files.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,17 @@ from asr.errors import DataError, UserError
 from asr.model import loader
 from asr.model.loader import Start
 from asr.transcribe import job_queue, recognizer, worker
-from asr.transcribe.job_queue import CANCELLED, DIED, DONE, FAILED, RUNNING, WAITING, Job, Options, TranscriptionQueue
+from asr.transcribe.job_queue import (
+    CANCELLED,
+    DIED,
+    DONE,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Job,
+    Options,
+    TranscriptionQueue,
+)
 from asr.whisper import SAMPLE_RATE
 
 SHORT = noise(1.5)
@@ -80,17 +92,26 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
 def text_of(start: Start, samples: np.ndarray, folder: Path) -> str:
     samples.tofile(folder / "wanted.f32")
     made = SampleFile(folder / "wanted.f32")
-    return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(
+        one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text
+    )
 
 
 def as_wav(samples: np.ndarray) -> bytes:
     return encoded(samples, subtype="FLOAT")
 
 
-def test_a_visitor_gets_the_text_that_the_same_functions_give_here(place: SimpleNamespace, tmp_path: Path) -> None:
-    left = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def test_a_visitor_gets_the_text_that_the_same_functions_give_here(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    left = subprocess.Popen(
+        [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     left.wait()
-    place.desk.decoding.process, place.desk.decoding.orders = left, left.stdin  # one that has left for want of work
+    place.desk.decoding.process, place.desk.decoding.orders = (
+        left,
+        left.stdin,
+    )  # one that has left for want of work
     brought = place.desk.bring("ann", as_wav(SHORT))
     job = place.desk.submit("ann", brought, Options())
     assert done(job) == [DONE]
@@ -122,18 +143,29 @@ def test_what_a_visitor_brought_is_for_nobody_else_to_read(place: SimpleNamespac
     assert not any(one.path.exists() for one in made)
 
 
-def test_only_a_visitors_latest_sounds_are_kept_and_those_that_wait(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_visitors_latest_sounds_are_kept_and_those_that_wait(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = place.desk.bring("cy", as_wav(noise(0.2)))
     waiting = Job("cy", first, Options(), 0.0, 0.2)
     with place.desk.changed:
         monkeypatch.setattr(place.desk, "queue", [waiting])
         made = [place.desk.bring("cy", as_wav(noise(0.2, seed))) for seed in range(5)]
-        assert [one.path.exists() for one in (first, *made)] == [True, False, False, True, True, True]
+        assert [one.path.exists() for one in (first, *made)] == [
+            True,
+            False,
+            False,
+            True,
+            True,
+            True,
+        ]
         monkeypatch.undo()
     place.desk.forget("cy")
 
 
-def test_first_come_first_served_and_all_are_told_how_many_come_first(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_come_first_served_and_all_are_told_how_many_come_first(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk, served, run = place.desk, list[Job](), place.desk.decoding.run
     monkeypatch.setattr(desk.decoding, "run", lambda job: served.append(job) or run(job))
     long = desk.submit("first", place.long, Options())
@@ -153,8 +185,13 @@ def test_first_come_first_served_and_all_are_told_how_many_come_first(place: Sim
     assert desk.position(long) == 0
 
 
-def test_a_process_killed_in_the_middle_fails_one_job_and_the_next_one_works(place: SimpleNamespace) -> None:
-    job, then = place.desk.submit("ann", place.long, Options()), place.desk.submit("bob", place.long, Options(), 0.0, 2.0)
+def test_a_process_killed_in_the_middle_fails_one_job_and_the_next_one_works(
+    place: SimpleNamespace,
+) -> None:
+    job, then = (
+        place.desk.submit("ann", place.long, Options()),
+        place.desk.submit("bob", place.long, Options(), 0.0, 2.0),
+    )
     until(lambda: job.segments)
     os.kill(place.desk.decoding.process.pid, signal.SIGKILL)
     assert done(job, then) == [FAILED, DONE]
@@ -171,7 +208,9 @@ def test_half_a_line_is_the_end_of_a_process() -> None:
     assert [events.get(timeout=1), events.get(timeout=1)] == [{"job": 1}, None]
 
 
-def test_a_desk_that_cannot_start_a_process_says_so_and_goes_on(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_desk_that_cannot_start_a_process_says_so_and_goes_on(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(_: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 
@@ -183,7 +222,9 @@ def test_a_desk_that_cannot_start_a_process_says_so_and_goes_on(place: SimpleNam
     assert done(place.desk.submit("ann", place.long, Options(), 0.0, 2.0)) == [DONE]
 
 
-def test_twenty_visitors_at_once_all_get_their_own_text(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_twenty_visitors_at_once_all_get_their_own_text(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
     texts, start = {}, babbling()
 
     def visit(number: int) -> None:
@@ -202,7 +243,9 @@ def test_twenty_visitors_at_once_all_get_their_own_text(place: SimpleNamespace, 
     assert place.desk.queue == []
 
 
-def test_a_visitor_who_has_gone_is_forgotten_with_jobs_and_files(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visitor_who_has_gone_is_forgotten_with_jobs_and_files(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job_queue, "LOST_SECONDS", 0.5)
     made = {owner: place.desk.bring(owner, as_wav(SHORT)) for owner in ("stays", "leaves")}
     job = place.desk.submit("leaves", place.long, Options())
@@ -224,9 +267,13 @@ sound = desk.bring("me", Path({str(tmp_path / "a.wav")!r}))
 print(sound.duration, sorted(name for name in sys.modules if name in ("torch", "transformers", "mlflow", "dvc", "evaluate")))
 """
     (tmp_path / "a.wav").write_bytes(as_wav(SHORT))
-    said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert said.stdout == "1.5 []\n"
-    assert not list((tmp_path / "sessions").iterdir())  # a server that ends takes what visitors brought with it
+    assert not list(
+        (tmp_path / "sessions").iterdir()
+    )  # a server that ends takes what visitors brought with it
 
 
 def test_what_dead_servers_left_is_swept(tmp_path: Path) -> None:
@@ -235,14 +282,21 @@ def test_what_dead_servers_left_is_swept(tmp_path: Path) -> None:
     for name in (str(dead.pid), str(os.getpid()), str(os.getppid()), "1", "other"):
         (tmp_path / name / "visitor").mkdir(parents=True)
     TranscriptionQueue(tmp_path, lambda _: True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({str(os.getppid()), "1", "other"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {str(os.getppid()), "1", "other"}
+    )
 
 
 def test_the_decoding_process_leaves_without_work_and_without_a_desk() -> None:
     for idle, ask in ((0.3, None), (900.0, "")):
         code = f"from asr.transcribe import worker; worker.IDLE_SECONDS = {idle}; worker.main()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
         )
         if ask is None:
             assert process.wait(60) == 0
@@ -250,10 +304,20 @@ def test_the_decoding_process_leaves_without_work_and_without_a_desk() -> None:
         assert process.returncode == 0
 
 
-def work(place: SimpleNamespace, models: Any, cancelled: set[int] | None = None, **order: Any) -> list[dict[str, Any]]:
+def work(
+    place: SimpleNamespace, models: Any, cancelled: set[int] | None = None, **order: Any
+) -> list[dict[str, Any]]:
     """One job in this process, as the decoding process does it; gives its events."""
     events: list[dict[str, Any]] = []
-    asked = {"job": 7, "sound": str(place.long.path), "start": 0.0, "end": 4.0, "language": None, "task": None, "model": "workspace"}
+    asked = {
+        "job": 7,
+        "sound": str(place.long.path),
+        "start": 0.0,
+        "end": 4.0,
+        "language": None,
+        "task": None,
+        "model": "workspace",
+    }
     worker._do({**asked, **order}, models, cancelled or set(), lambda **event: events.append(event))
     return events
 
@@ -313,7 +377,9 @@ def test_no_more_than_two_models_stay_in_memory(place: SimpleNamespace) -> None:
         ({"model": "a/b/c"}, "not there"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(place: SimpleNamespace, order: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_done_is_one_line(
+    place: SimpleNamespace, order: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UserError, match=says) as told:
         work(place, OrderedDict(), **order)
     assert "\n" not in str(told.value)
@@ -331,12 +397,19 @@ def test_faults_come_back_over_the_process_as_one_line(place: SimpleNamespace) -
     process = place.desk.decoding.process
     assert done(*given) == [FAILED, FAILED, FAILED, FAILED, DONE]
     assert "bring the recording again" in str(given[0].fault)
-    assert all(job.fault and "\n" not in job.fault and "Traceback" not in job.fault for job in given[:4])
+    assert all(
+        job.fault and "\n" not in job.fault and "Traceback" not in job.fault for job in given[:4]
+    )
     assert place.desk.decoding.process is process  # a fault is no death
 
 
 def test_moments_are_those_of_the_recording(place: SimpleNamespace) -> None:
     job = place.desk.submit("ann", place.long, Options(), 100.0, 107.0)
     assert done(job) == [DONE]
-    assert (job.segments[0].start, job.segments[-1].end, job.moment, job.progress) == (100.0, 107.0, 107.0, 1.0)
+    assert (job.segments[0].start, job.segments[-1].end, job.moment, job.progress) == (
+        100.0,
+        107.0,
+        107.0,
+        1.0,
+    )
     assert len(place.long.read(100.0, 107.0)) == SAMPLE_RATE * 7

@@ -23,13 +23,17 @@ def values_of(path: Path, start: int = 0) -> list[object]:
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(VALUES, max_size=5))
-def test_what_is_appended_is_read_in_order(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, object]]) -> None:
+def test_what_is_appended_is_read_in_order(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, object]]
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "a" / "b.jsonl"
     for step, values in enumerate(lines):
         journal.append(path, "metrics", step=step, values=values)
     assert values_of(path) == lines
     assert [record["step"] for record, _ in journal.read(path)] == list(range(len(lines)))
-    assert all(record["kind"] == "metrics" and record["time"] > 0 for record, _ in journal.read(path))
+    assert all(
+        record["kind"] == "metrics" and record["time"] > 0 for record, _ in journal.read(path)
+    )
 
 
 def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
@@ -38,7 +42,9 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(cut=st.integers(1, 10_000))
-def test_a_line_cut_off_anywhere_is_passed_over_and_the_next_is_whole(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_line_cut_off_anywhere_is_passed_over_and_the_next_is_whole(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "a.jsonl"
     journal.append(path, "metrics", values="första")
     whole = path.stat().st_size
@@ -71,6 +77,8 @@ def test_a_half_written_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
     assert values_of(path, end) == [1]
 
 
-def test_a_journal_is_found_by_its_fingerprint_under_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_is_found_by_its_fingerprint_under_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert journal.path_of("abc") == tmp_path / ".cache" / "journal" / "abc.jsonl"

@@ -29,9 +29,16 @@ def test_a_file_is_made_once():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5), st.integers() | st.text())
+@given(
+    st.recursive(
+        st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5
+    ),
+    st.integers() | st.text(),
+)
 def test_what_it_is_made_from_is_its_name(one, other):
-    assert (cache.path_of(Path("x"), one) == cache.path_of(Path("x"), other)) == (hashing.hash_of(one) == hashing.hash_of(other))
+    assert (cache.path_of(Path("x"), one) == cache.path_of(Path("x"), other)) == (
+        hashing.hash_of(one) == hashing.hash_of(other)
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "turned", "gone", "unnamed", "nonsense"])
@@ -72,14 +79,18 @@ def test_what_a_kill_left_long_ago_is_removed_and_what_another_is_writing_stays(
     assert [path.name for path in cache.folder("heard").iterdir()] == [".new.part"]
 
 
-@pytest.mark.parametrize(("age", "elsewhere", "stays"), [(2, False, False), (2, True, True), (0.9, False, True)])
+@pytest.mark.parametrize(
+    ("age", "elsewhere", "stays"), [(2, False, False), (2, True, True), (0.9, False, True)]
+)
 def test_what_nobody_wants_any_more_goes_unless_it_takes_no_room(age, elsewhere, stays, tmp_path):
     place, counted = cache.path_of(cache.folder(), "x"), []
     cache.make(place, writes(b"abc", counted))
     if elsewhere:
         os.link(place, tmp_path / "data")
     os.utime(place.with_suffix(".json"), (time.time() - age * cache.UNUSED_SECONDS,) * 2)
-    assert sorted(path.name for path in cache.folder().iterdir()) == ([place.name, place.with_suffix(".json").name] if stays else [])
+    assert sorted(path.name for path in cache.folder().iterdir()) == (
+        [place.name, place.with_suffix(".json").name] if stays else []
+    )
 
 
 def test_a_use_keeps_a_file_for_another_month():

@@ -27,7 +27,15 @@ def reject(id: str, code: str = "too_long") -> dict[str, str]:
 
 def written(folder: Path, sounds: list[bytes | None]) -> str:
     """The page about rows with these recordings, all left out for one reason."""
-    raw = write_rows(folder / "raw", "part", {"train": [row(f"{number} {HOSTILE}", sound, HOSTILE) for number, sound in enumerate(sounds)]})
+    raw = write_rows(
+        folder / "raw",
+        "part",
+        {
+            "train": [
+                row(f"{number} {HOSTILE}", sound, HOSTILE) for number, sound in enumerate(sounds)
+            ]
+        },
+    )
     ((path, offset, _),) = shards.batch_places(raw / "train")
     with RejectWriter(folder / "rejects.parquet") as left_out:
         for number in range(len(sounds)):
@@ -49,9 +57,13 @@ class Elements(HTMLParser):
 
 def test_every_row_stands_in_the_table_and_some_on_the_page(tmp_path):
     content = written(tmp_path, [encoded(voice(0.3, seed=number)) for number in range(5)])
-    assert [one["id"][0] for one in pq.read_table(tmp_path / "rejects.parquet").to_pylist()] == list("01234")
+    assert [
+        one["id"][0] for one in pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    ] == list("01234")
     players = [attributes["src"] for tag, attributes in Elements(content).found if tag == "audio"]
-    assert players == [f"sounds/too_long-{number}.wav" for number in range(1, MAX_SHOWN_EXAMPLES + 1)]
+    assert players == [
+        f"sounds/too_long-{number}.wav" for number in range(1, MAX_SHOWN_EXAMPLES + 1)
+    ]
     assert (tmp_path / players[1]).read_bytes() == encoded(voice(0.3, seed=1))
 
 
@@ -84,7 +96,9 @@ def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
             left_out.add(reject(str(number), "x" if number % 2 else "y"), "", (tmp_path, 0, 0))
         assert not (tmp_path / "many.parquet").exists()
         left_out.close()
-    assert [one["id"] for one in pq.read_table(tmp_path / "many.parquet").to_pylist()] == [str(number) for number in range(1234)]
+    assert [one["id"] for one in pq.read_table(tmp_path / "many.parquet").to_pylist()] == [
+        str(number) for number in range(1234)
+    ]
     assert left_out.counts == {("train", "mine", "x"): 617, ("train", "mine", "y"): 617}
     with RejectWriter(tmp_path / "half.parquet") as half:
         half.add(reject("a"), "", (tmp_path, 0, 0))
@@ -92,7 +106,9 @@ def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
 
 
 def test_every_reason_is_explained():
-    code = "".join((REPOSITORY / name).read_text() for name in ("asr/cleaning/reasons.py", "stages/chunk.py"))
+    code = "".join(
+        (REPOSITORY / name).read_text() for name in ("asr/cleaning/reasons.py", "stages/chunk.py")
+    )
     given = set(re.findall(r'"((?:audio|text|too|id)_[a-z0-9_]+)"', code))
     assert given == set(REASONS)
 

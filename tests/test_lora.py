@@ -1,4 +1,6 @@
-"""LoRA: adapters alone are trained and kept, the plain model is measured and saved, and a stopped training ends with the same bits."""
+"""LoRA: adapters alone are trained and kept, the plain model is measured and saved, and a stopped
+training ends with the same bits.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,13 @@ def trained(data: Path, root: Path, changes: dict[str, Any]) -> dict[str, Any]:
     split = data / "data/features"
     root.mkdir(exist_ok=True)
     given = reader.load(write_params(root / "params.yaml", changes))
-    train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        given,
+    )
     found = files.read_json(root / "reports/train/checks.json")
     return {name: one["detail"] for name, one in found.items() if not one["passed"]}
 
@@ -61,7 +69,12 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(rooms: Path, tiny_data: Path) -> Path:
     """A model that has learnt a little, to go on from."""
     if not (rooms / "learnt").is_dir():
-        learns = {"train.max_steps": 40, "train.eval_steps": 40, "train.learning_rate": 3e-3, "model.scratch.d_model": 48}
+        learns = {
+            "train.max_steps": 40,
+            "train.eval_steps": 40,
+            "train.learning_rate": 3e-3,
+            "model.scratch.d_model": 48,
+        }
         assert trained(tiny_data, rooms / "scratch", {**TINY, **learns}) == {}
         shutil.move(rooms / "scratch/models/finetuned", rooms / "learnt")
     return rooms / "learnt"
@@ -78,13 +91,25 @@ def whole(rooms: Path, tiny_data: Path, start: Path) -> Path:
 def traces(root: Path) -> dict[str, str]:
     """Hashes of all that must not differ."""
     (last,) = root.glob(".cache/checkpoints/*/step-00000010")
-    paths = [root / "models/finetuned/model.safetensors", *last.glob("*.safetensors"), last / "state.json"]
-    paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "checks.json", "run.json")]
+    paths = [
+        root / "models/finetuned/model.safetensors",
+        *last.glob("*.safetensors"),
+        last / "state.json",
+    ]
+    paths += [
+        root / "reports/train" / name
+        for name in ("steps.csv", "summary.json", "checks.json", "run.json")
+    ]
     return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
-def test_the_saved_model_is_plain_and_only_the_targets_differ_from_the_start(whole: Path, start: Path) -> None:
-    before, after = load_file(start / "model.safetensors"), load_file(whole / "models/finetuned/model.safetensors")
+def test_the_saved_model_is_plain_and_only_the_targets_differ_from_the_start(
+    whole: Path, start: Path
+) -> None:
+    before, after = (
+        load_file(start / "model.safetensors"),
+        load_file(whole / "models/finetuned/model.safetensors"),
+    )
     assert before.keys() == after.keys()
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
@@ -97,10 +122,14 @@ def test_checkpoints_hold_the_adapters_alone(whole: Path) -> None:
     summary = files.read_json(whole / "reports/train/summary.json")
     plain = load_file(whole / "models/finetuned/model.safetensors")
     assert summary["parameters"] == sum(value.numel() for value in plain.values())
-    assert summary["parameters_trained"] == 3 * 2 * 4 * (48 + 48)  # attentions, targets, rank, both sides
+    assert summary["parameters_trained"] == 3 * 2 * 4 * (
+        48 + 48
+    )  # attentions, targets, rank, both sides
 
 
-def test_a_stopped_training_with_adapters_ends_with_the_same_bits(tmp_path: Path, tiny_data: Path, start: Path, whole: Path) -> None:
+def test_a_stopped_training_with_adapters_ends_with_the_same_bits(
+    tmp_path: Path, tiny_data: Path, start: Path, whole: Path
+) -> None:
     given = {**ADAPTED, "model.name": str(start)}
     step = Training.train_step
 
@@ -118,15 +147,27 @@ def test_a_stopped_training_with_adapters_ends_with_the_same_bits(tmp_path: Path
     assert traces(tmp_path) == traces(whole)
 
 
-def test_another_seed_gives_other_adapters(tmp_path: Path, tiny_data: Path, start: Path, whole: Path) -> None:
-    """The control of the test above; and what goes with adapters: frozen layers, bf16, checkpointing, averaging."""
-    others = {"train.seed": 2, "model.freeze_encoder": "all", "train.precision": "bf16", "train.gradient_checkpointing": True}
+def test_another_seed_gives_other_adapters(
+    tmp_path: Path, tiny_data: Path, start: Path, whole: Path
+) -> None:
+    """The control of the test above; and what goes with adapters: frozen layers, bf16,
+    checkpointing, averaging.
+    """
+    others = {
+        "train.seed": 2,
+        "model.freeze_encoder": "all",
+        "train.precision": "bf16",
+        "train.gradient_checkpointing": True,
+    }
     averaged = {
         "train.average_weights": "last",
         "train.average_count": 2,
         "model.lora.target_modules": ["k_proj", "out_proj", "fc1", "fc2"],
     }
-    assert trained(tiny_data, tmp_path, {**ADAPTED, "model.name": str(start), **others, **averaged}) == {}
+    assert (
+        trained(tiny_data, tmp_path, {**ADAPTED, "model.name": str(start), **others, **averaged})
+        == {}
+    )
     ours, theirs = traces(tmp_path), traces(whole)
     assert all(ours[name] != theirs[name] for name in ours if not name.endswith("checks.json"))
 
@@ -167,11 +208,17 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
 
 @pytest.mark.parametrize(("plant", "name"), PLANTED, ids=lambda one: getattr(one, "__name__", ""))
 def test_a_fault_of_adapters_is_caught(
-    plant: Callable[[pytest.MonkeyPatch], None], name: str, tmp_path: Path, tiny_data: Path, start: Path
+    plant: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+    tmp_path: Path,
+    tiny_data: Path,
+    start: Path,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        assert name in trained(tiny_data, tmp_path, {**ADAPTED, "model.name": str(start), "train.max_steps": 4})
+        assert name in trained(
+            tiny_data, tmp_path, {**ADAPTED, "model.name": str(start), "train.max_steps": 4}
+        )
 
 
 def adapted() -> loader.Start:
@@ -179,7 +226,9 @@ def adapted() -> loader.Start:
     start = scratch()
     lora.add(start.model, CHOSEN, 1)
     for layer in lora.layers(start.model).values():
-        torch.nn.init.normal_(layer.lora_B["default"].weight, generator=torch.Generator().manual_seed(2))
+        torch.nn.init.normal_(
+            layer.lora_B["default"].weight, generator=torch.Generator().manual_seed(2)
+        )
     return start
 
 
@@ -187,9 +236,16 @@ def test_the_merged_model_says_what_the_adapted_one_says_and_leaves_it_alone() -
     start = adapted()
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
     plain = lora.merged(start.model)
-    inputs = {"input_features": input_features([clip(1.5)], 200), "decoder_input_ids": torch.arange(5)[None]}
+    inputs = {
+        "input_features": input_features([clip(1.5)], 200),
+        "decoder_input_ids": torch.arange(5)[None],
+    }
     with torch.no_grad():
-        ours, theirs, bare = plain(**inputs).logits, start.model(**inputs).logits, scratch().model(**inputs).logits
+        ours, theirs, bare = (
+            plain(**inputs).logits,
+            start.model(**inputs).logits,
+            scratch().model(**inputs).logits,
+        )
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(ours, bare, atol=0.1)
     assert all(torch.equal(value, before[name]) for name, value in start.model.state_dict().items())
@@ -199,7 +255,10 @@ def test_the_merged_model_says_what_the_adapted_one_says_and_leaves_it_alone() -
 
 def test_two_ways_of_merging_agree_and_all_else_is_shared() -> None:
     start = adapted()
-    plain, wanted = lora.merged(start.model).state_dict(), lora.plain_weights(start.model, lora.trained(start.model.state_dict()))
+    plain, wanted = (
+        lora.merged(start.model).state_dict(),
+        lora.plain_weights(start.model, lora.trained(start.model.state_dict())),
+    )
     assert all(torch.equal(value, wanted[name]) for name, value in plain.items())
     theirs = {value.data_ptr() for value in start.model.state_dict().values()}
     assert {name for name, value in plain.items() if value.data_ptr() not in theirs} == {
@@ -233,10 +292,16 @@ def test_auto_asks_ten_times_the_rate_for_adapters() -> None:
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ParamsError, match=r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e '.\[lora\]'"):
+    with pytest.raises(
+        ParamsError,
+        match=r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e '.\[lora\]'",
+    ):
         lora.add(scratch().model, CHOSEN, 1)
 
 
 def test_from_scratch_there_is_nothing_to_adapt(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt"):
+    with pytest.raises(
+        ParamsError,
+        match=r"model\.lora\.rank: got 4, want null where all weights are still to be learnt",
+    ):
         reader.load(write_params(tmp_path / "params.yaml", {"model.lora.rank": 4}))

@@ -1,4 +1,6 @@
-"""What memory there is, whether an error says that it is gone, and a training that really finds none."""
+"""What memory there is, whether an error says that it is gone, and a training that really finds
+none.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ preflight.forecast = lambda *_: None
 exit_with(train.main)
 """
 
-# oneDNN finds no memory for its code where all that a process may have is taken and only holes of malloc are left; then the
+# oneDNN finds no memory for its code where all that a process may have is taken and only holes of
+# malloc are left; then the
 # limit goes, and what it found first must not stay.
 FULL = """
 import resource
@@ -79,7 +82,10 @@ def test_errors_of_memory_are_known(kind: str) -> None:
         raise OUT_OF_MEMORY[kind]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("out of memory."), OSError(12, "Cannot allocate memory")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shapes"), ValueError("out of memory."), OSError(12, "Cannot allocate memory")],
+)
 def test_other_errors_are_not(error: Exception) -> None:
     assert not memory.ran_out(error)
     with pytest.raises(type(error)), memory.must_hold("a cat"):
@@ -111,7 +117,10 @@ def test_the_peak_rises_with_what_is_held() -> None:
     assert len(grown) < memory.free(CPU)
 
 
-@pytest.mark.parametrize(("name", "text", "limit"), [(memory.LIMITS[0], "5000\n", 5000), (memory.LIMITS[1], "7000\n", 7000)])
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [(memory.LIMITS[0], "5000\n", 5000), (memory.LIMITS[1], "7000\n", 7000)],
+)
 def test_a_containers_limit_is_known(name: str, text: str, limit: int, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
@@ -121,25 +130,54 @@ def test_a_containers_limit_is_known(name: str, text: str, limit: int, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
-def test_a_training_that_really_finds_no_memory_goes_on_with_halves(tmp_path: Path, tiny_data: Path) -> None:
-    changes = {"train.per_device_train_batch_size": 32, "train.max_steps": 3, "train.eval_rows": 1, "model.scratch.encoder_ffn_dim": 12288}
+def test_a_training_that_really_finds_no_memory_goes_on_with_halves(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    changes = {
+        "train.per_device_train_batch_size": 32,
+        "train.max_steps": 3,
+        "train.eval_rows": 1,
+        "model.scratch.encoder_ffn_dim": 12288,
+    }
     write_params(tmp_path / "params.yaml", {**TINY, **changes})
     split = tiny_data / "data/features"
-    command = [sys.executable, "-c", LIMITED, str(split / "train"), str(split / "validation"), "models/finetuned", "reports/train"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(tmp_path), "MALLOC_ARENA_MAX": "1", "LIMIT": str(500 << 20)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        LIMITED,
+        str(split / "train"),
+        str(split / "validation"),
+        "models/finetuned",
+        "reports/train",
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "DVC_ROOT": str(tmp_path),
+        "MALLOC_ARENA_MAX": "1",
+        "LIMIT": str(500 << 20),
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "out of memory with 32 rows at once; from here on 16 at once" in done.stdout
     assert (tmp_path / "models/finetuned/model.safetensors").is_file()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN"
+)
 def test_a_thread_in_which_onednn_found_no_memory_goes_on_without_it() -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run([sys.executable, "-c", FULL], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{when} True {memory.ONEDNN}" for when in ("limited", "free")] + ["went on"]
+    assert done.stdout.splitlines() == [
+        f"{when} True {memory.ONEDNN}" for when in ("limited", "free")
+    ] + ["went on"]
 
 
 def test_other_errors_leave_onednn_as_it_is() -> None:
@@ -150,7 +188,9 @@ def test_other_errors_leave_onednn_as_it_is() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
 def test_what_was_freed_is_given_back() -> None:
-    pieces = [np.ones(1000) for _ in range(10_000)]  # 80 MB, in pieces that malloc keeps when they are freed
+    pieces = [
+        np.ones(1000) for _ in range(10_000)
+    ]  # 80 MB, in pieces that malloc keeps when they are freed
     held = pieces[::100]
     del pieces
     before = psutil.Process().memory_info().rss

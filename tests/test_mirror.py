@@ -1,4 +1,6 @@
-"""Another machine goes on from the mirror with the same bits, and no fault of the mirror reaches training."""
+"""Another machine goes on from the mirror with the same bits, and no fault of the mirror reaches
+training.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ assert len(said) == 2 and "Not a directory" in said[0] and "lacks the checkpoint
 """
 
 
-def test_another_machine_ends_with_the_same_bits_and_no_fault_of_the_mirror_changes_them(tmp_path: Path) -> None:
+def test_another_machine_ends_with_the_same_bits_and_no_fault_of_the_mirror_changes_them(
+    tmp_path: Path,
+) -> None:
     """Without a mirror the new machine starts at step 0: the control."""
     done = run_python(TWO_MACHINES, str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +76,9 @@ def test_one_warning_for_many_failures_and_none_shows_a_secret(
     assert "hunter2" not in said
 
 
-def test_without_an_address_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("EARSHOT_MIRROR", raising=False)
     monkeypatch.setattr(mirror, "CheckpointMirror", None)
     with mirror.copied(tmp_path, tmp_path / "log"):

@@ -1,4 +1,6 @@
-"""Servers that fail in every way: no training feels it, and afterwards MLflow holds what the journals hold, nothing twice."""
+"""Servers that fail in every way: no training feels it, and afterwards MLflow holds what the
+journals hold, nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,19 @@ from stages import train
 
 EVERY = bool(os.environ.get("EVERY_FAULT"))  # as `make faults` wants it
 TRAINED = FAULTS if EVERY else [hanging, lost_answers]
-SYNCED = FAULTS if EVERY else [lost_answers, dies_in_the_middle, sometimes_500, half_an_answer, no_mlflow]
+SYNCED = (
+    FAULTS
+    if EVERY
+    else [lost_answers, dies_in_the_middle, sometimes_500, half_an_answer, no_mlflow]
+)
 STEPS = 400 if EVERY else 120
-LONG = {**TINY, "train.max_steps": STEPS, "train.eval_steps": STEPS // 2, "train.save_steps": STEPS // 2, "train.logging_steps": 10}
+LONG = {
+    **TINY,
+    "train.max_steps": STEPS,
+    "train.eval_steps": STEPS // 2,
+    "train.save_steps": STEPS // 2,
+    "train.logging_steps": 10,
+}
 START, FINISH, APPEND = Follower.__init__, Follower.finish, journal.append
 MOST = 0.01
 
@@ -102,7 +114,9 @@ def life(path: Path) -> Path:
 def differences(*paths: Path) -> list[Any]:
     """Where MLflow does not hold these journals, each once, no more and no less."""
     store = client.connect()
-    return [(there, here) for path in paths if (there := arrived(path, store)) != (here := wanted(path))]
+    return [
+        (there, here) for path in paths if (there := arrived(path, store)) != (here := wanted(path))
+    ]
 
 
 # Trainings, while a server fails
@@ -134,7 +148,13 @@ class Clock:
 def trained(data: Path, root: Path) -> dict[str, str]:
     """Hashes of all that a training leaves."""
     split, given = data / "data/features", reader.load(write_params(root / "changed.yaml", LONG))
-    train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", given)
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        given,
+    )
     return traces(root)
 
 
@@ -144,7 +164,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str,
     root = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        patch.setattr(follower, "Follower", lambda _: type("Nobody", (), {"finish": lambda _: None})())
+        patch.setattr(
+            follower, "Follower", lambda _: type("Nobody", (), {"finish": lambda _: None})()
+        )
         return trained(tiny_data, root)
 
 
@@ -162,7 +184,11 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     clock, started = Clock(), list[Follower]()
     proxy.fault = fault
     monkeypatch.setattr(journal, "append", clock.around(APPEND))
-    monkeypatch.setattr(Follower, "__init__", clock.around(lambda self, path: started.append(self) or START(self, path)))
+    monkeypatch.setattr(
+        Follower,
+        "__init__",
+        clock.around(lambda self, path: started.append(self) or START(self, path)),
+    )
     monkeypatch.setattr(Follower, "finish", clock.around(FINISH))
     found = trained(tiny_data, tmp_path)
     process = started[0].process
@@ -186,7 +212,9 @@ def eight(tiny_data: Path, tmp_path: Path) -> Iterator[list[Any]]:
     """Eight trainings that start at once on a repository that has no store yet."""
     made = []
     for seed in range(8):
-        chosen = write_params(tmp_path / f"{seed}.yaml", {**TINY, "train.seed": seed, "train.max_steps": 4})
+        chosen = write_params(
+            tmp_path / f"{seed}.yaml", {**TINY, "train.seed": seed, "train.max_steps": 4}
+        )
         made.append(forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen)))
     for one in made:
         one.start()
@@ -201,7 +229,9 @@ def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_en
 ) -> None:
     for one in eight:
         one.join()
-    assert [one.exitcode for one in eight] == [0] * 8, [path.read_text() for path in tmp_path.glob("log-*")]
+    assert [one.exitcode for one in eight] == [0] * 8, [
+        path.read_text() for path in tmp_path.glob("log-*")
+    ]
     paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
     assert len(paths) == 8
     wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
@@ -209,7 +239,10 @@ def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_en
     wait_until(lambda: all_there(paths, store), "eight runs")
     assert differences(*paths) == []
     assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
-    chosen = write_params(tmp_path / "killed.yaml", {**TINY, "train.max_steps": 5000, "train.eval_steps": 5000, "train.save_steps": 5000})
+    chosen = write_params(
+        tmp_path / "killed.yaml",
+        {**TINY, "train.max_steps": 5000, "train.eval_steps": 5000, "train.save_steps": 5000},
+    )
     killed = forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen))
     killed.start()
     running = "attributes.status = 'RUNNING'"
@@ -234,7 +267,9 @@ def all_there(paths: list[Path], store: Any) -> bool:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", SYNCED, ids=lambda one: one.__name__)
-def test_after_any_fault_a_sync_leaves_all_of_it_once(fault: Fault, proxy: Proxy, tmp_path: Path) -> None:
+def test_after_any_fault_a_sync_leaves_all_of_it_once(
+    fault: Fault, proxy: Proxy, tmp_path: Path
+) -> None:
     path = life(new_path(tmp_path))
     proxy.fault = fault
     for _ in range(8 if fault is lost_answers else 2):
@@ -247,7 +282,9 @@ def test_after_any_fault_a_sync_leaves_all_of_it_once(fault: Fault, proxy: Proxy
 
 
 class Breaking:
-    """A client that loses its connection when its n-th request is done: what a kill leaves there, or before the next request."""
+    """A client that loses its connection when its n-th request is done: what a kill leaves there,
+    or before the next request.
+    """
 
     def __init__(self, client: Any, number: int):
         self.client, self.left = client, number
@@ -263,7 +300,9 @@ class Breaking:
         return call
 
 
-def test_a_sync_that_dies_at_any_request_is_made_good_by_the_next(upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sync_that_dies_at_any_request_is_made_good_by_the_next(
+    upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert upstream
     monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["STORE_OF_SERVER"])
     store, paths, died = client.connect(), list[Path](), True
@@ -290,7 +329,9 @@ def test_a_sync_that_is_killed_is_made_good_by_the_next(proxy: Proxy, tmp_path: 
 
     proxy.fault = hangs_after_its_work
     command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     assert reached.wait(90)
     assert differences(path)
     kill(process)
@@ -301,7 +342,10 @@ def test_a_sync_that_is_killed_is_made_good_by_the_next(proxy: Proxy, tmp_path: 
 
 def test_syncs_at_once_log_nothing_twice(proxy: Proxy, tmp_path: Path) -> None:
     paths = [life(new_path(tmp_path)) for _ in range(2)]
-    together = [threading.Thread(target=follower.sync, args=[order]) for order in (paths, paths[::-1], paths)]
+    together = [
+        threading.Thread(target=follower.sync, args=[order])
+        for order in (paths, paths[::-1], paths)
+    ]
     for thread in together:
         thread.start()
     for thread in together:
@@ -338,7 +382,9 @@ def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("proxy")
-def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = training(journal.path_of("ending1"), ended=None)
     holder, catch_up = checkpoints.held(paths.cache("checkpoints", path.stem)), RunUploader.catch_up
     holder.__enter__()
@@ -382,7 +428,9 @@ def test_a_journal_that_cannot_be_told_does_not_hold_up_the_others(tmp_path: Pat
     assert differences(good) == []
 
 
-def test_a_follower_that_is_left_lets_go_of_the_output_and_leaves_in_time(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_follower_that_is_left_lets_go_of_the_output_and_leaves_in_time(
+    proxy: Proxy, tmp_path: Path
+) -> None:
     proxy.fault = hanging
     path = training(new_path(tmp_path))
     code = f"from asr.tracking import client; client.PATIENCE_SECONDS = 3; client.follow(client.Path({str(path)!r}))"

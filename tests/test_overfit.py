@@ -1,4 +1,6 @@
-"""Eight rows by heart: a healthy model learns them and leaves nothing behind; one that is broken is told apart."""
+"""Eight rows by heart: a healthy model learns them and leaves nothing behind; one that is broken is
+told apart.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> schema.Params:
 
 
 def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
-    room: Path, chosen: schema.Params, tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+    room: Path,
+    chosen: schema.Params,
+    tmp_path: Path,
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps = overfit.run(tiny_data / "data/features/train", chosen)
     assert 0 < steps <= 100
@@ -54,17 +60,25 @@ def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
 @pytest.mark.parametrize("plant", [_frozen_optimiser, _shifted_labels])
 def test_a_broken_one_does_not_and_says_what_was_heard(
-    plant: object, room: Path, chosen: schema.Params, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+    plant: object,
+    room: Path,
+    chosen: schema.Params,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(overfit, "STEPS", 100)  # twice what a healthy one takes
     plant(monkeypatch)
-    with pytest.raises(Diverged, match=r"100 steps did not teach eight rows: loss .* was heard as") as fault:
+    with pytest.raises(
+        Diverged, match=r"100 steps did not teach eight rows: loss .* was heard as"
+    ) as fault:
         overfit.run(tiny_data / "data/features/train", chosen)
     assert fault.value.exit_code == 6
     assert list(room.iterdir()) == []
 
 
-def test_rows_are_eight_that_fit_and_depend_on_the_seed(chosen: schema.Params, tiny_data: Path) -> None:
+def test_rows_are_eight_that_fit_and_depend_on_the_seed(
+    chosen: schema.Params, tiny_data: Path
+) -> None:
     rows = FeatureRows(tiny_data / "data/features/train")
     start = start_model(chosen, rows)
     ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]

@@ -21,7 +21,9 @@ ROWS = [
 ]
 
 
-def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[NearDuplicate] | None = None) -> list[split_overlap.Shared]:
+def found(
+    rows: list[tuple[str, str, bytes, bytes | None]], copies: list[NearDuplicate] | None = None
+) -> list[split_overlap.Shared]:
     tally = DiskSet()
     for split, _, digest, speaker in rows:
         tally.add("clip", digest, split)
@@ -31,7 +33,9 @@ def found(rows: list[tuple[str, str, bytes, bytes | None]], copies: list[NearDup
 
 
 def test_every_row_is_named(tmp_path: Path) -> None:
-    split_overlap.write(tmp_path / "shared.csv", found(ROWS, [NearDuplicate("e", "validation", "b", "train", 0.9)]))
+    split_overlap.write(
+        tmp_path / "shared.csv", found(ROWS, [NearDuplicate("e", "validation", "b", "train", 0.9)])
+    )
     assert list(csv.reader((tmp_path / "shared.csv").read_text().splitlines())) == [
         ["kind", "shared", "split", "id"],
         ["clip", "90% of the shorter", "validation", "e"],
@@ -59,7 +63,9 @@ def test_what_is_allowed_stays_allowed_in_the_way_out() -> None:
 
 
 def test_a_clip_that_is_known_by_its_sound_is_told_once() -> None:
-    assert [str(one) for one in found(ROWS[:3], [NearDuplicate("a", "train", "c", "test", 1.0)])] == ["a of train in c of test"]
+    assert [
+        str(one) for one in found(ROWS[:3], [NearDuplicate("a", "train", "c", "test", 1.0)])
+    ] == ["a of train in c of test"]
 
 
 def test_what_is_only_scored_may_be_scored_twice() -> None:
@@ -78,5 +84,7 @@ def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
 
 
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
-    split_overlap.write(tmp_path / "shared.csv", split_overlap.found(DiskSet(), [], (1 / 0 for _ in "x")))  # type: ignore[misc]
+    split_overlap.write(
+        tmp_path / "shared.csv", split_overlap.found(DiskSet(), [], (1 / 0 for _ in "x"))
+    )  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"

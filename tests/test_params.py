@@ -16,7 +16,11 @@ from asr.errors import ParamsError
 from asr.params import reader, schema
 from asr.whisper import WHISPER_LANGUAGES
 
-SECTIONS = [model for _, model in inspect.getmembers(schema, inspect.isclass) if issubclass(model, schema.Section)]
+SECTIONS = [
+    model
+    for _, model in inspect.getmembers(schema, inspect.isclass)
+    if issubclass(model, schema.Section)
+]
 LEAVES = sorted(reader.flat(YAML(typ="safe", pure=True).load(SHIPPED.read_text())))
 
 
@@ -48,7 +52,9 @@ def test_the_shipped_file_and_the_workspaces_own_load(path):
 
 def test_the_file_is_looked_for_where_the_stage_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ParamsError, match=r"params\.yaml: not there; run from the top of the repository"):
+    with pytest.raises(
+        ParamsError, match=r"params\.yaml: not there; run from the top of the repository"
+    ):
         reader.load()
 
 
@@ -59,9 +65,14 @@ def test_values_are_frozen():
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
 def test_no_model_has_a_default(model):
-    """But items of lists, where nothing said is nothing asked (Rule), or as the section says (Mixed)."""
+    """But items of lists, where nothing said is nothing asked (Rule), or as the section says
+    (Mixed).
+    """
     free = [name for name, field in model.model_fields.items() if not field.is_required()]
-    assert not free or (model.__name__ in ("Rule", "Mixed") and all(model.model_fields[name].default is None for name in free))
+    assert not free or (
+        model.__name__ in ("Rule", "Mixed")
+        and all(model.model_fields[name].default is None for name in free)
+    )
 
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda model: model.__name__)
@@ -73,7 +84,10 @@ def test_every_model_is_frozen_and_strict_and_knows_its_keys(model):
 def test_flat_names_every_leaf_with_its_dotted_key():
     values = reader.flat(reader.load(SHIPPED).model_dump())
     assert sorted(values) == LEAVES
-    assert values["download.synthetic.rows.train"] == reader.load(SHIPPED).download.synthetic.rows.train
+    assert (
+        values["download.synthetic.rows.train"]
+        == reader.load(SHIPPED).download.synthetic.rows.train
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,8 +118,16 @@ def test_flat_names_every_leaf_with_its_dotted_key():
             "hub",
             "got 'hub', want: Input should be 'synthetic', 'common_voice', 'folder', 'huggingface', 'data_collective'",
         ),
-        ("download.synthetic.max_pitch", "100", "got 100, want: Input should be less than or equal to 99"),
-        ("evaluate.bootstrap_resamples", "10", "got 10, want: Input should be greater than or equal to 100"),
+        (
+            "download.synthetic.max_pitch",
+            "100",
+            "got 100, want: Input should be less than or equal to 99",
+        ),
+        (
+            "evaluate.bootstrap_resamples",
+            "10",
+            "got 10, want: Input should be greater than or equal to 100",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want):
@@ -115,7 +137,13 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
 @pytest.mark.parametrize(
     ("low", "value", "high", "limit", "want"),
     [
-        ("train.warmup_steps", "50", "train.max_steps", "50", "got 50, want fewer than max_steps (50)"),
+        (
+            "train.warmup_steps",
+            "50",
+            "train.max_steps",
+            "50",
+            "got 50, want fewer than max_steps (50)",
+        ),
         (
             "train.pack_to_window",
             "true",
@@ -123,8 +151,20 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
             "0.0",
             "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all",
         ),
-        ("chunk.min_seconds", "9", "chunk.max_seconds", "8.5", "got 9, want at most max_seconds (8.5)"),
-        ("download.synthetic.min_numbers", "4", "download.synthetic.max_numbers", "3", "got 4, want at most max_numbers (3)"),
+        (
+            "chunk.min_seconds",
+            "9",
+            "chunk.max_seconds",
+            "8.5",
+            "got 9, want at most max_seconds (8.5)",
+        ),
+        (
+            "download.synthetic.min_numbers",
+            "4",
+            "download.synthetic.max_numbers",
+            "3",
+            "got 4, want at most max_numbers (3)",
+        ),
         (
             "download.synthetic.min_words_per_minute",
             "150",
@@ -132,7 +172,13 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
             "149",
             "got 150, want at most max_words_per_minute (149)",
         ),
-        ("download.synthetic.min_pitch", "71", "download.synthetic.max_pitch", "70", "got 71, want at most max_pitch (70)"),
+        (
+            "download.synthetic.min_pitch",
+            "71",
+            "download.synthetic.max_pitch",
+            "70",
+            "got 71, want at most max_pitch (70)",
+        ),
         (
             "model.scratch.d_model",
             "190",
@@ -158,28 +204,41 @@ def test_values_that_contradict_each_other_are_refused(tmp_path, low, value, hig
 
 def test_an_item_of_a_list_is_named_with_its_own_line(tmp_path):
     text = changed(SHIPPED.read_text(), "evaluate.baselines", "[]")
-    text = added(changed(text, "stats.window_candidates_seconds", ""), "chunk", "    - 5\n    - five\n")
+    text = added(
+        changed(text, "stats.window_candidates_seconds", ""), "chunk", "    - 5\n    - five\n"
+    )
     line = text.splitlines().index("    - five") + 1
-    assert refusal(tmp_path, text) == [f"{line}: stats.window_candidates_seconds.1: got 'five', want: Input should be a valid number"]
+    assert refusal(tmp_path, text) == [
+        f"{line}: stats.window_candidates_seconds.1: got 'five', want: Input should be a valid number"
+    ]
 
 
 def test_an_unknown_key_is_answered_by_the_nearest_known_one(tmp_path):
     text = SHIPPED.read_text().replace("  save_steps:", "  save_stpes:")
     line = place_of(text, "train.save_stpes") + 1
-    assert f"{line}: train.save_stpes: unknown key; did you mean save_steps?" in refusal(tmp_path, text)
+    assert f"{line}: train.save_stpes: unknown key; did you mean save_steps?" in refusal(
+        tmp_path, text
+    )
 
 
 def test_an_unknown_key_inside_a_nested_section_is_answered_too(tmp_path):
     before, section, after = SHIPPED.read_text().partition("  synthetic:")
     text = before + section + after.replace("      validation:", "      valdation:", 1)
     line = place_of(text, "download.synthetic.rows.valdation") + 1
-    assert f"{line}: download.synthetic.rows.valdation: unknown key; did you mean validation?" in refusal(tmp_path, text)
+    assert (
+        f"{line}: download.synthetic.rows.valdation: unknown key; did you mean validation?"
+        in refusal(tmp_path, text)
+    )
 
 
 @pytest.mark.parametrize("key", ["Max_Steps", "adam_beta1", "max-steps", "float", "str", "7"])
 def test_an_unknown_key_of_any_spelling_is_named_with_its_line(tmp_path, key):
     text = added(SHIPPED.read_text(), "train.max_steps", f"{key}: 1")
-    found = [line for line in refusal(tmp_path, text) if line.startswith(f"{place_of(text, f'train.{key}') + 1}: train.{key}: ")]
+    found = [
+        line
+        for line in refusal(tmp_path, text)
+        if line.startswith(f"{place_of(text, f'train.{key}') + 1}: train.{key}: ")
+    ]
     assert len(found) == 1
     assert "unknown key" in found[0] or "keys" in found[0].lower()
 
@@ -187,12 +246,18 @@ def test_an_unknown_key_of_any_spelling_is_named_with_its_line(tmp_path, key):
 @pytest.mark.parametrize("key", ["Train", "training2"])
 def test_an_unknown_section_of_any_spelling_is_a_refusal_not_a_crash(tmp_path, key):
     text = f"{SHIPPED.read_text()}\n{key}: 1\n"
-    assert f"{len(text.splitlines())}: {key}: unknown key; did you mean train?" in refusal(tmp_path, text)
+    assert f"{len(text.splitlines())}: {key}: unknown key; did you mean train?" in refusal(
+        tmp_path, text
+    )
 
 
 def test_a_missing_value_is_refused(tmp_path):
-    text = "\n".join(line for line in SHIPPED.read_text().splitlines() if not line.startswith("  max_steps:"))
-    assert refusal(tmp_path, text) == [f"{place_of(text, 'train') + 1}: train.max_steps: missing; every value stands in this file"]
+    text = "\n".join(
+        line for line in SHIPPED.read_text().splitlines() if not line.startswith("  max_steps:")
+    )
+    assert refusal(tmp_path, text) == [
+        f"{place_of(text, 'train') + 1}: train.max_steps: missing; every value stands in this file"
+    ]
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
@@ -208,7 +273,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
         ("- a\n", "want one section per stage, got list"),
         ("train: [1\n", "2: expected ',' or ']', but got '<stream end>'"),
         ("train:\n\t- 1\n", "2: found character '\\t' that cannot start any token"),
-        ("train: !!python/object:os.system x\n", "1: could not determine a constructor for the tag"),
+        (
+            "train: !!python/object:os.system x\n",
+            "1: could not determine a constructor for the tag",
+        ),
     ],
 )
 def test_what_is_no_yaml_of_ours_is_refused(tmp_path, text, want):
@@ -228,21 +296,37 @@ def test_every_leaf_that_is_wrong_is_named_in_one_go(tmp_path):
         text = changed(text, dotted, "{a: 1}")
     found = refusal(tmp_path, text)
     for dotted in LEAVES:
-        assert any(line.startswith(f"{place_of(text, dotted) + 1}: {dotted}") for line in found), dotted
+        assert any(line.startswith(f"{place_of(text, dotted) + 1}: {dotted}") for line in found), (
+            dotted
+        )
 
 
 def test_a_contradiction_and_a_wrong_value_of_one_section_are_named_together(tmp_path):
-    text = changed(changed(SHIPPED.read_text(), "train.warmup_steps", "99999"), "train.precision", "fp8")
-    assert {line.split(": ")[1] for line in refusal(tmp_path, text)} == {"train.warmup_steps", "train.precision"}
+    text = changed(
+        changed(SHIPPED.read_text(), "train.warmup_steps", "99999"), "train.precision", "fp8"
+    )
+    assert {line.split(": ")[1] for line in refusal(tmp_path, text)} == {
+        "train.warmup_steps",
+        "train.precision",
+    }
 
 
 def test_an_unknown_language_and_a_wrong_value_elsewhere_are_named_together(tmp_path):
-    text = changed(changed(SHIPPED.read_text(), "download.language", "xx"), "train.precision", "fp8")
-    assert {line.split(": ")[1] for line in refusal(tmp_path, text)} == {"download.language", "train.precision"}
+    text = changed(
+        changed(SHIPPED.read_text(), "download.language", "xx"), "train.precision", "fp8"
+    )
+    assert {line.split(": ")[1] for line in refusal(tmp_path, text)} == {
+        "download.language",
+        "train.precision",
+    }
 
 
 def test_two_contradictions_of_one_section_are_named_together(tmp_path):
-    text = changed(changed(SHIPPED.read_text(), "download.synthetic.min_numbers", "99"), "download.synthetic.min_pitch", "99")
+    text = changed(
+        changed(SHIPPED.read_text(), "download.synthetic.min_numbers", "99"),
+        "download.synthetic.min_pitch",
+        "99",
+    )
     found = {line.split(": ")[1] for line in refusal(tmp_path, text)}
     assert found == {"download.synthetic.min_numbers", "download.synthetic.min_pitch"}
 
@@ -260,7 +344,9 @@ def test_no_is_norwegian_and_not_false(tmp_path):
     assert load(tmp_path, download__language="no").language == "no"
 
 
-@pytest.mark.parametrize(("written", "read"), [("1e-5", 1e-5), ("1E-5", 1e-5), ("1", 1.0), ("012", 12.0)])
+@pytest.mark.parametrize(
+    ("written", "read"), [("1e-5", 1e-5), ("1E-5", 1e-5), ("1", 1.0), ("012", 12.0)]
+)
 def test_numbers_are_read_as_yaml_1_2(tmp_path, written, read):
     given = load(tmp_path, train__weight_decay=written).train.weight_decay
     assert given == read
@@ -272,14 +358,23 @@ def test_an_integer_is_not_octal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["models/finetuned", "./models/finetuned/", "models/kept/../finetuned", "data/features", "reports/train/best"]
+    "name",
+    [
+        "models/finetuned",
+        "./models/finetuned/",
+        "models/kept/../finetuned",
+        "data/features",
+        "reports/train/best",
+    ],
 )
 def test_a_start_model_inside_a_stage_out_is_refused_with_the_way_out(tmp_path, name):
     want = f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
     assert refused(tmp_path, "model.name", name) == [f"{at('model.name')}: {want}"]
 
 
-@pytest.mark.parametrize("name", ["openai/whisper-small", "models/kept/mine", "models/finetuned2", "someone/reports"])
+@pytest.mark.parametrize(
+    "name", ["openai/whisper-small", "models/kept/mine", "models/finetuned2", "someone/reports"]
+)
 def test_a_start_model_elsewhere_is_taken(tmp_path, name):
     assert load(tmp_path, model__name=name).model.name == name
 
@@ -292,7 +387,9 @@ def test_a_corpus_that_needs_a_path_is_refused_without_one(tmp_path):
 @pytest.mark.parametrize("dotted", ["download.language", "model.language"])
 def test_a_language_that_whisper_has_no_token_for_is_refused(tmp_path, dotted):
     (line,) = refused(tmp_path, dotted, "sv-SE")
-    assert line.startswith(f"{at(dotted)}: got sv-SE, which Whisper has no token for; want model.language set to the nearest")
+    assert line.startswith(
+        f"{at(dotted)}: got sv-SE, which Whisper has no token for; want model.language set to the nearest"
+    )
 
 
 def test_the_prompt_language_may_stand_in_for_the_corpus_language(tmp_path):
@@ -301,7 +398,9 @@ def test_the_prompt_language_may_stand_in_for_the_corpus_language(tmp_path):
 
 def test_importing_params_takes_neither_numpy_nor_torch():
     code = "import sys, asr.params.schema; print(sorted({'numpy', 'torch', 'pyarrow', 'transformers', 'mlflow'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -312,7 +411,10 @@ MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
     ("change", "want"),
     [
         ({"path": None}, "path: got nothing, want where this corpus lies"),
-        ({"language": "de"}, "language: got de, want download.language (sv): all that is trained on has one prompt"),
+        (
+            {"language": "de"},
+            "language: got de, want download.language (sv): all that is trained on has one prompt",
+        ),
         (
             {"language": "rm", "role": "holdout"},
             "language: got rm, which Whisper has no token for; want one of its languages (asr/whisper.py)",
@@ -331,18 +433,33 @@ def test_a_source_that_is_mixed_in_wrongly_is_refused(tmp_path, change, want):
     ("test", "want"),
     [
         ({}, "got neither any_of nor limits, want values in any_of, or else min, max or both"),
-        ({"any_of": []}, "got neither any_of nor limits, want values in any_of, or else min, max or both"),
-        ({"any_of": ["teens"], "min": 3}, "got any_of and min, want values in any_of, or else min, max or both"),
+        (
+            {"any_of": []},
+            "got neither any_of nor limits, want values in any_of, or else min, max or both",
+        ),
+        (
+            {"any_of": ["teens"], "min": 3},
+            "got any_of and min, want values in any_of, or else min, max or both",
+        ),
         ({"min": 3, "max": 1}, "got 3, want at most max (1)"),
     ],
 )
 def test_a_rule_that_says_nothing_or_two_things_is_refused(tmp_path, test, want):
-    text = changed(SHIPPED.read_text(), "download.where", json.dumps([{"field": "age", "weight": 1, "otherwise": 0, **test}]))
-    assert [line.partition(": download.where.0")[2].partition(": ")[2] for line in refusal(tmp_path, text)] == [want]
+    text = changed(
+        SHIPPED.read_text(),
+        "download.where",
+        json.dumps([{"field": "age", "weight": 1, "otherwise": 0, **test}]),
+    )
+    assert [
+        line.partition(": download.where.0")[2].partition(": ")[2]
+        for line in refusal(tmp_path, text)
+    ] == [want]
 
 
 def test_what_a_mixed_source_does_not_say_is_as_download_says(tmp_path):
-    (tmp_path / "params.yaml").write_text(changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, "seed": 7}])))
+    (tmp_path / "params.yaml").write_text(
+        changed(SHIPPED.read_text(), "download.mix", json.dumps([{**MIXED, "seed": 7}]))
+    )
     (mixed,) = reader.load(tmp_path / "params.yaml").download.mix
     assert mixed.own() == {"source": "folder", "path": "other", "seed": 7}
 

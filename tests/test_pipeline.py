@@ -1,4 +1,6 @@
-"""The whole graph as people run it: real DVC in a fresh repository with an empty HOME, no network, a real MLflow store."""
+"""The whole graph as people run it: real DVC in a fresh repository with an empty HOME, no network,
+a real MLflow store.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +30,42 @@ def test_a_second_repro_does_nothing_and_says_so(workspace: Workspace) -> None:
 
 def test_no_foreign_socket_is_opened(workspace: Workspace) -> None:
     assert not workspace.log.exists(), workspace.log.read_text()
-    workspace.run(sys.executable, "-c", "import socket; s = socket.socket(); s.settimeout(0.1); s.connect(('192.0.2.1', 9))", check=False)
+    workspace.run(
+        sys.executable,
+        "-c",
+        "import socket; s = socket.socket(); s.settimeout(0.1); s.connect(('192.0.2.1', 9))",
+        check=False,
+    )
     assert "192.0.2.1" in workspace.log.read_text(), "the watch itself must see one"
     workspace.log.unlink()
 
 
 def test_git_sees_metrics_and_plots_and_nothing_heavy(workspace: Workspace) -> None:
     tracked = workspace.run("git", "ls-files").split()
-    assert {"dvc.lock", "reports/evaluate/metrics.json", "reports/train/steps.csv", "reports/stats/windows.csv"} <= set(tracked)
-    assert not [name for name in tracked if name.startswith(("data/", "models/", ".cache", "mlflow"))]
-    assert not [name for name in tracked if name.endswith(".gitignore") and name not in (".gitignore", ".dvc/.gitignore")]
+    assert {
+        "dvc.lock",
+        "reports/evaluate/metrics.json",
+        "reports/train/steps.csv",
+        "reports/stats/windows.csv",
+    } <= set(tracked)
+    assert not [
+        name for name in tracked if name.startswith(("data/", "models/", ".cache", "mlflow"))
+    ]
+    assert not [
+        name
+        for name in tracked
+        if name.endswith(".gitignore") and name not in (".gitignore", ".dvc/.gitignore")
+    ]
     assert workspace.run("git", "status", "--short") == ""
 
 
 def test_outputs_name_no_place_time_or_host(workspace: Workspace) -> None:
-    paths = [path for folder in ("data", "models", "reports") for path in (workspace.root / folder).rglob("*") if path.is_file()]
+    paths = [
+        path
+        for folder in ("data", "models", "reports")
+        for path in (workspace.root / folder).rglob("*")
+        if path.is_file()
+    ]
     assert len(paths) > 20
     for path in paths:
         if path.name != "timing.json":
@@ -55,15 +78,33 @@ def test_the_same_params_give_the_same_bytes(workspace: Workspace, empty_store: 
     """Everything is made anew elsewhere, without caches; only speeds may differ."""
 
     def digests(root: Path) -> dict[str, str]:
-        paths = [path for folder in ("data", "models", "reports") for path in (root / folder).rglob("*") if path.is_file()]
+        paths = [
+            path
+            for folder in ("data", "models", "reports")
+            for path in (root / folder).rglob("*")
+            if path.is_file()
+        ]
         kept = [path for path in paths if path.name not in ("timing.json", "metrics.json")]
         return {str(path.relative_to(root)): hashing.sha256(path) for path in kept}
 
     other = workspace.root.parent / "elsewhere"
     workspace.run("git", "clone", "-q", str(workspace.root), str(other))
     new_store(other, empty_store)
-    place = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": str(other), "WORKERS": "1", "DVC_NO_ANALYTICS": "1"}
-    subprocess.run(["dvc", "repro", "-q", "--force"], cwd=other, env={**workspace.environment, **place}, check=True, capture_output=True)
+    place = {
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "PYTHONHASHSEED": "7",
+        "HOME": str(other),
+        "WORKERS": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    subprocess.run(
+        ["dvc", "repro", "-q", "--force"],
+        cwd=other,
+        env={**workspace.environment, **place},
+        check=True,
+        capture_output=True,
+    )
     ours, theirs = digests(workspace.root), digests(other)
     assert {name for name in ours if ours[name] != theirs.get(name)} == set()
 
@@ -73,7 +114,9 @@ def test_experiments_of_all_kinds_end_in_the_table_and_in_mlflow(workspace: Work
     run = workspace.run
     run("dvc", "exp", "run", "-S", "train.max_steps=6", "-n", "here-1")
     _stopped_once(workspace, "exp", "run", "-S", "train.max_steps=7", "-n", "here-2")
-    _stopped_once(workspace, "exp", "run", "--temp", "-S", "train.max_steps=8", "-n", "apart", DIE_PARENT="1")
+    _stopped_once(
+        workspace, "exp", "run", "--temp", "-S", "train.max_steps=8", "-n", "apart", DIE_PARENT="1"
+    )
     _stopped_in_a_queue(workspace, "-S", "train.learning_rate=1e-4", "-n", "queued")
     rows = workspace.experiments()
     named = {row["Experiment"]: row for row in rows if row["Experiment"]}
@@ -89,14 +132,18 @@ def test_experiments_of_all_kinds_end_in_the_table_and_in_mlflow(workspace: Work
 
 
 def _stopped_once(workspace: Workspace, *words: str, **more: str) -> None:
-    """The command, with its training or its DVC killed on the way, and once more; no training outlives its DVC."""
+    """The command, with its training or its DVC killed on the way, and once more; no training
+    outlives its DVC.
+    """
     flag = workspace.root.parent / f"died-{words[-1]}"
     workspace.run("dvc", *words, check=False, DIE_ONCE=str(flag), **more)
     end = time.monotonic() + 120
     while is_alive(int(flag.read_text()), flag.stat().st_mtime):
         assert time.monotonic() < end, "an orphan"
     if more:
-        assert f"the experiment {words[-1]} was killed" in workspace.run(sys.executable, "-m", "asr.doctor", "--mend")
+        assert f"the experiment {words[-1]} was killed" in workspace.run(
+            sys.executable, "-m", "asr.doctor", "--mend"
+        )
     assert "resumed at step" in workspace.run("dvc", *words)
 
 
@@ -119,24 +166,53 @@ def _empty_the_queue(workspace: Workspace, **more: str) -> None:
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
-    ("name", "changed"), [("here-2", {"max_steps": 7}), ("apart", {"max_steps": 8}), ("queued", {"max_steps": 7, "learning_rate": 1e-4})]
+    ("name", "changed"),
+    [
+        ("here-2", {"max_steps": 7}),
+        ("apart", {"max_steps": 8}),
+        ("queued", {"max_steps": 7, "learning_rate": 1e-4}),
+    ],
 )
 def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
     workspace: Workspace, tmp_path: Path, name: str, changed: dict[str, float]
 ) -> None:
-    """In the workspace, in a temporary folder and in the queue, which takes the workspace's 7 steps; compared with the stage alone."""
-    given = reader.load(write_params(tmp_path / "params.yaml", {**TINY, **{f"train.{key}": value for key, value in changed.items()}}))
+    """In the workspace, in a temporary folder and in the queue, which takes the workspace's 7
+    steps; compared with the stage alone.
+    """
+    given = reader.load(
+        write_params(
+            tmp_path / "params.yaml",
+            {**TINY, **{f"train.{key}": value for key, value in changed.items()}},
+        )
+    )
     split, reports = workspace.root / "data/features", tmp_path / "reports"
     train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
     folder = f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}/step-{given.train.max_steps:08d}"
     for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
-        assert hashing.sha256(tmp_path / folder / file) == hashing.sha256(workspace.root / folder / file), file
-    revision = workspace.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
-    assert workspace.run("git", "show", f"{revision}:reports/train/steps.csv") == (reports / "steps.csv").read_text()
-    lock = yaml.safe_load(workspace.run("git", "show", f"{revision}:dvc.lock"))["stages"]["train"]["outs"]
+        assert hashing.sha256(tmp_path / folder / file) == hashing.sha256(
+            workspace.root / folder / file
+        ), file
+    revision = workspace.run(
+        "git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}"
+    ).strip()
+    assert (
+        workspace.run("git", "show", f"{revision}:reports/train/steps.csv")
+        == (reports / "steps.csv").read_text()
+    )
+    lock = yaml.safe_load(workspace.run("git", "show", f"{revision}:dvc.lock"))["stages"]["train"][
+        "outs"
+    ]
     listed = next(out["md5"] for out in lock if out["path"] == "models/finetuned")
-    made = {one["relpath"]: one["md5"] for one in files.read_json(workspace.root / f".dvc/cache/files/md5/{listed[:2]}/{listed[2:]}")}
-    assert made["model.safetensors"] == hashlib.md5((tmp_path / "model/model.safetensors").read_bytes()).hexdigest()
+    made = {
+        one["relpath"]: one["md5"]
+        for one in files.read_json(
+            workspace.root / f".dvc/cache/files/md5/{listed[:2]}/{listed[2:]}"
+        )
+    }
+    assert (
+        made["model.safetensors"]
+        == hashlib.md5((tmp_path / "model/model.safetensors").read_bytes()).hexdigest()
+    )
 
 
 def _check_mlflow(workspace: Workspace, num_trainings: int) -> None:

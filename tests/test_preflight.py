@@ -1,4 +1,6 @@
-"""The forecast before the long run: it changes nothing, refuses a disk that is too small, and counts what will be done."""
+"""The forecast before the long run: it changes nothing, refuses a disk that is too small, and
+counts what will be done.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_the_forecast_changes_no_bit_and_costs_two_steps(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     found, rows = {}, {}
     for name in ("asked", "never"):
@@ -53,15 +58,26 @@ def test_a_disk_too_small_is_refused_with_numbers_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed))
     assert forecast.refuse_full_disk(one, tmp_path / "models/finetuned").endswith(" free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed - 1))
-    with pytest.raises(DiskError, match=r"want 0\.0 GB of disk, 0\.0 GB are free; make room \(make fresh") as fault:
+    with pytest.raises(
+        DiskError, match=r"want 0\.0 GB of disk, 0\.0 GB are free; make room \(make fresh"
+    ) as fault:
         training_fixtures.run(tiny_data, tmp_path)
     assert fault.value.exit_code == 7
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_training_never_takes_more_disk_than_was_told(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured after each write, before what is old goes; and not much less, or the forecast would be worth nothing."""
-    changes = {"train.average_weights": "last", "train.average_count": 2, "train.eval_steps": 2, "train.save_steps": 3}
+def test_a_training_never_takes_more_disk_than_was_told(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured after each write, before what is old goes; and not much less, or the forecast would
+    be worth nothing.
+    """
+    changes = {
+        "train.average_weights": "last",
+        "train.average_count": 2,
+        "train.eval_steps": 2,
+        "train.save_steps": 3,
+    }
     taken, told = [0], {}
     save, needed = checkpoints.save, forecast.disk_needed
 
@@ -77,7 +93,9 @@ def test_a_training_never_takes_more_disk_than_was_told(tmp_path: Path, tiny_dat
     monkeypatch.setattr(forecast, "disk_needed", noted)
     training_fixtures.run(tiny_data, tmp_path, **changes)
     checkpoint_bytes, model_bytes = told.values()
-    assert 0.7 * checkpoint_bytes < max(taken) < 1.1 * checkpoint_bytes, "headers of a tiny model's files are not counted"
+    assert 0.7 * checkpoint_bytes < max(taken) < 1.1 * checkpoint_bytes, (
+        "headers of a tiny model's files are not counted"
+    )
     saved = (tmp_path / "models/finetuned/model.safetensors").stat().st_size
     assert model_bytes == pytest.approx(saved, rel=0.1)
 
@@ -92,7 +110,10 @@ def test_checkpoints_that_are_there_take_no_room_twice(tmp_path: Path, tiny_data
 
 
 def test_memory_that_is_near_is_said(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = training(tiny_data, tmp_path)
     forecast.forecast(one, tmp_path / "models/finetuned")
@@ -103,7 +124,10 @@ def test_memory_that_is_near_is_said(
 
 
 def test_memory_that_is_short_is_found_before_the_first_step(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = training(tiny_data, tmp_path)
     no_memory_beyond(2, OUT_OF_MEMORY["gpu"], monkeypatch)
@@ -127,9 +151,19 @@ def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path
 
 @pytest.mark.parametrize(
     ("step", "every", "last", "left"),
-    [(0, 5, 10, 3), (0, 4, 10, 4), (1, 4, 10, 3), (4, 4, 10, 3), (9, 4, 10, 1), (0, 50, 10, 2), (3, 3, 4, 2)],
+    [
+        (0, 5, 10, 3),
+        (0, 4, 10, 4),
+        (1, 4, 10, 3),
+        (4, 4, 10, 3),
+        (9, 4, 10, 1),
+        (0, 50, 10, 2),
+        (3, 3, 4, 2),
+    ],
 )
-def test_evaluations_that_are_left(step: int, every: int, last: int, left: int, tmp_path: Path, tiny_data: Path) -> None:
+def test_evaluations_that_are_left(
+    step: int, every: int, last: int, left: int, tmp_path: Path, tiny_data: Path
+) -> None:
     one = training(tiny_data, tmp_path, **{"train.eval_steps": every, "train.max_steps": last})
     one.state.step = step
     assert forecast.evaluations_left(one) == left
@@ -138,8 +172,12 @@ def test_evaluations_that_are_left(step: int, every: int, last: int, left: int, 
         assert forecast.evaluations_left(one) == left - 1
 
 
-def test_an_evaluation_is_forecast_by_rows_and_groups(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that only decoding moves: a pass of the encoder takes 8 s for 4 rows, each token 1 s."""
+def test_an_evaluation_is_forecast_by_rows_and_groups(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that only decoding moves: a pass of the encoder takes 8 s for 4 rows, each token
+    1 s.
+    """
     one = training(tiny_data, tmp_path, **{"train.per_device_eval_batch_size": 4})
     clock = [0.0]
     encoder, decoder = one.bare.model.encoder, one.bare.model.decoder
@@ -152,7 +190,10 @@ def test_an_evaluation_is_forecast_by_rows_and_groups(tmp_path: Path, tiny_data:
 
 
 def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
-    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = training(tiny_data, tmp_path)
     gradients = Training.gradients
@@ -167,12 +208,22 @@ def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (119, "119 s"), (121, "2 min"), (7100, "118 min"), (7300, "2 h"), (360_000, "100 h")]
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (121, "2 min"),
+        (7100, "118 min"),
+        (7300, "2 h"),
+        (360_000, "100 h"),
+    ],
 )
 def test_times_are_spoken(seconds: float, said: str) -> None:
     assert forecast.spoken(seconds) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0.0 GB"), (940_000_000, "0.9 GB"), (23_400_000_000, "23 GB")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0.0 GB"), (940_000_000, "0.9 GB"), (23_400_000_000, "23 GB")]
+)
 def test_sizes_are_said_in_gigabytes(count: int, said: str) -> None:
     assert forecast.bytes_text(count) == said

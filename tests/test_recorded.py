@@ -1,4 +1,6 @@
-"""Recorded speech through the real stages: what is saved works in plain transformers, and beyond its window in ours."""
+"""Recorded speech through the real stages: what is saved works in plain transformers, and beyond
+its window in ours.
+"""
 
 from __future__ import annotations
 
@@ -70,9 +72,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stats.run(root / "raw", root / "reports/stats", given)
         chunk.run(root / "raw", root / "chunks", root / "reports/chunk", 10, (0.3, 30.0), [])
         featurize.run(root / "chunks", root / "features", 80)
-        places = [f"{root}/features/train", f"{root}/features/validation", f"{root}/model", f"{root}/reports/train"]
-        subprocess.run([sys.executable, "-c", TRAIN, *places], cwd=root, env=environment, check=True)
-        evaluate.run(root / "features/test", root / "model", root / "reports/train", root / "reports/evaluate", given)
+        places = [
+            f"{root}/features/train",
+            f"{root}/features/validation",
+            f"{root}/model",
+            f"{root}/reports/train",
+        ]
+        subprocess.run(
+            [sys.executable, "-c", TRAIN, *places], cwd=root, env=environment, check=True
+        )
+        evaluate.run(
+            root / "features/test",
+            root / "model",
+            root / "reports/train",
+            root / "reports/evaluate",
+            given,
+        )
     finally:
         os.environ.pop("DVC_ROOT")
         if before:
@@ -111,10 +126,14 @@ def test_a_recording_longer_than_the_window_is_cut_decoded_and_joined(trained: P
     assert len(segments) > 1
 
     def said(clips: list[Any], seconds: list[float]) -> list[str]:
-        return greedy.transcribe(one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444)
+        return greedy.transcribe(
+            one.model, one.tokenizer, seconds, lambda index: clips[index], 8, 444
+        )
 
     whole = said([heard], [len(joined) / SAMPLE_RATE])[0]
-    parts = said([segment.features for segment in segments], [segment.duration for segment in segments])
+    parts = said(
+        [segment.features for segment in segments], [segment.duration for segment in segments]
+    )
     assert whole == " ".join(filter(None, parts))
     assert whole
 

@@ -1,4 +1,6 @@
-"""Reports read back: whatever the bytes, a value that holds what was asked for or one line that names the file."""
+"""Reports read back: whatever the bytes, a value that holds what was asked for or one line that
+names the file.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,19 @@ from asr.errors import DataError
 from asr.evaluation.table import COUNT_COLUMNS, SCHEMA
 from asr.runs import reports
 
-JSON = json.dumps({"wer": 0.25, "models": {"finetuned": {"wer": 0.25}}, "text": "åäö"}, indent=2).encode()
+JSON = json.dumps(
+    {"wer": 0.25, "models": {"finetuned": {"wer": 0.25}}, "text": "åäö"}, indent=2
+).encode()
 CSV = b"step,train_loss,validation_wer\n0,5.5,\n2,4.25,0.75\n"
-ROW = {"id": "r1", "model": "finetuned", "reference": "ett två", "hypothesis": "ett", "duration": 1.5, "speaker": None, "attributes": "{}"}
+ROW = {
+    "id": "r1",
+    "model": "finetuned",
+    "reference": "ett två",
+    "hypothesis": "ett",
+    "duration": 1.5,
+    "speaker": None,
+    "attributes": "{}",
+}
 
 
 def rows(**changes: Any) -> dict[str, list[Any]]:
@@ -52,7 +64,9 @@ READERS: dict[str, tuple[Callable[[Path], Any], bytes]] = {
 
 
 def told(name: str, path: Path) -> str:
-    """What a reader says of a file it refuses: one line with the file's name and no path of the machine."""
+    """What a reader says of a file it refuses: one line with the file's name and no path of the
+    machine.
+    """
     with pytest.raises(DataError) as fault:
         READERS[name][0](path)
     said = str(fault.value)
@@ -89,9 +103,22 @@ def test_a_report_that_is_not_there_says_what_makes_it(tmp_path: Path, name: str
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize(
-    "content", [b"", b"\0", b"\xff\xfe", b"null", b"[" * 100_000, b"9" * 10_000, b"<html>", b"PAR1PAR1", b"version https"]
+    "content",
+    [
+        b"",
+        b"\0",
+        b"\xff\xfe",
+        b"null",
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b"<html>",
+        b"PAR1PAR1",
+        b"version https",
+    ],
 )
-def test_a_report_that_holds_something_else_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_report_that_holds_something_else_is_one_line(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
     (tmp_path / name).write_bytes(content)
     told(name, tmp_path / name)
 
@@ -105,7 +132,9 @@ def test_a_folder_in_the_place_of_a_report_is_one_line(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", READERS)
 @settings(deadline=None, max_examples=250)
 @given(st.data())
-def test_a_damaged_report_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
+def test_a_damaged_report_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
     read, good = READERS[name]
     content = bytearray(good)
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
@@ -126,7 +155,9 @@ def test_a_key_or_a_column_that_is_missing_is_named(tmp_path: Path, name: str) -
         "utterances.parquet": parquet(UTTERANCES.drop_columns(["hits"])),
     }
     (tmp_path / name).write_bytes(short[name])
-    assert {"metrics.json": "models", "steps.csv": "validation_wer", "utterances.parquet": "hits"}[name] in told(name, tmp_path / name)
+    assert {"metrics.json": "models", "steps.csv": "validation_wer", "utterances.parquet": "hits"}[
+        name
+    ] in told(name, tmp_path / name)
 
 
 WRONG = {
@@ -141,7 +172,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_utterances_whose_columns_hold_something_else_are_one_line(tmp_path: Path, what: str) -> None:
+def test_utterances_whose_columns_hold_something_else_are_one_line(
+    tmp_path: Path, what: str
+) -> None:
     path = tmp_path / "utterances.parquet"
     path.write_bytes(parquet(WRONG[what]))
     told("utterances.parquet", path)

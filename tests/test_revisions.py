@@ -52,9 +52,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The param is not called `size`: DVC's run cache overlooks keys of that name.
     """
     folder = tmp_path_factory.mktemp("repository")
-    for name, content in {"dvc.yaml": PIPELINE, "make.py": MAKE, "params.yaml": "length: 3\n", ".gitignore": "/.cache\n"}.items():
+    for name, content in {
+        "dvc.yaml": PIPELINE,
+        "make.py": MAKE,
+        "params.yaml": "length: 3\n",
+        ".gitignore": "/.cache\n",
+    }.items():
         (folder / name).write_text(content)
-    for command in ("git init -q -b main", "git config user.email a@b", "git config user.name a", "dvc init -q", "dvc repro -q"):
+    for command in (
+        "git init -q -b main",
+        "git config user.email a@b",
+        "git config user.name a",
+        "dvc init -q",
+        "dvc repro -q",
+    ):
         ask(folder, *command.split())
     for command in ("git add -A", "git commit -q -m first", "git tag -a old -m annotated"):
         ask(folder, *command.split())
@@ -77,25 +88,39 @@ def repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
-def test_known_are_workspace_experiments_branches_tags_and_commits_in_this_order(repository: Path) -> None:
+def test_known_are_workspace_experiments_branches_tags_and_commits_in_this_order(
+    repository: Path,
+) -> None:
     second, first = ask(repository, "git", "log", "--format=%H").split()
     found = revisions.list_revisions()
     assert found[0] == revisions.HERE
     assert [(one.kind, one.name) for one in found[1:2]] == [("experiment", "tidy-newt")]
-    assert {(one.kind, one.name, one.sha) for one in found[2:4]} == {("branch", "main", second), ("branch", HOSTILE, first)}
-    assert {(one.kind, one.name, one.sha) for one in found[4:6]} == {("tag", "old", first), ("tag", "new", second)}
-    assert found[6:] == [Revision(second[:8], second, "commit"), Revision(first[:8], first, "commit")]
+    assert {(one.kind, one.name, one.sha) for one in found[2:4]} == {
+        ("branch", "main", second),
+        ("branch", HOSTILE, first),
+    }
+    assert {(one.kind, one.name, one.sha) for one in found[4:6]} == {
+        ("tag", "old", first),
+        ("tag", "new", second),
+    }
+    assert found[6:] == [
+        Revision(second[:8], second, "commit"),
+        Revision(first[:8], first, "commit"),
+    ]
 
 
-@pytest.mark.parametrize(("name", "size"), [("tidy-newt", 7), ("main", 5), (HOSTILE, 3), ("old", 3), ("new", 5), ("workspace", 5)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("tidy-newt", 7), ("main", 5), (HOSTILE, 3), ("old", 3), ("new", 5), ("workspace", 5)],
+)
 def test_files_and_folders_are_fetched_as_they_were(repository: Path, name: str, size: int) -> None:
     one = revisions.find(name)
     assert revisions.fetch(one, "out/kept.txt").read_text() == "k" * size
     assert revisions.fetch(one, "score.json").read_text() == f'{{"size": {size}}}'
     folder = revisions.fetch(one, "folder")
-    assert {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*.txt")} == {
-        f"deep/{number}.txt": str(size + number) for number in range(3)
-    }
+    assert {
+        file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*.txt")
+    } == {f"deep/{number}.txt": str(size + number) for number in range(3)}
     assert not (repository / "ran").exists()
 
 
@@ -121,7 +146,9 @@ def test_what_is_not_to_be_had_is_a_fault_and_leaves_nothing(repository: Path) -
     for path in ("out/kept.txt", "folder", "never.txt"):
         with pytest.raises(DataError, match="is not to be had"):
             revisions.fetch(one, path)
-    assert [file.name for file in (repository / ".cache/revisions").rglob("*") if file.is_file()] == ["lock"]
+    assert [
+        file.name for file in (repository / ".cache/revisions").rglob("*") if file.is_file()
+    ] == ["lock"]
     with pytest.raises(DataError, match="not in the workspace"):
         revisions.fetch(revisions.HERE, "never.txt")
 
@@ -145,7 +172,17 @@ def test_no_path_leaves_the_repository(path: str) -> None:
 def test_find_takes_names_and_shas_and_refuses_the_rest(repository: Path) -> None:
     sha = ask(repository, "git", "rev-parse", "HEAD~1")
     assert revisions.find(sha).sha == revisions.find(sha[:7]).sha == sha
-    for name in ("", "nobody", "--exec=touch ran", "HEAD", "main:params.yaml", "0" * 40, "deadbeef", "a\nb", "\0"):
+    for name in (
+        "",
+        "nobody",
+        "--exec=touch ran",
+        "HEAD",
+        "main:params.yaml",
+        "0" * 40,
+        "deadbeef",
+        "a\nb",
+        "\0",
+    ):
         with pytest.raises(ParamsError):
             revisions.find(name)
     assert not (repository / "ran").exists()
@@ -173,7 +210,11 @@ def test_eight_threads_fetch_one_folder_whole() -> None:
     one = revisions.find("old")
     seen: list[list[str]] = []
     threads = [
-        threading.Thread(target=lambda: seen.append(sorted(file.name for file in revisions.fetch(one, "folder").rglob("*.txt"))))
+        threading.Thread(
+            target=lambda: seen.append(
+                sorted(file.name for file in revisions.fetch(one, "folder").rglob("*.txt"))
+            )
+        )
         for _ in range(8)
     ]
     for thread in threads:
@@ -185,6 +226,14 @@ def test_eight_threads_fetch_one_folder_whole() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_listing_imports_no_dvc() -> None:
-    program = "import sys; from asr.runs import revisions; revisions.known(); print('dvc' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    program = (
+        "import sys; from asr.runs import revisions; revisions.known(); print('dvc' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "False\n"

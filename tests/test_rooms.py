@@ -21,16 +21,26 @@ WITHOUT_TORCH = ("training", "model", "preflight", "checks", "decoding")
 
 def rooms_imported(path: Path) -> set[str]:
     """Other rooms that a file of `asr` imports."""
-    files = {module_graph.path_of(name) for name in module_graph.imports(path)} - {ASR / "__init__.py"}
+    files = {module_graph.path_of(name) for name in module_graph.imports(path)} - {
+        ASR / "__init__.py"
+    }
     return {module_graph.room_of(file) for file in files if file} - {module_graph.room_of(path)}
 
 
 def against_the_order(path: Path, order: list[str]) -> set[str]:
-    return {name for name in rooms_imported(path) if order.index(name) > order.index(module_graph.room_of(path))}
+    return {
+        name
+        for name in rooms_imported(path)
+        if order.index(name) > order.index(module_graph.room_of(path))
+    }
 
 
 def test_the_list_names_every_room_once() -> None:
-    there = {path.name for path in ASR.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))}
+    there = {
+        path.name
+        for path in ASR.iterdir()
+        if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+    }
     assert sorted(NAMES) == sorted(there - {"__init__.py"})
 
 
@@ -41,16 +51,24 @@ def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
 
 def test_an_import_against_the_order_is_noticed() -> None:
     """The control: in the reverse of the order, nearly every file stands before what it imports."""
-    assert against_the_order(ASR / "training/loop.py", NAMES[::-1]) == rooms_imported(ASR / "training/loop.py")
+    assert against_the_order(ASR / "training/loop.py", NAMES[::-1]) == rooms_imported(
+        ASR / "training/loop.py"
+    )
     assert {"features.py", "model"} <= rooms_imported(ASR / "training/loop.py")
 
 
 def test_there_are_no_circles() -> None:
-    graph = {path: {module_graph.path_of(name) for name in module_graph.imports(path)} & set(FILES) - {path} for path in FILES}
+    graph = {
+        path: {module_graph.path_of(name) for name in module_graph.imports(path)}
+        & set(FILES) - {path}
+        for path in FILES
+    }
     done: set[Path] = set()
     while len(done) < len(graph):
         free = {path for path, needs in graph.items() if path not in done and needs <= done}
-        assert free, f"a circle among {[str(path.relative_to(ASR)) for path in graph if path not in done]}"
+        assert free, (
+            f"a circle among {[str(path.relative_to(ASR)) for path in graph if path not in done]}"
+        )
         done |= free
 
 
@@ -59,7 +77,11 @@ def test_a_room_opens_with_what_it_is_for_and_all_that_it_imports(room: str) -> 
     text = ast.get_docstring(ast.parse((ASR / room / "__init__.py").read_text())) or ""
     told = re.search(r"Imports ((?:`\w+`(?:, | and )?)+)", text)
     assert told, f"asr/{room}/__init__.py says nothing of what the room imports"
-    imported = {name.removesuffix(".py") for path in (ASR / room).glob("*.py") for name in rooms_imported(path)}
+    imported = {
+        name.removesuffix(".py")
+        for path in (ASR / room).glob("*.py")
+        for name in rooms_imported(path)
+    }
     assert set(re.findall(r"`(\w+)`", told[1])) == imported
     assert len(text.partition("Imports")[0].split()) > 5
 
@@ -70,7 +92,14 @@ def test_stages_and_pages_import_only_what_they_may() -> None:
             names = module_graph.imports(path)
             assert {name.split(".")[0] for name in names} <= allowed, path
             if package == "stages":
-                assert not any(name.startswith("stages.") for name in names), f"{path} imports another stage"
-                assert not any(name.startswith(("asr.runs", "asr.transcribe", "asr.doctor")) for name in names), path
+                assert not any(name.startswith("stages.") for name in names), (
+                    f"{path} imports another stage"
+                )
+                assert not any(
+                    name.startswith(("asr.runs", "asr.transcribe", "asr.doctor")) for name in names
+                ), path
             else:
-                assert not any(name.startswith(tuple(f"asr.{room}" for room in WITHOUT_TORCH)) for name in names), path
+                assert not any(
+                    name.startswith(tuple(f"asr.{room}" for room in WITHOUT_TORCH))
+                    for name in names
+                ), path

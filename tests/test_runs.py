@@ -1,4 +1,6 @@
-"""The index of runs: what MLflow and the revisions hold, kept up to date at little cost, and no damage that reaches a page."""
+"""The index of runs: what MLflow and the revisions hold, kept up to date at little cost, and no
+damage that reaches a page.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs_fixtures import damaged, evaluation, go_on, mirror, new_store, training, utterances, wait_for, write_reports
+from runs_fixtures import (
+    damaged,
+    evaluation,
+    go_on,
+    mirror,
+    new_store,
+    training,
+    utterances,
+    wait_for,
+    write_reports,
+)
 
 from asr import paths
 from asr.errors import UserError
@@ -46,9 +58,22 @@ def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
     mirror(path)
     refresh.refresh(talk=False)
     row = only()
-    assert (row.name, row.status, row.fingerprint, row.revisions) == ("first", "FINISHED", path.stem, ())
-    assert (row.params["train.max_steps"], row.params["train.learning_rate"], row.params["evaluate.seed"]) == (40, "auto", 1)
-    assert {key: row.scores[key] for key in ("wer", "cer", "rtfx")} == {"wer": 0.25, "cer": 0.125, "rtfx": 200.0}
+    assert (row.name, row.status, row.fingerprint, row.revisions) == (
+        "first",
+        "FINISHED",
+        path.stem,
+        (),
+    )
+    assert (
+        row.params["train.max_steps"],
+        row.params["train.learning_rate"],
+        row.params["evaluate.seed"],
+    ) == (40, "auto", 1)
+    assert {key: row.scores[key] for key in ("wer", "cer", "rtfx")} == {
+        "wer": 0.25,
+        "cer": 0.125,
+        "rtfx": 200.0,
+    }
     found = run_index.curves(row)
     assert found is not None
     assert found["validation/wer"] == [(step, 0.9 / step) for step in (10, 20, 30, 40)]
@@ -93,8 +118,14 @@ def test_a_run_of_another_machine_is_as_the_server_says(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_what_changed_is_read_again_and_nothing_else(store: Any, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
-    old, running, going = training("old"), training("running", ended=None), training("going", ended=None)
+def test_what_changed_is_read_again_and_nothing_else(
+    store: Any, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    old, running, going = (
+        training("old"),
+        training("running", ended=None),
+        training("going", ended=None),
+    )
     mirror(old, running, going)
     refresh.refresh(talk=False)
     if large:
@@ -108,9 +139,13 @@ def test_what_changed_is_read_again_and_nothing_else(store: Any, monkeypatch: py
     store.delete_run(ids[going])
     read: list[str] = []
     curve = client.read_curve
-    monkeypatch.setattr(client, "read_curve", lambda store, id, key: read.append(id) or curve(store, id, key))
+    monkeypatch.setattr(
+        client, "read_curve", lambda store, id, key: read.append(id) or curve(store, id, key)
+    )
     whole: list[int] = []
-    monkeypatch.setattr(refresh.Refresher, "_read_whole", lambda _: whole.append(1)) if large else None
+    monkeypatch.setattr(
+        refresh.Refresher, "_read_whole", lambda _: whole.append(1)
+    ) if large else None
     refresh.refresh(talk=False)
     assert not whole
     rows = {row.name: row for row in run_index.rows()}
@@ -151,7 +186,12 @@ def test_the_workspace_is_joined_by_its_fingerprint(tmp_path: Path) -> None:
     refresh.refresh(talk=False)
     row = only()
     assert [one.name for one in row.revisions] == ["workspace"]
-    assert (row.scores["wer"], row.test_hash, row.parameters, row.seconds) == (3 / 20, "t1", 1277184, 60.5)
+    assert (row.scores["wer"], row.test_hash, row.parameters, row.seconds) == (
+        3 / 20,
+        "t1",
+        1277184,
+        60.5,
+    )
     assert row.params["train.learning_rate"] == 0.001
     write_reports(tmp_path, path.stem, table, test_hash="t2")
     refresh.refresh(talk=False)
@@ -169,9 +209,14 @@ def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> No
 
 def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: Path) -> None:
     write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
-    own = hashlib.md5((tmp_path / "reports/train/run.json").read_bytes(), usedforsecurity=False).hexdigest()
+    own = hashlib.md5(
+        (tmp_path / "reports/train/run.json").read_bytes(), usedforsecurity=False
+    ).hexdigest()
     for md5, scores in (("0" * 32, False), (own, True)):
-        files.write_text(tmp_path / "dvc.lock", f"stages: {{train: {{outs: [{{path: reports/train/run.json, md5: {md5}}}]}}}}")
+        files.write_text(
+            tmp_path / "dvc.lock",
+            f"stages: {{train: {{outs: [{{path: reports/train/run.json, md5: {md5}}}]}}}}",
+        )
         refresh.refresh(talk=False)
         assert bool(only().scores) is scores
 
@@ -180,10 +225,25 @@ def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: P
 def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
     one, two = (revisions.Revision(name, name * 40, "experiment") for name in "ab")
     told = {"params": {}, "parameters": 1, "seconds": 2.0}
-    known = [(one, {**told, "scores": {"test_hash": "t1", "wer": 0.1}}), (two, {**told, "scores": {"test_hash": "t2", "wer": 0.1}})]
-    run = {"id": "r", "status": "FINISHED", "fingerprint": "f", "name": "n", "start": 1.0, "end": 2.0, "params": {}, "tags": {}}
+    known = [
+        (one, {**told, "scores": {"test_hash": "t1", "wer": 0.1}}),
+        (two, {**told, "scores": {"test_hash": "t2", "wer": 0.1}}),
+    ]
+    run = {
+        "id": "r",
+        "status": "FINISHED",
+        "fingerprint": "f",
+        "name": "n",
+        "start": 1.0,
+        "end": 2.0,
+        "params": {},
+        "tags": {},
+    }
     rows = list(run_index._rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
-    assert [(row.key, row.test_hash, row.revisions) for row in rows] == [("r", "t1", (one,)), ("r/1", "t2", (two,))]
+    assert [(row.key, row.test_hash, row.revisions) for row in rows] == [
+        ("r", "t1", (one,)),
+        ("r/1", "t2", (two,)),
+    ]
     untold = (revisions.HERE, {**told, "scores": {}})
     assert len(list(run_index._rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
 
@@ -217,7 +277,9 @@ def test_a_second_refresher_leaves() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     mirror(training("first"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     run_index.request_refresh()
@@ -246,7 +308,14 @@ now = runs.state()
 assert runs.curves(row) and not runs.is_stale(now)
 print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
     assert done.stdout == "[]\n"
 
 
@@ -281,7 +350,9 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
     assert read_all() == 12
 
 
-def test_no_damaged_store_raises_and_what_was_read_before_stays(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_damaged_store_raises_and_what_was_read_before_stays(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new_store(tmp_path, empty_store)
     mirror(*[training(f"run {number}") for number in range(3)])
     refresh.refresh(talk=False)
@@ -299,13 +370,27 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(empty_store: Pat
     assert faults > 10  # the damage is felt
 
 
-@pytest.mark.parametrize("text", ["None", "True", "5", "5.0", "1e-05", "[5.0, 10.0]", "auto", "-3", "[]"])
+@pytest.mark.parametrize(
+    "text", ["None", "True", "5", "5.0", "1e-05", "[5.0, 10.0]", "auto", "-3", "[]"]
+)
 def test_values_come_back_from_their_text(text: str) -> None:
     assert str(revision_facts.value_of(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["9" * 5000, "1_000", "nan", "inf", "[" * 900, "['" * 200, "__import__('os')", "[__import__('os')]", "\0", ""]
+    "text",
+    [
+        "9" * 5000,
+        "1_000",
+        "nan",
+        "inf",
+        "[" * 900,
+        "['" * 200,
+        "__import__('os')",
+        "[__import__('os')]",
+        "\0",
+        "",
+    ],
 )
 def test_what_is_no_plain_value_stays_text(text: str) -> None:
     assert revision_facts.value_of(text) == text
@@ -323,7 +408,9 @@ def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("store")
-def test_the_command_tells_how_it_went(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_tells_how_it_went(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mirror(training())
     monkeypatch.setattr(sys, "argv", ["refresh", "rebuild"])
     refresh.main()

@@ -36,7 +36,14 @@ def test_every_letter_counts_at_most_once_and_nothing_else_does(text: str) -> No
 
 def test_what_a_corpus_is_written_in() -> None:
     assert writing_systems.own(Counter(LATIN=95, CYRILLIC=5)) == {"LATIN"}
-    assert writing_systems.own(Counter(LATIN=60, CYRILLIC=40)) == {"LATIN", "CYRILLIC"}  # as Serbian is
-    assert writing_systems.own(Counter(HIRAGANA=60, CJK=38, KATAKANA=2)) == {"HIRAGANA", "CJK", "KATAKANA"}
+    assert writing_systems.own(Counter(LATIN=60, CYRILLIC=40)) == {
+        "LATIN",
+        "CYRILLIC",
+    }  # as Serbian is
+    assert writing_systems.own(Counter(HIRAGANA=60, CJK=38, KATAKANA=2)) == {
+        "HIRAGANA",
+        "CJK",
+        "KATAKANA",
+    }
     assert writing_systems.own(Counter(CJK=99, HIRAGANA=1)) == {"CJK"}
     assert writing_systems.own(Counter()) == set()

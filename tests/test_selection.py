@@ -13,19 +13,43 @@ from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
 
-UTTERANCES = st.lists(st.tuples(st.integers(0, 200), st.sampled_from(SPLITS)), unique_by=lambda pair: pair[0], max_size=60)
+UTTERANCES = st.lists(
+    st.tuples(st.integers(0, 200), st.sampled_from(SPLITS)),
+    unique_by=lambda pair: pair[0],
+    max_size=60,
+)
 
 
 def utterance(number: int, split: str | None = "train", **attributes: str) -> Utterance:
-    return Utterance(f"clip-{number}", split, "x", lambda: None, f"speaker-{number % 7}", attributes)
+    return Utterance(
+        f"clip-{number}", split, "x", lambda: None, f"speaker-{number % 7}", attributes
+    )
 
 
 def wanted(**changes: Any) -> Selection:
-    return Selection(**{"name": "mine", "role": "main", "share": 1.0, "rules": [], "max_rows": None, "seed": 1, **changes})
+    return Selection(
+        **{
+            "name": "mine",
+            "role": "main",
+            "share": 1.0,
+            "rules": [],
+            "max_rows": None,
+            "seed": 1,
+            **changes,
+        }
+    )
 
 
 def rule(field: str, weight: float = 1, otherwise: float = 0, **test: Any) -> dict[str, Any]:
-    return {"field": field, "any_of": None, "min": None, "max": None, "weight": weight, "otherwise": otherwise, **test}
+    return {
+        "field": field,
+        "any_of": None,
+        "min": None,
+        "max": None,
+        "weight": weight,
+        "otherwise": otherwise,
+        **test,
+    }
 
 
 def taken(rows: list[Utterance], **changes: Any) -> list[Utterance]:
@@ -48,14 +72,19 @@ def test_at_most_so_many_rows_of_each_split_are_kept_in_order(pairs, max_rows, s
     kept = taken(corpus, max_rows=max_rows, seed=seed)
     assert [one for one in ids(corpus) if one in ids(kept)] == ids(kept)
     for split in SPLITS:
-        assert sum(one.split == split for one in kept) == min(max_rows, sum(one.split == split for one in corpus))
+        assert sum(one.split == split for one in kept) == min(
+            max_rows, sum(one.split == split for one in corpus)
+        )
 
 
 @settings(deadline=None, max_examples=60)
 @given(UTTERANCES, st.data(), st.integers(1, 20), st.integers(0, 5))
 def test_the_choice_is_stable_while_a_corpus_grows(pairs, data, max_rows, seed):
     old = data.draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
-    before, after = (ids(taken([utterance(*pair) for pair in some], max_rows=max_rows, seed=seed)) for some in (old, pairs))
+    before, after = (
+        ids(taken([utterance(*pair) for pair in some], max_rows=max_rows, seed=seed))
+        for some in (old, pairs)
+    )
     assert set(after) & {f"clip-{number}" for number, _ in old} <= set(before)
 
 
@@ -84,8 +113,17 @@ def test_a_larger_share_takes_all_that_a_smaller_one_took(one, other):
 
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 8])
 def test_rows_that_share_an_id_count_towards_the_rows_of_a_split(max_rows):
-    """`taken` sees that what is handed on is what was counted; the rows are told apart, and left out, in `chunk`."""
-    assert len(taken([utterance(0)] * 5 + [utterance(number) for number in range(5)], max_rows=max_rows)) == max_rows
+    """`taken` sees that what is handed on is what was counted; the rows are told apart, and left
+    out, in `chunk`.
+    """
+    assert (
+        len(
+            taken(
+                [utterance(0)] * 5 + [utterance(number) for number in range(5)], max_rows=max_rows
+            )
+        )
+        == max_rows
+    )
 
 
 def test_without_a_split_the_speaker_decides():
@@ -103,7 +141,10 @@ def test_without_a_split_the_speaker_decides():
 )
 def test_a_role_says_which_split_counts_where(role, splits):
     corpus = [utterance(number, split) for number, split in enumerate([*SPLITS, None])]
-    found = {corpus[int(one.id.partition("clip-")[2])].split: one.split for one in taken(corpus, role=role)}
+    found = {
+        corpus[int(one.id.partition("clip-")[2])].split: one.split
+        for one in taken(corpus, role=role)
+    }
     assert {key: value for key, value in found.items() if key or role != "main"} == splits
 
 
@@ -129,7 +170,13 @@ def test_what_a_rule_matches(test, accents, matches):
 
 
 @pytest.mark.parametrize(
-    ("test", "value"), [({"max": 0.0}, 0), ({"min": 0.0}, 0.0), ({"any_of": ["0"]}, 0), ({"any_of": ["false"]}, False)]
+    ("test", "value"),
+    [
+        ({"max": 0.0}, 0),
+        ({"min": 0.0}, 0.0),
+        ({"any_of": ["0"]}, 0),
+        ({"any_of": ["false"]}, False),
+    ],
 )
 def test_a_rule_matches_a_value_that_is_a_number_as_it_matches_its_text(test, value):
     assert selection.matches({"down_votes": value}, rule("down_votes", **test))
@@ -137,8 +184,13 @@ def test_a_rule_matches_a_value_that_is_a_number_as_it_matches_its_text(test, va
 
 
 def test_attributes_that_have_the_names_of_ours_are_told_apart():
-    """A column `language` is common (FLEURS has one, with names in it), and no row is repeated or prompted for by it."""
-    corpus = [utterance(1, language="Swedish", repeat="often", source="radio"), utterance(2, language="Finnish")]
+    """A column `language` is common (FLEURS has one, with names in it), and no row is repeated or
+    prompted for by it.
+    """
+    corpus = [
+        utterance(1, language="Swedish", repeat="often", source="radio"),
+        utterance(2, language="Finnish"),
+    ]
     (one,) = taken(corpus, rules=[rule("their_language", 3, any_of=["swedish"])])
     theirs = {"their_language": "Swedish", "their_repeat": "often", "their_source": "radio"}
     assert one.attributes == {**theirs, "source": "mine", "repeat": 3}
@@ -156,7 +208,9 @@ def test_a_rule_may_ask_for_the_source_and_for_the_speaker():
 def test_a_weight_is_how_often_a_training_row_counts_on_average(weight):
     corpus = [utterance(number, age="teens") for number in range(400)]
     kept = taken(corpus, rules=[rule("age", weight, any_of=["teens"])])
-    assert sum(one.attributes.get("repeat", 1) for one in kept) == pytest.approx(400 * weight, abs=60)
+    assert sum(one.attributes.get("repeat", 1) for one in kept) == pytest.approx(
+        400 * weight, abs=60
+    )
 
 
 @pytest.mark.parametrize("weight", [0.01, 1, 7])
@@ -167,16 +221,29 @@ def test_rows_to_be_tested_on_count_once_whatever_their_weight(weight):
 
 
 def test_weights_of_several_rules_multiply():
-    corpus = [utterance(1, age="teens", gender="f"), utterance(2, age="teens", gender="m"), utterance(3, age="old", gender="f")]
+    corpus = [
+        utterance(1, age="teens", gender="f"),
+        utterance(2, age="teens", gender="m"),
+        utterance(3, age="old", gender="f"),
+    ]
     rules = [rule("age", 2, 1, any_of=["teens"]), rule("gender", 3, 0, any_of=["f"])]
-    assert {one.id: one.attributes.get("repeat") for one in taken(corpus, rules=rules)} == {"clip-1": 6, "clip-3": 3}
+    assert {one.id: one.attributes.get("repeat") for one in taken(corpus, rules=rules)} == {
+        "clip-1": 6,
+        "clip-3": 3,
+    }
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2000))
 def test_the_sample_is_small_and_evenly_spread(count):
-    found = selection.survey(UtteranceIterable(lambda: (utterance(number) for number in range(count))), wanted())
+    found = selection.survey(
+        UtteranceIterable(lambda: (utterance(number) for number in range(count))), wanted()
+    )
     places = [int(one.id[5:]) for one in found.sample]
     steps = {after - before for before, after in itertools.pairwise(places)}
-    assert len(places) == count if count < selection.SAMPLED else selection.SAMPLED // 2 <= len(places) <= selection.SAMPLED
+    assert (
+        len(places) == count
+        if count < selection.SAMPLED
+        else selection.SAMPLED // 2 <= len(places) <= selection.SAMPLED
+    )
     assert len(steps) <= 1

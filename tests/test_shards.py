@@ -57,7 +57,9 @@ def test_a_file_of_the_raw_corpus_ends_at_its_size(tmp_path, monkeypatch):
 def test_every_file_opens_with_datasets(tmp_path):
     rows = [row(str(number), bytes([number]), duration=number / 2) for number in range(5)]
     write_rows(tmp_path, "part", {"train": rows}, 2)
-    read = [one for path in shards.paths(tmp_path / "train") for one in Dataset.from_file(str(path))]
+    read = [
+        one for path in shards.paths(tmp_path / "train") for one in Dataset.from_file(str(path))
+    ]
     assert read == rows
 
 
@@ -86,7 +88,9 @@ def test_batch_places_lead_to_every_row_in_order(tmp_path, monkeypatch):
 def test_a_record_batch_that_is_not_there_is_a_fault(tmp_path):
     write_rows(tmp_path, "part", {"train": [row("a", b"x")]})
     (path,) = shards.paths(tmp_path / "train")
-    with pytest.raises(DataError, match=r"part-00000\.arrow: no record batch at byte 17; the file is not whole"):
+    with pytest.raises(
+        DataError, match=r"part-00000\.arrow: no record batch at byte 17; the file is not whole"
+    ):
         shards.read_batch(path, 17)
 
 
@@ -97,7 +101,9 @@ def test_columns_are_picked(tmp_path):
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BATCH_BYTES", 1 << 18)
-    write_rows(tmp_path, "part", {"train": [row(str(number), bytes(1 << 16)) for number in range(300)]})
+    write_rows(
+        tmp_path, "part", {"train": [row(str(number), bytes(1 << 16)) for number in range(300)]}
+    )
     tracemalloc.start()
     assert sum(len(one["audio"]) for one in shards.rows(tmp_path / "train")) == 300 << 16
     peak = tracemalloc.get_traced_memory()[1]
@@ -106,19 +112,41 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_manifest_was_never_finished(tmp_path):
-    with pytest.raises(DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)") as caught:
+    with pytest.raises(
+        DataError, match=r"manifest\.json: not there; run the stage that makes it \(dvc repro\)"
+    ) as caught:
         shards.manifest(tmp_path)
     assert caught.value.exit_code == 3
 
 
 def test_the_top_manifest_names_splits_files_and_their_hashes(tmp_path):
-    write_rows(tmp_path, "part", {"train": [row("a", b"x")], "validation": [], "test": [row("b", b"y"), row("c", b"z")]})
+    write_rows(
+        tmp_path,
+        "part",
+        {"train": [row("a", b"x")], "validation": [], "test": [row("b", b"y"), row("c", b"z")]},
+    )
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert (manifest["rows"], manifest["source"], shards.splits(tmp_path)) == (3, "test", ["train", "validation", "test"])
-    assert {split: one["rows"] for split, one in manifest["splits"].items()} == {"train": 1, "validation": 0, "test": 2}
-    on_disk = {path: digest for path, digest in sha256s(tmp_path).items() if path.endswith(".arrow")}
-    assert {f"{split}/{one['name']}": one["sha256"] for split, named in manifest["splits"].items() for one in named["files"]} == on_disk
-    assert manifest["splits"]["test"]["sha256"] == hashing.hash_of(shards.manifest(tmp_path / "test"))
+    assert (manifest["rows"], manifest["source"], shards.splits(tmp_path)) == (
+        3,
+        "test",
+        ["train", "validation", "test"],
+    )
+    assert {split: one["rows"] for split, one in manifest["splits"].items()} == {
+        "train": 1,
+        "validation": 0,
+        "test": 2,
+    }
+    on_disk = {
+        path: digest for path, digest in sha256s(tmp_path).items() if path.endswith(".arrow")
+    }
+    assert {
+        f"{split}/{one['name']}": one["sha256"]
+        for split, named in manifest["splits"].items()
+        for one in named["files"]
+    } == on_disk
+    assert manifest["splits"]["test"]["sha256"] == hashing.hash_of(
+        shards.manifest(tmp_path / "test")
+    )
 
 
 @settings(deadline=None, max_examples=15)
@@ -152,6 +180,21 @@ def test_a_shard_left_by_an_error_is_closed(tmp_path):
 
 
 def test_text_of_any_script_is_kept_exactly(tmp_path):
-    texts = ["שלום", "नमस्ते", "e\u0301", "👩‍👩‍👧", "tab\there", "line\nbreak", "nul\x00byte", "?!", "", " "]
-    write_rows(tmp_path, "part", {"train": [row(str(number), b"x", text) for number, text in enumerate(texts)]})
+    texts = [
+        "שלום",
+        "नमस्ते",
+        "e\u0301",
+        "👩‍👩‍👧",
+        "tab\there",
+        "line\nbreak",
+        "nul\x00byte",
+        "?!",
+        "",
+        " ",
+    ]
+    write_rows(
+        tmp_path,
+        "part",
+        {"train": [row(str(number), b"x", text) for number, text in enumerate(texts)]},
+    )
     assert [one["text"] for one in shards.rows(tmp_path / "train")] == texts

@@ -1,4 +1,6 @@
-"""Sound decoded apart: the same samples, in passages without a gap, and limits that hold against hostile files."""
+"""Sound decoded apart: the same samples, in passages without a gap, and limits that hold against
+hostile files.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def left(folder: Path, *but: Path) -> list[str]:
     ],
     ids=["wav", "flac", "mp3", "m4a"],
 )
-def test_the_child_gives_the_samples_that_decoding_here_gives(tmp_path: Path, content: bytes) -> None:
+def test_the_child_gives_the_samples_that_decoding_here_gives(
+    tmp_path: Path, content: bytes
+) -> None:
     recording = tmp_path / ODD
     recording.write_bytes(content)
     made = sample_file.decode_apart(recording, tmp_path / "samples.f32")
@@ -75,7 +79,9 @@ def test_the_child_gives_the_samples_that_decoding_here_gives(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_that_is_no_sound_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_sound_is_told_in_one_line_and_leaves_nothing(
+    tmp_path: Path, name: str
+) -> None:
     recording = tmp_path / "given"
     recording.write_bytes(HOSTILE[name])
     with pytest.raises(DataError) as told:
@@ -113,7 +119,9 @@ GREEDY = {
 
 
 @pytest.mark.parametrize("what", GREEDY)
-def test_a_recording_that_wants_too_much_is_refused_and_not_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_recording_that_wants_too_much_is_refused_and_not_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     child_with(monkeypatch, tmp_path, GREEDY[what])
     recording = tmp_path / "given"
     recording.write_bytes(encoded(voice(0.5)))
@@ -122,14 +130,18 @@ def test_a_recording_that_wants_too_much_is_refused_and_not_fatal(tmp_path: Path
     assert left(tmp_path, recording, tmp_path / "site") == []
 
 
-def test_the_same_memory_is_had_where_there_is_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_memory_is_had_where_there_is_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child_with(monkeypatch, tmp_path, GREEDY["memory"].replace("1 << 24", "1 << 21"))
     recording = tmp_path / "given"
     recording.write_bytes(b"anything")
     assert sample_file.decode_apart(recording, tmp_path / "samples.f32").path.is_file()
 
 
-def test_a_child_that_talks_a_lot_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_talks_a_lot_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = "import os, numpy; os.write(2, b'warning \\xff\\n' * 100_000); yield numpy.zeros(5, numpy.float32)"
     child_with(monkeypatch, tmp_path, code)
     monkeypatch.setattr(sample_file, "LIMIT_SECONDS", 20)
@@ -147,7 +159,9 @@ def children() -> set[int]:
     return {int(pid) for pid in told.read_text().split()} if told.exists() else set()
 
 
-def test_a_child_that_does_not_end_is_ended_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_end_is_ended_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child_with(monkeypatch, tmp_path, ENDLESS)
     recording, before = tmp_path / "given", children()
     recording.write_bytes(b"anything")
@@ -158,7 +172,9 @@ def test_a_child_that_does_not_end_is_ended_and_leaves_nothing(tmp_path: Path, m
     assert children() <= before
 
 
-def test_a_cancelled_child_is_gone_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_child_is_gone_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child_with(monkeypatch, tmp_path, ENDLESS)
     recording, draft, before = tmp_path / "given", tmp_path / ".samples.f32.part", children()
     recording.write_bytes(b"anything")
@@ -176,11 +192,22 @@ def test_a_cancelled_child_is_gone_and_leaves_nothing(tmp_path: Path, monkeypatc
 
 
 def test_the_child_is_told_what_to_do_by_its_command_line() -> None:
-    done = subprocess.run([sys.executable, "-m", "asr.audio.sample_file"], capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    assert (done.returncode, done.stderr) == (2, "error 2: usage: python -m asr.audio.sample_file RECORDING SAMPLES\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "asr.audio.sample_file"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error 2: usage: python -m asr.audio.sample_file RECORDING SAMPLES\n",
+    )
 
 
-def covered(pieces: Iterator[tuple[float, np.ndarray]], begin: float) -> tuple[list[int], np.ndarray]:
+def covered(
+    pieces: Iterator[tuple[float, np.ndarray]], begin: float
+) -> tuple[list[int], np.ndarray]:
     """Where each passage starts, in samples, and all of them joined."""
     starts, samples = zip(*pieces, strict=True)
     return [round((start - begin) * SAMPLE_RATE) for start in starts], np.concatenate(samples)
@@ -188,7 +215,9 @@ def covered(pieces: Iterator[tuple[float, np.ndarray]], begin: float) -> tuple[l
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 360 * SAMPLE_RATE - 1), st.integers(1, 360 * SAMPLE_RATE))
-def test_passages_cover_the_stretch_without_gap_or_overlap(long: SampleFile, first: int, count: int) -> None:
+def test_passages_cover_the_stretch_without_gap_or_overlap(
+    long: SampleFile, first: int, count: int
+) -> None:
     begin, end = first / SAMPLE_RATE, min(first + count, 360 * SAMPLE_RATE) / SAMPLE_RATE
     pieces = list(sample_file.passages(long, begin, end))
     starts, joined = covered(iter(pieces), begin)
@@ -196,17 +225,24 @@ def test_passages_cover_the_stretch_without_gap_or_overlap(long: SampleFile, fir
     assert starts == [0, *np.cumsum(lengths)[:-1]]
     assert np.array_equal(joined, long.read(begin, end))
     assert all(0 < length <= sample_file.PASSAGE_SECONDS * SAMPLE_RATE for length in lengths)
-    assert all(length >= (sample_file.PASSAGE_SECONDS - sample_file.CUT_SECONDS) * SAMPLE_RATE for length in lengths[:-1])
+    assert all(
+        length >= (sample_file.PASSAGE_SECONDS - sample_file.CUT_SECONDS) * SAMPLE_RATE
+        for length in lengths[:-1]
+    )
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0, 400), st.floats(0, 400))
 @example(0.0, 1e-9)
-def test_any_stretch_gives_passages_that_hold_something(long: SampleFile, one: float, other: float) -> None:
+def test_any_stretch_gives_passages_that_hold_something(
+    long: SampleFile, one: float, other: float
+) -> None:
     begin, end = sorted((one, other))
     pieces = list(sample_file.passages(long, begin, end))
     assert all(len(samples) for _, samples in pieces)
-    assert sum(len(samples) for _, samples in pieces) == pytest.approx(max(min(end, 360) - begin, 0) * SAMPLE_RATE, abs=2)
+    assert sum(len(samples) for _, samples in pieces) == pytest.approx(
+        max(min(end, 360) - begin, 0) * SAMPLE_RATE, abs=2
+    )
 
 
 def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
@@ -219,7 +255,9 @@ def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 4000), st.integers(1, 4000), st.integers(1, 50))
-def test_peaks_are_the_least_and_the_greatest_sample(long: SampleFile, first: int, count: int, bars: int) -> None:
+def test_peaks_are_the_least_and_the_greatest_sample(
+    long: SampleFile, first: int, count: int, bars: int
+) -> None:
     begin, end = first / SAMPLE_RATE, (first + count) / SAMPLE_RATE
     found = sample_file.peaks(long, begin, end, bars)
     assert found.shape == (bars, 2)
@@ -234,12 +272,17 @@ def test_peaks_are_the_least_and_the_greatest_sample(long: SampleFile, first: in
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2000), st.integers(1, 2000), st.floats(0.1, 30))
-def test_wav_and_flac_give_back_the_stretch_clipped_to_what_16_bits_hold(tmp_path_factory, first: int, count: int, loud: float) -> None:
+def test_wav_and_flac_give_back_the_stretch_clipped_to_what_16_bits_hold(
+    tmp_path_factory, first: int, count: int, loud: float
+) -> None:
     samples = (np.random.default_rng(first).normal(0, 0.2, 4000) * loud).astype(np.float32)
     made = stored(tmp_path_factory.mktemp("round"), samples)
     wanted = np.clip(samples[first : first + count], -1, 1)
     for write in (sample_file.wav, sample_file.flac):
-        found, rate = soundfile.read(io.BytesIO(write(made, first / SAMPLE_RATE, (first + count) / SAMPLE_RATE)), dtype="float32")
+        found, rate = soundfile.read(
+            io.BytesIO(write(made, first / SAMPLE_RATE, (first + count) / SAMPLE_RATE)),
+            dtype="float32",
+        )
         assert rate == SAMPLE_RATE
         assert np.abs(found - wanted).max() <= 1 / 32768 + 1e-6
 
@@ -258,7 +301,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
         recording = tmp_path / f"{minutes}.wav"
         recording.write_bytes(encoded(np.tile(voice(60.0, 8_000), minutes), 8_000))
         done = subprocess.run(
-            [sys.executable, "-c", code, recording, tmp_path / "samples.f32"], cwd=REPOSITORY, capture_output=True, check=True
+            [sys.executable, "-c", code, recording, tmp_path / "samples.f32"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=True,
         )
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 25  # twenty minutes are 73 MB of samples
@@ -266,4 +312,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 def test_reading_sound_imports_no_torch() -> None:
     code = "import sys, asr.audio.sample_file, asr.transcribe.job_queue, asr.transcribe.formats; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}
+        ).returncode
+        == 0
+    )

@@ -1,4 +1,6 @@
-"""What all sources share: a listing is read anew each time, and a file that is not there, or cannot be, is no sound."""
+"""What all sources share: a listing is read anew each time, and a file that is not there, or cannot
+be, is no sound.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,10 @@ def seconds(sound: bytes) -> float:
     return soundfile.info(io.BytesIO(sound)).duration
 
 
-@pytest.mark.parametrize(("language", "text"), [("sv", "Hej, hur mår du?"), ("zh", "你好。你好吗？"), ("no", "God dag."), ("ar", "مرحبا")])
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("sv", "Hej, hur mår du?"), ("zh", "你好。你好吗？"), ("no", "God dag."), ("ar", "مرحبا")],
+)
 def test_a_text_is_said(language: str, text: str) -> None:
     sound = speech.say(text, language)
     samples, rate = soundfile.read(io.BytesIO(sound))
@@ -33,7 +36,9 @@ def test_a_text_is_said(language: str, text: str) -> None:
 
 
 def test_more_text_takes_longer() -> None:
-    one, three = (seconds(speech.say("Ett, två, tre, fyra, fem. " * times, "sv")) for times in (1, 3))
+    one, three = (
+        seconds(speech.say("Ett, två, tre, fyra, fem. " * times, "sv")) for times in (1, 3)
+    )
     assert 2.5 < three / one < 3.5
 
 
@@ -55,7 +60,9 @@ def test_nothing_to_say(text: str) -> None:
         speech.say(text, "sv")
 
 
-def test_a_crash_of_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_the_library_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real child, whose library is broken by a module that stands before it."""
     (tmp_path / "espeakng_loader.py").write_text("import os\nos.abort()\n")
     speech.languages()
@@ -85,7 +92,9 @@ def test_pieces_are_short_and_clean_whatever_the_text(text: str) -> None:
 def test_no_word_is_lost_and_the_order_stays() -> None:
     text = "Ett två. Tre! Fyra? **Fem**\nsex\n\n- sju: åtta " + "nio " * 150
     said = " ".join(speech.sentences(text)).split()
-    assert [word.strip(".!?:-") for word in said if word.strip(".!?:-")] == "Ett två Tre Fyra Fem sex sju åtta".split() + ["nio"] * 150
+    assert [
+        word.strip(".!?:-") for word in said if word.strip(".!?:-")
+    ] == "Ett två Tre Fyra Fem sex sju åtta".split() + ["nio"] * 150
 
 
 def test_a_long_text_is_cut_at_the_end_of_a_sentence() -> None:

@@ -1,4 +1,6 @@
-"""Durations, the price of windows, label lengths and what looks wrong, against numbers worked out by hand."""
+"""Durations, the price of windows, label lengths and what looks wrong, against numbers worked out
+by hand.
+"""
 
 import csv
 import json
@@ -29,7 +31,10 @@ TEXTS = ["a", "ab", "å", "one two", "x" * 20]
 def raw(tmp_path_factory) -> Path:
     """Rows whose durations and texts are known; nothing of them is decoded."""
     rows = {
-        split: [row(f"{split}-{index}", b"not decoded", TEXTS[index], duration=one) for index, one in enumerate(lengths)]
+        split: [
+            row(f"{split}-{index}", b"not decoded", TEXTS[index], duration=one)
+            for index, one in enumerate(lengths)
+        ]
         for split, lengths in SECONDS.items()
     }
     return write_rows(tmp_path_factory.mktemp("raw"), "part", rows, 2)
@@ -76,7 +81,9 @@ def test_durations_are_summed_up_by_split(told):
 
 
 def test_a_window_costs_what_its_rows_cost(told):
-    small = {key: value for key, value in told["windows"]["3"].items() if key != "compute_against_30s"}
+    small = {
+        key: value for key, value in told["windows"]["3"].items() if key != "compute_against_30s"
+    }
     assert small == {
         "window_seconds": 3,
         "rows_fit": 3,
@@ -107,7 +114,9 @@ def test_labels_are_counted_in_the_tokens_of_the_model(told):
 
 def test_the_table_of_windows_is_the_same_as_the_json(reports, told):
     rows = list(csv.DictReader((reports / "windows.csv").read_text().splitlines()))
-    assert [{key: float(value) for key, value in one.items()} for one in rows] == list(told["windows"].values())
+    assert [{key: float(value) for key, value in one.items()} for one in rows] == list(
+        told["windows"].values()
+    )
 
 
 def test_the_histogram_counts_every_recording_once(reports):
@@ -118,15 +127,25 @@ def test_the_histogram_counts_every_recording_once(reports):
         assert float(mine[-1]["share"]) == 1
         assert float(mine[-1]["seconds"]) == 9.0
         for one in mine:
-            expected = sum(length < float(one["seconds"]) + 1e-9 for length in lengths) / len(lengths)
-            touching = sum(abs(length - float(one["seconds"])) < 1e-3 for length in lengths) / len(lengths)
+            expected = sum(length < float(one["seconds"]) + 1e-9 for length in lengths) / len(
+                lengths
+            )
+            touching = sum(abs(length - float(one["seconds"])) < 1e-3 for length in lengths) / len(
+                lengths
+            )
             assert abs(float(one["share"]) - expected) <= touching + 1e-6
 
 
 def test_outputs_repeat_bit_for_bit(raw, given_params, reports, tmp_path):
     stats.run(raw, tmp_path / "elsewhere", given_params)
     assert sha256s(tmp_path / "elsewhere") == sha256s(reports)
-    assert set(sha256s(reports)) == {"stats.json", "report.md", "windows.csv", "durations.csv", "durations.svg"}
+    assert set(sha256s(reports)) == {
+        "stats.json",
+        "report.md",
+        "windows.csv",
+        "durations.csv",
+        "durations.svg",
+    }
 
 
 def test_the_picture_is_an_svg_with_every_split_and_both_windows(reports):
@@ -138,7 +157,9 @@ def test_the_picture_is_an_svg_with_every_split_and_both_windows(reports):
 
 def test_nothing_of_the_picture_lies_outside_it(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (path.touch(), drawn.append(self)))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **_: (path.touch(), drawn.append(self))
+    )
     seconds = np.linspace(1, 15, 50, dtype=np.float32)
     bins = report.histogram(dict.fromkeys((*SPLITS, "holdout"), seconds))
     report.draw(bins, [3, 5, 10], 15, 3, tmp_path / "picture.svg")
@@ -177,18 +198,31 @@ def test_the_gist_is_printed(raw, given_params, tmp_path, capsys):
         ["9", "s", "5", "100.00%"],
         ["30", "s", "5", "100.00%"],
     ]
-    assert printed[8].startswith("recommended window: 9 s: it holds all training recordings, with 56 % of padding. Rule: ")
-    assert "model.scratch.window_seconds is 3: it holds 2 fewer of the training recordings, and each takes " in printed[8]
+    assert printed[8].startswith(
+        "recommended window: 9 s: it holds all training recordings, with 56 % of padding. Rule: "
+    )
+    assert (
+        "model.scratch.window_seconds is 3: it holds 2 fewer of the training recordings, and each takes "
+        in printed[8]
+    )
     assert printed[9] == "labels: median 2 tokens, longest 20; 0 do not fit the decoder, 1 nearly"
 
 
 def test_labels_that_do_not_fit_are_those_that_training_leaves_out(tmp_path, given_params):
     texts = ["x" * length for length in (1, 19, 20, 21, 40)]
-    rows = {"train": [row(f"t{number}", encoded(voice(0.5)), text, duration=0.5) for number, text in enumerate(texts)]}
+    rows = {
+        "train": [
+            row(f"t{number}", encoded(voice(0.5)), text, duration=0.5)
+            for number, text in enumerate(texts)
+        ]
+    }
     raw = write_rows(tmp_path / "raw", "part", rows)
     stats.run(raw, tmp_path / "reports", given_params)
     told = json.loads((tmp_path / "reports/stats.json").read_text())["labels"]
-    kept = write_features(tmp_path / "features", [{"id": one["id"], "text": one["text"], "seconds": 0.5} for one in rows["train"]])
+    kept = write_features(
+        tmp_path / "features",
+        [{"id": one["id"], "text": one["text"], "seconds": 0.5} for one in rows["train"]],
+    )
     start = start_model(given_params, FeatureRows(kept))
     chosen = Collator(start.model, start.tokenizer).choose(FeatureRows(kept))
     assert chosen.left_out["label_too_long"] == told["over_limit"] == 2
@@ -196,15 +230,22 @@ def test_labels_that_do_not_fit_are_those_that_training_leaves_out(tmp_path, giv
 
 
 def test_a_lower_share_makes_a_shorter_window_do(raw, given_params, tmp_path):
-    changed = given_params.model_copy(update={"stats": given_params.stats.model_copy(update={"min_share_kept": 0.8})})
+    changed = given_params.model_copy(
+        update={"stats": given_params.stats.model_copy(update={"min_share_kept": 0.8})}
+    )
     stats.run(raw, tmp_path, changed)
     assert json.loads((tmp_path / "stats.json").read_text())["recommended"]["window_seconds"] == 5
 
 
 def test_hostile_texts_are_text_in_the_report(tmp_path, given_params):
     wicked = "| # <script>alert(1)</script>\n| a | `b` | ![x](y) " + "w" * 500
-    rows = [row(f"r{number}", b"", "some ten letters", duration=1.0 + number % 7 / 10) for number in range(40)]
-    raw = write_rows(tmp_path / "raw", "part", {"train": [*rows, row("|<b>|", b"", wicked, duration=1.0)]})
+    rows = [
+        row(f"r{number}", b"", "some ten letters", duration=1.0 + number % 7 / 10)
+        for number in range(40)
+    ]
+    raw = write_rows(
+        tmp_path / "raw", "part", {"train": [*rows, row("|<b>|", b"", wicked, duration=1.0)]}
+    )
     stats.run(raw, tmp_path / "reports", given_params)
     told = (tmp_path / "reports/report.md").read_text()
     (line,) = [line for line in told.splitlines() if "alert" in line]
@@ -214,9 +255,17 @@ def test_hostile_texts_are_text_in_the_report(tmp_path, given_params):
     assert "![x]" not in told
 
 
-def test_the_time_of_a_row_is_told_by_a_trial_and_stands_in_no_other_file(raw, given_params, tmp_path, capsys, monkeypatch):
+def test_the_time_of_a_row_is_told_by_a_trial_and_stands_in_no_other_file(
+    raw, given_params, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(trial, "ALL_SECONDS", 0.0)
-    rows = {"train": [row(f"r{number}", encoded(voice(1.0, seed=number)), "one two", duration=1.0) for number in range(3)], "test": []}
+    rows = {
+        "train": [
+            row(f"r{number}", encoded(voice(1.0, seed=number)), "one two", duration=1.0)
+            for number in range(3)
+        ],
+        "test": [],
+    }
     timed = {}
     stats.run(write_rows(tmp_path / "raw", "part", rows), tmp_path / "timed", given_params, timed)
     assert set(timed["windows"]) == {"1", "3", "5", "30"}
@@ -233,16 +282,23 @@ def test_the_time_of_a_row_is_told_by_a_trial_and_stands_in_no_other_file(raw, g
 
 def test_a_checkpoint_has_its_own_window_and_its_own_positions(raw, given_params, tmp_path):
     folder = hub_folder(tmp_path / "whisper")
-    given = given_params.model_copy(update={"model": given_params.model.model_copy(update={"name": str(folder)})})
+    given = given_params.model_copy(
+        update={"model": given_params.model.model_copy(update={"name": str(folder)})}
+    )
     stats.run(raw, tmp_path / "reports", given)
     told = json.loads((tmp_path / "reports/stats.json").read_text())
     assert told["recommended"]["window_seconds"] == 9
     assert told["recommended"]["present_window_seconds"] == 30
-    assert "the start model's own, is 30: it holds as many of the training recordings" in told["recommended"]["reason"]
+    assert (
+        "the start model's own, is 30: it holds as many of the training recordings"
+        in told["recommended"]["reason"]
+    )
     assert told["labels"]["max_target_positions"] == 64
 
 
-def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_counted(tmp_path, given_params):
+def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_counted(
+    tmp_path, given_params
+):
     rows = {
         "train": [
             row("a", encoded_by_av(voice(2.0), 16_000, "mp4", "aac"), "a"),
@@ -260,8 +316,12 @@ def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_counte
     assert told["test"] == {"count": 0, "unknown": 1}
 
 
-def test_a_corpus_without_one_readable_recording_is_told_or_refused_not_a_crash(tmp_path, given_params):
-    raw = write_rows(tmp_path / "raw", "part", {split: [row(split, b"text", "a")] for split in SECONDS})
+def test_a_corpus_without_one_readable_recording_is_told_or_refused_not_a_crash(
+    tmp_path, given_params
+):
+    raw = write_rows(
+        tmp_path / "raw", "part", {split: [row(split, b"text", "a")] for split in SECONDS}
+    )
     try:
         stats.run(raw, tmp_path / "reports", given_params)
     except DataError:

@@ -11,7 +11,14 @@ from asr.errors import DataError
 from asr.runs import results
 from asr.storage import files
 
-AFTER = {"wer": 0.12345, "wer_low": 0.1, "wer_high": 0.15, "ci_unit": "utterance", "rows": 1240, "cer": 0.04321}
+AFTER = {
+    "wer": 0.12345,
+    "wer_low": 0.1,
+    "wer_high": 0.15,
+    "ci_unit": "utterance",
+    "rows": 1240,
+    "cer": 0.04321,
+}
 BEFORE = {"wer": 0.98765, "wer_low": 0.9, "wer_high": 1.01}
 
 
@@ -19,7 +26,13 @@ def reports(root: Path, models: dict[str, Any]) -> Path:
     files.write_json(root / "evaluate/metrics.json", {**AFTER, "models": models})
     files.write_json(
         root / "stats/stats.json",
-        {"durations": {"holdout": {"count": 0}, "train": {"count": 9, "hours": 2.5}, "test": {"count": 1, "hours": 0.25}}},
+        {
+            "durations": {
+                "holdout": {"count": 0},
+                "train": {"count": 9, "hours": 2.5},
+                "test": {"count": 1, "hours": 0.25},
+            }
+        },
     )
     files.write_json(root / "train/timing.json", {"seconds": 61.4})
     files.write_json(root / "evaluate/timing.json", {"seconds": 3.6})
@@ -52,7 +65,9 @@ def test_summary_tells_before_after_hours_and_seconds(tmp_path: Path) -> None:
 
 
 def test_summary_without_a_start_leaves_its_line_out(tmp_path: Path) -> None:
-    assert results.summary(reports(tmp_path, {"finetuned": AFTER})).startswith("WER after training   0.1235")
+    assert results.summary(reports(tmp_path, {"finetuned": AFTER})).startswith(
+        "WER after training   0.1235"
+    )
 
 
 def test_summary_of_nothing_says_what_to_do(tmp_path: Path) -> None:
@@ -73,6 +88,8 @@ def test_kept_models_stand_in_the_table_by_name(tmp_path: Path) -> None:
     ]
 
 
-def test_a_kept_model_that_was_not_compared_with_its_start_has_an_empty_cell(tmp_path: Path) -> None:
+def test_a_kept_model_that_was_not_compared_with_its_start_has_an_empty_cell(
+    tmp_path: Path,
+) -> None:
     kept(tmp_path, "a", metrics={**AFTER, "models": {"finetuned": AFTER}})
     assert "| 750 of 1,000 |  | 0.1235" in results.kept_table(tmp_path)

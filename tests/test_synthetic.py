@@ -40,13 +40,17 @@ def test_numbers_are_spoken_in_many_languages(language):
 
 
 def test_languages_spell_their_own_numbers():
-    assert len({next(iter(spoken(language).utterances)).text for language in ("en", "de", "fr", "sv")}) == 4
+    assert (
+        len({next(iter(spoken(language).utterances)).text for language in ("en", "de", "fr", "sv")})
+        == 4
+    )
 
 
 @pytest.mark.parametrize("language", ["zh", "yue"])
 def test_a_language_without_spelling_is_refused(language):
     with pytest.raises(
-        ParamsError, match=rf"download\.language: num2words cannot spell {language}; want another source or language"
+        ParamsError,
+        match=rf"download\.language: num2words cannot spell {language}; want another source or language",
     ) as caught:
         spoken(language)
     assert caught.value.exit_code == 2
@@ -79,7 +83,10 @@ print(json.dumps([[one.id, one.text, one.speaker, hashlib.sha256(one.audio()).he
         capture_output=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [[one.id, one.text, one.speaker, digest(one.audio())] for one in list(spoken().utterances)[::-3]]
+    assert json.loads(done.stdout) == [
+        [one.id, one.text, one.speaker, digest(one.audio())]
+        for one in list(spoken().utterances)[::-3]
+    ]
 
 
 def test_what_is_spoken_is_mono_flac():
@@ -95,12 +102,29 @@ def test_another_seed_says_other_things_with_other_voices():
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 10**6), st.tuples(*[st.integers(1, 20)] * 3), st.tuples(*[st.integers(1, 15)] * 3))
+@given(
+    st.integers(0, 10**6),
+    st.tuples(*[st.integers(1, 20)] * 3),
+    st.tuples(*[st.integers(1, 15)] * 3),
+)
 def test_splits_share_no_sentence_and_no_voice(seed, rows, voices):
-    corpus = synthetic.read("en", seed, dict(zip(SPLITS, rows, strict=True)), dict(zip(SPLITS, voices, strict=True)), **NUMBERS)
+    corpus = synthetic.read(
+        "en",
+        seed,
+        dict(zip(SPLITS, rows, strict=True)),
+        dict(zip(SPLITS, voices, strict=True)),
+        **NUMBERS,
+    )
     assert disjoint(by_split(corpus, "speaker"))
-    assert len({one.text for one in corpus.utterances}) == len({one.id for one in corpus.utterances}) == sum(rows)
-    assert all(len(by_split(corpus, "speaker")[split]) <= count for split, count in zip(SPLITS, voices, strict=True))
+    assert (
+        len({one.text for one in corpus.utterances})
+        == len({one.id for one in corpus.utterances})
+        == sum(rows)
+    )
+    assert all(
+        len(by_split(corpus, "speaker")[split]) <= count
+        for split, count in zip(SPLITS, voices, strict=True)
+    )
 
 
 def test_attributes_stay_inside_their_limits():
@@ -110,13 +134,26 @@ def test_attributes_stay_inside_their_limits():
 
 
 def test_more_voices_than_there_are_are_refused():
-    with pytest.raises(ParamsError, match=r"download\.synthetic\.voices: got 300 in all, want at most \d+"):
+    with pytest.raises(
+        ParamsError, match=r"download\.synthetic\.voices: got 300 in all, want at most \d+"
+    ):
         synthetic.read("en", 1, ROWS, dict.fromkeys(SPLITS, 100), **NUMBERS)
 
 
 def test_more_sentences_than_there_are_are_refused():
-    with pytest.raises(ParamsError, match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers"):
-        list(synthetic.read("en", 1, {**ROWS, "train": 11}, VOICES, **{**NUMBERS, "max_number": 9, "numbers": (1, 1)}).utterances)
+    with pytest.raises(
+        ParamsError,
+        match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers",
+    ):
+        list(
+            synthetic.read(
+                "en",
+                1,
+                {**ROWS, "train": 11},
+                VOICES,
+                **{**NUMBERS, "max_number": 9, "numbers": (1, 1)},
+            ).utterances
+        )
 
 
 def test_hyphens_are_spoken_as_spaces():

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from asr.errors import exit_with
 from asr.storage.scratch import DiskSet
 
-KEYS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])), max_size=60)
+KEYS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]), st.binary(max_size=3), st.sampled_from(["train", "test", ""])
+    ),
+    max_size=60,
+)
 
 
 @given(KEYS)
@@ -25,7 +30,9 @@ def test_a_tally_is_a_set(keys):
         for kind, key, split in known:
             places[kind, key].add(split)
         for kind in "ab":
-            assert tally.shared(kind) == sorted(key for (one, key), splits in places.items() if one == kind and len(splits) > 1)
+            assert tally.shared(kind) == sorted(
+                key for (one, key), splits in places.items() if one == kind and len(splits) > 1
+            )
 
 
 def test_memory_does_not_grow_with_the_keys():
@@ -42,5 +49,7 @@ def test_a_full_disk_is_told_as_one(capsys):
     with closing(DiskSet()) as tally:
         tally.db.execute("PRAGMA max_page_count = 4")
         with pytest.raises(SystemExit, match="7"):
-            exit_with(lambda: [tally.add("id", number.to_bytes(12)) for number in range(10_000)] and None)
+            exit_with(
+                lambda: [tally.add("id", number.to_bytes(12)) for number in range(10_000)] and None
+            )
     assert "database or disk is full; make room" in capsys.readouterr().err

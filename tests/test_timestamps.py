@@ -1,4 +1,6 @@
-"""Times as tokens: in labels, by Whisper's rules while decoding as transformers has them, and back to segments."""
+"""Times as tokens: in labels, by Whisper's rules while decoding as transformers has them, and back
+to segments.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,20 @@ from asr.model import greedy, loader, timestamps, tokenization
 from asr.model.loader import Start
 from asr.training.examples import timed_label
 
-END, ZERO, VOCABULARY = 20, 30, 130  # words below, other special tokens between, times from 0.00 s to 1.98 s
+END, ZERO, VOCABULARY = (
+    20,
+    30,
+    130,
+)  # words below, other special tokens between, times from 0.00 s to 1.98 s
 WORDS = st.lists(st.integers(0, END - 1), min_size=1, max_size=4)
 PARTS = st.lists(st.tuples(st.integers(3, 400), st.one_of(WORDS, st.just([]))), max_size=6)
 SECONDS = (0.4, 0.9, 1.3, 2.0)
 
 
 def config(latest: int | None = timestamps.FIRST_BY) -> GenerationConfig:
-    return GenerationConfig(eos_token_id=END, no_timestamps_token_id=ZERO - 1, max_initial_timestamp_index=latest)
+    return GenerationConfig(
+        eos_token_id=END, no_timestamps_token_id=ZERO - 1, max_initial_timestamp_index=latest
+    )
 
 
 @settings(deadline=None)
@@ -34,7 +42,11 @@ def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, li
     frames, texts = [frames for frames, _ in parts], [text for _, text in parts]
     ids = timed_label(frames, texts, ZERO)
     edges = np.cumsum([0, *frames]) / 100
-    wanted = [(first, last, text) for (first, last), text in zip(pairwise(edges), texts, strict=True) if text]
+    wanted = [
+        (first, last, text)
+        for (first, last), text in zip(pairwise(edges), texts, strict=True)
+        if text
+    ]
     found = timestamps.segments(ids, ZERO, 1e9)
     assert [text for _, _, text in found] == [text for _, _, text in wanted]
     for (start, end, _), (first, last, _) in zip(found, wanted, strict=True):
@@ -47,10 +59,23 @@ def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, li
 
 
 def test_label_and_segments_worked_out_by_hand() -> None:
-    assert timed_label([240, 272], [[1, 2], [3]], ZERO) == [ZERO, 1, 2, ZERO + 120, ZERO + 120, 3, ZERO + 256]
+    assert timed_label([240, 272], [[1, 2], [3]], ZERO) == [
+        ZERO,
+        1,
+        2,
+        ZERO + 120,
+        ZERO + 120,
+        3,
+        ZERO + 256,
+    ]
     assert timed_label([], [], ZERO) == timed_label([50], [[]], ZERO) == [ZERO]
-    assert timestamps.segments([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [(0.0, 2.4, [1, 2]), (2.5, 3.0, [3])]
-    assert timestamps.segments([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], "no time is after the end of the sound"
+    assert timestamps.segments([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [
+        (0.0, 2.4, [1, 2]),
+        (2.5, 3.0, [3]),
+    ]
+    assert timestamps.segments([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], (
+        "no time is after the end of the sound"
+    )
     assert timestamps.segments([ZERO], ZERO, 2.0) == timestamps.segments([], ZERO, 2.0) == []
 
 
@@ -64,17 +89,30 @@ def histories(draw: st.DrawFn) -> list[int]:
         last = draw(st.integers(moment + 1, moment + 10))
         ids += [moment, *words, last]
         moment = last
-    return ids[: draw(st.integers(0, len(ids)))] + ([moment] if ids and draw(st.booleans()) and len(ids) > 2 and ids[-2] < ZERO else [])
+    return ids[: draw(st.integers(0, len(ids)))] + (
+        [moment] if ids and draw(st.booleans()) and len(ids) > 2 and ids[-2] < ZERO else []
+    )
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(histories(), min_size=1, max_size=4), st.integers(0, 2**31), st.sampled_from([None, 10, 50]), st.floats(-4, 4))
-def test_rules_are_those_of_transformers(said: list[list[int]], seed: int, latest: int | None, lean: float) -> None:
+@given(
+    st.lists(histories(), min_size=1, max_size=4),
+    st.integers(0, 2**31),
+    st.sampled_from([None, 10, 50]),
+    st.floats(-4, 4),
+)
+def test_rules_are_those_of_transformers(
+    said: list[list[int]], seed: int, latest: int | None, lean: float
+) -> None:
     length = max(map(len, said))
     same = [row for row in said if len(row) == length]  # theirs takes rows of one length
-    scores = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (len(same), VOCABULARY)).astype(np.float32))
+    scores = torch.from_numpy(
+        np.random.default_rng(seed).normal(0, 3, (len(same), VOCABULARY)).astype(np.float32)
+    )
     scores[:, ZERO:] += lean
-    theirs = WhisperTimeStampLogitsProcessor(config(latest), begin_index=1)(torch.tensor([[7, *row] for row in same]), scores)
+    theirs = WhisperTimeStampLogitsProcessor(config(latest), begin_index=1)(
+        torch.tensor([[7, *row] for row in same]), scores
+    )
     ours = scores.clone()
     timestamps.apply_timestamp_rules(ours, same, config(latest))
     assert torch.equal(ours, theirs)
@@ -82,7 +120,9 @@ def test_rules_are_those_of_transformers(said: list[list[int]], seed: int, lates
 
 
 def stamped(seed: int) -> Start:
-    """Random weights that are asked for times, with an end that comes at another length for each clip."""
+    """Random weights that are asked for times, with an end that comes at another length for each
+    clip.
+    """
     start = scratch(seed, init_std=0.5)
     timestamps.set_return_timestamps(start.model.generation_config, True)
     draw = np.random.default_rng(seed)
@@ -91,11 +131,15 @@ def stamped(seed: int) -> Start:
 
 
 def sounds() -> torch.Tensor:
-    return input_features([clip(seconds, 5 + number) for number, seconds in enumerate(SECONDS)], 200)
+    return input_features(
+        [clip(seconds, 5 + number) for number, seconds in enumerate(SECONDS)], 200
+    )
 
 
 def heard(start: Start, inputs: torch.Tensor) -> list[list[int]]:
-    return greedy.decode_batch(start.model, inputs, tokenization.prompt(start.model.generation_config), [444] * len(inputs))
+    return greedy.decode_batch(
+        start.model, inputs, tokenization.prompt(start.model.generation_config), [444] * len(inputs)
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -104,7 +148,9 @@ def test_greedy_with_times_gives_the_tokens_that_plain_generate_gives(seed: int)
     end = start.model.generation_config.eos_token_id
     ours, prompt = heard(start, sounds()), tokenization.prompt(start.model.generation_config)
     with loader.quiet():
-        found = start.model.generate(sounds(), return_timestamps=True, force_unique_generate_call=True).tolist()
+        found = start.model.generate(
+            sounds(), return_timestamps=True, force_unique_generate_call=True
+        ).tolist()
     theirs = [row[len(prompt) :] for row in found]
     assert ours == [row[: row.index(end)] if end in row else row for row in theirs]
     assert prompt == found[0][: len(prompt)] == greedy.generation_prompt(start.model)

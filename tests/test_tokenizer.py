@@ -43,7 +43,9 @@ def as_bytes(made: tokenization.WhisperTokenizer) -> bytes:
 
 
 def there_and_back(text: str) -> str:
-    return START.tokenizer.decode(tokenization.text_ids(START.tokenizer, [text])[0], skip_special_tokens=True)
+    return START.tokenizer.decode(
+        tokenization.text_ids(START.tokenizer, [text])[0], skip_special_tokens=True
+    )
 
 
 @settings(deadline=None, max_examples=5)
@@ -55,13 +57,23 @@ def test_order_of_texts_does_not_matter(shuffler: random.Random) -> None:
 
 
 def test_other_texts_give_another_tokenizer() -> None:
-    assert as_bytes(tokenization.from_texts([*TEXTS, "tjugo tjugo tjugo tjugo"], 300)) != as_bytes(START.tokenizer)
+    assert as_bytes(tokenization.from_texts([*TEXTS, "tjugo tjugo tjugo tjugo"], 300)) != as_bytes(
+        START.tokenizer
+    )
 
 
 def test_another_process_makes_the_same_tokenizer() -> None:
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     told = subprocess.run(
-        [sys.executable, "-c", PRINT_HASH], input="|".join(reversed(TEXTS)), env=environment, capture_output=True, text=True
+        [sys.executable, "-c", PRINT_HASH],
+        input="|".join(reversed(TEXTS)),
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert told.stdout.strip() == hashlib.sha256(as_bytes(START.tokenizer)).hexdigest(), told.stderr
 
@@ -84,14 +96,26 @@ def test_all_hundred_languages_follow_the_start_token_in_whispers_order() -> Non
 def test_order_of_special_tokens_is_that_of_large_v3() -> None:
     names = tokenization.special_tokens()
     assert len(names) == 51866 - 50258
-    assert [names.index(name) + 50258 for name in ("<|startoftranscript|>", "<|en|>", "<|yue|>", "<|translate|>", "<|transcribe|>")] == [
+    assert [
+        names.index(name) + 50258
+        for name in (
+            "<|startoftranscript|>",
+            "<|en|>",
+            "<|yue|>",
+            "<|translate|>",
+            "<|transcribe|>",
+        )
+    ] == [
         50258,
         50259,
         50358,
         50359,
         50360,
     ]
-    assert [names.index(name) + 50258 for name in ("<|nospeech|>", "<|notimestamps|>", "<|0.00|>", "<|30.00|>")] == [
+    assert [
+        names.index(name) + 50258
+        for name in ("<|nospeech|>", "<|notimestamps|>", "<|0.00|>", "<|30.00|>")
+    ] == [
         50363,
         50364,
         50365,
@@ -102,15 +126,28 @@ def test_order_of_special_tokens_is_that_of_large_v3() -> None:
 def test_generation_config_leads_each_language_and_task_to_its_token() -> None:
     generation = START.model.generation_config
     ids = START.tokenizer.get_vocab()
-    assert generation.lang_to_id == {f"<|{code}|>": ids[f"<|{code}|>"] for code in WHISPER_LANGUAGES}
-    assert generation.task_to_id == {"translate": ids["<|translate|>"], "transcribe": ids["<|transcribe|>"]}
+    assert generation.lang_to_id == {
+        f"<|{code}|>": ids[f"<|{code}|>"] for code in WHISPER_LANGUAGES
+    }
+    assert generation.task_to_id == {
+        "translate": ids["<|translate|>"],
+        "transcribe": ids["<|transcribe|>"],
+    }
     assert generation.no_timestamps_token_id == ids["<|notimestamps|>"]
 
 
-@pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftranscript|>", "<|sv|>", "<|notimestamps|>"])
+@pytest.mark.parametrize(
+    "name", ["<|endoftext|>", "<|startoftranscript|>", "<|sv|>", "<|notimestamps|>"]
+)
 @pytest.mark.parametrize("source", ["scratch", "hub"])
-def test_text_that_spells_a_special_token_stays_text(name: str, source: str, tmp_path: Path) -> None:
-    made = START.tokenizer if source == "scratch" else tokenization.load(str(hub_folder(tmp_path / "whisper-tiny")), None)
+def test_text_that_spells_a_special_token_stays_text(
+    name: str, source: str, tmp_path: Path
+) -> None:
+    made = (
+        START.tokenizer
+        if source == "scratch"
+        else tokenization.load(str(hub_folder(tmp_path / "whisper-tiny")), None)
+    )
     text = f"ett {name} två"
     ids = tokenization.text_ids(made, [text])[0]
     assert made.convert_tokens_to_ids(name) not in ids
@@ -119,7 +156,10 @@ def test_text_that_spells_a_special_token_stays_text(name: str, source: str, tmp
 
 @pytest.mark.parametrize("name", ["<|1.00|>", "<|30.00|>"])
 def test_text_that_spells_a_timestamp_is_no_timestamp(name: str) -> None:
-    assert START.tokenizer.convert_tokens_to_ids(name) not in tokenization.text_ids(START.tokenizer, [f"ett {name} två"])[0]
+    assert (
+        START.tokenizer.convert_tokens_to_ids(name)
+        not in tokenization.text_ids(START.tokenizer, [f"ett {name} två"])[0]
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -135,10 +175,14 @@ def test_any_text_comes_back_as_it_went_in(text: str) -> None:
 
 def test_tokens_of_a_text_hold_no_prompt_and_no_end() -> None:
     assert tokenization.text_ids(START.tokenizer, ["", "ett"])[0] == []
-    assert max(tokenization.text_ids(START.tokenizer, TEXTS)[0]) < START.tokenizer.convert_tokens_to_ids(tokenization.END)
+    assert max(
+        tokenization.text_ids(START.tokenizer, TEXTS)[0]
+    ) < START.tokenizer.convert_tokens_to_ids(tokenization.END)
 
 
-@pytest.mark.parametrize(("language", "task"), [("sv", "transcribe"), ("yue", "transcribe"), ("hi", "translate")])
+@pytest.mark.parametrize(
+    ("language", "task"), [("sv", "transcribe"), ("yue", "transcribe"), ("hi", "translate")]
+)
 def test_prompt_is_what_plain_generate_gives_the_decoder(language: str, task: str) -> None:
     start = scratch(language=language, task=task)
     prompt = tokenization.prompt(start.model.generation_config)
@@ -151,7 +195,12 @@ def test_prompt_of_a_checkpoint_with_old_settings_is_what_generate_gives(tmp_pat
     start = loader.load(str(hub_folder(tmp_path / "whisper-tiny")), None, 2)
     loader.set_prompt(start.model, "sv", "translate")
     prompt = tokenization.prompt(start.model.generation_config)
-    assert start.tokenizer.convert_ids_to_tokens(prompt) == ["<|startoftranscript|>", "<|sv|>", "<|translate|>", "<|notimestamps|>"]
+    assert start.tokenizer.convert_ids_to_tokens(prompt) == [
+        "<|startoftranscript|>",
+        "<|sv|>",
+        "<|translate|>",
+        "<|notimestamps|>",
+    ]
     assert prompt == greedy.generation_prompt(start.model)
 
 
@@ -159,12 +208,17 @@ def test_english_only_model_is_prompted_without_language_and_task(tmp_path: Path
     start = loader.load(str(hub_folder(tmp_path / "whisper-tiny.en", multilingual=False)), None, 2)
     loader.set_prompt(start.model, "en", "transcribe")
     prompt = tokenization.prompt(start.model.generation_config)
-    assert start.tokenizer.convert_ids_to_tokens(prompt) == ["<|startoftranscript|>", "<|notimestamps|>"]
+    assert start.tokenizer.convert_ids_to_tokens(prompt) == [
+        "<|startoftranscript|>",
+        "<|notimestamps|>",
+    ]
     assert greedy.generation_prompt(start.model) == prompt
 
 
 def test_unknown_language_is_a_bad_model() -> None:
-    with pytest.raises(ModelError, match=r"no token for <\|gl2\|>; set model.language or model.task to one it has") as caught:
+    with pytest.raises(
+        ModelError, match=r"no token for <\|gl2\|>; set model.language or model.task to one it has"
+    ) as caught:
         tokenization.prompt(scratch(language="gl2").model.generation_config)
     assert caught.value.exit_code == 5
 

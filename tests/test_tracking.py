@@ -1,4 +1,6 @@
-"""MLflow filled from the journal: nothing twice, nothing lost, and no outage that reaches the training."""
+"""MLflow filled from the journal: nothing twice, nothing lost, and no outage that reaches the
+training.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a store that two processes created at once."""
     root = tmp_path_factory.mktemp("store")
     address = f"sqlite:///{root / 'mlflow.db'}"
-    environment = {**os.environ, "DVC_ROOT": str(root), "MLFLOW_TRACKING_URI": address, "PYTHONPATH": str(REPOSITORY)}
+    environment = {
+        **os.environ,
+        "DVC_ROOT": str(root),
+        "MLFLOW_TRACKING_URI": address,
+        "PYTHONPATH": str(REPOSITORY),
+    }
     command = [sys.executable, "-m", "asr.tracking.follower", "sync"]
     for name in "ab":
         training(root / f".cache/journal/{name}.jsonl")
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    both = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in "ab"
+    ]
     told = [one.communicate() for one in both]
     assert [one.returncode for one in both] == [0, 0], told
     assert [out for out, _ in told] == [f"MLflow holds 2 journals at {address}\n"] * 2
@@ -68,19 +80,41 @@ def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags:
 
 
 def begin(path: Path, **tags: str) -> None:
-    journal.append(path, "begin", fingerprint=path.stem, name=f"repro-{path.stem[:8]}", params=PARAMS, tags=tags)
+    journal.append(
+        path,
+        "begin",
+        fingerprint=path.stem,
+        name=f"repro-{path.stem[:8]}",
+        params=PARAMS,
+        tags=tags,
+    )
 
 
 def losses(path: Path, steps: range) -> None:
     for step in steps:
-        journal.append(path, "metrics", step=step, values={"train/loss": 1 / step, "train/learning_rate": 1e-3})
+        journal.append(
+            path, "metrics", step=step, values={"train/loss": 1 / step, "train/learning_rate": 1e-3}
+        )
         if step % 2 == 0:
             journal.append(path, "metrics", step=step, values={"validation/wer": 0.9 / step})
 
 
 def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
-    values = {"test/wer": wer, "test/cer": wer / 2, "test/wer_low": wer - 0.1, "test/start/wer": 0.9}
-    journal.append(path, "evaluation", inputs=inputs, name=path.stem[:8], params={"evaluate.seed": 1}, values=values, step=step)
+    values = {
+        "test/wer": wer,
+        "test/cer": wer / 2,
+        "test/wer_low": wer - 0.1,
+        "test/start/wer": 0.9,
+    }
+    journal.append(
+        path,
+        "evaluation",
+        inputs=inputs,
+        name=path.stem[:8],
+        params={"evaluate.seed": 1},
+        values=values,
+        step=step,
+    )
 
 
 def new_path(folder: Path) -> Path:
@@ -104,7 +138,14 @@ def history(store: Any, run_id: str, key: str) -> list[tuple[int, float]]:
 def follow(path: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "asr.tracking.follower", "follow", str(path)]
     given = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=given,
+    )
 
 
 def test_a_training_becomes_one_run_with_its_params_points_and_times(
@@ -114,11 +155,23 @@ def test_a_training_becomes_one_run_with_its_params_points_and_times(
     follower.sync([path])
     run = run_of(store, path)
     assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
-    assert (run.info.run_name, run.info.status, run.data.tags["dvc.experiment"]) == (f"repro-{path.stem[:8]}", "FINISHED", "tidy-newt")
-    assert history(store, run.info.run_id, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
+    assert (run.info.run_name, run.info.status, run.data.tags["dvc.experiment"]) == (
+        f"repro-{path.stem[:8]}",
+        "FINISHED",
+        "tidy-newt",
+    )
+    assert history(store, run.info.run_id, "train/loss") == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, 1 / 3),
+        (4, 0.25),
+    ]
     assert history(store, run.info.run_id, "validation/wer") == [(2, 0.45), (4, 0.225)]
     written = [record["time"] for record, _ in journal.read(path)]
-    assert (run.info.start_time, run.info.end_time) == (int(written[0] * 1000), int(written[-1] * 1000))
+    assert (run.info.start_time, run.info.end_time) == (
+        int(written[0] * 1000),
+        int(written[-1] * 1000),
+    )
     assert capsys.readouterr().out.startswith("MLflow holds 1 journal at sqlite://")
 
 
@@ -147,7 +200,9 @@ def everything(store: Any, path: Path) -> list[Any]:
     ]
 
 
-def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(store: Any, tmp_path: Path) -> None:
+def test_a_replay_after_a_resume_leaves_one_run_and_each_point_once(
+    store: Any, tmp_path: Path
+) -> None:
     path = training(new_path(tmp_path), steps=4, ended=None)
     follower.sync([path])
     begin(path)
@@ -171,19 +226,32 @@ def test_a_journal_is_caught_up_with_as_it_grows(store: Any, tmp_path: Path) -> 
     assert run_of(store, path).info.status == "RUNNING"
 
 
-def test_an_evaluation_is_a_child_run_and_its_scores_stand_at_the_parent(store: Any, tmp_path: Path) -> None:
+def test_an_evaluation_is_a_child_run_and_its_scores_stand_at_the_parent(
+    store: Any, tmp_path: Path
+) -> None:
     path = training(new_path(tmp_path))
     evaluation(path, f"one-{path.stem}", 0.3)
     follower.sync([path])
     parent = run_of(store, path)
     (child,) = runs(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    assert (child.info.status, child.data.params, child.data.tags["evaluation"]) == ("FINISHED", {"evaluate.seed": "1"}, f"one-{path.stem}")
-    assert child.data.metrics == {"test/wer": 0.3, "test/cer": 0.15, "test/wer_low": pytest.approx(0.2), "test/start/wer": 0.9}
+    assert (child.info.status, child.data.params, child.data.tags["evaluation"]) == (
+        "FINISHED",
+        {"evaluate.seed": "1"},
+        f"one-{path.stem}",
+    )
+    assert child.data.metrics == {
+        "test/wer": 0.3,
+        "test/cer": 0.15,
+        "test/wer_low": pytest.approx(0.2),
+        "test/start/wer": 0.9,
+    }
     assert (parent.data.metrics["test/wer"], parent.data.metrics["test/cer"]) == (0.3, 0.15)
     assert "test/wer_low" not in parent.data.metrics
 
 
-def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_replay(store: Any, tmp_path: Path) -> None:
+def test_the_parent_carries_the_latest_of_several_evaluations_also_after_a_replay(
+    store: Any, tmp_path: Path
+) -> None:
     path = training(new_path(tmp_path))
     for number, wer in enumerate((0.3, 0.2, 0.3, 0.2, 0.25)):
         evaluation(path, f"{wer}-{path.stem}", wer)
@@ -231,7 +299,9 @@ def test_a_finished_training_is_followed_to_its_end_and_stays_finished(
     assert capfd.readouterr().out == ""
 
 
-def test_a_training_that_died_without_an_end_is_killed_and_stays_so_when_synced(store: Any, tmp_path: Path) -> None:
+def test_a_training_that_died_without_an_end_is_killed_and_stays_so_when_synced(
+    store: Any, tmp_path: Path
+) -> None:
     path = training(new_path(tmp_path), ended=None)
     running = follow(path)
     out, err = running.communicate()
@@ -242,7 +312,11 @@ def test_a_training_that_died_without_an_end_is_killed_and_stays_so_when_synced(
 
 
 def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
-    store: Any, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    store: Any,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     dead = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{dead}")
@@ -260,7 +334,10 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     out += capfd.readouterr().out
     assert out.count("warning: MLflow at ") == 1
     assert f"warning: MLflow at http://127.0.0.1:{dead} does not answer" in out
-    assert "MLflow is being told the rest for 60 s at most; should something be missing then: make sync" in out
+    assert (
+        "MLflow is being told the rest for 60 s at most; should something be missing then: make sync"
+        in out
+    )
     assert "secret" not in out
     assert path.read_bytes() == content
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
@@ -268,7 +345,10 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     follower.sync([path])
     follower.sync([path])
     run = run_of(store, path)
-    assert (run.info.status, history(store, run.info.run_id, "train/loss")) == ("FINISHED", [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)])
+    assert (run.info.status, history(store, run.info.run_id, "train/loss")) == (
+        "FINISHED",
+        [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)],
+    )
     assert run.data.params["chunk.many_119"] == "119"
 
 
@@ -276,7 +356,11 @@ def test_syncing_with_a_dead_server_is_one_line_and_the_code_of_the_network(tmp_
     path = training(new_path(tmp_path))
     told = subprocess.run(
         [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        },
         capture_output=True,
         text=True,
     )
@@ -292,7 +376,9 @@ def test_a_run_that_is_not_ours_does_not_get_our_points(store: Any, tmp_path: Pa
     assert len(history(store, run_of(store, second).info.run_id, "train/loss")) == 2
 
 
-def test_the_store_lies_at_the_root_unless_the_environment_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_lies_at_the_root_unless_the_environment_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert client.uri() == f"sqlite:///{tmp_path.resolve() / 'mlflow.db'}"
@@ -301,19 +387,30 @@ def test_the_store_lies_at_the_root_unless_the_environment_names_one(tmp_path: P
 
 
 def test_our_package_switches_telemetry_off_before_mlflow_is_there() -> None:
-    code = "import asr; from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off())"
+    code = (
+        "import asr; from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off())"
+    )
     environment = {
         key: value
         for key, value in os.environ.items()
         if key not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "PYTEST_CURRENT_TEST")
     }
-    told = subprocess.run([sys.executable, "-c", code], env={**environment, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
     assert told.stdout.strip() == "True", told.stderr
 
 
 @pytest.mark.parametrize("given", [[], ["follow"], ["sync", "a", "b"], ["erase"]])
-def test_the_command_line_says_how_it_is_used(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_says_how_it_is_used(
+    given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["asr.tracking.client", *given])
-    with pytest.raises(ParamsError, match=r"^usage: python -m asr.tracking.follower follow JOURNAL") as caught:
+    with pytest.raises(
+        ParamsError, match=r"^usage: python -m asr.tracking.follower follow JOURNAL"
+    ) as caught:
         follower.main()
     assert caught.value.exit_code == 2

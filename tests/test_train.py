@@ -36,7 +36,8 @@ NOISY = {
     "train.gradient_accumulation_steps": 2,
     "train.max_steps": 14,
 }
-# A plan is run in the child before `main`: it patches the stage from outside, as a kill at that moment would hit it.
+# A plan is run in the child before `main`: it patches the stage from outside, as a kill at that
+# moment would hit it.
 KILL_AFTER_STEP = """
 step = train.Training.train_step
 def killed(self, parts):
@@ -73,12 +74,23 @@ def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
     code = f"import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
     features = data / "data/features"
-    return [code, f"{features}/train", f"{features}/validation", "models/finetuned", "reports/train"]
+    return [
+        code,
+        f"{features}/train",
+        f"{features}/validation",
+        "models/finetuned",
+        "reports/train",
+    ]
 
 
 def run_stage(nursery: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
     """The real stage in a forked process, without MLflow."""
-    done = nursery.run(*command(data, WITHOUT_MLFLOW + plan), root=root, DVC_ROOT=str(root), PYTHONPATH=str(REPOSITORY))
+    done = nursery.run(
+        *command(data, WITHOUT_MLFLOW + plan),
+        root=root,
+        DVC_ROOT=str(root),
+        PYTHONPATH=str(REPOSITORY),
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -87,22 +99,33 @@ def run_apart(_: Nursery, root: Path, data: Path, plan: str = "", check: bool = 
     """The real stage in an interpreter of its own, as DVC starts it, with MLflow."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(root)}
     words = [sys.executable, "-c", *command(data, plan)]
-    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def traces(root: Path) -> dict[str, str]:
-    """Hashes of all that must not differ: model, reports, and the last checkpoint with AdamW's state."""
+    """Hashes of all that must not differ: model, reports, and the last checkpoint with AdamW's
+    state.
+    """
     (folder,) = (root / ".cache/checkpoints").iterdir()
     last = max(folder.glob("step-*"))
-    paths = [root / "models/finetuned/model.safetensors", last / "model.safetensors", last / "optimizer.safetensors", last / "state.json"]
+    paths = [
+        root / "models/finetuned/model.safetensors",
+        last / "model.safetensors",
+        last / "optimizer.safetensors",
+        last / "state.json",
+    ]
     paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "run.json")]
     return {path.relative_to(root).name + path.parent.name: hashing.sha256(path) for path in paths}
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path) -> dict[str, str]:
+def never_stopped(
+    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path
+) -> dict[str, str]:
     root = tmp_path_factory.mktemp("whole")
     write_params(root / "params.yaml", NOISY)
     run_stage(nursery, root, tiny_data)
@@ -119,19 +142,29 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, ti
     ids=["terminated", "killed-in-evaluation", "interrupted-in-evaluation"],
 )
 def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str], run: Run, plan: str, code: int
+    tmp_path: Path,
+    nursery: Nursery,
+    tiny_data: Path,
+    never_stopped: dict[str, str],
+    run: Run,
+    plan: str,
+    code: int,
 ) -> None:
     write_params(tmp_path / "params.yaml", NOISY)
     stopped = run(nursery, tmp_path, tiny_data, STOPWATCH + plan, check=False)
     assert stopped.returncode == code, stopped.stdout + stopped.stderr
-    assert code < 0 or float(stopped.stdout.partition("SAVED AFTER")[2].split()[0]) < 10, "seconds from a signal to the checkpoint"
+    assert code < 0 or float(stopped.stdout.partition("SAVED AFTER")[2].split()[0]) < 10, (
+        "seconds from a signal to the checkpoint"
+    )
     assert not (tmp_path / "models").exists()
     resumed = run(nursery, tmp_path, tiny_data)
     assert "resumed at step" in resumed.stdout
     assert traces(tmp_path) == never_stopped
 
 
-def test_another_seed_gives_other_bits(tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]) -> None:
+def test_another_seed_gives_other_bits(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
+) -> None:
     """The control of the test above: its comparison can fail."""
     write_params(tmp_path / "params.yaml", {**NOISY, "train.seed": 2})
     run_stage(nursery, tmp_path, tiny_data)
@@ -142,7 +175,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
 ) -> None:
     write_params(tmp_path / "params.yaml", NOISY)
-    run_stage(nursery, tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False)
+    run_stage(
+        nursery, tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False
+    )
     newest = max((tmp_path / ".cache/checkpoints").glob("*/step-*")) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     resumed = run_stage(nursery, tmp_path, tiny_data)
@@ -150,7 +185,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert traces(tmp_path) == never_stopped
 
 
-def test_training_never_opens_a_test_file(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
+def test_training_never_opens_a_test_file(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
+) -> None:
     """With the test split taken away, training does not notice; its opens are watched besides."""
     data = tmp_path / "blind"
     shutil.copytree(tiny_data / "data", data / "data")
@@ -171,7 +208,9 @@ train.main = watched
     assert int(count[2]) == 0
 
 
-def test_more_steps_of_a_finished_training_say_the_way_to_go_on(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
+def test_more_steps_of_a_finished_training_say_the_way_to_go_on(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
+) -> None:
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
     run_stage(nursery, tmp_path, tiny_data)
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 6})
@@ -180,7 +219,9 @@ def test_more_steps_of_a_finished_training_say_the_way_to_go_on(tmp_path: Path, 
     assert "make keep NAME=mine" in done.stdout
 
 
-def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
+def test_a_finished_training_is_taken_from_its_checkpoint(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
+) -> None:
     write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
     run_stage(nursery, tmp_path, tiny_data)
     before = traces(tmp_path)
@@ -190,7 +231,9 @@ def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path, nurser
     assert traces(tmp_path) == before
 
 
-def test_two_trainings_on_one_folder_the_second_says_who_holds_it(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
+def test_two_trainings_on_one_folder_the_second_says_who_holds_it(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
+) -> None:
     write_params(tmp_path / "params.yaml", TINY)
     second = """
 run = train.Training.run
@@ -214,7 +257,9 @@ train.Training.run = first
     assert line.split()[-1] in said.split("process ")[1]
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, nursery: Nursery, tiny_data: Path) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_update(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
+) -> None:
     write_params(tmp_path / "params.yaml", TINY)
     poison = """
 loss = train.Training.loss
@@ -227,12 +272,17 @@ train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if s
     assert last.count("train-") == TINY["train.per_device_train_batch_size"]
 
 
-def test_labels_that_generation_would_not_be_prompted_for_are_refused(tiny_data: Path, tiny_params: Any, monkeypatch: Any) -> None:
+def test_labels_that_generation_would_not_be_prompted_for_are_refused(
+    tiny_data: Path, tiny_params: Any, monkeypatch: Any
+) -> None:
     start = train.start_model(tiny_params, FeatureRows(tiny_data / "data/features/train"))
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     prompt = tokenization.prompt
     monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
-    with pytest.raises(ModelError, match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with"):
+    with pytest.raises(
+        ModelError,
+        match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with",
+    ):
         refusals.refuse_other_prompt(start, "sv", "transcribe")
 
 
@@ -242,7 +292,12 @@ def test_every_dropout_reaches_every_layer(tiny_data: Path, tiny_params: Any) ->
     config.dropout, config.attention_dropout, config.activation_dropout = 0.1, 0.2, 0.3
     regularization.apply(start.model)
     layer = start.model.model.decoder.layers[0]
-    assert (layer.dropout, layer.self_attn.dropout, layer.encoder_attn.dropout, layer.activation_dropout) == (0.1, 0.2, 0.2, 0.3)
+    assert (
+        layer.dropout,
+        layer.self_attn.dropout,
+        layer.encoder_attn.dropout,
+        layer.activation_dropout,
+    ) == (0.1, 0.2, 0.2, 0.3)
     assert (start.model.model.encoder.dropout, start.model.model.decoder.dropout) == (0.1, 0.1)
 
 

@@ -1,4 +1,6 @@
-"""What a step does where memory runs out, and where a loss or a gradient is no number; the rate at each step."""
+"""What a step does where memory runs out, and where a loss or a gradient is no number; the rate at
+each step.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ WHOLE = {"train.per_device_train_batch_size": 5, "train.gradient_accumulation_st
 
 @pytest.mark.parametrize(("kind", "limit"), [("gpu", 4), ("cpu", 2), ("python", 1)])
 def test_halved_micro_batches_give_the_gradients_of_whole_ones(
-    kind: str, limit: int, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    limit: int,
+    tmp_path: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = training(tiny_data, tmp_path, **WHOLE)
     wanted = gradients(one)
@@ -47,10 +54,15 @@ def test_other_rows_give_other_gradients(tmp_path: Path, tiny_data: Path) -> Non
     first = gradients(one)
     one.state.step = 1
     second = gradients(one)
-    assert any(not torch.allclose(first[name], value, rtol=1e-4, atol=1e-6) for name, value in second.items())
+    assert any(
+        not torch.allclose(first[name], value, rtol=1e-4, atol=1e-6)
+        for name, value in second.items()
+    )
 
 
-def test_memory_that_is_always_short_gives_the_curve_of_small_batches(tmp_path: Path, tiny_data: Path) -> None:
+def test_memory_that_is_always_short_gives_the_curve_of_small_batches(
+    tmp_path: Path, tiny_data: Path
+) -> None:
     for name in ("whole", "halved", "small"):
         (tmp_path / name).mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -113,15 +125,21 @@ def kill_after(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "train_step", killed)
 
 
-def test_a_single_row_that_finds_no_memory_is_a_fault(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_row_that_finds_no_memory_is_a_fault(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = training(tiny_data, tmp_path)
     seen = no_memory_beyond(0, OUT_OF_MEMORY["gpu"], monkeypatch)
-    with pytest.raises(ModelError, match="step 1: no memory for a single row; take a smaller model"):
+    with pytest.raises(
+        ModelError, match="step 1: no memory for a single row; take a smaller model"
+    ):
         gradients(one)
     assert seen == [4, 2, 1]
 
 
-def test_other_errors_halve_nothing(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_halve_nothing(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = training(tiny_data, tmp_path)
     seen = no_memory_beyond(2, RuntimeError("shapes do not match"), monkeypatch)
     with pytest.raises(RuntimeError, match="shapes do not match"):
@@ -146,7 +164,9 @@ def poisoned_loss(value: float) -> Callable[[Training, pytest.MonkeyPatch], None
 
         def spoiled(self: Training, batch: dict[str, torch.Tensor]) -> torch.Tensor:
             seen[0] += 1
-            return loss(self, batch) + (value if seen[0] == 2 else 0.0)  # the second part of a step, or the second step
+            return loss(self, batch) + (
+                value if seen[0] == 2 else 0.0
+            )  # the second part of a step, or the second step
 
         patch.setattr(Training, "loss", spoiled)
 
@@ -172,7 +192,9 @@ def poisoned_gradient(value: float) -> Callable[[Training, pytest.MonkeyPatch], 
 
 @pytest.mark.parametrize("poison", [poisoned_loss, poisoned_gradient], ids=["loss", "gradient"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("precision", "accumulation"), [("fp32", 1), ("fp32", 3), ("bf16", 1), ("bf16", 3)])
+@pytest.mark.parametrize(
+    ("precision", "accumulation"), [("fp32", 1), ("fp32", 3), ("bf16", 1), ("bf16", 3)]
+)
 def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
     poison: Callable[[float], Callable[[Training, pytest.MonkeyPatch], None]],
     value: float,
@@ -182,12 +204,25 @@ def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
     tiny_data: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = training(tiny_data, tmp_path, **{**MOVING, "train.precision": precision, "train.gradient_accumulation_steps": accumulation})
+    one = training(
+        tiny_data,
+        tmp_path,
+        **{
+            **MOVING,
+            "train.precision": precision,
+            "train.gradient_accumulation_steps": accumulation,
+        },
+    )
     poison(value)(one, monkeypatch)
     if accumulation == 1:
         one.train_step(one.micro_batches(0))
     before = everything(one)
-    rows = sorted(one.train.column("id")[row] for part in one.step_examples(one.state.step) for window in part for row in window.rows)
+    rows = sorted(
+        one.train.column("id")[row]
+        for part in one.step_examples(one.state.step)
+        for window in part
+        for row in window.rows
+    )
     with pytest.raises(Diverged) as fault:
         one.train_step(one.micro_batches(one.state.step))
     assert sorted(re.findall(r"train-\d+", str(fault.value))) == rows
@@ -200,7 +235,11 @@ def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
 
 def everything(one: Training) -> dict[str, torch.Tensor]:
     """Weights and AdamW's moments."""
-    moments = {f"{index}.{key}": value for index, values in one.optimizer.state_dict()["state"].items() for key, value in values.items()}
+    moments = {
+        f"{index}.{key}": value
+        for index, values in one.optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+    }
     return {name: value.clone() for name, value in (one.bare.state_dict() | moments).items()}
 
 
@@ -215,29 +254,57 @@ def test_a_healthy_step_updates(tmp_path: Path, tiny_data: Path) -> None:
 
 
 STEPS, WARMUP, PEAK = 8, 3, 1e-3
-AFTER: dict[str, Callable[[float], float]] = {  # of the share of steps that is done after the warm-up
+AFTER: dict[
+    str, Callable[[float], float]
+] = {  # of the share of steps that is done after the warm-up
     "linear": lambda done: PEAK * (1 - done),
     "cosine": lambda done: PEAK * (1 + math.cos(math.pi * done)) / 2,
     "constant_with_warmup": lambda _: PEAK,
-    "polynomial": lambda done: 1e-7 + (PEAK - 1e-7) * (1 - done),  # of the first degree, and never quite to nothing
+    "polynomial": lambda done: (
+        1e-7 + (PEAK - 1e-7) * (1 - done)
+    ),  # of the first degree, and never quite to nothing
 }
 
 
 def wanted(kind: str, warmup: int, step: int) -> float:
     """The rate of the update that ends in this step; the first has done nothing yet."""
     before = step - 1
-    return PEAK * before / warmup if before < warmup else AFTER[kind]((before - warmup) / (STEPS - warmup))
+    return (
+        PEAK * before / warmup
+        if before < warmup
+        else AFTER[kind]((before - warmup) / (STEPS - warmup))
+    )
 
 
 @pytest.mark.parametrize(("kind", "warmup"), [*((kind, WARMUP) for kind in AFTER), ("cosine", 0)])
 def test_rates_follow_the_formula(kind: str, warmup: int, tmp_path: Path, tiny_data: Path) -> None:
-    steps = {"train.max_steps": STEPS, "train.warmup_steps": warmup, "train.eval_steps": STEPS, "train.logging_steps": 1}
-    small = {"train.lr_scheduler_type": kind, "train.learning_rate": PEAK, "train.eval_rows": 2, "train.save_steps": STEPS}
+    steps = {
+        "train.max_steps": STEPS,
+        "train.warmup_steps": warmup,
+        "train.eval_steps": STEPS,
+        "train.logging_steps": 1,
+    }
+    small = {
+        "train.lr_scheduler_type": kind,
+        "train.learning_rate": PEAK,
+        "train.eval_rows": 2,
+        "train.save_steps": STEPS,
+    }
     given = reader.load(write_params(tmp_path / "params.yaml", {**TINY, **steps, **small}))
     split = tiny_data / "data/features"
-    train.run(split / "train", split / "validation", tmp_path / "models/finetuned", tmp_path / "reports", given)
+    train.run(
+        split / "train",
+        split / "validation",
+        tmp_path / "models/finetuned",
+        tmp_path / "reports",
+        given,
+    )
     rows = csv.DictReader((tmp_path / "reports/steps.csv").read_text().splitlines())
     rates = {int(row["step"]): float(row["learning_rate"]) for row in rows if row["learning_rate"]}
-    assert rates == pytest.approx({step: wanted(kind, warmup, step) for step in range(1, STEPS + 1)})
+    assert rates == pytest.approx(
+        {step: wanted(kind, warmup, step) for step in range(1, STEPS + 1)}
+    )
     others = [other for other in AFTER if other not in (kind, "linear", "polynomial")]
-    assert all(rates[STEPS] != pytest.approx(wanted(other, warmup, STEPS)) for other in others), "the formulas must differ"
+    assert all(rates[STEPS] != pytest.approx(wanted(other, warmup, STEPS)) for other in others), (
+        "the formulas must differ"
+    )

@@ -1,4 +1,6 @@
-"""Transcribing gives the text that evaluation scored; the command line takes files and folders and loses nothing."""
+"""Transcribing gives the text that evaluation scored; the command line takes files and folders and
+loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,22 @@ from asr.transcribe.formats import FORMATS, Segment
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
 
-SECONDS = [0.01, 0.05, 0.3, 0.99, 1.0, 1.3, 1.99, 2.0, 2.01, 3.7, 5.0, 9.3, 14.2, *np.random.default_rng(0).uniform(0.2, 6, 40).round(3)]
+SECONDS = [
+    0.01,
+    0.05,
+    0.3,
+    0.99,
+    1.0,
+    1.3,
+    1.99,
+    2.0,
+    2.01,
+    3.7,
+    5.0,
+    9.3,
+    14.2,
+    *np.random.default_rng(0).uniform(0.2, 6, 40).round(3),
+]
 
 
 def babbling(seed: int = 1, **changes: Any) -> Start:
@@ -44,14 +61,24 @@ def babbling(seed: int = 1, **changes: Any) -> Start:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Recordings that went through chunk and featurize as a test split, and what evaluation has for them."""
+    """Recordings that went through chunk and featurize as a test split, and what evaluation has for
+    them.
+    """
     root = tmp_path_factory.mktemp("scored")
     rows = [
-        {"id": f"r{n:02d}", "audio": encoded(noise(seconds, n), subtype="FLOAT"), "text": "ett två", "speaker": None}
+        {
+            "id": f"r{n:02d}",
+            "audio": encoded(noise(seconds, n), subtype="FLOAT"),
+            "text": "ett två",
+            "speaker": None,
+        }
         | {"attributes": "{}", "duration": seconds}
         for n, seconds in enumerate(map(float, SECONDS))
     ]
-    other = [{**row, "id": f"{row['id']}-b", "audio": encoded(noise(1.0, 100 + n))} for n, row in enumerate(rows[:2])]
+    other = [
+        {**row, "id": f"{row['id']}-b", "audio": encoded(noise(1.0, 100 + n))}
+        for n, row in enumerate(rows[:2])
+    ]
     write_rows(root / "raw", "part", {"train": other[:1], "validation": other[1:], "test": rows})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
@@ -60,12 +87,16 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     start = babbling()
     given = reader.load(SHIPPED).evaluate
     table, _ = evaluate.utterances("finetuned", start, FeatureRows(root / "features/test"), given)
-    return SimpleNamespace(root=root, start=start, said={line["id"]: line["hypothesis"] for line in table})
+    return SimpleNamespace(
+        root=root, start=start, said={line["id"]: line["hypothesis"] for line in table}
+    )
 
 
 def heard(start: Start, path: Path) -> str:
     made = SampleFile(path)
-    return " ".join(one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text)
+    return " ".join(
+        one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text
+    )
 
 
 def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
@@ -74,18 +105,25 @@ def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
     for row in shards.rows(scored.root / "chunks/test", ["id", "audio"]):
         recording, samples = folder / "recording", folder / "samples.f32"
         recording.write_bytes(row["audio"])
-        if heard(scored.start, sample_file.decode(recording, samples).path) != scored.said[row["id"]]:
+        if (
+            heard(scored.start, sample_file.decode(recording, samples).path)
+            != scored.said[row["id"]]
+        ):
             found.append(row["id"])
     return found
 
 
-def test_every_recording_gives_the_text_that_evaluation_scored(scored: SimpleNamespace, tmp_path: Path) -> None:
+def test_every_recording_gives_the_text_that_evaluation_scored(
+    scored: SimpleNamespace, tmp_path: Path
+) -> None:
     assert len(scored.said) == len(SECONDS)
     assert len(set(scored.said.values())) > len(SECONDS) / 2
     assert differing(scored, tmp_path) == []
 
 
-def test_finer_features_would_not_give_that_text(scored: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finer_features_would_not_give_that_text(
+    scored: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, "stored", features.log_mel)
     assert differing(scored, tmp_path)
 
@@ -103,7 +141,9 @@ def test_segments_follow_each_other_over_the_whole_stretch(tmp_path: Path) -> No
     assert found[0].start == 10.0
     assert found[-1].end == pytest.approx(149.5)
     for one, other in pairwise(found):
-        assert one.start < one.end == pytest.approx(other.start, abs=0.011)  # a passage's last frame may be a part of one
+        assert (
+            one.start < one.end == pytest.approx(other.start, abs=0.011)
+        )  # a passage's last frame may be a part of one
     assert all(one.end - one.start <= 2.001 for one in found)
     assert told == sorted(told)
     assert (told[0], told[-1]) == (10.0, 149.5)
@@ -134,9 +174,18 @@ def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> No
 
 
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
-    start, made = babbling(3), stored(tmp_path, np.concatenate([noise(2.0, seed) * 10**-seed for seed in range(4)]))
-    whole = [recognizer.choose_prompt(start, "detect", None, made, begin, 8.0) for begin in (0.0, 2.0, 4.0, 6.0)]
-    assert whole == [recognizer.choose_prompt(start, "detect", None, made, begin, begin + 2.0) for begin in (0.0, 2.0, 4.0, 6.0)]
+    start, made = (
+        babbling(3),
+        stored(tmp_path, np.concatenate([noise(2.0, seed) * 10**-seed for seed in range(4)])),
+    )
+    whole = [
+        recognizer.choose_prompt(start, "detect", None, made, begin, 8.0)
+        for begin in (0.0, 2.0, 4.0, 6.0)
+    ]
+    assert whole == [
+        recognizer.choose_prompt(start, "detect", None, made, begin, begin + 2.0)
+        for begin in (0.0, 2.0, 4.0, 6.0)
+    ]
 
 
 def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
@@ -187,8 +236,16 @@ def test_no_two_recordings_get_one_transcript(tmp_path: Path, names: list[str]) 
 def test_a_folder_gives_its_recordings_with_their_places_in_it(tmp_path: Path) -> None:
     touch(tmp_path, "in/b/2.MP3", "in/1.wav", "in/notes.txt", "in/b/film.mkv", "in/.hidden.ogg")
     (tmp_path / "in/folder.wav").mkdir()
-    found = {str(path.relative_to(tmp_path / "in")): str(name) for path, name in __main__.recordings([tmp_path / "in"])}
-    assert found == {".hidden.ogg": ".hidden", "1.wav": "1", "b/2.MP3": "b/2", "b/film.mkv": "b/film"}
+    found = {
+        str(path.relative_to(tmp_path / "in")): str(name)
+        for path, name in __main__.recordings([tmp_path / "in"])
+    }
+    assert found == {
+        ".hidden.ogg": ".hidden",
+        "1.wav": "1",
+        "b/2.MP3": "b/2",
+        "b/film.mkv": "b/film",
+    }
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="no recording in"):
         __main__.recordings([tmp_path / "none"])
@@ -198,7 +255,9 @@ def test_a_folder_gives_its_recordings_with_their_places_in_it(tmp_path: Path) -
 
 def test_formats_are_written_beside_each_other(tmp_path: Path) -> None:
     __main__.write([Segment(0.0, 1.0, "ett")], tmp_path / "b/2.5", FORMATS)
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted(f"2.5.{name}" for name in FORMATS)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted(
+        f"2.5.{name}" for name in FORMATS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -208,19 +267,50 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     start = babbling()
     loader.save(start.model, start.tokenizer, root / "models/finetuned")
     odd = os.fsdecode(b"\xff odd \n name.wav")
-    good = {"in/a.wav": encoded(voice(1.0)), "in/deep/b.flac": encoded(voice(5.0, seed=1), format="FLAC"), f"in/{odd}": encoded(voice(0.5))}
+    good = {
+        "in/a.wav": encoded(voice(1.0)),
+        "in/deep/b.flac": encoded(voice(5.0, seed=1), format="FLAC"),
+        f"in/{odd}": encoded(voice(0.5)),
+    }
     for name, content in {**good, "in/broken.mp3": b"no sound", "in/empty.ogg": b""}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
-    arguments = [sys.executable, "-m", "asr.transcribe.__main__", "in", "--format", "all", "--out", "out"]
-    done = subprocess.run(arguments, cwd=root, env={**os.environ, **plain}, capture_output=True, text=True, errors="replace", check=False)
+    plain = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "DVC_ROOT": str(root),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    arguments = [
+        sys.executable,
+        "-m",
+        "asr.transcribe.__main__",
+        "in",
+        "--format",
+        "all",
+        "--out",
+        "out",
+    ]
+    done = subprocess.run(
+        arguments,
+        cwd=root,
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
     return SimpleNamespace(root=root, start=start, good=good, done=done, odd=odd)
 
 
 def test_the_command_writes_every_format_of_every_good_recording(command: SimpleNamespace) -> None:
-    assert sorted(str(path.relative_to(command.root / "out")) for path in (command.root / "out").rglob("*.*")) == sorted(
-        f"{name.removeprefix('in/').rpartition('.')[0]}.{kind}" for name in command.good for kind in FORMATS
+    assert sorted(
+        str(path.relative_to(command.root / "out")) for path in (command.root / "out").rglob("*.*")
+    ) == sorted(
+        f"{name.removeprefix('in/').rpartition('.')[0]}.{kind}"
+        for name in command.good
+        for kind in FORMATS
     )
     for name, content in command.good.items():
         stem = command.root / "out" / name.removeprefix("in/").rpartition(".")[0]
@@ -229,7 +319,9 @@ def test_the_command_writes_every_format_of_every_good_recording(command: Simple
         codec.decode(content).tofile(command.root / "samples.f32")
         assert wanted["text"] == heard(command.start, command.root / "samples.f32")
         assert written["txt"].split() == wanted["text"].split()
-        assert [row["text"] for row in csv.DictReader(written["csv"].splitlines())] == [one["text"] for one in wanted["segments"]]
+        assert [row["text"] for row in csv.DictReader(written["csv"].splitlines())] == [
+            one["text"] for one in wanted["segments"]
+        ]
 
 
 def test_the_command_leaves_out_what_is_no_sound_and_says_so(command: SimpleNamespace) -> None:
@@ -259,7 +351,12 @@ def test_the_command_leaves_out_what_is_no_sound_and_says_so(command: SimpleName
     ],
 )
 def test_the_command_ends_with_the_code_of_the_fault(
-    command: SimpleNamespace, called: Callable[..., int], capfd: pytest.CaptureFixture, arguments: list[str], code: int, says: str
+    command: SimpleNamespace,
+    called: Callable[..., int],
+    capfd: pytest.CaptureFixture,
+    arguments: list[str],
+    code: int,
+    says: str,
 ) -> None:
     assert called(*arguments) == code
     assert says in (capfd.readouterr().err.splitlines() or [""])[-1]
@@ -269,10 +366,16 @@ def test_the_command_ends_with_the_code_of_the_fault(
 def test_help_tells_every_option(called: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
     assert called("--help") == 0
     said = capsys.readouterr().out
-    assert not [one for one in ("--model", "--language", "--task", "--format", "--out", "earshot transcribe") if one not in said]
+    assert not [
+        one
+        for one in ("--model", "--language", "--task", "--format", "--out", "earshot transcribe")
+        if one not in said
+    ]
 
 
-def test_the_command_asks_for_a_language_and_a_task(called: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_asks_for_a_language_and_a_task(
+    called: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, str]] = []
 
     def hear(start: Start, *_: Any) -> Iterator[Segment]:
@@ -295,7 +398,9 @@ def called(command: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("no network here")
 
-    monkeypatch.setattr(WhisperConfig, "from_pretrained", of_folder_or(offline, WhisperConfig.from_pretrained))
+    monkeypatch.setattr(
+        WhisperConfig, "from_pretrained", of_folder_or(offline, WhisperConfig.from_pretrained)
+    )
 
     def call(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["transcribe", *arguments])

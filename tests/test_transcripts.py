@@ -1,4 +1,6 @@
-"""Whatever is said, each format gives it back: read here by small parsers that follow the formats, not our writers."""
+"""Whatever is said, each format gives it back: read here by small parsers that follow the formats,
+not our writers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ HOSTILE = [
     "",
     " \n ",
 ]
-TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30), st.text(st.sampled_from("->\n\r <&,\"'0:"), max_size=20))
+TEXTS = st.one_of(
+    st.sampled_from(HOSTILE),
+    st.text(max_size=30),
+    st.text(st.sampled_from("->\n\r <&,\"'0:"), max_size=20),
+)
 MOMENTS = st.integers(0, 100 * 3_600_000).map(lambda thousandths: thousandths / 1000)
 
 
@@ -45,7 +51,9 @@ def moment(written: str, point: str) -> float:
     found = MARK.fullmatch(written)
     assert found
     assert found[4] == point
-    return (int(found[1]) * 3600_000 + int(found[2]) * 60_000 + int(found[3]) * 1000 + int(found[5])) / 1000
+    return (
+        int(found[1]) * 3600_000 + int(found[2]) * 60_000 + int(found[3]) * 1000 + int(found[5])
+    ) / 1000
 
 
 def cues(block: list[str], point: str) -> Segment:
@@ -113,14 +121,22 @@ def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -
 
 @settings(deadline=None, max_examples=100)
 @given(segments())
-def test_plain_text_has_a_line_for_each_segment_in_which_something_was_said(given: list[Segment]) -> None:
+def test_plain_text_has_a_line_for_each_segment_in_which_something_was_said(
+    given: list[Segment],
+) -> None:
     assert formats.text(given).split("\n") == [*(one.text for one in spoken(given)), ""]
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_nothing_heard_is_written_too(name: str) -> None:
     written = FORMATS[name]([])
-    readers = {"srt": read_srt, "vtt": read_vtt, "csv": read_csv, "json": read_json, "txt": str.split}
+    readers = {
+        "srt": read_srt,
+        "vtt": read_vtt,
+        "csv": read_csv,
+        "json": read_json,
+        "txt": str.split,
+    }
     assert readers[name](written) == []
 
 

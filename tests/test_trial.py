@@ -1,4 +1,6 @@
-"""The trial trains as training does, at any window, and says of what it had no time for what the compute tells."""
+"""The trial trains as training does, at any window, and says of what it had no time for what the
+compute tells.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from asr.training import batches
 
 TINY = {f"model__scratch__{key}": str(value) for key, value in SHAPE.items()}
 MADE = tokenization.from_texts(["ett två tre"], 300)
-CLIPS = [(features.log_mel(noise(0.5 + number / 4, number), 80), [5] * (3 + number)) for number in range(5)]
+CLIPS = [
+    (features.log_mel(noise(0.5 + number / 4, number), 80), [5] * (3 + number))
+    for number in range(5)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -28,30 +33,43 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    return load(tmp_path_factory.mktemp("params"), model__name="scratch", train__per_device_train_batch_size="2", **TINY)
+    return load(
+        tmp_path_factory.mktemp("params"),
+        model__name="scratch",
+        train__per_device_train_batch_size="2",
+        **TINY,
+    )
 
 
 def step(given: Params, seconds: int) -> trial.Step:
     whisper = trial.built(given, MADE, seconds)
     assert whisper is not None
-    return trial.Step(whisper, whisper.model.encoder.embed_positions.weight, given.train.precision, 2)
+    return trial.Step(
+        whisper, whisper.model.encoder.embed_positions.weight, given.train.precision, 2
+    )
 
 
-def test_every_window_gets_a_time_and_all_are_measured_while_there_is_time(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_window_gets_a_time_and_all_are_measured_while_there_is_time(
+    small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trial, "ALL_SECONDS", 1e9)
     found = trial.run(small, MADE, CLIPS, [1.5, 3.0, 1.0], lambda window: window)
     assert list(found) == [1.5, 3.0, 1.0]
     assert all(one["measured"] and one["row_seconds"] > 0 for one in found.values())
 
 
-def test_what_was_not_measured_follows_from_the_compute_of_the_nearest(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_measured_follows_from_the_compute_of_the_nearest(
+    small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trial, "ALL_SECONDS", 0.0)
     found = trial.run(small, MADE, CLIPS, [1.0, 3.0], lambda window: window**2)
     assert [one["measured"] for one in found.values()] == [True, False]
     assert found[3.0]["row_seconds"] == pytest.approx(9 * found[1.0]["row_seconds"])
 
 
-def test_a_window_that_memory_does_not_hold_is_passed_over(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_memory_does_not_hold_is_passed_over(
+    small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure = trial.Step.row_seconds
 
     def full(self: trial.Step, clips: object) -> float:
@@ -71,7 +89,9 @@ def test_another_error_is_not_hidden(small: Params, monkeypatch: pytest.MonkeyPa
         trial.run(small, MADE, CLIPS, [1.0], lambda window: window)
 
 
-def test_a_step_goes_forward_and_backward_and_leaves_no_gradient(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_goes_forward_and_backward_and_leaves_no_gradient(
+    small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried, shapes, grown = step(small, 2), [], []
     loss = batches.summed_loss
 
@@ -81,7 +101,9 @@ def test_a_step_goes_forward_and_backward_and_leaves_no_gradient(small: Params, 
 
     monkeypatch.setattr(batches, "summed_loss", watched)
     handles = [
-        one.register_hook(lambda grad: grown.append(float(grad.abs().sum()))) for one in tried.whisper.parameters() if one.requires_grad
+        one.register_hook(lambda grad: grown.append(float(grad.abs().sum())))
+        for one in tried.whisper.parameters()
+        if one.requires_grad
     ]
     assert tried.seconds(CLIPS[:2]) > 0
     assert shapes == [((2, trial.PROMPT + 4), 3 + 4 + 2)]  # each label has an end besides
@@ -101,10 +123,14 @@ def test_a_model_that_was_given_a_window_hears_as_one_that_was_built_with_it(sma
     assert len(tried.whisper.model.encoder.embed_positions.weight) == 150
 
 
-def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(
+    tmp_path: Path,
+) -> None:
     folder = hub_folder(tmp_path / "whisper")
     (folder / "model.safetensors").unlink()
-    given = load(tmp_path, model__name=str(folder), model__freeze_encoder="all", train__precision="bf16")
+    given = load(
+        tmp_path, model__name=str(folder), model__freeze_encoder="all", train__precision="bf16"
+    )
     whisper = trial.built(given, MADE, 2)
     assert whisper is not None
     assert loader.window_seconds(whisper) == 2
@@ -113,7 +139,9 @@ def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(tmp
     assert found[1.0]["measured"]
 
 
-def test_a_model_that_memory_cannot_hold_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_memory_cannot_hold_is_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = load(tmp_path, model__name=str(hub_folder(tmp_path / "whisper")))
     monkeypatch.setattr("asr.training.memory.free", lambda _: 1000)
     assert trial.run(given, MADE, CLIPS, [1.0], lambda window: window) == {}

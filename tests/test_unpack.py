@@ -1,4 +1,6 @@
-"""Archives that claim more than they hold: sizes, names and numbers that would fill memory or disk, and ends that are none."""
+"""Archives that claim more than they hold: sizes, names and numbers that would fill memory or disk,
+and ends that are none.
+"""
 
 import gzip
 import io
@@ -18,7 +20,9 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
     info = tarfile.TarInfo(name)
     info.type = kind
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    block[124:136] = (size % (1 << 96)).to_bytes(12, "big") if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    block[124:136] = (
+        (size % (1 << 96)).to_bytes(12, "big") if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    )
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)
@@ -29,17 +33,37 @@ def unpacked(folder: Path, content: bytes, packed: bool = True) -> list[str]:
     path = folder / "a.tar.gz"
     path.write_bytes(gzip.compress(content, 1) if packed else content)
     common_voice.unpack(path, folder / "out")
-    return sorted(str(file.relative_to(folder / "out")) for file in folder.glob("out/**/*") if file.is_file())
+    return sorted(
+        str(file.relative_to(folder / "out")) for file in folder.glob("out/**/*") if file.is_file()
+    )
 
 
 BAD = {
     "larger than any disk": (header("a", 1 << 60) + END, "unpacks to more than 20 times its size"),
-    "sparse": (header("a", 1 << 40, tarfile.GNUTYPE_SPARSE) + END, "more than 20 times its size|not a whole archive"),
-    "less than nothing": (header("a", -512) + header("b") + END, "not a whole archive .a header of -512 bytes"),
-    "long name": (header("././@LongLink", 30 << 20, b"L") + bytes(30 << 20) + END, "not a whole archive .a header of 31457280 bytes"),
-    "long attributes": (header("x", 30 << 20, tarfile.XHDTYPE) + bytes(30 << 20) + END, "not a whole archive .a header of 31457280 bytes"),
-    "endless files": (b"".join(header(f"{number}") for number in range(41_000)) + END, "unpacks to more than 20 times its size"),
-    "broken header": (b"\1" + header("b")[1:] + header("c") + END, "not a whole archive .bytes behind its end"),
+    "sparse": (
+        header("a", 1 << 40, tarfile.GNUTYPE_SPARSE) + END,
+        "more than 20 times its size|not a whole archive",
+    ),
+    "less than nothing": (
+        header("a", -512) + header("b") + END,
+        "not a whole archive .a header of -512 bytes",
+    ),
+    "long name": (
+        header("././@LongLink", 30 << 20, b"L") + bytes(30 << 20) + END,
+        "not a whole archive .a header of 31457280 bytes",
+    ),
+    "long attributes": (
+        header("x", 30 << 20, tarfile.XHDTYPE) + bytes(30 << 20) + END,
+        "not a whole archive .a header of 31457280 bytes",
+    ),
+    "endless files": (
+        b"".join(header(f"{number}") for number in range(41_000)) + END,
+        "unpacks to more than 20 times its size",
+    ),
+    "broken header": (
+        b"\1" + header("b")[1:] + header("c") + END,
+        "not a whole archive .bytes behind its end",
+    ),
     "endless end": (END + bytes(30 << 20), "not a whole archive .bytes behind its end"),
     "web page": (b"<!DOCTYPE html><html>not found</html>", "not a whole archive .*fetch it again"),
 }

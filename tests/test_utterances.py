@@ -1,4 +1,6 @@
-"""Rows sifted as by hand: slices and quartiles, searches, orders, two models joined; damaged attributes are no attributes."""
+"""Rows sifted as by hand: slices and quartiles, searches, orders, two models joined; damaged
+attributes are no attributes.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,12 @@ def heard(lines: list[tuple], model: str = "m") -> ModelResults:
     rows = []
     for given_line in lines:
         one = dict(zip(names, (*given_line, *(None,) * len(names))[: len(names)], strict=True))
-        rows.append({**one, "model": model, **wer.utterance_scores(one["reference"], one["hypothesis"])})
-    return ModelResults(pa.Table.from_pylist(rows, schema=reports.UTTERANCE), f"{model}{len(lines)}", model)
+        rows.append(
+            {**one, "model": model, **wer.utterance_scores(one["reference"], one["hypothesis"])}
+        )
+    return ModelResults(
+        pa.Table.from_pylist(rows, schema=reports.UTTERANCE), f"{model}{len(lines)}", model
+    )
 
 
 def one(lines: list[tuple]) -> Utterances:
@@ -36,7 +42,15 @@ def one(lines: list[tuple]) -> Utterances:
 
 def test_slices_by_speaker_duration_and_attributes():
     lines = [
-        (str(n), "en", "en", n / 2, f"s{n % 2}", json.dumps({"age": "old" if n < 5 else "young", "pitch": n, "same": 1})) for n in range(20)
+        (
+            str(n),
+            "en",
+            "en",
+            n / 2,
+            f"s{n % 2}",
+            json.dumps({"age": "old" if n < 5 else "young", "pitch": n, "same": 1}),
+        )
+        for n in range(20)
     ]
     found = one(lines).slices
     assert list(found) == ["speaker", "duration", "age", "pitch"]  # what all share is no slice
@@ -48,8 +62,21 @@ def test_slices_by_speaker_duration_and_attributes():
 
 
 def test_attributes_that_are_damaged_are_none():
-    wrong = ["not json", "[1]", "null", "", None, '{"a": {"b": 1}}', "[" * 100_000, '{"a": "\\ud800"}', '{"a": 1e999, "b": NaN}']
-    lines = [(str(n), "en", "en", 1.0, None, text) for n, text in enumerate([*wrong, '{"a": "x"}', '{"a": "y"}'])]
+    wrong = [
+        "not json",
+        "[1]",
+        "null",
+        "",
+        None,
+        '{"a": {"b": 1}}',
+        "[" * 100_000,
+        '{"a": "\\ud800"}',
+        '{"a": 1e999, "b": NaN}',
+    ]
+    lines = [
+        (str(n), "en", "en", 1.0, None, text)
+        for n, text in enumerate([*wrong, '{"a": "x"}', '{"a": "y"}'])
+    ]
     assert set(one(lines).slices["a"].dropna()) <= {"x", "y", "inf"}
 
 
@@ -57,11 +84,17 @@ def test_attributes_that_are_damaged_are_none():
 @given(st.lists(st.floats() | st.none(), min_size=1, max_size=30))
 def test_quartiles_hold_every_known_duration(durations):
     found = one([(str(n), "a", "b", seconds) for n, seconds in enumerate(durations)])
-    known = [n for n, seconds in enumerate(durations) if seconds is not None and 0 <= seconds < slices.MOST_NUMBER]
+    known = [
+        n
+        for n, seconds in enumerate(durations)
+        if seconds is not None and 0 <= seconds < slices.MOST_NUMBER
+    ]
     if "duration" in found.slices:
         assert np.flatnonzero(found.slices["duration"].codes >= 0).tolist() == known
     for order in slices.ORDERS:
-        assert sorted(slices.ordered(found, np.ones(len(found), bool), order, "")) == list(range(len(found)))
+        assert sorted(slices.ordered(found, np.ones(len(found), bool), order, "")) == list(
+            range(len(found))
+        )
 
 
 @settings(deadline=None, max_examples=60)
@@ -69,7 +102,9 @@ def test_quartiles_hold_every_known_duration(durations):
 def test_a_search_finds_what_python_finds(pairs, words):
     found = slices.matching(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})
     joined = ["\n".join(pair).lower() for pair in pairs]
-    assert found.tolist() == [all(word in text for word in words.lower().split()) for text in joined]
+    assert found.tolist() == [
+        all(word in text for word in words.lower().split()) for text in joined
+    ]
 
 
 @pytest.mark.parametrize("text", HOSTILE[:20])
@@ -79,8 +114,18 @@ def test_a_hostile_search_is_a_search(text):
 
 
 def test_two_models_are_joined_by_recording_and_transcript():
-    left = heard([("a", "en två", "en två"), ("b", "tre", "fyra"), ("c", "x", "x"), ("d", "y", "y")], "l")
-    right = heard([("b", "tre", "tre"), ("a", "en två", "en"), ("c", "another transcript", "x"), ("a", "en två", "doubled")], "r")
+    left = heard(
+        [("a", "en två", "en två"), ("b", "tre", "fyra"), ("c", "x", "x"), ("d", "y", "y")], "l"
+    )
+    right = heard(
+        [
+            ("b", "tre", "tre"),
+            ("a", "en två", "en"),
+            ("c", "another transcript", "x"),
+            ("a", "en två", "doubled"),
+        ],
+        "r",
+    )
     both = slices.compared(left, right)
     assert both.two
     assert both.rows["id"].tolist() == ["a", "b"]
@@ -101,7 +146,10 @@ def test_two_models_are_joined_by_recording_and_transcript():
 
 
 def test_scores_are_those_of_the_house():
-    lines = [(str(n), "en två tre", "en två" if n % 3 else "en fem tre fyra", 1.0, f"s{n}") for n in range(30)]
+    lines = [
+        (str(n), "en två tre", "en två" if n % 3 else "en fem tre fyra", 1.0, f"s{n}")
+        for n in range(30)
+    ]
     found = one(lines)
     rate, interval = slices.score(found.rows, "")
     assert rate == wer.error_rates([line[1] for line in lines], [line[2] for line in lines])["wer"]

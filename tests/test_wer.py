@@ -1,4 +1,6 @@
-"""Text made comparable in many scripts, errors against tables worked out by hand, and how sure the number is."""
+"""Text made comparable in many scripts, errors against tables worked out by hand, and how sure the
+number is.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "c", "åäö", "น้ำ"]), max_si
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
 
 
-@pytest.mark.parametrize(("text", "wanted"), [line[1:] for line in NORMALISED], ids=[line[0] for line in NORMALISED])
+@pytest.mark.parametrize(
+    ("text", "wanted"), [line[1:] for line in NORMALISED], ids=[line[0] for line in NORMALISED]
+)
 def test_normalised_text_keeps_what_is_heard(text: str, wanted: str) -> None:
     assert wer.normalize(text) == unicodedata.normalize("NFKC", wanted)
 
@@ -76,7 +80,9 @@ def test_a_joiner_before_a_mark_leaves_the_composed_letter() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_normalised_text_holds_letters_marks_digits_and_single_spaces(text: str) -> None:
     found = wer.normalize(text)
-    assert all(unicodedata.category(character)[0] in "LMN" or character == " " for character in found)
+    assert all(
+        unicodedata.category(character)[0] in "LMN" or character == " " for character in found
+    )
     assert found == " ".join(found.split())
 
 
@@ -85,14 +91,21 @@ def test_a_word_needs_more_than_an_invisible_mark() -> None:
 
 
 @pytest.mark.parametrize(("reference", "hypothesis", "wanted"), WORDS)
-def test_words_are_counted_as_worked_out_by_hand(reference: str, hypothesis: str, wanted: Counts) -> None:
+def test_words_are_counted_as_worked_out_by_hand(
+    reference: str, hypothesis: str, wanted: Counts
+) -> None:
     found = wer.count_words(reference, hypothesis)
     assert found == wanted
-    assert (found.words, found.errors) == (len(reference.split()), wanted.substitutions + wanted.deletions + wanted.insertions)
+    assert (found.words, found.errors) == (
+        len(reference.split()),
+        wanted.substitutions + wanted.deletions + wanted.insertions,
+    )
 
 
 @pytest.mark.parametrize(("reference", "hypothesis", "wanted"), CHARACTERS)
-def test_characters_are_counted_as_worked_out_by_hand(reference: str, hypothesis: str, wanted: tuple[int, int]) -> None:
+def test_characters_are_counted_as_worked_out_by_hand(
+    reference: str, hypothesis: str, wanted: tuple[int, int]
+) -> None:
     assert wer.count_characters(reference, hypothesis) == wanted
 
 
@@ -107,8 +120,13 @@ def test_counted_words_are_those_between_white_space(reference: str, hypothesis:
 @settings(deadline=None, max_examples=100)
 @given(TEXTS, TEXTS)
 def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
-    assert wer.count_words(reference, hypothesis).errors == edit_distance(reference.split(), hypothesis.split())
-    assert wer.count_characters(reference, hypothesis) == (edit_distance(list(reference), list(hypothesis)), len(reference))
+    assert wer.count_words(reference, hypothesis).errors == edit_distance(
+        reference.split(), hypothesis.split()
+    )
+    assert wer.count_characters(reference, hypothesis) == (
+        edit_distance(list(reference), list(hypothesis)),
+        len(reference),
+    )
 
 
 def edit_distance(a: list[str], b: list[str]) -> int:
@@ -116,7 +134,10 @@ def edit_distance(a: list[str], b: list[str]) -> int:
     for row, one in enumerate(a, 1):
         before, line[0] = line[0], row
         for column, other in enumerate(b, 1):
-            before, line[column] = line[column], min(line[column] + 1, line[column - 1] + 1, before + (one != other))
+            before, line[column] = (
+                line[column],
+                min(line[column] + 1, line[column - 1] + 1, before + (one != other)),
+            )
     return line[-1]
 
 
@@ -124,9 +145,13 @@ def sums(pairs: list[tuple[str, str]], prefix: str, characters: str) -> tuple[fl
     """WER and CER as a reader of utterances.parquet works them out."""
     lines = [wer.utterance_scores(*pair) for pair in pairs]
     total = {key: sum(line[key] for line in lines) for key in lines[0]}
-    errors = total[f"{prefix}substitutions"] + total[f"{prefix}deletions"] + total[f"{prefix}insertions"]
+    errors = (
+        total[f"{prefix}substitutions"] + total[f"{prefix}deletions"] + total[f"{prefix}insertions"]
+    )
     words = total[f"{prefix}hits"] + total[f"{prefix}substitutions"] + total[f"{prefix}deletions"]
-    return wer.rate(errors, words), wer.rate(total[f"{characters}_errors"], total[f"{characters}_chars"])
+    return wer.rate(errors, words), wer.rate(
+        total[f"{characters}_errors"], total[f"{characters}_chars"]
+    )
 
 
 def two_columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
@@ -135,9 +160,14 @@ def two_columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 @settings(deadline=None, max_examples=15)
 @given(PAIRS)
-def test_the_metric_of_the_library_our_own_rates_and_the_sums_of_counts_agree(pairs: list[tuple[str, str]]) -> None:
+def test_the_metric_of_the_library_our_own_rates_and_the_sums_of_counts_agree(
+    pairs: list[tuple[str, str]],
+) -> None:
     references, hypotheses = two_columns([(wer.normalize(a), wer.normalize(b)) for a, b in pairs])
-    by_library, by_us = corpus_scores(references, hypotheses), wer.error_rates(references, hypotheses)
+    by_library, by_us = (
+        corpus_scores(references, hypotheses),
+        wer.error_rates(references, hypotheses),
+    )
     assert by_library == pytest.approx(by_us)
     assert (by_us["wer"], by_us["cer"]) == pytest.approx(sums(pairs, "", "cer"))
 
@@ -156,7 +186,9 @@ def test_rates_over_references_without_words_count_each_word_put_in() -> None:
 
 
 def test_rate_is_summed_over_the_corpus_and_no_mean_over_utterances() -> None:
-    assert wer.error_rates(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"])["wer"] == pytest.approx(0.1)
+    assert wer.error_rates(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"])[
+        "wer"
+    ] == pytest.approx(0.1)
 
 
 COUNTED = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=60)
@@ -164,7 +196,9 @@ COUNTED = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, 
 
 @settings(deadline=None, max_examples=30)
 @given(COUNTED, st.integers(0, 99))
-def test_interval_lies_within_the_utterances_rates_and_repeats_by_seed(counted: list[tuple[int, int]], seed: int) -> None:
+def test_interval_lies_within_the_utterances_rates_and_repeats_by_seed(
+    counted: list[tuple[int, int]], seed: int
+) -> None:
     errors, words = (list(column) for column in zip(*counted, strict=True))
     found = wer.bootstrap(errors, words, [None] * len(errors), 200, seed)
     rates = [error / word for error, word in counted]
@@ -173,12 +207,18 @@ def test_interval_lies_within_the_utterances_rates_and_repeats_by_seed(counted: 
     assert found.unit == "utterance"
 
 
-def corpus(speakers: int, spread: float, seed: int, per_speaker: int = 20) -> tuple[list[int], list[int], list[str]]:
+def corpus(
+    speakers: int, spread: float, seed: int, per_speaker: int = 20
+) -> tuple[list[int], list[int], list[str]]:
     """Errors of 10-word utterances by speakers whose rates differ by `spread`."""
     draw = np.random.default_rng(seed)
     rates = np.clip(0.3 + spread * draw.normal(size=speakers), 0.01, 0.99)
     errors = [int(draw.binomial(10, rate)) for rate in rates for _ in range(per_speaker)]
-    return errors, [10] * len(errors), [f"s{number}" for number in range(speakers) for _ in range(per_speaker)]
+    return (
+        errors,
+        [10] * len(errors),
+        [f"s{number}" for number in range(speakers) for _ in range(per_speaker)],
+    )
 
 
 def test_interval_contains_the_estimate_and_differs_by_seed() -> None:
@@ -197,7 +237,10 @@ def test_interval_is_by_speaker_from_ten_known_speakers_up() -> None:
 
 def test_interval_by_speaker_is_wider_where_speakers_differ() -> None:
     errors, words, speakers = corpus(20, 0.15, 3)
-    by_speaker, by_utterance = wer.bootstrap(errors, words, speakers, 1000, 1), wer.bootstrap(errors, words, [None] * len(errors), 1000, 1)
+    by_speaker, by_utterance = (
+        wer.bootstrap(errors, words, speakers, 1000, 1),
+        wer.bootstrap(errors, words, [None] * len(errors), 1000, 1),
+    )
     assert by_speaker.high - by_speaker.low > 1.8 * (by_utterance.high - by_utterance.low)
 
 
@@ -228,32 +271,57 @@ def two_models(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[s
     count = draw(st.integers(1, 30))
     numbers = st.lists(st.integers(0, 9), min_size=count, max_size=count)
     speakers = draw(st.sampled_from([3, 15]))
-    return draw(numbers), draw(numbers), [n + 1 for n in draw(numbers)], [f"voice {n % speakers}" for n in range(count)]
+    return (
+        draw(numbers),
+        draw(numbers),
+        [n + 1 for n in draw(numbers)],
+        [f"voice {n % speakers}" for n in range(count)],
+    )
 
 
 @settings(deadline=None, max_examples=60)
 @given(two_models(), st.integers(0, 5))
-def test_a_difference_turned_round_is_its_negative(models: tuple[list[int], list[int], list[int], list[str | None]], seed: int) -> None:
+def test_a_difference_turned_round_is_its_negative(
+    models: tuple[list[int], list[int], list[int], list[str | None]], seed: int
+) -> None:
     ours, theirs, words, speakers = models
-    one, other = wer.paired(ours, theirs, words, speakers, 200, seed), wer.paired(theirs, ours, words, speakers, 200, seed)
-    assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
+    one, other = (
+        wer.paired(ours, theirs, words, speakers, 200, seed),
+        wer.paired(theirs, ours, words, speakers, 200, seed),
+    )
+    assert (one.difference, one.low, one.high) == pytest.approx(
+        (-other.difference, -other.high, -other.low)
+    )
     assert one.difference == pytest.approx(sum(ours) / sum(words) - sum(theirs) / sum(words))
     turned = {"better": "worse", "worse": "better", "not distinguishable": "not distinguishable"}
     assert turned[one.verdict] == other.verdict
     assert one.low <= one.high
-    assert one.unit == other.unit == ("speaker" if len(set(speakers)) >= wer.MIN_SPEAKERS else "utterance")
+    assert (
+        one.unit
+        == other.unit
+        == ("speaker" if len(set(speakers)) >= wer.MIN_SPEAKERS else "utterance")
+    )
 
 
 def test_a_model_against_itself_is_not_distinguishable() -> None:
     found = wer.paired([3, 0, 9], [3, 0, 9], [4, 4, 9], [None] * 3, 500, 0)
-    assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "not distinguishable")
+    assert (found.difference, found.low, found.high, found.verdict) == (
+        0,
+        0,
+        0,
+        "not distinguishable",
+    )
 
 
 def test_what_both_models_find_hard_does_not_widen_the_interval() -> None:
     hard = [0, 9] * 50
     ours, theirs, words, names = hard, [n + 1 for n in hard], [10] * 100, [None] * 100
     found = wer.paired(ours, theirs, words, names, 500, 0)
-    assert (found.low, found.high, found.verdict) == (pytest.approx(-0.1), pytest.approx(-0.1), "better")
+    assert (found.low, found.high, found.verdict) == (
+        pytest.approx(-0.1),
+        pytest.approx(-0.1),
+        "better",
+    )
     alone = [wer.bootstrap(errors, words, names, 500, 0) for errors in (ours, theirs)]
     assert alone[0].high > alone[1].low  # two intervals apart would tell nothing
 

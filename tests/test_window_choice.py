@@ -1,4 +1,6 @@
-"""What a window costs, against torch's own count and by hand; and that the recommended one is what its rule says."""
+"""What a window costs, against torch's own count and by hand; and that the recommended one is what
+its rule says.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,16 @@ NARROW = {
     "decoder_ffn_dim": 160,
     "vocab_size": 1900,
 }
-DURATIONS = st.lists(st.floats(0.125, 40, width=32), min_size=1, max_size=40).map(lambda one: np.array(one, np.float32))
+DURATIONS = st.lists(st.floats(0.125, 40, width=32), min_size=1, max_size=40).map(
+    lambda one: np.array(one, np.float32)
+)
 
 
 @settings(deadline=None, max_examples=50)
 @given(DURATIONS, st.floats(0.5, 30, width=32))
-def test_rows_that_fit_are_those_no_longer_than_the_window(seconds: np.ndarray, window: float) -> None:
+def test_rows_that_fit_are_those_no_longer_than_the_window(
+    seconds: np.ndarray, window: float
+) -> None:
     price = window_cost.price(window, seconds, SMALL)
     assert price["rows_fit"] == sum(float(one) <= window for one in seconds)
     assert 0 <= price["padding_share"] <= 1
@@ -53,18 +59,31 @@ def test_the_compute_is_what_torch_counts(window: int, sizes: dict) -> None:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    config = WhisperConfig(**sizes, **heads, max_source_positions=50 * window, use_cache=False, pad_token_id=0)
+    config = WhisperConfig(
+        **sizes, **heads, max_source_positions=50 * window, use_cache=False, pad_token_id=0
+    )
     with torch.device("meta"):
         model = WhisperForConditionalGeneration._from_config(config, attn_implementation="eager")
-        clip, tokens = torch.zeros(1, 80, 100 * window), torch.zeros(1, window_cost.LABEL_TOKENS, dtype=torch.long)
+        clip, tokens = (
+            torch.zeros(1, 80, 100 * window),
+            torch.zeros(1, window_cost.LABEL_TOKENS, dtype=torch.long),
+        )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(input_features=clip, decoder_input_ids=tokens, decoder_attention_mask=torch.ones_like(tokens, dtype=torch.float))
-    assert window_cost.training_flops(window, sizes) == pytest.approx(3 * counter.get_total_flops(), rel=0.01)
+        model(
+            input_features=clip,
+            decoder_input_ids=tokens,
+            decoder_attention_mask=torch.ones_like(tokens, dtype=torch.float),
+        )
+    assert window_cost.training_flops(window, sizes) == pytest.approx(
+        3 * counter.get_total_flops(), rel=0.01
+    )
 
 
 @settings(deadline=None, max_examples=100)
 @given(DURATIONS, st.sampled_from([0.5, 0.9, 0.99, 1.0]), st.sampled_from([None, 10, 30]))
-def test_the_recommended_window_is_the_shortest_that_holds_enough(seconds: np.ndarray, share: float, trained: int | None) -> None:
+def test_the_recommended_window_is_the_shortest_that_holds_enough(
+    seconds: np.ndarray, share: float, trained: int | None
+) -> None:
     chosen = window_cost.recommended(seconds, share, SMALL, trained)
     enough = [window for window in range(1, 31) if np.mean(seconds <= window) >= share]
     shortest = enough[0] if enough else 30
@@ -95,9 +114,14 @@ def test_the_reason_is_told_in_words() -> None:
     assert "no window holds more, though it loses 50 recordings (100 %)" in window_cost.reason(
         window_cost.price(30, long, SMALL), 0.99, None, 50
     )
-    assert window_cost.difference(four, four, "model.window_seconds") == "model.window_seconds is 4, as recommended."
+    assert (
+        window_cost.difference(four, four, "model.window_seconds")
+        == "model.window_seconds is 4, as recommended."
+    )
     more = four["compute_against_30s"], ten["compute_against_30s"]
     assert window_cost.difference(four, ten, "it") == (
         f"it is 10: it holds as many of the training recordings, and each takes {100 * (more[1] / more[0] - 1):.0f} % more compute."
     )
-    assert "holds 995 fewer of the training recordings" in window_cost.difference(four, window_cost.price(3, seconds, SMALL), "it")
+    assert "holds 995 fewer of the training recordings" in window_cost.difference(
+        four, window_cost.price(3, seconds, SMALL), "it"
+    )

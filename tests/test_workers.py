@@ -43,7 +43,9 @@ def test_without_it_there_are_as_many_as_cores_we_may_use(monkeypatch, given):
 def test_results_come_in_the_order_of_jobs(monkeypatch, number):
     monkeypatch.setenv("WORKERS", number)
     jobs = [(2, power) for power in range(40)]
-    assert list(workers.parallel(operator.pow, iter(jobs), len(jobs))) == [2**power for power in range(40)]
+    assert list(workers.parallel(operator.pow, iter(jobs), len(jobs))) == [
+        2**power for power in range(40)
+    ]
 
 
 def test_the_work_is_done_in_other_processes(monkeypatch):
@@ -81,7 +83,9 @@ def test_a_fault_in_a_worker_arrives_as_it_was_raised(monkeypatch, number):
 
 def test_a_worker_that_dies_is_a_fault_with_a_way_out(monkeypatch):
     monkeypatch.setenv("WORKERS", "2")
-    with pytest.raises(DataError, match="a worker process died, perhaps for want of memory; WORKERS=1 shows where") as caught:
+    with pytest.raises(
+        DataError, match="a worker process died, perhaps for want of memory; WORKERS=1 shows where"
+    ) as caught:
         list(workers.parallel(os._exit, [(1,)] * 4, 4))
     assert caught.value.exit_code == 3
 
@@ -101,5 +105,7 @@ def test_progress_says_what_is_left_while_it_goes_on(capsys, monkeypatch):
     monkeypatch.setattr(workers, "LOG_SECONDS", -1.0)
     list(workers.progress(range(4), 4, "rows", "chunk train"))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in lines[:4]] == [f"chunk train: {done} of 4 rows" for done in range(1, 5)]
+    assert [line.split(",")[0] for line in lines[:4]] == [
+        f"chunk train: {done} of 4 rows" for done in range(1, 5)
+    ]
     assert lines[3].endswith(" 0 s left")

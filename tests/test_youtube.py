@@ -1,4 +1,6 @@
-"""Links reduced to ids, and the child that fetches, against a stand-in for yt-dlp; the real one is never called."""
+"""Links reduced to ids, and the child that fetches, against a stand-in for yt-dlp; the real one is
+never called.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ class YoutubeDL:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Put the stand-in where children find it; returns a function that fetches with one of its faults into an empty folder."""
+    """Put the stand-in where children find it; returns a function that fetches with one of its
+    faults into an empty folder.
+    """
     package = tmp_path / "stand_in" / "yt_dlp"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(STAND_IN)
@@ -128,7 +132,14 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
     monkeypatch.syspath_prepend(str(tmp_path / "stand_in"))
     monkeypatch.setenv("STAND_IN_SAW", str(tmp_path / "saw.json"))
     monkeypatch.setenv("STAND_IN_SOUND", str(tmp_path / "sound.wav"))
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "100% of $HOME" / "in"
     folder.mkdir(parents=True)
@@ -181,7 +192,15 @@ SCHEMES = [
     "hxxps://",
     "ytsearch:",
 ]
-PATHS = [f"/watch?v={ID}", f"/{ID}", f"/embed/{ID}", f"/shorts/{ID}", f"/redirect?q=http://127.0.0.1/{ID}", "/", ""]
+PATHS = [
+    f"/watch?v={ID}",
+    f"/{ID}",
+    f"/embed/{ID}",
+    f"/shorts/{ID}",
+    f"/redirect?q=http://127.0.0.1/{ID}",
+    "/",
+    "",
+]
 NO_VIDEOS = [
     "/playlist?list=PL0123456789", "/watch?list=PL0123456789", "/watch", "/watch?v=", "/watch?v=short", f"/watch?v={ID}x", "/@someone",
     f"/watch?v={ID}&v=aaaaaaaaaaa", "/embed/videoseries?list=PL0", "/embed/live_stream?channel=UC0", f"/redirect?v={ID}", "/channel/UC0",
@@ -189,7 +208,19 @@ NO_VIDEOS = [
     f"//evil.example/{ID}",
     "/watch?v=aaaaa%00aaaaa", f"/watch%3Fv={ID}", "/embed/" + "a" * 10 + "é", f"/watch?{'a=b&' * 60}v={ID}", f"/shorts/{ID}/../..",
 ]  # fmt: skip
-SIGNS = ["\0", "\n", "\r\nHost: evil.example", "\t", " ", "\x7f", "\u202e", "\u200b", "\ud800", "\\", "\x1b[2J"]
+SIGNS = [
+    "\0",
+    "\n",
+    "\r\nHost: evil.example",
+    "\t",
+    " ",
+    "\x7f",
+    "\u202e",
+    "\u200b",
+    "\ud800",
+    "\\",
+    "\x1b[2J",
+]
 
 
 def hostile(seed: int, count: int) -> list[str]:
@@ -197,11 +228,22 @@ def hostile(seed: int, count: int) -> list[str]:
     draw, links = random.Random(seed), list[str]()
     kinds: list[Callable[[], str]] = [
         lambda: draw.choice(SCHEMES[:4]) + draw.choice(HOSTS) + draw.choice(PATHS),
-        lambda: draw.choice(SCHEMES[4:]) + draw.choice(["www.youtube.com", "youtu.be", "127.0.0.1", "/etc/passwd"]) + draw.choice(PATHS),
-        lambda: draw.choice(SCHEMES[:2]) + draw.choice(["www.youtube.com", "m.youtube.com"]) + draw.choice(NO_VIDEOS),
+        lambda: (
+            draw.choice(SCHEMES[4:])
+            + draw.choice(["www.youtube.com", "youtu.be", "127.0.0.1", "/etc/passwd"])
+            + draw.choice(PATHS)
+        ),
+        lambda: (
+            draw.choice(SCHEMES[:2])
+            + draw.choice(["www.youtube.com", "m.youtube.com"])
+            + draw.choice(NO_VIDEOS)
+        ),
         lambda: _broken(draw, draw.choice(SCHEMES[:2]) + "www.youtube.com/watch?v=" + ID),
         lambda: f"https://www.youtube.com/watch?v={ID}&x=" + "y" * draw.randint(500, 5000),
-        lambda: "".join(chr(draw.choice([draw.randrange(32, 127), draw.randrange(0xA0, 0x2FFF)])) for _ in range(draw.randint(0, 80))),
+        lambda: "".join(
+            chr(draw.choice([draw.randrange(32, 127), draw.randrange(0xA0, 0x2FFF)]))
+            for _ in range(draw.randint(0, 80))
+        ),
     ]
     while len(links) < count:
         links.append(kinds[len(links) % len(kinds)]())
@@ -243,7 +285,9 @@ def test_hostile_links_open_no_socket_and_start_no_child(tmp_path: Path) -> None
     links = hostile(SEED, HOSTILE)
     print(f"seed {SEED}, {HOSTILE} links, {len(set(links))} different")
     command = [sys.executable, "-c", COUNTING, str(tmp_path), f"https://youtu.be/{ID}"]
-    done = subprocess.run(command, input=json.dumps(links), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, input=json.dumps(links), capture_output=True, text=True, check=True
+    )
     told = json.loads(done.stdout)
     assert told["refused"] == HOSTILE
     assert told["hostile"] == []
@@ -274,10 +318,14 @@ def test_a_video_arrives_under_our_name(stand_in: Callable[..., Path], tmp_path:
     assert found.read_bytes() == (tmp_path / "sound.wav").read_bytes()
     assert list(found.parent.iterdir()) == [found]
     assert shares == [0.0, 0.5, 1.0]
-    assert json.loads((tmp_path / "saw.json.urls").read_text()) == [f"https://www.youtube.com/watch?v={ID}"]
+    assert json.loads((tmp_path / "saw.json.urls").read_text()) == [
+        f"https://www.youtube.com/watch?v={ID}"
+    ]
 
 
-def test_yt_dlp_is_kept_to_one_video_of_youtube(stand_in: Callable[..., Path], tmp_path: Path) -> None:
+def test_yt_dlp_is_kept_to_one_video_of_youtube(
+    stand_in: Callable[..., Path], tmp_path: Path
+) -> None:
     stand_in()
     saw = json.loads((tmp_path / "saw.json").read_text())
     params = saw["params"]
@@ -297,7 +345,16 @@ def test_yt_dlp_is_kept_to_one_video_of_youtube(stand_in: Callable[..., Path], t
         "remote_components",
         "ignoreerrors",
     )
-    assert not any(params.get(name) for name in (*wanted_absent, "external_downloader", "default_search", "proxy", "nocheckcertificate"))
+    assert not any(
+        params.get(name)
+        for name in (
+            *wanted_absent,
+            "external_downloader",
+            "default_search",
+            "proxy",
+            "nocheckcertificate",
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +395,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("way", ["cancel", "time", "size"])
-def test_the_whole_group_ends(stand_in: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_the_whole_group_ends(
+    stand_in: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     pid = tmp_path / "saw.json.pid"
     if way == "time":
         monkeypatch.setattr(youtube, "LIMIT_SECONDS", 2.0)
@@ -358,7 +417,9 @@ def test_the_whole_group_ends(stand_in: Callable[..., Path], tmp_path: Path, mon
     assert list((tmp_path / "100% of $HOME" / "in").iterdir()) == []
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(youtube, "available", lambda: False)
     with pytest.raises(ParamsError, match=r"pip install -e '\.\[youtube\]'"):
         youtube.fetch(f"https://youtu.be/{ID}", tmp_path)
@@ -366,18 +427,26 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 
 def test_the_child_takes_an_id_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "asr.transcribe.youtube", f"https://youtu.be/{ID}", str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-m", "asr.transcribe.youtube", f"https://youtu.be/{ID}", str(tmp_path)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "usage" in done.stderr
 
 
-@pytest.mark.parametrize("host", ["www.youtube.com", "YOUTUBE.COM", "r3---sn-1.googlevideo.com", b"youtube.com", "youtube.com."])
+@pytest.mark.parametrize(
+    "host",
+    ["www.youtube.com", "YOUTUBE.COM", "r3---sn-1.googlevideo.com", b"youtube.com", "youtube.com."],
+)
 def test_hosts_of_youtube_are_spoken_to(host: str | bytes) -> None:
     youtube.stay_with_youtube("socket.getaddrinfo", (host, 443))
 
 
-@pytest.mark.parametrize("host", ["notyoutube.com", "youtube.com.evil.example", "10.0.0.1", None, "", b"\xff", "proxy.example"])
+@pytest.mark.parametrize(
+    "host",
+    ["notyoutube.com", "youtube.com.evil.example", "10.0.0.1", None, "", b"\xff", "proxy.example"],
+)
 def test_other_hosts_are_not(host: str | bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(youtube, "_proxies", set)
     with pytest.raises(PermissionError):

@@ -31,30 +31,59 @@ def given(root: Path, **changes: Any) -> schema.Params:
 def training(data: Path, root: Path, **changes: Any) -> Training:
     """As the stage makes it, before its first step."""
     chosen = given(root, **changes)
-    rows, judged = (FeatureRows(data / "data/features" / split) for split in ("train", "validation"))
-    return Training(train.start_model(chosen, rows), rows, judged, chosen.train, root / "checkpoints", lambda *_, **__: None)
+    rows, judged = (
+        FeatureRows(data / "data/features" / split) for split in ("train", "validation")
+    )
+    return Training(
+        train.start_model(chosen, rows),
+        rows,
+        judged,
+        chosen.train,
+        root / "checkpoints",
+        lambda *_, **__: None,
+    )
 
 
 def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
     """The stage's own `run`; gives hashes of all that must not differ."""
     split, chosen = data / "data/features", given(root, **changes)
-    train.run(split / "train", split / "validation", root / "models/finetuned", root / "reports/train", chosen)
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        chosen,
+    )
     (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
     last = max(folder.glob("step-*"))
-    paths = [root / "models/finetuned/model.safetensors", *(root / "reports/train" / name for name in ("steps.csv", "summary.json"))]
-    return {path.name: hashing.sha256(path) for path in [*paths, last / "optimizer.safetensors", last / "state.json"]}
+    paths = [
+        root / "models/finetuned/model.safetensors",
+        *(root / "reports/train" / name for name in ("steps.csv", "summary.json")),
+    ]
+    return {
+        path.name: hashing.sha256(path)
+        for path in [*paths, last / "optimizer.safetensors", last / "state.json"]
+    }
 
 
 def gradients(one: Training) -> dict[str, torch.Tensor]:
     """Of the next step, by name."""
     one.gradients(one.micro_batches(one.state.step))
-    found = {name: value.grad.clone() for name, value in one.bare.named_parameters() if value.grad is not None}
+    found = {
+        name: value.grad.clone()
+        for name, value in one.bare.named_parameters()
+        if value.grad is not None
+    }
     one.optimizer.zero_grad(set_to_none=True)
     return found
 
 
-def no_memory_beyond(limit: int, error: BaseException, patch: Any, first_step: int = 0) -> list[int]:
-    """Let training steps fail for batches of more rows; gives the rows of each batch that was tried."""
+def no_memory_beyond(
+    limit: int, error: BaseException, patch: Any, first_step: int = 0
+) -> list[int]:
+    """Let training steps fail for batches of more rows; gives the rows of each batch that was
+    tried.
+    """
     loss, seen = Training.loss, []
 
     def limited(self: Training, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,9 @@
-"""Whisper's own vocabulary, as the hub's checkpoints have it: vocab.json and merges.txt made from OpenAI's table of ranks.
+"""Whisper's own vocabulary, as the hub's checkpoints have it: vocab.json and merges.txt made from
+OpenAI's table of ranks.
 
-`make setup` brings the table out of the package `openai-whisper`, whose dependencies nobody needs here. A token's rank is its id; BPE
-joins the pair of neighbours whose union has the lowest rank, so that a token's own merge is the pair that all lower ranks leave of it.
+`make setup` brings the table out of the package `openai-whisper`, whose dependencies nobody needs
+here. A token's rank is its id; BPE joins the pair of neighbours whose union has the lowest rank, so
+that a token's own merge is the pair that all lower ranks leave of it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ from asr.model import tokenization
 from asr.storage import hashing
 
 TABLE = Path(sys.prefix) / "share/whisper/multilingual.tiktoken"
-SHA256 = "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126"  # of the release 20250625
-WORDS = regex.compile(r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")  # GPT-2's, which BPE does not cross
+SHA256 = (
+    "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126"  # of the release 20250625
+)
+WORDS = regex.compile(
+    r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)  # GPT-2's, which BPE does not cross
 TINY_SIZES = {  # whisper-tiny's
     "d_model": 384,
     "encoder_layers": 4,
@@ -42,7 +48,9 @@ MUSIC = "♩♪♫♬♭♮♯"  # of more than one token each: the first tells 
 def ranks() -> dict[bytes, int]:
     """The id of each token of text; skips the test where the table is not there."""
     if not TABLE.is_file():
-        pytest.skip(f"{TABLE.name} is not in this environment's share/whisper; make setup fetches it, with a network")
+        pytest.skip(
+            f"{TABLE.name} is not in this environment's share/whisper; make setup fetches it, with a network"
+        )
     lines = (line.split() for line in TABLE.read_bytes().splitlines())
     assert hashing.sha256(TABLE) == SHA256
     return {base64.b64decode(token): int(rank) for token, rank in lines}
@@ -69,9 +77,15 @@ def spell(text: str) -> list[int]:
 @cache
 def letters() -> dict[int, str]:
     """GPT-2's way to write a byte as one visible letter."""
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    visible = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in visible} | {
+        byte: chr(256 + place) for place, byte in enumerate(others)
+    }
 
 
 def written(token: bytes) -> str:
@@ -84,18 +98,41 @@ def whisper_vocabulary() -> Tables:
     vocab = {written(token): rank for token, rank in ranks().items()}
     pairs = [joined(token, rank) for token, rank in ranks().items() if len(token) > 1]
     assert {len(pair) for pair in pairs} == {2}
-    names = [name.replace("nospeech", "nocaptions") for name in tokenization.special_tokens() if name != "<|yue|>"]
+    names = [
+        name.replace("nospeech", "nocaptions")
+        for name in tokenization.special_tokens()
+        if name != "<|yue|>"
+    ]
     added = {name: len(vocab) + 1 + place for place, name in enumerate(names)}
-    return {**vocab, tokenization.END: len(vocab)}, [" ".join(map(written, pair)) for pair in pairs], added
+    return (
+        {**vocab, tokenization.END: len(vocab)},
+        [" ".join(map(written, pair)) for pair in pairs],
+        added,
+    )
 
 
 def suppressed() -> list[int]:
-    """OpenAI's list of tokens that are never said: signs that are no speech, and special tokens that a text cannot hold."""
+    """OpenAI's list of tokens that are never said: signs that are no speech, and special tokens
+    that a text cannot hold.
+    """
     _, _, added = whisper_vocabulary()
-    spelled = [(sign, spell(space + sign)) for sign in (*ALONE, *TOGETHER.split(), *MUSIC) for space in ("", " ")]
+    spelled = [
+        (sign, spell(space + sign))
+        for sign in (*ALONE, *TOGETHER.split(), *MUSIC)
+        for space in ("", " ")
+    ]
     signs = {ids[0] for sign, ids in spelled if len(ids) == 1 or sign in MUSIC}
-    special = ("startoftranscript", "translate", "transcribe", "startoflm", "startofprev", "nocaptions")
-    return sorted({spell(" -")[0], spell(" '")[0], *signs, *(added[f"<|{name}|>"] for name in special)})
+    special = (
+        "startoftranscript",
+        "translate",
+        "transcribe",
+        "startoflm",
+        "startofprev",
+        "nocaptions",
+    )
+    return sorted(
+        {spell(" -")[0], spell(" '")[0], *signs, *(added[f"<|{name}|>"] for name in special)}
+    )
 
 
 def whisper_tiny(folder: Path) -> Path:

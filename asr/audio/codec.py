@@ -1,7 +1,8 @@
-"""Recordings: encoded bytes in, one channel of float32 at 16 kHz out. No system package, no ffmpeg binary.
+"""Recordings: encoded bytes in, one channel of float32 at 16 kHz out. No system package, no ffmpeg
+binary.
 
-libsndfile reads wav, flac, ogg and mp3; PyAV reads the rest (m4a, mp4, webm), and a flac or mp3 that does not tell its length. soxr
-resamples. An mp3 of 5 s costs 3.5 ms.
+libsndfile reads wav, flac, ogg and mp3; PyAV reads the rest (m4a, mp4, webm), and a flac or mp3
+that does not tell its length. soxr resamples. An mp3 of 5 s costs 3.5 ms.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import soxr
 from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 
-MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances, and a forged header must not claim the memory
+MAX_SECONDS = (
+    3 * 3600.0
+)  # longer ones are not utterances, and a forged header must not claim the memory
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand
 HEADER_BYTES = 4096
@@ -27,8 +30,13 @@ RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
 UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
 UNSIZED = 2**63 - 1  # frames of a FLAC whose header knows no length, as libsndfile has it
-MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")  # one of which stands in the first frame of an MP3 that tells its length
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"  # no playlists: they open other files
+MP3_LENGTHS = (
+    b"Xing",
+    b"Info",
+    b"VBRI",
+)  # one of which stands in the first frame of an MP3 that tells its length
+# no playlists: they open other files
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"
 
 
 class Undecodable(DataError):
@@ -52,14 +60,19 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
-    """The same sound in pieces of at most 30 s, in the memory of one: joined, they are bit for bit what `decode` gives.
+    """The same sound in pieces of at most 30 s, in the memory of one: joined, they are bit for bit
+    what `decode` gives.
 
     Raises:
         Undecodable: as `decode`; a broken file may show only after some pieces.
     """
     decoder, head = _open(file)
     with decoder:
-        native = _sndfile_blocks(decoder, head) if isinstance(decoder, soundfile.SoundFile) else _av_blocks(decoder)
+        native = (
+            _sndfile_blocks(decoder, head)
+            if isinstance(decoder, soundfile.SoundFile)
+            else _av_blocks(decoder)
+        )
         rate = decoder.samplerate if isinstance(decoder, soundfile.SoundFile) else SAMPLE_RATE
         total = 0
         for block in _resampled(_limited(native, rate), rate):
@@ -82,8 +95,14 @@ def header_seconds(encoded: bytes) -> float | None:
 
 
 def _knows_length(found: Any, head: bytes) -> bool:
-    """Whether a file says how long it is. Else libsndfile fails at the end of a FLAC, and guesses by its first frame where an MP3 ends."""
-    return any(mark in head for mark in MP3_LENGTHS) if found.format == "MP3" else found.frames < UNSIZED
+    """Whether a file says how long it is. Else libsndfile fails at the end of a FLAC, and guesses
+    by its first frame where an MP3 ends.
+    """
+    return (
+        any(mark in head for mark in MP3_LENGTHS)
+        if found.format == "MP3"
+        else found.frames < UNSIZED
+    )
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
@@ -118,7 +137,10 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
         while len(block := file.read(length, dtype="float32", always_2d=True)):
             found += len(block)
             yield block.mean(axis=1)
-    except (soundfile.LibsndfileError, ValueError):  # the second where a broken file gives more than it promised
+    except (
+        soundfile.LibsndfileError,
+        ValueError,
+    ):  # the second where a broken file gives more than it promised
         raise Undecodable(f"truncated or broken after {found / file.samplerate:.2f} s") from None
     lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
     if lossless and found < promised:
@@ -128,7 +150,8 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
 
 
 def _said_frames(head: bytes) -> int:
-    """Frames that the header of a WAV or AIFF promises, which libsndfile cuts to what is there; 0 where it promises none.
+    """Frames that the header of a WAV or AIFF promises, which libsndfile cuts to what is there; 0
+    where it promises none.
 
     A WAV that is compressed promises fewer than there are, for it counts blocks.
     """
@@ -141,8 +164,12 @@ def _said_frames(head: bytes) -> int:
     return size // max(int.from_bytes(align, order), 1) if size < UNSIZED_WAV else 0
 
 
-def _chunks(head: bytes, order: Literal["little", "big"]) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
-    """The chunks that a RIFF or FORM file begins with: name, size, and as much of the content as stands in the head."""
+def _chunks(
+    head: bytes, order: Literal["little", "big"]
+) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
+    """The chunks that a RIFF or FORM file begins with: name, size, and as much of the content as
+    stands in the head.
+    """
     at = 12
     while at + 8 <= len(head):
         size = int.from_bytes(head[at + 4 : at + 8], order)
@@ -159,7 +186,9 @@ def _av_blocks(container: Any) -> Iterator[np.ndarray]:
             raise Undecodable("no sound track")
         mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         found = 0.0
-        for frame in chain(container.decode(audio=0), [None]):  # at the end the resampler gives what it still holds
+        for frame in chain(
+            container.decode(audio=0), [None]
+        ):  # at the end the resampler gives what it still holds
             found += _frame_seconds(frame) if frame else 0.0
             yield from (part.to_ndarray()[0] for part in mono.resample(frame))
         promised = _promised_seconds(container)
@@ -177,7 +206,9 @@ def _frame_seconds(frame: Any) -> float:
 
 
 def _promised_seconds(container: Any) -> float:
-    """What an mp4 says of its sound track, or a webm of all it holds, if that is sound; other containers guess, or do not know."""
+    """What an mp4 says of its sound track, or a webm of all it holds, if that is sound; other
+    containers guess, or do not know.
+    """
     stream = container.streams.audio[0]
     if "mp4" in container.format.name and stream.duration:
         return float(stream.duration * stream.time_base)
@@ -197,7 +228,9 @@ def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 def _resampled(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """At 16 kHz, in pieces that are not empty; soxr gives the same samples in pieces as at once."""
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32") if rate != SAMPLE_RATE else None
+    stream = (
+        soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32") if rate != SAMPLE_RATE else None
+    )
     for block in native:
         found = stream.resample_chunk(block) if stream else block
         if len(found):

@@ -6,8 +6,15 @@ MP4_BRANDS = (b"M4A ", b"M4B ", b"mp4", b"iso", b"dash", b"avc1", b"3gp", b"qt  
 
 
 def media_type(sound: bytes) -> str | None:
-    """What a browser can be told these bytes are, by how they begin; None for what no browser plays. Nothing is decoded."""
-    for start, kind in ((b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"), (b"ID3", "audio/mpeg"), (b"\x1a\x45\xdf\xa3", "audio/webm")):
+    """What a browser can be told these bytes are, by how they begin; None for what no browser
+    plays. Nothing is decoded.
+    """
+    for start, kind in (
+        (b"fLaC", "audio/flac"),
+        (b"OggS", "audio/ogg"),
+        (b"ID3", "audio/mpeg"),
+        (b"\x1a\x45\xdf\xa3", "audio/webm"),
+    ):
         if sound.startswith(start):
             return kind
     if sound[:4] == b"RIFF" and sound[8:12] == b"WAVE":

@@ -1,9 +1,11 @@
-"""A recording as samples on disk: decoded once, in a child process with limits, and then read in pieces.
+"""A recording as samples on disk: decoded once, in a child process with limits, and then read in
+pieces.
 
     python -m asr.audio.sample_file RECORDING SAMPLES     # the child
 
-64 kB per second of sound, so that three hours take 0.7 GB of disk and the memory of one piece. The child has no more than
-512 MB, a limited time, and no way to the network: the decoders are handed an open file, and know no playlists.
+64 kB per second of sound, so that three hours take 0.7 GB of disk and the memory of one piece. The
+child has no more than 512 MB, a limited time, and no way to the network: the decoders are handed an
+open file, and know no playlists.
 """
 
 from __future__ import annotations
@@ -60,14 +62,18 @@ class Cancelled(Exception):
     """Somebody does not want the result any more."""
 
 
-def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] = lambda: False) -> SampleFile:
+def decode_apart(
+    recording: Path, samples: Path, cancelled: Callable[[], bool] = lambda: False
+) -> SampleFile:
     """Decode a recording in a child process.
 
     Raises:
         BadData: no sound in it, a broken file, too long, or more than the child may use.
         Cancelled: `cancelled` told so.
     """
-    with tempfile.TemporaryFile() as said:  # not a pipe: decoders may have more to say than a pipe holds
+    with (
+        tempfile.TemporaryFile() as said
+    ):  # not a pipe: decoders may have more to say than a pipe holds
         returncode = _child(recording, samples, said, cancelled)
         said.seek(max(said.tell() - TOLD_BYTES, 0))
         lines = said.read().decode("utf-8", "replace").strip().splitlines()
@@ -79,9 +85,20 @@ def decode_apart(recording: Path, samples: Path, cancelled: Callable[[], bool] =
 
 def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[[], bool]) -> int:
     """Run the child to its end, and leave no file of a child that did not come to a good one."""
-    command = [sys.executable, "-m", "asr.audio.sample_file", str(recording.resolve()), str(samples.resolve())]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # the stacks of many threads would count against the limit
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment)
+    command = [
+        sys.executable,
+        "-m",
+        "asr.audio.sample_file",
+        str(recording.resolve()),
+        str(samples.resolve()),
+    ]
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+    }  # the stacks of many threads would count against the limit
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment
+    )
     began = time.monotonic()
     try:
         while child.poll() is None:
@@ -102,14 +119,20 @@ def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[
 
 def decode(recording: Path, samples: Path) -> SampleFile:
     """Decode a recording in this process; a file that is broken leaves nothing."""
-    with files.draft(samples, durable=False) as part, recording.open("rb") as source, part.open("wb") as target:
+    with (
+        files.draft(samples, durable=False) as part,
+        recording.open("rb") as source,
+        part.open("wb") as target,
+    ):
         for block in codec.blocks(source):
             block.tofile(target)
     return SampleFile(samples)
 
 
 def passages(sound: SampleFile, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment it starts."""
+    """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment
+    it starts.
+    """
     end = min(end, sound.duration)
     while end - start > PASSAGE_SECONDS:
         samples = sound.read(start, start + PASSAGE_SECONDS)
@@ -129,7 +152,9 @@ def _pause(samples: np.ndarray) -> int:
 
 
 def peaks(sound: SampleFile, start: float, end: float, count: int) -> np.ndarray:
-    """(count, 2) the least and the greatest sample in each of `count` equal stretches: what a waveform shows."""
+    """(count, 2) the least and the greatest sample in each of `count` equal stretches: what a
+    waveform shows.
+    """
     edges = np.linspace(start, end, count + 1)
     found = np.zeros((count, 2), np.float32)
     for index in range(count):
@@ -151,7 +176,9 @@ def flac(sound: SampleFile, start: float, end: float) -> bytes:
 
 def _encoded(sound: SampleFile, start: float, end: float, format: str) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, np.clip(sound.read(start, end), -1, 1), SAMPLE_RATE, "PCM_16", format=format)
+    soundfile.write(
+        file, np.clip(sound.read(start, end), -1, 1), SAMPLE_RATE, "PCM_16", format=format
+    )
     return file.getvalue()
 
 

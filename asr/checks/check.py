@@ -1,7 +1,8 @@
 """One question to a training, and the table of all of them: reports/train/checks.json.
 
-None of the checks knows a particular fault: each looks at the result from outside, by another way than the one that made it. Together
-they cost one more evaluation of the validation rows, and a few passes of one batch.
+None of the checks knows a particular fault: each looks at the result from outside, by another way
+than the one that made it. Together they cost one more evaluation of the validation rows, and a few
+passes of one batch.
 """
 
 from __future__ import annotations
@@ -25,4 +26,7 @@ class Check:
 
 def table(checks: Iterable[Check]) -> dict[str, Any]:
     """For checks.json: by name."""
-    return {one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in checks}
+    return {
+        one.name: {key: value for key, value in asdict(one).items() if key != "name"}
+        for one in checks
+    }

@@ -1,11 +1,14 @@
-"""What a recording sounds like, in sixteen signs per 24 ms: nearly the same for its copies, however encoded, amplified or trimmed.
+"""What a recording sounds like, in sixteen signs per 24 ms: nearly the same for its copies, however
+encoded, amplified or trimmed.
 
-Each sign tells of two neighbouring bands whether energy moves from the one to the other within 96 ms. Codecs, gain, a telephone
-and other places of the frames leave nine signs in ten as they are. Frames that are quiet, or in which nothing moves (tones, hum),
-say nothing: their word is 0. Costs 0.6 ms for 5 s on one core, and 75 bytes per second of unbroken speech; 57 in a corpus with the
+Each sign tells of two neighbouring bands whether energy moves from the one to the other within 96
+ms. Codecs, gain, a telephone and other places of the frames leave nine signs in ten as they are.
+Frames that are quiet, or in which nothing moves (tones, hum), say nothing: their word is 0. Costs
+0.6 ms for 5 s on one core, and 75 bytes per second of unbroken speech; 57 in a corpus with the
 usual pauses, so 500,000 clips of 5 s take 140 to 190 MB.
 
-Source: Haitsma and Kalker 2002, "A Highly Robust Audio Fingerprinting System", with frames short enough for speech.
+Source: Haitsma and Kalker 2002, "A Highly Robust Audio Fingerprinting System", with frames short
+enough for speech.
 """
 
 from __future__ import annotations
@@ -51,18 +54,24 @@ def fingerprint(samples: np.ndarray) -> bytes:
 
 
 def words(fingerprint: bytes) -> np.ndarray:
-    """(T,) uint16: the signs of each frame, from the first that says something to the last; 0 where a frame says nothing."""
+    """(T,) uint16: the signs of each frame, from the first that says something to the last; 0 where
+    a frame says nothing.
+    """
     return np.frombuffer(zlib.decompress(fingerprint), "<u2")
 
 
 def _words(energy: np.ndarray) -> np.ndarray:
-    """(T,) uint16 from (T + 4, 36) energies: eight signs between wide bands in the low byte, eight within them in the high one."""
+    """(T,) uint16 from (T + 4, 36) energies: eight signs between wide bands in the low byte, eight
+    within them in the high one.
+    """
     wide = energy.reshape(len(energy), WIDE, NARROW).sum(axis=2)
     between = _moved(wide[:, :-1] - wide[:, 1:])  # (T, 8)
     within = _moved(energy[:, 1::NARROW] - energy[:, 2::NARROW])[:, :-1]
     power = energy.sum(axis=1)
     power = power[LAG:] + power[:-LAG]
-    says = (power > max(LOUD * power.max(initial=0), SILENCE)) & (np.abs(between).sum(axis=1) > MOVING * power)
+    says = (power > max(LOUD * power.max(initial=0), SILENCE)) & (
+        np.abs(between).sum(axis=1) > MOVING * power
+    )
     signs = np.packbits(np.concatenate([between, within], axis=1) > 0, axis=1).view("<u2")[:, 0]
     return np.where(says, np.maximum(signs, 1), 0).astype("<u2")
 
@@ -78,8 +87,12 @@ def _energy(samples: np.ndarray) -> np.ndarray:
     if len(low) < WINDOW + HOP * (SMOOTH + LAG - 1):
         return np.zeros((LAG, WIDE * NARROW))
     windows = np.lib.stride_tricks.sliding_window_view(low, WINDOW)[::HOP]
-    power = np.concatenate([_power(windows[start : start + BLOCK]) for start in range(0, len(windows), BLOCK)])
-    energy: np.ndarray = np.sum([power[first : len(power) - SMOOTH + 1 + first] for first in range(SMOOTH)], axis=0)
+    power = np.concatenate(
+        [_power(windows[start : start + BLOCK]) for start in range(0, len(windows), BLOCK)]
+    )
+    energy: np.ndarray = np.sum(
+        [power[first : len(power) - SMOOTH + 1 + first] for first in range(SMOOTH)], axis=0
+    )
     return energy
 
 
@@ -97,7 +110,9 @@ def _hann() -> np.ndarray:
 
 @cache
 def _bands() -> np.ndarray:
-    """(129, 36) share of each frequency bin in each band; bands are as wide as the ear's, by octaves."""
+    """(129, 36) share of each frequency bin in each band; bands are as wide as the ear's, by
+    octaves.
+    """
     edges = np.geomspace(LOWEST, HIGHEST, WIDE * NARROW + 1) * WINDOW / RATE
     below = np.clip(edges - np.arange(WINDOW // 2 + 1)[:, None] + 0.5, 0, 1)
     return np.diff(below, axis=1).astype(np.float32)

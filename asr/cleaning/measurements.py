@@ -1,8 +1,9 @@
-"""What decoding the recordings told, row by row, kept by record batch: no recording is decoded twice, whatever corpus it comes in,
-but those of a batch in which a process died.
+"""What decoding the recordings told, row by row, kept by record batch: no recording is decoded
+twice, whatever corpus it comes in, but those of a batch in which a process died.
 
-Decoded in guarded processes, for a broken file may end the one it is decoded in. Kept under .cache/heard, some 70 bytes a second of
-sound, each file named by the recordings and promised lengths that it is about. A file that is damaged is made anew.
+Decoded in guarded processes, for a broken file may end the one it is decoded in. Kept under
+.cache/heard, some 70 bytes a second of sound, each file named by the recordings and promised
+lengths that it is about. A file that is damaged is made anew.
 """
 
 from __future__ import annotations
@@ -38,26 +39,37 @@ SCHEMA = pa.schema(
     ]
 )
 
-TRUNCATED_SHARE = 0.9  # a recording shorter than this share of what its table or header promised is not whole
-SECONDS_PER_MEGABYTE = 5.0  # of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
+TRUNCATED_SHARE = (
+    0.9  # a recording shorter than this share of what its table or header promised is not whole
+)
+# of work: an hour of mp3 has 14 MB and takes 3 s, three hours of the thinnest opus 8 MB and 15 s
+SECONDS_PER_MEGABYTE = 5.0
 FRAME = SAMPLE_RATE // 50  # samples
 SILENCE = 1e-4  # RMS of a frame, -80 dB: three steps of 16 bits, of which no speech is made
 KNOWN_BY = 10  # pieces of 30 s from which a fingerprint is taken
 
 
 def measure(places: Sequence[tuple[Path, int, int]]) -> Iterator[list[Measurement]]:
-    """What the recordings of each of these record batches told, in order; one that ended its process told that.
+    """What the recordings of each of these record batches told, in order; one that ended its
+    process told that.
 
     Args:
         places: file, byte and rows, as `shards.batch_places` gives them.
     """
     store, code = cache.folder("heard"), hashing.code_hash(KEPT["measurements"])
-    told = guarded(measure_batch, ((rows, (path, offset, store, code)) for path, offset, rows in places), len(places), died)
+    told = guarded(
+        measure_batch,
+        ((rows, (path, offset, store, code)) for path, offset, rows in places),
+        len(places),
+        died,
+    )
     for _, _, rows in places:
         yield list(islice(told, rows))
 
 
-def measure_batch(path: Path, offset: int, store: Path, code: str, start: int) -> Iterator[Measurement]:
+def measure_batch(
+    path: Path, offset: int, store: Path, code: str, start: int
+) -> Iterator[Measurement]:
     """What the recordings of one record batch tell, from one of them on."""
     batch = shards.read_batch(path, offset)
     encoded, promised = batch.column("audio"), batch.column("duration").to_pylist()
@@ -90,7 +102,9 @@ def _write(place: Path, found: list[Measurement]) -> None:
     """Not synced: after a power cut the digest before the rows tells whether they are whole."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
-        writer.write_batch(pa.RecordBatch.from_pylist([asdict(one) for one in found], schema=SCHEMA))
+        writer.write_batch(
+            pa.RecordBatch.from_pylist([asdict(one) for one in found], schema=SCHEMA)
+        )
     content: bytes = sink.getvalue().to_pybytes()
     with files.draft(place, durable=False) as part:
         part.write_bytes(hashlib.sha256(content).digest() + content)
@@ -134,7 +148,9 @@ def measure_audio(encoded: bytes | None, promised: float | None) -> Measurement:
         promised: seconds by a table or a header.
     """
     if encoded is None:
-        return Measurement(code="audio_missing", detail="the corpus names a recording that is not there")
+        return Measurement(
+            code="audio_missing", detail="the corpus names a recording that is not there"
+        )
     start: list[np.ndarray] = []
     try:
         duration, loud, fullness = _measure(_noted(_pieces(encoded), start))
@@ -143,7 +159,13 @@ def measure_audio(encoded: bytes | None, promised: float | None) -> Measurement:
     if promised and duration < TRUNCATED_SHARE * promised:
         return Measurement(code="audio_truncated", detail=f"{duration:.2f} s of {promised:.2f} s")
     digest = hashlib.blake2b(encoded, digest_size=12).digest()
-    return Measurement(duration, digest, fingerprint=fingerprint(np.concatenate(start)), loud=loud, fullness=fullness)
+    return Measurement(
+        duration,
+        digest,
+        fingerprint=fingerprint(np.concatenate(start)),
+        loud=loud,
+        fullness=fullness,
+    )
 
 
 def died(reason: str) -> Measurement:
@@ -181,13 +203,23 @@ def _noted(pieces: Iterator[np.ndarray], start: list[np.ndarray]) -> Iterator[np
 
 
 def _measure(pieces: Iterator[np.ndarray]) -> tuple[float, float, float]:
-    """Seconds, seconds in which there is any sound, and its mean as a share of its RMS; an offset is no sound."""
+    """Seconds, seconds in which there is any sound, and its mean as a share of its RMS; an offset
+    is no sound.
+    """
     count, loud, total, power = 0, 0, 0.0, 0.0
     for piece in pieces:
-        frames = piece[: len(piece) // FRAME * FRAME].reshape(-1, FRAME) if len(piece) >= FRAME else piece[None]
+        frames = (
+            piece[: len(piece) // FRAME * FRAME].reshape(-1, FRAME)
+            if len(piece) >= FRAME
+            else piece[None]
+        )
         loud += int((frames.std(axis=1) >= SILENCE).sum()) * frames.shape[1]
         moved = np.abs(piece - piece.mean())
         count += len(piece)
         total += float(moved.sum(dtype=np.float64))
         power += float(np.square(moved).sum(dtype=np.float64))
-    return count / SAMPLE_RATE, loud / SAMPLE_RATE, total / math.sqrt(count * power) if power else 0.0
+    return (
+        count / SAMPLE_RATE,
+        loud / SAMPLE_RATE,
+        total / math.sqrt(count * power) if power else 0.0,
+    )

@@ -1,6 +1,8 @@
-"""The rows that are left out: a table of all, and a page with some of each kind, to be read and listened to in any browser.
+"""The rows that are left out: a table of all, and a page with some of each kind, to be read and
+listened to in any browser.
 
-Written as they come, so that memory does not grow with their number. The page holds at most SHOWN recordings of each reason.
+Written as they come, so that memory does not grow with their number. The page holds at most SHOWN
+recordings of each reason.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from asr.storage.corpus import Recording
 REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
 MAX_SHOWN_EXAMPLES = 3
 SOUNDS = "sounds"
-PLURALS = {"speaker": "speakers", "clip": "clips", "sentence": "sentences", "copy": "copies of a clip"}
+PLURALS = {
+    "speaker": "speakers",
+    "clip": "clips",
+    "sentence": "sentences",
+    "copy": "copies of a clip",
+}
 MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
 REASONS = {
     "audio_clipped": "so loud that it is cut to a square wave",
@@ -99,31 +106,48 @@ class RejectWriter:
 
 
 def page(
-    summary: dict[str, Any], examples: dict[str, list[ShownReject]], copies: list[tuple[Recording, Recording, str]], sounds: Path
+    summary: dict[str, Any],
+    examples: dict[str, list[ShownReject]],
+    copies: list[tuple[Recording, Recording, str]],
+    sounds: Path,
 ) -> str:
     """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it.
 
     Args:
         copies: pairs of recordings that are one another's copy, and where they stand.
     """
-    parts = [f"<!doctype html><meta charset=utf-8><title>Rows left out</title><style>{STYLE}</style><h1>Rows left out</h1>"]
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>Rows left out</title><style>{STYLE}</style><h1>Rows left out</h1>"
+    ]
     parts += ["<table><tr><th>split<th>source<th>rows in<th>kept<th>left out"]
     for split, by_source in summary["sources"].items():
         for source, one in by_source.items():
             why = ", ".join(f"{count:,} {code}" for code, count in one["rejects"].items()) or "none"
             cells = f"<td class=number>{one['rows_in']:,}<td class=number>{one['rows_kept']:,}<td>{html.escape(why)}"
             parts += [f"<tr><td>{split}<td>{html.escape(source)}{cells}"]
-    shared = ", ".join(f"{count:,} {PLURALS[kind]}" for kind, count in summary["in_two_splits"].items())
+    shared = ", ".join(
+        f"{count:,} {PLURALS[kind]}" for kind, count in summary["in_two_splits"].items()
+    )
     parts += ["</table>", f"<p>In two splits: {shared}."]
     if copies:
-        parts += ["<h2>The same sound in two splits</h2><table>", *(_pair(*pair, sounds) for pair in copies), "</table>"]
+        parts += [
+            "<h2>The same sound in two splits</h2><table>",
+            *(_pair(*pair, sounds) for pair in copies),
+            "</table>",
+        ]
     for code, found in sorted(examples.items()):
-        parts += [f"<h2>{html.escape(code)}</h2>{REASONS[code]}<table>", *(_line(one, sounds) for one in found), "</table>"]
+        parts += [
+            f"<h2>{html.escape(code)}</h2>{REASONS[code]}<table>",
+            *(_line(one, sounds) for one in found),
+            "</table>",
+        ]
     return "\n".join(parts) + "\n"
 
 
 def _pair(one: Recording, other: Recording, where: str, sounds: Path) -> str:
-    cells = "".join(f"<td>{html.escape(two.id)}<td>{_player(two.sound, 'copy', sounds)}" for two in (one, other))
+    cells = "".join(
+        f"<td>{html.escape(two.id)}<td>{_player(two.sound, 'copy', sounds)}" for two in (one, other)
+    )
     return f"<tr>{cells}<td><small>{html.escape(where)}</small>"
 
 
@@ -135,11 +159,17 @@ def _line(one: ShownReject, sounds: Path) -> str:
 
 
 def _player(encoded: bytes | None, code: str, sounds: Path) -> str:
-    """What plays a recording, which goes into the folder; its name says nothing of where it comes from."""
+    """What plays a recording, which goes into the folder; its name says nothing of where it comes
+    from.
+    """
     if not encoded or len(encoded) > MAX_BYTES:
         return "no recording" if not encoded else f"{len(encoded) >> 20} MB"
     kind = media_type(encoded)
     name = f"{code}-{sum(1 for _ in sounds.glob(f'{code}-*')) + 1}.{kind.partition('/')[2] if kind else 'bin'}"
     (sounds / name).write_bytes(encoded)
     place = f"{SOUNDS}/{name}"
-    return f"<audio controls preload=none src='{place}'></audio>" if kind else f"<a href='{place}' download>{len(encoded):,} bytes</a>"
+    return (
+        f"<audio controls preload=none src='{place}'></audio>"
+        if kind
+        else f"<a href='{place}' download>{len(encoded):,} bytes</a>"
+    )

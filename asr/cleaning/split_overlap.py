@@ -1,6 +1,8 @@
-"""What stands in two splits though it may stand in one alone: refused, and named row by row, for whoever has to remove it.
+"""What stands in two splits though it may stand in one alone: refused, and named row by row, for
+whoever has to remove it.
 
-Costs nothing where nothing does; else one more pass over the rows, whose sound is known. Memory grows with what is shared alone.
+Costs nothing where nothing does; else one more pass over the rows, whose sound is known. Memory
+grows with what is shared alone.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from asr.storage.scratch import DiskSet
 
 SHOWN = 3
 KINDS = ("clip", "speaker")
-SCORED = {"test", "holdout"}  # nothing is taught or chosen by either, so what both hold flatters no number
+SCORED = {
+    "test",
+    "holdout",
+}  # nothing is taught or chosen by either, so what both hold flatters no number
 COLUMNS = ("kind", "shared", "split", "id")
 Place = tuple[str, str]  # split and id
 
@@ -39,28 +44,57 @@ class Shared:
         return " in ".join(f"{printable(id)} of {split}" for _, (split, id) in ends)
 
 
-def found(tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[tuple[str, str, bytes, bytes | None]]) -> list[Shared]:
+def found(
+    tally: DiskSet,
+    copies: Sequence[NearDuplicate],
+    rows: Iterable[tuple[str, str, bytes, bytes | None]],
+) -> list[Shared]:
     """The clips and speakers that stand in two splits, other than the two that are only scored.
 
     Args:
-        copies: recordings that are another one's copy by their sound, encoded anew, trimmed, louder.
-        rows: split, id, digest of the sound and speaker of every row; they are asked for only if something is shared.
+        copies: recordings that are another one's copy by their sound, encoded anew, trimmed,
+            louder.
+        rows: split, id, digest of the sound and speaker of every row; they are asked for only if
+            something is shared.
     """
-    groups: dict[tuple[str, bytes], list[Place]] = {(kind, key): [] for kind in KINDS for key in tally.shared(kind)}
+    groups: dict[tuple[str, bytes], list[Place]] = {
+        (kind, key): [] for kind in KINDS for key in tally.shared(kind)
+    }
     for split, id, digest, speaker in rows if groups else ():
         for key in (("clip", digest), ("speaker", speaker or b"")):
             if key in groups:
                 groups[key].append((split, id))
-    pairs = [Shared("clip", f"{one.share:.0%} of the shorter", [(one.split, one.id), (one.other_split, one.other_id)]) for one in copies]
+    pairs = [
+        Shared(
+            "clip",
+            f"{one.share:.0%} of the shorter",
+            [(one.split, one.id), (one.other_split, one.other_id)],
+        )
+        for one in copies
+    ]
     heard = {place for one in pairs for place in one.rows}
-    same = [Shared("clip", "the same bytes", places) for (kind, _), places in groups.items() if kind == "clip"]
+    same = [
+        Shared("clip", "the same bytes", places)
+        for (kind, _), places in groups.items()
+        if kind == "clip"
+    ]
     too_short = [one for one in same if not heard.issuperset(one.rows)]  # to be known by its sound
-    speakers = [Shared("speaker", key.decode(), places) for (kind, key), places in groups.items() if kind == "speaker"]
-    return [one for one in (*pairs, *too_short, *speakers) if not set() < {split for split, _ in one.rows} <= SCORED]
+    speakers = [
+        Shared("speaker", key.decode(), places)
+        for (kind, key), places in groups.items()
+        if kind == "speaker"
+    ]
+    return [
+        one
+        for one in (*pairs, *too_short, *speakers)
+        if not set() < {split for split, _ in one.rows} <= SCORED
+    ]
 
 
 def write(path: Path, found: Sequence[Shared]) -> None:
-    """A line for each row: what it shares, its split and its id. What is shared has lines that follow one another."""
+    """A line for each row: what it shares, its split and its id. What is shared has lines that
+    follow one another.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -79,7 +113,9 @@ def refuse(found: Sequence[Shared], allowed: Sequence[str]) -> None:
         these = [one for one in found if one.kind == kind]
         if these and kind not in allowed:
             kinds.append(kind)
-            told.append(f"{len(these):,} {kind}s stand in two splits ({', '.join(map(str, these[:SHOWN]))})")
+            told.append(
+                f"{len(these):,} {kind}s stand in two splits ({', '.join(map(str, these[:SHOWN]))})"
+            )
     if told:
         raise DataError(
             f"{'; '.join(told)}, so the test is not honest; reports/chunk/shared.csv names every row, page.html plays some; "

@@ -12,7 +12,9 @@ from asr.whisper import FRAMES_PER_SECOND
 
 
 @torch.inference_mode()
-def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) -> tuple[str, float]:
+def detect_language(
+    whisper: WhisperForConditionalGeneration, features: LogMel
+) -> tuple[str, float]:
     """The language that the model hears in the first window, and how sure it is of that.
 
     Raises:
@@ -21,10 +23,14 @@ def detect_language(whisper: WhisperForConditionalGeneration, features: LogMel) 
     generation = whisper.generation_config
     if not generation.is_multilingual:
         raise ModelError("this model knows one language only; choose no language")
-    inputs = input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(whisper.device, whisper.dtype)
+    inputs = input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(
+        whisper.device, whisper.dtype
+    )
     encoded = whisper.model.encoder(inputs).last_hidden_state
     start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)
-    hidden = whisper.model.decoder(input_ids=start, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+    hidden = whisper.model.decoder(
+        input_ids=start, encoder_hidden_states=encoded, use_cache=False
+    ).last_hidden_state
     codes = {int(token): name.strip("<|>") for name, token in generation.lang_to_id.items()}
     chances = whisper.proj_out(hidden[0, -1])[list(codes)].float().softmax(-1)
     best = int(chances.argmax())

@@ -1,7 +1,8 @@
 """Which word was heard as which: two texts as marked words, and every error of a table at once.
 
-Alignments are jiwer's (the same edit operations in the same order), so what is marked is what WER counts. A pair of ten words
-costs 10 us; 20,000 of them half a second, most of it for making words comparable.
+Alignments are jiwer's (the same edit operations in the same order), so what is marked is what WER
+counts. A pair of ten words costs 10 us; 20,000 of them half a second, most of it for making words
+comparable.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Mark(NamedTuple):
 
 
 def align(reference: str, hypothesis: str) -> list[Mark]:
-    """Marked words of two texts, each split at white space. The words said, in order, are the reference's; those heard the hypothesis's."""
+    """Marked words of two texts, each split at white space. The words said, in order, are the
+    reference's; those heard the hypothesis's.
+    """
     said, heard = reference.split(), hypothesis.split()
     numbers: dict[str, int] = {}
     return [
@@ -51,13 +54,18 @@ def _steps(said: list[int], heard: list[int]) -> Iterator[tuple[str, int | None,
         elif step.tag == "insert":
             yield from ((INSERTION, None, to) for to in range(step.dest_start, step.dest_end))
         else:
-            kind, ahead = HIT if step.tag == "equal" else SUBSTITUTION, step.dest_start - step.src_start
+            kind, ahead = (
+                HIT if step.tag == "equal" else SUBSTITUTION,
+                step.dest_start - step.src_start,
+            )
             yield from ((kind, at, at + ahead) for at in range(step.src_start, step.src_end))
 
 
 @dataclass(frozen=True)
 class Edits:
-    """Every error of a table: the row it is in, its kind (a place in ERRORS), the words said and heard (places in `words`, or NO_WORD)."""
+    """Every error of a table: the row it is in, its kind (a place in ERRORS), the words said and
+    heard (places in `words`, or NO_WORD).
+    """
 
     rows: np.ndarray
     kinds: np.ndarray
@@ -65,8 +73,12 @@ class Edits:
     heard: np.ndarray
     words: list[str]
 
-    def frequent(self, kind: str, rows: np.ndarray, most: int) -> list[tuple[str | None, str | None, int, int]]:
-        """The most frequent errors of a kind among the rows where `rows` is true: said, heard, times, utterances."""
+    def frequent(
+        self, kind: str, rows: np.ndarray, most: int
+    ) -> list[tuple[str | None, str | None, int, int]]:
+        """The most frequent errors of a kind among the rows where `rows` is true: said, heard,
+        times, utterances.
+        """
         here = (self.kinds == ERRORS.index(kind)) & rows[self.rows]
         pair = (self.said[here].astype(np.int64) + 1) * (len(self.words) + 1) + self.heard[here] + 1
         pairs, places, times = np.unique(pair, return_inverse=True, return_counts=True)
@@ -81,15 +93,23 @@ class Edits:
     def holding(self, kind: str, said: str | None, heard: str | None) -> np.ndarray:
         """The rows in which this error stands."""
         places = {word: place for place, word in enumerate(self.words) if word in (said, heard)}
-        wanted = [NO_WORD if word is None else places.get(word, NO_WORD - 1) for word in (said, heard)]
-        here = (self.kinds == ERRORS.index(kind)) & (self.said == wanted[0]) & (self.heard == wanted[1])
+        wanted = [
+            NO_WORD if word is None else places.get(word, NO_WORD - 1) for word in (said, heard)
+        ]
+        here = (
+            (self.kinds == ERRORS.index(kind))
+            & (self.said == wanted[0])
+            & (self.heard == wanted[1])
+        )
         return np.unique(self.rows[here])
 
     def _word(self, place: int) -> str | None:
         return None if place == NO_WORD else self.words[place]
 
 
-def edits(references: Sequence[str], hypotheses: Sequence[str], normalised: bool) -> Iterator[float | Edits]:
+def edits(
+    references: Sequence[str], hypotheses: Sequence[str], normalised: bool
+) -> Iterator[float | Edits]:
     """Align a whole table; yields the share that is done, and in the end the edits."""
     numbers: dict[str, int] = {}
     comparable = Normalizer() if normalised else wer.collapse_spaces
@@ -108,16 +128,24 @@ def _errors(row: int, said: list[int], heard: list[int]) -> Iterator[tuple[int, 
     """The steps that are no hits, as numbers."""
     for step in Levenshtein.opcodes(said, heard):
         if step.tag == "replace":
-            pairs = zip(said[step.src_start : step.src_end], heard[step.dest_start : step.dest_end], strict=True)
+            pairs = zip(
+                said[step.src_start : step.src_end],
+                heard[step.dest_start : step.dest_end],
+                strict=True,
+            )
             yield from ((row, 0, one, other) for one, other in pairs)
         elif step.tag == "delete":
             yield from ((row, 1, one, NO_WORD) for one in said[step.src_start : step.src_end])
         elif step.tag == "insert":
-            yield from ((row, 2, NO_WORD, other) for other in heard[step.dest_start : step.dest_end])
+            yield from (
+                (row, 2, NO_WORD, other) for other in heard[step.dest_start : step.dest_end]
+            )
 
 
 class Normalizer:
-    """`wer.normalise`, which looks at each character, for many texts of the same words: each word is made comparable once."""
+    """`wer.normalise`, which looks at each character, for many texts of the same words: each word
+    is made comparable once.
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
@@ -128,5 +156,7 @@ class Normalizer:
     def _word(self, word: str) -> str:
         found = self.known.get(word)
         if found is None:
-            found = self.known[word] = word.lower() if word.isascii() and word.isalnum() else wer.normalize(word)
+            found = self.known[word] = (
+                word.lower() if word.isascii() and word.isalnum() else wer.normalize(word)
+            )
         return found

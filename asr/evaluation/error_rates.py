@@ -1,4 +1,6 @@
-"""WER and CER as a metric of the `evaluate` library, loaded by path, so that no hub is asked. Scoring is jiwer's."""
+"""WER and CER as a metric of the `evaluate` library, loaded by path, so that no hub is asked.
+Scoring is jiwer's.
+"""
 
 import datasets
 import evaluate
@@ -20,5 +22,11 @@ class ErrorRates(evaluate.Metric):
 
     def _compute(self, predictions, references):
         if not any(reference.split() for reference in references):
-            return {"wer": float(sum(len(text.split()) for text in predictions)), "cer": float(sum(map(len, predictions)))}
-        return {"wer": jiwer.wer(references, predictions), "cer": jiwer.cer(references, predictions)}
+            return {
+                "wer": float(sum(len(text.split()) for text in predictions)),
+                "cer": float(sum(map(len, predictions))),
+            }
+        return {
+            "wer": jiwer.wer(references, predictions),
+            "cer": jiwer.cer(references, predictions),
+        }

@@ -1,4 +1,6 @@
-"""WER and CER of a corpus by the `evaluate` library and our metric module; no hub is asked. 4 s to import."""
+"""WER and CER of a corpus by the `evaluate` library and our metric module; no hub is asked. 4 s to
+import.
+"""
 
 from __future__ import annotations
 
@@ -14,4 +16,9 @@ def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, flo
     import evaluate
 
     metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))
-    return dict(metric.compute(references=[*map(wer.collapse_spaces, references)], predictions=[*map(wer.collapse_spaces, hypotheses)]))
+    return dict(
+        metric.compute(
+            references=[*map(wer.collapse_spaces, references)],
+            predictions=[*map(wer.collapse_spaces, hypotheses)],
+        )
+    )

@@ -1,4 +1,6 @@
-"""The page a person reads of an evaluation, and its curves. The same numbers give the same bytes; 0.3 s for the picture."""
+"""The page a person reads of an evaluation, and its curves. The same numbers give the same bytes;
+0.3 s for the picture.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +24,63 @@ HEADER = [
 ]
 
 
-def report(metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]) -> str:
+def report(
+    metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]
+) -> str:
     """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
     unit = metrics["ci_unit"]
-    lines = ["# Test results", "", f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.", ""]
+    lines = [
+        "# Test results",
+        "",
+        f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.",
+        "",
+    ]
     lines += HEADER
     lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
     if metrics["rows_taught"]:
-        lines += ["", f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**"]
+        lines += [
+            "",
+            f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**",
+        ]
     if HOLDOUT in metrics:
         kept = metrics[HOLDOUT]
-        lines += ["", f"Held out, never trained on: {kept['rows']:,} utterances, {kept['words']:,} words.", "", *HEADER]
+        lines += [
+            "",
+            f"Held out, never trained on: {kept['rows']:,} utterances, {kept['words']:,} words.",
+            "",
+            *HEADER,
+        ]
         lines += [score_line(name, scores) for name, scores in kept["models"].items()]
-    lines += ["", f"The interval is by {unit}. {caveat(metrics)}", "", "## Loss and WER per step", "", "![curves](curves.svg)", ""]
+    lines += [
+        "",
+        f"The interval is by {unit}. {caveat(metrics)}",
+        "",
+        "## Loss and WER per step",
+        "",
+        "![curves](curves.svg)",
+        "",
+    ]
     lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
     lines += [
         f"| {row['step']} | {row['train_loss'][:6]} | {row['validation_loss'][:6]} | {row['validation_wer'][:6]} |"
         for row in steps
         if row["validation_wer"]
     ]
-    worst = sorted((line for line in table if line["model"] == FINETUNED), key=lambda line: (-errors(line), line["id"]))[:WORST]
-    lines += ["", "## Worst utterances", "", "| id | errors | reference | hypothesis |", "|---|---|---|---|"]
-    lines += [f"| {cell(line['id'])} | {errors(line)} | {cell(line['reference'])} | {cell(line['hypothesis'])} |" for line in worst]
+    worst = sorted(
+        (line for line in table if line["model"] == FINETUNED),
+        key=lambda line: (-errors(line), line["id"]),
+    )[:WORST]
+    lines += [
+        "",
+        "## Worst utterances",
+        "",
+        "| id | errors | reference | hypothesis |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {cell(line['id'])} | {errors(line)} | {cell(line['reference'])} | {cell(line['hypothesis'])} |"
+        for line in worst
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,8 @@
-"""What models heard, as tables a person can sift: rows of one model or of two side by side, slices of them, searches, orders, scores.
+"""What models heard, as tables a person can sift: rows of one model or of two side by side, slices
+of them, searches, orders, scores.
 
-Built once per table from reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each question to them a few milliseconds.
+Built once per table from reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each
+question to them a few milliseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Utterances:
-    """Rows of one model. `slices` maps a property's name to the value of each row (a pandas Categorical; code -1 where it has none)."""
+    """Rows of one model. `slices` maps a property's name to the value of each row (a pandas
+    Categorical; code -1 where it has none).
+    """
 
     key: str  # names the rows: the hash of each table they come from, and the model
     rows: pd.DataFrame
@@ -83,7 +87,9 @@ def compared(heard: ModelResults, other: ModelResults) -> Utterances:
         BadData: they have no recording with the same transcript in common.
     """
     left, right = _frame(heard), _frame(other).drop(columns=["duration", "speaker", "attributes"])
-    right = right.rename(columns={name: f"other_{name}" for name in right.columns if name not in ("id", "reference")})
+    right = right.rename(
+        columns={name: f"other_{name}" for name in right.columns if name not in ("id", "reference")}
+    )
     rows = left.merge(right, on=["id", "reference"], how="inner", sort=False)
     if rows.empty:
         raise DataError(f"{heard.model} and {other.model} were not tested on the same recordings")
@@ -91,9 +97,15 @@ def compared(heard: ModelResults, other: ModelResults) -> Utterances:
 
 
 def _frame(heard: ModelResults) -> pd.DataFrame:
-    rows = heard.table.filter(pc.equal(heard.table["model"], heard.model)).drop_columns(["model"]).to_pandas()
+    rows = (
+        heard.table.filter(pc.equal(heard.table["model"], heard.model))
+        .drop_columns(["model"])
+        .to_pandas()
+    )
     rows = rows.drop_duplicates("id").reset_index(drop=True)
-    rows["duration"] = rows["duration"].where(np.isfinite(rows["duration"]) & (rows["duration"] >= 0) & (rows["duration"] < MOST_NUMBER))
+    rows["duration"] = rows["duration"].where(
+        np.isfinite(rows["duration"]) & (rows["duration"] >= 0) & (rows["duration"] < MOST_NUMBER)
+    )
     return rows
 
 
@@ -104,9 +116,16 @@ def _sifted(key: str, rows: pd.DataFrame) -> Utterances:
 
 
 def _slices(rows: pd.DataFrame) -> dict[str, pd.Categorical]:
-    """By speaker, by quartile of duration, and by each attribute; what all rows share or none has is no slice."""
-    found = {"speaker": pd.Categorical(rows["speaker"]), "duration": _quartiles(rows["duration"].to_numpy(float), " s")}
-    parsed = {text: _attributes(text) for text in rows["attributes"].unique() if isinstance(text, str)}
+    """By speaker, by quartile of duration, and by each attribute; what all rows share or none has
+    is no slice.
+    """
+    found = {
+        "speaker": pd.Categorical(rows["speaker"]),
+        "duration": _quartiles(rows["duration"].to_numpy(float), " s"),
+    }
+    parsed = {
+        text: _attributes(text) for text in rows["attributes"].unique() if isinstance(text, str)
+    }
     each = [parsed.get(text, {}) for text in rows["attributes"]]
     names = list(dict.fromkeys(name for one in parsed.values() for name in one))[:MOST_ATTRIBUTES]
     for name in names:
@@ -124,11 +143,18 @@ def _attributes(text: str) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, str | int | float) and value != ""}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, str | int | float) and value != ""
+    }
 
 
 def _valued(values: list[Any]) -> pd.Categorical:
-    numbers = [value if isinstance(value, int | float) and abs(value) < MOST_NUMBER else np.nan for value in values]
+    numbers = [
+        value if isinstance(value, int | float) and abs(value) < MOST_NUMBER else np.nan
+        for value in values
+    ]
     whole = all(value is None or isinstance(value, int | float) for value in values)
     if whole and len(set(values)) > FEW_VALUES:
         return _quartiles(np.array(numbers, float), "")
@@ -137,15 +163,30 @@ def _valued(values: list[Any]) -> pd.Categorical:
 
 def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
     known = values[np.isfinite(values)]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1))) if len(known) else np.zeros(1)
-    codes = np.where(np.isfinite(values), np.clip(np.searchsorted(edges, values) - 1, 0, max(len(edges) - 2, 0)), -1)
+    edges = (
+        np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1)))
+        if len(known)
+        else np.zeros(1)
+    )
+    codes = np.where(
+        np.isfinite(values),
+        np.clip(np.searchsorted(edges, values) - 1, 0, max(len(edges) - 2, 0)),
+        -1,
+    )
     digits = "{:.1f}" if unit else "{:g}"
-    labels = [f"Q{number + 1}: {digits.format(low)} to {digits.format(high)}{unit}" for number, (low, high) in enumerate(pairwise(edges))]
-    return pd.Categorical.from_codes(codes if labels else np.full(len(values), -1), categories=labels)
+    labels = [
+        f"Q{number + 1}: {digits.format(low)} to {digits.format(high)}{unit}"
+        for number, (low, high) in enumerate(pairwise(edges))
+    ]
+    return pd.Categorical.from_codes(
+        codes if labels else np.full(len(values), -1), categories=labels
+    )
 
 
 def matching(one: Utterances, words: str, chosen: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """True for rows in which each of the words stands, in the reference or in what was heard, and that are in all chosen slices."""
+    """True for rows in which each of the words stands, in the reference or in what was heard, and
+    that are in all chosen slices.
+    """
     found = np.ones(len(one), bool)
     for word in words.lower().split():
         found &= pc.match_substring(one.haystack, word).to_numpy(zero_copy_only=False)
@@ -193,7 +234,9 @@ def ordered(one: Utterances, found: np.ndarray, order: str, text: str) -> np.nda
 def score(rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:
     """WER of these rows with its 95 % interval. 20,000 rows without speakers cost 0.2 s."""
     wrong, total = errors(rows, prefix), words(rows, prefix)
-    return wer.rate(int(wrong.sum()), int(total.sum())), wer.bootstrap(wrong.tolist(), total.tolist(), _speakers(rows), RESAMPLES, SEED)
+    return wer.rate(int(wrong.sum()), int(total.sum())), wer.bootstrap(
+        wrong.tolist(), total.tolist(), _speakers(rows), RESAMPLES, SEED
+    )
 
 
 def difference(rows: pd.DataFrame, text: str) -> wer.Difference:

@@ -1,7 +1,9 @@
-"""Sound to text: batched greedy decoding, the same for validation, evaluation and transcription, and as `generate()` decodes.
+"""Sound to text: batched greedy decoding, the same for validation, evaluation and transcription,
+and as `generate()` decodes.
 
-Rows are sorted by length and leave the batch when they end, so that none waits for a row that loops; tokens are capped by
-duration. Recordings longer than the window are cut at the quietest point near its end, decoded apart, and joined.
+Rows are sorted by length and leave the batch when they end, so that none waits for a row that
+loops; tokens are capped by duration. Recordings longer than the window are cut at the quietest
+point near its end, decoded apart, and joined.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from asr.features import TAIL, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
@@ -36,7 +43,8 @@ class AudioSegment:
 class DecodedSegment:
     """What was said in one stretch; `start` and `duration` in seconds.
 
-    segments: start, end and text of each utterance in it, from the recording's start; one where the model does not say when.
+    segments: start, end and text of each utterance in it, from the recording's start; one where the
+        model does not say when.
     """
 
     start: float
@@ -47,7 +55,10 @@ class DecodedSegment:
 
 @torch.inference_mode()
 def decode_batch(
-    whisper: WhisperForConditionalGeneration, features: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
+    whisper: WhisperForConditionalGeneration,
+    features: torch.Tensor,
+    prompt: list[int],
+    max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
     """Decode a batch, the likeliest token each time.
 
@@ -69,25 +80,40 @@ def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> 
 
 @torch.inference_mode()
 def decode_encoded(
-    whisper: WhisperForConditionalGeneration, encoded: torch.Tensor, prompt: list[int], max_new_tokens: Sequence[int]
+    whisper: WhisperForConditionalGeneration,
+    encoded: torch.Tensor,
+    prompt: list[int],
+    max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
     """The same from what was encoded, so that several prompts can share it."""
     generation = whisper.generation_config
-    cache = EncoderDecoderCache(DynamicCache(config=whisper.config), DynamicCache(config=whisper.config))
+    cache = EncoderDecoderCache(
+        DynamicCache(config=whisper.config), DynamicCache(config=whisper.config)
+    )
     tokens = torch.tensor([prompt] * len(encoded), device=encoded.device)
     alive = torch.arange(len(encoded), device=encoded.device)
-    limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(max=whisper.config.max_target_positions - len(prompt))
+    limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(
+        max=whisper.config.max_target_positions - len(prompt)
+    )
     found: list[list[int]] = [[] for _ in max_new_tokens]
     never = torch.tensor(generation.suppress_tokens or [], dtype=torch.long, device=encoded.device)
-    not_first = torch.tensor(getattr(generation, "begin_suppress_tokens", None) or [], dtype=torch.long, device=encoded.device)
+    not_first = torch.tensor(
+        getattr(generation, "begin_suppress_tokens", None) or [],
+        dtype=torch.long,
+        device=encoded.device,
+    )
     for step in range(int(limits.max())):
-        hidden = whisper.model.decoder(input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True)
+        hidden = whisper.model.decoder(
+            input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
+        )
         logits = whisper.proj_out(hidden.last_hidden_state[:, -1])  # (B, V)
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
         if tokenization.says_when(generation):
-            timestamps.apply_timestamp_rules(logits, [found[row] for row in alive.tolist()], generation)
+            timestamps.apply_timestamp_rules(
+                logits, [found[row] for row in alive.tolist()], generation
+            )
         tokens = logits.argmax(-1, keepdim=True)
         ended = tokens[:, 0] == generation.eos_token_id
         for row, token in zip(alive[~ended].tolist(), tokens[~ended, 0].tolist(), strict=True):
@@ -110,18 +136,24 @@ def max_tokens(seconds: float) -> int:
 def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     """The prompt that plain `generate()` really gives the decoder, caught on its way in."""
     seen: list[torch.Tensor] = []
-    hook = whisper.model.decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
+    hook = whisper.model.decoder.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
+    )
     shape = (1, whisper.config.num_mel_bins, whisper.config.max_source_positions * 2)
     try:
         with loader.quiet():
-            whisper.generate(torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1)
+            whisper.generate(
+                torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1
+            )
     finally:
         hook.remove()
     return [int(token) for token in seen[0][0]]
 
 
 def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
-    """Cut a recording into stretches that fit the window, each at the quietest point near the window's end."""
+    """Cut a recording into stretches that fit the window, each at the quietest point near the
+    window's end.
+    """
     loudness = features.mel.mean(axis=0)
     total = features.mel.shape[1] - TAIL
     if total <= window_frames:
@@ -143,12 +175,18 @@ def _quietest(loudness: np.ndarray) -> int:
 
 
 def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
-    """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence followed."""
+    """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence
+    followed.
+    """
     last = features.mel.shape[1] if end == features.mel.shape[1] - TAIL else end
     mel = features.mel[:, start:last]
     if last == end:
         mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
-    return AudioSegment(start / FRAMES_PER_SECOND, (end - start) / FRAMES_PER_SECOND, LogMel(mel, features.floor, edge))
+    return AudioSegment(
+        start / FRAMES_PER_SECOND,
+        (end - start) / FRAMES_PER_SECOND,
+        LogMel(mel, features.floor, edge),
+    )
 
 
 def transcribe(
@@ -187,7 +225,8 @@ def decode_clips(
     max_new_tokens: int,
     progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
 ) -> list[list[DecodedSegment]]:
-    """Decode a few recordings: each cut into stretches that fit the window, all stretches decoded together.
+    """Decode a few recordings: each cut into stretches that fit the window, all stretches decoded
+    together.
 
     Args:
         progress: wraps the groups of stretches as they are decoded.
@@ -212,13 +251,27 @@ def decode_clips(
     return [[_heard(one, next(said), whisper, made) for one in parts] for parts in cuts]
 
 
-def _heard(one: AudioSegment, ids: list[int], whisper: WhisperForConditionalGeneration, made: WhisperTokenizer) -> DecodedSegment:
+def _heard(
+    one: AudioSegment,
+    ids: list[int],
+    whisper: WhisperForConditionalGeneration,
+    made: WhisperTokenizer,
+) -> DecodedSegment:
     """Tokens of a stretch as text, and as utterances with times."""
     text = made.decode(ids, skip_special_tokens=True).strip()
     parts = [(one.start, one.start + one.duration, text)]
     if tokenization.says_when(whisper.generation_config) and text:
-        told = timestamps.segments(ids, timestamps.first_timestamp(whisper.generation_config), one.duration)
-        spelt = [(one.start + begin, one.start + end, made.decode(words, skip_special_tokens=True).strip()) for begin, end, words in told]
+        told = timestamps.segments(
+            ids, timestamps.first_timestamp(whisper.generation_config), one.duration
+        )
+        spelt = [
+            (
+                one.start + begin,
+                one.start + end,
+                made.decode(words, skip_special_tokens=True).strip(),
+            )
+            for begin, end, words in told
+        ]
         parts = [part for part in spelt if part[2]]
     return DecodedSegment(one.start, one.duration, text, tuple(parts))
 

@@ -1,7 +1,9 @@
-"""Whisper models: built small from scratch, or loaded from a folder or the hub; their window cut; saved so that others load them.
+"""Whisper models: built small from scratch, or loaded from a folder or the hub; their window cut;
+saved so that others load them.
 
-safetensors only, nothing remote is executed. A window of N seconds is a table of 50 N positions; Whisper's are sinusoids, so a
-shorter table is a bit-equal cut of the longer one. Importing costs torch and transformers (3 s); a 2.7 M model builds in 50 ms.
+safetensors only, nothing remote is executed. A window of N seconds is a table of 50 N positions;
+Whisper's are sinusoids, so a shorter table is a bit-equal cut of the longer one. Importing costs
+torch and transformers (3 s); a 2.7 M model builds in 50 ms.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def untrained(config: WhisperConfig, seed: int) -> WhisperForConditionalGenerati
         return WhisperForConditionalGeneration(config)
 
 
-def build(shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed: int) -> WhisperForConditionalGeneration:
+def build(
+    shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed: int
+) -> WhisperForConditionalGeneration:
     """A small Whisper from scratch.
 
     Args:
@@ -64,7 +68,9 @@ def build(shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed
         made: the tokenizer whose tokens it embeds.
     """
     end, start = made.convert_tokens_to_ids([tokenization.END, tokenization.START])
-    sizes = {key: value for key, value in shape.items() if key not in ("window_seconds", "vocab_size")}
+    sizes = {
+        key: value for key, value in shape.items() if key not in ("window_seconds", "vocab_size")
+    }
     config = WhisperConfig(
         **sizes,
         vocab_size=len(made),
@@ -98,7 +104,9 @@ def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
     languages = [f"<|{code}|>" for code in WHISPER_LANGUAGES]
     return {
         "lang_to_id": {token: vocab[token] for token in languages if token in vocab},
-        "task_to_id": {task: vocab[f"<|{task}|>"] for task in tokenization.TASKS if f"<|{task}|>" in vocab},
+        "task_to_id": {
+            task: vocab[f"<|{task}|>"] for task in tokenization.TASKS if f"<|{task}|>" in vocab
+        },
         "no_timestamps_token_id": vocab["<|notimestamps|>"],
     }
 
@@ -113,7 +121,9 @@ def resolve_model(name: str) -> str:
     if folder.is_dir():
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~", "models/")):
-        raise ModelError(f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model")
+        raise ModelError(
+            f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model"
+        )
     return name
 
 
@@ -127,7 +137,9 @@ def load_config(name: str, revision: str | None) -> WhisperConfig:
     where = resolve_model(name)
     known_as = Path(where).name if Path(where).is_dir() else name
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
-        raise ModelError(f"model.name: no config.json in {known_as}; want a folder with a saved model")
+        raise ModelError(
+            f"model.name: no config.json in {known_as}; want a folder with a saved model"
+        )
     config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
     if config.model_type != "whisper":
         raise ModelError(f"model.name: {known_as} is a {config.model_type}, want a whisper")
@@ -146,14 +158,22 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
     config = load_config(name, revision)
     made = _from(where, lambda: tokenization.load(where, revision))
     if len(made) > config.vocab_size:
-        raise ModelError(f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}")
+        raise ModelError(
+            f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}"
+        )
     if window_seconds is not None:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
     model, info = _from(where, lambda: _weights(where, revision, config))
     _check_loaded(known_as, info)
-    model.model.encoder.embed_positions.requires_grad_(False)  # a table that was cut comes back as if it were to be learnt
-    with suppress(OSError):  # older checkpoints have no such file; in some it calls itself derived, and would lose all of Whisper's own
-        model.generation_config = GenerationConfig.from_pretrained(where, revision=revision, _from_model_config=False)
+    model.model.encoder.embed_positions.requires_grad_(
+        False
+    )  # a table that was cut comes back as if it were to be learnt
+    with suppress(
+        OSError
+    ):  # older checkpoints have no such file; in some it calls itself derived, and would lose all of Whisper's own
+        model.generation_config = GenerationConfig.from_pretrained(
+            where, revision=revision, _from_model_config=False
+        )
     settle_generation(model, made)
     return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
 
@@ -198,16 +218,26 @@ def _from(where: str, get: Any) -> Any:
 
 
 def _check_loaded(name: str, info: dict[str, Any]) -> None:
-    wrong = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]} - {POSITIONS}
+    wrong = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]} - {
+        POSITIONS
+    }
     missing = set(info["missing_keys"]) - {POSITIONS, "proj_out.weight"}
     unexpected = set(info["unexpected_keys"]) - {"proj_out.weight"}
-    for what, keys in (("do not fit", wrong), ("are missing", missing), ("are unknown", unexpected)):
+    for what, keys in (
+        ("do not fit", wrong),
+        ("are missing", missing),
+        ("are unknown", unexpected),
+    ):
         if keys:
-            raise ModelError(f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}")
+            raise ModelError(
+                f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}"
+            )
 
 
 def settle_generation(model: WhisperForConditionalGeneration, made: WhisperTokenizer) -> None:
-    """Bring an old checkpoint's generation config to today's form, in which the prompt has one home."""
+    """Bring an old checkpoint's generation config to today's form, in which the prompt has one
+    home.
+    """
     generation = model.generation_config
     generation.forced_decoder_ids = None
     generation._from_model_config = False  # or the prompt we save with it would not be read
@@ -215,7 +245,9 @@ def settle_generation(model: WhisperForConditionalGeneration, made: WhisperToken
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
     for key, value in prompt_tables(made).items():
-        if getattr(generation, key, None) is None and (generation.is_multilingual or not key.endswith("_to_id")):
+        if getattr(generation, key, None) is None and (
+            generation.is_multilingual or not key.endswith("_to_id")
+        ):
             setattr(generation, key, value)
     model.config.forced_decoder_ids = None
 
@@ -234,7 +266,9 @@ def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) ->
     """
     wanted = model.config.num_mel_bins
     if wanted != num_mel_bins:
-        raise ModelError(f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}")
+        raise ModelError(
+            f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}"
+        )
 
 
 def window_seconds(model: WhisperForConditionalGeneration) -> int:
@@ -247,7 +281,9 @@ def device() -> str:
 
 
 def weights_hash(model: WhisperForConditionalGeneration) -> str:
-    """Hash of all weights by name; the window's position table is left out, for it follows from the window."""
+    """Hash of all weights by name; the window's position table is left out, for it follows from the
+    window.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name != POSITIONS:
@@ -257,14 +293,22 @@ def weights_hash(model: WhisperForConditionalGeneration) -> str:
 
 
 def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder: Path) -> None:
-    """Save weights, processor, feature extractor and generation config, for plain transformers and for faster-whisper."""
-    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model))
+    """Save weights, processor, feature extractor and generation config, for plain transformers and
+    for faster-whisper.
+    """
+    extractor = WhisperFeatureExtractor(
+        feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model)
+    )
     generation = model.generation_config
     if generation.is_multilingual:
-        made.set_prefix_tokens(generation.language, generation.task, tokenization.says_when(generation))
+        made.set_prefix_tokens(
+            generation.language, generation.task, tokenization.says_when(generation)
+        )
     model.save_pretrained(folder)
     WhisperProcessor(extractor, made).save_pretrained(folder)
-    extractor.save_pretrained(folder)  # preprocessor_config.json, which the processor no longer writes
+    extractor.save_pretrained(
+        folder
+    )  # preprocessor_config.json, which the processor no longer writes
 
 
 def load_saved(folder: Path) -> Start:

@@ -1,7 +1,9 @@
-"""LoRA (Hu et al. 2021): small matrices beside frozen weights, trained in their place and added to them when the model is saved.
+"""LoRA (Hu et al. 2021): small matrices beside frozen weights, trained in their place and added to
+them when the model is saved.
 
-Checkpoints hold the matrices alone; what is decoded, measured and saved is the plain model with them merged in. Needs peft, the
-extra `lora`. Importing this module costs nothing, adding adapters the 4 s of importing peft.
+Checkpoints hold the matrices alone; what is decoded, measured and saved is the plain model with
+them merged in. Needs peft, the extra `lora`. Importing this module costs nothing, adding adapters
+the 4 s of importing peft.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from asr.errors import ParamsError
 from asr.params import schema
 
 MARK = ".lora_"  # in the name of every tensor of an adapter
-RATE = 10  # adapters start from nothing, and want about so many times the rate of the weights they stand for
+# adapters start from nothing, and want about so many times the rate of the weights they stand for
+RATE = 10
 
 
 def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int) -> None:
-    """Freeze the model and put an adapter beside each of its target modules; at first they add nothing.
+    """Freeze the model and put an adapter beside each of its target modules; at first they add
+    nothing.
 
     Raises:
         BadParams: peft is not installed.
@@ -33,7 +37,10 @@ def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int
             f"model.lora.rank: got {chosen.rank}, which needs peft: pip install -c requirements.txt -e '.[lora]', or set it to null"
         ) from None
     config = peft.LoraConfig(
-        r=chosen.rank, lora_alpha=chosen.alpha, lora_dropout=chosen.dropout, target_modules=list(chosen.target_modules)
+        r=chosen.rank,
+        lora_alpha=chosen.alpha,
+        lora_dropout=chosen.dropout,
+        target_modules=list(chosen.target_modules),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -52,12 +59,18 @@ def trained(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
-    """The plain model: a copy that shares every tensor no adapter changes. Without adapters, the model itself."""
+    """The plain model: a copy that shares every tensor no adapter changes. Without adapters, the
+    model itself.
+    """
     found = layers(whisper)
     if not found:
         return whisper
     changed = {id(layer.base_layer.weight) for layer in found.values()}
-    shared = {id(one): one for one in chain(whisper.parameters(), whisper.buffers()) if id(one) not in changed}
+    shared = {
+        id(one): one
+        for one in chain(whisper.parameters(), whisper.buffers())
+        if id(one) not in changed
+    }
     plain = copy.deepcopy(whisper, shared)
     for name, layer in layers(plain).items():
         layer.merge()
@@ -66,13 +79,24 @@ def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGen
 
 
 @torch.no_grad()
-def plain_weights(whisper: WhisperForConditionalGeneration, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the plain model must hold, given these weights of a checkpoint: they themselves, or frozen weights and adapters added up."""
+def plain_weights(
+    whisper: WhisperForConditionalGeneration, weights: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What the plain model must hold, given these weights of a checkpoint: they themselves, or
+    frozen weights and adapters added up.
+    """
     found = layers(whisper)
     if not found:
         return weights
-    plain = {name.replace(".base_layer.", "."): value for name, value in whisper.state_dict().items() if MARK not in name}
+    plain = {
+        name.replace(".base_layer.", "."): value
+        for name, value in whisper.state_dict().items()
+        if MARK not in name
+    }
     for name, layer in found.items():
-        down, up = (weights[f"{name}.lora_{side}.default.weight"].to(layer.base_layer.weight.device) for side in "AB")
+        down, up = (
+            weights[f"{name}.lora_{side}.default.weight"].to(layer.base_layer.weight.device)
+            for side in "AB"
+        )
         plain[f"{name}.weight"] = plain[f"{name}.weight"] + (up @ down) * layer.scaling["default"]
     return plain

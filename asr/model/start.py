@@ -1,4 +1,6 @@
-"""The model that training starts from, as params name it: built from the training texts, or loaded. Costs 50 ms, or reading the weights."""
+"""The model that training starts from, as params name it: built from the training texts, or loaded.
+Costs 50 ms, or reading the weights.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,20 @@ from asr.params import schema
 
 
 def start_model(given: schema.Params, train: FeatureRows) -> Start:
-    """The model before training: built from the training texts, or loaded; prompt and regularisation set."""
+    """The model before training: built from the training texts, or loaded; prompt and
+    regularisation set.
+    """
     chosen = given.model
     if chosen.name == loader.SCRATCH:
         shape = chosen.scratch.model_dump()
         shape["window_seconds"] = window_seconds(chosen, own=None)
         made = tokenization.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(loader.build(shape, made, train.num_mel_bins, given.train.seed), made, loader.SCRATCH, None)
+        start = Start(
+            loader.build(shape, made, train.num_mel_bins, given.train.seed),
+            made,
+            loader.SCRATCH,
+            None,
+        )
     else:
         start = loader.load(chosen.name, chosen.revision, chosen.window_seconds)
     loader.check_mel_bins(start.model, train.num_mel_bins)

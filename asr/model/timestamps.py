@@ -1,6 +1,8 @@
-"""When it was said: a time before and after each utterance, as tokens 0.02 s apart, in labels and in what a model says.
+"""When it was said: a time before and after each utterance, as tokens 0.02 s apart, in labels and
+in what a model says.
 
-Times are counted from the window's start. Whisper's rules keep them in pairs and in order; they cost one softmax a token.
+Times are counted from the window's start. Whisper's rules keep them in pairs and in order; they
+cost one softmax a token.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def first_timestamp(generation: GenerationConfig) -> int:
     return int(generation.no_timestamps_token_id) + 1
 
 
-def segments(ids: Sequence[int], zero: int, duration: float) -> list[tuple[float, float, list[int]]]:
+def segments(
+    ids: Sequence[int], zero: int, duration: float
+) -> list[tuple[float, float, list[int]]]:
     """What a model said, utterance by utterance: start and end in seconds, tokens.
 
     Args:
@@ -49,17 +53,23 @@ def segments(ids: Sequence[int], zero: int, duration: float) -> list[tuple[float
     return [*found, (start, duration, words)] if words else found
 
 
-def apply_timestamp_rules(scores: torch.Tensor, said: Sequence[Sequence[int]], generation: GenerationConfig) -> None:
+def apply_timestamp_rules(
+    scores: torch.Tensor, said: Sequence[Sequence[int]], generation: GenerationConfig
+) -> None:
     """Rule out, in place, what cannot come next where times are asked for.
 
-    A window starts with a time, soon; a time that opens is followed by words, one that closes by the next that opens or by the
-    end; times never go back; and where some time is likelier than any one word, it is a time.
+    A window starts with a time, soon; a time that opens is followed by words, one that closes by
+    the next that opens or by the end; times never go back; and where some time is likelier than any
+    one word, it is a time.
 
     Args:
         scores: (B, V) of the next token.
         said: each row's tokens after the prompt.
     """
-    zero, latest = first_timestamp(generation), getattr(generation, "max_initial_timestamp_index", None)
+    zero, latest = (
+        first_timestamp(generation),
+        getattr(generation, "max_initial_timestamp_index", None),
+    )
     scores[:, zero - 1] = -torch.inf
     for row, ids in zip(scores, said, strict=True):
         if not ids:

@@ -12,7 +12,8 @@ STAGE_OUTS = (paths.RAW, paths.CHUNKS, paths.FEATURES, paths.MODEL, paths.REPORT
 
 
 def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong between two values, told by dotted key, in whatever parts of the file can be compared.
+    """What is wrong between two values, told by dotted key, in whatever parts of the file can be
+    compared.
 
     Args:
         given: values by dotted key.
@@ -27,11 +28,19 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if 1 <= steps <= warmup:
             yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
     if given.get("train.pack_to_window") is True and given.get("train.timestamp_share") == 0:
-        yield "train.pack_to_window", "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all"
+        yield (
+            "train.pack_to_window",
+            "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all",
+        )
     sides = ("model.scratch.encoder_attention_heads", "model.scratch.decoder_attention_heads")
-    for width, heads in {pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)}:
+    for width, heads in {
+        pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)
+    }:
         if heads > 0 and (width % heads or width % 2):
-            yield "model.scratch.d_model", f"got {width}, want an even multiple of the attention heads ({heads})"
+            yield (
+                "model.scratch.d_model",
+                f"got {width}, want an even multiple of the attention heads ({heads})",
+            )
     source = given.get("download.source")
     if source != "synthetic" and "download.path" in given and not given["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
@@ -41,9 +50,15 @@ def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _mixed(f"download.mix.{number}", entry, given)
     name = given.get("model.name")
     if isinstance(name, str) and name and _in_stage_out(name):
-        yield "model.name", f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
+        yield (
+            "model.name",
+            f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine",
+        )
     if name == "scratch" and given.get("model.lora.rank"):
-        yield "model.lora.rank", f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)"
+        yield (
+            "model.lora.rank",
+            f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)",
+        )
     key = "model.language" if given.get("model.language") else "download.language"
     if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
         way = "want model.language set to the nearest of its languages (asr/whisper.py); earshot prompt-language then measures some"
@@ -61,7 +76,10 @@ def _rule(key: str, rule: Any) -> Iterator[tuple[str, str]]:
     limits = [name for name in ("min", "max") if rule.get(name) is not None]
     if bool(rule.get("any_of")) == bool(limits):
         told = "any_of and " if rule.get("any_of") else "neither any_of nor "
-        yield key, f"got {told}{' and '.join(limits) or 'limits'}, want values in any_of, or else min, max or both"
+        yield (
+            key,
+            f"got {told}{' and '.join(limits) or 'limits'}, want values in any_of, or else min, max or both",
+        )
     yield from _ordered({f"{key}.{name}": rule[name] for name in limits}, key, "min", "max")
 
 
@@ -72,19 +90,35 @@ def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, s
         yield f"{key}.path", "got nothing, want where this corpus lies"
     ours, theirs = given.get("download.language"), entry.get("language")
     if entry.get("role") == "train" and theirs not in (None, ours):
-        yield f"{key}.language", f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt"
+        yield (
+            f"{key}.language",
+            f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt",
+        )
     elif isinstance(theirs, str) and theirs not in (ours, *WHISPER_LANGUAGES):
-        yield f"{key}.language", f"got {theirs}, which Whisper has no token for; want one of its languages (asr/whisper.py)"
+        yield (
+            f"{key}.language",
+            f"got {theirs}, which Whisper has no token for; want one of its languages (asr/whisper.py)",
+        )
 
 
 def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     copies = "featurize.augment"
-    for kind, what in (("speed", "{}"), ("reverberation", "{}_rt60_seconds"), ("noise", "{}_snr_db"), ("gain", "{}_db")):
+    for kind, what in (
+        ("speed", "{}"),
+        ("reverberation", "{}_rt60_seconds"),
+        ("noise", "{}_snr_db"),
+        ("gain", "{}_db"),
+    ):
         yield from _ordered(given, f"{copies}.{kind}", what.format("min"), what.format("max"))
-    chances = [f"{copies}.{kind}.probability" for kind in ("speed", "reverberation", "noise", "gain")]
+    chances = [
+        f"{copies}.{kind}.probability" for kind in ("speed", "reverberation", "noise", "gain")
+    ]
     for made, *shares in _numbers(given, f"{copies}.copies", *chances):
         if made > 0 and not any(shares):
-            yield f"{copies}.copies", f"got {made}, want a kind of change with a probability above 0: these copies are the row itself"
+            yield (
+                f"{copies}.copies",
+                f"got {made}, want a kind of change with a probability above 0: these copies are the row itself",
+            )
 
 
 def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:
@@ -94,9 +128,15 @@ def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterat
 
 
 def _numbers(given: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
-    """The values of these keys where all are numbers and can be compared; whatever else is told by its own check."""
+    """The values of these keys where all are numbers and can be compared; whatever else is told by
+    its own check.
+    """
     values = tuple(given.get(key) for key in keys)
-    return [values] if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values) else []
+    return (
+        [values]
+        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+        else []
+    )
 
 
 def _in_stage_out(name: str) -> bool:

@@ -1,6 +1,8 @@
-"""Read params.yaml and check all of it: every error at once, with its line. Costs 0.1 s; imports neither numpy nor torch.
+"""Read params.yaml and check all of it: every error at once, with its line. Costs 0.1 s; imports
+neither numpy nor torch.
 
-YAML is read as version 1.2, as DVC reads it: `no` is Norwegian, `1e-5` is a number, a key that stands twice is an error.
+YAML is read as version 1.2, as DVC reads it: `no` is Norwegian, `1e-5` is a number, a key that
+stands twice is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
     Raises:
-        BadParams: all that is wrong with it, one line each: file, line, dotted key, what we got, what we want.
+        BadParams: all that is wrong with it, one line each: file, line, dotted key, what we got,
+            what we want.
     """
     text = _read(path)
     values = _yaml(path, text)
@@ -35,10 +38,17 @@ def load(path: Path = Path("params.yaml")) -> Params:
             keys = _keys(values, dict(fault))
             faults.setdefault(keys, []).append(_want(keys, dict(fault), bool(faults.get(keys))))
     for dotted, message in contradictions(flat(values)):
-        faults.setdefault(tuple(int(key) if key.isdigit() else key for key in dotted.split(".")), []).append(message)
+        faults.setdefault(
+            tuple(int(key) if key.isdigit() else key for key in dotted.split(".")), []
+        ).append(message)
     if faults:
         lines = YAML().load(text)
-        raise ParamsError("\n".join(f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}" for keys, said in faults.items()))
+        raise ParamsError(
+            "\n".join(
+                f"{path}:{_line(lines, keys)}: {_dotted(keys)}: {' or '.join(said)}"
+                for keys, said in faults.items()
+            )
+        )
     return checked
 
 
@@ -66,18 +76,24 @@ def _yaml(path: Path, text: str) -> Any:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ParamsError(f"{line}: {getattr(error, 'problem', None) or error}".splitlines()[0]) from None
+        raise ParamsError(
+            f"{line}: {getattr(error, 'problem', None) or error}".splitlines()[0]
+        ) from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: want one section per stage, got {type(values).__name__}")
     return values
 
 
 def _keys(values: Any, fault: dict[str, Any]) -> tuple[Any, ...]:
-    """Where a fault stands in the file: pydantic also puts the tried branch of a union into the location."""
+    """Where a fault stands in the file: pydantic also puts the tried branch of a union into the
+    location.
+    """
     keys: list[Any] = []
     node = values
     for part in fault["loc"]:
-        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int)
+        ):
             keys.append(part)
             node = node[part]
         elif fault["type"] == "missing":
@@ -100,7 +116,13 @@ def _dotted(keys: tuple[Any, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value) if not isinstance(value, float) or math.isfinite(value) else str(value)
+    return (
+        "nothing"
+        if value is None
+        else repr(value)
+        if not isinstance(value, float) or math.isfinite(value)
+        else str(value)
+    )
 
 
 def _did_you_mean(keys: tuple[Any, ...]) -> str:
@@ -116,7 +138,13 @@ def _did_you_mean(keys: tuple[Any, ...]) -> str:
 def _model(annotation: Any) -> Any:
     """The section in a type such as `list[Mixed] | None`."""
     inner = [_model(one) for one in get_args(annotation)]
-    return next((one for one in inner if one), None) if inner else annotation if hasattr(annotation, "model_fields") else None
+    return (
+        next((one for one in inner if one), None)
+        if inner
+        else annotation
+        if hasattr(annotation, "model_fields")
+        else None
+    )
 
 
 def _line(node: Any, keys: tuple[Any, ...]) -> int:

@@ -1,7 +1,9 @@
-"""params.yaml: read, checked as a whole, handed out as frozen values. Costs 0.1 s; imports neither numpy nor torch.
+"""params.yaml: read, checked as a whole, handed out as frozen values. Costs 0.1 s; imports neither
+numpy nor torch.
 
-A model here has no default: a default in code is a value that DVC cannot see. YAML is read as version 1.2, as DVC reads it:
-`no` is Norwegian, `1e-5` is a number, a key that stands twice is an error.
+A model here has no default: a default in code is a value that DVC cannot see. YAML is read as
+version 1.2, as DVC reads it: `no` is Norwegian, `1e-5` is a number, a key that stands twice is an
+error.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Decibels = Annotated[Float, Field(ge=-60, le=60)]
 Weight = Annotated[Float, Field(ge=0, le=10)]
-SourceName = Literal["synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"]
+SourceName = Literal[
+    "synthetic", "common_voice", "folder", "huggingface", "data_collective", "digits"
+]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
@@ -74,7 +78,9 @@ class Digits(Section):
 
 
 class Rule(Section):
-    """Rows whose `field` is one of `any_of`, or between `min` and `max`, count `weight` times, all others `otherwise` times."""
+    """Rows whose `field` is one of `any_of`, or between `min` and `max`, count `weight` times, all
+    others `otherwise` times.
+    """
 
     field: Annotated[str, Field(min_length=1)]
     any_of: list[str] | None = None
@@ -102,7 +108,9 @@ class MixedSource(Section):
     def own(self) -> dict[str, Any]:
         """What it says itself of what `download` says, as values of these fields."""
         return {
-            key: value for key in MixedSource.model_fields if key not in ("share", "role") and (value := getattr(self, key)) is not None
+            key: value
+            for key in MixedSource.model_fields
+            if key not in ("share", "role") and (value := getattr(self, key)) is not None
         }
 
 
@@ -121,7 +129,9 @@ class Download(Section):
 
 
 class Stats(Section):
-    window_candidates_seconds: Annotated[list[Annotated[Float, Field(gt=0, le=30)]], Field(min_length=1)]
+    window_candidates_seconds: Annotated[
+        list[Annotated[Float, Field(gt=0, le=30)]], Field(min_length=1)
+    ]
     min_share_kept: Annotated[Float, Field(gt=0, le=1)]
 
 
@@ -150,7 +160,9 @@ class Lora(Section):
     rank: Count | None
     alpha: Positive
     dropout: Fraction
-    target_modules: Annotated[list[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]], Field(min_length=1)]
+    target_modules: Annotated[
+        list[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]], Field(min_length=1)
+    ]
 
 
 class Model(Section):

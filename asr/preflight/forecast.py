@@ -1,7 +1,9 @@
-"""Before the long run: how long it will take, and whether memory and disk hold it, as a real step and a few tokens tell.
+"""Before the long run: how long it will take, and whether memory and disk hold it, as a real step
+and a few tokens tell.
 
-Nothing is updated, and every bit of the training stays as it was: gradients are dropped, and each step seeds its noise anew. Costs
-two steps and a few rows' first tokens. A training that has ended is not asked.
+Nothing is updated, and every bit of the training stays as it was: gradients are dropped, and each
+step seeds its noise anew. Costs two steps and a few rows' first tokens. A training that has ended
+is not asked.
 """
 
 from __future__ import annotations
@@ -51,19 +53,33 @@ def forecast(training: Training, out: Path) -> None:
         flush=True,
     )
     if needed > NEAR_LIMIT_SHARE * free:
-        accelerator.print("memory is near: lower train.per_device_train_batch_size, or set train.gradient_checkpointing", flush=True)
+        accelerator.print(
+            "memory is near: lower train.per_device_train_batch_size, or set train.gradient_checkpointing",
+            flush=True,
+        )
 
 
 def step_seconds(training: Training) -> float:
-    """Seconds of the next step without its update, after the rows of the longest texts have been through memory.
+    """Seconds of the next step without its update, after the rows of the longest texts have been
+    through memory.
 
-    Room is held for AdamW's moments, which the first update makes. Where memory runs out, micro-batches are halved.
+    Room is held for AdamW's moments, which the first update makes. Where memory runs out,
+    micro-batches are halved.
     """
     parts = training.micro_batches(training.state.step)
-    most = heapq.nlargest(training.given.per_device_train_batch_size, training.windows, key=lambda one: len(one.text_ids))
+    most = heapq.nlargest(
+        training.given.per_device_train_batch_size,
+        training.windows,
+        key=lambda one: len(one.text_ids),
+    )
     with memory.must_hold("AdamW's moments; take a smaller model, or freeze its encoder"):
-        held = torch.empty(moments_to_come(training), dtype=torch.uint8, device=training.accelerator.device)
-    seconds = [gradient_seconds(training, one) for one in ([*parts[:-1], training.collator.batch(training.train, most)], parts)]
+        held = torch.empty(
+            moments_to_come(training), dtype=torch.uint8, device=training.accelerator.device
+        )
+    seconds = [
+        gradient_seconds(training, one)
+        for one in ([*parts[:-1], training.collator.batch(training.train, most)], parts)
+    ]
     del held
     return seconds[1]
 
@@ -78,9 +94,13 @@ def gradient_seconds(training: Training, parts: list[dict[str, torch.Tensor]]) -
 
 
 def evaluation_seconds(training: Training) -> float:
-    """Seconds of one evaluation, in which each row is encoded twice, for its loss and to be heard, from the first tokens of a few rows."""
+    """Seconds of one evaluation, in which each row is encoded twice, for its loss and to be heard,
+    from the first tokens of a few rows.
+    """
     validation, whisper, frames = training.validation, training.bare, training.collator.frames
-    chosen = validation.chosen[: min(validation.batch_size, training.given.per_device_train_batch_size)]
+    chosen = validation.chosen[
+        : min(validation.batch_size, training.given.per_device_train_batch_size)
+    ]
     marks = [now(training)]
     hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: marks.append(now(training)))
     training.model.eval()
@@ -93,7 +113,9 @@ def evaluation_seconds(training: Training) -> float:
     encoded, token = marks[1] - marks[0], (now(training) - marks[1]) / (len(marks) - 1)
     longest = max((len(one.text_ids) for one in validation.windows), default=TOKENS)
     rows = -(-len(validation.chosen) // training.accelerator.num_processes)
-    return float(2 * encoded * rows / len(chosen) + -(-rows // validation.batch_size) * (longest + 1) * token)
+    return float(
+        2 * encoded * rows / len(chosen) + -(-rows // validation.batch_size) * (longest + 1) * token
+    )
 
 
 def evaluations_left(training: Training) -> int:
@@ -108,25 +130,36 @@ def moments_to_come(training: Training) -> int:
 
 
 def moments_bytes(training: Training) -> int:
-    return 2 * sum(int(value.nbytes) for group in training.optimizer.param_groups for value in group["params"])
+    return 2 * sum(
+        int(value.nbytes) for group in training.optimizer.param_groups for value in group["params"]
+    )
 
 
 def memory_needed(training: Training) -> int:
-    """Bytes of the device at the peak: what this process held at most till now, and, on a CPU, moments that nobody wrote yet.
+    """Bytes of the device at the peak: what this process held at most till now, and, on a CPU,
+    moments that nobody wrote yet.
 
     Processes that share a machine's memory count together.
     """
     device = training.accelerator.device
     if device.type == "cuda":
         return memory.peak(device)
-    return (memory.peak(device) + moments_to_come(training)) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (memory.peak(device) + moments_to_come(training)) * int(
+        os.environ.get("LOCAL_WORLD_SIZE", "1")
+    )
 
 
 def disk_needed(training: Training, out: Path) -> dict[Path, int]:
-    """Bytes by folder: checkpoints with the one that is written before the oldest goes, weights that are kept, the model."""
+    """Bytes by folder: checkpoints with the one that is written before the oldest goes, weights
+    that are kept, the model.
+    """
     given = training.given
     weights = sum(value.nbytes for value in training.bare.parameters())
-    kept = 1 + (given.average_count if given.average_weights != "none" else 0) + -(-given.save_steps // given.eval_steps)
+    kept = (
+        1
+        + (given.average_count if given.average_weights != "none" else 0)
+        + -(-given.save_steps // given.eval_steps)
+    )
     wanted = (checkpoints.MAX_KEPT + 1) * (weights + moments_bytes(training)) + kept * weights
     there = sum(path.stat().st_size for path in training.folder.rglob("*.safetensors"))
     return {training.folder: max(wanted - there, 0), out: weights}

@@ -2,8 +2,9 @@
 
     earshot overfit data/features/train     # make overfit: half a minute for the default model on one core
 
-Takes eight training rows and the start model of params.yaml, and trains with everything off that keeps a model from learning by
-heart, until it says the eight texts. Leaves nothing behind: no checkpoint, no MLflow run, no out. Ends with 6 if it cannot.
+Takes eight training rows and the start model of params.yaml, and trains with everything off that
+keeps a model from learning by heart, until it says the eight texts. Leaves nothing behind: no
+checkpoint, no MLflow run, no out. Ends with 6 if it cannot.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ def eight(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
         BadData: there are not so many.
     """
     looked_at = only(rows, subset(rows.column("id"), SPARE * ROWS, seed))
-    fitting = only(looked_at, [one.index for one in Collator(start.model, start.tokenizer).choose(looked_at).examples])
+    fitting = only(
+        looked_at,
+        [one.index for one in Collator(start.model, start.tokenizer).choose(looked_at).examples],
+    )
     if len(fitting) < ROWS:
-        raise DataError(f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds")
+        raise DataError(
+            f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds"
+        )
     return only(fitting, subset(fitting.column("id"), ROWS, seed))
 
 
@@ -51,7 +57,9 @@ def only(rows: FeatureRows, chosen: Sequence[int]) -> FeatureRows:
 
 
 def unhindered(given: schema.Params) -> schema.Params:
-    """The same params, but for what keeps a model from learning rows by heart, and how long it may try."""
+    """The same params, but for what keeps a model from learning rows by heart, and how long it may
+    try.
+    """
     lora = given.model.lora.model_copy(update={"dropout": 0.0})
     off = dict.fromkeys(regularization.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
     train = {
@@ -87,11 +95,15 @@ def run(split: Path, given: schema.Params) -> int:
     choose_trained(start, given.model, given.train.seed)
     chosen = eight(rows, start, given.train.seed)
     with tempfile.TemporaryDirectory(prefix="earshot-overfit-") as folder:
-        training = Training(start, chosen, chosen, given.train, Path(folder) / "checkpoints", lambda *_, **__: None)
+        training = Training(
+            start, chosen, chosen, given.train, Path(folder) / "checkpoints", lambda *_, **__: None
+        )
         try:
             training.run(lambda: known_by_heart(training))
         except Stopped:
-            raise Stopped(training.signals.received, "stopped by a signal; nothing of it is left") from None
+            raise Stopped(
+                training.signals.received, "stopped by a signal; nothing of it is left"
+            ) from None
         if not known_by_heart(training):
             raise Diverged(
                 f"{training.state.step} steps did not teach eight rows: {missed(training)}; look at the rows, or at what was changed last"
@@ -105,14 +117,23 @@ def known_by_heart(training: Training) -> bool:
     if not state.step or not state.validated():
         return False
     last = state.evaluations()[-1]
-    return last["validation_loss"] < LOSS and last["validation_wer"] == 0 and training.heard() == texts(training)
+    return (
+        last["validation_loss"] < LOSS
+        and last["validation_wer"] == 0
+        and training.heard() == texts(training)
+    )
 
 
 def missed(training: Training) -> str:
     """What the last evaluation found, in words."""
     pairs = zip(texts(training), training.heard(), strict=True)
     wrong = [f"{text!r} was heard as {heard!r}" for text, heard in pairs if text != heard]
-    return "; ".join([f"loss {training.state.evaluations()[-1]['validation_loss']:.3f}, want under {LOSS}", *wrong])
+    return "; ".join(
+        [
+            f"loss {training.state.evaluations()[-1]['validation_loss']:.3f}, want under {LOSS}",
+            *wrong,
+        ]
+    )
 
 
 def texts(training: Training) -> list[str]:

@@ -1,8 +1,10 @@
-"""How long a training row takes on this machine at each window: a real forward and backward pass over a few recordings.
+"""How long a training row takes on this machine at each window: a real forward and backward pass
+over a few recordings.
 
-The model has the shape that params name, and random weights: what they are changes no time, so none are fetched. A window takes
-at most a second or two, and all of them a few; those for which no time is left are told from the others by their compute.
-Costs the import of torch and transformers (3 s) besides, and the memory of one step.
+The model has the shape that params name, and random weights: what they are changes no time, so none
+are fetched. A window takes at most a second or two, and all of them a few; those for which no time
+is left are told from the others by their compute. Costs the import of torch and transformers (3 s)
+besides, and the memory of one step.
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ from asr.whisper import POSITIONS_PER_SECOND
 CLIPS = 20  # recordings that are tried, at most
 PROMPT = 4  # tokens before a text
 ROUNDS = 3
-WINDOW_SECONDS = 0.2  # spent on the clips of one window in one round, after which no further batch begins
+WINDOW_SECONDS = (
+    0.2  # spent on the clips of one window in one round, after which no further batch begins
+)
 ALL_SECONDS = 3.0  # on all windows, after which no further window is tried that will not fit
 WARM_UP = 3  # rows' time that a window takes at least
-CPU_SECONDS = 12  # of sound at once on a CPU, where longer windows are told from shorter ones: the trial's memory is small and the same
+# of sound at once on a CPU, where longer windows are told from shorter ones: the trial's memory is
+# small and the same
+CPU_SECONDS = 12
 SEED = 1
 COPIES = 3  # of the weights: themselves, their gradients, and what a step holds besides
 
@@ -46,17 +52,28 @@ class Step:
 
     def hear(self, seconds: float) -> None:
         """Give the model this window."""
-        positions, own = max(round(seconds * POSITIONS_PER_SECOND), 1), self.whisper.model.encoder.embed_positions
+        positions, own = (
+            max(round(seconds * POSITIONS_PER_SECOND), 1),
+            self.whisper.model.encoder.embed_positions,
+        )
         own.weight = torch.nn.Parameter(self.table[:positions].detach(), requires_grad=False)
         own.num_embeddings = self.whisper.config.max_source_positions = positions
 
     def seconds(self, clips: Sequence[tuple[LogMel, list[int]]]) -> float:
-        """Seconds of one batch, forward and backward, at the model's window; the gradients are dropped."""
+        """Seconds of one batch, forward and backward, at the model's window; the gradients are
+        dropped.
+        """
         config, device = self.whisper.config, self.whisper.device
         room = config.max_target_positions - PROMPT
         prompts = [[config.decoder_start_token_id] * PROMPT] * len(clips)
         texts = [ids[:room] for _, ids in clips]
-        made = batches.collate([one for one, _ in clips], texts, prompts, config.eos_token_id, 2 * config.max_source_positions)
+        made = batches.collate(
+            [one for one, _ in clips],
+            texts,
+            prompts,
+            config.eos_token_id,
+            2 * config.max_source_positions,
+        )
         began = now(device)
         batch = {key: value.to(device) for key, value in made.items()}
         labels = batch.pop("labels")
@@ -81,9 +98,15 @@ class Step:
         return min(paces)
 
     def rows_at_once(self) -> int:
-        """As many as in training; on a CPU, where more are hardly faster, as many as take little memory."""
+        """As many as in training; on a CPU, where more are hardly faster, as many as take little
+        memory.
+        """
         seconds = self.whisper.config.max_source_positions / POSITIONS_PER_SECOND
-        return self.rows if self.whisper.device.type == "cuda" else max(1, min(self.rows, int(CPU_SECONDS / seconds)))
+        return (
+            self.rows
+            if self.whisper.device.type == "cuda"
+            else max(1, min(self.rows, int(CPU_SECONDS / seconds)))
+        )
 
 
 def now(device: torch.device) -> float:
@@ -93,8 +116,11 @@ def now(device: torch.device) -> float:
     return time.monotonic()
 
 
-def built(given: schema.Params, made: WhisperTokenizer, seconds: int) -> WhisperForConditionalGeneration | None:
-    """A model as `train` starts from, but for its weights; None where memory would not hold a step of it.
+def built(
+    given: schema.Params, made: WhisperTokenizer, seconds: int
+) -> WhisperForConditionalGeneration | None:
+    """A model as `train` starts from, but for its weights; None where memory would not hold a step
+    of it.
 
     Args:
         seconds: its window, which is cut for shorter ones.
@@ -105,7 +131,10 @@ def built(given: schema.Params, made: WhisperTokenizer, seconds: int) -> Whisper
         whisper = loader.build(shape, made, given.featurize.num_mel_bins, SEED)
     else:
         config = loader.load_config(chosen.name, chosen.revision)
-        config.max_source_positions, config.num_mel_bins = seconds * POSITIONS_PER_SECOND, given.featurize.num_mel_bins
+        config.max_source_positions, config.num_mel_bins = (
+            seconds * POSITIONS_PER_SECOND,
+            given.featurize.num_mel_bins,
+        )
         if COPIES * weights_bytes(config) > memory.free(torch.device(loader.device())):
             return None
         whisper = loader.untrained(config, SEED)
@@ -129,7 +158,8 @@ def run(
     windows: Sequence[float],
     flops: Callable[[float], float],
 ) -> dict[float, dict[str, Any]]:
-    """Seconds that a training row takes at each window, and whether that was measured or follows from one that was.
+    """Seconds that a training row takes at each window, and whether that was measured or follows
+    from one that was.
 
     Args:
         clips: features and tokens of a few recordings.
@@ -142,23 +172,44 @@ def run(
     whisper = built(given, made, math.ceil(max(windows)))
     if whisper is None:
         return {}
-    step = Step(whisper, whisper.model.encoder.embed_positions.weight, given.train.precision, given.train.per_device_train_batch_size)
+    step = Step(
+        whisper,
+        whisper.model.encoder.embed_positions.weight,
+        given.train.precision,
+        given.train.per_device_train_batch_size,
+    )
     found = tried(step, clips, windows, flops)
     del whisper, step
     memory.give_back()
-    return {one: {"row_seconds": estimated_seconds(one, found, flops), "measured": one in found} for one in windows} if found else {}
+    return (
+        {
+            one: {"row_seconds": estimated_seconds(one, found, flops), "measured": one in found}
+            for one in windows
+        }
+        if found
+        else {}
+    )
 
 
 def tried(
-    step: Step, clips: Sequence[tuple[LogMel, list[int]]], windows: Sequence[float], flops: Callable[[float], float]
+    step: Step,
+    clips: Sequence[tuple[LogMel, list[int]]],
+    windows: Sequence[float],
+    flops: Callable[[float], float],
 ) -> dict[float, float]:
-    """Seconds of a row at each window for which there was time and memory: the least of a few rounds, as the machine does other things."""
+    """Seconds of a row at each window for which there was time and memory: the least of a few
+    rounds, as the machine does other things.
+    """
     found: dict[float, float] = {}
     began = time.monotonic()
     for window in [*windows] * ROUNDS:
         if found and step.whisper.device.type == "cpu" and window > CPU_SECONDS:
             continue
-        if found and time.monotonic() - began + WARM_UP * estimated_seconds(window, found, flops) > ALL_SECONDS:
+        if (
+            found
+            and time.monotonic() - began + WARM_UP * estimated_seconds(window, found, flops)
+            > ALL_SECONDS
+        ):
             continue
         step.hear(window)
         try:
@@ -169,7 +220,11 @@ def tried(
     return found
 
 
-def estimated_seconds(window: float, found: dict[float, float], flops: Callable[[float], float]) -> float:
-    """Seconds of a row at a window: as measured, or as the nearest window's and the compute of both tell."""
+def estimated_seconds(
+    window: float, found: dict[float, float], flops: Callable[[float], float]
+) -> float:
+    """Seconds of a row at a window: as measured, or as the nearest window's and the compute of both
+    tell.
+    """
     nearest = min(found, key=lambda one: abs(math.log(one / window)))
     return found[nearest] * flops(window) / flops(nearest)

@@ -1,4 +1,5 @@
-"""Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance in reports/kept/NAME.json.
+"""Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance
+in reports/kept/NAME.json.
 
 earshot keep NAME      # or: make keep NAME=base-sv
 """
@@ -30,7 +31,11 @@ def provenance(root: Path) -> dict[str, Any]:
         "best_step": run["best_step"],
         "max_steps": run["params"]["train.max_steps"],
         "window_seconds": summary["window_seconds"],
-        "params": {key: value for key, value in run["params"].items() if key not in ("download.path", "model.name")},
+        "params": {
+            key: value
+            for key, value in run["params"].items()
+            if key not in ("download.path", "model.name")
+        },
         "metrics": _without_speed(metrics),
     }
 
@@ -47,7 +52,9 @@ def keep(root: Path, name: str) -> None:
         BadData: there is no evaluated model.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ParamsError(f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv")
+        raise ParamsError(
+            f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv"
+        )
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
     try:
@@ -62,7 +69,9 @@ def keep(root: Path, name: str) -> None:
 
 def main() -> None:
     parser = command.parser(__doc__)
-    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="the folder under models/kept")
+    parser.add_argument(
+        "name", nargs="?", default="", metavar="NAME", help="the folder under models/kept"
+    )
     keep(paths.root(), parser.parse_args().name)
 
 

@@ -1,12 +1,14 @@
-"""Bring the index of runs up to date with MLflow, through its API, and with DVC's revisions; in a process of its own.
+"""Bring the index of runs up to date with MLflow, through its API, and with DVC's revisions; in a
+process of its own.
 
     earshot refresh once      # with progress on the terminal
     earshot refresh rebuild   # the same, from nothing
     earshot refresh follow    # as long as a page asks; the pages start it
 
-A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs, running ones, and what ended
-since, and the whole once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000 runs take 20 s.
-MLflow finds one run's curve by passing over that metric's points of all runs (40 ms with 500,000), so curves are fetched for what
+A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs,
+running ones, and what ended since, and the whole once an hour, for what carries no time: deletions,
+new names, runs that an outage delayed. 10,000 runs take 20 s. MLflow finds one run's curve by
+passing over that metric's points of all runs (40 ms with 500,000), so curves are fetched for what
 runs, the newest twenty, and what a page shows. A second refresher leaves.
 """
 
@@ -54,9 +56,12 @@ class Refresher:
         fault = ""
         local = client.store_file()
         try:
-            if local is None or (local.is_file() and (self._get("signature") != seen or self._get("fault"))):
+            if local is None or (
+                local.is_file() and (self._get("signature") != seen or self._get("fault"))
+            ):
                 self._read_store()
-        except Exception as error:  # a damaged store or a server in trouble raises of every kind out of MLflow's depths
+        # a damaged store or a server in trouble raises of every kind out of MLflow's depths
+        except Exception as error:
             self.store = None
             fault = f"MLflow's store cannot be read ({type(error).__name__}); shown is what was read before, and what DVC knows"
         if local is not None and not local.is_file():
@@ -89,7 +94,9 @@ class Refresher:
             ids |= {run["id"] for run in page}
             self._write(page)
             self._progress("runs", len(ids), 0)
-        gone = [(id,) for (id,) in self.index.execute("SELECT id FROM runs").fetchall() if id not in ids]
+        gone = [
+            (id,) for (id,) in self.index.execute("SELECT id FROM runs").fetchall() if id not in ids
+        ]
         self.index.executemany("DELETE FROM runs WHERE id = ?", gone)
         self.index.executemany("DELETE FROM curves WHERE id = ?", gone)
         self.changed |= bool(gone)
@@ -97,13 +104,23 @@ class Refresher:
         self._set("whole_cost", repr(time.time() - began))
 
     def _read_changed(self) -> None:
-        """New runs page by page until one holds nothing new, then those that ran or ended since, then the parents of new tests."""
+        """New runs page by page until one holds nothing new, then those that ran or ended since,
+        then the parents of new tests.
+        """
         for page in self._newest():
             if not self._write(page):
                 break
-        running = {id for (id,) in self.index.execute("SELECT id FROM runs WHERE status = 'RUNNING'").fetchall()}
+        running = {
+            id
+            for (id,) in self.index.execute(
+                "SELECT id FROM runs WHERE status = 'RUNNING'"
+            ).fetchall()
+        }
         (ended,) = self.index.execute('SELECT max("end") FROM runs').fetchone()
-        for condition in ("attributes.status = 'RUNNING'", f"attributes.end_time > {int((ended or 0) * 1000)}"):
+        for condition in (
+            "attributes.status = 'RUNNING'",
+            f"attributes.end_time > {int((ended or 0) * 1000)}",
+        ):
             for page in client.read_runs(self.store, condition):
                 self._write(page)
                 running -= {run["id"] for run in page}
@@ -125,7 +142,12 @@ class Refresher:
             self._write([run])
 
     def _forget(self, condition: str, *values: str) -> None:
-        gone = [(id,) for (id,) in self.index.execute(f"SELECT id FROM runs WHERE {condition}", values).fetchall()]
+        gone = [
+            (id,)
+            for (id,) in self.index.execute(
+                f"SELECT id FROM runs WHERE {condition}", values
+            ).fetchall()
+        ]
         self.index.executemany("DELETE FROM runs WHERE id = ?", gone)
         self.index.executemany("DELETE FROM curves WHERE id = ?", gone)
         self.changed |= bool(gone)
@@ -134,15 +156,31 @@ class Refresher:
     def _write(self, page: list[dict[str, Any]]) -> bool:
         """Store the runs that are new or changed; gives whether any was."""
         known = dict(
-            self.index.execute(f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})", [run["id"] for run in page])
+            self.index.execute(
+                f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})",
+                [run["id"] for run in page],
+            )
         )
-        fresh = [(revision_facts.typed(run), digest) for run in page if known.get(run["id"]) != (digest := hashing.hash_of(run))]
+        fresh = [
+            (revision_facts.typed(run), digest)
+            for run in page
+            if known.get(run["id"]) != (digest := hashing.hash_of(run))
+        ]
         self.index.executemany(
             'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
             "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
             'start = excluded.start, "end" = excluded."end", digest = excluded.digest, whole = excluded.whole',
             [
-                (run["id"], run["fingerprint"], run["parent"], run["status"], run["start"], run["end"], digest, json.dumps(run))
+                (
+                    run["id"],
+                    run["fingerprint"],
+                    run["parent"],
+                    run["status"],
+                    run["start"],
+                    run["end"],
+                    digest,
+                    json.dumps(run),
+                )
                 for run, digest in fresh
             ],
         )
@@ -153,7 +191,9 @@ class Refresher:
     def _read_revisions(self) -> None:
         """Which revisions there are, and what those say that were not read before."""
         found = revisions.list_revisions()
-        before = self.index.execute("SELECT name, sha, kind FROM revisions ORDER BY place").fetchall()
+        before = self.index.execute(
+            "SELECT name, sha, kind FROM revisions ORDER BY place"
+        ).fetchall()
         if before != [(one.name, one.sha, one.kind) for one in found]:
             self.index.execute("DELETE FROM revisions")
             rows = [(place, one.name, one.sha, one.kind) for place, one in enumerate(found)]
@@ -172,21 +212,28 @@ class Refresher:
         sha = revision.sha or ""
         fingerprint, known, points = revision_facts.read(revision)
         told = json.dumps(known, sort_keys=True)
-        before = self.index.execute("SELECT fingerprint, known FROM facts WHERE sha = ?", [sha]).fetchone()
+        before = self.index.execute(
+            "SELECT fingerprint, known FROM facts WHERE sha = ?", [sha]
+        ).fetchone()
         if before != (fingerprint, told):
-            self.index.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", [sha, fingerprint, told, time.time()])
+            self.index.execute(
+                "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
+                [sha, fingerprint, told, time.time()],
+            )
             self.changed = True
         if fingerprint and points and before != (fingerprint, told):
-            self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [fingerprint, json.dumps(points)])
+            self.index.execute(
+                "INSERT OR REPLACE INTO curves VALUES (?, ?)", [fingerprint, json.dumps(points)]
+            )
 
     def _read_curves(self) -> bool:
-        """Fetch the curves that changed since, of what a page waits for, else of what runs and the newest; gives whether any did."""
+        """Fetch the curves that changed since, of what a page waits for, else of what runs and the
+        newest; gives whether any did.
+        """
         wanted = self._wanted()
         newest = "SELECT id FROM runs WHERE parent IS NULL ORDER BY start DESC LIMIT ?"
         for chosen, values in ((",".join("?" * len(wanted)), wanted), (newest, [NEWEST])):
-            stale = (
-                f"SELECT id, digest FROM runs WHERE parent IS NULL AND curves IS NOT digest AND (id IN ({chosen}) OR status = 'RUNNING')"
-            )
+            stale = f"SELECT id, digest FROM runs WHERE parent IS NULL AND curves IS NOT digest AND (id IN ({chosen}) OR status = 'RUNNING')"
             digests = dict(self.index.execute(f"{stale} LIMIT {CHUNK}", values).fetchall())
             for number, (id, digest) in enumerate(digests.items()):
                 self._progress("curves", number, len(digests))
@@ -231,7 +278,9 @@ class Refresher:
 
 @contextmanager
 def alone() -> Iterator[bool]:
-    """The one refresher of this repository; a page that looks whether there is one holds the lock for a moment."""
+    """The one refresher of this repository; a page that looks whether there is one holds the lock
+    for a moment.
+    """
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(paths.cache("runs.lock"), patience=1.0))
@@ -270,7 +319,10 @@ def _is_whole(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=30)) as index:
             schema = index.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-            return bool(schema == (str(run_index.SCHEMA),) and index.execute("PRAGMA quick_check").fetchone() == ("ok",))
+            return bool(
+                schema == (str(run_index.SCHEMA),)
+                and index.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            )
     except sqlite3.Error:
         return False
 
@@ -327,7 +379,14 @@ def main() -> None:
     elif command in (["once"], ["rebuild"]):
         alone = refresh(again=command == ["rebuild"])
         now = run_index.state()
-        print(f"warning: {now.fault}" if now.fault else "the index is up to date" if alone else "another refresher is at work", flush=True)
+        print(
+            f"warning: {now.fault}"
+            if now.fault
+            else "the index is up to date"
+            if alone
+            else "another refresher is at work",
+            flush=True,
+        )
     else:
         raise ParamsError(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
 

@@ -1,6 +1,8 @@
-"""What the stages wrote about a run, read back: a file that is missing or damaged is a fault with its name, never a traceback.
+"""What the stages wrote about a run, read back: a file that is missing or damaged is a fault with
+its name, never a traceback.
 
-Each function takes the file's path, in the workspace or fetched from a revision (`asr.runs.revisions`). Importing costs pyarrow.
+Each function takes the file's path, in the workspace or fetched from a revision
+(`asr.runs.revisions`). Importing costs pyarrow.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def read_json(path: Path, *wanted: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(
+            f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro"
+        ) from None
     if not isinstance(found, dict):
         raise DataError(f"{path.name}: holds no table of values; run dvc checkout or dvc repro")
     missing = [key for key in wanted if key not in found]
@@ -56,11 +60,15 @@ def read_csv(path: Path, *wanted: str) -> list[dict[str, str]]:
     """
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
-        rows = [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
+        rows = [
+            {key: value or "" for key, value in row.items() if key is not None} for row in reader
+        ]
     except FileNotFoundError:
         raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(
+            f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro"
+        ) from None
     missing = [key for key in wanted if key not in (reader.fieldnames or [])]
     if missing:
         raise DataError(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
@@ -79,7 +87,9 @@ def read_parquet(path: Path, *wanted: str) -> pa.Table:
     except FileNotFoundError:
         raise DataError(f"{path.name}: not there; run dvc repro") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(
+            f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro"
+        ) from None
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise DataError(f"{path.name}: no column {missing[0]}; run dvc checkout or dvc repro")
@@ -96,8 +106,12 @@ def read_utterances(path: Path) -> pa.Table:
     for field in UTTERANCE:
         column = table[field.name]
         wrong = column.type != field.type or (column.null_count and not field.nullable)
-        if wrong or (pa.types.is_integer(field.type) and len(column) and pc.min(column).as_py() < 0):
-            raise DataError(f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro")
+        if wrong or (
+            pa.types.is_integer(field.type) and len(column) and pc.min(column).as_py() < 0
+        ):
+            raise DataError(
+                f"{path.name}: column {field.name} holds no {field.name}; run dvc checkout or dvc repro"
+            )
     if not len(table):
         raise DataError(f"{path.name}: holds no utterance; run dvc checkout or dvc repro")
     return table

@@ -1,4 +1,5 @@
-"""The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50 ms.
+"""The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50
+ms.
 
 earshot results           # the present workspace
 earshot results --kept    # reports/kept/*.json as a Markdown table
@@ -33,19 +34,35 @@ def summary(reports: Path) -> str:
     """
     if not (reports / "evaluate" / "metrics.json").is_file():
         raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
-    metrics, stats = files.read_json(reports / "evaluate" / "metrics.json"), files.read_json(reports / "stats" / "stats.json")
+    metrics, stats = (
+        files.read_json(reports / "evaluate" / "metrics.json"),
+        files.read_json(reports / "stats" / "stats.json"),
+    )
     models = metrics["models"]
-    hours = ", ".join(f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items() if one["count"])
+    hours = ", ".join(
+        f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items() if one["count"]
+    )
     lines = [f"WER of the start     {interval(models['start'])}"] if "start" in models else []
-    lines += [f"WER after training   {interval(metrics)}   95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances"]
-    return "\n".join([*lines, f"audio                {hours}", f"time                 {times(reports)}", NEXT])
+    lines += [
+        f"WER after training   {interval(metrics)}   95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances"
+    ]
+    return "\n".join(
+        [*lines, f"audio                {hours}", f"time                 {times(reports)}", NEXT]
+    )
 
 
 def times(reports: Path) -> str:
-    """Seconds per stage; a stage that was restored rather than run keeps the time of the run it was restored from."""
+    """Seconds per stage; a stage that was restored rather than run keeps the time of the run it was
+    restored from.
+    """
     known = {name: reports / name / "timing.json" for name in STAGES}
-    seconds = {name: files.read_json(path)["seconds"] for name, path in known.items() if path.is_file()}
-    return ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + f"; in all {sum(seconds.values()):.0f} s"
+    seconds = {
+        name: files.read_json(path)["seconds"] for name, path in known.items() if path.is_file()
+    }
+    return (
+        ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+        + f"; in all {sum(seconds.values()):.0f} s"
+    )
 
 
 def kept_table(folder: Path) -> str:

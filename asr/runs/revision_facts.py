@@ -1,6 +1,8 @@
-"""What a run or a revision tells of itself, in one form: MLflow's params as params.yaml has them, and the stages' reports at a commit.
+"""What a run or a revision tells of itself, in one form: MLflow's params as params.yaml has them,
+and the stages' reports at a commit.
 
-A revision without DVC's run.json has nothing to join with MLflow. Costs what `asr.runs.revisions` costs to fetch six small files.
+A revision without DVC's run.json has nothing to join with MLflow. Costs what `asr.runs.revisions`
+costs to fetch six small files.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def typed(run: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=100_000)
 def value_of(text: str) -> Any:
-    """What Python shows as this text; what is no plain value stays text, as do numbers too long for a column."""
+    """What Python shows as this text; what is no plain value stays text, as do numbers too long for
+    a column.
+    """
     if text in PLAIN:
         return PLAIN[text]
     if NUMBER.fullmatch(text):
@@ -43,15 +47,21 @@ def value_of(text: str) -> Any:
     return text
 
 
-def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list[tuple[int, float]]]]:
-    """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is nothing to join."""
+def read(
+    revision: Revision,
+) -> tuple[str | None, dict[str, Any], dict[str, list[tuple[int, float]]]]:
+    """Fingerprint, what the reports tell, and the curves of a revision; without run.json there is
+    nothing to join.
+    """
     try:
         run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
     except UserError:
         return None, {}, {}
     if revision.sha is None and not is_locked(Path(paths.root() / paths.RUN)):
         return str(run["fingerprint"]), {"params": run["params"], "scores": {}}, _steps(revision)
-    scores, summary, timing = (_report(revision, one) for one in (paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING))
+    scores, summary, timing = (
+        _report(revision, one) for one in (paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING)
+    )
     _keep(revision, paths.UTTERANCES)
     known = {
         "params": run["params"] if isinstance(run["params"], dict) else {},
@@ -63,10 +73,14 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], dict[str, list
 
 
 def is_locked(run: Path) -> bool:
-    """Whether dvc.lock tells of this run.json; after a git checkout without dvc checkout the scores beside it are another model's."""
+    """Whether dvc.lock tells of this run.json; after a git checkout without dvc checkout the scores
+    beside it are another model's.
+    """
     try:
         lock = yaml.safe_load((paths.root() / "dvc.lock").read_bytes())
-        (wanted,) = [out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == paths.RUN]
+        (wanted,) = [
+            out["md5"] for out in lock["stages"]["train"]["outs"] if out["path"] == paths.RUN
+        ]
         return bool(wanted == hashlib.md5(run.read_bytes(), usedforsecurity=False).hexdigest())
     except FileNotFoundError:
         return True
@@ -92,6 +106,9 @@ def _steps(revision: Revision) -> dict[str, list[tuple[int, float]]]:
     columns = {name: column for column, name in STEP_METRICS.items()}
     try:
         rows = reports.read_csv(revisions.fetch(revision, paths.STEPS), "step", *columns.values())
-        return {key: [(int(row["step"]), float(row[column])) for row in rows if row[column]] for key, column in columns.items()}
+        return {
+            key: [(int(row["step"]), float(row[column])) for row in rows if row[column]]
+            for key, column in columns.items()
+        }
     except (UserError, ValueError):
         return {}

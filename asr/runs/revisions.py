@@ -1,7 +1,9 @@
-"""Every state of the repository that has results: the workspace, DVC's experiments, branches, tags, commits; and files as they were there.
+"""Every state of the repository that has results: the workspace, DVC's experiments, branches, tags,
+commits; and files as they were there.
 
-Names come from git's refs (10 ms, no import). A file is fetched once through DVC (1 s to import), from its cache or remote, and kept
-under .cache/revisions/<sha>: a commit does not change, so neither does the copy. Without git or DVC there is the workspace alone.
+Names come from git's refs (10 ms, no import). A file is fetched once through DVC (1 s to import),
+from its cache or remote, and kept under .cache/revisions/<sha>: a commit does not change, so
+neither does the copy. Without git or DVC there is the workspace alone.
 """
 
 from __future__ import annotations
@@ -43,15 +45,28 @@ HERE = Revision(WORKSPACE, None, WORKSPACE)
 
 
 def list_revisions() -> list[Revision]:
-    """The workspace, experiments (newest first), branches, tags, and the latest 50 commits that changed dvc.lock."""
+    """The workspace, experiments (newest first), branches, tags, and the latest 50 commits that
+    changed dvc.lock.
+    """
     try:
-        refs = _git("for-each-ref", "--sort=-committerdate", "--format=%(refname)%00%(objectname)%00%(*objectname)", *_PLACES)
+        refs = _git(
+            "for-each-ref",
+            "--sort=-committerdate",
+            "--format=%(refname)%00%(objectname)%00%(*objectname)",
+            *_PLACES,
+        )
         commits = _git("log", f"--max-count={COMMITS}", "--format=%H", "--", "dvc.lock")
     except (OSError, ValueError, subprocess.SubprocessError):
         return [HERE]
     named = [one for line in refs.split("\n") if (one := _revision(line))]
-    named.sort(key=lambda one: _KINDS.index(one.kind))  # stable: within a kind the newest stays first
-    return [HERE, *named, *(Revision(sha[:SHA_DIGITS], sha, COMMIT) for sha in commits.split() if SHA.fullmatch(sha))]
+    named.sort(
+        key=lambda one: _KINDS.index(one.kind)
+    )  # stable: within a kind the newest stays first
+    return [
+        HERE,
+        *named,
+        *(Revision(sha[:SHA_DIGITS], sha, COMMIT) for sha in commits.split() if SHA.fullmatch(sha)),
+    ]
 
 
 _PLACES = ("refs/exps", "refs/heads", "refs/tags")
@@ -59,7 +74,9 @@ _KINDS = (EXPERIMENT, BRANCH, TAG)
 
 
 def _revision(line: str) -> Revision | None:
-    """One ref; DVC's own bookkeeping under refs/exps is none, and an annotated tag means the commit behind it."""
+    """One ref; DVC's own bookkeeping under refs/exps is none, and an annotated tag means the commit
+    behind it.
+    """
     ref, _, rest = line.partition("\0")
     sha, _, behind = rest.partition("\0")
     sha = behind or sha
@@ -75,7 +92,8 @@ def _revision(line: str) -> Revision | None:
 
 
 def find(name: str) -> Revision:
-    """The revision of that name or sha (seven digits or more); where a name repeats, the first in the order of `known`.
+    """The revision of that name or sha (seven digits or more); where a name repeats, the first in
+    the order of `known`.
 
     Raises:
         BadParams: there is none.
@@ -113,7 +131,12 @@ def _git(*arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     done = subprocess.run(
-        ["git", "-C", str(top), *arguments], capture_output=True, check=True, stdin=subprocess.DEVNULL, timeout=GIT_SECONDS, env=environment
+        ["git", "-C", str(top), *arguments],
+        capture_output=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        timeout=GIT_SECONDS,
+        env=environment,
     )
     return done.stdout.decode("utf-8", "surrogateescape")
 
@@ -151,12 +174,19 @@ def _here(revision: Revision, inside: PurePosixPath) -> Path:
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:
     try:
         with OPEN:
-            _files_at(str(paths.root()), str(revision.sha)).get(f"/{inside}", str(target), recursive=True)
-    except Exception as error:  # DVC and what it stands on raise of every kind, for a missing file as for a damaged repository
+            _files_at(str(paths.root()), str(revision.sha)).get(
+                f"/{inside}", str(target), recursive=True
+            )
+    # DVC and what it stands on raise of every kind, for a missing file as for a damaged repository
+    except Exception as error:
         _files_at.cache_clear()
-        raise DataError(f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again") from None
+        raise DataError(
+            f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again"
+        ) from None
     if not target.exists():
-        raise DataError(f"{inside} at {revision.name} is not to be had; try dvc fetch, or run it again")
+        raise DataError(
+            f"{inside} at {revision.name} is not to be had; try dvc fetch, or run it again"
+        )
 
 
 @lru_cache(maxsize=4)

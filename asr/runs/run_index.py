@@ -1,8 +1,10 @@
-"""Every training there is, as the pages read it: an index of our own in .cache/runs.sqlite, joined with DVC's revisions.
+"""Every training there is, as the pages read it: an index of our own in .cache/runs.sqlite, joined
+with DVC's revisions.
 
-`asr.runs.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC. A training stands in MLflow (tag
-`fingerprint`) and in reports/train/run.json of each revision that holds its model, which may be many, or none: an experiment that DVC
-takes from its cache starts no run. 5,000 runs are read in 0.4 s, once for each change of the index.
+`asr.runs.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC.
+A training stands in MLflow (tag `fingerprint`) and in reports/train/run.json of each revision that
+holds its model, which may be many, or none: an experiment that DVC takes from its cache starts no
+run. 5,000 runs are read in 0.4 s, once for each change of the index.
 """
 
 from __future__ import annotations
@@ -40,18 +42,33 @@ CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT);
 CREATE TABLE facts (sha TEXT PRIMARY KEY, fingerprint TEXT, known TEXT, tried REAL);
 CREATE TABLE revisions (place INTEGER PRIMARY KEY, name TEXT, sha TEXT, kind TEXT);
 """
-CURVES = (metrics.VALIDATION_WER, metrics.VALIDATION_LOSS, metrics.TRAIN_LOSS, metrics.LEARNING_RATE)
+CURVES = (
+    metrics.VALIDATION_WER,
+    metrics.VALIDATION_LOSS,
+    metrics.TRAIN_LOSS,
+    metrics.LEARNING_RATE,
+)
 WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
 # What reading a damaged file can raise, here and in the pages' JSON.
-PARSE_ERRORS = (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+PARSE_ERRORS = (
+    sqlite3.Error,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """How the index stands; `generation` changes with the rows, `mark` with the curves and faults too."""
+    """How the index stands; `generation` changes with the rows, `mark` with the curves and faults
+    too.
+    """
 
     made: bool = False
     updated: float = 0.0
@@ -66,7 +83,9 @@ class IndexState:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A training and its test scores. One that was tested on other data, or in another way, has a row for each."""
+    """A training and its test scores. One that was tested on other data, or in another way, has a
+    row for each.
+    """
 
     key: str
     run_id: str | None
@@ -120,7 +139,9 @@ def state() -> IndexState:
         meta = dict(index.execute("SELECT key, value FROM meta"))
         if meta.get("schema") != str(SCHEMA):
             raise ValueError("another schema")
-        waiting = index.execute("SELECT fingerprint FROM runs WHERE status = 'RUNNING' AND parent IS NULL").fetchall()
+        waiting = index.execute(
+            "SELECT fingerprint FROM runs WHERE status = 'RUNNING' AND parent IS NULL"
+        ).fetchall()
         live = "".join("1" if is_training(fingerprint) else "0" for (fingerprint,) in waiting)
         phase, done, total = json.loads(meta.get("progress") or '["", 0, 0]')
         fault = meta.get("fault") or ""
@@ -141,7 +162,9 @@ MAX_FINGERPRINT = 64  # characters of a fingerprint; ours have 32, and a file's 
 
 
 def is_training(fingerprint: str | None) -> bool:
-    """Whether a run that MLflow holds for running still trains; of one on another machine we only know what MLflow says."""
+    """Whether a run that MLflow holds for running still trains; of one on another machine we only
+    know what MLflow says.
+    """
     if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > MAX_FINGERPRINT:
         return client.store_file() is None
     if client.store_file() is None and not journal.path_of(fingerprint).is_file():
@@ -150,7 +173,9 @@ def is_training(fingerprint: str | None) -> bool:
 
 
 def rows() -> list[RunRow]:
-    """Every training, newest first; those that only a revision knows come by their place in `revisions.known`."""
+    """Every training, newest first; those that only a revision knows come by their place in
+    `revisions.known`.
+    """
     with opened() as index:
         if index is None:
             return []
@@ -162,14 +187,23 @@ def rows() -> list[RunRow]:
                 tests[run["parent"]].append(run)
             else:
                 runs.append(run)
-        found = [row for run in runs for row in _rows_of(run, tests[run["id"]], known.get(run["fingerprint"], []))]
+        found = [
+            row
+            for run in runs
+            for row in _rows_of(run, tests[run["id"]], known.get(run["fingerprint"], []))
+        ]
         told = {run["fingerprint"] for run in runs}
         return found + [
-            row for fingerprint in known if fingerprint not in told for row in _rows_without_run(fingerprint, known[fingerprint])
+            row
+            for fingerprint in known
+            if fingerprint not in told
+            for row in _rows_without_run(fingerprint, known[fingerprint])
         ]
 
 
-_parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # runs by id, as long as their digest is the same
+_parsed: dict[
+    str, tuple[str, dict[str, Any]]
+] = {}  # runs by id, as long as their digest is the same
 
 
 def _read(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -180,7 +214,10 @@ def _read(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     if len(changed) > len(order) // 2:
         found = index.execute("SELECT id, digest, whole FROM runs").fetchall()
     else:
-        found = [index.execute("SELECT id, digest, whole FROM runs WHERE id = ?", [id]).fetchone() for id in changed]
+        found = [
+            index.execute("SELECT id, digest, whole FROM runs WHERE id = ?", [id]).fetchone()
+            for id in changed
+        ]
     fresh = {id: (digest, json.loads(whole)) for id, digest, whole in found}
     now = {id: fresh.get(id) or before[id] for id, _ in order}
     _parsed.clear()
@@ -193,7 +230,10 @@ Known = tuple[Revision, dict[str, Any]]
 
 def _known(index: sqlite3.Connection) -> dict[str, list[Known]]:
     """What revisions tell, by fingerprint, in the order of `revisions.known`."""
-    facts = {sha: (fingerprint, json.loads(told)) for sha, fingerprint, told in index.execute("SELECT sha, fingerprint, known FROM facts")}
+    facts = {
+        sha: (fingerprint, json.loads(told))
+        for sha, fingerprint, told in index.execute("SELECT sha, fingerprint, known FROM facts")
+    }
     found: dict[str, list[Known]] = defaultdict(list)
     for name, sha, kind in index.execute("SELECT name, sha, kind FROM revisions ORDER BY place"):
         fingerprint, told = facts.get(sha or "", (None, {}))
@@ -203,20 +243,34 @@ def _known(index: sqlite3.Connection) -> dict[str, list[Known]]:
 
 
 def _groups(known: list[Known]) -> list[list[Known]]:
-    """Revisions of one training by how its test went; those without scores stand with the first that has some."""
+    """Revisions of one training by how its test went; those without scores stand with the first
+    that has some.
+    """
     groups: dict[str, list[Known]] = defaultdict(list)
     for revision, told in known:
         scores = told["scores"]
-        groups[f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}" if scores else ""].append((revision, told))
+        groups[
+            f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}" if scores else ""
+        ].append((revision, told))
     untold = groups.pop("", [])
     first, *others = [*groups.values()] or [[]]
     return [group for group in ([*first, *untold], *others) if group]
 
 
-def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]) -> Iterator[RunRow]:
-    status = KILLED if run["status"] == RUNNING and not is_training(run["fingerprint"]) else str(run["status"])
+def _rows_of(
+    run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]
+) -> Iterator[RunRow]:
+    status = (
+        KILLED
+        if run["status"] == RUNNING and not is_training(run["fingerprint"])
+        else str(run["status"])
+    )
     latest = tests[0] if tests else {"metrics": {}, "params": {}}  # newest first
-    logged = {key.removeprefix("test/"): value for key, value in {**run["metrics"], **latest["metrics"]}.items() if key.startswith("test/")}
+    logged = {
+        key.removeprefix("test/"): value
+        for key, value in {**run["metrics"], **latest["metrics"]}.items()
+        if key.startswith("test/")
+    }
     for number, group in enumerate(_groups(known) or [[]]):
         told = group[0][1] if group else {}
         yield RunRow(
@@ -229,7 +283,9 @@ def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known
             end=run["end"],
             params={**run["params"], **latest["params"], **told.get("params", {})},
             tags=run["tags"],
-            metrics={key: value for key, value in run["metrics"].items() if not key.startswith("test/")},
+            metrics={
+                key: value for key, value in run["metrics"].items() if not key.startswith("test/")
+            },
             revisions=tuple(revision for revision, _ in group),
             scores=told.get("scores") or logged,
             parameters=told.get("parameters"),
@@ -238,7 +294,9 @@ def _rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known
 
 
 def _between(run: dict[str, Any], status: str) -> float | None:
-    """Seconds from start to end of a run that came to its end; a stopped one also counts the hours it lay."""
+    """Seconds from start to end of a run that came to its end; a stopped one also counts the hours
+    it lay.
+    """
     return run["end"] - run["start"] if status == FINISHED and run["end"] and run["start"] else None
 
 
@@ -272,7 +330,10 @@ def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
             found = index.execute("SELECT points FROM curves WHERE id = ?", [one]).fetchone()
             if found:
                 points = json.loads(found[0])
-                return {key: [(int(step), float(value)) for step, value in points.get(key, [])] for key in CURVES}
+                return {
+                    key: [(int(step), float(value)) for step, value in points.get(key, [])]
+                    for key in CURVES
+                }
     return None
 
 
@@ -286,17 +347,28 @@ def is_stale(now: IndexState) -> bool:
     if (client.store_file() is None or now.fault) and age > SERVER_SECONDS:
         return True
     with opened() as index:
-        seen = index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone() if index else None
+        seen = (
+            index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone()
+            if index
+            else None
+        )
     return not seen or seen[0] != signature()
 
 
 def signature() -> str:
-    """What the index was made from, as far as this machine shows it: the store, the workspace's reports, git's refs."""
+    """What the index was made from, as far as this machine shows it: the store, the workspace's
+    reports, git's refs.
+    """
     store = client.store_file()
     places = [paths.root() / one for one in WORKSPACE]
     if store:
         places += [store, store.with_name(f"{store.name}-wal")]
-    return hashing.hash_of([[_stamp(place) for place in places], [[one.name, one.sha] for one in revisions.list_revisions()]])
+    return hashing.hash_of(
+        [
+            [_stamp(place) for place in places],
+            [[one.name, one.sha] for one in revisions.list_revisions()],
+        ]
+    )
 
 
 def _stamp(place: Path) -> list[int]:
@@ -311,7 +383,9 @@ _started: list[subprocess.Popen[bytes]] = []
 
 
 def request_refresh(wanted: tuple[str, ...] = ()) -> None:
-    """Have the index brought up to date in the background, these runs' curves first; returns at once."""
+    """Have the index brought up to date in the background, these runs' curves first; returns at
+    once.
+    """
     paths.cache().mkdir(parents=True, exist_ok=True)
     if wanted:
         files.write_json(paths.cache("runs.wanted"), list(wanted))
@@ -319,10 +393,19 @@ def request_refresh(wanted: tuple[str, ...] = ()) -> None:
     _started[:] = [one for one in _started if one.poll() is None]
     if is_refreshing():
         return
-    environment = {**os.environ, "DVC_ROOT": str(paths.root()), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        **os.environ,
+        "DVC_ROOT": str(paths.root()),
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     command = [sys.executable, "-m", "asr.runs.refresh", "follow"]
-    _started.append(subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True, **quiet))
+    _started.append(
+        subprocess.Popen(
+            command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True, **quiet
+        )
+    )
 
 
 def is_refreshing() -> bool:

@@ -1,4 +1,5 @@
 """Processes, limits, signals, progress, the command line of a stage, numbers as text.
 
-What stands here changes how fast and how safely work is done, and no byte of an output. Imports `errors`, `storage`.
+What stands here changes how fast and how safely work is done, and no byte of an output. Imports
+`errors`, `storage`.
 """

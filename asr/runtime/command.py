@@ -1,4 +1,6 @@
-"""What every stage's command line does: take its paths, keep its time, leave with the right exit code."""
+"""What every stage's command line does: take its paths, keep its time, leave with the right exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from asr.storage import files
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A command line whose `--help` shows the description as it was written."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def paths(doc: str | None, *names: str) -> list[Path]:
@@ -28,8 +32,12 @@ def paths(doc: str | None, *names: str) -> list[Path]:
 
 @contextmanager
 def timing(reports: Path) -> Iterator[dict[str, Any]]:
-    """Write the block's wall time, and what else it timed, to timing.json, the one report that may differ from run to run."""
+    """Write the block's wall time, and what else it timed, to timing.json, the one report that may
+    differ from run to run.
+    """
     start = time.monotonic()
     timed: dict[str, Any] = {}
     yield timed
-    files.write_json(reports / "timing.json", {"seconds": round(time.monotonic() - start, 3), **timed})
+    files.write_json(
+        reports / "timing.json", {"seconds": round(time.monotonic() - start, 3), **timed}
+    )

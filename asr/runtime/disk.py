@@ -20,7 +20,11 @@ def check_free_space(folder: Path, num_bytes: float, what: str) -> None:
     Raises:
         DiskFault: fewer bytes are free than that, and a twentieth more.
     """
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    there = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
+    )
     free = shutil.disk_usage(there).free
     if free < RESERVE * num_bytes:
-        raise DiskError(f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; make room, then run again")
+        raise DiskError(
+            f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; make room, then run again"
+        )

@@ -7,7 +7,10 @@ import html
 
 def cell(text: str) -> str:
     """Text inside a Markdown table, shown as text."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_{}[]#|~!" else character for character in html.escape(text, quote=False))
+    escaped = "".join(
+        f"\\{character}" if character in r"\`*_{}[]#|~!" else character
+        for character in html.escape(text, quote=False)
+    )
     return " ".join(escaped.split()) or "(nothing)"
 
 

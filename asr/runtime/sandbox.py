@@ -1,7 +1,9 @@
-"""Work in processes that may crash, hang or claim memory: the item they were at gets a result that says so, and all others are done.
+"""Work in processes that may crash, hang or claim memory: the item they were at gets a result that
+says so, and all others are done.
 
-Files from strangers are decoded here, for decoders are written in C. A result costs 3 us on its way, a fresh worker 0.5 s. What a
-worker had found stays found when it dies, for it sends each result as it comes, and the parent reads many at once.
+Files from strangers are decoded here, for decoders are written in C. A result costs 3 us on its
+way, a fresh worker 0.5 s. What a worker had found stays found when it dies, for it sends each
+result as it comes, and the parent reads many at once.
 """
 
 from __future__ import annotations
@@ -48,16 +50,22 @@ class _Job(Generic[T]):
 
 
 def guarded(
-    function: Callable[..., Iterator[T]], jobs: Iterable[tuple[int, tuple[Any, ...]]], num_jobs: int, died: Callable[[str], T]
+    function: Callable[..., Iterator[T]],
+    jobs: Iterable[tuple[int, tuple[Any, ...]]],
+    num_jobs: int,
+    died: Callable[[str], T],
 ) -> Iterator[T]:
     """Yield the results of all jobs in order, whatever becomes of the processes that make them.
 
     Args:
-        function: `function(*arguments, start)` yields a job's results one by one, from item `start` on.
-        jobs: number of items and arguments of each; at most two jobs per worker wait, so memory stays flat.
+        function: `function(*arguments, start)` yields a job's results one by one, from item `start`
+            on.
+        jobs: number of items and arguments of each; at most two jobs per worker wait, so memory
+            stays flat.
         num_jobs: how many there are, or more.
-        died: the result of an item that, tried twice, killed its worker or was refused memory, or once took longer than ITEM_SECONDS
-            (see `asr.runtime.limits.allow`); it is given the reason in words.
+        died: the result of an item that, tried twice, killed its worker or was refused memory, or
+            once took longer than ITEM_SECONDS (see `asr.runtime.limits.allow`); it is given the
+            reason in words.
     Raises:
         Exception: as the function raised it; what is no Fault has its traceback as a note.
         BadData: a worker cannot even start.
@@ -68,7 +76,11 @@ def guarded(
     try:
         while True:
             for worker in workers:
-                if worker.job is None and len(waiting) < 2 * len(workers) and (job := next(given, None)):
+                if (
+                    worker.job is None
+                    and len(waiting) < 2 * len(workers)
+                    and (job := next(given, None))
+                ):
                     waiting.append(_Job(*job))
                     worker.take(waiting[-1])
             if not waiting:
@@ -87,7 +99,9 @@ def guarded(
 
 
 def _attend(workers: list[_Worker[T]]) -> None:
-    """Wait until a worker has something to tell, or for a second; then see whether one stands still."""
+    """Wait until a worker has something to tell, or for a second; then see whether one stands
+    still.
+    """
     ready = wait([worker.inbox for worker in workers if worker.job], timeout=1.0)
     for worker in workers:
         if worker.inbox in ready:
@@ -108,7 +122,9 @@ class _Worker(Generic[T]):
         theirs, self.outbox = SPAWN.Pipe(duplex=False)
         self.inbox, results = SPAWN.Pipe(duplex=False)
         self.heard, self.lives = bytearray(), False
-        self.process = SPAWN.Process(target=_serve, args=(self.function, theirs, results, os.getpid()), daemon=True)
+        self.process = SPAWN.Process(
+            target=_serve, args=(self.function, theirs, results, os.getpid()), daemon=True
+        )
         self.process.start()
         theirs.close()
         results.close()
@@ -121,14 +137,18 @@ class _Worker(Generic[T]):
         self.outbox.close()
 
     def take(self, job: _Job[T]) -> None:
-        """Begin a job, or go on with it; what libraries have lost of the memory does not count against a new one."""
+        """Begin a job, or go on with it; what libraries have lost of the memory does not count
+        against a new one.
+        """
         if job.num_results == 0 and self.has_grown():
             self.end()
             self.start()
         self.job = job if job.num_results < job.size else None
         if self.job:
             self.since = time.monotonic()
-            with suppress(BrokenPipeError):  # when it is dead already, the end of its inbox will tell
+            with suppress(
+                BrokenPipeError
+            ):  # when it is dead already, the end of its inbox will tell
                 self.outbox.send((job.size, job.arguments, job.num_results))
 
     def hear(self) -> None:
@@ -141,7 +161,9 @@ class _Worker(Generic[T]):
             return
         self.heard += content
         at = 0
-        while len(self.heard) >= at + 4 and len(self.heard) >= (end := at + 4 + int.from_bytes(self.heard[at : at + 4], "little")):
+        while len(self.heard) >= at + 4 and len(self.heard) >= (
+            end := at + 4 + int.from_bytes(self.heard[at : at + 4], "little")
+        ):
             self.obey(*pickle.loads(self.heard[at + 4 : end]))
             at = end
         del self.heard[:at]
@@ -156,7 +178,9 @@ class _Worker(Generic[T]):
             self.job = None
 
     def replace(self, reason: str, certain: bool) -> None:
-        """Go on in a fresh process: at the same item, which may have suffered for another, or at the next."""
+        """Go on in a fresh process: at the same item, which may have suffered for another, or at
+        the next.
+        """
         self.end()
         if not self.lives:
             raise DataError(f"a worker process could not start: {reason}")
@@ -176,7 +200,9 @@ class _Worker(Generic[T]):
             return False  # it has just died
 
     def stands_still(self) -> bool:
-        """Whether it neither says nor computes anything, nor wants to, and has not for ITEM_SECONDS."""
+        """Whether it neither says nor computes anything, nor wants to, and has not for
+        ITEM_SECONDS.
+        """
         try:
             child = psutil.Process(self.process.pid)
             cpu, state = sum(child.cpu_times()[:2]), child.status()
@@ -193,11 +219,18 @@ def _reason(exit_code: int) -> tuple[str, bool]:
         return f"it wants more than {ITEM_MEMORY >> 20} MB", False
     if exit_code == -signal.SIGPROF:
         return f"it takes more than {ITEM_SECONDS:.0f} s", True
-    return f"its process died ({signal.Signals(-exit_code).name if exit_code < 0 else exit_code})", False
+    return (
+        f"its process died ({signal.Signals(-exit_code).name if exit_code < 0 else exit_code})",
+        False,
+    )
 
 
-def _serve(function: Callable[..., Iterator[Any]], jobs: Connection, results: Connection, parent: int) -> None:
-    """A guarded process's life: it sends each result as it comes, so that nothing is lost with it, and the parent reads many at once."""
+def _serve(
+    function: Callable[..., Iterator[Any]], jobs: Connection, results: Connection, parent: int
+) -> None:
+    """A guarded process's life: it sends each result as it comes, so that nothing is lost with it,
+    and the parent reads many at once.
+    """
     confine(parent, ITEM_MEMORY)
     with open(results.fileno(), "wb", closefd=False) as file:
 

@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT are noted, and obeyed between two batches; the parent's death counts as SIGTERM. Costs nothing."""
+"""SIGTERM and SIGINT are noted, and obeyed between two batches; the parent's death counts as
+SIGTERM. Costs nothing.
+"""
 
 from __future__ import annotations
 

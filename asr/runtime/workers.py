@@ -1,6 +1,8 @@
-"""Work spread over processes, in order, with progress. WORKERS in the environment sets how many; it changes no result.
+"""Work spread over processes, in order, with progress. WORKERS in the environment sets how many; it
+changes no result.
 
-Workers are spawned, not forked: Arrow and OpenMP keep threads that do not survive a fork. A pool costs about 0.5 s.
+Workers are spawned, not forked: Arrow and OpenMP keep threads that do not survive a fork. A pool
+costs about 0.5 s.
 """
 
 from __future__ import annotations
@@ -29,11 +31,21 @@ def count() -> int:
     given = os.environ.get("WORKERS", "")
     if (given and not given.isdecimal()) or given == "0":
         raise ParamsError(f"WORKERS: got {given!r}, want a number of processes")
-    return int(given) if given else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        int(given)
+        if given
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
-def parallel(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jobs: int) -> Iterator[T]:
-    """Yield `function(*job)` for each job in order; at most two jobs per worker wait, so memory stays flat."""
+def parallel(
+    function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jobs: int
+) -> Iterator[T]:
+    """Yield `function(*job)` for each job in order; at most two jobs per worker wait, so memory
+    stays flat.
+    """
     workers = min(count(), num_jobs)
     if workers <= 1:
         yield from (function(*job) for job in jobs)
@@ -49,7 +61,9 @@ def parallel(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], num_jo
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise DataError("a worker process died, perhaps for want of memory; WORKERS=1 shows where") from None
+            raise DataError(
+                "a worker process died, perhaps for want of memory; WORKERS=1 shows where"
+            ) from None
         finally:
             for future in waiting:
                 future.cancel()
@@ -62,7 +76,9 @@ def one_thread_each() -> None:
 
 
 def progress(items: Iterable[T], total: int, unit: str, title: str) -> Iterator[T]:
-    """Pass items through; a bar on a terminal, a plain line every ten seconds and at the end in a log."""
+    """Pass items through; a bar on a terminal, a plain line every ten seconds and at the end in a
+    log.
+    """
     if not total:
         yield from items
         return
@@ -77,5 +93,8 @@ def progress(items: Iterable[T], total: int, unit: str, title: str) -> Iterator[
         if now - shown > LOG_SECONDS:
             shown = now
             left = (now - start) / done * (total - done)
-            print(f"{title}: {done:,} of {total:,} {unit}, {done / (now - start):,.1f}/s, {left:,.0f} s left", flush=True)
+            print(
+                f"{title}: {done:,} of {total:,} {unit}, {done / (now - start):,.1f}/s, {left:,.0f} s left",
+                flush=True,
+            )
     print(f"{title}: {done:,} {unit} in {time.monotonic() - start:,.1f} s", flush=True)

@@ -1,4 +1,5 @@
-"""Which column of a hub's data set is what: as the params say, else by the names that Common Voice, FLEURS, MLS and VoxPopuli have.
+"""Which column of a hub's data set is what: as the params say, else by the names that Common Voice,
+FLEURS, MLS and VoxPopuli have.
 
 Looking for an id that never repeats costs 16 bytes and 2 us a row, once.
 """
@@ -19,12 +20,28 @@ from asr.errors import ParamsError
 from asr.sources import hub, hub_parts
 from asr.sources.hub_layout import listed
 
-# Text as it was written comes first (FLEURS has both), but for VoxPopuli's raw_text, which is empty in a part of its rows.
+# Text as it was written comes first (FLEURS has both), but for VoxPopuli's raw_text, which is empty
+# in a part of its rows.
 KNOWN = {
     "audio": ("audio",),
-    "text": ("sentence", "raw_transcription", "transcription", "transcript", "normalized_text", "raw_text", "text"),
+    "text": (
+        "sentence",
+        "raw_transcription",
+        "transcription",
+        "transcript",
+        "normalized_text",
+        "raw_text",
+        "text",
+    ),
     "speaker": ("client_id", "speaker_id", "speaker", "spk_id", "reader_id"),
-    "id": ("path", "file", "audio_id", "segment_id", "utterance_id", "id"),  # FLEURS' own id is that of the sentence
+    "id": (
+        "path",
+        "file",
+        "audio_id",
+        "segment_id",
+        "utterance_id",
+        "id",
+    ),  # FLEURS' own id is that of the sentence
     "seconds": ("audio_duration", "duration"),
 }
 FITS = {"audio": hub_parts.is_sound, "text": hub_parts.is_text, "seconds": pa.types.is_floating}
@@ -44,7 +61,8 @@ class Columns:
 
 
 def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
-    """The columns of a data set; for the id the first that has a value in each row and never the same.
+    """The columns of a data set; for the id the first that has a value in each row and never the
+    same.
 
     Args:
         every: the files that are read, fetched.
@@ -55,14 +73,22 @@ def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
     schema = hub_parts.schema(every[0])
     for ours, theirs in wanted.items():
         if theirs not in schema.names and (ours, theirs) != ("id", ROW):
-            raise ParamsError(f"download.huggingface.columns.{ours}: got {theirs}, want one of {listed(schema.names)}")
+            raise ParamsError(
+                f"download.huggingface.columns.{ours}: got {theirs}, want one of {listed(schema.names)}"
+            )
         if theirs in schema.names and not _fits(schema, ours, theirs):
-            raise ParamsError(f"download.huggingface.columns.{ours}: got {theirs} ({schema.field(theirs).type}), {_want(schema, ours)}")
+            raise ParamsError(
+                f"download.huggingface.columns.{ours}: got {theirs} ({schema.field(theirs).type}), {_want(schema, ours)}"
+            )
     found = {ours: wanted.get(ours) or next(_known(schema, ours), None) for ours in KNOWN}
     for ours in NEEDED:
         if found[ours] is None:
-            raise ParamsError(f"download.huggingface.columns.{ours}: got nothing, {_want(schema, ours)}")
-    names = Columns(str(found["audio"]), str(found["text"]), found["speaker"], None, found["seconds"])
+            raise ParamsError(
+                f"download.huggingface.columns.{ours}: got nothing, {_want(schema, ours)}"
+            )
+    names = Columns(
+        str(found["audio"]), str(found["text"]), found["speaker"], None, found["seconds"]
+    )
     return replace(names, id=_id_column(every, names.audio, wanted.get("id")))
 
 
@@ -76,7 +102,11 @@ def _known(schema: pa.Schema, ours: str) -> Iterator[str]:
 
 def _want(schema: pa.Schema, ours: str) -> str:
     fitting = listed(name for name in schema.names if _fits(schema, ours, name))
-    return f"want one of {fitting}" if fitting else f"want a column that fits, of which there is none among {listed(schema.names)}"
+    return (
+        f"want one of {fitting}"
+        if fitting
+        else f"want a column that fits, of which there is none among {listed(schema.names)}"
+    )
 
 
 def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | None:
@@ -84,11 +114,17 @@ def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | N
     if wanted:
         again = _again(wanted, every) if wanted in schema.names else None
         if again:
-            raise ParamsError(f"download.huggingface.columns.id: {wanted} is no id ({again}); want another, or {ROW} for the row's number")
+            raise ParamsError(
+                f"download.huggingface.columns.id: {wanted} is no id ({again}); want another, or {ROW} for the row's number"
+            )
         return wanted if wanted in schema.names else None
     kind = schema.field(audio).type
-    beside = [f"{audio}.path"] if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else []
-    return next((name for name in [*_known(schema, "id"), *beside] if not _again(name, every)), None)
+    beside = (
+        [f"{audio}.path"] if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else []
+    )
+    return next(
+        (name for name in [*_known(schema, "id"), *beside] if not _again(name, every)), None
+    )
 
 
 def _again(column: str, every: list[hub.Part]) -> str | None:
@@ -100,7 +136,11 @@ def _again(column: str, every: list[hub.Part]) -> str | None:
         hashes.append(_hash(value))
     ordered = np.sort(np.frombuffer(hashes, np.uint64))
     twice = set(ordered[1:][ordered[1:] == ordered[:-1]][:1].tolist())
-    return f"{next(value for value in _ids(column, every) if _hash(value) in twice)} stands twice" if twice else None
+    return (
+        f"{next(value for value in _ids(column, every) if _hash(value) in twice)} stands twice"
+        if twice
+        else None
+    )
 
 
 def _ids(column: str, every: list[hub.Part]) -> Iterator[str]:
@@ -114,4 +154,6 @@ def id_of(value: Any) -> str:
 
 
 def _hash(value: str) -> int:
-    return int.from_bytes(hashlib.blake2b(value.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(value.encode(errors="surrogateescape"), digest_size=8).digest(), "big"
+    )

@@ -1,8 +1,10 @@
-"""A Common Voice release: the folder that holds `clips/` and the TSVs, a folder above it, or its .tar.gz.
+"""A Common Voice release: the folder that holds `clips/` and the TSVs, a folder above it, or its
+.tar.gz.
 
-`dev.tsv` is validation; or all of validated.tsv, to be split anew by speaker. TSVs are read without quoting, as they are written.
-`clip_durations.tsv` is optional. An archive is unpacked into the working folder first (regular files inside it only), so that it costs
-its size once more while it is read. Names and durations wait on disk: memory is flat, and a row costs 20 us.
+`dev.tsv` is validation; or all of validated.tsv, to be split anew by speaker. TSVs are read without
+quoting, as they are written. `clip_durations.tsv` is optional. An archive is unpacked into the
+working folder first (regular files inside it only), so that it costs its size once more while it is
+read. Names and durations wait on disk: memory is flat, and a row costs 20 us.
 """
 
 from __future__ import annotations
@@ -30,8 +32,24 @@ TSVS: dict[str, dict[str | None, str]] = {
     "official": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
     "validated": {None: "validated.tsv"},
 }
-KEPT = ("age", "gender", "accents", "variant", "locale", "segment", "sentence_domain", "up_votes", "down_votes")
-CODES = {"nb": "no", "cmn": "zh", "fil": "tl", "jv": "jw", "iw": "he"}  # where Whisper's code is another than the locale's
+KEPT = (
+    "age",
+    "gender",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+    "sentence_domain",
+    "up_votes",
+    "down_votes",
+)
+CODES = {
+    "nb": "no",
+    "cmn": "zh",
+    "fil": "tl",
+    "jv": "jw",
+    "iw": "he",
+}  # where Whisper's code is another than the locale's
 LOCALE = re.compile("[a-z]{2,3}(-[A-Za-z]{2,10})?")  # as releases name their folders
 SCHEMA = "CREATE TABLE clips (name BLOB PRIMARY KEY, seconds REAL, named INTEGER) WITHOUT ROWID;"
 MAX_FILES = 10_000_000
@@ -49,12 +67,15 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
     Returns:
         `about` tells the language as Whisper has it, by the release's locale.
     Raises:
-        BadData: nothing there, no release in it, a TSV missing, an archive that is broken or hostile.
+        BadData: nothing there, no release in it, a TSV missing, an archive that is broken or
+            hostile.
     """
     tsvs = TSVS[splits]
     if path.is_file():
         (working / "archive").mkdir(exist_ok=True)
-        disk.check_free_space(working, path.stat().st_size, f"{path.name}, unpacked,")  # mp3 packs no further
+        disk.check_free_space(
+            working, path.stat().st_size, f"{path.name}, unpacked,"
+        )  # mp3 packs no further
         unpack(path, working / "archive")
     elif not path.is_dir():
         raise DataError(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
@@ -65,7 +86,10 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
         about={
             "name": path.name.removesuffix(".tar.gz"),
             "licence": "CC0-1.0 (Mozilla Common Voice; see the release's own terms)",
-            "language": language_of(locale or (release.name if LOCALE.fullmatch(release.name) else "")) or None,
+            "language": language_of(
+                locale or (release.name if LOCALE.fullmatch(release.name) else "")
+            )
+            or None,
             "clips_no_tsv_names": unnamed,
         },
         utterances=UtteranceIterable(partial(_utterances, release, tsvs, clips)),
@@ -81,12 +105,18 @@ def language_of(locale: str) -> str:
 def _release(folder: Path, given: Path, tsvs: dict[str | None, str]) -> Path:
     """The one folder at or below the given one that holds clips and a TSV."""
     first = next(iter(tsvs.values()))
-    found = sorted(one for one in _folders(folder) if (one / "clips").is_dir() and (one / first).is_file())
+    found = sorted(
+        one for one in _folders(folder) if (one / "clips").is_dir() and (one / first).is_file()
+    )
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{given}: holds {len(found)} releases ({', '.join(one.name for one in found)}); name one of them")
-    raise DataError(f"{given}: no Common Voice release in it; want a folder with clips/, {', '.join(tsvs.values())}")
+        raise DataError(
+            f"{given}: holds {len(found)} releases ({', '.join(one.name for one in found)}); name one of them"
+        )
+    raise DataError(
+        f"{given}: no Common Voice release in it; want a folder with clips/, {', '.join(tsvs.values())}"
+    )
 
 
 def _folders(top: Path) -> Iterator[Path]:
@@ -95,18 +125,28 @@ def _folders(top: Path) -> Iterator[Path]:
     while waiting:
         yield (here := waiting.pop())
         with os.scandir(here) as entries:
-            waiting += [here / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            waiting += [
+                here / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)
+            ]
 
 
 def _gather(release: Path, tsvs: dict[str | None, str], clips: Path) -> tuple[int, str]:
-    """Put durations and names into a table on disk; gives how many clips no TSV names, and the locale."""
+    """Put durations and names into a table on disk; gives how many clips no TSV names, and the
+    locale.
+    """
     locale = ""
     with on_disk(clips, SCHEMA) as index:
-        index.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, 0)", _durations(release / "clip_durations.tsv"))
+        index.executemany(
+            "INSERT OR REPLACE INTO clips VALUES (?, ?, 0)",
+            _durations(release / "clip_durations.tsv"),
+        )
         for tsv in tsvs.values():
             for _, row in _table(release / tsv, "client_id", "path", "sentence"):
                 name = _bytes(row["path"] or "")
-                index.execute("INSERT INTO clips VALUES (?, NULL, 1) ON CONFLICT DO UPDATE SET named = 1", [name])
+                index.execute(
+                    "INSERT INTO clips VALUES (?, NULL, 1) ON CONFLICT DO UPDATE SET named = 1",
+                    [name],
+                )
                 locale = locale or row.get("locale") or ""
         with os.scandir(release / "clips") as entries:
             return sum(1 for entry in entries if not _known(index, "named", entry.name)), locale
@@ -124,7 +164,9 @@ def _bytes(name: str) -> bytes:
 
 def _table(path: Path, *wanted: str) -> Rows:
     if not path.is_file():
-        raise DataError(f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv")
+        raise DataError(
+            f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv"
+        )
     return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE, restval=None)
 
 
@@ -136,7 +178,9 @@ def _durations(path: Path) -> Iterator[tuple[bytes, float]]:
                 seconds = float(row["duration[ms]"]) / 1000
                 name = row["clip" if "clip" in row else "filename"]
             except (KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{path}:{line}: want the columns clip and duration[ms], got {error}") from None
+                raise DataError(
+                    f"{path}:{line}: want the columns clip and duration[ms], got {error}"
+                ) from None
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise DataError(f"{path}:{line}: a duration of {seconds} s")
             yield _bytes(name), seconds
@@ -159,7 +203,9 @@ def _utterances(release: Path, tsvs: dict[str | None, str], clips: Path) -> Iter
 
 
 def _sentence(row: dict[str, str | None]) -> str:
-    """What was said; nothing in a row that ends too soon, for a line end stood in it, and half a sentence is none."""
+    """What was said; nothing in a row that ends too soon, for a line end stood in it, and half a
+    sentence is none.
+    """
     return "" if None in row.values() else row["sentence"] or ""
 
 
@@ -167,7 +213,8 @@ def unpack(archive: Path, target: Path) -> None:
     """Extract regular files inside the target only; refuse anything else that wants to be a file.
 
     Raises:
-        BadData: no archive, a broken one, or one that reaches outside, links, or grows beyond all reason.
+        BadData: no archive, a broken one, or one that reaches outside, links, or grows beyond all
+            reason.
     """
     limit = max(archive.stat().st_size, 1 << 20) * MAX_GROWTH
     try:
@@ -175,21 +222,31 @@ def unpack(archive: Path, target: Path) -> None:
             for number, member in enumerate(tar):
                 limit -= member.size + tarfile.BLOCKSIZE
                 if limit < 0 or number > MAX_FILES:
-                    raise DataError(f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused")
+                    raise DataError(
+                        f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused"
+                    )
                 _extract(tar, member, target, archive)
                 tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
-            while tar.fileobj and (rest := tar.fileobj.read(1 << 20)):  # to the end, where gzip's checksum stands
+            while tar.fileobj and (
+                rest := tar.fileobj.read(1 << 20)
+            ):  # to the end, where gzip's checksum stands
                 limit -= len(rest)
-                if limit < 0 or rest.count(0) < len(rest):  # behind a broken header, which tarfile takes for the end
+                if limit < 0 or rest.count(0) < len(
+                    rest
+                ):  # behind a broken header, which tarfile takes for the end
                     raise tarfile.ReadError("bytes behind its end")
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise DataError(f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again") from None
+        raise DataError(
+            f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again"
+        ) from None
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose name and attributes, which tarfile reads at once into memory, have a length within reason."""
+    """A member whose name and attributes, which tarfile reads at once into memory, have a length
+    within reason.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
@@ -202,7 +259,9 @@ class _Member(tarfile.TarInfo):
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
     place = (target / member.name).resolve()
     if not place.is_relative_to(target.resolve()) or not (member.isreg() or member.isdir()):
-        raise DataError(f"{archive}: {member.name} is not a regular file inside the archive; refused")
+        raise DataError(
+            f"{archive}: {member.name} is not a regular file inside the archive; refused"
+        )
     content = tar.extractfile(member)
     if content is not None:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""A Common Voice release from Mozilla Data Collective, where Common Voice lives now, through Mozilla's own SDK (an optional extra).
+"""A Common Voice release from Mozilla Data Collective, where Common Voice lives now, through
+Mozilla's own SDK (an optional extra).
 
-The archive waits in `.cache/collective/<id>/`; the SDK goes on where a killed download stopped, and does not look at what has come: that
-is done here. Costs the archive's size on disk until `forget`, and what `common_voice` unpacks. The key comes from MDC_API_KEY alone.
+The archive waits in `.cache/collective/<id>/`; the SDK goes on where a killed download stopped, and
+does not look at what has come: that is done here. Costs the archive's size on disk until `forget`,
+and what `common_voice` unpacks. The key comes from MDC_API_KEY alone.
 """
 
 from __future__ import annotations
@@ -41,10 +43,13 @@ def read(dataset_id: str, working: Path, *given: Any) -> Corpus:
     Raises:
         BadParams: no such id.
         BadData: the archive holds no Common Voice release.
-        NetworkFault: the SDK or the key is not there, or the platform cannot be reached, or does not let us in.
+        NetworkFault: the SDK or the key is not there, or the platform cannot be reached, or does
+            not let us in.
     """
     if not re.fullmatch(r"[\w-][\w.-]*", dataset_id):
-        raise ParamsError(f"download.path: got {dataset_id!r}, want a data set's id at {SITE}: press Download, then API / Python Access")
+        raise ParamsError(
+            f"download.path: got {dataset_id!r}, want a data set's id at {SITE}: press Download, then API / Python Access"
+        )
     archive, about = fetch(dataset_id)
     corpus = common_voice.read(archive, working, *given)
     return replace(corpus, about=corpus.about | about)
@@ -63,7 +68,13 @@ def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
     while True:
         try:
             return _once(sdk, dataset_id, place)
-        except (requests.RequestException, RuntimeError, ValueError, OSError, sdk.errors.DownloadError) as error:
+        except (
+            requests.RequestException,
+            RuntimeError,
+            ValueError,
+            OSError,
+            sdk.errors.DownloadError,
+        ) as error:
             cause = error.__cause__ if isinstance(error, sdk.errors.DownloadError) else error
             if isinstance(cause, KeyboardInterrupt) or getattr(cause, "errno", None) in DISK_ERRORS:
                 raise cause from None
@@ -78,33 +89,50 @@ def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
 def _sdk() -> Any:
     """Mozilla's package, if it and the key are there."""
     if not os.environ.get("MDC_API_KEY", "").strip():
-        raise NetworkError(f"MDC_API_KEY is not set; make a key at {SITE}/api-reference, and put it into the environment")
+        raise NetworkError(
+            f"MDC_API_KEY is not set; make a key at {SITE}/api-reference, and put it into the environment"
+        )
     try:
         return importlib.import_module("datacollective")
     except ImportError:
         way = "pip install -c requirements.txt -e '.[data-collective]'"
-        raise NetworkError(f"download.source: data_collective needs Mozilla's SDK, an optional extra; {way}") from None
+        raise NetworkError(
+            f"download.source: data_collective needs Mozilla's SDK, an optional extra; {way}"
+        ) from None
 
 
 def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]:
     details = sdk.get_dataset_details(dataset_id)
     archive = place / Path(str(details.filename)).name
     if archive.name != details.filename or archive.name.startswith(".") or not details.sizeBytes:
-        raise DataError(f"{dataset_id}: the platform names no archive of it; see {_page(dataset_id)}")
+        raise DataError(
+            f"{dataset_id}: the platform names no archive of it; see {_page(dataset_id)}"
+        )
     wrong = ""
     for _ in range(2):
         _keep_whole(archive, details.sizeBytes)
         sdk.download_dataset(dataset_id, str(place), show_progress=sys.stderr.isatty())
         digest, wrong = _look(archive, details)
         if not wrong:
-            known = {"dataset": details.id, "archive": archive.name, "bytes": archive.stat().st_size, "sha256": digest}
-            return archive, known | ({"licence": licence} if (licence := details.licenseAbbreviation or details.license) else {})
+            known = {
+                "dataset": details.id,
+                "archive": archive.name,
+                "bytes": archive.stat().st_size,
+                "sha256": digest,
+            }
+            return archive, known | (
+                {"licence": licence}
+                if (licence := details.licenseAbbreviation or details.license)
+                else {}
+            )
         archive.unlink()
     raise NetworkError(f"{dataset_id}: {archive.name} came twice {wrong}; try again later")
 
 
 def _keep_whole(archive: Path, size: float) -> None:
-    """Give a part that has all its bytes its name, for the SDK would ask for those that follow; and see that the rest fits."""
+    """Give a part that has all its bytes its name, for the SDK would ask for those that follow; and
+    see that the rest fits.
+    """
     part = archive.with_name(f"{archive.name}.part")
     begun = part.stat().st_size if part.exists() else 0
     if begun == size:
@@ -114,12 +142,16 @@ def _keep_whole(archive: Path, size: float) -> None:
 
 
 def _look(archive: Path, details: Any) -> tuple[str, str]:
-    """The archive's hash, and what is wrong with it: the platform tells its size, and a checksum of which kind it does not say."""
+    """The archive's hash, and what is wrong with it: the platform tells its size, and a checksum of
+    which kind it does not say.
+    """
     digest, size = hashing.sha256(archive), archive.stat().st_size
     if size != details.sizeBytes:
         return digest, f"in the wrong length ({size:,} bytes, want {details.sizeBytes:,})"
     told = str(details.checksum or "").lower().removeprefix("sha256:")
-    return digest, "with a wrong checksum" if re.fullmatch(r"[0-9a-f]{64}", told) and told != digest else ""
+    return digest, "with a wrong checksum" if re.fullmatch(
+        r"[0-9a-f]{64}", told
+    ) and told != digest else ""
 
 
 def _seconds(sdk: Any, error: Any, tries: int) -> float:
@@ -128,29 +160,47 @@ def _seconds(sdk: Any, error: Any, tries: int) -> float:
     if isinstance(error, sdk.RateLimitError):
         wanted = error.response.headers.get("Retry-After", "")
         return float(wanted) if wanted.isdecimal() else 2.0**tries
-    passes = isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError)
+    passes = isinstance(error, requests.RequestException) and not isinstance(
+        error, requests.JSONDecodeError
+    )
     return 2.0 ** (tries - 1) if passes and (status is None or status >= 500) else float("inf")
 
 
 def _fault(sdk: Any, dataset_id: str, error: Any) -> UserError:
-    """What happened and the way out, in one line of our own: theirs are several, with signed addresses."""
+    """What happened and the way out, in one line of our own: theirs are several, with signed
+    addresses.
+    """
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, sdk.AuthenticationError):
-        return NetworkError(f"{dataset_id}: the platform does not know MDC_API_KEY; make another at {SITE}/api-reference")
+        return NetworkError(
+            f"{dataset_id}: the platform does not know MDC_API_KEY; make another at {SITE}/api-reference"
+        )
     if isinstance(error, PermissionError):
         return NetworkError(
             f"{dataset_id}: given to those who accept its terms; do so at {_page(dataset_id)} with the account of MDC_API_KEY"
         )
     if isinstance(error, FileNotFoundError):
-        return NetworkError(f"{dataset_id}: the platform has it not, or not any more; want an id from {SITE}/datasets (download.path)")
+        return NetworkError(
+            f"{dataset_id}: the platform has it not, or not any more; want an id from {SITE}/datasets (download.path)"
+        )
     if isinstance(error, sdk.RateLimitError) or (status and status >= 500):
-        return NetworkError(f"{dataset_id}: the platform is busy ({status}); run again later: it goes on where it stopped")
+        return NetworkError(
+            f"{dataset_id}: the platform is busy ({status}); run again later: it goes on where it stopped"
+        )
     if status:
-        return NetworkError(f"{dataset_id}: the platform refuses ({status}); see {_page(dataset_id)}")
-    if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
+        return NetworkError(
+            f"{dataset_id}: the platform refuses ({status}); see {_page(dataset_id)}"
+        )
+    if isinstance(error, requests.RequestException) and not isinstance(
+        error, requests.JSONDecodeError
+    ):
         why = f"the platform cannot be reached ({type(error).__name__})"
-        return NetworkError(f"{dataset_id}: {why}; check the network, then run again: it goes on where it stopped")
-    return NetworkError(f"{dataset_id}: something else answers in the platform's place (a login page, a proxy?); check the network")
+        return NetworkError(
+            f"{dataset_id}: {why}; check the network, then run again: it goes on where it stopped"
+        )
+    return NetworkError(
+        f"{dataset_id}: something else answers in the platform's place (a login page, a proxy?); check the network"
+    )
 
 
 def _page(dataset_id: str) -> str:

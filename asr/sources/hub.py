@@ -1,8 +1,10 @@
-"""Files of a data set on the Hugging Face hub: what there is at a commit, and each file fetched once, whole and checked.
+"""Files of a data set on the Hugging Face hub: what there is at a commit, and each file fetched
+once, whole and checked.
 
-The hub's client names its drafts anew each time, so that a killed download begins at nothing. Here a draft keeps its name, and the
-client's session is asked for the bytes still missing. Files wait in `.cache/hub/<name>/<commit>/`; each is read once for its checksum.
-The token comes from HF_TOKEN alone, and goes to the hub alone.
+The hub's client names its drafts anew each time, so that a killed download begins at nothing. Here
+a draft keeps its name, and the client's session is asked for the bytes still missing. Files wait in
+`.cache/hub/<name>/<commit>/`; each is read once for its checksum. The token comes from HF_TOKEN
+alone, and goes to the hub alone.
 """
 
 from __future__ import annotations
@@ -20,8 +22,19 @@ from urllib.parse import parse_qs, urlsplit
 
 from httpx2 import HTTPError, InvalidURL
 from huggingface_hub import HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers, validate_repo_id
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (
+    build_hf_headers,
+    hf_raise_for_status,
+    parse_ratelimit_headers,
+    validate_repo_id,
+)
 
 from asr import paths
 from asr.errors import NetworkError, ParamsError, UserError
@@ -32,7 +45,9 @@ from asr.storage import files
 T = TypeVar("T")
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # in a row that bring nothing
-PATIENCE = 900.0  # seconds to wait for one answer, all tries together; the hub counts requests over 300
+PATIENCE = (
+    900.0  # seconds to wait for one answer, all tries together; the hub counts requests over 300
+)
 PACE = 1.0  # by which all waiting is multiplied
 BUSY = (408, 429, 500, 502, 503, 504)
 LEFT = "Common Voice left the hub in October 2025; take its archive (download.source: common_voice) or Mozilla's (data_collective)"
@@ -67,34 +82,57 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise ParamsError(f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs") from None
+        raise ParamsError(
+            f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs"
+        ) from None
     try:
         found = _patiently(
-            name, partial(HfApi(_endpoint()).dataset_info, name, revision=revision, token=_token() or False, timeout=TIMEOUT)
+            name,
+            partial(
+                HfApi(_endpoint()).dataset_info,
+                name,
+                revision=revision,
+                token=_token() or False,
+                timeout=TIMEOUT,
+            ),
         )
-        return [_part(name, found.sha, entry) for entry in _tree(name, found.sha) if entry["type"] == "file"]
+        return [
+            _part(name, found.sha, entry)
+            for entry in _tree(name, found.sha)
+            if entry["type"] == "file"
+        ]
     except RevisionNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        raise NetworkError(f"{_endpoint()} answers as no hub does (a login page, a proxy?); check HF_ENDPOINT and the network") from None
+        raise NetworkError(
+            f"{_endpoint()} answers as no hub does (a login page, a proxy?); check HF_ENDPOINT and the network"
+        ) from None
 
 
 def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
-    """All entries of a commit, page by page. The client's own listing of a data set may lack some of 1,000 files without a word."""
+    """All entries of a commit, page by page. The client's own listing of a data set may lack some
+    of 1,000 files without a word.
+    """
     given = {"recursive": "true"}
     while True:
-        reply = _patiently(name, partial(_get, f"{_endpoint()}/api/datasets/{name}/tree/{commit}", given))
+        reply = _patiently(
+            name, partial(_get, f"{_endpoint()}/api/datasets/{name}/tree/{commit}", given)
+        )
         yield from reply.json()
         following = parse_qs(urlsplit(reply.links.get("next", {}).get("url", "")).query)
         if not following.get("cursor"):
             return
         if following["cursor"][-1] == given.get("cursor"):
             raise ValueError("no end")
-        given["cursor"] = following["cursor"][-1]  # the address itself is not followed: the token stays with the hub
+        given["cursor"] = following["cursor"][
+            -1
+        ]  # the address itself is not followed: the token stays with the hub
 
 
 def _get(address: str, given: dict[str, str]) -> Any:
-    reply = get_session().get(address, headers=build_hf_headers(token=_token() or False), params=given, timeout=TIMEOUT)
+    reply = get_session().get(
+        address, headers=build_hf_headers(token=_token() or False), params=given, timeout=TIMEOUT
+    )
     hf_raise_for_status(reply)
     return reply
 
@@ -106,7 +144,9 @@ def _part(name: str, commit: str, entry: dict[str, Any]) -> Part:
     if not place.is_relative_to(folder.resolve()) or len(commit) != 40:
         raise ValueError(entry["path"])
     if large:
-        return Part(name, commit, entry["path"], int(large["size"]), f"sha256:{large['oid']}", place)
+        return Part(
+            name, commit, entry["path"], int(large["size"]), f"sha256:{large['oid']}", place
+        )
     return Part(name, commit, entry["path"], int(entry["size"]), f"git:{entry['oid']}", place)
 
 
@@ -151,7 +191,9 @@ def fetch(part: Part) -> Path:
             draft.rename(part.place)
             return part.place
         draft.write_bytes(b"")
-    raise NetworkError(f"{part.name}: {part.path} came twice {wrong}; try again later, or set download.huggingface.revision")
+    raise NetworkError(
+        f"{part.name}: {part.path} came twice {wrong}; try again later, or set download.huggingface.revision"
+    )
 
 
 def _size(path: Path) -> int:
@@ -160,12 +202,20 @@ def _size(path: Path) -> int:
 
 def _stream(part: Part, draft: Path) -> None:
     """Add what is missing; never more than a block beyond what the file should have."""
-    url = hf_hub_url(part.name, part.path, repo_type="dataset", revision=part.commit, endpoint=_endpoint())
+    url = hf_hub_url(
+        part.name, part.path, repo_type="dataset", revision=part.commit, endpoint=_endpoint()
+    )
     have = _size(draft) if _size(draft) < part.size else 0
-    headers = build_hf_headers(token=_token() or False) | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = (
+        build_hf_headers(token=_token() or False)
+        | {"Accept-Encoding": "identity"}
+        | ({"Range": f"bytes={have}-"} if have else {})
+    )
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as reply:
         hf_raise_for_status(reply)
-        with draft.open("ab" if reply.status_code == 206 else "wb", buffering=0) as file:  # all of it survives a kill
+        with draft.open(
+            "ab" if reply.status_code == 206 else "wb", buffering=0
+        ) as file:  # all of it survives a kill
             for block in reply.iter_bytes():
                 file.write(block)
                 if file.tell() > part.size:
@@ -221,30 +271,49 @@ def _seconds(error: Exception, tries: int) -> float:
         return 2.0 ** (tries - 1)
     if error.response.status_code not in BUSY:
         return float("inf")
-    limit, wanted = parse_ratelimit_headers(error.response.headers), error.response.headers.get("Retry-After", "")
+    limit, wanted = (
+        parse_ratelimit_headers(error.response.headers),
+        error.response.headers.get("Retry-After", ""),
+    )
     if limit and not limit.remaining:
         return float(limit.reset_in_seconds)
     return float(wanted) if wanted.isdecimal() else 2.0 ** (tries - 1)
 
 
 def _fault(name: str, error: Exception) -> UserError:
-    """What happened and the way out, in one line; never the error's own words, which may hold a signed address."""
+    """What happened and the way out, in one line; never the error's own words, which may hold a
+    signed address.
+    """
     page, token = f"{_endpoint()}/datasets/{name}", bool(_token())
     if isinstance(error, OfflineModeIsEnabled):
-        return NetworkError(f"{name}: HF_HUB_OFFLINE forbids to ask the hub; unset it, or take a copy (download.source: folder)")
+        return NetworkError(
+            f"{name}: HF_HUB_OFFLINE forbids to ask the hub; unset it, or take a copy (download.source: folder)"
+        )
     if not isinstance(error, HfHubHTTPError):
         why = f"{_endpoint()} cannot be reached ({type(error).__name__})"
-        return NetworkError(f"{name}: {why}; check the network and HF_ENDPOINT, then run again: it goes on where it stopped")
+        return NetworkError(
+            f"{name}: {why}; check the network and HF_ENDPOINT, then run again: it goes on where it stopped"
+        )
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
-        then = "with the account that HF_TOKEN belongs to" if token else "then set HF_TOKEN to a token of yours"
+        then = (
+            "with the account that HF_TOKEN belongs to"
+            if token
+            else "then set HF_TOKEN to a token of yours"
+        )
         return NetworkError(f"{name}: given to those who accept its terms; do so at {page}, {then}")
     if status in (401, 403) and token:
-        return NetworkError(f"{name}: the hub does not let HF_TOKEN in ({status}); renew it ({_endpoint()}/settings/tokens), or see {page}")
+        return NetworkError(
+            f"{name}: the hub does not let HF_TOKEN in ({status}); renew it ({_endpoint()}/settings/tokens), or see {page}"
+        )
     if status in (401, 403, 404):
         private = "" if token else ", or private (then set HF_TOKEN)"
         what = f"not on the hub ({status}): gone, misspelt{private}"
-        return NetworkError(f"{name}: {what}; {LEFT if 'common_voice' in name.lower() else f'see {page}'}")
+        return NetworkError(
+            f"{name}: {what}; {LEFT if 'common_voice' in name.lower() else f'see {page}'}"
+        )
     if status in BUSY:
-        return NetworkError(f"{name}: the hub is busy ({status}); run again later: it goes on where it stopped")
+        return NetworkError(
+            f"{name}: the hub is busy ({status}); run again later: it goes on where it stopped"
+        )
     return NetworkError(f"{name}: the hub refuses ({status}); see {page}")

@@ -1,7 +1,9 @@
-"""Parquet files of a data set on the hub, each turned once into Arrow, whose rows can be reached one at a time through the memory map.
+"""Parquet files of a data set on the hub, each turned once into Arrow, whose rows can be reached
+one at a time through the memory map.
 
-Parquet gives no row without its page, and `datasets` writes pages of 100 rows. Turning a file costs one read, one write, and its
-largest page three times in memory (some 90 MB); afterwards a row costs its bytes, in any process and any order.
+Parquet gives no row without its page, and `datasets` writes pages of 100 rows. Turning a file costs
+one read, one write, and its largest page three times in memory (some 90 MB); afterwards a row costs
+its bytes, in any process and any order.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ def _arrow(part: hub.Part) -> Path:
 def _turn(part: hub.Part, parquet: Path, place: Path) -> None:
     draft = place.with_name(f"{place.name}.part")
     try:
-        with pq.ParquetFile(parquet, pre_buffer=False, buffer_size=BUFFER) as source, pa.OSFile(str(draft), "wb") as file:
+        with (
+            pq.ParquetFile(parquet, pre_buffer=False, buffer_size=BUFFER) as source,
+            pa.OSFile(str(draft), "wb") as file,
+        ):
             writer = None
             for batch in source.iter_batches(BATCH, use_threads=False):
                 plain = _plain(batch)
@@ -74,7 +79,10 @@ def _turn(part: hub.Part, parquet: Path, place: Path) -> None:
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Without dictionaries, which an Arrow file cannot change from batch to batch."""
-    plain = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in batch.columns]
+    plain = [
+        one.dictionary_decode() if pa.types.is_dictionary(one.type) else one
+        for one in batch.columns
+    ]
     fields = [field.with_type(one.type) for field, one in zip(batch.schema, plain, strict=True)]
     return pa.RecordBatch.from_arrays(plain, schema=pa.schema(fields, batch.schema.metadata))
 
@@ -106,7 +114,8 @@ def count(part: hub.Part) -> int:
 
 
 def rows(part: hub.Part, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Each row's batch, its place in that, and its values; `audio.path` is what stands beside the sound.
+    """Each row's batch, its place in that, and its values; `audio.path` is what stands beside the
+    sound.
 
     Raises:
         BadData: the file lacks a column that the data set's first file has.
@@ -126,20 +135,34 @@ def rows(part: hub.Part, columns: list[str]) -> Iterator[tuple[int, int, dict[st
 
 
 def _values(batch: pa.RecordBatch, name: str, labels: list[str] | None) -> list[Any]:
-    """One column's values; bytes that are no UTF-8 are carried along, numbers of a class become its name."""
+    """One column's values; bytes that are no UTF-8 are carried along, numbers of a class become its
+    name.
+    """
     outer, _, inner = name.partition(".")
     column = pc.struct_field(batch.column(outer), inner) if inner else batch.column(name)
     if is_text(column.type):
-        return [one if one is None else one.decode(errors="surrogateescape") for one in column.cast(pa.large_binary()).to_pylist()]
+        return [
+            one if one is None else one.decode(errors="surrogateescape")
+            for one in column.cast(pa.large_binary()).to_pylist()
+        ]
     values = column.to_pylist()
-    return [labels[one] if labels and isinstance(one, int) and 0 <= one < len(labels) else one for one in values]
+    return [
+        labels[one] if labels and isinstance(one, int) and 0 <= one < len(labels) else one
+        for one in values
+    ]
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of classes by column, as `datasets` writes them beside the schema."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: one["names"] for name, one in features.items() if isinstance(one, dict) and isinstance(one.get("names"), list)}
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"][
+            "features"
+        ]
+        return {
+            name: one["names"]
+            for name, one in features.items()
+            if isinstance(one, dict) and isinstance(one.get("names"), list)
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -152,7 +175,9 @@ def sound(part: hub.Part, column: str, number: int, at: int) -> bytes | None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def is_sound(kind: pa.DataType) -> bool:
@@ -163,4 +188,9 @@ def is_sound(kind: pa.DataType) -> bool:
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    return bool(is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+    return bool(
+        is_text(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+    )

@@ -1,7 +1,9 @@
-"""An audio data set of the Hugging Face hub that is stored as parquet: Common Voice mirrors, FLEURS, MLS, VoxPopuli, and others like them.
+"""An audio data set of the Hugging Face hub that is stored as parquet: Common Voice mirrors,
+FLEURS, MLS, VoxPopuli, and others like them.
 
-Nothing of theirs is run. A repository that holds a loading script instead is read as the hub converted it, where it did. Costs the download
-once (a killed one goes on where it stopped), the files' size on disk until `forget`, 16 bytes of memory a row, and 20 us a row and pass.
+Nothing of theirs is run. A repository that holds a loading script instead is read as the hub
+converted it, where it did. Costs the download once (a killed one goes on where it stopped), the
+files' size on disk until `forget`, 16 bytes of memory a row, and 20 us a row and pass.
 """
 
 from __future__ import annotations
@@ -51,11 +53,14 @@ def read(
         name: such as google/fleurs.
         config: such as sv_se; None takes the only one, or the default.
         revision: commit, tag or branch; None takes the newest. The manifest tells the commit.
-        splits: theirs by ours, joined by `+`; None goes by their names. Where train stands alone, its rows have no split.
+        splits: theirs by ours, joined by `+`; None goes by their names. Where train stands alone,
+            its rows have no split.
         columns: theirs by ours (audio, text, speaker, id); None goes by their names.
-        max_rows: fetch only so many first files of each split as hold that many rows; None fetches all.
+        max_rows: fetch only so many first files of each split as hold that many rows; None fetches
+            all.
     Raises:
-        BadParams: a name, revision, config, split or column that is not there; tells those that are.
+        BadParams: a name, revision, config, split or column that is not there; tells those that
+            are.
         BadData: no parquet anywhere, or files that cannot be read.
         NetworkFault: the hub cannot be reached, or does not let us in.
     """
@@ -67,7 +72,11 @@ def read(
     if not any(hub_parts.count(part) for part in every):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
     names = find(every, columns or {})
-    cut = sorted(split.theirs for split in taken if any(f"/{hub_layout.PARTIAL}" in part.path for part in split.parts))
+    cut = sorted(
+        split.theirs
+        for split in taken
+        if any(f"/{hub_layout.PARTIAL}" in part.path for part in split.parts)
+    )
     return Corpus(
         about={
             "name": name,
@@ -79,15 +88,21 @@ def read(
             "columns": asdict(names),
             "files": [_file(part, split.theirs) for split in taken for part in split.parts],
         },
-        utterances=UtteranceIterable(lambda: (one for split in taken for one in _utterances(split, names))),
+        utterances=UtteranceIterable(
+            lambda: (one for split in taken for one in _utterances(split, names))
+        ),
     )
 
 
 def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[str, Any], bool]:
-    """The files of the place that has parquet, what the card says, and whether that place is the hub's conversion."""
+    """The files of the place that has parquet, what the card says, and whether that place is the
+    hub's conversion.
+    """
     listed = hub.parts(name, revision)
     if listed is None:
-        raise ParamsError(f"download.huggingface.revision: {name} has no {revision or 'main'}; want a commit, tag or branch, or null")
+        raise ParamsError(
+            f"download.huggingface.revision: {name} has no {revision or 'main'}; want a commit, tag or branch, or null"
+        )
     readme = next((part for part in listed if part.path == "README.md"), None)
     said: dict[str, Any] = {}
     if readme:
@@ -102,14 +117,22 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     converted = hub.parts(name, CONVERTED)
     if not converted:
         way = "fetch its recordings yourself (download.source: folder), or ask for parquet on its page"
-        raise DataError(f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, which is not run; {way}")
+        raise DataError(
+            f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, which is not run; {way}"
+        )
     return converted, said, True
 
 
-def _splits(by_path: dict[str, hub.Part], there: hub_layout.Splits, wanted: dict[str, str] | None) -> list[Split]:
+def _splits(
+    by_path: dict[str, hub.Part], there: hub_layout.Splits, wanted: dict[str, str] | None
+) -> list[Split]:
     taken = hub_layout.choose_splits(there, wanted)
     return [
-        Split(theirs, ours if [*taken] != ["train"] else None, [by_path[path] for path in there[theirs]])
+        Split(
+            theirs,
+            ours if [*taken] != ["train"] else None,
+            [by_path[path] for path in there[theirs]],
+        )
         for ours, some in taken.items()
         for theirs in some
     ]
@@ -119,11 +142,17 @@ def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
     """The splits with as many of their files as are needed, all fetched."""
     if max_rows is None:
         every = [part for split in taken for part in split.parts]
-        disk.check_free_space(paths.cache("hub"), sum(part.size for part in every if not hub_parts.is_here(part)), every[0].name)
+        disk.check_free_space(
+            paths.cache("hub"),
+            sum(part.size for part in every if not hub_parts.is_here(part)),
+            every[0].name,
+        )
         for part in progress(every, len(every), "files", f"download {every[0].name}"):
             hub_parts.arrow(part)
         return taken
-    left: dict[str | None, int] = {split.ours: max_rows * (1 if split.ours else SPLIT_ANEW) for split in taken}
+    left: dict[str | None, int] = {
+        split.ours: max_rows * (1 if split.ours else SPLIT_ANEW) for split in taken
+    }
     enough = []
     for split in taken:
         some: list[hub.Part] = []
@@ -137,7 +166,9 @@ def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
 
 def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
     ours = set(asdict(names).values())
-    rows = ((part, *row) for part in split.parts for row in hub_parts.rows(part, _wanted(part, names)))
+    rows = (
+        (part, *row) for part in split.parts for row in hub_parts.rows(part, _wanted(part, names))
+    )
     for number, (part, batch, at, row) in enumerate(rows):
         speaker, seconds = row.get(names.speaker or ""), row.get(names.seconds or "")
         yield Utterance(
@@ -146,7 +177,9 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
             text=row[names.text] or "",
             audio=partial(hub_parts.sound, part, names.audio, batch, at),
             speaker=None if speaker in UNKNOWN else str(speaker),
-            attributes={key: value for key, value in row.items() if key not in ours and _says(value)},
+            attributes={
+                key: value for key, value in row.items() if key not in ours and _says(value)
+            },
             duration=seconds if seconds and 0 < seconds < math.inf else None,
         )
 
@@ -154,7 +187,18 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
 def _wanted(part: hub.Part, names: Columns) -> list[str]:
     """The columns that are ours, and all other scalars."""
     needed = [name for name in (names.text, names.speaker, names.id, names.seconds) if name]
-    return list(dict.fromkeys([*needed, *(field.name for field in hub_parts.schema(part) if hub_parts.is_scalar(field.type))]))
+    return list(
+        dict.fromkeys(
+            [
+                *needed,
+                *(
+                    field.name
+                    for field in hub_parts.schema(part)
+                    if hub_parts.is_scalar(field.type)
+                ),
+            ]
+        )
+    )
 
 
 def _says(value: Any) -> bool:

@@ -1,6 +1,8 @@
-"""Which utterances of a source are taken, into which split, and how often: decided for each row by itself, so growth moves nobody.
+"""Which utterances of a source are taken, into which split, and how often: decided for each row by
+itself, so growth moves nobody.
 
-Goes through a source's listing twice: once to count, once to hand on. Holds 8 bytes a row, and that only under `max_rows`.
+Goes through a source's listing twice: once to count, once to hand on. Holds 8 bytes a row, and that
+only under `max_rows`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from asr.storage.hashing import fraction_of, split_of
 from asr.storage.shards import HOLDOUT
 
 MAIN, TRAIN = "main", "train"
-NOTES = ("source", "repeat", "language")  # attributes that we give; a source's own of these names are shown as their_source ...
+NOTES = (
+    "source",
+    "repeat",
+    "language",
+)  # attributes that we give; a source's own of these names are shown as their_source ...
 SAMPLED = 128  # utterances, evenly spread, that stand for all of a source in a forecast
 
 
@@ -29,7 +35,8 @@ class Selection:
     """What is wanted of one source.
 
     name: as rows show it.
-    role: main (its splits are ours), train (all it has for training trains) or holdout (all it has for testing, never trained on).
+    role: main (its splits are ours), train (all it has for training trains) or holdout (all it has
+        for testing, never trained on).
     share: of its rows, chosen by a hash of the id.
     rules: of `download.where`.
     max_rows: of each split, chosen by a hash of the id; None for all.
@@ -53,7 +60,9 @@ class SelectionCounts:
     left_out: Counter[str] = field(default_factory=Counter)  # by reason
     fields: set[str] = field(default_factory=set)  # that some row has
     sample: list[Utterance] = field(default_factory=list)
-    thresholds: dict[str, float] = field(default_factory=dict)  # of the hash, by split, above which `max_rows` leaves out
+    thresholds: dict[str, float] = field(
+        default_factory=dict
+    )  # of the hash, by split, above which `max_rows` leaves out
 
 
 def survey(listing: UtteranceIterable, wanted: Selection) -> SelectionCounts:
@@ -73,21 +82,34 @@ def survey(listing: UtteranceIterable, wanted: Selection) -> SelectionCounts:
             places[split].append(_place_in_queue(one, wanted.seed))
     for split, queue in places.items():
         if wanted.max_rows and len(queue) > wanted.max_rows:
-            found.thresholds[split] = float(np.partition(np.frombuffer(queue), wanted.max_rows - 1)[wanted.max_rows - 1])
+            found.thresholds[split] = float(
+                np.partition(np.frombuffer(queue), wanted.max_rows - 1)[wanted.max_rows - 1]
+            )
             found.left_out["max_rows_per_split"] += len(queue) - wanted.max_rows
             found.rows[split] = wanted.max_rows
     return found
 
 
-def selected(listing: UtteranceIterable, wanted: Selection, found: SelectionCounts) -> Iterator[Utterance]:
-    """The utterances that a selection takes, in the source's order, each with its split and, if it comes more than once, how often."""
+def selected(
+    listing: UtteranceIterable, wanted: Selection, found: SelectionCounts
+) -> Iterator[Utterance]:
+    """The utterances that a selection takes, in the source's order, each with its split and, if it
+    comes more than once, how often.
+    """
     left = Counter(found.rows)  # rows that share an id share a threshold too
     for one in listing:
         split, reason = assign_split(one, wanted)
-        within = split not in found.thresholds or (left[split] > 0 and _place_in_queue(one, wanted.seed) <= found.thresholds[split])
+        within = split not in found.thresholds or (
+            left[split] > 0 and _place_in_queue(one, wanted.seed) <= found.thresholds[split]
+        )
         if not reason and within:
             left[split] -= 1
-            yield replace(one, id=_id(one, wanted), split=split, attributes={**_attributes(one), **_notes(one, wanted, split)})
+            yield replace(
+                one,
+                id=_id(one, wanted),
+                split=split,
+                attributes={**_attributes(one), **_notes(one, wanted, split)},
+            )
 
 
 def assign_split(one: Utterance, wanted: Selection) -> tuple[str, str]:
@@ -109,21 +131,32 @@ def _split(one: Utterance, role: str) -> str | None:
 
 
 def repeats(one: Utterance, wanted: Selection, split: str) -> int:
-    """How often a row counts: of a weight's fraction a hash decides. Rows that are tested on count once, or not at all."""
+    """How often a row counts: of a weight's fraction a hash decides. Rows that are tested on count
+    once, or not at all.
+    """
     known = {**_attributes(one), "source": wanted.name, "speaker": one.speaker}
-    weight = float(np.prod([rule["weight" if matches(known, rule) else "otherwise"] for rule in wanted.rules]))
+    weight = float(
+        np.prod([rule["weight" if matches(known, rule) else "otherwise"] for rule in wanted.rules])
+    )
     if split != TRAIN:
         return int(weight > 0)
     return int(weight) + (fraction_of(f"{wanted.seed}:where:{one.id}") < weight % 1)
 
 
 def matches(known: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
-    """Whether what is known of a row satisfies a rule; several values in one, such as accents, may each do."""
+    """Whether what is known of a row satisfies a rule; several values in one, such as accents, may
+    each do.
+    """
     value = "" if known.get(rule["field"]) is None else str(known[rule["field"]]).casefold()
     if rule["any_of"] is not None:
-        return bool({value, *(part.strip() for part in re.split(r"[|,;]", value))} & {one.casefold() for one in rule["any_of"]})
+        return bool(
+            {value, *(part.strip() for part in re.split(r"[|,;]", value))}
+            & {one.casefold() for one in rule["any_of"]}
+        )
     try:
-        return (rule["min"] is None or float(value) >= rule["min"]) and (rule["max"] is None or float(value) <= rule["max"])
+        return (rule["min"] is None or float(value) >= rule["min"]) and (
+            rule["max"] is None or float(value) <= rule["max"]
+        )
     except ValueError:
         return False
 
@@ -137,7 +170,9 @@ def check_fields(rules: Sequence[Mapping[str, Any]], fields: set[str]) -> None:
     known = {*fields, "source", "speaker"}
     for rule in rules:
         if rule["field"] not in known:
-            raise ParamsError(f"download.where: no row has {rule['field']}; rows have {', '.join(sorted(known))}")
+            raise ParamsError(
+                f"download.where: no row has {rule['field']}; rows have {', '.join(sorted(known))}"
+            )
 
 
 def _place_in_queue(one: Utterance, seed: int) -> float:
@@ -149,7 +184,9 @@ def _id(one: Utterance, wanted: Selection) -> str:
 
 
 def _attributes(one: Utterance) -> dict[str, Any]:
-    return {f"their_{name}" if name in NOTES else name: value for name, value in one.attributes.items()}
+    return {
+        f"their_{name}" if name in NOTES else name: value for name, value in one.attributes.items()
+    }
 
 
 def _notes(one: Utterance, wanted: Selection, split: str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Subtitles: SubRip (.srt) and WebVTT (.vtt) read cue by cue, and long recordings cut at them. 10 us a cue; a cut decodes a recording once.
+"""Subtitles: SubRip (.srt) and WebVTT (.vtt) read cue by cue, and long recordings cut at them. 10
+us a cue; a cut decodes a recording once.
 
-Every cue is one utterance: none is joined with the next, and overlapping ones both keep their stretch. What a cue says is its words:
-tags, places, entities of WebVTT and music signs go, and so does what stands in square brackets, by which captions describe sounds; a
-cue of nothing else has no text. Voices (`<v Ann>`) are told apart. Cues that are empty, reversed, or past the end of the recording
-stay, without text or without sound, so that they are counted; times and blocks that cannot be read are refused with their line.
-(pysubs2, srt and webvtt-py each pass over some cues they cannot read, or misread times without hours, and say nothing.)
+Every cue is one utterance: none is joined with the next, and overlapping ones both keep their
+stretch. What a cue says is its words: tags, places, entities of WebVTT and music signs go, and so
+does what stands in square brackets, by which captions describe sounds; a cue of nothing else has no
+text. Voices (`<v Ann>`) are told apart. Cues that are empty, reversed, or past the end of the
+recording stay, without text or without sound, so that they are counted; times and blocks that
+cannot be read are refused with their line. (pysubs2, srt and webvtt-py each pass over some cues
+they cannot read, or misread times without hours, and say nothing.)
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>")
 NOISE = re.compile(r"\[[^\[\]]*\]|[♩♪♫♬]")
 MAX_TIMES = 1000  # characters that times, and the places after them, may take
 MAX_BLOCK = 1 << 20  # characters between two lines with times
-LONGEST = 300.0  # s of one cue that are cut out; a cue that claims more is a slip in its times, and is counted as cut short
+# s of one cue that are cut out; a cue that claims more is a slip in its times, and is counted as
+# cut short
+LONGEST = 300.0
 KEPT_BYTES = 2 << 30  # of decoded recordings at once: nine hours
 
 
@@ -54,7 +59,8 @@ def cues(path: Path) -> Iterator[Cue]:
     """The cues of a file in its own order.
 
     Raises:
-        BadData: times that cannot be read, text that belongs to no cue, no cue at all, no WebVTT where the name says so.
+        BadData: times that cannot be read, text that belongs to no cue, no cue at all, no WebVTT
+            where the name says so.
     """
     cue = None
     for cue in (_webvtt if path.suffix.lower() == ".vtt" else _subrip)(path):
@@ -64,7 +70,9 @@ def cues(path: Path) -> Iterator[Cue]:
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | None]]:
-    """Each line with times: its number, the lines above it down from the one before, its moments; at the end the rest, without."""
+    """Each line with times: its number, the lines above it down from the one before, its moments;
+    at the end the rest, without.
+    """
     above: list[str] = []
     number = size = 0
     for number, line in enumerate(lines(path), 1):
@@ -82,13 +90,17 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | 
 def _times(path: Path, number: int, line: str) -> tuple[float, float]:
     found = TIMES.fullmatch(line[:MAX_TIMES])
     if not found:
-        raise DataError(f"{path}:{number}: got {printable(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000")
+        raise DataError(
+            f"{path}:{number}: got {printable(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000"
+        )
     parts = found.groups()
     return _seconds(*parts[:4]), _seconds(*parts[4:])
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
-    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}"), 3)
+    return round(
+        int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}"), 3
+    )
 
 
 def _subrip(path: Path) -> Iterator[Cue]:
@@ -106,12 +118,16 @@ def _subrip(path: Path) -> Iterator[Cue]:
 
 
 def _unnumbered(above: list[str], known: int | None) -> tuple[list[str], int | None]:
-    """A text without the next cue's number, and that number: digits below an empty line, or those that must come next."""
+    """A text without the next cue's number, and that number: digits below an empty line, or those
+    that must come next.
+    """
     said = [line.strip() for line in above]
     while said and not said[-1]:
         said.pop()
     last = said[-1] if said else ""
-    if last.isdecimal() and ((len(said) > 1 and not said[-2]) or (known is not None and last == str(known + 1))):
+    if last.isdecimal() and (
+        (len(said) > 1 and not said[-2]) or (known is not None and last == str(known + 1))
+    ):
         return said[:-1], int(last[:9])
     return said, known
 
@@ -124,11 +140,17 @@ def _webvtt(path: Path) -> Iterator[Cue]:
         if times is None and not re.match(r"WEBVTT(?:\s|$)", said[0] if said else ""):
             raise DataError(f"{path}:1: want WEBVTT, by which such a file begins")
         if stray := _stray(rest, found is not None):
-            raise DataError(f"{path}:{line}: above this line stands text that is in no cue: {printable(stray)}")
+            raise DataError(
+                f"{path}:{line}: above this line stands text that is in no cue: {printable(stray)}"
+            )
         if times:
             words = " ".join(said)
             voices = {one_line(html.unescape(name)) for name in VOICE.findall(words)}
-            yield Cue(*times, _spoken(html.unescape(VTT_TAG.sub("", words))), voices.pop() if len(voices) == 1 else None)
+            yield Cue(
+                *times,
+                _spoken(html.unescape(VTT_TAG.sub("", words))),
+                voices.pop() if len(voices) == 1 else None,
+            )
         times = found
 
 
@@ -138,7 +160,9 @@ def _parted(above: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _stray(rest: list[str], named: bool) -> str:
-    """The first line that is neither note, style or region, nor the name of the cue that follows at once."""
+    """The first line that is neither note, style or region, nor the name of the cue that follows at
+    once.
+    """
     last = rest.pop() if named and rest else ""
     waiting = "" if not rest or not rest[-1] else last
     free = True
@@ -158,10 +182,12 @@ def cut(recording: Path, working: Path, start: float, end: float) -> bytes | Non
 
     Args:
         recording: in any format that we decode.
-        working: a folder that the caller throws away; it takes up to KEPT_BYTES of samples, and those of one recording per process.
+        working: a folder that the caller throws away; it takes up to KEPT_BYTES of samples, and
+            those of one recording per process.
         start, end: seconds; of more than LONGEST the beginning is cut.
     Returns:
-        FLAC bytes: mono, 16 bit, 16 kHz, without a sample where the recording has ended or cannot be decoded; None where it is not there.
+        FLAC bytes: mono, 16 bit, 16 kHz, without a sample where the recording has ended or cannot
+            be decoded; None where it is not there.
     """
     if not recording.is_file():
         return None
@@ -191,8 +217,12 @@ def _decode(recording: Path, samples: Path) -> None:
 
 
 def _make_room(working: Path) -> None:
-    """Drop the decoded recordings that are oldest; a corpus comes recording by recording, so that they are done with."""
-    kept = sorted((one.stat().st_mtime_ns, one.stat().st_size, one) for one in working.glob("*.samples"))
+    """Drop the decoded recordings that are oldest; a corpus comes recording by recording, so that
+    they are done with.
+    """
+    kept = sorted(
+        (one.stat().st_mtime_ns, one.stat().st_size, one) for one in working.glob("*.samples")
+    )
     excess = sum(size for _, size, _ in kept) - KEPT_BYTES
     for _, size, one in kept:
         if excess > 0:

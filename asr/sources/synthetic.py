@@ -1,8 +1,10 @@
-"""The embedded corpus: sentences of spoken numbers, spelled by num2words, spoken by espeak-ng. Offline, in any language both know.
+"""The embedded corpus: sentences of spoken numbers, spelled by num2words, spoken by espeak-ng.
+Offline, in any language both know.
 
-Texts are a pure function of the params; voices, and sentences, are never shared by two splits. espeak-ng carries state from
-one utterance to the next, so the library is loaded anew for each: 5 ms an utterance, the same bytes in any order or process.
-Licences: espeak-ng is GPL-3.0-or-later, num2words LGPL-2.1; what they speak and spell is not a work of theirs.
+Texts are a pure function of the params; voices, and sentences, are never shared by two splits.
+espeak-ng carries state from one utterance to the next, so the library is loaded anew for each: 5 ms
+an utterance, the same bytes in any order or process. Licences: espeak-ng is GPL-3.0-or-later,
+num2words LGPL-2.1; what they speak and spell is not a work of theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 from asr.storage.scratch import DiskSet
 from asr.storage.shards import SPLITS
 
-# The voice variants that sound like a person; left out are whispers, robots, klatt's and those with a broken pace.
+# The voice variants that sound like a person; left out are whispers, robots, klatt's and those with
+# a broken pace.
 VARIANTS = tuple(
     """
     m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Mario
@@ -50,9 +53,11 @@ def read(
         language: Whisper's code.
         rows, voices: how many per split.
         max_number: numbers run from 0 to this.
-        numbers, words_per_minute, pitch: least and most per sentence, of speed (wpm) and of espeak's pitch (0 to 99).
+        numbers, words_per_minute, pitch: least and most per sentence, of speed (wpm) and of
+            espeak's pitch (0 to 99).
     Raises:
-        BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences than there are.
+        BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences
+            than there are.
     """
     cast = _cast(voices, seed)
     _spelled(0, language)
@@ -64,7 +69,8 @@ def read(
         },
         utterances=UtteranceIterable(
             lambda: (
-                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch) for split, index, text in sentences()
+                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
+                for split, index, text in sentences()
             )
         ),
     )
@@ -73,13 +79,19 @@ def read(
 def _cast(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
     """Deal the voices out, so that none speaks in two splits."""
     if sum(voices.values()) > len(VARIANTS):
-        raise ParamsError(f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}")
+        raise ParamsError(
+            f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}"
+        )
     pack = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
     return {split: [pack.pop() for _ in range(voices[split])] for split in SPLITS}
 
 
-def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]) -> Iterator[tuple[str, int, str]]:
-    """Split, number and text of different sentences throughout: what a split says, no other split says."""
+def _sentences(
+    language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]
+) -> Iterator[tuple[str, int, str]]:
+    """Split, number and text of different sentences throughout: what a split says, no other split
+    says.
+    """
     with closing(DiskSet()) as taken:
         for split in SPLITS:
             draw = random.Random(f"{seed}:{split}:sentences")
@@ -87,17 +99,23 @@ def _sentences(language: str, seed: int, rows: dict[str, int], max_number: int, 
                 yield split, index, _new_sentence(draw, language, max_number, numbers, taken)
 
 
-def _new_sentence(draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: DiskSet) -> str:
+def _new_sentence(
+    draw: random.Random, language: str, max_number: int, numbers: tuple[int, int], taken: DiskSet
+) -> str:
     for _ in range(MAX_TRIES):
         count = draw.randint(*numbers)
         text = " ".join(_spelled(_number(draw, max_number), language) for _ in range(count))
         if taken.add("sentence", text.encode()):
             return text
-    raise ParamsError("download.synthetic: more rows than different sentences; raise max_number or max_numbers")
+    raise ParamsError(
+        "download.synthetic: more rows than different sentences; raise max_number or max_numbers"
+    )
 
 
 def _number(draw: random.Random, max_number: int) -> int:
-    """Each count of digits twice as often as the longest, so that short words are heard alone as well as in long ones."""
+    """Each count of digits twice as often as the longest, so that short words are heard alone as
+    well as in long ones.
+    """
     longest = len(str(max_number))
     digits = draw.choice([*range(1, longest + 1), *range(1, longest)])
     return draw.randint(0, min(10**digits - 1, max_number))
@@ -109,11 +127,20 @@ def _spelled(number: int, language: str) -> str:
     try:
         return str(num2words(number, lang=language)).replace("-", " ")
     except NotImplementedError:
-        raise ParamsError(f"download.language: num2words cannot spell {language}; want another source or language") from None
+        raise ParamsError(
+            f"download.language: num2words cannot spell {language}; want another source or language"
+        ) from None
 
 
 def _utterance(
-    split: str, index: int, text: str, language: str, cast: list[str], seed: int, words_per_minute: tuple[int, int], pitch: tuple[int, int]
+    split: str,
+    index: int,
+    text: str,
+    language: str,
+    cast: list[str],
+    seed: int,
+    words_per_minute: tuple[int, int],
+    pitch: tuple[int, int],
 ) -> Utterance:
     draw = random.Random(f"{seed}:{split}:{index}:voice")
     variant, rate, tone = draw.choice(cast), draw.randint(*words_per_minute), draw.randint(*pitch)
@@ -142,7 +169,9 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
-        rate, pcm = _synthesize(library, espeakng_loader.get_data_path(), text, voice, words_per_minute, pitch)
+        rate, pcm = _synthesize(
+            library, espeakng_loader.get_data_path(), text, voice, words_per_minute, pitch
+        )
     finally:
         _ctypes.dlclose(library._handle)
     if not pcm:
@@ -152,8 +181,12 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
     return file.getvalue()
 
 
-def _synthesize(library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int) -> tuple[int, bytes]:
-    """One utterance from a library that has said nothing yet; numbers are those of espeak-ng/speak_lib.h."""
+def _synthesize(
+    library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int
+) -> tuple[int, bytes]:
+    """One utterance from a library that has said nothing yet; numbers are those of
+    espeak-ng/speak_lib.h.
+    """
     heard = bytearray()
 
     def hear(samples: Any, count: int, _: Any) -> int:
@@ -161,18 +194,24 @@ def _synthesize(library: ctypes.CDLL, data: str, text: str, voice: str, words_pe
             heard.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(hear)
+    callback = ctypes.CFUNCTYPE(
+        ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    )(hear)
     rate = library.espeak_Initialize(2, 0, data.encode(), 0)  # AUDIO_OUTPUT_SYNCHRONOUS
     try:
         library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)  # a few voices breathe by the C library's own rand
         if library.espeak_SetVoiceByName(voice.encode()):
-            raise ParamsError(f"download.language: espeak-ng has no voice {voice}; want another source or language")
+            raise ParamsError(
+                f"download.language: espeak-ng has no voice {voice}; want another source or language"
+            )
         library.espeak_SetParameter(1, words_per_minute, 0)
         library.espeak_SetParameter(3, pitch, 0)
         encoded = text.encode()
-        library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, 1, None, None)  # UTF-8
+        library.espeak_Synth(
+            encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, 1, None, None
+        )  # UTF-8
     finally:
         library.espeak_Terminate()
     return rate, bytes(heard)

@@ -1,7 +1,8 @@
-"""Tables of text, line by line: CSV, TSV, JSON lines; and tables on disk for what would be too much to hold. 5 us a row.
+"""Tables of text, line by line: CSV, TSV, JSON lines; and tables on disk for what would be too much
+to hold. 5 us a row.
 
-Bytes that are not UTF-8 are carried along (surrogateescape), and cost the row, not the table. UTF-16, and a line that never ends, are
-refused. A fault names the file and the line.
+Bytes that are not UTF-8 are carried along (surrogateescape), and cost the row, not the table.
+UTF-16, and a line that never ends, are refused. A fault names the file and the line.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
     Args:
         dialect: of `csv`, and `restval`, which stands for the values that a short row lacks.
     Raises:
-        BadData: a column is missing or stands twice, or a row cannot be told from the next, or has more values than there are columns.
+        BadData: a column is missing or stands twice, or a row cannot be told from the next, or has
+            more values than there are columns.
     """
     csv.field_size_limit(MAX_LINE)
     reader = csv.DictReader(lines(path), **{"restval": "", **dialect})
@@ -53,16 +55,26 @@ def read_table(path: Path, wanted: set[str], **dialect: Any) -> Rows:
         _check_columns(path, list(reader.fieldnames or ["none"]), wanted)
         for row in reader:
             if row.pop(None, None):
-                raise DataError(f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes")
+                raise DataError(
+                    f"{path}:{reader.line_num}: more values than columns; a text that holds the separator wants quotes"
+                )
             yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.reader.line_num}: {error}; a quote that never closes?") from None
+        raise DataError(
+            f"{path}:{reader.reader.line_num}: {error}; a quote that never closes?"
+        ) from None
 
 
 def _check_columns(path: Path, columns: list[str], wanted: set[str]) -> None:
     if not wanted <= set(columns):
-        way_out = "; separate them with commas" if path.suffix == ".csv" and len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
-        raise DataError(f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {printable(', '.join(columns))}{way_out}")
+        way_out = (
+            "; separate them with commas"
+            if path.suffix == ".csv" and len(columns) == 1 and {";", "\t"} & set(columns[0])
+            else ""
+        )
+        raise DataError(
+            f"{path}: no column {', '.join(sorted(wanted - set(columns)))}; it has {printable(', '.join(columns))}{way_out}"
+        )
     named = [one for one in columns if one]
     if len(set(named)) < len(named):
         raise DataError(f"{path}: a column stands twice: {printable(', '.join(columns))}")
@@ -72,7 +84,8 @@ def read_json_lines(path: Path) -> Rows:
     """One JSON object a line, with its number; empty lines are passed over.
 
     Raises:
-        BadData: a line that is no object, or holds what cannot be written again, such as half a surrogate or NaN.
+        BadData: a line that is no object, or holds what cannot be written again, such as half a
+            surrogate or NaN.
     """
     for number, line in enumerate(lines(path), 1):
         if line.strip():
@@ -82,7 +95,9 @@ def read_json_lines(path: Path) -> Rows:
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not JSON ({printable(str(error))})") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: got {type(row).__name__}, want an object with names and values")
+                raise DataError(
+                    f"{path}:{number}: got {type(row).__name__}, want an object with names and values"
+                )
             yield number, row
 
 
@@ -91,19 +106,25 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def printable(text: str) -> str:
-    """A text from a corpus as a message shows it: not much of it, on one line, with nothing that a terminal obeys."""
+    """A text from a corpus as a message shows it: not much of it, on one line, with nothing that a
+    terminal obeys.
+    """
     return "".join(one if one.isprintable() else "\ufffd" for one in text[:MAX_SHOWN])
 
 
 def scalar(value: Any) -> str | int | float | bool:
     """A value as an attribute keeps it: lists and objects as their JSON."""
-    plain = isinstance(value, str | int | float) and not (isinstance(value, float) and not math.isfinite(value))
+    plain = isinstance(value, str | int | float) and not (
+        isinstance(value, float) and not math.isfinite(value)
+    )
     return value if plain else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 @contextmanager
 def on_disk(path: Path, schema: str = "") -> Iterator[sqlite3.Connection]:
-    """A table that outgrows memory, made anew where a schema is given. It is thrown away with its folder, so that nothing is synced."""
+    """A table that outgrows memory, made anew where a schema is given. It is thrown away with its
+    folder, so that nothing is synced.
+    """
     if schema:
         path.unlink(missing_ok=True)
     index = sqlite3.connect(path)

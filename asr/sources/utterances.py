@@ -1,8 +1,8 @@
 """What every source gives: a corpus of utterances, each with a way to fetch its sound.
 
-A source's `read(...)` returns a `Corpus`: what is known about it, and its utterances. An utterance is light; its sound is fetched by
-`audio()` when its turn comes, and no source holds a list of its rows, so a corpus of any size passes through in the memory of
-one recording.
+A source's `read(...)` returns a `Corpus`: what is known about it, and its utterances. An utterance
+is light; its sound is fetched by `audio()` when its turn comes, and no source holds a list of its
+rows, so a corpus of any size passes through in the memory of one recording.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Corpus:
 def read_bytes(path: Path) -> bytes | None:
     """The file's bytes; None where it is not there, or has a name that no file has.
 
-    A name whose accents one system has taken apart, or put together, is found under the other spelling.
+    A name whose accents one system has taken apart, or put together, is found under the other
+    spelling.
     """
     spellings = (path, *(Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")))
     try:

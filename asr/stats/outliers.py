@@ -1,7 +1,8 @@
-"""Rows that look wrong before anything is trained: much silence, an improbable rate of speech, a strange script, labels near the limit.
+"""Rows that look wrong before anything is trained: much silence, an improbable rate of speech, a
+strange script, labels near the limit.
 
-None of them is left out for it: these are rows to listen to. Works on arrays of a few bytes a row; silence costs decoding a sample,
-3 ms a recording.
+None of them is left out for it: these are rows to listen to. Works on arrays of a few bytes a row;
+silence costs decoding a sample, 3 ms a recording.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ SAMPLE = 200  # recordings of each split that are heard
 SEED = 1
 SHOWN_CHARACTERS = 60
 MAX_SHOWN_EXAMPLES = 5  # examples
-SILENT_DB, SILENT_BELOW = 40, 10 ** (-70 / 20)  # below a recording's loudest frame, or below this of full scale
+SILENT_DB, SILENT_BELOW = (
+    40,
+    10 ** (-70 / 20),
+)  # below a recording's loudest frame, or below this of full scale
 MOSTLY = 0.8  # share of silence from which on a recording is named
 IMPROBABLE = 5.0  # robust deviations from the median rate of speech
 LEAST_SPREAD = 0.05  # of the logarithm of rates, where most are alike
@@ -34,7 +38,8 @@ NEAR_LIMIT_SHARE = 0.9  # of the model's positions
 
 
 def silent_frames(samples: np.ndarray) -> tuple[int, int]:
-    """Frames of 10 ms that are silent, and all of them: 40 dB below the loudest one, or below -70 dB of full scale.
+    """Frames of 10 ms that are silent, and all of them: 40 dB below the loudest one, or below -70
+    dB of full scale.
 
     Args:
         samples: (S,) float32 in [-1, 1], 16 kHz.
@@ -55,12 +60,20 @@ def silence_of(heard: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
     silent, frames = sum(one for _, one, _ in heard), sum(of for _, _, of in heard)
     shares = [(one / max(of, 1), id) for id, one, of in heard]
     worst = sorted(one for one in shares if one[0] > MOSTLY)[::-1]
-    examples = [{"id": id, "silent_share": round(share, 4)} for share, id in worst[:MAX_SHOWN_EXAMPLES]]
-    return {"recordings": len(heard), "silent_share": silent / max(frames, 1), "mostly_silent": len(worst), "examples": examples}
+    examples = [
+        {"id": id, "silent_share": round(share, 4)} for share, id in worst[:MAX_SHOWN_EXAMPLES]
+    ]
+    return {
+        "recordings": len(heard),
+        "silent_share": silent / max(frames, 1),
+        "mostly_silent": len(worst),
+        "examples": examples,
+    }
 
 
 def deviations(rates: np.ndarray) -> np.ndarray:
-    """(N,) how improbable each rate of speech is: the distance of its logarithm from the median, in robust standard deviations.
+    """(N,) how improbable each rate of speech is: the distance of its logarithm from the median, in
+    robust standard deviations.
 
     Args:
         rates: (N,) characters a second; NaN where unknown, which deviates by nothing.
@@ -78,7 +91,9 @@ def deviations(rates: np.ndarray) -> np.ndarray:
 
 def most(values: np.ndarray, among: np.ndarray) -> list[int]:
     """The places of the SHOWN highest values among some places; of equals the first."""
-    return [int(one) for one in among[np.argsort(-values[among], kind="stable")[:MAX_SHOWN_EXAMPLES]]]
+    return [
+        int(one) for one in among[np.argsort(-values[among], kind="stable")[:MAX_SHOWN_EXAMPLES]]
+    ]
 
 
 def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
@@ -87,8 +102,15 @@ def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
     Args:
         lengths: (N,) tokens, prompt included.
     """
-    over, near = lengths > positions, (lengths > NEAR_LIMIT_SHARE * positions) & (lengths <= positions)
-    return {"max_target_positions": positions, "over_limit": int(over.sum()), "near_limit": int(near.sum())}
+    over, near = (
+        lengths > positions,
+        (lengths > NEAR_LIMIT_SHARE * positions) & (lengths <= positions),
+    )
+    return {
+        "max_target_positions": positions,
+        "over_limit": int(over.sum()),
+        "near_limit": int(near.sum()),
+    }
 
 
 def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -101,7 +123,9 @@ def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str
 def first_samples(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
-        return _first(codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * SAMPLE_RATE)
+        return _first(
+            codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * SAMPLE_RATE
+        )
     except codec.Undecodable:
         return None
 
@@ -115,14 +139,18 @@ def _first(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
 
 
 def silence(split: Path) -> dict[str, Any]:
-    """How much of a split's recordings is silent. They are decoded in a process that a broken one may end."""
+    """How much of a split's recordings is silent. They are decoded in a process that a broken one
+    may end.
+    """
     count = min(SAMPLE, shards.manifest(split)["rows"])
     found = guarded(_silent, [(count, (split,))], 1, lambda _: None) if count else ()
     return silence_of([one for one in found if one is not None])
 
 
 def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
-    """Id, silent and all frames of the recordings of a sample, from one of them on; None for what cannot be decoded."""
+    """Id, silent and all frames of the recordings of a sample, from one of them on; None for what
+    cannot be decoded.
+    """
     for row in islice(sample(split, SAMPLE, ["id", "audio"]), start, None):
         samples = first_samples(row)
         yield None if samples is None else (row["id"], *silent_frames(samples))
@@ -134,7 +162,11 @@ def improbable(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
     away = deviations(rates)
     far = np.flatnonzero(np.abs(away) > IMPROBABLE)
     examples = [
-        {**row, "characters_per_second": round(float(rates[place]), 2), "deviations": round(float(away[place]), 2)}
+        {
+            **row,
+            "characters_per_second": round(float(rates[place]), 2),
+            "deviations": round(float(away[place]), 2),
+        }
         for place, row in example_rows(raw, by_split, most(np.abs(away), far))
     ]
     median = float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
@@ -153,17 +185,33 @@ def strange(raw: Path, by_split: Mapping[str, RowStats], met: Sequence[str]) -> 
     script = np.concatenate([one.script for one in by_split.values()])
     foreign = [place for place, name in enumerate(met) if name not in (*own, row_stats.NO_SCRIPT)]
     found = np.flatnonzero(np.isin(script, foreign))
-    examples = [{**row, "script": met[script[place]]} for place, row in example_rows(raw, by_split, found[:MAX_SHOWN_EXAMPLES].tolist())]
+    examples = [
+        {**row, "script": met[script[place]]}
+        for place, row in example_rows(raw, by_split, found[:MAX_SHOWN_EXAMPLES].tolist())
+    ]
     share = sum(letters[met[place]] for place in foreign) / max(letters.total(), 1)
-    return {"own": sorted(own & set(met)), "strange_letters_share": share, "suspects": len(found), "examples": examples}
+    return {
+        "own": sorted(own & set(met)),
+        "strange_letters_share": share,
+        "suspects": len(found),
+        "examples": examples,
+    }
 
 
-def example_rows(raw: Path, by_split: Mapping[str, RowStats], places: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Id, split and the beginning of the text of rows that are named by their place among all splits, in the order given."""
+def example_rows(
+    raw: Path, by_split: Mapping[str, RowStats], places: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Id, split and the beginning of the text of rows that are named by their place among all
+    splits, in the order given.
+    """
     found, first = {}, 0
     for split, one in by_split.items():
         here = [place - first for place in places if 0 <= place - first < len(one.seconds)]
         for place, row in row_stats.rows_at(raw / split, here, "id", "text"):
-            found[first + place] = {"id": row["id"], "split": split, "text": (row["text"] or "")[:SHOWN_CHARACTERS]}
+            found[first + place] = {
+                "id": row["id"],
+                "split": split,
+                "text": (row["text"] or "")[:SHOWN_CHARACTERS],
+            }
         first += len(one.seconds)
     return ((place, found[place]) for place in places)

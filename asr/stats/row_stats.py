@@ -1,7 +1,9 @@
-"""What is known of each row of data/raw without hearing it: seconds, rate of speech, script. And single rows, by their place.
+"""What is known of each row of data/raw without hearing it: seconds, rate of speech, script. And
+single rows, by their place.
 
-Costs 8 us a row and 9 bytes of memory; recordings whose header told no duration are decoded, guarded, once and for all. Files are
-mapped and untouched columns cost nothing, so that the sound of a large corpus is not read.
+Costs 8 us a row and 9 bytes of memory; recordings whose header told no duration are decoded,
+guarded, once and for all. Files are mapped and untouched columns cost nothing, so that the sound of
+a large corpus is not read.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class RowStats:
 
     seconds: (N,) float32; NaN where nobody can tell.
     rates: (N,) float32: characters a second, spaces not counted; NaN where unknown.
-    script: (N,) uint8: the script of most of a row's letters, by its place among all scripts that were met.
+    script: (N,) uint8: the script of most of a row's letters, by its place among all scripts that
+        were met.
     letters: of all rows, by script.
     """
 
@@ -57,7 +60,9 @@ def take(split: Path, met: list[str]) -> RowStats:
 
 
 def durations(places: Sequence[tuple[Path, int, int]]) -> Iterator[np.ndarray]:
-    """(N,) seconds of the rows of each record batch, as tables and headers tell, else as decoding does; NaN where it cannot be told."""
+    """(N,) seconds of the rows of each record batch, as tables and headers tell, else as decoding
+    does; NaN where it cannot be told.
+    """
     told = measurements.measure([place for place in places if np.isnan(promised(place)).any()])
     for place in places:
         seconds = promised(place)
@@ -70,7 +75,12 @@ def durations(places: Sequence[tuple[Path, int, int]]) -> Iterator[np.ndarray]:
 def promised(place: tuple[Path, int, int]) -> np.ndarray:
     """(N,) seconds as tables and headers tell; NaN where they do not."""
     path, offset, _ = place
-    seconds: np.ndarray = shards.read_batch(path, offset).column("duration").to_numpy(zero_copy_only=False).astype(np.float32)
+    seconds: np.ndarray = (
+        shards.read_batch(path, offset)
+        .column("duration")
+        .to_numpy(zero_copy_only=False)
+        .astype(np.float32)
+    )
     return np.where(np.isfinite(seconds), seconds, np.float32(np.nan))
 
 
@@ -78,11 +88,15 @@ def rates_of(texts: list[str], seconds: np.ndarray) -> np.ndarray:
     """(N,) characters a second."""
     characters = np.array([len("".join(text.split())) for text in texts], np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((characters > 0) & (seconds > 0), characters / seconds, np.float32(np.nan)).astype(np.float32)
+        return np.where(
+            (characters > 0) & (seconds > 0), characters / seconds, np.float32(np.nan)
+        ).astype(np.float32)
 
 
 def scripts_of(texts: list[str], met: list[str], letters: Counter[str]) -> np.ndarray:
-    """(N,) the script of most of each text's letters, by its place in `met`; all letters are added to `letters`."""
+    """(N,) the script of most of each text's letters, by its place in `met`; all letters are added
+    to `letters`.
+    """
     found = np.zeros(len(texts), np.uint8)
     for row, text in enumerate(texts):
         counts = writing_systems.count(text)
@@ -94,7 +108,9 @@ def scripts_of(texts: list[str], met: list[str], letters: Counter[str]) -> np.nd
     return found
 
 
-def rows_at(split: Path, places: Iterable[int], *columns: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows_at(
+    split: Path, places: Iterable[int], *columns: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Single rows of a split, by their place in it, in order."""
     wanted = np.unique(np.fromiter(places, np.int64))
     first = 0

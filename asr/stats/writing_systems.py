@@ -7,7 +7,11 @@ from collections import Counter
 from functools import cache
 
 OWN_SHARE = 0.1  # of a corpus's letters, from which on a script is the corpus's own
-TOGETHER = {"HIRAGANA": {"KATAKANA", "CJK"}, "KATAKANA": {"HIRAGANA", "CJK"}, "HANGUL": {"CJK"}}  # Japanese and Korean
+TOGETHER = {
+    "HIRAGANA": {"KATAKANA", "CJK"},
+    "KATAKANA": {"HIRAGANA", "CJK"},
+    "HANGUL": {"CJK"},
+}  # Japanese and Korean
 OTHERWISE = {
     "IDEOGRAPHIC": "CJK",
     "MODIFIER": None,
@@ -19,7 +23,9 @@ OTHERWISE = {
 
 @cache
 def script_of(character: str) -> str | None:
-    """The script of a letter, such as LATIN or CJK; None for what belongs to no script, or to several."""
+    """The script of a letter, such as LATIN or CJK; None for what belongs to no script, or to
+    several.
+    """
     if not character.isalpha():
         return None
     plain = unicodedata.normalize("NFKC", character)[:1]
@@ -39,9 +45,14 @@ def count(text: str) -> Counter[str]:
 
 
 def own(total: Counter[str]) -> set[str]:
-    """The scripts in which a corpus is written, from the letters of all its texts: those that hold at least a tenth of them.
+    """The scripts in which a corpus is written, from the letters of all its texts: those that hold
+    at least a tenth of them.
 
     Japanese writes in three, and a corpus may use one of them little.
     """
-    frequent = {script for script, letters in total.items() if letters and letters >= OWN_SHARE * total.total()}
+    frequent = {
+        script
+        for script, letters in total.items()
+        if letters and letters >= OWN_SHARE * total.total()
+    }
     return frequent.union(*(TOGETHER.get(script, set()) for script in frequent))

@@ -1,8 +1,10 @@
-"""Files that are computed once: kept under .cache/shards by the name of what they are made from, and linked to where they are wanted.
+"""Files that are computed once: kept under .cache/shards by the name of what they are made from,
+and linked to where they are wanted.
 
-So nothing is computed twice: after a kill, when a corpus grows, in `dvc exp run --temp`, or when one goes back and forth. A file
-is used only if it is as it was when it was made. Costs one hashing of the file (1 s per GB), and no second copy on the disk: once
-neither data/ nor DVC's cache holds it (`dvc gc`), it goes when nobody has wanted it for a month.
+So nothing is computed twice: after a kill, when a corpus grows, in `dvc exp run --temp`, or when
+one goes back and forth. A file is used only if it is as it was when it was made. Costs one hashing
+of the file (1 s per GB), and no second copy on the disk: once neither data/ nor DVC's cache holds
+it (`dvc gc`), it goes when nobody has wanted it for a month.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ from asr import paths
 from asr.storage import files, hashing
 
 DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
-UNUSED_SECONDS = 30 * 86_400  # a file that has no other name on the disk is kept so long after its last use
+UNUSED_SECONDS = (
+    30 * 86_400
+)  # a file that has no other name on the disk is kept so long after its last use
 
 
 def folder(name: str = "shards") -> Path:
-    """A folder of .cache for what is computed once; what a kill left there long ago is removed, and what `make` kept and nobody wants."""
+    """A folder of .cache for what is computed once; what a kill left there long ago is removed, and
+    what `make` kept and nobody wants.
+    """
     found = paths.cache(name)
     found.mkdir(parents=True, exist_ok=True)
     for draft in found.glob(".*.part"):
@@ -36,7 +42,9 @@ def folder(name: str = "shards") -> Path:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written or last wanted; none where another process has just removed it."""
+    """Seconds since a file was written or last wanted; none where another process has just removed
+    it.
+    """
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -57,7 +65,8 @@ def path_of(store: Path, made_from: Any) -> Path:
 
 
 def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Write a file by `write`, which gives its line of the manifest, unless it is there already; returns that line.
+    """Write a file by `write`, which gives its line of the manifest, unless it is there already;
+    returns that line.
 
     Two processes that make the same file at once write the same bytes, and one of them stays.
     """
@@ -70,7 +79,9 @@ def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
 
 
 def entry(kept: Path) -> dict[str, Any] | None:
-    """What was told of a file when it was made, which counts as a use; None where it is not there, or not as it was."""
+    """What was told of a file when it was made, which counts as a use; None where it is not there,
+    or not as it was.
+    """
     try:
         known: dict[str, Any] = files.read_json(kept.with_suffix(".json"))
         if hashing.sha256(kept) != known["sha256"]:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and hashes that name what is in them.
 
-Everything is written beside its place, synced, and renamed into it. Costs one fsync per file and one per folder.
+Everything is written beside its place, synced, and renamed into it. Costs one fsync per file and
+one per folder.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; when the block ends well it becomes `path`, else it is gone."""
+    """Give an empty folder beside `path`; when the block ends well it becomes `path`, else it is
+    gone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*.part"):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -53,10 +56,12 @@ def umask() -> int:
 
 @contextmanager
 def draft(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Give a path beside `path` to write a file to; when the block ends well it becomes `path`, else it is gone.
+    """Give a path beside `path` to write a file to; when the block ends well it becomes `path`,
+    else it is gone.
 
     Args:
-        durable: forced to the disk before it gets its name; without, a power cut may leave an empty file.
+        durable: forced to the disk before it gets its name; without, a power cut may leave an empty
+            file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,4 +1,6 @@
-"""Hashes of files, values and code, and chance that depends on a key alone, so that a corpus which grows moves nobody."""
+"""Hashes of files, values and code, and chance that depends on a key alone, so that a corpus which
+grows moves nobody.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from typing import Any
 
 def fraction_of(key: str) -> float:
     """A number in [0, 1), the same for the same key on any machine."""
-    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64
+    return (
+        int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big")
+        / 2**64
+    )
 
 
 def split_of(key: str) -> str:
@@ -29,11 +34,14 @@ def sha256(path: Path) -> str:
 
 def hash_of(value: Any) -> str:
     """Hash of a JSON value; equal values give equal hashes whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()
 
 
 def code_hash(names: Iterable[str]) -> str:
-    """Hash of what rooms and files do: their source text without docstrings, comments and blank lines.
+    """Hash of what rooms and files do: their source text without docstrings, comments and blank
+    lines.
 
     The text and not the syntax tree, which every version of Python dumps in another way.
 
@@ -44,7 +52,12 @@ def code_hash(names: Iterable[str]) -> str:
     """
     top = Path(__file__).parents[2]
     paths = sorted({path for name in names for path in _python_files(top / name)})
-    return hash_of([[path.relative_to(top).as_posix(), without_prose(path.read_text(encoding="utf-8"))] for path in paths])
+    return hash_of(
+        [
+            [path.relative_to(top).as_posix(), without_prose(path.read_text(encoding="utf-8"))]
+            for path in paths
+        ]
+    )
 
 
 def _python_files(place: Path) -> list[Path]:

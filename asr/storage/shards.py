@@ -1,7 +1,9 @@
-"""Rows on disk: Arrow stream files that memory-map and open with `datasets.Dataset.from_file`, and manifests that name them.
+"""Rows on disk: Arrow stream files that memory-map and open with `datasets.Dataset.from_file`, and
+manifests that name them.
 
-A folder of shards holds one folder per split; each split has its files and a manifest.json, written last. A reader's memory
-does not grow with the corpus: rows are read in record batches of at most BATCH_BYTES.
+A folder of shards holds one folder per split; each split has its files and a manifest.json, written
+last. A reader's memory does not grow with the corpus: rows are read in record batches of at most
+BATCH_BYTES.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ from asr.errors import DataError
 from asr.storage import files, hashing
 
 SPLITS = ("train", "validation", "test")
-HOLDOUT = "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none
+HOLDOUT = (
+    "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none
+)
 ALL_SPLITS = (*SPLITS, HOLDOUT)
-PART_BYTES = 256 << 20  # a file of the raw corpus; hashing fewer, larger files is what DVC does fast
+PART_BYTES = (
+    256 << 20
+)  # a file of the raw corpus; hashing fewer, larger files is what DVC does fast
 BATCH_BYTES = 8 << 20
 BATCH_ROWS = 100
 
@@ -69,7 +75,12 @@ class Shard:
     def __enter__(self) -> Shard:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if not self.file.closed:
             self.writer.close()
             self.file.close()
@@ -85,7 +96,9 @@ class SplitWriter:
 
     def add(self, row: dict[str, Any]) -> None:
         if self.shard is None:
-            self.shard = Shard(self.folder / f"{self.stem}-{len(self.files):05d}.arrow", self.schema)
+            self.shard = Shard(
+                self.folder / f"{self.stem}-{len(self.files):05d}.arrow", self.schema
+            )
         self.shard.add(row)
         if self.shard.rows == self.max_rows or self.shard.bytes >= PART_BYTES:
             self.next()
@@ -113,10 +126,17 @@ def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any
 def write_top_manifest(folder: Path, splits: dict[str, dict[str, Any]], **about: Any) -> None:
     """Name the splits of a data folder, and what is known about where they come from."""
     named = {
-        split: {"rows": manifest["rows"], "sha256": hashing.hash_of(manifest), "files": manifest["files"]}
+        split: {
+            "rows": manifest["rows"],
+            "sha256": hashing.hash_of(manifest),
+            "files": manifest["files"],
+        }
         for split, manifest in splits.items()
     }
-    files.write_json(folder / "manifest.json", {**about, "rows": sum(s["rows"] for s in named.values()), "splits": named})
+    files.write_json(
+        folder / "manifest.json",
+        {**about, "rows": sum(s["rows"] for s in named.values()), "splits": named},
+    )
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -161,14 +181,18 @@ def splits(folder: Path) -> list[str]:
 
 
 def read_batch(path: Path, offset: int) -> pa.RecordBatch:
-    """One record batch of a shard, for a worker that is told at which byte it begins; none before it is read."""
+    """One record batch of a shard, for a worker that is told at which byte it begins; none before
+    it is read.
+    """
     with pa.memory_map(str(path)) as source:
         try:
             schema = pa.ipc.read_schema(source)
             source.seek(offset)
             return pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
         except (pa.ArrowInvalid, OSError, EOFError):
-            raise DataError(f"{path}: no record batch at byte {offset}; the file is not whole") from None
+            raise DataError(
+                f"{path}: no record batch at byte {offset}; the file is not whole"
+            ) from None
 
 
 def batch_places(split: Path) -> Iterator[tuple[Path, int, int]]:

@@ -1,7 +1,7 @@
 """A client of MLflow, and its runs as plain values.
 
-The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Only this module and `uploader` touch MLflow (1 s to
-import).
+The store is sqlite:///mlflow.db at the repository's top, or MLFLOW_TRACKING_URI. Only this module
+and `uploader` touch MLflow (1 s to import).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PAGE = 500  # runs in one answer
 SLOW_NETWORK = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # MLflow would do again what was done, where only the answer was lost
+    # MLflow would do again what was done, where only the answer was lost
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -55,12 +56,21 @@ def store_file() -> Path | None:
     return Path(path) if scheme == "sqlite" else None
 
 
-def read_runs(store: MlflowClient, condition: str = "", most: int | None = None) -> Iterator[list[dict[str, Any]]]:
-    """Our runs that meet a condition in MLflow's search language, newest first, in pages of plain values; 1.3 ms a run."""
+def read_runs(
+    store: MlflowClient, condition: str = "", most: int | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Our runs that meet a condition in MLflow's search language, newest first, in pages of plain
+    values; 1.3 ms a run.
+    """
     experiment = store.get_experiment_by_name(EXPERIMENT)
     token: str | None = ""
     while experiment is not None and token is not None:
-        page = store.search_runs([experiment.experiment_id], condition, max_results=most or PAGE, page_token=token or None)
+        page = store.search_runs(
+            [experiment.experiment_id],
+            condition,
+            max_results=most or PAGE,
+            page_token=token or None,
+        )
         yield [plain_run(run) for run in page]
         token = None if most else page.token
 
@@ -98,5 +108,7 @@ def plain_run(run: Any) -> dict[str, Any]:
 
 def read_curve(store: MlflowClient, run_id: str, key: str) -> list[tuple[int, float]]:
     """One metric over the steps; 3 ms. What was logged last counts where a step comes twice."""
-    points = sorted(store.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
+    points = sorted(
+        store.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp)
+    )
     return sorted({point.step: point.value for point in points}.items())

@@ -3,8 +3,9 @@
     python -m asr.tracking.follower follow JOURNAL    # until standard input closes; `train` starts it
     python -m asr.tracking.follower sync [JOURNAL]    # once; without a journal, all of them
 
-Whatever happens to a server, the journal is whole and the training waits for MLflow for half a percent of its time at most; what did
-not arrive, `sync` brings. A run whose training and follower were both killed is closed by the next follower, or by `sync`.
+Whatever happens to a server, the journal is whole and the training waits for MLflow for half a
+percent of its time at most; what did not arrive, `sync` brings. A run whose training and follower
+were both killed is closed by the next follower, or by `sync`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
-GRACE_SHARE, GRACE_SECONDS = 0.005, 10.0  # of a training's time it waits for MLflow at its end, and never longer than this
+GRACE_SHARE, GRACE_SECONDS = (
+    0.005,
+    10.0,
+)  # of a training's time it waits for MLflow at its end, and never longer than this
 
 
 class Follower:
-    """The process that tells MLflow what a training writes into its journal. It never stops the training, nor keeps it waiting."""
+    """The process that tells MLflow what a training writes into its journal. It never stops the
+    training, nor keeps it waiting.
+    """
 
     def __init__(self, path: Path):
         self.began = time.monotonic()
@@ -44,7 +50,10 @@ class Follower:
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
-            print(f"warning: MLflow is not told of this training ({error.strerror}); the journal is: make sync", flush=True)
+            print(
+                f"warning: MLflow is not told of this training ({error.strerror}); the journal is: make sync",
+                flush=True,
+            )
 
     def finish(self) -> None:
         """Let it log what is left; after a moment it goes on alone."""
@@ -53,7 +62,10 @@ class Follower:
         if self.process.stdin:
             self.process.stdin.close()
         try:
-            failed = self.process.wait(min(GRACE_SECONDS, GRACE_SHARE * (time.monotonic() - self.began))) != 0
+            failed = (
+                self.process.wait(min(GRACE_SECONDS, GRACE_SHARE * (time.monotonic() - self.began)))
+                != 0
+            )
         except subprocess.TimeoutExpired:
             print(
                 f"MLflow is being told the rest for {PATIENCE_SECONDS:.0f} s at most; should something be missing then: make sync",
@@ -61,14 +73,21 @@ class Follower:
             )
             return
         if failed:
-            print("warning: MLflow does not have all of this training; the journal has: make sync", flush=True)
+            print(
+                "warning: MLflow does not have all of this training; the journal has: make sync",
+                flush=True,
+            )
 
 
 def follow(path: Path) -> None:
-    """Tell MLflow what a journal says until the writer closes our standard input, as it also does by dying; then a minute at most."""
+    """Tell MLflow what a journal says until the writer closes our standard input, as it also does
+    by dying; then a minute at most.
+    """
     alone = threading.Event()
     threading.Thread(target=_outlive, args=[alone], daemon=True).start()
-    os.chdir(paths.root())  # the folder that we were started in may be thrown away before we are done
+    os.chdir(
+        paths.root()
+    )  # the folder that we were started in may be thrown away before we are done
     replica, well, others = None, True, True
     while True:
         last = alone.is_set()
@@ -82,16 +101,22 @@ def follow(path: Path) -> None:
             if last:
                 return
             well, others = True, False
-        except Exception as error:  # a server in trouble raises of every kind out of MLflow's depths
+        except (
+            Exception
+        ) as error:  # a server in trouble raises of every kind out of MLflow's depths
             if well:
-                _say(f"warning: MLflow at {without_secret(client.uri())} does not answer ({type(error).__name__}); training goes on")
+                _say(
+                    f"warning: MLflow at {without_secret(client.uri())} does not answer ({type(error).__name__}); training goes on"
+                )
             replica, well = None, False  # starting over logs nothing twice
         pause = time.sleep if last else alone.wait
         pause(POLL_SECONDS)
 
 
 def _outlive(alone: threading.Event) -> None:
-    """Once the training is gone: let go of its output, for the end of which others may wait, and leave within a minute."""
+    """Once the training is gone: let go of its output, for the end of which others may wait, and
+    leave within a minute.
+    """
     sys.stdin.buffer.read()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, sys.stdout.fileno())
@@ -107,7 +132,9 @@ def _say(line: str) -> None:
 
 
 def close_killed(store: MlflowClient, besides: Path) -> None:
-    """Runs that MLflow holds for running, though their training was killed, and its follower with it."""
+    """Runs that MLflow holds for running, though their training was killed, and its follower with
+    it.
+    """
     known = {path.stem: path for path in _journals()}
     for page in client.read_runs(store, "attributes.status = 'RUNNING'"):
         for run in page:
@@ -121,7 +148,9 @@ def _journals() -> list[Path]:
 
 
 def _bring(path: Path, store: MlflowClient) -> None:
-    """Bring MLflow up to a journal; asked before and after reading, no training runs that could be taken for a killed one."""
+    """Bring MLflow up to a journal; asked before and after reading, no training runs that could be
+    taken for a killed one.
+    """
     idle = not training_runs(path.stem)
     replica = RunUploader(path, store)
     replica.catch_up()
@@ -151,7 +180,10 @@ def sync(paths: list[Path]) -> None:
         print(f"warning: {one}", flush=True)
     if faults:
         raise faults[0]
-    print(f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {without_secret(client.uri())}", flush=True)
+    print(
+        f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {without_secret(client.uri())}",
+        flush=True,
+    )
 
 
 def _answers() -> bool:
@@ -163,7 +195,9 @@ def _answers() -> bool:
 
 
 def training_runs(fingerprint: str) -> bool:
-    """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint folder."""
+    """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint
+    folder.
+    """
     return is_locked(paths.cache("checkpoints", fingerprint, "lock"))
 
 
@@ -171,17 +205,24 @@ def sync_apart(path: Path) -> None:
     """Sync in a process of its own with limited patience: an outage costs a warning, not the stage."""
     command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
     try:
-        failed = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS).returncode != 0
+        failed = (
+            subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS).returncode
+            != 0
+        )
     except subprocess.TimeoutExpired:
         failed = True
     if failed:
-        print("warning: MLflow does not have this evaluation; the journal has: make sync", flush=True)
+        print(
+            "warning: MLflow does not have this evaluation; the journal has: make sync", flush=True
+        )
 
 
 def sync_main() -> None:
     """The command line of `earshot sync`."""
     parser = command.parser(__doc__)
-    parser.add_argument("journal", nargs="?", type=Path, help="one of .cache/journal (default: all of them)")
+    parser.add_argument(
+        "journal", nargs="?", type=Path, help="one of .cache/journal (default: all of them)"
+    )
     path = parser.parse_args().journal
     sync([path] if path else _journals())
 

@@ -1,7 +1,8 @@
-"""What happened in a training, one JSON line each, appended under .cache/journal: the truth that MLflow is filled from.
+"""What happened in a training, one JSON line each, appended under .cache/journal: the truth that
+MLflow is filled from.
 
-A line costs 20 us and no network. A line cut short by a kill is passed over. After a resume lines may come twice, with the same values;
-an `Account` of the lines has each point once.
+A line costs 20 us and no network. A line cut short by a kill is passed over. After a resume lines
+may come twice, with the same values; an `Account` of the lines has each point once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def path_of(fingerprint: str) -> Path:
 
 
 def append(path: Path, kind: str, **values: Any) -> None:
-    """Add one line; it is whole or, after a kill, ignored. A newline before it ends what a kill cut short."""
+    """Add one line; it is whole or, after a kill, ignored. A newline before it ends what a kill cut
+    short.
+    """
     line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, ensure_ascii=False)
     try:
         file = path.open("ab")
@@ -51,7 +54,9 @@ def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class Point(NamedTuple):
-    """One value of a metric, at a time in milliseconds as MLflow counts it; points with the same mark are one."""
+    """One value of a metric, at a time in milliseconds as MLflow counts it; points with the same
+    mark are one.
+    """
 
     key: str
     value: float
@@ -62,7 +67,9 @@ class Point(NamedTuple):
 
 @dataclass
 class Run:
-    """All that should be known of a training, or of one of its tests; times in milliseconds, `end` is None while it runs."""
+    """All that should be known of a training, or of one of its tests; times in milliseconds, `end`
+    is None while it runs.
+    """
 
     mark: tuple[str, str]  # the tag by which it is found, and no other run
     name: str
@@ -92,7 +99,12 @@ class RunHistory:
         if record["kind"] != "begin" and not self.runs:
             raise ParamsError("the journal has no beginning")
         self.time = int(record["time"] * 1000)
-        {"begin": self._begin, "metrics": self._metrics, "end": self._end, "evaluation": self._evaluation}[record["kind"]](record)
+        {
+            "begin": self._begin,
+            "metrics": self._metrics,
+            "end": self._end,
+            "evaluation": self._evaluation,
+        }[record["kind"]](record)
 
     def close(self) -> None:
         """Nobody writes the journal any more: a training that told no end was killed."""
@@ -101,7 +113,9 @@ class RunHistory:
 
     def _begin(self, record: dict[str, Any]) -> None:
         if not self.runs:
-            self.runs = [_run(("fingerprint", record["fingerprint"]), record["name"], self.time, record)]
+            self.runs = [
+                _run(("fingerprint", record["fingerprint"]), record["name"], self.time, record)
+            ]
         training = self.runs[0]
         training.tags |= record["tags"]
         training.status, training.end = "RUNNING", None
@@ -121,12 +135,16 @@ class RunHistory:
         training.status, training.end = record["status"], self.time
 
     def _evaluation(self, record: dict[str, Any]) -> None:
-        """A run of its own with all scores, one per set of inputs; the training carries the latest WER and CER."""
+        """A run of its own with all scores, one per set of inputs; the training carries the latest
+        WER and CER.
+        """
         mark, time = ("evaluation", record["inputs"]), self.time
         if not any(run.mark == mark for run in self.runs):
             test = _run(mark, f"test {record['name']}", time, record)
             test.status, test.end = "FINISHED", time
-            test.points = [Point(key, value, time, 0, (key, 0)) for key, value in record["values"].items()]
+            test.points = [
+                Point(key, value, time, 0, (key, 0)) for key, value in record["values"].items()
+            ]
             self.runs.append(test)
         for key in (metrics.TEST_WER, metrics.TEST_CER):
             value = record["values"][key]
@@ -136,4 +154,10 @@ class RunHistory:
 
 
 def _run(mark: tuple[str, str], name: str, begin: int, record: dict[str, Any]) -> Run:
-    return Run(mark, name, begin, {key: str(value) for key, value in record["params"].items()}, {mark[0]: mark[1]})
+    return Run(
+        mark,
+        name,
+        begin,
+        {key: str(value) for key, value in record["params"].items()},
+        {mark[0]: mark[1]},
+    )

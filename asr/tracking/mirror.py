@@ -1,9 +1,11 @@
-"""A mirror of the checkpoints, kept while a training runs, so that another machine can go on with the same final bits.
+"""A mirror of the checkpoints, kept while a training runs, so that another machine can go on with
+the same final bits.
 
     EARSHOT_MIRROR=/mnt/share dvc repro      # or s3://bucket/prefix, hf://buckets/me/mine: any address that fsspec can write to
 
-A thread starts a process for each new checkpoint (`asr.tracking.mirror_copy`): a second of another core, and its bytes on the network. Training
-waits for the mirror at its start, when the mirror may know more, and at its end; no fault of the mirror stops or changes it.
+A thread starts a process for each new checkpoint (`asr.tracking.mirror_copy`): a second of another
+core, and its bytes on the network. Training waits for the mirror at its start, when the mirror may
+know more, and at its end; no fault of the mirror stops or changes it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ STOPPED_SECONDS = 5.0  # that a stopped one waits; the copy goes on without it
 
 
 class CheckpointMirror:
-    """A thread of the training's process that starts the processes which copy; one warning until a copy succeeds again."""
+    """A thread of the training's process that starts the processes which copy; one warning until a
+    copy succeeds again.
+    """
 
     def __init__(self, folder: Path, log: Path):
         self.folder, self.log, self.owner = folder, log, uuid.uuid4().hex
@@ -57,16 +61,33 @@ class CheckpointMirror:
         if self.lost:
             return
         newest = self._newest()
-        given = [command, str(self.folder), str(self.log), self.owner, "" if self.taken else "force"]
-        kinds: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        given = [
+            command,
+            str(self.folder),
+            str(self.log),
+            self.owner,
+            "" if self.taken else "force",
+        ]
+        kinds: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
         done = subprocess.run(
-            [sys.executable, "-m", "asr.tracking.mirror_copy", *given], **kinds, text=True, check=False, start_new_session=True
+            [sys.executable, "-m", "asr.tracking.mirror_copy", *given],
+            **kinds,
+            text=True,
+            check=False,
+            start_new_session=True,
         )
         said = done.stdout.splitlines()
         if done.returncode == 0:
             self.taken, self.warned, self.copied = True, False, newest
         else:
-            self._warn(said.pop() if said else f"exit {done.returncode}", lost=done.returncode == ModelError.exit_code)
+            self._warn(
+                said.pop() if said else f"exit {done.returncode}",
+                lost=done.returncode == ModelError.exit_code,
+            )
         for line in said:
             print(line, flush=True)
 
@@ -85,12 +106,17 @@ class CheckpointMirror:
         if self.copied != newest:
             has = "none" if self.copied is None else f"that of step {self.copied}"
             goes_on = "; copying goes on" if self.thread.is_alive() else ""
-            print(f"warning: {without_secret(address())} lacks the checkpoint of step {newest} (it has {has}){goes_on}", flush=True)
+            print(
+                f"warning: {without_secret(address())} lacks the checkpoint of step {newest} (it has {has}){goes_on}",
+                flush=True,
+            )
 
 
 @contextmanager
 def copied(folder: Path, log: Path) -> Iterator[None]:
-    """Begin with what the mirror knows, and copy there what the block saves; nothing if there is no mirror."""
+    """Begin with what the mirror knows, and copy there what the block saves; nothing if there is no
+    mirror.
+    """
     if not address():
         yield
         return

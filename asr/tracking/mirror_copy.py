@@ -1,7 +1,9 @@
-"""Checkpoints in a mirror: copied there whole or not at all, and brought back where the mirror knows more.
+"""Checkpoints in a mirror: copied there whole or not at all, and brought back where the mirror
+knows more.
 
-`<address>/<fingerprint>` holds the files of the last two checkpoints, an index of each (names and hashes), which is written last,
-the journal, and a lease that says who copies. Costs each byte once on the network; a store needs no renames, locks or folders.
+`<address>/<fingerprint>` holds the files of the last two checkpoints, an index of each (names and
+hashes), which is written last, the journal, and a lease that says who copies. Costs each byte once
+on the network; a store needs no renames, locks or folders.
 """
 
 from __future__ import annotations
@@ -24,16 +26,24 @@ from asr.storage import files, hashing
 from asr.tracking.mirror_store import Store, address, reason
 from asr.training import checkpoints
 
-NAMES = re.compile(r"(step|weights)-\d{8}/\w+\.(safetensors|json)")  # what an index may name: nothing outside the folder
+NAMES = re.compile(
+    r"(step|weights)-\d{8}/\w+\.(safetensors|json)"
+)  # what an index may name: nothing outside the folder
 LEASE, JOURNAL = "lease.json", "journal.jsonl"
 ATTEMPTS = 9
 
 
 def indices(store: Store) -> dict[int, dict[str, str]]:
     """Hashes by file of each checkpoint, newest first; an index that cannot be read is empty."""
-    steps = sorted((int(name[5:13]) for name in store.names() if re.fullmatch(r"step-\d{8}\.json", name)), reverse=True)
+    steps = sorted(
+        (int(name[5:13]) for name in store.names() if re.fullmatch(r"step-\d{8}\.json", name)),
+        reverse=True,
+    )
     found = {step: _json(store.content(index_name(step))) for step in steps}
-    return {step: one if all(NAMES.fullmatch(name) for name in one) else {} for step, one in found.items()}
+    return {
+        step: one if all(NAMES.fullmatch(name) for name in one) else {}
+        for step, one in found.items()
+    }
 
 
 def index_name(step: int) -> str:
@@ -59,7 +69,9 @@ def check_lease(store: Store, owner: str) -> None:
     BadModel: another machine took the mirror after us.
     """
     if found := other(store, owner):
-        raise ModelError(f"{_who(found)} trains the same and has taken over the mirror; this training is no longer copied")
+        raise ModelError(
+            f"{_who(found)} trains the same and has taken over the mirror; this training is no longer copied"
+        )
 
 
 def _who(lease: dict[str, Any]) -> str:
@@ -67,7 +79,8 @@ def _who(lease: dict[str, Any]) -> str:
 
 
 def take(store: Store, owner: str, force: bool) -> None:
-    """Have the mirror to ourselves: of two machines the one that started last has it, and both are told. No clocks are compared.
+    """Have the mirror to ourselves: of two machines the one that started last has it, and both are
+    told. No clocks are compared.
 
     Raises:
         BadModel: another machine took it after us.
@@ -76,31 +89,51 @@ def take(store: Store, owner: str, force: bool) -> None:
         check_lease(store, owner)
     elif found := other(store, owner):
         last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(found.get("time", 0)))
-        print(f"{_who(found)} held the mirror at {last} UTC; if the same training still runs there, it is no longer copied", flush=True)
-    lease = {"owner": owner, "host": socket.gethostname(), "process": os.getppid(), "time": round(time.time())}
+        print(
+            f"{_who(found)} held the mirror at {last} UTC; if the same training still runs there, it is no longer copied",
+            flush=True,
+        )
+    lease = {
+        "owner": owner,
+        "host": socket.gethostname(),
+        "process": os.getppid(),
+        "time": round(time.time()),
+    }
     store.write(LEASE, io.BytesIO(json.dumps(lease).encode()))
 
 
 @contextmanager
 def snapshot(folder: Path) -> Iterator[tuple[int, dict[str, IO[bytes]], dict[str, str]]]:
-    """The newest checkpoint and all kept weights: opened files, which stay readable when training drops them, and their hashes."""
+    """The newest checkpoint and all kept weights: opened files, which stay readable when training
+    drops them, and their hashes.
+    """
     for attempt in range(ATTEMPTS):
         with ExitStack() as stack:
             step = checkpoints.steps(folder, "step")[0]
-            kept = [checkpoints.path_of(folder, "weights", one) for one in checkpoints.steps(folder, "weights")]
+            kept = [
+                checkpoints.path_of(folder, "weights", one)
+                for one in checkpoints.steps(folder, "weights")
+            ]
             opened: dict[str, IO[bytes]] = {}
             hashes: dict[str, str] = {}
             try:
                 for place in [*kept, checkpoints.path_of(folder, "step", step)]:
                     manifest = place / "manifest.json"
-                    for name, digest in {**files.read_json(manifest)["sha256"], manifest.name: hashing.sha256(manifest)}.items():
-                        opened[f"{place.name}/{name}"] = stack.enter_context((place / name).open("rb"))
+                    for name, digest in {
+                        **files.read_json(manifest)["sha256"],
+                        manifest.name: hashing.sha256(manifest),
+                    }.items():
+                        opened[f"{place.name}/{name}"] = stack.enter_context(
+                            (place / name).open("rb")
+                        )
                         hashes[f"{place.name}/{name}"] = digest
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
                     raise
                 continue
-            if checkpoints.steps(folder, "step")[0] == step:  # else weights that it wants may have been dropped
+            if (
+                checkpoints.steps(folder, "step")[0] == step
+            ):  # else weights that it wants may have been dropped
                 yield step, opened, hashes
                 return
 
@@ -124,15 +157,27 @@ def push(store: Store, folder: Path, log: Path, owner: str, force: bool = False)
 
 
 def tidy(store: Store, known: dict[int, dict[str, str]], newest: int) -> None:
-    """Drop older checkpoints, index first, and folders that no index names. What is newer than ours is another machine's: it stays."""
+    """Drop older checkpoints, index first, and folders that no index names. What is newer than ours
+    is another machine's: it stays.
+    """
     older = sorted((step for step in known if step <= newest), reverse=True)[checkpoints.MAX_KEPT :]
     store.drop(*map(index_name, older))
-    named = {name.partition("/")[0] for step, one in known.items() if step not in older for name in one}
-    store.drop(*(name for name in store.names() if re.fullmatch(r"(step|weights)-\d{8}", name) and name not in named))
+    named = {
+        name.partition("/")[0] for step, one in known.items() if step not in older for name in one
+    }
+    store.drop(
+        *(
+            name
+            for name in store.names()
+            if re.fullmatch(r"(step|weights)-\d{8}", name) and name not in named
+        )
+    )
 
 
 def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
-    """Bring the newest whole checkpoint here, if the mirror's is newer than ours; says what a damaged one costs."""
+    """Bring the newest whole checkpoint here, if the mirror's is newer than ours; says what a
+    damaged one costs.
+    """
     take(store, owner, force=True)
     have, found = _newest_whole(folder), indices(store)
     for step, hashes in found.items():
@@ -148,11 +193,18 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
         print(f"the checkpoint of step {step} comes from {without_secret(address())}", flush=True)
         have = step
     if have < max(found, default=0):
-        print(f"the damaged checkpoint costs {max(found) - max(have, 0)} steps, which are done again", flush=True)
+        print(
+            f"the damaged checkpoint costs {max(found) - max(have, 0)} steps, which are done again",
+            flush=True,
+        )
 
 
 def _newest_whole(folder: Path) -> int:
-    whole = (step for step in checkpoints.steps(folder, "step") if _is_whole(checkpoints.path_of(folder, "step", step)))
+    whole = (
+        step
+        for step in checkpoints.steps(folder, "step")
+        if _is_whole(checkpoints.path_of(folder, "step", step))
+    )
     return next(whole, -1)
 
 
@@ -192,7 +244,9 @@ def _join_journals(store: Store, log: Path) -> None:
 
 
 def main() -> None:
-    """One attempt, in a process of its own: `fetch`, `push`, or `end` (push, and leave the mirror to others)."""
+    """One attempt, in a process of its own: `fetch`, `push`, or `end` (push, and leave the mirror
+    to others).
+    """
     command, folder, log, owner, force = sys.argv[1:]
     try:
         store = Store(Path(folder).name)

@@ -1,6 +1,8 @@
-"""Where checkpoints are copied to: a folder, an object store, the hub, whatever `fsspec` can write to.
+"""Where checkpoints are copied to: a folder, an object store, the hub, whatever `fsspec` can write
+to.
 
-The address stands in EARSHOT_MIRROR, and secrets in the environment, as each store wants them. An operation that hangs ends its process.
+The address stands in EARSHOT_MIRROR, and secrets in the environment, as each store wants them. An
+operation that hangs ends its process.
 """
 
 from __future__ import annotations
@@ -102,6 +104,9 @@ class Store:
         with limit():
             self.fs.invalidate_cache()
             try:
-                return [path.rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.top, detail=False)]
+                return [
+                    path.rstrip("/").rpartition("/")[2]
+                    for path in self.fs.ls(self.top, detail=False)
+                ]
             except FileNotFoundError:
                 return []

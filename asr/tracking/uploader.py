@@ -1,8 +1,10 @@
-"""One journal's runs in MLflow: what it has of them, and what it lacks; everything may be done twice, by several processes at once.
+"""One journal's runs in MLflow: what it has of them, and what it lacks; everything may be done
+twice, by several processes at once.
 
-MLflow has no name for a run that we could choose, so a run is found by a tag; one that was made twice, because an answer was lost,
-is deleted when it is found. A point that is there already is not logged again. Costs one request for 500 points, and for a run that
-MLflow has already one for each metric.
+MLflow has no name for a run that we could choose, so a run is found by a tag; one that was made
+twice, because an answer was lost, is deleted when it is found. A point that is there already is not
+logged again. Costs one request for 500 points, and for a run that MLflow has already one for each
+metric.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class RemoteRun:
 
 
 class RunUploader:
-    """One journal in MLflow; after an error of any kind start with a new one, which looks at what arrived."""
+    """One journal in MLflow; after an error of any kind start with a new one, which looks at what
+    arrived.
+    """
 
     def __init__(self, path: Path, client: MlflowClient):
         self.path, self.client, self.read_to = path, client, 0
@@ -92,7 +96,10 @@ class RunUploader:
     def _find(self, run: journal.Run) -> RemoteRun | None:
         """The run that carries the mark; of several all processes choose the same one."""
         tag, value = run.mark
-        twins = sorted(self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'"), key=lambda one: str(one.info.run_id))
+        twins = sorted(
+            self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'"),
+            key=lambda one: str(one.info.run_id),
+        )
         if not twins:
             return None
         for twin in twins[1:]:
@@ -102,7 +109,9 @@ class RunUploader:
         for key in data.metrics:
             for point in self.client.get_metric_history(info.run_id, key):
                 points |= {(key, point.step), (key, point.step, point.timestamp)}
-        return RemoteRun(info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time))
+        return RemoteRun(
+            info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time)
+        )
 
     def _create(self, run: journal.Run) -> RemoteRun:
         made = self.client.create_run(self.experiment, run.begin, run.tags, run.name)
@@ -112,10 +121,18 @@ class RunUploader:
         """What is there is known, so that nothing is asked or given again while the journal grows."""
         from mlflow.entities import Metric, Param, RunTag
 
-        points = [Metric(one.key, one.value, one.time, one.step) for one in run.points if one.mark not in held.points]
+        points = [
+            Metric(one.key, one.value, one.time, one.step)
+            for one in run.points
+            if one.mark not in held.points
+        ]
         params = [Param(key, value) for key, value in run.params.items() if key not in held.params]
-        tags = [RunTag(key, value) for key, value in run.tags.items() if held.tags.get(key) != value]
-        for batch in zip_longest(_parts(points, POINTS), _parts(params, FACTS), _parts(tags, FACTS), fillvalue=()):
+        tags = [
+            RunTag(key, value) for key, value in run.tags.items() if held.tags.get(key) != value
+        ]
+        for batch in zip_longest(
+            _parts(points, POINTS), _parts(params, FACTS), _parts(tags, FACTS), fillvalue=()
+        ):
             self.client.log_batch(held.id, *batch)
         if run.end is not None and held.end != (run.status, run.end):
             self.client.set_terminated(held.id, run.status, run.end)

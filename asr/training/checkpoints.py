@@ -1,8 +1,9 @@
 """Checkpoints: whole or absent, safetensors and JSON, and a lock that says who holds the folder.
 
-A checkpoint is a folder `step-00000200` with its files and a manifest of their hashes, written last; the folder is synced and
-renamed into place. A damaged one is passed over for the one before. Saving 2.7 M weights and AdamW's state costs 60 ms.
-torch is imported by who saves or loads; looking at a folder takes none.
+A checkpoint is a folder `step-00000200` with its files and a manifest of their hashes, written
+last; the folder is synced and renamed into place. A damaged one is passed over for the one before.
+Saving 2.7 M weights and AdamW's state costs 60 ms. torch is imported by who saves or loads; looking
+at a folder takes none.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def held(folder: Path) -> Iterator[None]:
         try:
             descriptor = stack.enter_context(locked(lock, patience=0.3))
         except BlockingIOError:
-            raise ModelError(f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it") from None
+            raise ModelError(
+                f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it"
+            ) from None
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         yield
@@ -58,7 +61,10 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
 
     with files.new_folder(path_of(folder, stem, checkpoint.step)) as draft:
         for name, tensors in checkpoint.tensors.items():
-            save_file({key: value.contiguous() for key, value in tensors.items()}, draft / f"{name}.safetensors")
+            save_file(
+                {key: value.contiguous() for key, value in tensors.items()},
+                draft / f"{name}.safetensors",
+            )
         files.write_json(draft / "state.json", checkpoint.state)
         hashes = {file.name: hashing.sha256(file) for file in sorted(draft.iterdir())}
         files.write_json(draft / "manifest.json", {"step": checkpoint.step, "sha256": hashes})
@@ -70,7 +76,10 @@ def path_of(folder: Path, stem: str, step: int) -> Path:
 
 def steps(folder: Path, stem: str) -> list[int]:
     """Steps that a folder has checkpoints of, newest first."""
-    return sorted((int(path.name.rpartition("-")[2]) for path in folder.glob(f"{stem}-{'[0-9]' * 8}")), reverse=True)
+    return sorted(
+        (int(path.name.rpartition("-")[2]) for path in folder.glob(f"{stem}-{'[0-9]' * 8}")),
+        reverse=True,
+    )
 
 
 def load(folder: Path, stem: str, step: int) -> Checkpoint:
@@ -112,7 +121,10 @@ def latest(folder: Path) -> Checkpoint | None:
             print(f"checkpoint {fault}; falling back", flush=True)
             continue
         if step < found[0]:
-            print(f"the damaged checkpoint costs {found[0] - step} steps, which are done again", flush=True)
+            print(
+                f"the damaged checkpoint costs {found[0] - step} steps, which are done again",
+                flush=True,
+            )
         return checkpoint
     return None
 

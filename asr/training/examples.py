@@ -1,7 +1,8 @@
-"""What fills a model's window while it is taught: one row, neighbours joined until it is full, or silence.
+"""What fills a model's window while it is taught: one row, neighbours joined until it is full, or
+silence.
 
-All of it follows from the rows and the seed, so that nothing about it needs saving. Joining costs what reading the rows costs;
-making silence 0.4 ms a second.
+All of it follows from the rows and the seed, so that nothing about it needs saving. Joining costs
+what reading the rows costs; making silence 0.4 ms a second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from asr.whisper import FRAMES_PER_SECOND, HOP, POSITIONS_PER_SECOND
 if TYPE_CHECKING:
     pass
 
-FAINTEST, LOUDEST = 1e-6, 2e-3  # of the noise that a silent window holds, against samples in [-1, 1]
+FAINTEST, LOUDEST = (
+    1e-6,
+    2e-3,
+)  # of the noise that a silent window holds, against samples in [-1, 1]
 
 PAIR = 2  # tokens that an utterance's times take
 
@@ -53,9 +57,13 @@ class TrainingExample:
 
 
 def neighbours(
-    examples: Sequence[TrainingRow], speakers: Sequence[str | None], max_frames: int, max_tokens: int
+    examples: Sequence[TrainingRow],
+    speakers: Sequence[str | None],
+    max_frames: int,
+    max_tokens: int,
 ) -> Iterator[tuple[TrainingRow, ...]]:
-    """Each speaker's rows, in the corpus's order, joined until the window or the label is full. Every row comes once.
+    """Each speaker's rows, in the corpus's order, joined until the window or the label is full.
+    Every row comes once.
 
     Args:
         speakers: of all rows of the corpus; those unknown count as one.
@@ -66,7 +74,11 @@ def neighbours(
         joined = [*held, one]
         frames = sum(part.num_frames for part in joined)
         tokens = sum(len(part.text_ids) + PAIR for part in joined)
-        if held and (frames > max_frames or tokens > max_tokens or speakers[one.index] != speakers[held[0].index]):
+        if held and (
+            frames > max_frames
+            or tokens > max_tokens
+            or speakers[one.index] != speakers[held[0].index]
+        ):
             yield tuple(held)
             joined = [one]
         held = joined
@@ -75,9 +87,11 @@ def neighbours(
 
 
 def join(clips: Sequence[LogMel]) -> LogMel:
-    """Features of clips one after the other: those of the joined sound, but for a frame or two at each seam.
+    """Features of clips one after the other: those of the joined sound, but for a frame or two at
+    each seam.
 
-    Each clip was clamped to its own range; the joined sound's is that of its loudest part, so what lies below is raised to it.
+    Each clip was clamped to its own range; the joined sound's is that of its loudest part, so what
+    lies below is raised to it.
     """
     floor = max(one.floor for one in clips)
     parts = [one.mel[:, :-TAIL] for one in clips[:-1]]
@@ -97,7 +111,8 @@ def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> Lo
 
 
 def timed_label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
-    """Utterances that follow each other, each between its times; one that says nothing is passed over.
+    """Utterances that follow each other, each between its times; one that says nothing is passed
+    over.
 
     Args:
         frames: how long each utterance is.

@@ -1,7 +1,9 @@
-"""The training loop: one optimiser and one schedule over all rows, resumed bit for bit after any stop.
+"""The training loop: one optimiser and one schedule over all rows, resumed bit for bit after any
+stop.
 
-Order, dropout and masks are a pure function of (seed, step), so that what a checkpoint holds is weights, AdamW's moments and a
-few numbers. With several processes (`accelerate launch`) each takes its micro-batches of the same global batch.
+Order, dropout and masks are a pure function of (seed, step), so that what a checkpoint holds is
+weights, AdamW's moments and a few numbers. With several processes (`accelerate launch`) each takes
+its micro-batches of the same global batch.
 """
 
 from __future__ import annotations
@@ -41,23 +43,35 @@ class Training:
     """
 
     def __init__(
-        self, start: Start, train: FeatureRows, validation: FeatureRows, given: schema.Train, folder: Path, record: Callable[..., None]
+        self,
+        start: Start,
+        train: FeatureRows,
+        validation: FeatureRows,
+        given: schema.Train,
+        folder: Path,
+        record: Callable[..., None],
     ):
         self.given, self.folder, self.record, self.train = given, folder, record, train
         self.collator = Collator(start.model, start.tokenizer)
         self.choice = self.collator.choose(train)
         if not self.choice.examples:
-            raise DataError(f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds")
+            raise DataError(
+                f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds"
+            )
         self.windows = self._windows()
         self.lengths = tuple(one.num_frames for one in self.windows)
-        self.validation = Validation(validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size)
+        self.validation = Validation(
+            validation, self.collator, given.eval_rows, given.seed, given.per_device_eval_batch_size
+        )
         self.learning_rate = optimization.learning_rate(given.learning_rate, start)
         self.accelerator = optimization.accelerator_for(given.precision, start.model)
         if given.gradient_checkpointing:
             with loader.quiet():
                 start.model.activation_checkpointing_enable()
         optimizer = optimization.make_optimizer(start.model, self.learning_rate, given.weight_decay)
-        self.schedule = get_scheduler(given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps)
+        self.schedule = get_scheduler(
+            given.lr_scheduler_type, optimizer, given.warmup_steps, given.max_steps
+        )
         self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
         self.state = TrainingState()
         self.signals = Signals()
@@ -69,19 +83,38 @@ class Training:
     def _windows(self) -> list[TrainingExample]:
         """What one epoch teaches."""
         given, chosen = self.given, self.choice.examples
-        found = epochs.speech_examples(self.train, chosen, self.collator, given.timestamp_share, given.pack_to_window, given.seed)
-        return found + epochs.silence_examples(len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed)
+        found = epochs.speech_examples(
+            self.train,
+            chosen,
+            self.collator,
+            given.timestamp_share,
+            given.pack_to_window,
+            given.seed,
+        )
+        return found + epochs.silence_examples(
+            len(found), self.collator, given.timestamp_share, given.no_speech_share, given.seed
+        )
 
     def padding(self) -> str:
         """How much of what is computed is padding."""
-        alone, packed = ([one.num_frames for one in rows] for rows in (self.choice.examples, self.windows))
+        alone, packed = (
+            [one.num_frames for one in rows] for rows in (self.choice.examples, self.windows)
+        )
         shares = [epochs.padding(lengths, self.collator.frames) for lengths in (alone, packed)]
-        return f"padding: {shares[0]:.0%} of frames" + (f", packed {shares[1]:.0%}" if self.given.pack_to_window else "")
+        return f"padding: {shares[0]:.0%} of frames" + (
+            f", packed {shares[1]:.0%}" if self.given.pack_to_window else ""
+        )
 
     def step_examples(self, step: int) -> list[list[TrainingExample]]:
         """What one optimiser step teaches, by micro-batch: those of all processes."""
-        size, parts = self.given.per_device_train_batch_size, self.given.gradient_accumulation_steps * self.accelerator.num_processes
-        rows = [batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part) for part in range(parts)]
+        size, parts = (
+            self.given.per_device_train_batch_size,
+            self.given.gradient_accumulation_steps * self.accelerator.num_processes,
+        )
+        rows = [
+            batches.batch_rows(self.lengths, size, self.given.seed, step * parts + part)
+            for part in range(parts)
+        ]
         return [[self.windows[row] for row in part] for part in rows]
 
     def my_parts(self) -> range:
@@ -92,24 +125,35 @@ class Training:
     def micro_batches(self, step: int) -> list[dict[str, torch.Tensor]]:
         """This process's batches of one optimiser step."""
         examples = self.step_examples(step)
-        return [self.collator.batch(self.train, examples[part], (self.given.seed, step)) for part in self.my_parts()]
+        return [
+            self.collator.batch(self.train, examples[part], (self.given.seed, step))
+            for part in self.my_parts()
+        ]
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Cross entropy summed over the labels of a batch; smoothed while training, if params say so."""
-        batch = {key: value.to(self.accelerator.device, copy=True) for key, value in batch.items()}  # SpecAugment masks in place
+        """Cross entropy summed over the labels of a batch; smoothed while training, if params say
+        so.
+        """
+        batch = {
+            key: value.to(self.accelerator.device, copy=True) for key, value in batch.items()
+        }  # SpecAugment masks in place
         labels = batch.pop("labels")
         logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
         smoothing = self.given.label_smoothing_factor if self.model.training else 0.0
         return batches.summed_loss(logits, labels, smoothing)
 
     def micro_batch_rows(self) -> int:
-        """Rows that go through the model at once: those that params name, halved wherever memory ran out."""
+        """Rows that go through the model at once: those that params name, halved wherever memory
+        ran out.
+        """
         return -(-self.given.per_device_train_batch_size // (1 << self.state.halvings))
 
     def gradients(self, parts: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-        """Gradients of the loss per label, over all parts of all processes; gives this process's share of that loss.
+        """Gradients of the loss per label, over all parts of all processes; gives this process's
+        share of that loss.
 
-        Where memory runs out in one of the processes, all halve their micro-batches and do the step again.
+        Where memory runs out in one of the processes, all halve their micro-batches and do the step
+        again.
 
         Raises:
             BadModel: there is no memory for a single row.
@@ -124,17 +168,23 @@ class Training:
 
     def _backward(self, parts: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
         """Add up this process's gradients; also tells whether memory ran out on the way."""
-        num_labels = sum(len(one.text_ids) + 1 for part in self.step_examples(self.state.step) for one in part)
+        num_labels = sum(
+            len(one.text_ids) + 1 for part in self.step_examples(self.state.step) for one in part
+        )
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
         try:
             for number, part in zip(self.my_parts(), parts, strict=True):
                 for place, batch in enumerate(memory.parts(part, self.micro_batch_rows())):
-                    regularization.seed(self.given.seed, self.state.step, (number << self.state.halvings) + place)
+                    regularization.seed(
+                        self.given.seed, self.state.step, (number << self.state.halvings) + place
+                    )
                     with self.accelerator.no_sync(self.model):
                         loss = self.loss(batch) / num_labels
                         total += loss.detach()
-                        self.accelerator.backward(loss * self.accelerator.num_processes)  # processes' gradients are averaged
+                        self.accelerator.backward(
+                            loss * self.accelerator.num_processes
+                        )  # processes' gradients are averaged
         except Exception as error:
             if not memory.ran_out(error):
                 raise
@@ -146,10 +196,16 @@ class Training:
         """Whether it is so in any of the processes."""
         if self.accelerator.num_processes == 1:
             return here
-        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device), "sum"))
+        return bool(
+            self.accelerator.reduce(
+                torch.tensor(float(here), device=self.accelerator.device), "sum"
+            )
+        )
 
     def _halve(self) -> None:
-        """From this step on, half as many rows at once; the same rows make an update, and their labels the mean."""
+        """From this step on, half as many rows at once; the same rows make an update, and their
+        labels the mean.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
         rows, step = self.micro_batch_rows(), self.state.step + 1
@@ -167,7 +223,9 @@ class Training:
     def train_step(self, parts: list[dict[str, torch.Tensor]]) -> None:
         """One update, from gradients averaged over all labels of all parts of all processes."""
         total = self.gradients(parts)
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm))
+        norm = float(
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm)
+        )
         value = float(self.accelerator.reduce(total, "sum"))
         if not math.isfinite(value) or not (math.isfinite(norm) or self.given.precision == "fp16"):
             self._diverged(value, norm)
@@ -184,7 +242,12 @@ class Training:
 
     def _diverged(self, loss: float, norm: float) -> None:
         ids = self.train.column("id")
-        rows = [ids[row] for part in self.step_examples(self.state.step) for one in part for row in one.rows]
+        rows = [
+            ids[row]
+            for part in self.step_examples(self.state.step)
+            for one in part
+            for row in one.rows
+        ]
         raise Diverged(
             f"step {self.state.step + 1}: loss {loss}, gradient norm {norm}; stopped before the update; "
             f"lower train.learning_rate, or look at the rows {', '.join(rows)}"
@@ -206,7 +269,9 @@ class Training:
         """Loss per label in evaluation mode."""
         self.model.eval()
         size = self.given.per_device_eval_batch_size
-        return mean_loss(self.loss, rows, list(windows), self.collator, size, self.accelerator, self.obey)
+        return mean_loss(
+            self.loss, rows, list(windows), self.collator, size, self.accelerator, self.obey
+        )
 
     def heard(self) -> list[str]:
         """What the model hears in each validation row."""
@@ -215,7 +280,11 @@ class Training:
 
     def obey(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
         """Let an evaluation be left half-way, unless other processes would wait for its end."""
-        return self.signals.obey(groups, count) if self.accelerator.num_processes == 1 else iter(groups)
+        return (
+            self.signals.obey(groups, count)
+            if self.accelerator.num_processes == 1
+            else iter(groups)
+        )
 
     def validate(self) -> None:
         """Loss and WER on the validation subset; keep the weights that may be wanted at the end."""
@@ -232,15 +301,28 @@ class Training:
         self._tell(values if loss is None else {metrics.VALIDATION_LOSS: loss, **values})
         shown = "unknown: no row fits the window" if loss is None else f"{loss:.4f}"
         self.accelerator.print(
-            f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {shown}", flush=True
+            f"step {state.step:,}: validation WER {scores['wer']:.4f}, CER {scores['cer']:.4f}, loss {shown}",
+            flush=True,
         )
 
     def wanted(self) -> list[int]:
         """Steps whose weights are the best, or would be averaged."""
-        return sorted({self.state.best_step, *self.state.averaged(self.given.average_weights, self.given.average_count)} - {0})
+        return sorted(
+            {
+                self.state.best_step,
+                *self.state.averaged(self.given.average_weights, self.given.average_count),
+            }
+            - {0}
+        )
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return lora.trained({name: value for name, value in self.bare.state_dict().items() if name != "proj_out.weight"})
+        return lora.trained(
+            {
+                name: value
+                for name, value in self.bare.state_dict().items()
+                if name != "proj_out.weight"
+            }
+        )
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
         """One process writes; the others wait for it."""
@@ -258,10 +340,17 @@ class Training:
         scaler = self.accelerator.scaler
         state = {
             **vars(self.state),
-            "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
+            "schedule": {
+                key: value
+                for key, value in self.schedule.state_dict().items()
+                if key != "lr_lambdas"
+            },
             "scaler": scaler.state_dict() if scaler else None,
         }
-        self._write("step", Checkpoint(self.state.step, {"model": self._weights(), "optimizer": moments}, state))
+        self._write(
+            "step",
+            Checkpoint(self.state.step, {"model": self._weights(), "optimizer": moments}, state),
+        )
         if self.accelerator.is_main_process:
             checkpoints.keep_newest(self.folder, self.wanted())
 
@@ -285,18 +374,25 @@ class Training:
         self.schedule.load_state_dict({**self.schedule.state_dict(), **schedule})
         if scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.accelerator.print(f"resumed at step {self.state.step} of {self.given.max_steps}", flush=True)
+        self.accelerator.print(
+            f"resumed at step {self.state.step} of {self.given.max_steps}", flush=True
+        )
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         self.bare.load_state_dict(weights, strict=False)
 
     def load_best(self) -> list[int]:
-        """Put the best weights into the model: those of one step, or an average that is better; returns its steps."""
+        """Put the best weights into the model: those of one step, or an average that is better;
+        returns its steps.
+        """
         steps = self.state.averaged(self.given.average_weights, self.given.average_count)
         if len(steps) > 1:
             self.load_weights(self.best_weights(steps))
             scores = self.validation.scores(self.heard())
-            self.accelerator.print(f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}", flush=True)
+            self.accelerator.print(
+                f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}",
+                flush=True,
+            )
             if self.state.best_wer is None or scores["wer"] < self.state.best_wer:
                 self.state.best_wer = scores["wer"]
                 return steps
@@ -316,7 +412,9 @@ class Training:
         """Whether any of the processes was; all of them stop at the same step."""
         if self.accelerator.num_processes == 1:
             return bool(self.signals.received)
-        received = self.accelerator.gather(torch.tensor([self.signals.received], device=self.accelerator.device)).max()
+        received = self.accelerator.gather(
+            torch.tensor([self.signals.received], device=self.accelerator.device)
+        ).max()
         self.signals.received = int(received)
         return bool(received)
 
@@ -326,12 +424,16 @@ class Training:
         if self.accelerator.is_main_process:
             self.record("end", status="KILLED")
         raise Stopped(
-            self.signals.received, f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there"
+            self.signals.received,
+            f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; dvc repro goes on from there",
         )
 
     def fixed_batch(self) -> list[TrainingExample]:
         """The windows whose loss is measured before and after."""
-        return [self.windows[row] for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)]
+        return [
+            self.windows[row]
+            for row in batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)
+        ]
 
     def run(self, enough: Callable[[], bool] = lambda: False) -> None:
         """Train to the last step, from wherever we stand, or until it is enough.
@@ -348,7 +450,9 @@ class Training:
 
     def ended(self) -> bool:
         """Whether all steps are done, or patience is spent."""
-        return self.state.step == self.given.max_steps or self.state.patience_spent(self.given.early_stopping_patience)
+        return self.state.step == self.given.max_steps or self.state.patience_spent(
+            self.given.early_stopping_patience
+        )
 
     def _run(self, enough: Callable[[], bool]) -> None:
         given, state = self.given, self.state
@@ -360,7 +464,11 @@ class Training:
             while True:
                 if (self.ended() or state.step % given.eval_steps == 0) and not state.validated():
                     self.validate()
-                if self.ended() or (state.step % given.save_steps == 0 and state.step > first) or state.halvings > halvings:
+                if (
+                    self.ended()
+                    or (state.step % given.save_steps == 0 and state.step > first)
+                    or state.halvings > halvings
+                ):
                     self.save()
                     halvings = state.halvings
                 if self.ended() or enough():
@@ -374,7 +482,10 @@ class Training:
                     self.record_loss(rate)
                     self._say(began, first)
         if state.step < given.max_steps and self.ended():
-            self.accelerator.print(f"stopped early: {given.early_stopping_patience} evaluations brought no better WER", flush=True)
+            self.accelerator.print(
+                f"stopped early: {given.early_stopping_patience} evaluations brought no better WER",
+                flush=True,
+            )
 
     def _say(self, began: float, first: int) -> None:
         state, row = self.state, self.state.rows[-1]

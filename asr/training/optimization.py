@@ -1,4 +1,6 @@
-"""What a step of training is made with: devices and processes, AdamW, its rate, the mean of gradients and of weights."""
+"""What a step of training is made with: devices and processes, AdamW, its rate, the mean of
+gradients and of weights.
+"""
 
 from __future__ import annotations
 
@@ -32,21 +34,30 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
     skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
     mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=loader.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers)
+    return Accelerator(
+        cpu=loader.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers
+    )
 
 
 def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
     """Over all processes, by DDP's own means, which are set off by the backward pass of nothing.
 
-    DDP would do it during the last backward pass; there, processes would wait for ever for one that ran out of memory.
+    DDP would do it during the last backward pass; there, processes would wait for ever for one that
+    ran out of memory.
     """
-    nothing = torch.stack([one.flatten()[0] for one in whisper.parameters() if one.grad is not None]).sum() * 0.0
+    nothing = (
+        torch.stack(
+            [one.flatten()[0] for one in whisper.parameters() if one.grad is not None]
+        ).sum()
+        * 0.0
+    )
     whisper.reducer.prepare_for_backward([nothing])
     nothing.backward()
 
 
 def learning_rate(given: float | str, start: Start) -> float:
-    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from whisper-tiny's 3.75e-5.
+    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from
+    whisper-tiny's 3.75e-5.
 
     Adapters take `lora.RATE` times as much.
     """
@@ -59,7 +70,9 @@ def learning_rate(given: float | str, start: Start) -> float:
 
 
 def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:
-    """The rate of the next update after so many, by the formula of its schedule; a second opinion on what transformers gives."""
+    """The rate of the next update after so many, by the formula of its schedule; a second opinion
+    on what transformers gives.
+    """
     if done < warmup_steps:
         return peak * done / warmup_steps
     past = (done - warmup_steps) / max(max_steps - warmup_steps, 1)
@@ -71,7 +84,9 @@ def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_ste
     }[kind]
 
 
-def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    whisper: torch.nn.Module, rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """AdamW; weight decay spares biases and norms."""
     named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
     groups = [
@@ -83,4 +98,7 @@ def make_optimizer(whisper: torch.nn.Module, rate: float, weight_decay: float) -
 
 def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """The mean of several weights, tensor by tensor, summed in double precision."""
-    return {name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype) for name in found[0]}
+    return {
+        name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype)
+        for name in found[0]
+    }

@@ -1,4 +1,6 @@
-"""Where a training stands: all of it that is no tensor. It is JSON in each checkpoint, and its rows are steps.csv."""
+"""Where a training stands: all of it that is no tensor. It is JSON in each checkpoint, and its rows
+are steps.csv.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,17 @@ class TrainingState:
 
     def patience_spent(self, patience: int | None) -> bool:
         """Whether so many evaluations have brought no better WER."""
-        return patience is not None and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
+        return (
+            patience is not None
+            and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
+        )
 
     def averaged(self, way: str, count: int) -> list[int]:
         """The steps whose weights would be averaged now."""
         if way == "none":
             return []
         found = self.evaluations()
-        ranked = sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
+        ranked = (
+            sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
+        )
         return sorted(row["step"] for row in ranked[:count])

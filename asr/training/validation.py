@@ -1,6 +1,8 @@
-"""The fixed rows on which a training is judged: loss with the labels given, and WER as `evaluate` will decode.
+"""The fixed rows on which a training is judged: loss with the labels given, and WER as `evaluate`
+will decode.
 
-Which rows is a hash of their ids, so that a corpus that grows hardly changes the choice. With several processes each takes its share.
+Which rows is a hash of their ids, so that a corpus that grows hardly changes the choice. With
+several processes each takes its share.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Obey = Callable[..., Iterable[Any]]
 class Validation:
     """A subset of the validation split."""
 
-    def __init__(self, rows: FeatureRows, collator: Collator, count: int, seed: int, batch_size: int):
+    def __init__(
+        self, rows: FeatureRows, collator: Collator, count: int, seed: int, batch_size: int
+    ):
         self.rows, self.collator, self.batch_size = rows, collator, batch_size
         self.chosen = subset(rows.column("id"), count, seed)
         durations, texts = rows.column("duration"), rows.column("text")
@@ -37,7 +41,9 @@ class Validation:
         examples = [one for one in collator.choose(rows).examples if one.index in wanted]
         self.windows = [collator.window([one], collator.timed) for one in examples]
 
-    def hypotheses(self, whisper: WhisperForConditionalGeneration, accelerator: Accelerator, obey: Obey) -> list[str]:
+    def hypotheses(
+        self, whisper: WhisperForConditionalGeneration, accelerator: Accelerator, obey: Obey
+    ) -> list[str]:
         """What the model hears in each row, decoded as `evaluate` decodes."""
         mine = range(accelerator.process_index, len(self.chosen), accelerator.num_processes)
         texts = greedy.transcribe(
@@ -57,7 +63,10 @@ class Validation:
 
     def worst(self, hypotheses: list[str], count: int) -> list[tuple[str, str]]:
         """The references that were heard worst, with what was heard."""
-        pairs = [(reference, wer.normalize(text)) for reference, text in zip(self.references, hypotheses, strict=True)]
+        pairs = [
+            (reference, wer.normalize(text))
+            for reference, text in zip(self.references, hypotheses, strict=True)
+        ]
         return sorted(pairs, key=lambda pair: (-wer.count_words(*pair).errors, pair))[:count]
 
 
@@ -72,11 +81,17 @@ def mean_loss(
 ) -> float:
     """Loss per label over some rows; 0 where there is no label."""
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    groups = list(greedy.in_groups(range(len(windows)), batch_size))[accelerator.process_index :: accelerator.num_processes]
+    groups = list(greedy.in_groups(range(len(windows)), batch_size))[
+        accelerator.process_index :: accelerator.num_processes
+    ]
     for group in obey(groups):
         batch = collator.batch(rows, [windows[index] for index in group])
         with torch.inference_mode():
-            sums += torch.tensor([float(loss(batch)), batches.num_labels(batch)], dtype=torch.float64, device=sums.device)
+            sums += torch.tensor(
+                [float(loss(batch)), batches.num_labels(batch)],
+                dtype=torch.float64,
+                device=sums.device,
+            )
     total, count = accelerator.reduce(sums, "sum").tolist()
     return float(total / max(count, 1))
 

@@ -1,4 +1,6 @@
-"""Recordings to text for people: the command line, the queue behind the pages, subtitles, corrections.
+"""Recordings to text for people: the command line, the queue behind the pages, subtitles,
+corrections.
 
-Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`, `decoding`, `runs`.
+Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`,
+`decoding`, `runs`.
 """

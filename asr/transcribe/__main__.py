@@ -2,7 +2,8 @@
 
     earshot transcribe talk.mp3 interviews/ --format srt --out subtitles
 
-Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation (`asr.transcribe.recognizer`).
+Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation
+(`asr.transcribe.recognizer`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 
 def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
-    """Each recording to transcribe, with the name its transcript gets: its own without the ending, where that tells it from the others.
+    """Each recording to transcribe, with the name its transcript gets: its own without the ending,
+    where that tells it from the others.
 
     Raises:
         BadData: a path that is not there, or nothing to transcribe at all.
@@ -39,14 +41,20 @@ def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for path in given:
         if path.is_dir():
-            inside = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = (
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
             found += [(file, file.relative_to(path)) for file in inside]
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
             raise DataError(f"{path}: not there")
     if not found:
-        raise DataError(f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}")
+        raise DataError(
+            f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}"
+        )
     bare = Counter(name.with_suffix("") for _, name in found)
     names: dict[Path, Path] = {}  # insertion keeps the order
     for path, name in found:
@@ -60,14 +68,21 @@ def _free(name: Path, taken: Container[Path]) -> Path:
     return next(one for one in chain([name], numbered) if one not in taken)
 
 
-def transcribe_file(start: Start, path: Path, language: str | None, task: str | None) -> list[Segment]:
+def transcribe_file(
+    start: Start, path: Path, language: str | None, task: str | None
+) -> list[Segment]:
     """One recording, with a progress bar in seconds of sound."""
     from asr.transcribe import recognizer
 
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         sound = decode_apart(path, Path(folder) / "samples.f32")
         recognizer.choose_prompt(start, language, task, sound, 0.0, sound.duration)
-        with tqdm(total=round(sound.duration, 1), unit=" s", desc=path.name, disable=not sys.stderr.isatty()) as bar:
+        with tqdm(
+            total=round(sound.duration, 1),
+            unit=" s",
+            desc=path.name,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
 
             def say(moment: float) -> None:
                 bar.update(moment - bar.n)
@@ -83,14 +98,31 @@ def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = command.parser(__doc__)
-    parser.add_argument("recordings", type=Path, nargs="+", metavar="FILE", help="sound or video files, or folders of them")
+    parser.add_argument(
+        "recordings",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="sound or video files, or folders of them",
+    )
     models = "workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id (default: workspace)"
     parser.add_argument("--model", default="workspace", help=models)
     languages = "Whisper's code, such as sv, or detect (default: the model's own)"
-    parser.add_argument("--language", choices=["detect", *WHISPER_LANGUAGES], metavar="CODE", help=languages)
-    parser.add_argument("--task", choices=["transcribe", "translate"], help="translate goes to English (default: the model's own)")
+    parser.add_argument(
+        "--language", choices=["detect", *WHISPER_LANGUAGES], metavar="CODE", help=languages
+    )
+    parser.add_argument(
+        "--task",
+        choices=["transcribe", "translate"],
+        help="translate goes to English (default: the model's own)",
+    )
     parser.add_argument("--format", choices=[*FORMATS, "all"], default="txt", help="(default: txt)")
-    parser.add_argument("--out", type=Path, default=Path(), help="the folder for the transcripts (default: this one)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        help="the folder for the transcripts (default: this one)",
+    )
     given = parser.parse_args()
     if given.out.exists() and not given.out.is_dir():
         parser.error(f"--out: {given.out} is a file, want a folder")
@@ -99,7 +131,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # for what the terminal has no letters for
+    cast(TextIOWrapper, sys.stdout).reconfigure(
+        errors="backslashreplace"
+    )  # for what the terminal has no letters for
     jobs = recordings(given.recordings)
     from asr.transcribe import recognizer  # 4 s, which help and a wrong argument need not wait for
 

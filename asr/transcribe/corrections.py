@@ -1,6 +1,8 @@
-"""Corrected transcripts with their sound, kept as a corpus: recordings/metadata.csv and FLAC files, as `download.source: folder` reads.
+"""Corrected transcripts with their sound, kept as a corpus: recordings/metadata.csv and FLAC files,
+as `download.source: folder` reads.
 
-Files are named by a hash of their sound, so that saving the same stretch again replaces its text. Costs one rewrite of the table.
+Files are named by a hash of their sound, so that saving the same stretch again replaces its text.
+Costs one rewrite of the table.
 """
 
 from __future__ import annotations
@@ -34,15 +36,22 @@ def save(folder: Path, sound: SampleFile, segments: Iterable[Segment], speaker: 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # another file in it would count as a recording
         known = list(_rows(folder))
-        rows = [_row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)]
+        rows = [
+            _row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)
+        ]
         if rows:
             _write(folder / TABLE, [*known, *rows])
     return len(rows)
 
 
 def splits(folder: Path) -> dict[str, int]:
-    """How many recordings training would find in each split: `asr.sources.folder` gives a speaker to one, by a hash of the name."""
-    found = Counter(row.get("split") or split_of(row.get("speaker_id") or row["file_name"]) for row in _rows(folder))
+    """How many recordings training would find in each split: `asr.sources.folder` gives a speaker
+    to one, by a hash of the name.
+    """
+    found = Counter(
+        row.get("split") or split_of(row.get("speaker_id") or row["file_name"])
+        for row in _rows(folder)
+    )
     return {split: found[split] for split in SPLITS}
 
 
@@ -57,11 +66,17 @@ def _row(folder: Path, sound: SampleFile, segment: Segment, speaker: str) -> dic
     encoded = flac(sound, segment.start, segment.end)
     name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.flac"
     files.write_bytes(folder / name, encoded)
-    return {"file_name": name, "transcription": one_line(segment.text), "speaker_id": one_line(speaker)}
+    return {
+        "file_name": name,
+        "transcription": one_line(segment.text),
+        "speaker_id": one_line(speaker),
+    }
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    """The table anew; of rows for the same sound the last one stands, and columns that are not ours stay."""
+    """The table anew; of rows for the same sound the last one stands, and columns that are not ours
+    stay.
+    """
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         table[row["file_name"]] = table.get(row["file_name"], {}) | row

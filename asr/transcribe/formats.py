@@ -1,4 +1,6 @@
-"""What was said and when, written as people use it: plain text, SRT and WebVTT subtitles, JSON, CSV. Costs nothing to import."""
+"""What was said and when, written as people use it: plain text, SRT and WebVTT subtitles, JSON,
+CSV. Costs nothing to import.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def text(segments: Sequence[Segment]) -> str:
 
 
 def srt(segments: Sequence[Segment]) -> str:
-    """SubRip subtitles. They know no escapes, so that an arrow in a text, which would read as times, is opened up."""
+    """SubRip subtitles. They know no escapes, so that an arrow in a text, which would read as
+    times, is opened up.
+    """
     return "".join(
         f"{number}\n{timestamp(one.start, ',')} --> {timestamp(one.end, ',')}\n{one.text.replace('-->', '-- >')}\n\n"
         for number, one in enumerate(_spoken(segments), 1)
@@ -37,7 +41,8 @@ def srt(segments: Sequence[Segment]) -> str:
 def vtt(segments: Sequence[Segment]) -> str:
     """WebVTT subtitles; markup in a text is shown, not obeyed."""
     cues = (
-        f"{timestamp(one.start, '.')} --> {timestamp(one.end, '.')}\n{html.escape(one.text, quote=False)}\n\n" for one in _spoken(segments)
+        f"{timestamp(one.start, '.')} --> {timestamp(one.end, '.')}\n{html.escape(one.text, quote=False)}\n\n"
+        for one in _spoken(segments)
     )
     return "WEBVTT\n\n" + "".join(cues)
 
@@ -45,7 +50,9 @@ def vtt(segments: Sequence[Segment]) -> str:
 def table(segments: Sequence[Segment]) -> str:
     """CSV with the columns start, end, text; seconds with three digits."""
     sheet = io.StringIO()
-    writer = csv.writer(sheet)  # lines end as RFC 4180 has it: with another ending Python leaves a carriage return in a text bare
+    writer = csv.writer(
+        sheet
+    )  # lines end as RFC 4180 has it: with another ending Python leaves a carriage return in a text bare
     writer.writerow(["start", "end", "text"])
     writer.writerows([f"{one.start:.3f}", f"{one.end:.3f}", one.text] for one in segments)
     return sheet.getvalue()
@@ -54,14 +61,29 @@ def table(segments: Sequence[Segment]) -> str:
 def as_json(segments: Sequence[Segment]) -> str:
     """One object: `text`, and `segments` with start, end and text."""
     whole = " ".join(one.text for one in segments if one.text)
-    return json.dumps({"text": whole, "segments": [asdict(one) for one in segments]}, ensure_ascii=False, indent=2) + "\n"
+    return (
+        json.dumps(
+            {"text": whole, "segments": [asdict(one) for one in segments]},
+            ensure_ascii=False,
+            indent=2,
+        )
+        + "\n"
+    )
 
 
-FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {"txt": text, "srt": srt, "vtt": vtt, "json": as_json, "csv": table}
+FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {
+    "txt": text,
+    "srt": srt,
+    "vtt": vtt,
+    "json": as_json,
+    "csv": table,
+}
 
 
 def _spoken(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments in which something was said, each on one line, for an empty line ends a subtitle."""
+    """The segments in which something was said, each on one line, for an empty line ends a
+    subtitle.
+    """
     lines = (replace(one, text=one_line(one.text)) for one in segments)
     return [one for one in lines if one.text]
 

@@ -1,7 +1,8 @@
 """One model for many visitors: a queue of transcriptions, and each visitor's temporary files.
 
-The process that owns the desk never imports torch, and stays quick while another one (`asr.transcribe.worker`) decodes: one job at a
-time, first come, first served. What a visitor brought lies in .cache/sessions, for nobody else to read, and goes when they go.
+The process that owns the desk never imports torch, and stays quick while another one
+(`asr.transcribe.worker`) decodes: one job at a time, first come, first served. What a visitor
+brought lies in .cache/sessions, for nobody else to read, and goes when they go.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ DIED = "the decoding process died, perhaps for want of memory; a smaller model m
 
 @dataclass(frozen=True)
 class Options:
-    """Which model (the names of `transcription.place`), and what it is asked for; None takes the model's own."""
+    """Which model (the names of `transcription.place`), and what it is asked for; None takes the
+    model's own.
+    """
 
     model: str = "workspace"
     language: str | None = None
@@ -99,7 +102,12 @@ class TranscriptionQueue:
         for work in (self._work, self._tidy):
             threading.Thread(target=work, daemon=True, name=f"desk{work.__name__}").start()
 
-    def bring(self, owner: str, recording: bytes | memoryview | Path, cancelled: Callable[[], bool] = lambda: False) -> SampleFile:
+    def bring(
+        self,
+        owner: str,
+        recording: bytes | memoryview | Path,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> SampleFile:
         """Unpack what a visitor brought; file names play no part in where it goes.
 
         Raises:
@@ -118,9 +126,18 @@ class TranscriptionQueue:
             finally:
                 packed.unlink(missing_ok=True)
 
-    def submit(self, owner: str, sound: SampleFile, options: Options, start: float = 0.0, end: float | None = None) -> Job:
+    def submit(
+        self,
+        owner: str,
+        sound: SampleFile,
+        options: Options,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> Job:
         """Queue a transcription of a stretch of a recording."""
-        job = Job(owner, sound, options, start, sound.duration if end is None else end, moment=start)
+        job = Job(
+            owner, sound, options, start, sound.duration if end is None else end, moment=start
+        )
         with self.changed:
             self.owners[owner] = time.monotonic()
             self.queue.append(job)
@@ -167,7 +184,10 @@ class TranscriptionQueue:
             try:
                 self.decoding.run(job)
             except OSError as error:
-                job.fault, job.state = f"no decoding process can be started ({error.strerror}); try again", FAILED
+                job.fault, job.state = (
+                    f"no decoding process can be started ({error.strerror}); try again",
+                    FAILED,
+                )
             finally:
                 with self.changed:
                     self.queue.remove(job)
@@ -198,7 +218,13 @@ class WorkerProcess:
             return
         job.state, job.doing = RUNNING, "starting"
         self.count += 1
-        order = {"job": self.count, "sound": str(job.sound.path), "start": job.start, "end": job.end, **asdict(job.options)}
+        order = {
+            "job": self.count,
+            "sound": str(job.sound.path),
+            "start": job.start,
+            "end": job.end,
+            **asdict(job.options),
+        }
         if not self._send(order):  # it may just have left, for want of work
             self._stop()
             self._send(order)
@@ -245,9 +271,13 @@ class WorkerProcess:
     def _start(self) -> None:
         self.events = queue.Queue()
         command = [sys.executable, "-m", "asr.transcribe.worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
         self.orders = cast(IO[str], self.process.stdin)
-        threading.Thread(target=_listen, args=(self.process.stdout, self.events), daemon=True, name="desk_listen").start()
+        threading.Thread(
+            target=_listen, args=(self.process.stdout, self.events), daemon=True, name="desk_listen"
+        ).start()
 
     def _stop(self) -> None:
         if self.process is not None:

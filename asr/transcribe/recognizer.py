@@ -1,7 +1,9 @@
-"""A recording of any length to segments with times, by any model: what the command line and the dashboard share.
+"""A recording of any length to segments with times, by any model: what the command line and the
+dashboard share.
 
-Features and decoding are those of evaluation: a recording of up to two minutes gives the text that `evaluate` would score. Memory
-does not grow with the recording. Importing costs torch and transformers.
+Features and decoding are those of evaluation: a recording of up to two minutes gives the text that
+`evaluate` would score. Memory does not grow with the recording. Importing costs torch and
+transformers.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ MAX_NEW_TOKENS = 444
 
 
 def resolve_model(name: str) -> str:
-    """Where a model lies: the workspace's, a folder, a DVC experiment or revision (fetched through DVC), or else a hub id.
+    """Where a model lies: the workspace's, a folder, a DVC experiment or revision (fetched through
+    DVC), or else a hub id.
 
     Raises:
         BadData: the workspace or the revision holds no model.
@@ -50,7 +53,14 @@ def load(name: str) -> Start:
     return start
 
 
-def choose_prompt(start: Start, language: str | None, task: str | None, sound: SampleFile, begin: float, end: float) -> str | None:
+def choose_prompt(
+    start: Start,
+    language: str | None,
+    task: str | None,
+    sound: SampleFile,
+    begin: float,
+    end: float,
+) -> str | None:
     """Set the language and task that the model is asked for; returns the language.
 
     Args:
@@ -64,14 +74,24 @@ def choose_prompt(start: Start, language: str | None, task: str | None, sound: S
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
-        language, _ = detect_language(start.model, features.stored(window, start.model.config.num_mel_bins))
+        language, _ = detect_language(
+            start.model, features.stored(window, start.model.config.num_mel_bins)
+        )
     language = language or getattr(generation, "language", None) or "en"
-    loader.set_prompt(start.model, language.strip("<|>"), task or getattr(generation, "task", None) or "transcribe")
+    loader.set_prompt(
+        start.model,
+        language.strip("<|>"),
+        task or getattr(generation, "task", None) or "transcribe",
+    )
     return language
 
 
 def transcribe(
-    start: Start, sound: SampleFile, begin: float, end: float, say: Callable[[float], None] = lambda _: None
+    start: Start,
+    sound: SampleFile,
+    begin: float,
+    end: float,
+    say: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Segment]:
     """What is said between two moments, segment by segment.
 
@@ -81,13 +101,17 @@ def transcribe(
     for offset, samples in passages(sound, begin, end):
         length = len(samples) / SAMPLE_RATE
 
-        def told(groups: Iterable[list[int]], total: int, offset: float = offset, length: float = length) -> Iterator[list[int]]:
+        def told(
+            groups: Iterable[list[int]], total: int, offset: float = offset, length: float = length
+        ) -> Iterator[list[int]]:
             for done, group in enumerate(groups):
                 say(offset + length * done / total)
                 yield group
 
         clips = [features.stored(samples, start.model.config.num_mel_bins)]
-        (heard,) = greedy.decode_clips(start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told)
+        (heard,) = greedy.decode_clips(
+            start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told
+        )
         for one in heard:
             for first, last, text in one.segments:
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)

@@ -2,7 +2,8 @@
 
     python -m asr.transcribe.worker      # orders in on standard input, events out, one JSON line each; `asr.transcribe.job_queue` starts it
 
-It leaves when the server that started it is gone, and after a quarter of an hour without work, to give its memory back.
+It leaves when the server that started it is gone, and after a quarter of an hour without work, to
+give its memory back.
 """
 
 from __future__ import annotations
@@ -42,14 +43,24 @@ def serve(orders: TextIO, tell: Callable[[dict[str, Any]], None]) -> None:
             return
         number = order["job"]
         try:
-            _do(order, models, cancelled, lambda number=number, **event: tell({"job": number, **event}))
+            _do(
+                order,
+                models,
+                cancelled,
+                lambda number=number, **event: tell({"job": number, **event}),
+            )
             tell({"job": number, "state": DONE})
         except Cancelled:
             tell({"job": number, "state": CANCELLED})
         except UserError as fault:
             tell({"job": number, "fault": str(fault)})
         except OSError as error:
-            tell({"job": number, "fault": f"{type(error).__name__}: {error.strerror}; try again, or bring the recording again"})
+            tell(
+                {
+                    "job": number,
+                    "fault": f"{type(error).__name__}: {error.strerror}; try again, or bring the recording again",
+                }
+            )
 
 
 def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
@@ -63,7 +74,12 @@ def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[i
     os._exit(0)
 
 
-def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int], tell: Callable[..., None]) -> None:
+def _do(
+    order: dict[str, Any],
+    models: OrderedDict[str, Any],
+    cancelled: set[int],
+    tell: Callable[..., None],
+) -> None:
     tell(doing="loading the model")
     from asr.transcribe import recognizer  # torch and transformers, 4 s, in this process alone
 
@@ -78,9 +94,13 @@ def _do(order: dict[str, Any], models: OrderedDict[str, Any], cancelled: set[int
         raise DataError("there is no sound in this part; choose another")
     tell(doing="listening")
     own = start.model.generation_config
-    start.model.generation_config = copy.deepcopy(own)  # what one job asks for is not the next one's
+    start.model.generation_config = copy.deepcopy(
+        own
+    )  # what one job asks for is not the next one's
     try:
-        language = recognizer.choose_prompt(start, order["language"], order["task"], sound, order["start"], order["end"])
+        language = recognizer.choose_prompt(
+            start, order["language"], order["task"], sound, order["start"], order["end"]
+        )
         tell(language=language)
         for segment in recognizer.transcribe(start, sound, order["start"], order["end"], say):
             tell(segment=asdict(segment))
@@ -104,7 +124,9 @@ def _model(name: str, models: OrderedDict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Events go to the standard output that we were given; what libraries print goes to standard error."""
+    """Events go to the standard output that we were given; what libraries print goes to standard
+    error.
+    """
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.nice(5)  # pages come first

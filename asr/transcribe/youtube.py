@@ -1,9 +1,11 @@
-"""The sound of one YouTube video, for the optional extra `youtube`: a link is reduced to its id before any socket opens.
+"""The sound of one YouTube video, for the optional extra `youtube`: a link is reduced to its id
+before any socket opens.
 
     python -m asr.transcribe.youtube ID FOLDER     # the child: fetches recording.* into the folder
 
-yt-dlp runs in a process group of its own with limits on length, size and time, reads no settings, cookies or plugins, starts no
-ffmpeg, and speaks to YouTube's hosts alone, wherever a redirect points. Costs what the download costs.
+yt-dlp runs in a process group of its own with limits on length, size and time, reads no settings,
+cookies or plugins, starts no ffmpeg, and speaks to YouTube's hosts alone, wherever a redirect
+points. Costs what the download costs.
 """
 
 from __future__ import annotations
@@ -30,19 +32,33 @@ from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserErro
 EXAMPLE = "https://www.youtube.com/watch?v=... or https://youtu.be/..."
 INSTALL = "YouTube links need yt-dlp, an optional extra; pip install -e '.[youtube]'"
 MAX_LINK = 500
-LINK = re.compile(r"(?:https?://)?((?:(?:www|m|music)\.)?youtube\.com|www\.youtube-nocookie\.com|youtu\.be)(/[!-~]*)", re.IGNORECASE)
+LINK = re.compile(
+    r"(?:https?://)?((?:(?:www|m|music)\.)?youtube\.com|www\.youtube-nocookie\.com|youtu\.be)(/[!-~]*)",
+    re.IGNORECASE,
+)
 PAGE = re.compile(r"/(?:shorts|embed|live|v)/([^/]+)/?")
 SHORT = re.compile(r"/([^/]+)/?")
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")
-NO_VIDEO = ("videoseries", "live_stream")  # eleven letters that stand where an id stands, for a playlist and for a channel
-HOSTS = ("youtube.com", "googlevideo.com", "youtubei.googleapis.com", "youtube-nocookie.com", "youtu.be")
+NO_VIDEO = (
+    "videoseries",
+    "live_stream",
+)  # eleven letters that stand where an id stands, for a playlist and for a channel
+HOSTS = (
+    "youtube.com",
+    "googlevideo.com",
+    "youtubei.googleapis.com",
+    "youtube-nocookie.com",
+    "youtu.be",
+)
 NAME = "recording"
 LIMIT_HOURS = 3
 LIMIT_BYTES = 200 << 20
 LIMIT_SECONDS = 600.0
 TOO_LARGE = f"the sound of this video has more than {LIMIT_BYTES >> 20} MB"
 PROGRESS = re.compile(rb"progress ([01]\.\d+)")
-FAULTS: dict[int, type[UserError]] = {kind.exit_code: kind for kind in (ParamsError, DataError, NetworkError, DiskError)}
+FAULTS: dict[int, type[UserError]] = {
+    kind.exit_code: kind for kind in (ParamsError, DataError, NetworkError, DiskError)
+}
 
 
 def video_id(link: str) -> str:
@@ -80,7 +96,12 @@ def available() -> bool:
     return importlib.util.find_spec("yt_dlp") is not None
 
 
-def fetch(link: str, folder: Path, say: Callable[[float], None] = lambda _: None, cancelled: Callable[[], bool] = lambda: False) -> Path:
+def fetch(
+    link: str,
+    folder: Path,
+    say: Callable[[float], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Path:
     """Download a video's best sound, in whatever format YouTube has it.
 
     Args:
@@ -97,10 +118,16 @@ def fetch(link: str, folder: Path, say: Callable[[float], None] = lambda _: None
         raise ParamsError(INSTALL)
     _clear(folder)
     command = [sys.executable, "-m", "asr.transcribe.youtube", name, str(folder.resolve())]
-    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # where pip puts the JavaScript runtime
+    # where pip puts the JavaScript runtime
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = {**os.environ, "PATH": beside, "YTDLP_NO_PLUGINS": "1"}
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
     )
     try:
         lines = _watch(child, folder, say, cancelled)
@@ -109,14 +136,23 @@ def fetch(link: str, folder: Path, say: Callable[[float], None] = lambda _: None
         _clear(folder)
         raise
     _end(child)
-    found = [file for file in folder.glob(f"{NAME}.*") if file.suffix != ".part" and file.is_file() and not file.is_symlink()]
+    found = [
+        file
+        for file in folder.glob(f"{NAME}.*")
+        if file.suffix != ".part" and file.is_file() and not file.is_symlink()
+    ]
     if child.returncode == 0 and len(found) == 1:
         return found[0]
     _clear(folder)
     raise _fault(child.returncode, lines)
 
 
-def _watch(child: subprocess.Popen[bytes], folder: Path, say: Callable[[float], None], cancelled: Callable[[], bool]) -> list[str]:
+def _watch(
+    child: subprocess.Popen[bytes],
+    folder: Path,
+    say: Callable[[float], None],
+    cancelled: Callable[[], bool],
+) -> list[str]:
     """Follow the child to its end; returns the last lines it said that are no progress."""
     mouth = cast(IO[bytes], child.stdout)
     deadline, heard, lines = time.monotonic() + LIMIT_SECONDS, b"", list[str]()
@@ -124,7 +160,9 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, say: Callable[[float], 
         if cancelled():
             raise Cancelled
         if time.monotonic() > deadline:
-            raise NetworkError(f"the video was not here within {LIMIT_SECONDS / 60:.0f} min; download it yourself and give the file")
+            raise NetworkError(
+                f"the video was not here within {LIMIT_SECONDS / 60:.0f} min; download it yourself and give the file"
+            )
         if _size(folder) > LIMIT_BYTES:
             raise DataError(TOO_LARGE)
         ready, _, _ = select.select([mouth], [], [], 0.1)
@@ -140,7 +178,9 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, say: Callable[[float], 
 
 
 def _ended(child: subprocess.Popen[bytes]) -> bool:
-    """Whether the child has exited; it is not reaped, so that its number stays its own until the group is killed."""
+    """Whether the child has exited; it is not reaped, so that its number stays its own until the
+    group is killed.
+    """
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -171,13 +211,17 @@ def _fault(code: int, lines: list[str]) -> UserError:
     last = lines[-1] if lines else ""
     if code in FAULTS and last.startswith(f"error {code}: "):
         return FAULTS[code](last.partition(": ")[2])
-    return NetworkError(f"yt-dlp failed ({last[:200] or f'exit code {code}'}); a newer one may work: pip install -U 'yt-dlp[default,deno]'")
+    return NetworkError(
+        f"yt-dlp failed ({last[:200] or f'exit code {code}'}); a newer one may work: pip install -U 'yt-dlp[default,deno]'"
+    )
 
 
 def options() -> dict[str, Any]:
-    """How yt-dlp is set: YouTube's extractor, one stream of sound, one file of our naming in this folder, no work on it afterwards.
+    """How yt-dlp is set: YouTube's extractor, one stream of sound, one file of our naming in this
+    folder, no work on it afterwards.
 
-    Its own defaults already are: no settings read, no cookies, no netrc, no file:// and no code fetched from elsewhere.
+    Its own defaults already are: no settings read, no cookies, no netrc, no file:// and no code
+        fetched from elsewhere.
     """
     return {
         "allowed_extractors": ["youtube"],
@@ -217,7 +261,10 @@ def _refuse(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
 
 
 def _progress(state: dict[str, Any]) -> None:
-    done, total = state.get("downloaded_bytes") or 0, state.get("total_bytes") or state.get("total_bytes_estimate") or 0
+    done, total = (
+        state.get("downloaded_bytes") or 0,
+        state.get("total_bytes") or state.get("total_bytes_estimate") or 0,
+    )
     if done > LIMIT_BYTES:
         raise DataError(TOO_LARGE)
     if total:
@@ -225,16 +272,24 @@ def _progress(state: dict[str, Any]) -> None:
 
 
 def stay_with_youtube(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook: no name is looked up, and no machine spoken to, that is not YouTube's or the proxy set for this machine."""
+    """An audit hook: no name is looked up, and no machine spoken to, that is not YouTube's or the
+    proxy set for this machine.
+    """
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = args[0]
     elif event == "socket.connect" and isinstance(args[1], tuple) and not _outside(args[1][0]):
         host = args[1][0]
     else:
         return
-    name = (host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)).lower().rstrip(".")
+    name = (
+        (host.decode("ascii", "replace") if isinstance(host, bytes) else str(host))
+        .lower()
+        .rstrip(".")
+    )
     if not any(name == one or name.endswith(f".{one}") for one in HOSTS) and name not in _proxies():
-        raise PermissionError(f"this video leads to {_shown(name)}, which is no host of YouTube's")  # yt-dlp expects OSErrors
+        raise PermissionError(
+            f"this video leads to {_shown(name)}, which is no host of YouTube's"
+        )  # yt-dlp expects OSErrors
 
 
 def _outside(address: str) -> bool:
@@ -243,15 +298,21 @@ def _outside(address: str) -> bool:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return bool(_proxies()) or not (found.is_loopback or found.is_link_local or found.is_unspecified)
+    return bool(_proxies()) or not (
+        found.is_loopback or found.is_link_local or found.is_unspecified
+    )
 
 
 def _proxies() -> set[str]:
-    return {urlsplit(address).hostname or "" for address in urllib.request.getproxies().values()} - {""}
+    return {
+        urlsplit(address).hostname or "" for address in urllib.request.getproxies().values()
+    } - {""}
 
 
 def download(name: str, folder: Path) -> None:
-    """The child's work, in this process, which moves into the folder: yt-dlp would expand signs in a path."""
+    """The child's work, in this process, which moves into the folder: yt-dlp would expand signs in
+    a path.
+    """
     try:
         import yt_dlp
         from yt_dlp.utils import DownloadError

@@ -1,6 +1,7 @@
 """Copies to hear: what augmentation makes of a training row, with the values of params.yaml.
 
-They are made when asked for (1 s), by a child process, which decodes and computes; this one hands files to the browser's player.
+They are made when asked for (1 s), by a child process, which decodes and computes; this one hands
+files to the browser's player.
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ def show(root: Path) -> None:
         st.caption("There is no training row.")
         return
     choice, button = st.columns([6, 2.5], vertical_alignment="bottom")
-    id = choice.selectbox("Training row", ids, key="data_copied", help=f"One of the first {len(ids)}")
+    id = choice.selectbox(
+        "Training row", ids, key="data_copied", help=f"One of the first {len(ids)}"
+    )
     if button.button("Make copies", key="data_make_copies", icon=":material/graphic_eq:"):
         st.session_state["data_heard"] = id
-    st.caption("Copies by the values of featurize.augment in params.yaml; featurize writes as many as copies says there.")
+    st.caption(
+        "Copies by the values of featurize.augment in params.yaml; featurize writes as many as copies says there."
+    )
     if id is not None and st.session_state.get("data_heard") == id:
-        for told, sound in augmented_example(root, id, corpus.split_hash(split), _digest(root / "params.yaml")):
+        for told, sound in augmented_example(
+            root, id, corpus.split_hash(split), _digest(root / "params.yaml")
+        ):
             st.caption(widgets.plain(told))
             st.audio(sound, format="audio/wav")
 
@@ -71,7 +78,14 @@ def _said(root: Path, words: list[str]) -> list[str]:
         {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
     )
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            timeout=LIMIT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise DataError(f"the copies were not made within {LIMIT_SECONDS} s") from None
     except (OSError, ValueError):  # NUL, or too long for a command

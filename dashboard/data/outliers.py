@@ -1,6 +1,8 @@
-"""Rows that look wrong to `stats`: labels near the limit, much silence, improbable rates of speech, strange scripts. Costs one small file.
+"""Rows that look wrong to `stats`: labels near the limit, much silence, improbable rates of speech,
+strange scripts. Costs one small file.
 
-A report of an older version lacks some of them; what is damaged is left out or a fault, never a traceback.
+A report of an older version lacks some of them; what is damaged is left out or a fault, never a
+traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ COLUMNS = {
 def show(root: Path) -> None:
     """How many rows look wrong, and some of them."""
     stats = reports.read_json(root / paths.STATS, "speaking_rate", "scripts", "silence", "labels")
-    rate, written, labels = (stats[key] if isinstance(stats[key], dict) else {} for key in ("speaking_rate", "scripts", "labels"))
+    rate, written, labels = (
+        stats[key] if isinstance(stats[key], dict) else {}
+        for key in ("speaking_rate", "scripts", "labels")
+    )
     silence = rows_of(stats, "silence", "stats.json")
     counts = {
         "labels that the decoder cannot hold": labels.get("over_limit"),
@@ -36,19 +41,39 @@ def show(root: Path) -> None:
         "improbable rates of speech": rate.get("outliers"),
         "texts in a strange script": written.get("suspects"),
     }
-    st.caption(" · ".join(f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()) + ".")
-    silent = {split: number(one.get("silent_share")) for split, one in silence.items() if number(one.get("recordings"))}
+    st.caption(
+        " · ".join(f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()) + "."
+    )
+    silent = {
+        split: number(one.get("silent_share"))
+        for split, one in silence.items()
+        if number(one.get("recordings"))
+    }
     if silent:
-        shares = ", ".join(f"{formatting.percent(share, 0)} of {widgets.plain(split)}" for split, share in silent.items())
+        shares = ", ".join(
+            f"{formatting.percent(share, 0)} of {widgets.plain(split)}"
+            for split, share in silent.items()
+        )
         st.caption(f"Silent: {shares}, in a sample.")
     found = [
         *(line("label near the limit", "train", one) for one in examples(labels)),
         *(
-            line(f"{number(one.get('characters_per_second')) or 0:.1f} characters a second", one.get("split"), one)
+            line(
+                f"{number(one.get('characters_per_second')) or 0:.1f} characters a second",
+                one.get("split"),
+                one,
+            )
             for one in examples(rate)
         ),
-        *(line(f"written in {one.get('script')}", one.get("split"), one) for one in examples(written)),
-        *(line("mostly silent", split, one) for split, told in silence.items() for one in examples(told)),
+        *(
+            line(f"written in {one.get('script')}", one.get("split"), one)
+            for one in examples(written)
+        ),
+        *(
+            line("mostly silent", split, one)
+            for split, told in silence.items()
+            for one in examples(told)
+        ),
     ]
     if found:
         st.dataframe(pd.DataFrame(found), hide_index=True, column_config=COLUMNS)
@@ -63,4 +88,9 @@ def examples(told: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def line(why: str, split: object, one: dict[str, Any]) -> dict[str, str]:
-    return {"why": why, "split": str(split), "id": str(one.get("id")), "text": str(one.get("text") or "")}
+    return {
+        "why": why,
+        "split": str(split),
+        "id": str(one.get("id")),
+        "text": str(one.get("text") or ""),
+    }

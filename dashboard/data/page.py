@@ -1,7 +1,9 @@
-"""Data: what the corpus is, how long its recordings are, who speaks, what was left out and why; examples and copies to hear.
+"""Data: what the corpus is, how long its recordings are, who speaks, what was left out and why;
+examples and copies to hear.
 
-Reads reports/stats, reports/chunk and the data folders of the workspace. Each part stands by itself when another is missing. A pass over
-the speakers of half a million rows takes 0.5 s and is kept by the manifest's hash.
+Reads reports/stats, reports/chunk and the data folders of the workspace. Each part stands by itself
+when another is missing. A pass over the speakers of half a million rows takes 0.5 s and is kept by
+the manifest's hash.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def page() -> None:
     st.header("Data")
     root = paths.root()
     if not any((root / path).exists() for path in (paths.RAW, paths.CHUNKS, paths.STATS)):
-        widgets.empty("There is no corpus here yet. The first stages bring one and measure it:", "dvc repro chunk stats")
+        widgets.empty(
+            "There is no corpus here yet. The first stages bring one and measure it:",
+            "dvc repro chunk stats",
+        )
         return
     part("", about, root)
     part("Durations", durations.show, root)
@@ -48,7 +53,9 @@ def page() -> None:
 
 
 def part(title: str, show: Callable[[Path], None], root: Path) -> None:
-    """A part of the page; when what it shows is missing or damaged it says so, and the others stand."""
+    """A part of the page; when what it shows is missing or damaged it says so, and the others
+    stand.
+    """
     if title:
         st.subheader(title)
     try:
@@ -61,8 +68,17 @@ def about(root: Path) -> None:
     """Name, licence and size of the corpus."""
     told = corpus.about(root / paths.RAW)
     st.html(diff_html.STYLE)
-    name, licence, source = (str(told.get(key) or "not told") for key in ("name", "licence", "source"))
-    st.html(diff_html.about(name, f"source: {source}", f"licence: {licence}", f"{number(told.get('rows')) or 0:,.0f} recordings"))
+    name, licence, source = (
+        str(told.get(key) or "not told") for key in ("name", "licence", "source")
+    )
+    st.html(
+        diff_html.about(
+            name,
+            f"source: {source}",
+            f"licence: {licence}",
+            f"{number(told.get('rows')) or 0:,.0f} recordings",
+        )
+    )
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -73,22 +89,35 @@ def speakers_of(split: Path, digest: str) -> list[tuple[str | None, int, float]]
 def speakers(root: Path) -> None:
     """Hours, recordings and speakers of each split that was kept; the speakers with the most hours."""
     chunks = root / paths.CHUNKS
-    by_split = {split: speakers_of(chunks / split, corpus.split_hash(chunks / split)) for split in names(corpus.about(chunks))}
-    st.dataframe(pd.DataFrame([speaker_line(*one) for one in by_split.items()]), hide_index=True, column_config=SPEAKER_COLUMNS)
+    by_split = {
+        split: speakers_of(chunks / split, corpus.split_hash(chunks / split))
+        for split in names(corpus.about(chunks))
+    }
+    st.dataframe(
+        pd.DataFrame([speaker_line(*one) for one in by_split.items()]),
+        hide_index=True,
+        column_config=SPEAKER_COLUMNS,
+    )
     split = st.selectbox("Speakers of", list(by_split), key="data_split", width=240)
     known = [(speaker, rows, hours) for speaker, rows, hours in by_split.get(split, []) if speaker]
     if not known:
         st.caption("No speaker is named in this split.")
         return
     unit, factor = ("hours", 1) if known[0][2] >= 1 else ("minutes", 60)
-    table = pd.DataFrame(known[:SHOWN_SPEAKERS], columns=["speaker", "recordings", "time"]).assign(time=lambda one: one["time"] * factor)
+    table = pd.DataFrame(known[:SHOWN_SPEAKERS], columns=["speaker", "recordings", "time"]).assign(
+        time=lambda one: one["time"] * factor
+    )
     bars = (
         alt.Chart(table)
         .mark_bar(color=durations.COLOURS[0])
         .encode(
             x=alt.X("time:Q", title=unit, axis=alt.Axis(tickCount=8)),
             y=alt.Y("speaker:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)),
-            tooltip=[alt.Tooltip("speaker:N"), alt.Tooltip("recordings:Q", format=","), alt.Tooltip("time:Q", title=unit, format=",.2f")],
+            tooltip=[
+                alt.Tooltip("speaker:N"),
+                alt.Tooltip("recordings:Q", format=","),
+                alt.Tooltip("time:Q", title=unit, format=",.2f"),
+            ],
         )
     )
     st.altair_chart(bars.properties(height=max(22 * len(table), 44) + 60), width="stretch")
@@ -98,7 +127,11 @@ def speakers(root: Path) -> None:
 
 def names(manifest: dict[str, Any]) -> list[str]:
     """The splits of a data folder; a name that is a path is none."""
-    return [split for split in manifest["splits"] if split not in ("", "..") and Path(split).name == split]
+    return [
+        split
+        for split in manifest["splits"]
+        if split not in ("", "..") and Path(split).name == split
+    ]
 
 
 def speaker_line(split: str, found: list[tuple[str | None, int, float]]) -> dict[str, Any]:
@@ -120,7 +153,9 @@ SPEAKER_COLUMNS = {
     "hours": st.column_config.NumberColumn("Hours", format="%.2f h"),
     "speakers": st.column_config.NumberColumn("Speakers", format="localized"),
     "median": st.column_config.NumberColumn("Median per speaker", format="%.1f min"),
-    "most": st.column_config.NumberColumn("Top speaker", format="%.1f %%", help="Of the split's hours, by the speaker with the most"),
+    "most": st.column_config.NumberColumn(
+        "Top speaker", format="%.1f %%", help="Of the split's hours, by the speaker with the most"
+    ),
     "unnamed": st.column_config.NumberColumn("Without a speaker", format="localized"),
 }
 
@@ -135,9 +170,17 @@ def rejects(root: Path) -> None:
     st.dataframe(table, hide_index=True, column_config=REJECT_COLUMNS)
     uncounted = table[table["rows_in"] != table["rows_kept"] + table["rejected"]]
     if len(uncounted):
-        raise DataError("summary.json: rows in are not rows kept and left out; run dvc checkout or dvc repro")
+        raise DataError(
+            "summary.json: rows in are not rows kept and left out; run dvc checkout or dvc repro"
+        )
     shared = summary["in_two_splits"] if isinstance(summary["in_two_splits"], dict) else {}
-    st.caption("In two splits: " + ", ".join(f"{number(shared.get(kind)) or 0:,.0f} {many}" for kind, many in PLURALS.items()) + ".")
+    st.caption(
+        "In two splits: "
+        + ", ".join(
+            f"{number(shared.get(kind)) or 0:,.0f} {many}" for kind, many in PLURALS.items()
+        )
+        + "."
+    )
     if not table["rejected"].sum():
         st.success("No row was left out.", icon=":material/check:")
         return
@@ -147,8 +190,14 @@ def rejects(root: Path) -> None:
 def reject_line(split: str, one: dict[str, Any]) -> dict[str, Any]:
     codes = one.get("rejects") if isinstance(one.get("rejects"), dict) else {}
     counts = {str(code): int(number(count) or 0) for code, count in (codes or {}).items()}
-    line = {"split": split, "rows_in": int(number(one.get("rows_in")) or 0), "rows_kept": int(number(one.get("rows_kept")) or 0)}
-    why = ", ".join(f"{count:,} {code}" for code, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+    line = {
+        "split": split,
+        "rows_in": int(number(one.get("rows_in")) or 0),
+        "rows_kept": int(number(one.get("rows_kept")) or 0),
+    }
+    why = ", ".join(
+        f"{count:,} {code}" for code, count in sorted(counts.items(), key=lambda pair: -pair[1])
+    )
     return {**line, "rejected": sum(counts.values()), "why": why or "–"}
 
 
@@ -170,7 +219,9 @@ def reject_table(path: Path) -> pa.Table:
     try:
         return rejects_kept(path, hashing.sha256(path))
     except OSError as error:
-        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(
+            f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro"
+        ) from None
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -184,7 +235,12 @@ def rejects_kept(path: Path, digest: str) -> pa.Table:  # noqa: ARG001 (what it 
 
 def examples(root: Path, table: pa.Table) -> None:
     """Some rows that were left out for one reason, with what is there of them."""
-    counted = table.group_by(["split", "code"]).aggregate([("id", "count")]).sort_by([("id_count", "descending")]).to_pylist()
+    counted = (
+        table.group_by(["split", "code"])
+        .aggregate([("id", "count")])
+        .sort_by([("id_count", "descending")])
+        .to_pylist()
+    )
     times = {(row["split"], row["code"]): row["id_count"] for row in counted}
     chosen = st.selectbox(
         "Examples of",

@@ -1,4 +1,6 @@
-"""Confusions: the most frequent errors of a model, and which rows hold one. A table of 20,000 utterances is aligned once, in 0.4 s."""
+"""Confusions: the most frequent errors of a model, and which rows hold one. A table of 20,000
+utterances is aligned once, in 0.4 s.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,19 @@ from asr.evaluation.slices import Utterances
 
 MAX_SHOWN = 100  # of each kind
 NAMES = {SUBSTITUTION: "Substitutions", DELETION: "Deletions", INSERTION: "Insertions"}
-COLUMNS = {SUBSTITUTION: ["Reference", "Hypothesis"], DELETION: ["Reference"], INSERTION: ["Hypothesis"]}
+COLUMNS = {
+    SUBSTITUTION: ["Reference", "Hypothesis"],
+    DELETION: ["Reference"],
+    INSERTION: ["Hypothesis"],
+}
 CHOSEN = "errors_confusion"
 Frequent = list[tuple[str | None, str | None, int, int]]
 
 
 def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray | None:
-    """Tables of the first model's errors among the rows found; gives those of them that hold the chosen error."""
+    """Tables of the first model's errors among the rows found; gives those of them that hold the
+    chosen error.
+    """
     edits = _edits(one, normalised)
     frequent = {kind: edits.frequent(kind, found, MAX_SHOWN) for kind in alignment.ERRORS}
     if one.two:
@@ -26,7 +34,11 @@ def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray |
     for box, (kind, listed) in zip(st.columns(3), frequent.items(), strict=True):
         with box:
             _table(kind, listed)
-    times = {(kind, said, heard): count for kind, listed in frequent.items() for said, heard, count, _ in listed}
+    times = {
+        (kind, said, heard): count
+        for kind, listed in frequent.items()
+        for said, heard, count, _ in listed
+    }
     chosen = st.selectbox(
         "Show the utterances with",
         list(times),
@@ -43,7 +55,13 @@ def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray |
 
 
 def _spelled(kind: str, said: str | None, heard: str | None) -> str:
-    return f"{said} → {heard}" if kind == SUBSTITUTION else f"{said} (left out)" if kind == DELETION else f"{heard} (put in)"
+    return (
+        f"{said} → {heard}"
+        if kind == SUBSTITUTION
+        else f"{said} (left out)"
+        if kind == DELETION
+        else f"{heard} (put in)"
+    )
 
 
 def _table(kind: str, listed: Frequent) -> None:
@@ -56,10 +74,14 @@ def _table(kind: str, listed: Frequent) -> None:
 
     def follow() -> None:
         rows = st.session_state[key]["selection"]["rows"]
-        st.session_state[CHOSEN] = (kind, *listed[rows[0]][:2]) if rows and rows[0] < len(listed) else None
+        st.session_state[CHOSEN] = (
+            (kind, *listed[rows[0]][:2]) if rows and rows[0] < len(listed) else None
+        )
 
     shown = table[[*COLUMNS[kind], "Times", "Utterances"]]
-    st.dataframe(shown, hide_index=True, height=300, key=key, on_select=follow, selection_mode="single-row")
+    st.dataframe(
+        shown, hide_index=True, height=300, key=key, on_select=follow, selection_mode="single-row"
+    )
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
@@ -72,7 +94,9 @@ def _edits(one: Utterances, normalised: bool) -> Edits:
     kept, name = _kept(one.key, normalised), (one.key, normalised)
     if name not in kept:
         bar = st.progress(0.0, f"Aligning {len(one):,} utterances")
-        for step in alignment.edits(one.rows["reference"].tolist(), one.rows["hypothesis"].tolist(), normalised):
+        for step in alignment.edits(
+            one.rows["reference"].tolist(), one.rows["hypothesis"].tolist(), normalised
+        ):
             if isinstance(step, Edits):
                 kept[name] = step
             else:

@@ -1,6 +1,8 @@
-"""Errors: what a model heard, utterance by utterance, marked word by word; or two models side by side.
+"""Errors: what a model heard, utterance by utterance, marked word by word; or two models side by
+side.
 
-Only the utterances on the page are aligned, and only their sound is read; a table is taken apart once and kept by its hash.
+Only the utterances on the page are aligned, and only their sound is read; a table is taken apart
+once and kept by its hash.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ PAGE_ROWS = 20
 TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
 TEXT_HELP = "As counted: lower case and without punctuation, as WER sees it. As written: every sign counts, here and in the scores."
 UTTERANCES, CONFUSIONS = "Utterances", "Confusions"
-KEYS: dict[str | type, Callable[[Any], Any]] = {ModelResults: lambda one: one.key}  # what streamlit knows a table by
+KEYS: dict[str | type, Callable[[Any], Any]] = {
+    ModelResults: lambda one: one.key
+}  # what streamlit knows a table by
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,19 @@ def explore(one: Utterances, sources: list[ResultSource]) -> None:
     sifted = sift(one)
     found = sifted.found
     if not found.any():
-        widgets.empty("No utterance matches. Take words out of the search, or values out of the slices.")
+        widgets.empty(
+            "No utterance matches. Take words out of the search, or values out of the slices."
+        )
         return
     st.html(diff_html.STYLE)
     scores(one, sifted, sources)
     view = st.segmented_control(
-        "View", [UTTERANCES, CONFUSIONS], default=UTTERANCES, required=True, key="errors_view", label_visibility="collapsed"
+        "View",
+        [UTTERANCES, CONFUSIONS],
+        default=UTTERANCES,
+        required=True,
+        key="errors_view",
+        label_visibility="collapsed",
     )
     if view == CONFUSIONS:
         held = confusions.choose(one, found, sifted.text == COUNTED)
@@ -87,12 +98,24 @@ def explore(one: Utterances, sources: list[ResultSource]) -> None:
 def sift(one: Utterances) -> Sifted:
     """Ask for words, order, slices, and which text is meant."""
     search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 2])
-    words = search_box.text_input("Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200)
-    names = slice_box.multiselect("Slice by", list(one.slices), key="errors_slices", placeholder="speaker, duration, …")
+    words = search_box.text_input(
+        "Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200
+    )
+    names = slice_box.multiselect(
+        "Slice by", list(one.slices), key="errors_slices", placeholder="speaker, duration, …"
+    )
     orders = [*slices.ORDERS, *(slices.CHANGES if one.two else [])]
-    order = order_box.selectbox("Sort by", orders, format_func=str.capitalize, key=f"errors_order_{one.two}")
+    order = order_box.selectbox(
+        "Sort by", orders, format_func=str.capitalize, key=f"errors_order_{one.two}"
+    )
     text = text_box.segmented_control(
-        "Text", list(TEXTS), format_func=TEXTS.__getitem__, default=COUNTED, required=True, key="errors_text", help=TEXT_HELP
+        "Text",
+        list(TEXTS),
+        format_func=TEXTS.__getitem__,
+        default=COUNTED,
+        required=True,
+        key="errors_text",
+        help=TEXT_HELP,
     )
     boxes = st.columns(max(len(names), 2)) if names else []
     chosen = {name: values(box, name, one) for box, name in zip(boxes, names, strict=False)}
@@ -103,7 +126,11 @@ def values(box: Any, name: str, one: Utterances) -> list[str]:
     """The values of one slice that are wanted; none means all."""
     offered = one.slices[name].categories.tolist()
     key = f"errors_slice_{hashing.hash_of(name)}"
-    return list(box.multiselect(widgets.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"))
+    return list(
+        box.multiselect(
+            widgets.plain(name).capitalize(), offered, key=key, placeholder=f"all {len(offered):,}"
+        )
+    )
 
 
 def scores(one: Utterances, sifted: Sifted, sources: list[ResultSource]) -> None:
@@ -113,22 +140,46 @@ def scores(one: Utterances, sifted: Sifted, sources: list[ResultSource]) -> None
     line = st.container(horizontal=True, gap="medium")
     metric(line, "Utterances", f"{len(rows):,}", f"of {len(one):,}")
     words = int(slices.words(rows, text).sum())
-    metric(line, "Reference words", f"{words:,}", f"in {formatting.duration_text(float(np.nansum(rows['duration'])))}")
+    metric(
+        line,
+        "Reference words",
+        f"{words:,}",
+        f"in {formatting.duration_text(float(np.nansum(rows['duration'])))}",
+    )
     for source, prefix in zip(sources, ("", "other_"), strict=False):
         share, interval = score(key, rows, f"{prefix}{text}")
         between = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-        metric(line, f"WER of {source.name}", formatting.percent(share), between, f"The 95 % interval is by {interval.unit}.")
+        metric(
+            line,
+            f"WER of {source.name}",
+            formatting.percent(share),
+            between,
+            f"The 95 % interval is by {interval.unit}.",
+        )
     if not one.two:
-        counts = [int(rows[f"{text}{name}"].sum()) for name in ("substitutions", "deletions", "insertions")]
+        counts = [
+            int(rows[f"{text}{name}"].sum())
+            for name in ("substitutions", "deletions", "insertions")
+        ]
         metric(line, "Errors", f"{sum(counts):,}", "{:,} sub, {:,} del, {:,} ins".format(*counts))
         return
     gap = difference(key, rows, text)
     told = f"{100 * gap.difference:+.1f} points, 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
-    st.markdown(f"On these utterances the second model is **{gap.verdict}**: {widgets.plain(told)}.")
+    st.markdown(
+        f"On these utterances the second model is **{gap.verdict}**: {widgets.plain(told)}."
+    )
 
 
 def metric(box: Any, label: str, value: str, below: str, help: str | None = None) -> None:
-    box.metric(widgets.plain(label), value, widgets.plain(below), delta_color="off", delta_arrow="off", width="content", help=help)
+    box.metric(
+        widgets.plain(label),
+        value,
+        widgets.plain(below),
+        delta_color="off",
+        delta_arrow="off",
+        width="content",
+        help=help,
+    )
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -151,7 +202,10 @@ def listed(one: Utterances, places: np.ndarray, sources: list[ResultSource], tex
     shown = kept["page"]
     here = one.rows.iloc[places[(shown - 1) * PAGE_ROWS : shown * PAGE_ROWS]]
     found = sounds(here["id"].tolist(), sources[0].revision)
-    counts = {prefix: (slices.errors(here, prefix), slices.words(here, prefix)) for prefix in prefixes(one, text)}
+    counts = {
+        prefix: (slices.errors(here, prefix), slices.words(here, prefix))
+        for prefix in prefixes(one, text)
+    }
     for place, row in enumerate(here.to_dict("records")):
         told = [tally(int(wrong[place]), int(total[place])) for wrong, total in counts.values()]
         utterance(row, told, sources, text, found)
@@ -166,12 +220,19 @@ def turned(token: str) -> dict[str, Any]:
     """Which page of this list the person is on; another list begins at its first."""
     kept: dict[str, Any] = st.session_state.get("errors_turned", {})
     if kept.get("token") != token:
-        kept = st.session_state["errors_turned"] = {"token": token, "page": 1, "top": 0, "bottom": 0}
+        kept = st.session_state["errors_turned"] = {
+            "token": token,
+            "page": 1,
+            "top": 0,
+            "bottom": 0,
+        }
     return kept
 
 
 def turn(kept: dict[str, Any], place: str, twin: str, pages: int) -> None:
-    """Pages to choose from, above or below the list. The one used stays as it is, and keeps the keyboard's focus; its twin is made anew."""
+    """Pages to choose from, above or below the list. The one used stays as it is, and keeps the
+    keyboard's focus; its twin is made anew.
+    """
     if pages < 2:
         return
     key = f"errors_{place}_{kept['token']}_{kept[place]}"
@@ -184,7 +245,9 @@ def turn(kept: dict[str, Any], place: str, twin: str, pages: int) -> None:
 
 
 def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
-    """The recordings shown; None where the workspace does not have those that this revision was tested on."""
+    """The recordings shown; None where the workspace does not have those that this revision was
+    tested on.
+    """
     root = paths.root()
     try:
         metrics = reports.read_json(revisions.fetch(revision, paths.METRICS), "test_hash")
@@ -193,7 +256,10 @@ def sounds(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | N
     except UserError as error:
         widgets.fault(error)
         return None
-    st.info("The recordings this model was tested on are not in the workspace. To hear them:", icon=":material/volume_off:")
+    st.info(
+        "The recordings this model was tested on are not in the workspace. To hear them:",
+        icon=":material/volume_off:",
+    )
     st.code("\n".join(bring(revision)), language="bash")
     return None
 
@@ -208,16 +274,32 @@ def bring(revision: Revision) -> list[str]:
 
 
 def utterance(
-    row: dict[str, Any], told: list[str], sources: list[ResultSource], text: str, found: dict[str, list[Recording]] | None
+    row: dict[str, Any],
+    told: list[str],
+    sources: list[ResultSource],
+    text: str,
+    found: dict[str, list[Recording]] | None,
 ) -> None:
     """One utterance: its texts by each model, its player."""
     two = len(sources) > 1
     with st.container(border=True):
-        boxes = st.columns([*([4, 4] if two else [6]), *([] if found is None else [2.5])], vertical_alignment="top" if two else "center")
+        boxes = st.columns(
+            [*([4, 4] if two else [6]), *([] if found is None else [2.5])],
+            vertical_alignment="top" if two else "center",
+        )
         speaker = row["speaker"] if isinstance(row["speaker"], str) else ""
-        facts = [row["id"], formatting.duration_text(None if pd.isna(row["duration"]) else row["duration"]), speaker]
+        facts = [
+            row["id"],
+            formatting.duration_text(None if pd.isna(row["duration"]) else row["duration"]),
+            speaker,
+        ]
         for box, source, tally, prefix in zip(boxes, sources, told, ("", "other_"), strict=False):
-            marks = diff_html.texts(row["reference"], row[f"{prefix}hypothesis"], text == COUNTED, source.name if two else "")
+            marks = diff_html.texts(
+                row["reference"],
+                row[f"{prefix}hypothesis"],
+                text == COUNTED,
+                source.name if two else "",
+            )
             box.html(diff_html.about(tally, *(facts if not prefix else [])) + marks)
         if found is not None:
             with boxes[-1]:

@@ -1,4 +1,6 @@
-"""Which results a page is about: a revision and a model in it, chosen by the person; the table of utterances is read once per content."""
+"""Which results a page is about: a revision and a model in it, chosen by the person; the table of
+utterances is read once per content.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class ResultSource:
 
     @property
     def name(self) -> str:
-        return self.heard.model if self.revision.sha is None else f"{self.heard.model} at {self.revision.name}"
+        return (
+            self.heard.model
+            if self.revision.sha is None
+            else f"{self.heard.model} at {self.revision.name}"
+        )
 
 
 def choose(label: str, key: str, optional: bool) -> ResultSource | None:
@@ -46,7 +52,10 @@ def choose(label: str, key: str, optional: bool) -> ResultSource | None:
     try:
         table, digest = read(revision)
     except UserError as error:
-        widgets.empty(f"No utterances at {revision.name}: {error}", *(["dvc pull", "dvc repro"] if revision.sha is None else []))
+        widgets.empty(
+            f"No utterances at {revision.name}: {error}",
+            *(["dvc pull", "dvc repro"] if revision.sha is None else []),
+        )
         return None
     model = model_box.selectbox("Model", slices.models(table), key=f"errors_{key}_model")
     return None if model is None else ResultSource(revision, ModelResults(table, digest, model))
@@ -69,7 +78,9 @@ def read(revision: Revision) -> tuple[pa.Table, str]:
     try:
         digest = hashing.sha256(path)
     except OSError as error:
-        raise DataError(f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro") from None
+        raise DataError(
+            f"{path.name}: cannot be read ({type(error).__name__}); run dvc checkout or dvc repro"
+        ) from None
     return table_of(path, digest), digest
 
 

@@ -1,4 +1,6 @@
-"""Charts of runs as Vega-Lite specifications, drawn by the library inside Streamlit; rows travel as Arrow, nothing is fetched."""
+"""Charts of runs as Vega-Lite specifications, drawn by the library inside Streamlit; rows travel as
+Arrow, nothing is fetched.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,19 @@ COSTS = (
 
 
 def curves(points: pd.DataFrame) -> None:
-    """Lines over the steps, one colour for each run, in as many panels as there are kinds of curves.
+    """Lines over the steps, one colour for each run, in as many panels as there are kinds of
+    curves.
 
     Args:
         points: columns run, metric, step, value.
     """
     runs = list(dict.fromkeys(points["run"]))
     legend(runs)
-    found = [(title, part) for title, metrics in PANELS if len(part := points[points["metric"].isin(metrics)])]
+    found = [
+        (title, part)
+        for title, metrics in PANELS
+        if len(part := points[points["metric"].isin(metrics)])
+    ]
     for place, (title, part) in zip(st.columns(len(found)), found, strict=True):
         place.markdown(f"**{title}**")
         place.vega_lite_chart(part, lines(runs), width="stretch", height=HEIGHT)
@@ -50,8 +57,18 @@ def legend(runs: list[str]) -> None:
 
 
 def lines(runs: list[str]) -> dict[str, Any]:
-    colour = {"field": "run", "type": "nominal", "scale": {"domain": runs, "range": COLOURS[: len(runs)]}, "legend": None}
-    x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"format": ",d", "tickMinStep": 1}}
+    colour = {
+        "field": "run",
+        "type": "nominal",
+        "scale": {"domain": runs, "range": COLOURS[: len(runs)]},
+        "legend": None,
+    }
+    x = {
+        "field": "step",
+        "type": "quantitative",
+        "title": "step",
+        "axis": {"format": ",d", "tickMinStep": 1},
+    }
     y = {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}}
     tips = [
         {"field": "run", "type": "nominal"},
@@ -60,13 +77,20 @@ def lines(runs: list[str]) -> dict[str, Any]:
         {"field": "value", "type": "quantitative", "format": ".4~g"},
     ]
     width = {"condition": {"test": "datum.metric === 'train/loss'", "value": 1}, "value": 2.4}
-    hover = {"name": "near", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
+    hover = {
+        "name": "near",
+        "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
+    }
     seen = {"condition": {"param": "near", "empty": False, "value": 90}, "value": 0}
     return {
         "encoding": {"x": x, "y": y, "color": colour, "detail": {"field": "metric"}},
         "layer": [
             {"mark": {"type": "line", "interpolate": "linear"}, "encoding": {"strokeWidth": width}},
-            {"mark": {"type": "point", "filled": True}, "params": [hover], "encoding": {"size": seen, "tooltip": tips}},
+            {
+                "mark": {"type": "point", "filled": True},
+                "params": [hover],
+                "encoding": {"size": seen, "tooltip": tips},
+            },
         ],
     }
 
@@ -78,9 +102,13 @@ def trade_offs(points: pd.DataFrame) -> None:
         points: columns run, wer, colour, and those of `COSTS`.
     """
     found = [cost for cost in COSTS if points[cost[0]].notna().any()]
-    for place, (field, title, scale, digits) in zip(st.columns(max(len(found), 1)), found, strict=False):
+    for place, (field, title, scale, digits) in zip(
+        st.columns(max(len(found), 1)), found, strict=False
+    ):
         some = points[points[field].notna() & (points[field] > 0)]
-        place.vega_lite_chart(some, dots(field, title, scale, digits), width="stretch", height=HEIGHT)
+        place.vega_lite_chart(
+            some, dots(field, title, scale, digits), width="stretch", height=HEIGHT
+        )
 
 
 def dots(field: str, title: str, scale: str, digits: str) -> dict[str, Any]:
@@ -99,9 +127,17 @@ def dots(field: str, title: str, scale: str, digits: str) -> dict[str, Any]:
                 "scale": {"type": scale, "zero": False, "nice": True},
                 "axis": {"format": digits, "tickCount": 4, "grid": False},
             },
-            "y": {"field": "wer", "type": "quantitative", "title": "test WER, %", "scale": {"zero": False}},
+            "y": {
+                "field": "wer",
+                "type": "quantitative",
+                "title": "test WER, %",
+                "scale": {"zero": False},
+            },
             "color": {"field": "colour", "type": "nominal", "scale": None, "legend": None},
-            "size": {"condition": {"test": f"datum.colour !== '{OTHER}'", "value": 170}, "value": 60},
+            "size": {
+                "condition": {"test": f"datum.colour !== '{OTHER}'", "value": 170},
+                "value": 60,
+            },
             "opacity": {"value": 0.85},
             "tooltip": tips,
         },

@@ -1,6 +1,8 @@
-"""What the Runs page says of a few runs side by side: verdicts against the pinned one, curves, costs, params, and the command.
+"""What the Runs page says of a few runs side by side: verdicts against the pinned one, curves,
+costs, params, and the command.
 
-The paired bootstrap costs 0.1 s a pair (`asr.wer.paired`), once; curves of old runs come from MLflow on request, 40 ms each.
+The paired bootstrap costs 0.1 s a pair (`asr.wer.paired`), once; curves of old runs come from
+MLflow on request, 40 ms each.
 """
 
 from __future__ import annotations
@@ -40,8 +42,15 @@ def verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
     if baseline is None:
         return
     st.subheader("Against the baseline")
-    st.caption(f"{widgets.plain(label(baseline))}: test WER {formatting.percent(baseline.scores.get('wer'), 2)}")
-    lines = [line for row in compared if row.key != baseline.key for line in [verdict_line(row, baseline)]]
+    st.caption(
+        f"{widgets.plain(label(baseline))}: test WER {formatting.percent(baseline.scores.get('wer'), 2)}"
+    )
+    lines = [
+        line
+        for row in compared
+        if row.key != baseline.key
+        for line in [verdict_line(row, baseline)]
+    ]
     if not lines:
         st.caption("Select another run to compare with it.")
         return
@@ -50,13 +59,27 @@ def verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
 
 def verdict_line(row: RunRow, baseline: RunRow) -> dict[str, str]:
     """Short enough for a table of text, which people hear as well as see."""
-    stamp = f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
+    stamp = (
+        f"{row.test_hash} {row.scores.get('wer')} {baseline.test_hash} {baseline.scores.get('wer')}"
+    )
     found = verdict(row.key, baseline.key, f"{paths.root()} {stamp}", (row, baseline))
-    line = {"Run": widgets.plain(label(row)), "test WER": formatting.percent(row.scores.get("wer"), 2)}
+    line = {
+        "Run": widgets.plain(label(row)),
+        "test WER": formatting.percent(row.scores.get("wer"), 2),
+    }
     if isinstance(found, str):
         return {**line, DELTA: "–", INTERVAL: "–", "Verdict": widgets.plain(found), "Drawn by": "–"}
-    points, interval = f"{100 * found.difference:+.2f}", f"{100 * found.low:+.2f} … {100 * found.high:+.2f}"
-    return {**line, DELTA: points, INTERVAL: interval, "Verdict": VERDICT.get(found.verdict, found.verdict), "Drawn by": found.unit}
+    points, interval = (
+        f"{100 * found.difference:+.2f}",
+        f"{100 * found.low:+.2f} … {100 * found.high:+.2f}",
+    )
+    return {
+        **line,
+        DELTA: points,
+        INTERVAL: interval,
+        "Verdict": VERDICT.get(found.verdict, found.verdict),
+        "Drawn by": found.unit,
+    }
 
 
 def curves(compared: list[RunRow], now: IndexState) -> None:
@@ -66,7 +89,12 @@ def curves(compared: list[RunRow], now: IndexState) -> None:
     if missing and not now.fault:
         run_index.request_refresh(missing)
     lines = [
-        {"run": name, "metric": metric, "step": step, "value": value * (100 if metric.endswith("wer") else 1)}
+        {
+            "run": name,
+            "metric": metric,
+            "step": step,
+            "value": value * (100 if metric.endswith("wer") else 1),
+        }
         for row, name in zip(compared, distinct(compared), strict=True)
         for metric, points in (found[row.key] or {}).items()
         for step, value in points
@@ -74,7 +102,11 @@ def curves(compared: list[RunRow], now: IndexState) -> None:
     ]
     st.subheader("While training")
     if not lines:
-        st.caption("The curves are being read." if missing and not now.fault else "These runs have no curves.")
+        st.caption(
+            "The curves are being read."
+            if missing and not now.fault
+            else "These runs have no curves."
+        )
         return
     charts.curves(pd.DataFrame(lines))
 
@@ -98,9 +130,16 @@ def trade_offs(found: Table, places: list[int], compared: list[RunRow]) -> None:
         return
     colours = {row.key: colour for row, colour in zip(compared, charts.COLOURS, strict=False)}
     rows = [found.rows[place] for place in some.index]
-    points = some[["WER %", "Minutes", "Parameters", "RTFx"]].set_axis(["wer", "minutes", "parameters", "rtfx"], axis=1)
+    points = some[["WER %", "Minutes", "Parameters", "RTFx"]].set_axis(
+        ["wer", "minutes", "parameters", "rtfx"], axis=1
+    )
     st.subheader("What it costs")
-    charts.trade_offs(points.assign(run=[label(row) for row in rows], colour=[colours.get(row.key, charts.OTHER) for row in rows]))
+    charts.trade_offs(
+        points.assign(
+            run=[label(row) for row in rows],
+            colour=[colours.get(row.key, charts.OTHER) for row in rows],
+        )
+    )
     if len(tested) > len(some):
         st.caption(f"The {len(some):,} newest of {len(tested):,}.")
 
@@ -119,13 +158,18 @@ def differences(compared: list[RunRow]) -> None:
     if not keys:
         st.caption("None: these runs have the same params.")
         return
-    columns = {name: [value_text(row.params.get(key)) for key in keys] for name, row in zip(distinct(compared), compared, strict=True)}
+    columns = {
+        name: [value_text(row.params.get(key)) for key in keys]
+        for name, row in zip(distinct(compared), compared, strict=True)
+    }
     st.dataframe(pd.DataFrame({"Param": keys, **columns}), hide_index=True)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def own_params(file: str, changed: int) -> dict[str, Any]:  # noqa: ARG001 (it names what is cached)
-    """The workspace's params, flat; reading YAML costs 30 ms, and the import more, which the table does not wait for."""
+    """The workspace's params, flat; reading YAML costs 30 ms, and the import more, which the table
+    does not wait for.
+    """
     from asr.params import reader
 
     return reader.flat(reader.load(Path(file)).model_dump())
@@ -135,7 +179,11 @@ def reproduce(compared: list[RunRow]) -> None:
     """The command that repeats one of the compared runs."""
     st.subheader("Run it again")
     names = distinct(compared)
-    place = st.selectbox("Of", range(len(compared)), format_func=lambda at: names[at], key="runs_again") if len(compared) > 1 else 0
+    place = (
+        st.selectbox("Of", range(len(compared)), format_func=lambda at: names[at], key="runs_again")
+        if len(compared) > 1
+        else 0
+    )
     try:
         file = paths.root() / "params.yaml"
         here = own_params(str(file), file.stat().st_mtime_ns if file.is_file() else 0)
@@ -145,4 +193,6 @@ def reproduce(compared: list[RunRow]) -> None:
     told, unknown = comparison.commands(compared[place or 0], here)
     st.code(told, language="bash", wrap_lines=True)
     if unknown:
-        st.caption(f"Left out, for this workspace does not know them: {widgets.plain(', '.join(unknown[:20]))}")
+        st.caption(
+            f"Left out, for this workspace does not know them: {widgets.plain(', '.join(unknown[:20]))}"
+        )

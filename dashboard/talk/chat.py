@@ -1,7 +1,9 @@
-"""Answers of a language model behind any OpenAI-compatible address: llama.cpp, Ollama, vLLM, or a service.
+"""Answers of a language model behind any OpenAI-compatible address: llama.cpp, Ollama, vLLM, or a
+service.
 
-The environment says which: OPENAI_BASE_URL, OPENAI_API_KEY (local servers need none), OPENAI_MODEL (else the first that the
-server lists). Nothing goes anywhere else. Importing costs nothing, the first answer 0.8 s for the client library.
+The environment says which: OPENAI_BASE_URL, OPENAI_API_KEY (local servers need none), OPENAI_MODEL
+(else the first that the server lists). Nothing goes anywhere else. Importing costs nothing, the
+first answer 0.8 s for the client library.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ NO_KEY = "none"  # what is sent where no key is set: the client library wants on
 
 
 def configured() -> bool:
-    """Whether an address is set. A key alone is not enough: what was said goes nowhere that nobody named."""
+    """Whether an address is set. A key alone is not enough: what was said goes nowhere that nobody
+    named.
+    """
     return bool(_base_url())
 
 
@@ -37,7 +41,8 @@ def host() -> str:
 
 
 def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
-    """Stream the model's answer to a conversation, piece by piece; closing the iterator ends the request.
+    """Stream the model's answer to a conversation, piece by piece; closing the iterator ends the
+    request.
 
     Args:
         messages: `role` (system, user or assistant) and `content` of each.
@@ -55,14 +60,20 @@ def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
                     said = True
                     yield piece
         if not said:
-            raise NetworkError(f"{host()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?")
+            raise NetworkError(
+                f"{host()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?"
+            )
 
 
 def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[str, None, None]:
-    """The same, with an empty piece whenever `seconds` pass without one, so that whoever waits can look up, and leave."""
+    """The same, with an empty piece whenever `seconds` pass without one, so that whoever waits can
+    look up, and leave.
+    """
     arrived: queue.Queue[str | Exception | None] = queue.Queue()
     unwanted = threading.Event()
-    threading.Thread(target=_listen, args=(messages, arrived, unwanted), daemon=True, name="chat_listen").start()
+    threading.Thread(
+        target=_listen, args=(messages, arrived, unwanted), daemon=True, name="chat_listen"
+    ).start()
     try:
         while True:
             try:
@@ -78,7 +89,11 @@ def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[
         unwanted.set()
 
 
-def _listen(messages: list[dict[str, str]], arrived: queue.Queue[str | Exception | None], unwanted: threading.Event) -> None:
+def _listen(
+    messages: list[dict[str, str]],
+    arrived: queue.Queue[str | Exception | None],
+    unwanted: threading.Event,
+) -> None:
     try:
         with closing(answer(messages)) as stream:
             for piece in stream:
@@ -86,7 +101,9 @@ def _listen(messages: list[dict[str, str]], arrived: queue.Queue[str | Exception
                     return
                 arrived.put(piece)
         arrived.put(None)
-    except Exception as error:  # whatever it is, who waits must hear of it rather than wait for ever
+    except (
+        Exception
+    ) as error:  # whatever it is, who waits must hear of it rather than wait for ever
         arrived.put(error)
 
 
@@ -117,20 +134,31 @@ def _check() -> None:
 
 
 def _client() -> Any:
-    """A client that asks once, follows no redirect with the key, and keeps no more than an answer's worth."""
+    """A client that asks once, follows no redirect with the key, and keeps no more than an answer's
+    worth.
+    """
     import httpx2
     import openai
 
     timeout = httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
     headers = {"Accept-Encoding": "identity"}
-    web = httpx2.Client(timeout=timeout, headers=headers, follow_redirects=False, event_hooks={"response": [_bound]})
+    web = httpx2.Client(
+        timeout=timeout, headers=headers, follow_redirects=False, event_hooks={"response": [_bound]}
+    )
     return openai.OpenAI(
-        base_url=_base_url(), api_key=_key() or NO_KEY, timeout=timeout, max_retries=0, http_client=web, default_headers=headers
+        base_url=_base_url(),
+        api_key=_key() or NO_KEY,
+        timeout=timeout,
+        max_retries=0,
+        http_client=web,
+        default_headers=headers,
     )
 
 
 def _bound(response: Any) -> None:
-    """Let a response be no longer than an answer is: one without end would fill the memory, and so would a packed one."""
+    """Let a response be no longer than an answer is: one without end would fill the memory, and so
+    would a packed one.
+    """
     import httpx2
 
     if response.headers.get("content-encoding", "identity") != "identity":
@@ -143,7 +171,9 @@ def _bound(response: Any) -> None:
             for piece in stream:
                 size += len(piece)
                 if size > LIMIT_BYTES or time.monotonic() > deadline:
-                    raise NetworkError(f"{host()} answered without end; more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s")
+                    raise NetworkError(
+                        f"{host()} answered without end; more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s"
+                    )
                 yield piece
 
         def close(self) -> None:
@@ -169,21 +199,34 @@ def _words(event: Any) -> str:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn the client library's errors into one line each; they are not chained, for a request holds the key."""
+    """Turn the client library's errors into one line each; they are not chained, for a request
+    holds the key.
+    """
     import openai
 
     try:
         yield
     except openai.APITimeoutError:
-        raise NetworkError(f"{host()} does not answer; it may be down, or busy with a large model") from None
+        raise NetworkError(
+            f"{host()} does not answer; it may be down, or busy with a large model"
+        ) from None
     except openai.APIConnectionError:
-        raise NetworkError(f"{host()} cannot be reached, or broke off; is the server of OPENAI_BASE_URL running?") from None
+        raise NetworkError(
+            f"{host()} cannot be reached, or broke off; is the server of OPENAI_BASE_URL running?"
+        ) from None
     except openai.APIStatusError as error:
         raise NetworkError(_refusal(error.status_code, _one_line(_message(error)))) from None
     except openai.APIError as error:
         raise NetworkError(f"{host()} gave up: {_one_line(error.message)}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError):  # what the client library stumbles over in an answer of another kind
-        raise NetworkError(f"{host()} sent what no OpenAI-compatible server sends; check OPENAI_BASE_URL (most end in /v1)") from None
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # what the client library stumbles over in an answer of another kind
+        raise NetworkError(
+            f"{host()} sent what no OpenAI-compatible server sends; check OPENAI_BASE_URL (most end in /v1)"
+        ) from None
 
 
 def _refusal(status: int, said: str) -> str:
@@ -198,8 +241,14 @@ def _refusal(status: int, said: str) -> str:
 
 
 def _message(error: Any) -> str:
-    """What a server says about its refusal, in the places where servers say it; a page of HTML is not shown."""
-    said = error.body.get("message") or error.body.get("detail") if isinstance(error.body, dict) else ""
+    """What a server says about its refusal, in the places where servers say it; a page of HTML is
+    not shown.
+    """
+    said = (
+        error.body.get("message") or error.body.get("detail")
+        if isinstance(error.body, dict)
+        else ""
+    )
     return said if isinstance(said, str) else ""
 
 

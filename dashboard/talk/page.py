@@ -1,7 +1,8 @@
 """Talk: speak, see what was heard and correct it, and hear a language model's answer.
 
-What is said is transcribed as on the page Transcribe, answered by the machine that OPENAI_BASE_URL names (`dashboard.talk.chat`), and
-spoken by espeak-ng (`dashboard.talk.speech`). The conversation lies in this browser tab's session, and nowhere else.
+What is said is transcribed as on the page Transcribe, answered by the machine that OPENAI_BASE_URL
+names (`dashboard.talk.chat`), and spoken by espeak-ng (`dashboard.talk.speech`). The conversation
+lies in this browser tab's session, and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ KEPT_MESSAGES = 20  # what the model is reminded of
 REFRESH_SECONDS = 0.5
 DRAW_SECONDS = 0.05
 AVATARS = {"user": ":material/person:", "assistant": ":material/forum:"}
-OLLAMA = ("ollama pull llama3.2", "export OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "export OPENAI_MODEL=llama3.2", "make dashboard")
+OLLAMA = (
+    "ollama pull llama3.2",
+    "export OPENAI_BASE_URL=http://127.0.0.1:11434/v1",
+    "export OPENAI_MODEL=llama3.2",
+    "make dashboard",
+)
 LLAMA_CPP = (
     "llama-server -hf ggml-org/gemma-3-1b-it-GGUF --port 8080",
     "# in another terminal:",
@@ -67,7 +73,9 @@ def page() -> None:
         for message in talk.messages:
             with st.chat_message(message["role"], avatar=AVATARS[message["role"]]):
                 st.text(message["content"])
-    outcome = st.empty()  # emptied at once when the next answer begins, as is the transcript's place
+    outcome = (
+        st.empty()
+    )  # emptied at once when the next answer begins, as is the transcript's place
     speaking(talk)
     typed = st.chat_input("Or write a message", max_chars=MAX_CHARACTERS, key="talk_typed")
     if typed and typed.strip():
@@ -81,8 +89,12 @@ def page() -> None:
 
 def how_to_set() -> None:
     """No language model is known: what to start, and which variables to set."""
-    widgets.empty("There is no language model to talk with. Start one, say in OPENAI_BASE_URL where it is, and start the dashboard again.")
-    for column, name, commands in zip(st.columns(2), ("With Ollama", "With llama.cpp"), (OLLAMA, LLAMA_CPP), strict=True):
+    widgets.empty(
+        "There is no language model to talk with. Start one, say in OPENAI_BASE_URL where it is, and start the dashboard again."
+    )
+    for column, name, commands in zip(
+        st.columns(2), ("With Ollama", "With llama.cpp"), (OLLAMA, LLAMA_CPP), strict=True
+    ):
         with column:
             st.subheader(name)
             st.code("\n".join(commands), language="bash", wrap_lines=True)
@@ -94,7 +106,9 @@ def how_to_set() -> None:
 
 
 def settings(talk: Talk, place: str) -> tuple[str, bool]:
-    """The language of the answers, and whether they are spoken; both outlive a visit to another page."""
+    """The language of the answers, and whether they are spoken; both outlive a visit to another
+    page.
+    """
     kept = st.session_state.setdefault("talk_settings", {"language": own_language(), "aloud": True})
     known = speech.languages()
     st.caption(f"Speak or write; the language model at {widgets.plain(place)} answers.")
@@ -108,7 +122,13 @@ def settings(talk: Talk, place: str) -> tuple[str, bool]:
             width=240,
         )
         kept["aloud"] = st.toggle("Speak them", value=kept["aloud"], key="talk_aloud")
-        if st.button("Clear", icon=":material/delete:", disabled=not talk.messages, key="talk_clear", help="Forget this conversation"):
+        if st.button(
+            "Clear",
+            icon=":material/delete:",
+            disabled=not talk.messages,
+            key="talk_clear",
+            help="Forget this conversation",
+        ):
             drop(talk)
             st.session_state.talk = Talk(take=talk.take)
             st.rerun()
@@ -140,7 +160,9 @@ def speaking(talk: Talk) -> None:
 
 
 def bring(talk: Talk, name: str, sound: bytes) -> None:
-    """Have a new recording transcribed; what failed is not tried again until something else is recorded."""
+    """Have a new recording transcribed; what failed is not tried again until something else is
+    recorded.
+    """
     talk.heard, talk.job = name, None
     try:
         with st.spinner("Unpacking the recording …"):
@@ -182,7 +204,12 @@ def correct(talk: Talk, text: str) -> None:
         st.info("No words were heard. Record again, or write.", icon=":material/hearing_disabled:")
         return
     with st.form(f"talk_correct_{talk.take}", border=False):
-        text = st.text_area("Heard; correct it before you send it", value=text, max_chars=MAX_CHARACTERS, key=f"talk_text_{talk.take}")
+        text = st.text_area(
+            "Heard; correct it before you send it",
+            value=text,
+            max_chars=MAX_CHARACTERS,
+            key=f"talk_text_{talk.take}",
+        )
         with st.container(horizontal=True):
             wanted = st.form_submit_button("Send", type="primary", icon=":material/send:")
             unwanted = st.form_submit_button("Discard")
@@ -209,7 +236,9 @@ def send(talk: Talk, text: str) -> None:
 
 
 def answer(talk: Talk, language: str, aloud: bool) -> None:
-    """Stream the answer as plain text, then have it said. What came before a stop, or before a fault, is kept."""
+    """Stream the answer as plain text, then have it said. What came before a stop, or before a
+    fault, is kept.
+    """
     talk.asked = False
     message = {"role": "assistant", "content": ""}
     asked = prompt(talk.messages, language)
@@ -238,7 +267,9 @@ def answer(talk: Talk, language: str, aloud: bool) -> None:
 
 
 def prompt(messages: list[dict[str, str]], language: str) -> list[dict[str, str]]:
-    """What the model is told: how to answer, and the last messages; turn by turn, as many models insist."""
+    """What the model is told: how to answer, and the last messages; turn by turn, as many models
+    insist.
+    """
     how = "Your answers are read aloud: a few short sentences of plain text, without lists, links or markup."
     turns: list[dict[str, str]] = []
     for message in messages[-KEPT_MESSAGES:]:
@@ -258,9 +289,15 @@ def say(talk: Talk, text: str, language: str) -> None:
 def last(talk: Talk) -> None:
     """The last answer as sound, or what went wrong with it and a way to ask again."""
     if talk.said:
-        st.audio(talk.said, format="audio/flac", autoplay=time.monotonic() < talk.silent_after)  # not again on a later visit
+        st.audio(
+            talk.said, format="audio/flac", autoplay=time.monotonic() < talk.silent_after
+        )  # not again on a later visit
     if talk.fault:
         widgets.fault(talk.fault)
-    if talk.messages and talk.messages[-1]["role"] == "user" and st.button("Ask again", icon=":material/refresh:", key="talk_again"):
+    if (
+        talk.messages
+        and talk.messages[-1]["role"] == "user"
+        and st.button("Ask again", icon=":material/refresh:", key="talk_again")
+    ):
         talk.asked, talk.fault = True, None
         st.rerun()

@@ -1,4 +1,5 @@
-"""A text said by espeak-ng, for people to hear: in a child process, for a crash of a C library must not take a server along.
+"""A text said by espeak-ng, for people to hear: in a child process, for a crash of a C library must
+not take a server along.
 
     echo "Hej där" | python -m dashboard.talk.speech sv > said.flac     # the child
 
@@ -26,7 +27,8 @@ LIMIT_SECONDS = 30
 LIMIT_BYTES = 512 << 20
 WORDS_PER_MINUTE, PITCH = 165, 50
 PAUSE_SECONDS = 0.2
-# A sentence ends at its mark and the space behind it, or at a mark of a script that puts no space there.
+# A sentence ends at its mark and the space behind it, or at a mark of a script that puts no space
+# there.
 END = re.compile(r"(?<=[.!?…:;])\s+|(?<=[。！？；।])|\n+")
 
 
@@ -35,8 +37,16 @@ def languages() -> list[str]:
     """Whisper's codes of the languages that espeak-ng has a voice for, read from its data."""
     import espeakng_loader
 
-    files = (file for file in Path(espeakng_loader.get_data_path(), "lang").rglob("*") if file.is_file())
-    known = {name for file in files for name in re.findall(r"^language\s+(\S+)", file.read_text("utf-8", "replace"), re.MULTILINE)}
+    files = (
+        file for file in Path(espeakng_loader.get_data_path(), "lang").rglob("*") if file.is_file()
+    )
+    known = {
+        name
+        for file in files
+        for name in re.findall(
+            r"^language\s+(\S+)", file.read_text("utf-8", "replace"), re.MULTILINE
+        )
+    }
     return [code for code in WHISPER_LANGUAGES if ESPEAK_NAMES.get(code, code) in known]
 
 
@@ -50,10 +60,17 @@ def say(text: str, language: str) -> bytes:
         BadData: nothing that can be said, or a process that died.
     """
     if language not in languages():
-        raise ParamsError(f"espeak-ng has no voice for {LANGUAGE_NAMES.get(language, language)}; choose another, or do not listen")
+        raise ParamsError(
+            f"espeak-ng has no voice for {LANGUAGE_NAMES.get(language, language)}; choose another, or do not listen"
+        )
     command = [sys.executable, "-m", "dashboard.talk.speech", language]
     try:
-        done = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=LIMIT_SECONDS)
+        done = subprocess.run(
+            command,
+            input=text.encode("utf-8", "replace"),
+            capture_output=True,
+            timeout=LIMIT_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         raise DataError(f"the text could not be said within {LIMIT_SECONDS} s") from None
     if done.returncode == 0:
@@ -61,7 +78,9 @@ def say(text: str, language: str) -> bytes:
     last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [""]
     known = last[0].startswith("error ")
     raise DataError(
-        last[0].partition(": ")[2] if known else f"the speech process died with exit code {done.returncode}; the text stays readable"
+        last[0].partition(": ")[2]
+        if known
+        else f"the speech process died with exit code {done.returncode}; the text stays readable"
     )
 
 
@@ -73,8 +92,13 @@ def duration(said: bytes) -> float:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The text in pieces that are said one by one, without the signs of markup, up to MAX_CHARACTERS."""
-    clean = "".join(" " if unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n" else sign for sign in text)
+    """The text in pieces that are said one by one, without the signs of markup, up to
+    MAX_CHARACTERS.
+    """
+    clean = "".join(
+        " " if unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n" else sign
+        for sign in text
+    )
     clean = re.sub(r"[*_`#|~<>{}\[\]\\]+", " ", clean)
     left = MAX_CHARACTERS
     for sentence in END.split(clean):
@@ -94,7 +118,11 @@ def render(text: str, language: str) -> bytes:
     rate, said = 0, list[np.ndarray]()
     for sentence in sentences(text):
         try:
-            samples, rate = soundfile.read(io.BytesIO(speak(sentence, ESPEAK_NAMES.get(language, language), WORDS_PER_MINUTE, PITCH)))
+            samples, rate = soundfile.read(
+                io.BytesIO(
+                    speak(sentence, ESPEAK_NAMES.get(language, language), WORDS_PER_MINUTE, PITCH)
+                )
+            )
         except DataError:  # signs that this language has no sound for
             continue
         said += [samples, np.zeros(round(PAUSE_SECONDS * rate))]
@@ -110,7 +138,11 @@ def main() -> None:
 
     if len(sys.argv) != 2:
         raise ParamsError("usage: python -m dashboard.talk.speech LANGUAGE < TEXT > SOUND.flac")
-    for limit, value in ((resource.RLIMIT_CPU, LIMIT_SECONDS), (resource.RLIMIT_DATA, LIMIT_BYTES), (resource.RLIMIT_CORE, 0)):
+    for limit, value in (
+        (resource.RLIMIT_CPU, LIMIT_SECONDS),
+        (resource.RLIMIT_DATA, LIMIT_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
         resource.setrlimit(limit, (value, value))
     sys.stdout.buffer.write(render(sys.stdin.buffer.read().decode("utf-8", "replace"), sys.argv[1]))
 

@@ -1,4 +1,6 @@
-"""A recording as people see it: its waveform, trimmed by brush or by slider, and a player for what was chosen."""
+"""A recording as people see it: its waveform, trimmed by brush or by slider, and a player for what
+was chosen.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,16 @@ def trim(key: str, recording: SampleFile) -> tuple[float, float]:
         selection_mode="brush",
         key=brush,
     )
-    st.slider("Part to transcribe", 0.0, whole[1], step=step, key=slider, format="%.1f s", on_change=_slid, args=(moved,))
+    st.slider(
+        "Part to transcribe",
+        0.0,
+        whole[1],
+        step=step,
+        key=slider,
+        format="%.1f s",
+        on_change=_slid,
+        args=(moved,),
+    )
     begin, end = st.session_state[slider]
     end = min(end if end > begin else whole[1], length)
     begin = min(begin, max(end - step, 0.0))
@@ -38,7 +49,9 @@ def trim(key: str, recording: SampleFile) -> tuple[float, float]:
     if end - begin > PLAYED_SECONDS:
         shown += f"; the player has the first {formatting.duration_text(PLAYED_SECONDS)}"
     st.caption(shown)
-    st.audio(sample_file.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav")
+    st.audio(
+        sample_file.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav"
+    )
     return begin, end
 
 
@@ -50,7 +63,12 @@ def _bars(key: str, recording: SampleFile) -> pd.DataFrame:
         found = sample_file.peaks(recording, 0.0, length, BARS)
         loudest = max(float(abs(found).max()), 1e-3)
         starts = [index * length / BARS for index in range(BARS)]
-        known = (key, pd.DataFrame({"seconds": starts, "low": found[:, 0] / loudest, "high": found[:, 1] / loudest}))
+        known = (
+            key,
+            pd.DataFrame(
+                {"seconds": starts, "low": found[:, 0] / loudest, "high": found[:, 1] / loudest}
+            ),
+        )
         st.session_state.bars = known
     frame: pd.DataFrame = known[1]
     return frame
@@ -59,7 +77,11 @@ def _bars(key: str, recording: SampleFile) -> pd.DataFrame:
 def _chart(bars: pd.DataFrame, begin: float, end: float, length: float) -> alt.Chart:
     """Bars in two colours; dragging over them chooses a stretch."""
     inside = (bars["seconds"] >= begin - length / BARS) & (bars["seconds"] <= end)
-    colour = alt.Color("part:N", scale=alt.Scale(domain=["chosen", "left out"], range=[CHOSEN, LEFT_OUT]), legend=None)
+    colour = alt.Color(
+        "part:N",
+        scale=alt.Scale(domain=["chosen", "left out"], range=[CHOSEN, LEFT_OUT]),
+        legend=None,
+    )
     axis = alt.Axis(grid=False, tickCount=8, labelExpr="datum.label + ' s'", title=None)
     time = alt.X("seconds:Q", scale=alt.Scale(domain=[0, length], nice=False), axis=axis)
     height = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-1, 1]))
@@ -83,5 +105,7 @@ def _brushed(brush: str, slider: str, last: float) -> None:
 
 
 def _slid(moved: str) -> None:
-    """A slider that was moved by hand leaves the brush behind, so the chart is drawn anew without it; the colours show what is chosen."""
+    """A slider that was moved by hand leaves the brush behind, so the chart is drawn anew without
+    it; the colours show what is chosen.
+    """
     st.session_state[moved] += 1
