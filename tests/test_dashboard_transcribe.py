@@ -49,10 +49,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     hub_folder(root / "models/kept/english", multilingual=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        session.desk.clear()
-        yield SimpleNamespace(root=root, desk=session.desk())
-        session.desk().decoding._stop()
-        session.desk.clear()
+        session.transcription_queue.clear()
+        yield SimpleNamespace(root=root, desk=session.transcription_queue())
+        session.transcription_queue().decoding._stop()
+        session.transcription_queue.clear()
 
 
 @pytest.fixture(autouse=True)
