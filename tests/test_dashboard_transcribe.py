@@ -30,7 +30,10 @@ from dashboard import session
 
 SHORT = noise(5.0, 3)
 WAV = encoded(SHORT, subtype="FLOAT")
-HOSTILE = "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] ../../etc/passwd \u202e.wav"
+HOSTILE = (
+    "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] "
+    "../../etc/passwd \u202e.wav"
+)
 
 
 def script() -> None:
