@@ -60,7 +60,7 @@ class Columns:
     seconds: str | None
 
 
-def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
+def find_columns(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
     """The columns of a data set; for the id the first that has a value in each row and never the
     same.
 

@@ -28,9 +28,9 @@ from asr.sources.utterances import Corpus
 from asr.storage import hashing
 
 SITE = "https://mozilladatacollective.com"
-TRIES = 5  # in a row that bring nothing
-PATIENCE = 900.0  # seconds to wait for one try
-PACE = 1.0  # by which all waiting is multiplied
+MAX_TRIES = 5  # in a row that bring nothing
+MAX_WAIT_SECONDS = 900.0  # seconds to wait for one try
+WAIT_SCALE = 1.0  # by which all waiting is multiplied
 
 
 def read(dataset_id: str, working: Path, *given: Any) -> Corpus:
@@ -67,7 +67,7 @@ def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
     tries, had = 0, 0
     while True:
         try:
-            return _once(sdk, dataset_id, place)
+            return _download(sdk, dataset_id, place)
         except (
             requests.RequestException,
             RuntimeError,
@@ -80,10 +80,10 @@ def fetch(dataset_id: str) -> tuple[Path, dict[str, Any]]:
                 raise cause from None
             came = sum(part.stat().st_size for part in place.iterdir())
             tries, had = 1 if came > had else tries + 1, came
-            seconds = _seconds(sdk, cause, tries)
-            if tries > TRIES or seconds > PATIENCE:
-                raise _fault(sdk, dataset_id, cause) from None
-        time.sleep(PACE * seconds)
+            seconds = _wait_seconds(sdk, cause, tries)
+            if tries > MAX_TRIES or seconds > MAX_WAIT_SECONDS:
+                raise _network_error(sdk, dataset_id, cause) from None
+        time.sleep(WAIT_SCALE * seconds)
 
 
 def _sdk() -> Any:
@@ -101,7 +101,7 @@ def _sdk() -> Any:
         ) from None
 
 
-def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]:
+def _download(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]:
     details = sdk.get_dataset_details(dataset_id)
     archive = place / Path(str(details.filename)).name
     if archive.name != details.filename or archive.name.startswith(".") or not details.sizeBytes:
@@ -110,9 +110,9 @@ def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]
         )
     wrong = ""
     for _ in range(2):
-        _keep_whole(archive, details.sizeBytes)
+        _adopt_whole_part(archive, details.sizeBytes)
         sdk.download_dataset(dataset_id, str(place), show_progress=sys.stderr.isatty())
-        digest, wrong = _look(archive, details)
+        digest, wrong = _verify(archive, details)
         if not wrong:
             known = {
                 "dataset": details.id,
@@ -129,7 +129,7 @@ def _once(sdk: Any, dataset_id: str, place: Path) -> tuple[Path, dict[str, Any]]
     raise NetworkError(f"{dataset_id}: {archive.name} came twice {wrong}; try again later")
 
 
-def _keep_whole(archive: Path, size: float) -> None:
+def _adopt_whole_part(archive: Path, size: float) -> None:
     """Give a part that has all its bytes its name, for the SDK would ask for those that follow; and
     see that the rest fits.
     """
@@ -141,7 +141,7 @@ def _keep_whole(archive: Path, size: float) -> None:
         disk.check_free_space(archive.parent, size - begun, archive.name)
 
 
-def _look(archive: Path, details: Any) -> tuple[str, str]:
+def _verify(archive: Path, details: Any) -> tuple[str, str]:
     """The archive's hash, and what is wrong with it: the platform tells its size, and a checksum of
     which kind it does not say.
     """
@@ -154,7 +154,7 @@ def _look(archive: Path, details: Any) -> tuple[str, str]:
     ) and told != digest else ""
 
 
-def _seconds(sdk: Any, error: Any, tries: int) -> float:
+def _wait_seconds(sdk: Any, error: Any, tries: int) -> float:
     """How long to wait before the next try; without end where no try will help."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, sdk.RateLimitError):
@@ -166,7 +166,7 @@ def _seconds(sdk: Any, error: Any, tries: int) -> float:
     return 2.0 ** (tries - 1) if passes and (status is None or status >= 500) else float("inf")
 
 
-def _fault(sdk: Any, dataset_id: str, error: Any) -> UserError:
+def _network_error(sdk: Any, dataset_id: str, error: Any) -> UserError:
     """What happened and the way out, in one line of our own: theirs are several, with signed
     addresses.
     """

@@ -43,14 +43,14 @@ from asr.runtime.locks import locked
 from asr.storage import files
 
 T = TypeVar("T")
-TIMEOUT = 30.0  # seconds without a byte
-TRIES = 5  # in a row that bring nothing
-PATIENCE = (
+TIMEOUT_SECONDS = 30.0  # seconds without a byte
+MAX_TRIES = 5  # in a row that bring nothing
+MAX_WAIT_SECONDS = (
     900.0  # seconds to wait for one answer, all tries together; the hub counts requests over 300
 )
-PACE = 1.0  # by which all waiting is multiplied
+WAIT_SCALE = 1.0  # by which all waiting is multiplied
 BUSY = (408, 429, 500, 502, 503, 504)
-LEFT = "Common Voice left the hub in October 2025; take its archive (download.source: common_voice) or Mozilla's (data_collective)"
+COMMON_VOICE_MOVED = "Common Voice left the hub in October 2025; take its archive (download.source: common_voice) or Mozilla's (data_collective)"
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
             f"download.path: got {name!r}, want the data set's name on the hub, such as google/fleurs"
         ) from None
     try:
-        found = _patiently(
+        found = _with_retries(
             name,
             partial(
                 HfApi(_endpoint()).dataset_info,
                 name,
                 revision=revision,
                 token=_token() or False,
-                timeout=TIMEOUT,
+                timeout=TIMEOUT_SECONDS,
             ),
         )
         return [
@@ -115,7 +115,7 @@ def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
     """
     given = {"recursive": "true"}
     while True:
-        reply = _patiently(
+        reply = _with_retries(
             name, partial(_get, f"{_endpoint()}/api/datasets/{name}/tree/{commit}", given)
         )
         yield from reply.json()
@@ -131,7 +131,10 @@ def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
 
 def _get(address: str, given: dict[str, str]) -> Any:
     reply = get_session().get(
-        address, headers=build_hf_headers(token=_token() or False), params=given, timeout=TIMEOUT
+        address,
+        headers=build_hf_headers(token=_token() or False),
+        params=given,
+        timeout=TIMEOUT_SECONDS,
     )
     hf_raise_for_status(reply)
     return reply
@@ -184,8 +187,8 @@ def fetch(part: Part) -> Path:
     disk.check_free_space(draft.parent, part.size - _size(draft), f"{part.name}: {part.path}")
     for _ in range(2):
         if _size(draft) != part.size:
-            _patiently(part.name, lambda: _stream(part, draft), lambda: _size(draft))
-        wrong = _wrong(part, draft)
+            _with_retries(part.name, lambda: _download(part, draft), lambda: _size(draft))
+        wrong = _defect(part, draft)
         if not wrong:
             files.sync(draft)
             draft.rename(part.place)
@@ -200,7 +203,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _stream(part: Part, draft: Path) -> None:
+def _download(part: Part, draft: Path) -> None:
     """Add what is missing; never more than a block beyond what the file should have."""
     url = hf_hub_url(
         part.name, part.path, repo_type="dataset", revision=part.commit, endpoint=_endpoint()
@@ -211,7 +214,7 @@ def _stream(part: Part, draft: Path) -> None:
         | {"Accept-Encoding": "identity"}
         | ({"Range": f"bytes={have}-"} if have else {})
     )
-    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as reply:
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
         hf_raise_for_status(reply)
         with draft.open(
             "ab" if reply.status_code == 206 else "wb", buffering=0
@@ -222,7 +225,7 @@ def _stream(part: Part, draft: Path) -> None:
                     return
 
 
-def _wrong(part: Part, draft: Path) -> str:
+def _defect(part: Part, draft: Path) -> str:
     """What is wrong with a file that has come; nothing where it is as the hub lists it."""
     kind, _, wanted = part.checksum.partition(":")
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % part.size)
@@ -240,7 +243,7 @@ def _wrong(part: Part, draft: Path) -> str:
     return "with a wrong checksum"
 
 
-def _patiently(name: str, ask: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
+def _with_retries(name: str, ask: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
     """Ask until there is an answer: again after a fault that passes, for as long as the hub wants.
 
     Args:
@@ -256,14 +259,14 @@ def _patiently(name: str, ask: Callable[[], T], done: Callable[[], int] = lambda
             if done() > had:
                 tries, waited, had = 0, 0.0, done()
             tries += 1
-            seconds = _seconds(error, tries)
+            seconds = _wait_seconds(error, tries)
             waited += seconds
-            if tries > TRIES or waited > PATIENCE:
-                raise _fault(name, error) from None
-        time.sleep(PACE * seconds)
+            if tries > MAX_TRIES or waited > MAX_WAIT_SECONDS:
+                raise _network_error(name, error) from None
+        time.sleep(WAIT_SCALE * seconds)
 
 
-def _seconds(error: Exception, tries: int) -> float:
+def _wait_seconds(error: Exception, tries: int) -> float:
     """How long to wait before the next try; without end where no try will help."""
     if isinstance(error, OfflineModeIsEnabled | InvalidURL):
         return float("inf")
@@ -280,7 +283,7 @@ def _seconds(error: Exception, tries: int) -> float:
     return float(wanted) if wanted.isdecimal() else 2.0 ** (tries - 1)
 
 
-def _fault(name: str, error: Exception) -> UserError:
+def _network_error(name: str, error: Exception) -> UserError:
     """What happened and the way out, in one line; never the error's own words, which may hold a
     signed address.
     """
@@ -310,7 +313,7 @@ def _fault(name: str, error: Exception) -> UserError:
         private = "" if token else ", or private (then set HF_TOKEN)"
         what = f"not on the hub ({status}): gone, misspelt{private}"
         return NetworkError(
-            f"{name}: {what}; {LEFT if 'common_voice' in name.lower() else f'see {page}'}"
+            f"{name}: {what}; {COMMON_VOICE_MOVED if 'common_voice' in name.lower() else f'see {page}'}"
         )
     if status in BUSY:
         return NetworkError(

@@ -20,7 +20,7 @@ from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
-from asr.sources.columns import Columns, find, id_of
+from asr.sources.columns import Columns, find_columns, id_of
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 
 CONVERTED = "refs/convert/parquet"
@@ -71,7 +71,7 @@ def read(
     every = [part for split in taken for part in split.parts]
     if not any(hub_parts.count(part) for part in every):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
-    names = find(every, columns or {})
+    names = find_columns(every, columns or {})
     cut = sorted(
         split.theirs
         for split in taken

@@ -41,8 +41,8 @@ MAX_TIMES = 1000  # characters that times, and the places after them, may take
 MAX_BLOCK = 1 << 20  # characters between two lines with times
 # s of one cue that are cut out; a cue that claims more is a slip in its times, and is counted as
 # cut short
-LONGEST = 300.0
-KEPT_BYTES = 2 << 30  # of decoded recordings at once: nine hours
+MAX_CUE_SECONDS = 300.0
+MAX_DECODED_BYTES = 2 << 30  # of decoded recordings at once: nine hours
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def cut(recording: Path, working: Path, start: float, end: float) -> bytes | Non
             if not samples.is_file():
                 _decode(recording, samples)
         try:
-            return flac(SampleFile(samples), start, min(end, start + LONGEST))
+            return flac(SampleFile(samples), start, min(end, start + MAX_CUE_SECONDS))
         except FileNotFoundError:  # it gave way to another one meanwhile
             continue
 
@@ -223,7 +223,7 @@ def _make_room(working: Path) -> None:
     kept = sorted(
         (one.stat().st_mtime_ns, one.stat().st_size, one) for one in working.glob("*.samples")
     )
-    excess = sum(size for _, size, _ in kept) - KEPT_BYTES
+    excess = sum(size for _, size, _ in kept) - MAX_DECODED_BYTES
     for _, size, one in kept:
         if excess > 0:
             one.unlink()
