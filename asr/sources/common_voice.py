@@ -260,7 +260,7 @@ def unpack(archive: Path, target: Path) -> None:
 def _check_end(tar: tarfile.TarFile, limit: int) -> None:
     """Read an archive to its end, where gzip's checksum stands; only zeros may be left.
 
-    tarfile takes a broken header for the end of the archive: then members follow.
+    What tarfile takes for the end may be a broken header, with more members behind it.
     """
     while tar.fileobj and (rest := tar.fileobj.read(BLOCK)):
         limit -= len(rest)

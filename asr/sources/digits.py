@@ -60,13 +60,7 @@ def read(
     _check_params(speakers_validation, speakers_test, min_digits, max_digits, language)
     held_out = {"validation": speakers_validation, "test": speakers_test}
     by_split = _by_split(path, _recordings(path), held_out)
-
-    def utterances() -> Iterator[Utterance]:
-        for split in SPLITS:
-            yield from _utterances(
-                split, rows[split], by_split[split], (min_digits, max_digits), seed
-            )
-
+    digits = (min_digits, max_digits)
     return Corpus(
         about={
             "name": f"connected digits from {path.name}",
@@ -74,7 +68,7 @@ def read(
             "language": language,
             "speakers": {split: list(by_split[split]) for split in SPLITS},
         },
-        utterances=UtteranceIterable(utterances),
+        utterances=UtteranceIterable(partial(_all_utterances, rows, by_split, digits, seed)),
     )
 
 
@@ -152,6 +146,13 @@ def _by_split(
     return {
         split: {name: by_speaker[name] for name in sorted(set(speakers[split]))} for split in SPLITS
     }
+
+
+def _all_utterances(
+    rows: dict[str, int], by_split: dict[str, Recordings], digits: tuple[int, int], seed: int
+) -> Iterator[Utterance]:
+    for split in SPLITS:
+        yield from _utterances(split, rows[split], by_split[split], digits, seed)
 
 
 def _utterances(

@@ -81,24 +81,17 @@ def read(
     if not any(hub_parts.count(part) for part in parts):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
     names = find_columns(parts, columns or {})
-
-    def utterances() -> Iterator[Utterance]:
-        for split in taken:
-            yield from _utterances(split, names)
-
-    return Corpus(
-        about={
-            "name": name,
-            "config": config,
-            "revision": parts[0].commit,
-            "licence": card.get("license") or "see its page on the hub",
-            "converted_by_the_hub": converted,
-            "incomplete_splits": _incomplete(taken),
-            "columns": asdict(names),
-            "files": [_file(part, split.theirs) for split in taken for part in split.parts],
-        },
-        utterances=UtteranceIterable(utterances),
-    )
+    about = {
+        "name": name,
+        "config": config,
+        "revision": parts[0].commit,
+        "licence": card.get("license") or "see its page on the hub",
+        "converted_by_the_hub": converted,
+        "incomplete_splits": _incomplete(taken),
+        "columns": asdict(names),
+        "files": [_file(part, split.theirs) for split in taken for part in split.parts],
+    }
+    return Corpus(about, UtteranceIterable(partial(_all_utterances, taken, names)))
 
 
 def _incomplete(splits: list[Split]) -> list[str]:
@@ -197,6 +190,11 @@ def _fetch_all(parts: list[hub.Part]) -> None:
     disk.check_free_space(paths.cache("hub"), missing_bytes, name)
     for part in progress(parts, len(parts), "files", f"download {name}"):
         hub_parts.arrow(part)
+
+
+def _all_utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
+    for split in splits:
+        yield from _utterances(split, names)
 
 
 def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:

@@ -35,6 +35,10 @@ VARIANTS = tuple(
 )
 ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}  # by Whisper's code, where espeak-ng has another
 MAX_TRIES = 1000  # to draw a sentence that is new
+LICENSE = (
+    "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); "
+    "their output is free to use"
+)
 
 # Numbers of espeak-ng/speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS = 2
@@ -79,10 +83,7 @@ def read(
     return Corpus(
         about={
             "name": f"spoken numbers in {language}",
-            "licence": (
-                "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); "
-                "their output is free to use"
-            ),
+            "licence": LICENSE,
         },
         utterances=UtteranceIterable(utterances),
     )
