@@ -131,7 +131,7 @@ def there(served_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     monkeypatch.setenv("MDC_API_URL", f"{served_once.uri}/api")
     monkeypatch.setenv("MDC_API_KEY", KEY)
-    monkeypatch.setattr(data_collective, "PACE", 0.0005)
+    monkeypatch.setattr(data_collective, "WAIT_SCALE", 0.0005)
     served_once.details, served_once.content = {ID: dict(DETAILS)}, RELEASE
     served_once.cdn.large = {sha256(RELEASE): RELEASE}
     for one in (served_once, served_once.cdn):
@@ -261,7 +261,7 @@ def test_a_platform_that_is_busy_is_asked_again(
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(data_collective.time, "sleep", waited.append)
-    monkeypatch.setattr(data_collective, "PACE", 1.0)
+    monkeypatch.setattr(data_collective, "WAIT_SCALE", 1.0)
     there.faults += [busy(429, Retry_After="290"), busy(503), lambda one: one.reset()]
     data_collective.fetch(ID)
     assert waited == [290, 2, 4]
@@ -270,7 +270,7 @@ def test_a_platform_that_is_busy_is_asked_again(
     refused(
         NetworkError, r"the platform is busy \(429\); run again later: it goes on where it stopped"
     )
-    there.faults += [busy(500)] * (data_collective.TRIES + 1)
+    there.faults += [busy(500)] * (data_collective.MAX_TRIES + 1)
     refused(NetworkError, r"the platform is busy \(500\)")
 
 

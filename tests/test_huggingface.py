@@ -234,7 +234,7 @@ def there(served_once: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The hub without faults, as new; nobody waits, and nobody has a token."""
     monkeypatch.setenv("HF_ENDPOINT", served_once.uri)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub, "PACE", 0.0005)
+    monkeypatch.setattr(hub, "WAIT_SCALE", 0.0005)
     for one in (served_once, served_once.cdn):
         one.faults.clear()
         one.asked.clear()
@@ -960,14 +960,14 @@ def test_what_the_checks_above_are_worth(monkeypatch: pytest.MonkeyPatch, there:
     """The controls: without the checks another sound comes in, and without a draft all is fetched
     anew.
     """
-    monkeypatch.setattr(hub, "_wrong", lambda *_: "")
+    monkeypatch.setattr(hub, "_defect", lambda *_: "")
     there.cdn.faults += [whole(lambda content: content.replace(SOUNDS[0][-9:], b"another!!"))]
     assert listed(read()) != WHOLE
     huggingface.forget(NAME)
     there.cdn.asked.clear()
-    stream = hub._stream
+    stream = hub._download
     monkeypatch.setattr(
-        hub, "_stream", lambda part, draft: (draft.write_bytes(b""), stream(part, draft))
+        hub, "_download", lambda part, draft: (draft.write_bytes(b""), stream(part, draft))
     )
     there.cdn.faults += [cut(1000)]
     assert listed(read()) == WHOLE
@@ -987,7 +987,7 @@ def test_a_busy_hub_is_asked_again(there: Hub, status: int) -> None:
 def test_a_hub_is_given_the_time_it_wants(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr(hub.time, "sleep", waited.append)
-    monkeypatch.setattr(hub, "PACE", 1.0)
+    monkeypatch.setattr(hub, "WAIT_SCALE", 1.0)
     there.faults += [
         busy(429, Retry_After="290"),
         busy(429, RateLimit='"api";r=0;t=55'),
@@ -1009,9 +1009,9 @@ def cut_off(one: Any) -> None:
 
 
 def test_a_hub_that_stays_busy_is_left_alone(there: Hub) -> None:
-    there.faults += [busy(503)] * (hub.TRIES + 1)
+    there.faults += [busy(503)] * (hub.MAX_TRIES + 1)
     refused(NetworkError, r"the hub is busy \(503\)")
-    assert len(there.asked) == hub.TRIES + 1
+    assert len(there.asked) == hub.MAX_TRIES + 1
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1024,8 +1024,8 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "TIMEOUT", 0.05)
-    there.faults += [lambda one: one.server.closing.wait(0.2)] * (hub.TRIES + 1)
+    monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.05)
+    there.faults += [lambda one: one.server.closing.wait(0.2)] * (hub.MAX_TRIES + 1)
     refused(NetworkError, r"cannot be reached \(ReadTimeout\)")
 
 

@@ -359,7 +359,7 @@ def test_a_recording_is_decoded_once_for_all_its_cues(
 def test_old_samples_give_way_and_come_back_the_same(
     talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subtitles, "KEPT_BYTES", 1_000_000)  # one recording and a half
+    monkeypatch.setattr(subtitles, "MAX_DECODED_BYTES", 1_000_000)  # one recording and a half
     seen = decodings(monkeypatch)
     first = cut(talk, tmp_path, 1, 2)
     others = [talk.with_name(f"other{number}.flac") for number in range(3)]
@@ -403,7 +403,7 @@ def test_a_cue_of_hours_is_cut_short(
     talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decodings(monkeypatch)
-    monkeypatch.setattr(subtitles, "LONGEST", 2.0)
+    monkeypatch.setattr(subtitles, "MAX_CUE_SECONDS", 2.0)
     assert len(codec.decode(cut(talk, tmp_path, 1, 3_601) or b"")) == 2 * 16_000
 
 
