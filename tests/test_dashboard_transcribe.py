@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setenv("DVC_ROOT", str(root))
         session.desk.clear()
         yield SimpleNamespace(root=root, desk=session.desk())
-        session.desk().decoding._stop()
+        session.desk().worker._stop()
         session.desk.clear()
 
 
