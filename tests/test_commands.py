@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 
 from asr import __main__ as earshot
 from asr.__main__ import COMMANDS, Command
-from asr.errors import ParamsError
+from asr.errors import ParamsError, from_child
 
 HEAVY = {"torch", "transformers", "mlflow", "streamlit", "dvc", "datasets", "numpy"}
 
@@ -112,6 +112,14 @@ def test_an_unknown_name_is_one_line_with_the_nearest_known_one(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == f"error 2: earshot: there is no command {word!r}; {hint}\n"
+
+
+def test_whoever_starts_a_command_can_read_its_error_back(tmp_path: Path) -> None:
+    done = run("zzz", root=tmp_path)
+    message = "earshot: there is no command 'zzz'; earshot --help lists them"
+    assert from_child(done.stderr.splitlines()) == (done.returncode, message) == (2, message)
+    assert from_child([]) is None
+    assert from_child(["error 2: first", "and then it died"]) is None
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,6 +6,7 @@ Costs microseconds.
 from __future__ import annotations
 
 import html
+import re
 
 MARKDOWN_SIGNS = r"\`*_{}[]#|~!"
 
@@ -62,5 +63,4 @@ def clock(seconds: float) -> str:
 
 def without_secret(address: str | None) -> str:
     """An address without its query, and without the password or token before an @."""
-    scheme, colon, rest = (address or "").partition("?")[0].partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
+    return re.sub(r"//[^/]*@", "//", (address or "").partition("?")[0])
