@@ -73,14 +73,12 @@ def guarded(
     """Yield the results of all jobs in order, whatever becomes of the processes that make them.
 
     An item whose process dies or is refused memory is tried once more, since the cause may be an
-    earlier one. An item that takes longer than ITEM_SECONDS (see `asr.runtime.limits.allow`) is
-    not.
+    earlier one; an item that takes longer than ITEM_SECONDS (see `limits.allow`) is not. At most
+    two jobs per worker wait, so memory stays flat.
 
     Args:
-        function: `function(*arguments, start)` yields the results of a job one by one, from item
-            `start` on.
-        jobs: number of items and arguments of each; at most two jobs per worker wait, so memory
-            stays flat.
+        function: `function(*arguments, start)` yields the results of a job from item `start` on.
+        jobs: number of items and arguments of each.
         num_jobs: how many there are, or more.
         died: makes the result of an item that could not be done, from the reason in words.
     Raises:
