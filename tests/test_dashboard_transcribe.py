@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setenv("DVC_ROOT", str(root))
         session.transcription_queue.clear()
         yield SimpleNamespace(root=root, desk=session.transcription_queue())
-        session.transcription_queue().decoding._stop()
+        session.transcription_queue().worker._stop()
         session.transcription_queue.clear()
 
 
