@@ -183,8 +183,8 @@ def sync(journals: list[Path]) -> None:
             if not _answers():
                 raise _network_error("answer", error) from None
             faults.append(_network_error(f"take {path.name}", error))
-    for fault in faults[1:]:
-        print(f"warning: {fault}", flush=True)
+    for other in faults[1:]:
+        print(f"warning: {other}", flush=True)
     if faults:
         raise faults[0]
     count = f"{len(journals)} {'journal' if len(journals) == 1 else 'journals'}"
