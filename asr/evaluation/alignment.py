@@ -39,17 +39,17 @@ class Mark(NamedTuple):
 
 def align(reference: str, hypothesis: str) -> list[Mark]:
     """Marked words of two texts, each split at white space, in the order of both texts."""
-    said = reference.split()
-    heard = hypothesis.split()
+    reference_words = reference.split()
+    hypothesis_words = hypothesis.split()
     numbers: dict[str, int] = {}
-    steps = _steps(_numbered(said, numbers), _numbered(heard, numbers))
+    steps = _steps(_numbered(reference_words, numbers), _numbered(hypothesis_words, numbers))
     return [
         Mark(
             kind,
-            None if said_index is None else said[said_index],
-            None if heard_index is None else heard[heard_index],
+            None if source is None else reference_words[source],
+            None if target is None else hypothesis_words[target],
         )
-        for kind, said_index, heard_index in steps
+        for kind, source, target in steps
     ]
 
 
@@ -63,15 +63,15 @@ def _steps(
 ) -> Iterator[tuple[str, int | None, int | None]]:
     """Kind of each step, and the indices of its words in reference and hypothesis."""
     for block in Levenshtein.opcodes(reference, hypothesis):
-        said = range(block.src_start, block.src_end)
-        heard = range(block.dest_start, block.dest_end)
+        sources = range(block.src_start, block.src_end)
+        targets = range(block.dest_start, block.dest_end)
         if block.tag == "delete":
-            yield from ((DELETION, index, None) for index in said)
+            yield from ((DELETION, source, None) for source in sources)
         elif block.tag == "insert":
-            yield from ((INSERTION, None, index) for index in heard)
+            yield from ((INSERTION, None, target) for target in targets)
         else:
             kind = HIT if block.tag == "equal" else SUBSTITUTION
-            yield from ((kind, *indices) for indices in zip(said, heard, strict=True))
+            yield from ((kind, *pair) for pair in zip(sources, targets, strict=True))
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ class Edits:
     Attributes:
         rows: (E,) the row of the table each is in.
         kinds: (E,) indices in ERRORS.
-        said: (E,) the reference's word, an index in `words`, or NO_WORD.
-        heard: (E,) the hypothesis's word, likewise.
+        reference_words: (E,) the reference's word, an index in `words`, or NO_WORD.
+        hypothesis_words: (E,) the hypothesis's word, likewise.
         words: all words of the table.
     """
 
     rows: np.ndarray
     kinds: np.ndarray
-    said: np.ndarray
-    heard: np.ndarray
+    reference_words: np.ndarray
+    hypothesis_words: np.ndarray
     words: list[str]
 
     def frequent(
@@ -104,31 +104,36 @@ class Edits:
             the reference's word, the hypothesis's word, how often, in how many utterances.
         """
         counted = (self.kinds == ERRORS.index(kind)) & rows[self.rows]
+        first = self.reference_words[counted].astype(np.int64)
+        second = self.hypothesis_words[counted]
         # a pair of words as one number; 1 is added so that NO_WORD becomes 0
         base = len(self.words) + 1
-        codes = (self.said[counted].astype(np.int64) + 1) * base + self.heard[counted] + 1
+        codes = (first + 1) * base + second + 1
         pairs, pair_of_error, times = np.unique(codes, return_inverse=True, return_counts=True)
         most_frequent = np.lexsort((pairs, -times))[:most]
         errors = []
         for pair in most_frequent:
-            said, heard = divmod(int(pairs[pair]), base)
+            first_code, second_code = divmod(int(pairs[pair]), base)
             utterances = len(np.unique(self.rows[counted][pair_of_error == pair]))
-            errors.append(
-                (self._word(said - 1), self._word(heard - 1), int(times[pair]), utterances)
-            )
+            reference_word = self._word(first_code - 1)
+            hypothesis_word = self._word(second_code - 1)
+            errors.append((reference_word, hypothesis_word, int(times[pair]), utterances))
         return errors
 
-    def holding(self, kind: str, said: str | None, heard: str | None) -> np.ndarray:
+    def holding(
+        self, kind: str, reference_word: str | None, hypothesis_word: str | None
+    ) -> np.ndarray:
         """The rows that hold this error, each once, in ascending order."""
-        indices = {word: index for index, word in enumerate(self.words) if word in (said, heard)}
+        pair = (reference_word, hypothesis_word)
+        indices = {word: index for index, word in enumerate(self.words) if word in pair}
 
         def index_of(word: str | None) -> int:
             return NO_WORD if word is None else indices.get(word, UNKNOWN_WORD)
 
         matches = (
             (self.kinds == ERRORS.index(kind))
-            & (self.said == index_of(said))
-            & (self.heard == index_of(heard))
+            & (self.reference_words == index_of(reference_word))
+            & (self.hypothesis_words == index_of(hypothesis_word))
         )
         return np.unique(self.rows[matches])
 
@@ -171,11 +176,11 @@ def edits(
     for row, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         if row % PAIRS_PER_REPORT == 0:
             yield row / len(references)
-        said = _numbered(prepare(reference).split(), numbers)
-        heard = _numbered(prepare(hypothesis).split(), numbers)
-        errors += _errors(row, said, heard)
-    rows, kinds, words_said, words_heard = np.array(errors, np.int32).reshape(-1, 4).T
-    yield Edits(rows, kinds, words_said, words_heard, list(numbers))
+        reference_numbers = _numbered(prepare(reference).split(), numbers)
+        hypothesis_numbers = _numbered(prepare(hypothesis).split(), numbers)
+        errors += _errors(row, reference_numbers, hypothesis_numbers)
+    rows, kinds, first, second = np.array(errors, np.int32).reshape(-1, 4).T
+    yield Edits(rows, kinds, first, second, list(numbers))
 
 
 def _errors(
@@ -183,12 +188,12 @@ def _errors(
 ) -> Iterator[tuple[int, int, int, int]]:
     """Row, kind and both words of each step that is no hit."""
     for block in Levenshtein.opcodes(reference, hypothesis):
-        said = reference[block.src_start : block.src_end]
-        heard = hypothesis[block.dest_start : block.dest_end]
+        replaced = reference[block.src_start : block.src_end]
+        replacing = hypothesis[block.dest_start : block.dest_end]
         if block.tag == "replace":
-            pairs = zip(said, heard, strict=True)
+            pairs = zip(replaced, replacing, strict=True)
             yield from ((row, SUBSTITUTED, *pair) for pair in pairs)
         elif block.tag == "delete":
-            yield from ((row, DELETED, word, NO_WORD) for word in said)
+            yield from ((row, DELETED, word, NO_WORD) for word in replaced)
         elif block.tag == "insert":
-            yield from ((row, INSERTED, NO_WORD, word) for word in heard)
+            yield from ((row, INSERTED, NO_WORD, word) for word in replacing)

@@ -186,24 +186,26 @@ def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(known, quarters, -1), categories=labels)
 
 
-def matching(utterances: Utterances, words: str, chosen: Mapping[str, Sequence[str]]) -> np.ndarray:
+def matching(
+    utterances: Utterances, words: str, values_by_slice: Mapping[str, Sequence[str]]
+) -> np.ndarray:
     """Find rows by words and slices.
 
     Args:
         words: each of them stands in the reference or in a hypothesis.
-        chosen: values by slice; a row has one of them in each slice that has any.
+        values_by_slice: a row has one of them in each slice that has any.
     Returns:
         (N,) true for the rows found.
     """
-    found = np.ones(len(utterances), bool)
+    matches = np.ones(len(utterances), bool)
     for word in words.lower().split():
-        found &= pc.match_substring(utterances.haystack, word).to_numpy(zero_copy_only=False)
-    for name, values in chosen.items():
+        matches &= pc.match_substring(utterances.haystack, word).to_numpy(zero_copy_only=False)
+    for name, values in values_by_slice.items():
         if values and name in utterances.slices:
             column = utterances.slices[name]
             codes = column.categories.get_indexer(list(values))
-            found &= np.isin(column.codes, codes[codes >= 0])
-    return found
+            matches &= np.isin(column.codes, codes[codes >= 0])
+    return matches
 
 
 def errors(rows: pd.DataFrame, prefix: str) -> np.ndarray:
@@ -234,9 +236,9 @@ CHANGES = {
 }
 
 
-def ordered(utterances: Utterances, found: np.ndarray, order: str, text: str) -> np.ndarray:
-    """Indices of the rows found, in an order; rows with the same key keep the table's order."""
-    indices = np.flatnonzero(found)
+def ordered(utterances: Utterances, matches: np.ndarray, order: str, text: str) -> np.ndarray:
+    """Indices of the rows that match, in an order; among equals the table's order stays."""
+    indices = np.flatnonzero(matches)
     keys = {**ORDERS, **CHANGES}[order](utterances.rows.iloc[indices], text)
     return indices[np.argsort(keys, kind="stable")]
 

@@ -219,13 +219,13 @@ class Refresher:
     def _write_facts(self, revision: Revision) -> None:
         sha = revision.sha or ""
         fingerprint, facts, points = revision_facts.read(revision)
-        known = json.dumps(facts, sort_keys=True)
+        facts_json = json.dumps(facts, sort_keys=True)
         query = "SELECT fingerprint, known FROM facts WHERE sha = ?"
-        if self.index.execute(query, [sha]).fetchone() == (fingerprint, known):
+        if self.index.execute(query, [sha]).fetchone() == (fingerprint, facts_json):
             return
         self.index.execute(
             "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
-            [sha, fingerprint, known, time.time()],
+            [sha, fingerprint, facts_json, time.time()],
         )
         self.changed = True
         if fingerprint and points:

@@ -67,6 +67,7 @@ PARSE_ERRORS = (
 )
 
 Facts = dict[str, Any]  # what a revision tells: params, scores, parameters, seconds
+RevisionFacts = tuple[Revision, Facts]
 
 _parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # digest and run by id, of what was read last
 _started: list[subprocess.Popen[bytes]] = []  # refreshers
@@ -211,14 +212,14 @@ def rows() -> list[RunRow]:
                 tests[run["parent"]].append(run)
             else:
                 trainings.append(run)
-        found: list[RunRow] = []
+        all_rows: list[RunRow] = []
         for run in trainings:
-            found += _rows_of(run, tests[run["id"]], facts.get(run["fingerprint"], []))
+            all_rows += _rows_of(run, tests[run["id"]], facts.get(run["fingerprint"], []))
         with_run = {run["fingerprint"] for run in trainings}
         for fingerprint in facts:
             if fingerprint not in with_run:
-                found += _rows_without_run(fingerprint, facts[fingerprint])
-        return found
+                all_rows += _rows_without_run(fingerprint, facts[fingerprint])
+        return all_rows
 
 
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -238,13 +239,13 @@ def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     yield from (run for _, run in now.values())
 
 
-def _read_facts(index: sqlite3.Connection) -> dict[str, list[tuple[Revision, Facts]]]:
+def _read_facts(index: sqlite3.Connection) -> dict[str, list[RevisionFacts]]:
     """What revisions tell, by fingerprint, in the order of `list_revisions`."""
     by_sha = {
         sha: (fingerprint, json.loads(facts))
         for sha, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
     }
-    by_fingerprint: dict[str, list[tuple[Revision, Facts]]] = defaultdict(list)
+    by_fingerprint: dict[str, list[RevisionFacts]] = defaultdict(list)
     for name, sha, kind in index.execute("SELECT name, sha, kind FROM revisions ORDER BY place"):
         fingerprint, facts = by_sha.get(sha or "", (None, {}))
         if fingerprint:
@@ -253,14 +254,14 @@ def _read_facts(index: sqlite3.Connection) -> dict[str, list[tuple[Revision, Fac
     return by_fingerprint
 
 
-def _group_by_test(known: list[tuple[Revision, Facts]]) -> list[list[tuple[Revision, Facts]]]:
+def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFacts]]:
     """Group the revisions of one training by the result of its test.
 
     Those without scores go to the first group that has some.
     """
-    groups: dict[str, list[tuple[Revision, Facts]]] = defaultdict(list)
+    groups: dict[str, list[RevisionFacts]] = defaultdict(list)
     untested = []
-    for revision, facts in known:
+    for revision, facts in revision_facts:
         scores = facts["scores"]
         if scores:
             result = f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}"
@@ -272,13 +273,13 @@ def _group_by_test(known: list[tuple[Revision, Facts]]) -> list[list[tuple[Revis
 
 
 def _rows_of(
-    run: dict[str, Any], tests: list[dict[str, Any]], known: list[tuple[Revision, Facts]]
+    run: dict[str, Any], tests: list[dict[str, Any]], revision_facts: list[RevisionFacts]
 ) -> Iterator[RunRow]:
     """The rows of a training that MLflow has.
 
     Args:
         tests: MLflow's runs of its tests, newest first.
-        known: what revisions tell of it.
+        revision_facts: the revisions that hold it, and what they tell.
     """
     status = str(run["status"])
     if status == RUNNING and not is_training(run["fingerprint"]):
@@ -292,7 +293,7 @@ def _rows_of(
     training_metrics = {
         metric: value for metric, value in run["metrics"].items() if not metric.startswith(TEST)
     }
-    for number, group in enumerate(_group_by_test(known) or [[]]):
+    for number, group in enumerate(_group_by_test(revision_facts) or [[]]):
         facts = group[0][1] if group else {}
         yield RunRow(
             key=run["id"] if number == 0 else f"{run['id']}/{number}",
@@ -323,8 +324,8 @@ def _seconds(run: dict[str, Any], status: str) -> float | None:
     return seconds
 
 
-def _rows_without_run(fingerprint: str, known: list[tuple[Revision, Facts]]) -> Iterator[RunRow]:
-    for number, group in enumerate(_group_by_test(known)):
+def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> Iterator[RunRow]:
+    for number, group in enumerate(_group_by_test(revision_facts)):
         revision, facts = group[0]
         yield RunRow(
             key=fingerprint if number == 0 else f"{fingerprint}/{number}",
@@ -353,9 +354,9 @@ def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
         if index is None:
             return None
         for id in (row.run_id, row.fingerprint):
-            found = index.execute("SELECT points FROM curves WHERE id = ?", [id]).fetchone()
-            if found:
-                points = json.loads(found[0])
+            record = index.execute("SELECT points FROM curves WHERE id = ?", [id]).fetchone()
+            if record:
+                points = json.loads(record[0])
                 return {
                     metric: [(int(step), float(value)) for step, value in points.get(metric, [])]
                     for metric in CURVES

@@ -34,7 +34,7 @@ JOURNAL = "journal.jsonl"
 ATTEMPTS = 9  # to open a checkpoint that training does not drop meanwhile
 
 
-def indices(store: Store) -> dict[int, dict[str, str]]:
+def read_indices(store: Store) -> dict[int, dict[str, str]]:
     """Hashes by file of each checkpoint, newest first; an index that cannot be read is empty."""
     names = [name for name in store.names() if INDEX.fullmatch(name)]
     steps = sorted((int(name[5:13]) for name in names), reverse=True)
@@ -82,7 +82,7 @@ def check_lease(store: Store, owner: str) -> None:
         )
 
 
-def take(store: Store, owner: str, force: bool) -> None:
+def take_lease(store: Store, owner: str, force: bool) -> None:
     """Take the mirror for this training, and say so if another one had it.
 
     Of two machines the one that started last has the mirror; the other sees it at its next copy. No
@@ -164,43 +164,43 @@ def push(store: Store, folder: Path, log: Path, owner: str, force: bool = False)
     Raises:
         ModelError: another machine took the mirror after us.
     """
-    take(store, owner, force)
+    take_lease(store, owner, force)
     copied = None
     while checkpoints.steps(folder, "step")[:1] not in ([], [copied]):
         with snapshot(folder) as (copied, opened, hashes):
-            known = indices(store)
-            if known.get(copied) != hashes:
-                _write_changed(store, opened, hashes, known)
+            indices = read_indices(store)
+            if indices.get(copied) != hashes:
+                _write_changed(store, opened, hashes, indices)
                 store.write(JOURNAL, io.BytesIO(log.read_bytes() if log.is_file() else b""))
                 check_lease(store, owner)
                 store.write(index_name(copied), io.BytesIO(json.dumps(hashes).encode()))
-            tidy(store, {**known, copied: hashes}, copied)
+            tidy(store, {**indices, copied: hashes}, copied)
 
 
 def _write_changed(
     store: Store,
     opened: dict[str, IO[bytes]],
     hashes: dict[str, str],
-    known: dict[int, dict[str, str]],
+    indices: dict[int, dict[str, str]],
 ) -> None:
     """Write the files that no index of the mirror names with this hash."""
-    copied = {name: digest for index in known.values() for name, digest in index.items()}
+    copied = {name: digest for index in indices.values() for name, digest in index.items()}
     for name, source in opened.items():
         if copied.get(name) != hashes[name]:
             store.write(name, source)
 
 
-def tidy(store: Store, known: dict[int, dict[str, str]], newest: int) -> None:
+def tidy(store: Store, indices: dict[int, dict[str, str]], newest: int) -> None:
     """Drop older checkpoints, index first, and folders that no index names.
 
     Checkpoints newer than `newest`, our own, are another machine's and stay.
     """
-    ours = sorted((step for step in known if step <= newest), reverse=True)
+    ours = sorted((step for step in indices if step <= newest), reverse=True)
     dropped = ours[checkpoints.MAX_KEPT :]
     store.drop(*map(index_name, dropped))
     used = {
         name.partition("/")[0]
-        for step, index in known.items()
+        for step, index in indices.items()
         if step not in dropped
         for name in index
     }
@@ -212,10 +212,10 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
 
     Falls back to the one before where a checkpoint is damaged, and says how many steps that costs.
     """
-    take(store, owner, force=True)
+    take_lease(store, owner, force=True)
     have = _newest_whole(folder)
-    known = indices(store)
-    for step, hashes in known.items():
+    indices = read_indices(store)
+    for step, hashes in indices.items():
         if step <= have:
             break
         try:
@@ -227,7 +227,7 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
         _join_journals(store, log)
         print(f"the checkpoint of step {step} comes from {without_secret(address())}", flush=True)
         have = step
-    newest = max(known, default=0)
+    newest = max(indices, default=0)
     if have < newest:
         lost = newest - max(have, 0)
         print(f"the damaged checkpoint costs {lost} steps, which are done again", flush=True)
