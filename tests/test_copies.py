@@ -89,7 +89,7 @@ def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, pl
     for step, best in ((3, 3), (6, 3), (9, 9), (12, 9)):
         saved(here, step, best)
         mirror_copy.push(place, here, tmp_path / "a/log", "a")
-    assert list(mirror_copy.indices(place)) == [12, 9]
+    assert list(mirror_copy.read_indices(place)) == [12, 9]
     assert sorted(name for name in place.names() if "." not in name) == [
         "step-00000009",
         "step-00000012",
@@ -156,7 +156,7 @@ def test_what_is_newer_than_ours_is_never_dropped(tmp_path: Path, place: Store) 
     for step in (3, 6, 9):
         saved(there, step, 3)
         mirror_copy.push(place, there, tmp_path / "b/log", "b", force=True)
-    assert list(mirror_copy.indices(place)) == [900, 9, 6]
+    assert list(mirror_copy.read_indices(place)) == [900, 9, 6]
     mirror_copy.fetch(place, tmp_path / "c/f", tmp_path / "c/log", "c")
     assert whole(tmp_path / "c/f") == ([900], [900])
 
@@ -182,7 +182,7 @@ def test_of_two_machines_the_later_one_has_the_mirror_and_both_are_told(
     saved(tmp_path / "a/f", 9, 9)
     with pytest.raises(ModelError, match="trains the same and has taken over the mirror"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert list(mirror_copy.indices(place)) == [6]
+    assert list(mirror_copy.read_indices(place)) == [6]
 
 
 def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
@@ -194,12 +194,12 @@ def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
     def taken_over(self: Store, name: str, source: Any) -> None:
         write(self, name, source)
         if name == mirror_copy.JOURNAL:
-            mirror_copy.take(place, "b", force=True)
+            mirror_copy.take_lease(place, "b", force=True)
 
     monkeypatch.setattr(Store, "write", taken_over)
     with pytest.raises(ModelError, match="taken over"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert not mirror_copy.indices(place)
+    assert not mirror_copy.read_indices(place)
 
 
 def test_a_foreign_index_writes_nowhere_else(

@@ -268,7 +268,7 @@ def test_a_store_that_goes_takes_its_runs_along(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_second_refresher_leaves() -> None:
-    with refresh.alone() as first:
+    with refresh.only_refresher() as first:
         assert first
         began = time.monotonic()
         assert not refresh.refresh(talk=False)
