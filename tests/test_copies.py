@@ -56,7 +56,7 @@ while killed:
         os._exit(0)
     killed = bool(os.waitpid(child, 0)[1])
     for name in ("b", "c"):
-        copies.fetch(Store("f"), top / name / "f", top / name / "log", name)
+        mirror_copy.fetch(Store("f"), top / name / "f", top / name / "log", name)
         found = whole(top / name / "f")
         assert found in (([6], [3]), ([9], [9])) if name == "b" and killed else found == ([9], [9]), (number, name, found)
         mirror_copy.push(Store("f"), folder, log, "a", True)

@@ -164,9 +164,8 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str,
     root = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        patch.setattr(
-            follower, "Follower", lambda _: type("Nobody", (), {"finish": lambda _: None})()
-        )
+        nobody = type("Nobody", (), {"finish": lambda _: None})
+        patch.setattr("stages.train.Follower", lambda _: nobody())
         return trained(tiny_data, root)
 
 

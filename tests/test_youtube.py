@@ -313,7 +313,9 @@ def test_whatever_the_link_there_is_an_id_or_one_clear_line(link: str) -> None:
 
 def test_a_video_arrives_under_our_name(stand_in: Callable[..., Path], tmp_path: Path) -> None:
     shares: list[float] = []
-    found = stand_in(link=f"https://www.youtube.com/watch?v={ID}&list=PL1", on_progress=shares.append)
+    found = stand_in(
+        link=f"https://www.youtube.com/watch?v={ID}&list=PL1", on_progress=shares.append
+    )
     assert found.name == "recording.wav"
     assert found.read_bytes() == (tmp_path / "sound.wav").read_bytes()
     assert list(found.parent.iterdir()) == [found]

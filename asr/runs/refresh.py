@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -25,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
-from asr.errors import ParamsError, exit_with
+from asr.errors import exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
+from asr.runtime import command
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 from asr.tracking import client
@@ -398,15 +398,20 @@ def _asked_since(began: float) -> bool:
 
 
 def main() -> None:
-    command = sys.argv[1:]
-    if command == ["follow"]:
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "how",
+        nargs="?",
+        choices=["once", "rebuild", "follow"],
+        default="once",
+        help="once with progress, anew from nothing, or as long as a page asks (default: once)",
+    )
+    how = parser.parse_args().how
+    if how == "follow":
         follow()
-    elif command in (["once"], ["rebuild"]):
-        refreshed = refresh(again=command == ["rebuild"])
-        print(_result(refreshed), flush=True)
-    else:
-        usage = (__doc__ or "").split("\n\n")[1].strip()
-        raise ParamsError(f"usage: {usage}")
+        return
+    refreshed = refresh(again=how == "rebuild")
+    print(_result(refreshed), flush=True)
 
 
 def _result(refreshed: bool) -> str:
