@@ -1,7 +1,9 @@
 """The Runs page with many runs: the first build of the index, the first table from it, a redraw;
 beside the page a user would write.
 
-    python -m benchmarks.dashboard [FOLDER [RUNS]]     # 5,000 trainings, each with 200 points and a test: 10 minutes to fill the store
+    python -m benchmarks.dashboard [FOLDER [RUNS]]     # 5,000 trainings
+
+Each has 200 points and a test; the store takes 10 minutes to fill.
 
 R1 is MLflow's `search_runs` in the page, R2 the same with its answer cached in the process (which
 also answers the first visitor late). Each figure is of a fresh process, the median of three; the
@@ -39,13 +41,17 @@ for _ in range(3):
     reruns.append(time.monotonic() - at)
 print(json.dumps([first, sorted(reruns)[1]]))
 """
-OURS = "from dashboard import runs; runs.page()"
+OURS = "from dashboard.runs.page import page; page()"
 PEER = """
 import mlflow, streamlit as st
 {decorator}
 def found():
     mlflow.set_tracking_uri("{uri}")
-    return mlflow.search_runs(experiment_names=["earshot"], filter_string="tags.fingerprint LIKE '%'", max_results=50000)
+    return mlflow.search_runs(
+        experiment_names=["earshot"],
+        filter_string="tags.fingerprint LIKE '%'",
+        max_results=50000,
+    )
 st.dataframe(found())
 """
 
