@@ -338,7 +338,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
-    """Lets visitors in; none of their browsers may have run, asked for or shown what it should not."""
+    """Lets visitors in; no browser of theirs may run, ask for or show what it should not."""
     met: list[Visitor] = []
 
     def enter(**wishes: Any) -> Visitor:

@@ -1,7 +1,9 @@
 """Kill trainings at every moment, and see that nothing is lost: the same final bits, and never a
 committed step done again.
 
-    python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos: 500 kills and more, 20 minutes on one core
+    python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos
+
+That is 500 kills and more, 20 minutes on one core.
 
 Trainings are children forked from a process that has imported torch, so that each costs a second
 and not ten. A child is killed by SIGKILL at a random moment; before its n-th file operation or
@@ -316,7 +318,8 @@ def main() -> None:
             if found != wanted:
                 wrong.append(
                     f"trial {index} "
-                    f"({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}"
+                    f"({', '.join(name for name, _, _ in plans)}): "
+                    f"{dict(found.items() - wanted.items())}"
                 )
             shutil.rmtree(root)
             if (index + 1) % SHOWN_EVERY == 0:

@@ -73,7 +73,7 @@ def child(root: Path) -> None:
 
 
 def run(root: Path, seconds: float | None) -> bool:
-    """Run what is not finished, or kill it after so many seconds; tells whether it came to its end."""
+    """Run what is not finished, or kill it after so many seconds; tells whether it ended."""
     pid = os.fork()
     if pid == 0:
         try:

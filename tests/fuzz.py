@@ -1,7 +1,7 @@
 """Broken files without end: mutants of every format we read, opened as the stages open them, in the
 workers that guard against them.
 
-    python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes on two cores
+    python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes, 2 cores
 
 A mutant is drawn from (SEED, its number) alone. Each is read, or refused by a known fault, or it
 ends the worker that reads it, which costs the worker and not the run. Anything else is a failure:

@@ -34,7 +34,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Params and features of a language that Whisper does not know, and a start as the hub has it."""
+    """Params and features of a language that Whisper does not know, and a start like the hub's."""
     room = tmp_path_factory.mktemp("carrier")
     hub_folder(room / "whisper-tiny")
     write_features(room / "data/features/validation", ROWS)

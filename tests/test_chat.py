@@ -146,8 +146,10 @@ def test_the_key_does_not_follow_a_redirect(server: ChatServer) -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        b"5", b"[1]", b'"text"', b"null", b"{", b'{"choices": 5}', b'{"choices": [5]}', b'{"choices": [{"delta": 5}]}', b"\xff\xfe",
-        (b'{"choices": [{"delta": ' b'{"content": {"a": 1}}}]}'), (b'{"choices": {"0": {"delta": ' b'{"content": "x"}}}}'), b"[" * 100_000,
+        b"5", b"[1]", b'"text"', b"null", b"{", b'{"choices": 5}', b'{"choices": [5]}',
+        b'{"choices": [{"delta": 5}]}', b"\xff\xfe",
+        (b'{"choices": [{"delta": ' b'{"content": {"a": 1}}}]}'),
+        (b'{"choices": {"0": {"delta": ' b'{"content": "x"}}}}'), b"[" * 100_000,
         b'{"error": 5}', b'{"error": ["x"]}', b'{"error": {"message": 5}}', b"1" * 10_000,
     ],
 )  # fmt: skip

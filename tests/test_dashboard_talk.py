@@ -25,9 +25,12 @@ from dashboard.talk import recorder
 from dashboard.talk.conversation import prompt
 
 HOSTILE = [
-    "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>", "![x](http://evil.example/x.png)",
-    "[click](javascript:alert(1))", "$\\href{http://evil.example}{x}$", ":red[x] :material/delete:", "# heading\n---\n| a | b |",
-    "\u202etxt.exe", "</span><style>*{display:none}</style>", "`code` ~~~\nx\n~~~", "a\0b", "\ud83d",
+    "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>",
+    "![x](http://evil.example/x.png)",
+    "[click](javascript:alert(1))", "$\\href{http://evil.example}{x}$", ":red[x] :material/delete:",
+    "# heading\n---\n| a | b |",
+    "\u202etxt.exe", "</span><style>*{display:none}</style>", "`code` ~~~\nx\n~~~",
+    "a\0b", "\ud83d",
 ]  # fmt: skip
 
 

@@ -360,11 +360,13 @@ def test_the_page_imports_no_torch() -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_string("from dashboard.transcribe.page import page; page()", default_timeout=120).run()
+script = "from dashboard.transcribe.page import page; page()"
+page = AppTest.from_string(script, default_timeout=120).run()
 assert not page.exception
 page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
 assert page.run().button(key="go")
-print(sorted(name for name in sys.modules if name in {("torch", "transformers", "mlflow", "evaluate")!r}))
+heavy = {("torch", "transformers", "mlflow", "evaluate")!r}
+print(sorted(name for name in sys.modules if name in heavy))
 """
     root = Path(os.environ["DVC_ROOT"])
     (root / "a.wav").write_bytes(WAV)

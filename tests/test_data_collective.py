@@ -198,7 +198,7 @@ def test_a_platform_that_knows_no_ranges_sends_all_anew(there: Any) -> None:
 
 
 def test_a_killed_download_goes_on_where_it_stood(there: Any) -> None:
-    """What the SDK leaves behind when it is killed: a part, and the checksum that it is a part of."""
+    """What the SDK leaves when it is killed: a part, and the checksum that it is a part of."""
     place = paths.cache("collective", ID)
     place.mkdir(parents=True)
     (place / f"{NAME}.part").write_bytes(RELEASE[:500])

@@ -336,8 +336,10 @@ def test_real_recordings_are_read(tmp_path):
 
 
 def test_texts_beside_recordings_are_read(tmp_path):
-    contents = {"a.wav": WAV, "a.txt": "\ufeffone\r\n two\n", "84/12/b.FLAC": b"b", "84/12/b.txt": "three", "test/7/c.mp3": b"c",
-                "test/7/c.txt": "", "test/d.mp3": b"d", "test/d.txt": "four", "alone.wav": WAV, "README.txt": "words", ".git/x.txt": "x",
+    contents = {"a.wav": WAV, "a.txt": "\ufeffone\r\n two\n", "84/12/b.FLAC": b"b",
+                "84/12/b.txt": "three", "test/7/c.mp3": b"c", "test/7/c.txt": "",
+                "test/d.mp3": b"d", "test/d.txt": "four",
+                "alone.wav": WAV, "README.txt": "words", ".git/x.txt": "x",
                 "._a.wav": "x", "._a.txt": "x"}  # fmt: skip
     corpus = read(files(tmp_path / "mine", contents))
     assert listed(corpus) == [

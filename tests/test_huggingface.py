@@ -278,7 +278,7 @@ WHOLE = [
 
 
 def refused(kind: type[UserError], match: str, *given: Any, **more: Any) -> str:
-    """What is said where a data set cannot be read: one line, with a way out, and no token in it."""
+    """What is said of a data set that cannot be read: one line, with a way out and no token."""
     with pytest.raises(kind, match=match) as caught:
         read(*given, **more)
     said = str(caught.value)
@@ -716,7 +716,7 @@ def test_only_as_many_files_are_fetched_as_hold_the_rows(there: Hub) -> None:
 def test_of_a_share_as_many_files_are_fetched_as_hold_the_rows_of_it(
     there: Hub, tmp_path: Path
 ) -> None:
-    """Else half of what the first file holds would be all there is, though the next ones have more."""
+    """Else half of the first file would be all there is, though the next ones have more."""
     rows = {
         "source": "huggingface",
         "path": NAME,

@@ -264,7 +264,8 @@ from pathlib import Path
 from asr.transcribe.job_queue import Options, TranscriptionQueue
 desk = TranscriptionQueue(Path({str(tmp_path / "sessions")!r}), lambda owner: True)
 sound = desk.bring("me", Path({str(tmp_path / "a.wav")!r}))
-print(sound.duration, sorted(name for name in sys.modules if name in ("torch", "transformers", "mlflow", "dvc", "evaluate")))
+heavy = ("torch", "transformers", "mlflow", "dvc", "evaluate")
+print(sound.duration, sorted(name for name in sys.modules if name in heavy))
 """
     (tmp_path / "a.wav").write_bytes(as_wav(SHORT))
     said = subprocess.run(

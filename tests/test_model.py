@@ -33,12 +33,14 @@ import json, sys
 import numpy as np
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 folder, sounds = sys.argv[1:]
-processor, whisper = WhisperProcessor.from_pretrained(folder), WhisperForConditionalGeneration.from_pretrained(folder)
+processor = WhisperProcessor.from_pretrained(folder)
+whisper = WhisperForConditionalGeneration.from_pretrained(folder)
 texts = []
 for samples in np.load(sounds):
     features = processor(samples, sampling_rate=16000, return_tensors="pt").input_features
     texts += processor.batch_decode(whisper.generate(features), skip_special_tokens=True)
-print(json.dumps({"texts": texts, "shape": list(features.shape), "prefix": processor.tokenizer.prefix_tokens}))
+prefix = processor.tokenizer.prefix_tokens
+print(json.dumps({"texts": texts, "shape": list(features.shape), "prefix": prefix}))
 """
 
 

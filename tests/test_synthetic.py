@@ -1,4 +1,4 @@
-"""Spoken numbers: the same bytes in any process and order, and no voice or sentence in two splits."""
+"""Spoken numbers: the same bytes in any process and order; no voice or sentence in two splits."""
 
 import json
 import os
@@ -77,7 +77,10 @@ def test_the_same_bytes_are_spoken_in_another_process():
 import hashlib, json
 from asr.sources import synthetic
 corpus = synthetic.read("sv", 1, {ROWS}, {VOICES}, **{NUMBERS})
-print(json.dumps([[one.id, one.text, one.speaker, hashlib.sha256(one.audio()).hexdigest()] for one in list(corpus.utterances)[::-3]]))
+print(json.dumps([
+    [one.id, one.text, one.speaker, hashlib.sha256(one.audio()).hexdigest()]
+    for one in list(corpus.utterances)[::-3]
+]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -202,7 +202,9 @@ sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "op
 main = train.main
 def watched():
     main()
-    print("OPENED", sum("features/train" in one for one in opened), sum("features/test" in one for one in opened))
+    of_train = sum("features/train" in one for one in opened)
+    of_test = sum("features/test" in one for one in opened)
+    print("OPENED", of_train, of_test)
 train.main = watched
 """
     done = run_stage(nursery, tmp_path, data, watch)
@@ -266,7 +268,9 @@ def test_a_loss_that_is_no_number_stops_before_the_update(
     write_params(tmp_path / "params.yaml", TINY)
     poison = """
 loss = train.Training.loss
-train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if self.model.training and self.state.step == 4 else 1.0)
+train.Training.loss = lambda self, batch: loss(self, batch) * (
+    float("nan") if self.model.training and self.state.step == 4 else 1.0
+)
 """
     done = run_stage(nursery, tmp_path, tiny_data, poison, check=False)
     assert done.returncode == Diverged.exit_code
