@@ -20,6 +20,7 @@ from transformers import WhisperForConditionalGeneration
 from asr import features
 from asr.audio.sample_file import SampleFile
 from asr.checks.data import batch_is_sound, order_is_whole
+from asr.decoding.segments import split_at_timestamps, timed_texts
 from asr.errors import ModelError, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
@@ -139,7 +140,7 @@ def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(
 def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> None:
     made = collator()
     (first, *_) = epochs.speech_examples(rows, made.choose(rows).examples, made, 1.0, True, 1)
-    told = timestamps.segments(first.text_ids, made.first_timestamp, 4.0)
+    told = split_at_timestamps(first.text_ids, made.first_timestamp, 4.0)
     assert [made.made.decode(words) for *_, words in told] == [
         f" {rows.text(row)}" for row in first.rows
     ]
@@ -427,7 +428,7 @@ def test_plain_transformers_tell_the_same_words_and_times(
     ):
         times = [float(part[edge]) for part in told for edge in ("start", "end")]
         assert times == pytest.approx(
-            [moment for part in one.segments for moment in part[:2]], abs=0.011
+            [moment for part in timed_texts(start, one) for moment in part[:2]], abs=0.011
         )
 
 

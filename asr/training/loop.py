@@ -367,9 +367,7 @@ class Training:
     def _weights(self) -> dict[str, torch.Tensor]:
         """The weights that are trained; the output layer is left out, for it is the embedding."""
         weights = self.bare.state_dict()
-        return lora.trained(
-            {name: value for name, value in weights.items() if name != "proj_out.weight"}
-        )
+        return lora.trained({name: value for name, value in weights.items() if name != loader.TIED})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
         """One process writes; the others wait for it."""

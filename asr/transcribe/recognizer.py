@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from asr import features, paths
 from asr.audio.sample_file import SampleFile, passages
 from asr.decoding.language import detect_language
+from asr.decoding.segments import timed_texts
 from asr.errors import DataError, ParamsError
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -113,6 +114,6 @@ def transcribe(
             start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told
         )
         for one in heard:
-            for first, last, text in one.segments:
+            for first, last, text in timed_texts(start, one):
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)
         say(offset + length)
