@@ -227,7 +227,8 @@ def test_eight_threads_fetch_one_folder_whole() -> None:
 @pytest.mark.usefixtures("repository")
 def test_listing_imports_no_dvc() -> None:
     program = (
-        "import sys; from asr.runs import revisions; revisions.known(); print('dvc' in sys.modules)"
+        "import sys; from asr.runs import revisions; revisions.list_revisions(); print('dvc' "
+        "in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
