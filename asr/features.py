@@ -86,6 +86,7 @@ def _filters(num_mel_bins: int) -> np.ndarray:
 
 @cache
 def _hann() -> np.ndarray:
+    """(400,) the window of a frame, periodic as the extractor's."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
 
 

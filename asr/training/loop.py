@@ -196,7 +196,7 @@ class Training:
         return total
 
     def _backward(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
-        """Add up this process's gradients; returns its loss, and whether memory ran out."""
+        """Add up this process's gradients; returns its share of the loss, and if memory ran out."""
         num_labels = sum(
             len(example.text_ids) + 1  # and the end
             for examples in self.step_examples(self.state.step)
@@ -206,6 +206,7 @@ class Training:
         total = torch.zeros((), device=self.accelerator.device)
         try:
             for number, micro_batch in zip(self.my_parts(), micro_batches, strict=True):
+                # Each micro-batch has room for 2 ** halvings parts, each with its own noise.
                 first_part = number << self.state.halvings
                 parts = memory.parts(micro_batch, self.micro_batch_rows())
                 for index, part in enumerate(parts):

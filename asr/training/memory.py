@@ -73,7 +73,7 @@ def free(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that this process may hold: what it holds now, and what is free.
 
     Args:
-        groups: the folder of the container's limits; no more than these is free.
+        groups: the folder where Linux tells the container's limit, which counts too.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
