@@ -1,38 +1,38 @@
-"""Log-mel features, unpadded: what `WhisperFeatureExtractor` computes, without the silence it pads
-with.
+"""Log-mel features as `WhisperFeatureExtractor` computes them, without the padding.
 
-After the clip's own frames a padded clip holds one constant, the floor, so the clip's frames and
-that value rebuild the padded features for any window. Whisper clamps every clip to a range of 2.0
-above the floor: 12 bits hold it with an error of 2.5e-4, half of fp16's, in 12 kB per second at 80
-mel bins (padded float32 takes 32 kB per second of *window*). Computing costs 1.5 ms for 5 s on one
-core.
+After the clip's own frames a padded clip holds one constant, the floor. The clip's frames and that
+value therefore rebuild the padded features for any window. Whisper clamps every clip to a range of
+2.0 above the floor: 12 bits hold it with an error of 2.5e-4, half of fp16's, in 12 kB per second at
+80 mel bins (padded float32 takes 32 kB per second of *window*). Computing costs 1.5 ms for 5 s on
+one core.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
-
-import numpy as np
-import scipy.fft
-
-if TYPE_CHECKING:
-    import torch
-
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import scipy.fft
 
 from asr.storage import shards
 from asr.whisper import FFT, HOP, SAMPLE_RATE
 
-RANGE = 2.0  # log10 of 8 decades, divided by 4
-LEVELS = 4095
-TAIL = 2  # frames after the clip's end that still hear it
+if TYPE_CHECKING:
+    import torch
+
+DECADES = 8.0  # of power below the loudest value that Whisper keeps
+LEAST_POWER = 1e-10
+LEAST_LOG_POWER = -10.0
+RANGE = DECADES / 4.0  # of scaled values above the floor
+BITS = 12  # of a stored value
+LEVELS = (1 << BITS) - 1
+TAIL = 2  # frames that start after the clip's end and still overlap it
 
 FEATURES = pa.schema(
     [
@@ -56,10 +56,10 @@ class LogMel:
 
     mel: (M, T) float32, T = ceil(S / 160) + 2.
     floor: the value of every frame after these.
-    edge: (M,) the frame at the end of a window that the clip fills to within 40 samples; None for
-        clips that cannot. There the extractor reflects the clip's end, where in a longer window it
-        hears silence. The floor is the longer window's; it would differ only for a clip that fills
-        the window and is by far the loudest in its last 6 ms.
+    edge: (M,) the last frame of a window that the clip fills to within 40 samples; None for clips
+        that end elsewhere in a frame. There the extractor reflects the end of the clip, while in a
+        longer window silence follows. The floor is that of the longer window; it would differ only
+        for a clip that fills the window and is by far the loudest in its last 6 ms.
     """
 
     mel: np.ndarray
@@ -86,6 +86,7 @@ def _filters(num_mel_bins: int) -> np.ndarray:
 
 @cache
 def _hann() -> np.ndarray:
+    """(400,) the window of a frame, periodic as the extractor's."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
 
 
@@ -101,66 +102,72 @@ def log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
     """
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples have the shape {samples.shape}, want (S,) with S > 0")
-    own = -(-len(samples) // HOP)
-    length = own * HOP
-    silence = np.zeros(length + FFT * 2 - len(samples), np.float32)
-    mel = _power(np.concatenate([samples, silence]), own + TAIL, num_mel_bins)  # (M, T)
-    edge = None
-    if length - len(samples) < FFT // 2 - HOP and length > FFT // 2:
-        filled = np.concatenate([samples, np.zeros(length - len(samples), np.float32)])
-        edge = _power(
-            np.pad(filled, (0, FFT // 2), mode="reflect")[-FFT - HOP :],
-            2,
-            num_mel_bins,
-            centred=False,
-        )[:, 0]
+    own_frames = -(-len(samples) // HOP)
+    missing = own_frames * HOP - len(samples)  # samples to the end of the last frame
+    silence = np.zeros(missing + FFT * 2, np.float32)
+    padded = np.concatenate([samples, silence])
+    mel = _log_power(padded, own_frames + TAIL, num_mel_bins)  # (M, T)
+    # The last frame of a window reaches FFT // 2 - HOP samples beyond its end, where the extractor
+    # reflects the samples before. They are silence unless the clip ends within as many samples.
+    has_edge = missing < FFT // 2 - HOP and own_frames * HOP > FFT // 2
+    edge = _edge(samples, missing, num_mel_bins) if has_edge else None
     return _scale(mel, edge)
 
 
-def stored(samples: np.ndarray, num_mel_bins: int) -> LogMel:
-    """Features as they come back from data/features: a model that wavers between two words must not
-    hear finer elsewhere.
-    """
-    clip = log_mel(samples, num_mel_bins)
-    mel = unpack(pack(clip.mel, clip.floor), num_mel_bins, clip.floor)
-    edge = (
-        None
-        if clip.edge is None
-        else unpack(pack(clip.edge, clip.floor), num_mel_bins, clip.floor)[:, 0]
-    )
-    return LogMel(mel, clip.floor, edge)
+def _edge(samples: np.ndarray, missing: int, num_mel_bins: int) -> np.ndarray:
+    """(M,) log10 power of the last frame, with the end of the clip reflected."""
+    whole_frames = np.concatenate([samples, np.zeros(missing, np.float32)])
+    reflected = np.pad(whole_frames, (0, FFT // 2), mode="reflect")
+    return _log_power(reflected[-FFT - HOP :], 2, num_mel_bins, centered=False)[:, 0]
 
 
-def _power(
-    samples: np.ndarray, num_frames: int, num_mel_bins: int, centred: bool = True
+def _log_power(
+    samples: np.ndarray, num_frames: int, num_mel_bins: int, centered: bool = True
 ) -> np.ndarray:
-    """(M, T) log10 of the mel power; the first frame is centred on the first sample by reflection."""
-    if centred:
+    """(M, T) log10 of the power in each mel bin.
+
+    Args:
+        centered: the first frame has its middle, not its start, at the first sample; the samples
+            before are reflected.
+    """
+    if centered:
         samples = np.pad(samples, (FFT // 2, 0), mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(samples, FFT)[::HOP][:num_frames] * _hann()
     spectrum = scipy.fft.rfft(frames, axis=1)
     power = spectrum.real**2 + spectrum.imag**2  # (T, 201)
-    mel: np.ndarray = np.log10(np.maximum(_filters(num_mel_bins) @ power.T, 1e-10))
+    mel: np.ndarray = np.log10(np.maximum(_filters(num_mel_bins) @ power.T, LEAST_POWER))
     return mel
 
 
 def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:
-    """Whisper's clamp to 8 decades below the loudest value, and its scale."""
-    bottom = max(float(mel.max()) - 8.0, -10.0)
+    """Clamp to 8 decades below the loudest value, and scale, as Whisper does."""
+    bottom = max(float(mel.max()) - DECADES, LEAST_LOG_POWER)
     scaled = (np.maximum(mel, bottom) + 4.0) / 4.0
-    clamped = (
-        None if edge is None else (np.minimum(np.maximum(edge, bottom), bottom + 8.0) + 4.0) / 4.0
-    )
-    return LogMel(scaled.astype(np.float32), (bottom + 4.0) / 4.0, clamped)
+    if edge is not None:
+        edge = (np.minimum(np.maximum(edge, bottom), bottom + DECADES) + 4.0) / 4.0
+    return LogMel(scaled.astype(np.float32), (bottom + 4.0) / 4.0, edge)
+
+
+def stored(samples: np.ndarray, num_mel_bins: int) -> LogMel:
+    """Features rounded to 12 bits, as data/features holds them.
+
+    Transcription takes these, so that it gives the text that evaluation scored.
+    """
+    clip = log_mel(samples, num_mel_bins)
+    mel = unpack(pack(clip.mel, clip.floor), num_mel_bins, clip.floor)
+    edge = clip.edge
+    if edge is not None:
+        edge = unpack(pack(edge, clip.floor), num_mel_bins, clip.floor)[:, 0]
+    return LogMel(mel, clip.floor, edge)
 
 
 def pack(mel: np.ndarray, floor: float) -> bytes:
-    """Store values in [floor, floor + 2] in 12 bits each: two in three bytes. The count of values
-    must be even.
+    """Store values in [floor, floor + 2] in 12 bits each: two values in three bytes.
+
+    The number of values must be even.
     """
-    codes = (
-        np.rint((mel - floor) * (LEVELS / RANGE)).clip(0, LEVELS).astype(np.uint16).reshape(-1, 2)
-    )
+    levels = np.rint((mel - floor) * (LEVELS / RANGE)).clip(0, LEVELS)
+    codes = levels.astype(np.uint16).reshape(-1, 2)
     first, second = codes[:, 0], codes[:, 1]
     packed = np.empty((len(codes), 3), np.uint8)
     packed[:, 0] = first & 0xFF
@@ -175,9 +182,8 @@ def unpack(packed: bytes | memoryview, num_mel_bins: int, floor: float) -> np.nd
     codes = np.empty((len(triples), 2), np.uint16)
     codes[:, 0] = triples[:, 0] | ((triples[:, 1] & 0xF) << 8)
     codes[:, 1] = (triples[:, 1] >> 4) | (triples[:, 2] << 4)
-    return (
-        codes.reshape(num_mel_bins, -1) * np.float32(RANGE / LEVELS) + np.float32(floor)
-    ).astype(np.float32, copy=False)
+    above_floor = codes.reshape(num_mel_bins, -1) * np.float32(RANGE / LEVELS)
+    return (above_floor + np.float32(floor)).astype(np.float32, copy=False)
 
 
 def pad(features: LogMel, num_frames: int) -> np.ndarray:
@@ -188,18 +194,33 @@ def pad(features: LogMel, num_frames: int) -> np.ndarray:
     """
     mel = features.mel
     padded = np.full((len(mel), num_frames), features.floor, np.float32)
-    kept = min(mel.shape[1], num_frames)
-    padded[:, :kept] = mel[:, :kept]
-    if features.edge is not None and mel.shape[1] - TAIL == num_frames:
+    num_filled = min(mel.shape[1], num_frames)
+    padded[:, :num_filled] = mel[:, :num_filled]
+    fills_window = mel.shape[1] - TAIL == num_frames
+    if features.edge is not None and fills_window:
         padded[:, -1] = features.edge
     return padded
 
 
+def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
+    """(B, M, T) float32: each clip padded to the window with its own floor."""
+    import torch  # takes 2 s, and whoever only stores features needs none of it
+
+    return torch.from_numpy(np.stack([pad(clip, num_frames) for clip in clips]))
+
+
+def num_mel_bins(split: Path) -> int:
+    """Mel bins of the features in a split, from the bytes of its first row."""
+    row = next(shards.rows(split, ["mel", "num_frames"]))
+    num_values = len(row["mel"]) * 8 // BITS
+    return num_values // int(row["num_frames"])
+
+
 class FeatureRows:
-    """The rows of one split of data/features, read in place."""
+    """The rows of one split of data/features, memory-mapped."""
 
     def __init__(self, split: Path):
-        import datasets  # 0.5 s and 60 MB, and who has the features at hand needs none of it
+        import datasets  # takes 0.5 s and 60 MB, and whoever only computes features needs none
 
         parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
         self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
@@ -217,10 +238,9 @@ class FeatureRows:
         ]
 
     def digest(self, index: int) -> bytes:
-        """A short name of one row's sound: the same features give the same."""
-        return hashlib.blake2b(
-            memoryview(self.dataset[index]["mel"][0].as_buffer()), digest_size=12
-        ).digest()
+        """12 bytes that identify one row's audio, by its features."""
+        mel = memoryview(self.dataset[index]["mel"][0].as_buffer())
+        return hashlib.blake2b(mel, digest_size=12).digest()
 
     def text(self, index: int) -> str:
         """The transcript of one row."""
@@ -231,25 +251,12 @@ class FeatureRows:
         return float(self.dataset[index]["duration"][0].as_py())
 
     def log_mel(self, index: int) -> LogMel:
-        """The unpadded features of one row."""
+        """The features of one row, not padded."""
         row = self.dataset[index]
         floor = row["floor"][0].as_py()
-        edge = row["edge"][0].as_buffer()
-        return LogMel(
-            unpack(memoryview(row["mel"][0].as_buffer()), self.num_mel_bins, floor),
-            floor,
-            None if edge is None else unpack(memoryview(edge), self.num_mel_bins, floor)[:, 0],
-        )
-
-
-def num_mel_bins(split: Path) -> int:
-    """Mel bins of the features in a split, told by its first row: 12 bits a value."""
-    row = next(shards.rows(split, ["mel", "num_frames"]))
-    return len(row["mel"]) * 2 // 3 // int(row["num_frames"])
-
-
-def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
-    """(B, M, T) float32: each clip padded to the window with its own floor."""
-    import torch  # 2 s, and who only stores features needs none of it
-
-    return torch.from_numpy(np.stack([pad(clip, num_frames) for clip in clips]))
+        mel = unpack(memoryview(row["mel"][0].as_buffer()), self.num_mel_bins, floor)
+        packed_edge = row["edge"][0].as_buffer()
+        if packed_edge is None:
+            return LogMel(mel, floor, None)
+        edge = unpack(memoryview(packed_edge), self.num_mel_bins, floor)[:, 0]
+        return LogMel(mel, floor, edge)

@@ -1,8 +1,7 @@
-"""Word and character error rates: text made comparable, errors counted, and how sure the number is.
+"""Word and character error rates: texts made comparable, errors counted, and confidence intervals.
 
-WER is summed over the corpus (errors / reference words), never a mean over utterances.
-`corpus_scores` goes through the local metric module in the `evaluate` library (4 s to import, so
-only then); alignments are jiwer's.
+WER is summed over the corpus (errors / reference words), never a mean over utterances. Words are
+aligned by jiwer.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from typing import Any
 import jiwer
 import numpy as np
 
-MIN_SPEAKERS = 10
-BLOCK = 1 << 22  # draws of the bootstrap held at once
+MIN_SPEAKERS = 10  # fewer are too few to draw from
+BLOCK = 1 << 22  # draws of the bootstrap in memory at once
+QUANTILES = (0.025, 0.975)  # of a 95 % interval
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Words of one utterance that were hit, replaced, left out, put in."""
+    """Words of one utterance by what became of them."""
 
     hits: int
     substitutions: int
@@ -34,11 +34,17 @@ class Counts:
 
     @property
     def words(self) -> int:
+        """Words of the reference."""
         return self.hits + self.substitutions + self.deletions
 
 
 @dataclass(frozen=True)
 class Interval:
+    """A 95 % interval.
+
+    unit: what was drawn, `speaker` or `utterance`.
+    """
+
     low: float
     high: float
     unit: str
@@ -46,8 +52,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """WER of one model less another's on the same utterances, with what the 95 % interval allows
-    one to say of the first.
+    """WER of one model minus another's on the same utterances, with its 95 % interval.
+
+    unit: what was drawn, `speaker` or `utterance`.
+    verdict: the first model is `better`, `worse`, or `not distinguishable`.
     """
 
     difference: float
@@ -57,20 +65,26 @@ class Difference:
     verdict: str
 
 
+# Texts made comparable
+
+
 def normalize(text: str) -> str:
-    """NFKC, lower case, punctuation and symbols out; combining marks stay, for without them Hindi
-    and Thai are other words.
+    """NFKC and lower case, without punctuation and symbols.
+
+    Combining marks stay, for without them words of Hindi and Thai are other words.
     """
-    heard = "".join(character for character in text if not _silent(character))
-    lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", heard).lower())
-    kept = (
-        character if unicodedata.category(character)[0] in "LMN" else " " for character in lowered
+    pronounced = "".join(character for character in text if not _is_silent(character))
+    # Lower case may undo a normal form, so NFKC comes before and after it.
+    lowered = unicodedata.normalize("NFKC", pronounced).lower()
+    words = "".join(
+        character if unicodedata.category(character)[0] in "LMN" else " "
+        for character in unicodedata.normalize("NFKC", lowered)
     )
-    return " ".join("".join(kept).split())
+    return collapse_spaces(words)
 
 
-def _silent(character: str) -> bool:
-    """Joiners, variation selectors and enclosing marks shape letters and emoji; they are not heard."""
+def _is_silent(character: str) -> bool:
+    """Whether a character only shapes others: joiners, variation selectors, enclosing marks."""
     return (
         unicodedata.category(character) in ("Cf", "Me")
         or "\ufe00" <= character <= "\ufe0f"
@@ -83,37 +97,72 @@ def collapse_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
+# Errors counted
+
+
 def count_words(reference: str, hypothesis: str) -> Counts:
     """Align two texts by words, each text split at white space."""
     reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
-    if not reference.split():
+    if not reference:  # jiwer refuses an empty reference
         return Counts(0, 0, 0, len(hypothesis.split()))
-    found = jiwer.process_words(reference, hypothesis)
-    return Counts(found.hits, found.substitutions, found.deletions, found.insertions)
+    alignment = jiwer.process_words(reference, hypothesis)
+    return Counts(
+        alignment.hits, alignment.substitutions, alignment.deletions, alignment.insertions
+    )
 
 
 def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Errors and reference characters, single spaces included."""
+    """Errors, and characters of the reference, single spaces included."""
     reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
     if not reference:
         return len(hypothesis), 0
-    found = jiwer.process_characters(reference, hypothesis)
-    return found.substitutions + found.deletions + found.insertions, len(reference)
+    alignment = jiwer.process_characters(reference, hypothesis)
+    errors = alignment.substitutions + alignment.deletions + alignment.insertions
+    return errors, len(reference)
 
 
 def rate(errors: int, total: int) -> float:
-    """Errors per reference word; where the reference holds none, each word put in is a whole error."""
+    """Errors per word of the references; if these have no word, the number of errors."""
     return errors / max(total, 1)
 
 
 def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float]:
-    """The same scores without that import, for validation while training."""
-    words = [count_words(*pair) for pair in zip(references, hypotheses, strict=True)]
-    characters = [count_characters(*pair) for pair in zip(references, hypotheses, strict=True)]
+    """WER and CER over all utterances.
+
+    `asr.evaluation.metric` computes the same through the `evaluate` library, which takes 4 s to
+    import; validation during training does without it.
+    """
+    pairs = list(zip(references, hypotheses, strict=True))
+    words = [count_words(*pair) for pair in pairs]
+    characters = [count_characters(*pair) for pair in pairs]
     return {
-        "wer": rate(sum(one.errors for one in words), sum(one.words for one in words)),
+        "wer": rate(sum(counts.errors for counts in words), sum(counts.words for counts in words)),
         "cer": rate(sum(errors for errors, _ in characters), sum(total for _, total in characters)),
     }
+
+
+def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:
+    """One row's counts, for normalized and for raw text."""
+    normalized = normalize(reference), normalize(hypothesis)
+    raw = reference, hypothesis
+    cer_errors, cer_chars = count_characters(*normalized)
+    raw_cer_errors, raw_cer_chars = count_characters(*raw)
+    return {
+        **_columns(count_words(*normalized), ""),
+        **_columns(count_words(*raw), "raw_"),
+        "cer_errors": cer_errors,
+        "cer_chars": cer_chars,
+        "raw_cer_errors": raw_cer_errors,
+        "raw_cer_chars": raw_cer_chars,
+    }
+
+
+def _columns(counts: Counts, prefix: str) -> dict[str, int]:
+    names = ("hits", "substitutions", "deletions", "insertions")
+    return {f"{prefix}{name}": getattr(counts, name) for name in names}
+
+
+# How sure a number is
 
 
 def bootstrap(
@@ -123,27 +172,38 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> Interval:
-    """95 % interval of the WER by drawing units with replacement: speakers from ten up, else
-    utterances.
+    """95 % interval of the WER, by drawing speakers with replacement, or utterances.
 
-    Utterances of one speaker fail together, so an interval by utterance is too narrow where
-    speakers are few.
+    Utterances of one speaker tend to fail together, so an interval by utterance is too narrow where
+    speakers are few. Utterances are drawn where a speaker is unknown, or fewer than MIN_SPEAKERS.
+
+    Args:
+        errors, words: of each utterance, with its reference words.
     """
-    by_speaker = len({name for name in speakers if name}) >= MIN_SPEAKERS and all(speakers)
-    units = (
-        np.unique([str(name) for name in speakers], return_inverse=True)[1]
-        if by_speaker
-        else np.arange(len(errors))
-    )
+    names = {name for name in speakers if name}
+    by_speaker = len(names) >= MIN_SPEAKERS and all(speakers)
+    units = np.arange(len(errors))  # the number of each utterance's unit
+    if by_speaker:
+        units = np.unique([str(name) for name in speakers], return_inverse=True)[1]
     unit_errors = np.bincount(units, weights=np.asarray(errors, float))
     unit_words = np.bincount(units, weights=np.asarray(words, float))
-    draw = np.random.default_rng(seed)
-    rates = []
-    for block in np.array_split(np.arange(resamples), -(-resamples * len(unit_errors) // BLOCK)):
-        chosen = draw.integers(len(unit_errors), size=(len(block), len(unit_errors)))
-        rates.append(unit_errors[chosen].sum(1) / np.maximum(unit_words[chosen].sum(1), 1))
-    low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
+    rates = _resampled_rates(unit_errors, unit_words, resamples, seed)
+    low, high = np.quantile(rates, QUANTILES)
     return Interval(float(low), float(high), "speaker" if by_speaker else "utterance")
+
+
+def _resampled_rates(
+    unit_errors: np.ndarray, unit_words: np.ndarray, resamples: int, seed: int
+) -> np.ndarray:
+    """The WER of each of many draws of as many units, computed in blocks that fit in memory."""
+    draw = np.random.default_rng(seed)
+    num_units = len(unit_errors)
+    num_blocks = -(-resamples * num_units // BLOCK)
+    rates = []
+    for block in np.array_split(np.arange(resamples), num_blocks):
+        drawn = draw.integers(num_units, size=(len(block), num_units))
+        rates.append(unit_errors[drawn].sum(1) / np.maximum(unit_words[drawn].sum(1), 1))
+    return np.concatenate(rates)
 
 
 def paired(
@@ -154,39 +214,24 @@ def paired(
     resamples: int,
     seed: int,
 ) -> Difference:
-    """Compare two models on the same utterances, drawn together: what both find hard does not widen
+    """Compare two models on the same utterances.
+
+    Each draw takes the same utterances of both, so utterances that are hard for both do not widen
     the interval.
 
     Args:
         ours, theirs: errors of each utterance.
         words: reference words of each utterance.
     """
-    gained = [a - b for a, b in zip(ours, theirs, strict=True)]
-    interval = bootstrap(gained, words, speakers, resamples, seed)
-    verdict = (
-        "better" if interval.high < 0 else "worse" if interval.low > 0 else "not distinguishable"
-    )
-    return Difference(
-        rate(sum(gained), sum(words)), interval.low, interval.high, interval.unit, verdict
-    )
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    interval = bootstrap(differences, words, speakers, resamples, seed)
+    difference = rate(sum(differences), sum(words))
+    return Difference(difference, interval.low, interval.high, interval.unit, _verdict(interval))
 
 
-def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:
-    """One row's counts, for normalised and for raw text."""
-    pair = normalize(reference), normalize(hypothesis)
-    words, raw = count_words(*pair), count_words(reference, hypothesis)
-    errors, characters = count_characters(*pair)
-    raw_errors, raw_characters = count_characters(reference, hypothesis)
-    return {
-        **_columns(words, ""),
-        **_columns(raw, "raw_"),
-        "cer_errors": errors,
-        "cer_chars": characters,
-        "raw_cer_errors": raw_errors,
-        "raw_cer_chars": raw_characters,
-    }
-
-
-def _columns(counts: Counts, prefix: str) -> dict[str, int]:
-    names = ("hits", "substitutions", "deletions", "insertions")
-    return {f"{prefix}{name}": getattr(counts, name) for name in names}
+def _verdict(interval: Interval) -> str:
+    if interval.high < 0:
+        return "better"
+    if interval.low > 0:
+        return "worse"
+    return "not distinguishable"

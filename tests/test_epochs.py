@@ -20,6 +20,7 @@ from transformers import WhisperForConditionalGeneration
 from asr import features
 from asr.audio.sample_file import SampleFile
 from asr.checks.data import batch_is_sound, order_is_whole
+from asr.decoding.segments import split_at_timestamps, timed_texts
 from asr.errors import ModelError, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
@@ -96,9 +97,9 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(
     found = epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == list(range(12))
     timed = [one for one in found if list(one.prompt) == made.prompt]
-    assert all(one.text_ids[0] >= made.zero for one in timed)
+    assert all(one.text_ids[0] >= made.first_timestamp for one in timed)
     assert all(
-        list(one.prompt) == made.plain_prompt and max(one.text_ids) < made.zero
+        list(one.prompt) == made.plain_prompt and max(one.text_ids) < made.first_timestamp
         for one in found
         if one not in timed
     )
@@ -139,7 +140,7 @@ def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(
 def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> None:
     made = collator()
     (first, *_) = epochs.speech_examples(rows, made.choose(rows).examples, made, 1.0, True, 1)
-    told = timestamps.segments(first.text_ids, made.zero, 4.0)
+    told = split_at_timestamps(first.text_ids, made.first_timestamp, 4.0)
     assert [made.made.decode(words) for *_, words in told] == [
         f" {rows.text(row)}" for row in first.rows
     ]
@@ -164,7 +165,7 @@ def test_silence_is_such_a_share_of_the_windows_and_sounds_otherwise_at_each_ste
     made = collator()
     found = epochs.silence_examples(90, made, 0.5, 0.1, 1)
     assert len(found) == 10
-    assert {tuple(one.text_ids) for one in found} == {(), (made.zero,)}
+    assert {tuple(one.text_ids) for one in found} == {(), (made.first_timestamp,)}
     assert len({one.num_frames for one in found}) > 5
     one = made.batch(rows, found, (1, 5))["input_features"]
     assert one.equal(made.batch(rows, found, (1, 5))["input_features"])
@@ -251,19 +252,19 @@ def _words_in_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lost_row(patch: pytest.MonkeyPatch) -> None:
-    neighbours = examples.neighbours
+    neighbours = examples.pack_neighbors
 
     def shorter(*given: Any) -> Iterator[tuple[TrainingRow, ...]]:
         yield from (group[:2] for group in neighbours(*given))
 
-    patch.setattr(examples, "neighbours", shorter)
+    patch.setattr(examples, "pack_neighbors", shorter)
 
 
 def _overfull(patch: pytest.MonkeyPatch) -> None:
-    neighbours = examples.neighbours
+    neighbours = examples.pack_neighbors
     patch.setattr(
         examples,
-        "neighbours",
+        "pack_neighbors",
         lambda found, speakers, *most: neighbours(
             found, [None] * len(speakers), *(2 * one for one in most)
         ),
@@ -427,7 +428,7 @@ def test_plain_transformers_tell_the_same_words_and_times(
     ):
         times = [float(part[edge]) for part in told for edge in ("start", "end")]
         assert times == pytest.approx(
-            [moment for part in one.segments for moment in part[:2]], abs=0.011
+            [moment for part in timed_texts(start, one) for moment in part[:2]], abs=0.011
         )
 
 

@@ -15,6 +15,7 @@ from model_fixtures import clip, scratch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
+from asr.decoding.segments import split_at_timestamps, timed_texts
 from asr.features import input_features
 from asr.model import greedy, loader, timestamps, tokenization
 from asr.model.loader import Start
@@ -30,7 +31,7 @@ PARTS = st.lists(st.tuples(st.integers(3, 400), st.one_of(WORDS, st.just([]))), 
 SECONDS = (0.4, 0.9, 1.3, 2.0)
 
 
-def config(latest: int | None = timestamps.FIRST_BY) -> GenerationConfig:
+def config(latest: int | None = timestamps.MAX_INITIAL_TIMESTAMP_INDEX) -> GenerationConfig:
     return GenerationConfig(
         eos_token_id=END, no_timestamps_token_id=ZERO - 1, max_initial_timestamp_index=latest
     )
@@ -47,7 +48,7 @@ def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, li
         for (first, last), text in zip(pairwise(edges), texts, strict=True)
         if text
     ]
-    found = timestamps.segments(ids, ZERO, 1e9)
+    found = split_at_timestamps(ids, ZERO, 1e9)
     assert [text for _, _, text in found] == [text for _, _, text in wanted]
     for (start, end, _), (first, last, _) in zip(found, wanted, strict=True):
         assert start == pytest.approx(first, abs=0.0101)
@@ -69,14 +70,14 @@ def test_label_and_segments_worked_out_by_hand() -> None:
         ZERO + 256,
     ]
     assert timed_label([], [], ZERO) == timed_label([50], [[]], ZERO) == [ZERO]
-    assert timestamps.segments([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [
+    assert split_at_timestamps([ZERO, 1, 2, ZERO + 120, ZERO + 125, 3], ZERO, 3.0) == [
         (0.0, 2.4, [1, 2]),
         (2.5, 3.0, [3]),
     ]
-    assert timestamps.segments([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], (
+    assert split_at_timestamps([ZERO, 1, ZERO + 120], ZERO, 2.0) == [(0.0, 2.0, [1])], (
         "no time is after the end of the sound"
     )
-    assert timestamps.segments([ZERO], ZERO, 2.0) == timestamps.segments([], ZERO, 2.0) == []
+    assert split_at_timestamps([ZERO], ZERO, 2.0) == split_at_timestamps([], ZERO, 2.0) == []
 
 
 @st.composite
@@ -178,11 +179,12 @@ def test_segments_of_a_long_recording_stand_where_they_were_said(seed: int) -> N
     (parts,) = greedy.decode_clips(start.model, start.tokenizer, [whole], 4, 444)
     assert [part.start for part in parts] == [stretch.start for stretch in greedy.cut(whole, 200)]
     for part in parts:
-        moments = [moment for first, last, _ in part.segments for moment in (first, last)]
+        segments = timed_texts(start, part)
+        moments = [moment for first, last, _ in segments for moment in (first, last)]
         assert moments == sorted(moments)
         assert part.start <= moments[0] <= moments[-1] <= part.start + part.duration + 1e-9
-        assert letters("".join(text for *_, text in part.segments)) == letters(part.text)
-    assert len([segment for part in parts for segment in part.segments]) > len(parts) > 3
+        assert letters("".join(text for *_, text in segments)) == letters(part.text)
+    assert sum(len(timed_texts(start, part)) for part in parts) > len(parts) > 3
 
 
 def test_a_model_keeps_its_own_limit_of_the_first_time() -> None:

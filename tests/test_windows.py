@@ -33,7 +33,7 @@ def test_every_row_comes_once_and_no_window_is_fuller_than_full(
     rows: list[tuple[int, int, str | None]],
 ) -> None:
     speakers = [speaker for *_, speaker in rows]
-    found = list(examples.neighbours(examples_of(rows), speakers, 300, 64))
+    found = list(examples.pack_neighbors(examples_of(rows), speakers, 300, 64))
     assert sorted(one.index for group in found for one in group) == list(range(len(rows)))
     for group in found:
         assert sum(one.num_frames for one in group) <= 300
@@ -52,7 +52,7 @@ def test_every_row_comes_once_and_no_window_is_fuller_than_full(
 def test_a_row_longer_than_all_that_is_allowed_still_comes_alone() -> None:
     assert [
         len(group)
-        for group in examples.neighbours(
+        for group in examples.pack_neighbors(
             examples_of([(500, 1, None), (100, 1, None)]), [None] * 2, 300, 64
         )
     ] == [1, 1]

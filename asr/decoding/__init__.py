@@ -1,5 +1,5 @@
-"""What transcription decodes besides the greedy decoding of `model`, which validation shares: a
-change here renames no training.
+"""What transcription needs beyond the greedy decoding of `model`.
 
-Imports `errors`, `whisper`, `features`, `model`.
+It stands apart because a change in `model` makes every model train anew. Imports `errors`,
+`whisper`, `features`, `model`.
 """

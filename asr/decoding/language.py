@@ -1,4 +1,4 @@
-"""Which language a recording is in, as a Whisper hears it."""
+"""The language of a recording, as a Whisper detects it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from asr.whisper import FRAMES_PER_SECOND
 def detect_language(
     whisper: WhisperForConditionalGeneration, features: LogMel
 ) -> tuple[str, float]:
-    """The language that the model hears in the first window, and how sure it is of that.
+    """The likeliest language of the first window, as a code, and its probability.
 
     Raises:
-        BadModel: the model knows one language only.
+        ModelError: the model knows one language only.
     """
     generation = whisper.generation_config
     if not generation.is_multilingual:
         raise ModelError("this model knows one language only; choose no language")
-    inputs = input_features([features], loader.window_seconds(whisper) * FRAMES_PER_SECOND).to(
-        whisper.device, whisper.dtype
-    )
+    window_frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
+    inputs = input_features([features], window_frames).to(whisper.device, whisper.dtype)
     encoded = whisper.model.encoder(inputs).last_hidden_state
+    # The token after the start token is the language.
     start = torch.tensor([[generation.decoder_start_token_id]], device=whisper.device)
     hidden = whisper.model.decoder(
         input_ids=start, encoder_hidden_states=encoded, use_cache=False
     ).last_hidden_state
     codes = {int(token): name.strip("<|>") for name, token in generation.lang_to_id.items()}
-    chances = whisper.proj_out(hidden[0, -1])[list(codes)].float().softmax(-1)
-    best = int(chances.argmax())
-    return list(codes.values())[best], float(chances[best])
+    logits = whisper.proj_out(hidden[0, -1])[list(codes)]  # of languages alone
+    probabilities = logits.float().softmax(-1)
+    best = int(probabilities.argmax())
+    return list(codes.values())[best], float(probabilities[best])

@@ -1,9 +1,9 @@
-"""Sound to text: batched greedy decoding, the same for validation, evaluation and transcription,
-and as `generate()` decodes.
+"""Audio to text by batched greedy decoding, the same for validation, evaluation and transcription.
 
-Rows are sorted by length and leave the batch when they end, so that none waits for a row that
-loops; tokens are capped by duration. Recordings longer than the window are cut at the quietest
-point near its end, decoded apart, and joined.
+It gives what plain `generate()` gives. Recordings are sorted by length, and a row leaves the batch
+when it ends, so that no row waits long for another; the number of tokens is limited by duration.
+Recordings longer than the window are cut at the quietest point near its end, decoded apart, and
+joined.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from transformers import (
 
 from asr.features import TAIL, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
-from asr.whisper import FRAMES_PER_SECOND
+from asr.whisper import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 
-TOKENS_PER_SECOND = 40  # nobody speaks faster, in any script
+TOKENS_PER_SECOND = 40  # more than anybody speaks, in any script
 SPARE_TOKENS = 10
-CUT_SHARE = 0.3  # the last part of a window in which a quiet point is looked for
-QUIET_FRAMES = 10  # a pause must be this wide, or a plosive's gap would do
+CUT_SHARE = 0.3  # the last part of a window, in which a quiet point is looked for
+QUIET_FRAMES = 10  # the width of a pause; the gap before a plosive is shorter
+
+# Wraps groups of recordings or segments as they are decoded, to show progress or to stop.
+Progress = Callable[[Iterable[list[int]], int], Iterable[list[int]]]
 
 
 @dataclass(frozen=True)
 class AudioSegment:
-    """A stretch of a recording that fits the window; `start` and `duration` in seconds."""
+    """A part of a recording that fits the window; `start` and `duration` in seconds."""
 
     start: float
     duration: float
@@ -41,16 +44,30 @@ class AudioSegment:
 
 @dataclass(frozen=True)
 class DecodedSegment:
-    """What was said in one stretch; `start` and `duration` in seconds.
+    """What was decoded in one part of a recording; `start` and `duration` in seconds.
 
-    segments: start, end and text of each utterance in it, from the recording's start; one where the
-        model does not say when.
+    ids: tokens after the prompt, without the end; with timestamps, if the model predicts them.
+    text: of these tokens.
     """
 
     start: float
     duration: float
+    ids: tuple[int, ...]
     text: str
-    segments: tuple[tuple[float, float, str], ...]
+
+
+def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in groups of `size`; the last may be smaller."""
+    for start in range(0, len(indices), size):
+        yield list(indices[start : start + size])
+
+
+def max_tokens(seconds: float) -> int:
+    """The most tokens to decode for so many seconds of audio."""
+    return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
+
+
+# From features to tokens
 
 
 @torch.inference_mode()
@@ -60,10 +77,10 @@ def decode_batch(
     prompt: list[int],
     max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """Decode a batch, the likeliest token each time.
+    """Decode a batch, taking the likeliest token each time.
 
     Args:
-        features: (B, M, T), T the window's frames.
+        features: (B, M, T), T the frames of the window.
         max_new_tokens: for each row.
     Returns:
         the tokens of each row after the prompt, without the end.
@@ -73,7 +90,7 @@ def decode_batch(
 
 @torch.inference_mode()
 def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> torch.Tensor:
-    """(B, M, T) features to the (B, T / 2, D) that the decoder listens to."""
+    """The encoder's output, (B, T / 2, D), for features (B, M, T)."""
     encoded: torch.Tensor = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state
     return encoded
 
@@ -85,102 +102,103 @@ def decode_encoded(
     prompt: list[int],
     max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """The same from what was encoded, so that several prompts can share it."""
-    generation = whisper.generation_config
+    """As `decode_batch`, from the encoder's output, so that several prompts can share it."""
+    generation, device = whisper.generation_config, encoded.device
+    has_timestamps = tokenization.says_when(generation)
+    never = _token_tensor(generation.suppress_tokens, device)
+    not_first = _token_tensor(getattr(generation, "begin_suppress_tokens", None), device)
     cache = EncoderDecoderCache(
         DynamicCache(config=whisper.config), DynamicCache(config=whisper.config)
     )
-    tokens = torch.tensor([prompt] * len(encoded), device=encoded.device)
-    alive = torch.arange(len(encoded), device=encoded.device)
-    limits = torch.tensor(max_new_tokens, device=encoded.device).clamp(
-        max=whisper.config.max_target_positions - len(prompt)
-    )
-    found: list[list[int]] = [[] for _ in max_new_tokens]
-    never = torch.tensor(generation.suppress_tokens or [], dtype=torch.long, device=encoded.device)
-    not_first = torch.tensor(
-        getattr(generation, "begin_suppress_tokens", None) or [],
-        dtype=torch.long,
-        device=encoded.device,
-    )
+    limits = torch.tensor(max_new_tokens, device=device)
+    limits = limits.clamp(max=whisper.config.max_target_positions - len(prompt))
+    rows = torch.arange(len(encoded), device=device)  # numbers of the rows that have not ended
+    inputs = torch.tensor([prompt] * len(encoded), device=device)
+    decoded: list[list[int]] = [[] for _ in max_new_tokens]
     for step in range(int(limits.max())):
         hidden = whisper.model.decoder(
-            input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
+            input_ids=inputs, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
         )
         logits = whisper.proj_out(hidden.last_hidden_state[:, -1])  # (B, V)
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
-        if tokenization.says_when(generation):
-            timestamps.apply_timestamp_rules(
-                logits, [found[row] for row in alive.tolist()], generation
-            )
-        tokens = logits.argmax(-1, keepdim=True)
-        ended = tokens[:, 0] == generation.eos_token_id
-        for row, token in zip(alive[~ended].tolist(), tokens[~ended, 0].tolist(), strict=True):
-            found[row].append(token)
-        keep = ~ended & (step + 1 < limits[alive])
-        if not keep.any():
+        if has_timestamps:
+            previous = [decoded[row] for row in rows.tolist()]
+            timestamps.apply_timestamp_rules(logits, previous, generation)
+        inputs = logits.argmax(-1, keepdim=True)  # (B, 1)
+        ended = inputs[:, 0] == generation.eos_token_id
+        for row, token in zip(rows[~ended].tolist(), inputs[~ended, 0].tolist(), strict=True):
+            decoded[row].append(token)
+        goes_on = ~ended & (step + 1 < limits[rows])
+        if not goes_on.any():
             break
-        if not keep.all():
-            cache.batch_select_indices(keep.nonzero()[:, 0])
-            tokens, encoded, alive = tokens[keep], encoded[keep], alive[keep]
-    return found
+        if not goes_on.all():
+            cache.batch_select_indices(goes_on.nonzero()[:, 0])
+            inputs, encoded, rows = inputs[goes_on], encoded[goes_on], rows[goes_on]
+    return decoded
 
 
-def max_tokens(seconds: float) -> int:
-    """More than anybody says in so many seconds."""
-    return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
+def _token_tensor(ids: list[int] | None, device: torch.device) -> torch.Tensor:
+    return torch.tensor(ids or [], dtype=torch.long, device=device)
 
 
 @torch.inference_mode()
 def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
-    """The prompt that plain `generate()` really gives the decoder, caught on its way in."""
-    seen: list[torch.Tensor] = []
-    hook = whisper.model.decoder.register_forward_pre_hook(
-        lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
-    )
-    shape = (1, whisper.config.num_mel_bins, whisper.config.max_source_positions * 2)
+    """The prompt that plain `generate()` gives to the decoder, taken from the call itself."""
+    calls: list[torch.Tensor] = []
+
+    def note(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        calls.append(kwargs["input_ids"])
+
+    hook = whisper.model.decoder.register_forward_pre_hook(note, with_kwargs=True)
+    num_frames = whisper.config.max_source_positions * FRAMES_PER_POSITION
+    shape = (1, whisper.config.num_mel_bins, num_frames)
     try:
         with loader.quiet():
-            whisper.generate(
-                torch.zeros(shape, device=whisper.device, dtype=whisper.dtype), max_new_tokens=1
-            )
+            features = torch.zeros(shape, device=whisper.device, dtype=whisper.dtype)
+            whisper.generate(features, max_new_tokens=1)
     finally:
         hook.remove()
-    return [int(token) for token in seen[0][0]]
+    return [int(token) for token in calls[0][0]]
+
+
+# From recordings to windows
 
 
 def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
-    """Cut a recording into stretches that fit the window, each at the quietest point near the
-    window's end.
-    """
-    loudness = features.mel.mean(axis=0)
+    """Cut a recording into segments that fit the window, at the quietest points near its end."""
+    loudness = features.mel.mean(axis=0)  # (T,)
     total = features.mel.shape[1] - TAIL
     if total <= window_frames:
-        return [_stretch(features, 0, total, features.edge)]
-    stretches, start = [], 0
+        return [_segment(features, 0, total, features.edge)]
+    segments: list[AudioSegment] = []
+    start = 0
     while total - start > window_frames:
         end = start + _quietest(loudness[start : start + window_frames])
-        stretches.append(_stretch(features, start, end, None))
+        segments.append(_segment(features, start, end, None))
         start = end
-    return [*stretches, _stretch(features, start, total, None)]
+    segments.append(_segment(features, start, total, None))
+    return segments
 
 
 def _quietest(loudness: np.ndarray) -> int:
-    """The middle of the quietest stretch in the last part of a window."""
+    """The frame in the middle of the quietest pause in the last part of a window."""
     first = int(len(loudness) * (1 - CUT_SHARE))
     smooth = np.convolve(loudness, np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
     quiet = first + int(np.argmin(smooth[first : len(loudness) - QUIET_FRAMES // 2]))
     return max(quiet, 1)
 
 
-def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
-    """Frames of one stretch with the extractor's tail; cut sound ends in the floor, as if silence
-    followed.
+def _segment(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
+    """Some frames of a recording, with the tail that the features of every clip have.
+
+    The last segment has the recording's own tail; others end in the floor, as if silence followed.
     """
-    last = features.mel.shape[1] if end == features.mel.shape[1] - TAIL else end
-    mel = features.mel[:, start:last]
-    if last == end:
+    if end == features.mel.shape[1] - TAIL:
+        mel = features.mel[:, start:]
+    else:
+        mel = features.mel[:, start:end]
         mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
     return AudioSegment(
         start / FRAMES_PER_SECOND,
@@ -189,93 +207,77 @@ def _stretch(features: LogMel, start: int, end: int, edge: np.ndarray | None) ->
     )
 
 
+# From recordings to text
+
+
 def transcribe(
     whisper: WhisperForConditionalGeneration,
-    made: WhisperTokenizer,
+    tokenizer: WhisperTokenizer,
     durations: Sequence[float],
     log_mel: Callable[[int], LogMel],
     batch_size: int,
     max_new_tokens: int,
-    progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
+    progress: Progress = lambda groups, _: groups,
 ) -> list[str]:
     """Decode recordings of any length.
 
     Args:
-        durations: seconds of each recording.
+        durations: of each recording, in seconds.
         log_mel: gives the features of recording number i.
+        max_new_tokens: for each window; fewer where its duration allows no more.
         progress: wraps the groups of recordings as they are decoded.
     Returns:
         the text of each recording.
     """
-    order = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
-    groups = list(in_groups(order, batch_size))
+    longest_first = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
+    groups = list(in_groups(longest_first, batch_size))
     texts = [""] * len(durations)
     for group in progress(groups, len(groups)):
-        heard = decode_clips(whisper, made, map(log_mel, group), batch_size, max_new_tokens)
-        for index, parts in zip(group, heard, strict=True):
-            texts[index] = " ".join(part.text for part in parts if part.text)
+        clips = map(log_mel, group)
+        decoded = decode_clips(whisper, tokenizer, clips, batch_size, max_new_tokens)
+        for index, segments in zip(group, decoded, strict=True):
+            texts[index] = " ".join(segment.text for segment in segments if segment.text)
     return texts
 
 
 def decode_clips(
     whisper: WhisperForConditionalGeneration,
-    made: WhisperTokenizer,
+    tokenizer: WhisperTokenizer,
     clips: Iterable[LogMel],
     batch_size: int,
     max_new_tokens: int,
-    progress: Callable[[Iterable[list[int]], int], Iterable[list[int]]] = lambda groups, _: groups,
+    progress: Progress = lambda groups, _: groups,
 ) -> list[list[DecodedSegment]]:
-    """Decode a few recordings: each cut into stretches that fit the window, all stretches decoded
-    together.
+    """Decode a few recordings, each cut into segments that fit the window.
+
+    The segments of all recordings are decoded together, `batch_size` at once.
 
     Args:
-        progress: wraps the groups of stretches as they are decoded.
+        progress: wraps the groups of segments as they are decoded.
     Returns:
-        what was said in each stretch of each recording.
+        the decoded segments of each recording.
     """
     frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
     prompt = tokenization.prompt(whisper.generation_config)
     cuts = [cut(clip, frames) for clip in clips]
-    stretches = [stretch for parts in cuts for stretch in parts]
-    groups = list(in_groups(range(len(stretches)), batch_size))
-    found: list[list[int]] = []
+    segments = [segment for parts in cuts for segment in parts]
+    groups = list(in_groups(range(len(segments)), batch_size))
+    ids: list[list[int]] = []
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
-        chosen = [stretches[index] for index in group]
-        limits = [min(max_new_tokens, max_tokens(one.duration)) for one in chosen]
-        inputs = input_features([one.features for one in chosen], frames).to(whisper.device)
-        found += decode_batch(whisper, inputs, prompt, limits)
+        batch = [segments[index] for index in group]
+        limits = [min(max_new_tokens, max_tokens(segment.duration)) for segment in batch]
+        features = input_features([segment.features for segment in batch], frames)
+        ids += decode_batch(whisper, features.to(whisper.device), prompt, limits)
     whisper.train(was_training)
-    said = iter(found)
-    return [[_heard(one, next(said), whisper, made) for one in parts] for parts in cuts]
-
-
-def _heard(
-    one: AudioSegment,
-    ids: list[int],
-    whisper: WhisperForConditionalGeneration,
-    made: WhisperTokenizer,
-) -> DecodedSegment:
-    """Tokens of a stretch as text, and as utterances with times."""
-    text = made.decode(ids, skip_special_tokens=True).strip()
-    parts = [(one.start, one.start + one.duration, text)]
-    if tokenization.says_when(whisper.generation_config) and text:
-        told = timestamps.segments(
-            ids, timestamps.first_timestamp(whisper.generation_config), one.duration
+    decoded = (
+        DecodedSegment(
+            segment.start,
+            segment.duration,
+            tuple(tokens),
+            tokenization.decode(tokenizer, tokens),
         )
-        spelt = [
-            (
-                one.start + begin,
-                one.start + end,
-                made.decode(words, skip_special_tokens=True).strip(),
-            )
-            for begin, end, words in told
-        ]
-        parts = [part for part in spelt if part[2]]
-    return DecodedSegment(one.start, one.duration, text, tuple(parts))
-
-
-def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    for at in range(0, len(indices), size):
-        yield list(indices[at : at + size])
+        for segment, tokens in zip(segments, ids, strict=True)
+    )
+    return [[next(decoded) for _ in parts] for parts in cuts]

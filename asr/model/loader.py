@@ -1,16 +1,16 @@
-"""Whisper models: built small from scratch, or loaded from a folder or the hub; their window cut;
-saved so that others load them.
+"""Whisper models: built from scratch or loaded, their window cut, and saved.
 
-safetensors only, nothing remote is executed. A window of N seconds is a table of 50 N positions;
-Whisper's are sinusoids, so a shorter table is a bit-equal cut of the longer one. Importing costs
-torch and transformers (3 s); a 2.7 M model builds in 50 ms.
+Only safetensors are read, and nothing remote is executed. A window of N seconds is a table of 50 N
+positions. Whisper's are sinusoids, so the table of a shorter window is a bit-equal cut of the
+longer one. Importing costs torch and transformers (3 s); a model of 2.7 M weights is built in
+50 ms.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,17 @@ from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_L
 transformers_logging.disable_progress_bar()
 
 SCRATCH = "scratch"
-POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor that a window cuts
+POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor whose shape the window decides
+TIED = "proj_out.weight"  # the output layer: it is the decoder's embedding, so files lack it
 
 
 @dataclass(frozen=True)
 class Start:
-    """A model before fine-tuning. `name` is never a path; `revision` is the hub's commit."""
+    """A model before fine-tuning.
+
+    name: a hub id, `scratch`, or the last part of a folder's path; never a whole path.
+    revision: the hub's commit; None if it is not from the hub.
+    """
 
     model: WhisperForConditionalGeneration
     tokenizer: WhisperTokenizer
@@ -48,32 +53,31 @@ class Start:
     revision: str | None
 
     def provenance(self) -> dict[str, Any]:
+        """What identifies the model in reports and fingerprints."""
         return {"name": self.name, "revision": self.revision, "sha256": weights_hash(self.model)}
 
 
 def untrained(config: WhisperConfig, seed: int) -> WhisperForConditionalGeneration:
-    """The weights that training from scratch starts from: a pure function of shape and seed."""
+    """A model with random weights, a pure function of shape and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return WhisperForConditionalGeneration(config)
 
 
 def build(
-    shape: dict[str, Any], made: WhisperTokenizer, num_mel_bins: int, seed: int
+    shape: dict[str, Any], tokenizer: WhisperTokenizer, num_mel_bins: int, seed: int
 ) -> WhisperForConditionalGeneration:
     """A small Whisper from scratch.
 
     Args:
         shape: params' `model.scratch`.
-        made: the tokenizer whose tokens it embeds.
+        tokenizer: whose tokens the model embeds.
     """
-    end, start = made.convert_tokens_to_ids([tokenization.END, tokenization.START])
-    sizes = {
-        key: value for key, value in shape.items() if key not in ("window_seconds", "vocab_size")
-    }
+    end, start = tokenizer.convert_tokens_to_ids([tokenization.END, tokenization.START])
+    not_of_config = ("window_seconds", "vocab_size")
     config = WhisperConfig(
-        **sizes,
-        vocab_size=len(made),
+        **{key: value for key, value in shape.items() if key not in not_of_config},
+        vocab_size=len(tokenizer),
         num_mel_bins=num_mel_bins,
         max_source_positions=shape["window_seconds"] * POSITIONS_PER_SECOND,
         pad_token_id=end,
@@ -92,95 +96,102 @@ def build(
         max_length=config.max_target_positions,
         is_multilingual=True,
         return_timestamps=False,
-        prev_sot_token_id=made.convert_tokens_to_ids("<|startofprev|>"),
-        **prompt_tables(made),
+        prev_sot_token_id=tokenizer.convert_tokens_to_ids(tokenization.PREVIOUS),
+        **_prompt_tables(tokenizer),
     )
     return model
 
 
-def prompt_tables(made: WhisperTokenizer) -> dict[str, Any]:
-    """The generation config's way from a language or a task to its token."""
-    vocab = made.get_vocab()
+def _prompt_tables(tokenizer: WhisperTokenizer) -> dict[str, Any]:
+    """The entries of a generation config that give a language's or a task's token."""
+    vocab = tokenizer.get_vocab()
     languages = [f"<|{code}|>" for code in WHISPER_LANGUAGES]
+    tasks = {task: f"<|{task}|>" for task in tokenization.TASKS}
     return {
         "lang_to_id": {token: vocab[token] for token in languages if token in vocab},
-        "task_to_id": {
-            task: vocab[f"<|{task}|>"] for task in tokenization.TASKS if f"<|{task}|>" in vocab
-        },
-        "no_timestamps_token_id": vocab["<|notimestamps|>"],
+        "task_to_id": {task: vocab[token] for task, token in tasks.items() if token in vocab},
+        "no_timestamps_token_id": vocab[tokenization.NO_TIMESTAMPS],
     }
 
 
 def resolve_model(name: str) -> str:
-    """The folder that `name` means, or the hub id it is.
+    """The folder that `name` means, or the hub id that it is.
 
     Raises:
-        BadModel: it looks like a folder and is not there.
+        ModelError: it looks like a folder and is not there.
     """
     folder = paths.resolve(name)
     if folder.is_dir():
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~", "models/")):
         raise ModelError(
-            f"model.name: {name} is not there; want scratch, a hub id, or a folder with a saved model"
+            f"model.name: {name} is not there; "
+            "want scratch, a hub id, or a folder with a saved model"
         )
     return name
 
 
+def _display_name(where: str) -> str:
+    """The name of a model in messages and reports: its hub id, or the last part of its path."""
+    return Path(where).name if Path(where).is_dir() else where
+
+
 def load_config(name: str, revision: str | None) -> WhisperConfig:
-    """What a checkpoint says of its shape.
+    """The config of a checkpoint, without its weights.
 
     Raises:
-        BadModel: not a Whisper, or no model at all.
-        NetworkFault: the hub cannot be reached or does not let us in.
+        ModelError: not a Whisper, or no model at all.
+        NetworkError: the hub cannot be reached, or refuses access.
     """
     where = resolve_model(name)
-    known_as = Path(where).name if Path(where).is_dir() else name
+    display_name = _display_name(where)
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         raise ModelError(
-            f"model.name: no config.json in {known_as}; want a folder with a saved model"
+            f"model.name: no config.json in {display_name}; want a folder with a saved model"
         )
-    config = _from(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
+    config = _read(where, lambda: WhisperConfig.from_pretrained(where, revision=revision))
     if config.model_type != "whisper":
-        raise ModelError(f"model.name: {known_as} is a {config.model_type}, want a whisper")
+        raise ModelError(f"model.name: {display_name} is a {config.model_type}, want a whisper")
     return config
 
 
 def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
-    """Load a checkpoint, its window cut or stretched to `window_seconds`; None keeps its own.
+    """Load a checkpoint.
 
+    Args:
+        window_seconds: cut or stretch the window to this; None keeps the model's own.
     Raises:
-        BadModel: not a Whisper, damaged, pickled, or tensors that do not fit.
-        NetworkFault: the hub cannot be reached or does not let us in.
+        ModelError: not a Whisper, damaged, pickled, or tensors that do not fit.
+        NetworkError: the hub cannot be reached, or refuses access.
     """
     where = resolve_model(name)
-    known_as = Path(where).name if Path(where).is_dir() else name
+    display_name = _display_name(where)
     config = load_config(name, revision)
-    made = _from(where, lambda: tokenization.load(where, revision))
-    if len(made) > config.vocab_size:
+    tokenizer = _read(where, lambda: tokenization.load(where, revision))
+    if len(tokenizer) > config.vocab_size:
         raise ModelError(
-            f"model.name: the tokenizer in {known_as} has {len(made)} tokens, the model {config.vocab_size}"
+            f"model.name: the tokenizer in {display_name} has {len(tokenizer)} tokens, "
+            f"the model {config.vocab_size}"
         )
     if window_seconds is not None:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
-    model, info = _from(where, lambda: _weights(where, revision, config))
-    _check_loaded(known_as, info)
-    model.model.encoder.embed_positions.requires_grad_(
-        False
-    )  # a table that was cut comes back as if it were to be learnt
-    with suppress(
-        OSError
-    ):  # older checkpoints have no such file; in some it calls itself derived, and would lose all of Whisper's own
+    model, info = _read(where, lambda: _load_weights(where, revision, config))
+    _check_loaded(display_name, info)
+    # transformers would train a table of positions that was cut.
+    model.model.encoder.embed_positions.requires_grad_(False)
+    # Older checkpoints have no such file. In some it says that it was derived from the config, and
+    # would then lose all that Whisper needs.
+    with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(
             where, revision=revision, _from_model_config=False
         )
-    settle_generation(model, made)
-    return Start(model, made, known_as, getattr(model.config, "_commit_hash", None))
+    _update_generation_config(model, tokenizer)
+    return Start(model, tokenizer, display_name, getattr(model.config, "_commit_hash", None))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' warnings out, where we check the same and say it in fewer words."""
+    """Silence the warnings of transformers in the block, where our own checks say the same."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -189,7 +200,8 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
+def _load_weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
+    """The model, and what transformers tells of missing and unknown tensors."""
     with quiet():
         return WhisperForConditionalGeneration.from_pretrained(
             where,
@@ -202,10 +214,15 @@ def _weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
         )
 
 
-def _from(where: str, get: Any) -> Any:
-    """Name the fault of loading: a folder's is the model's, a hub's is the network's."""
+def _read(where: str, read: Callable[[], Any]) -> Any:
+    """Call `read`, and turn any error into one line that says whose fault it is.
+
+    Raises:
+        ModelError: reading a folder failed.
+        NetworkError: reading from the hub failed.
+    """
     try:
-        return get()
+        return read()
     except ModelError:
         raise
     except Exception as error:  # transformers, safetensors and the hub client share no base class
@@ -213,77 +230,87 @@ def _from(where: str, get: Any) -> Any:
         if Path(where).is_dir():
             raise ModelError(f"model.name: {Path(where).name} cannot be loaded: {line}") from None
         raise NetworkError(
-            f"model.name: {where} cannot be fetched: {line}; want a network, for gated models HF_TOKEN in the environment, or a folder"
+            f"model.name: {where} cannot be fetched: {line}; "
+            "want a network, for gated models HF_TOKEN in the environment, or a folder"
         ) from None
 
 
 def _check_loaded(name: str, info: dict[str, Any]) -> None:
-    wrong = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]} - {
-        POSITIONS
+    """Refuse a checkpoint whose tensors are not those of its config.
+
+    Args:
+        info: what transformers tells of loading.
+    """
+    mismatched = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}
+    faults = {
+        "do not fit": mismatched - {POSITIONS},
+        "are missing": set(info["missing_keys"]) - {POSITIONS, TIED},
+        "are unknown": set(info["unexpected_keys"]) - {TIED},
     }
-    missing = set(info["missing_keys"]) - {POSITIONS, "proj_out.weight"}
-    unexpected = set(info["unexpected_keys"]) - {"proj_out.weight"}
-    for what, keys in (
-        ("do not fit", wrong),
-        ("are missing", missing),
-        ("are unknown", unexpected),
-    ):
+    for what, keys in faults.items():
         if keys:
             raise ModelError(
                 f"model.name: {name}: {len(keys)} tensors {what}, such as {sorted(keys)[0]}"
             )
 
 
-def settle_generation(model: WhisperForConditionalGeneration, made: WhisperTokenizer) -> None:
-    """Bring an old checkpoint's generation config to today's form, in which the prompt has one
-    home.
+def _update_generation_config(
+    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
+) -> None:
+    """Bring an old checkpoint's generation config to today's form.
+
+    In it the prompt follows from language and task alone, not from `forced_decoder_ids`.
     """
     generation = model.generation_config
     generation.forced_decoder_ids = None
-    generation._from_model_config = False  # or the prompt we save with it would not be read
+    generation._from_model_config = False  # else the prompt that we save would not be read
     generation.return_timestamps = tokenization.says_when(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
-    for key, value in prompt_tables(made).items():
-        if getattr(generation, key, None) is None and (
-            generation.is_multilingual or not key.endswith("_to_id")
-        ):
+    for key, value in _prompt_tables(tokenizer).items():
+        is_missing = getattr(generation, key, None) is None
+        is_used = generation.is_multilingual or not key.endswith("_to_id")
+        if is_missing and is_used:
             setattr(generation, key, value)
     model.config.forced_decoder_ids = None
 
 
 def set_prompt(model: WhisperForConditionalGeneration, language: str, task: str) -> None:
-    """Choose the language and task that the model is trained, evaluated and saved with."""
+    """Choose the language and task that the model is trained, evaluated and saved with.
+
+    A model of English alone has no choice, and stays as it is.
+    """
     if model.generation_config.is_multilingual:
-        model.generation_config.language, model.generation_config.task = language, task
+        model.generation_config.language = language
+        model.generation_config.task = task
 
 
 def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) -> None:
-    """Refuse features that the model was not made for.
+    """Refuse features with another number of mel bins than the model takes.
 
     Raises:
-        BadModel: with the param that mends it.
+        ModelError: with the param to change.
     """
-    wanted = model.config.num_mel_bins
-    if wanted != num_mel_bins:
+    expected = model.config.num_mel_bins
+    if expected != num_mel_bins:
         raise ModelError(
-            f"the features have {num_mel_bins} mel bins, the model wants {wanted}: -S featurize.num_mel_bins={wanted}"
+            f"the features have {num_mel_bins} mel bins, the model wants {expected}: "
+            f"-S featurize.num_mel_bins={expected}"
         )
 
 
 def window_seconds(model: WhisperForConditionalGeneration) -> int:
+    """Length in seconds of the audio that the model takes at once."""
     return int(model.config.max_source_positions) // POSITIONS_PER_SECOND
 
 
 def device() -> str:
-    """Where a model is fastest here."""
+    """Where a model is fastest on this machine."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def weights_hash(model: WhisperForConditionalGeneration) -> str:
-    """Hash of all weights by name; the window's position table is left out, for it follows from the
-    window.
-    """
+    """Hash of all weights by name, without the table of positions, which the window decides."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name != POSITIONS:
@@ -292,23 +319,20 @@ def weights_hash(model: WhisperForConditionalGeneration) -> str:
     return digest.hexdigest()
 
 
-def save(model: WhisperForConditionalGeneration, made: WhisperTokenizer, folder: Path) -> None:
-    """Save weights, processor, feature extractor and generation config, for plain transformers and
-    for faster-whisper.
-    """
+def save(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path) -> None:
+    """Save a model with its processor, for plain transformers and for faster-whisper."""
     extractor = WhisperFeatureExtractor(
         feature_size=model.config.num_mel_bins, chunk_length=window_seconds(model)
     )
     generation = model.generation_config
     if generation.is_multilingual:
-        made.set_prefix_tokens(
+        tokenizer.set_prefix_tokens(
             generation.language, generation.task, tokenization.says_when(generation)
         )
     model.save_pretrained(folder)
-    WhisperProcessor(extractor, made).save_pretrained(folder)
-    extractor.save_pretrained(
-        folder
-    )  # preprocessor_config.json, which the processor no longer writes
+    WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
+    # preprocessor_config.json: faster-whisper reads it, and the processor no longer writes it.
+    extractor.save_pretrained(folder)
 
 
 def load_saved(folder: Path) -> Start:

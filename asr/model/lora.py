@@ -1,9 +1,8 @@
-"""LoRA (Hu et al. 2021): small matrices beside frozen weights, trained in their place and added to
-them when the model is saved.
+"""LoRA (Hu et al. 2021): small matrices beside frozen weights, trained in their place.
 
-Checkpoints hold the matrices alone; what is decoded, measured and saved is the plain model with
-them merged in. Needs peft, the extra `lora`. Importing this module costs nothing, adding adapters
-the 4 s of importing peft.
+Checkpoints hold these matrices alone; what is decoded, measured and saved is the plain model with
+the matrices added to its weights. Needs peft, the extra `lora`. Importing this module costs
+nothing, adding adapters the 4 s of importing peft.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from asr.errors import ParamsError
 from asr.params import schema
 
 MARK = ".lora_"  # in the name of every tensor of an adapter
-# adapters start from nothing, and want about so many times the rate of the weights they stand for
+# Adapters start from zero, and need about this many times the learning rate of full weights.
 RATE = 10
 
 
-def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int) -> None:
-    """Freeze the model and put an adapter beside each of its target modules; at first they add
-    nothing.
+def add(whisper: WhisperForConditionalGeneration, params: schema.Lora, seed: int) -> None:
+    """Freeze the model and put an adapter, at first without effect, beside each target module.
 
     Raises:
-        BadParams: peft is not installed.
+        ParamsError: peft is not installed.
     """
     try:
         import peft
     except ImportError:
         raise ParamsError(
-            f"model.lora.rank: got {chosen.rank}, which needs peft: pip install -c requirements.txt -e '.[lora]', or set it to null"
+            f"model.lora.rank: got {params.rank}, which needs peft: "
+            "pip install -c requirements.txt -e '.[lora]', or set it to null"
         ) from None
     config = peft.LoraConfig(
-        r=chosen.rank,
-        lora_alpha=chosen.alpha,
-        lora_dropout=chosen.dropout,
-        target_modules=list(chosen.target_modules),
+        r=params.rank,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=list(params.target_modules),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,28 +47,30 @@ def add(whisper: WhisperForConditionalGeneration, chosen: schema.Lora, seed: int
 
 
 def layers(whisper: torch.nn.Module) -> dict[str, Any]:
-    """The adapted modules, by name."""
+    """The modules that have an adapter, by name."""
     return {name: module for name, module in whisper.named_modules() if hasattr(module, "lora_A")}
 
 
 def trained(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The adapters' tensors, or all where there are no adapters."""
+    """The tensors of the adapters, or all tensors if there are no adapters."""
     return {name: value for name, value in weights.items() if MARK in name} or weights
 
 
 @torch.no_grad()
 def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
-    """The plain model: a copy that shares every tensor no adapter changes. Without adapters, the
-    model itself.
+    """The plain model, with the adapters added to its weights.
+
+    A copy that shares every tensor no adapter changes; without adapters, the model itself.
     """
-    found = layers(whisper)
-    if not found:
+    adapted = layers(whisper)
+    if not adapted:
         return whisper
-    changed = {id(layer.base_layer.weight) for layer in found.values()}
+    changed = {id(layer.base_layer.weight) for layer in adapted.values()}
+    # deepcopy takes what stands in its memo as it is, so these tensors are not copied.
     shared = {
-        id(one): one
-        for one in chain(whisper.parameters(), whisper.buffers())
-        if id(one) not in changed
+        id(tensor): tensor
+        for tensor in chain(whisper.parameters(), whisper.buffers())
+        if id(tensor) not in changed
     }
     plain = copy.deepcopy(whisper, shared)
     for name, layer in layers(plain).items():
@@ -82,21 +83,22 @@ def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGen
 def plain_weights(
     whisper: WhisperForConditionalGeneration, weights: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the plain model must hold, given these weights of a checkpoint: they themselves, or
-    frozen weights and adapters added up.
+    """The weights of the plain model that belong to the weights of a checkpoint.
+
+    These themselves without adapters; else the frozen weights with the adapters added, computed
+    apart from `merged`, to check it.
     """
-    found = layers(whisper)
-    if not found:
+    adapted = layers(whisper)
+    if not adapted:
         return weights
     plain = {
         name.replace(".base_layer.", "."): value
         for name, value in whisper.state_dict().items()
         if MARK not in name
     }
-    for name, layer in found.items():
-        down, up = (
-            weights[f"{name}.lora_{side}.default.weight"].to(layer.base_layer.weight.device)
-            for side in "AB"
-        )
+    for name, layer in adapted.items():
+        device = layer.base_layer.weight.device
+        down = weights[f"{name}.lora_A.default.weight"].to(device)
+        up = weights[f"{name}.lora_B.default.weight"].to(device)
         plain[f"{name}.weight"] = plain[f"{name}.weight"] + (up @ down) * layer.scaling["default"]
     return plain

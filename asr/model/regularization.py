@@ -1,8 +1,7 @@
-"""What keeps a model from learning its corpus by heart: dropouts, layer drop, masks on the input,
-frozen layers.
+"""What keeps a model from overfitting: dropouts, layer drop, SpecAugment's masks, frozen layers.
 
-Layers copied their dropouts from the config when they were built, so each is set in the config and
-where it is used.
+Layers copy their dropouts from the config when they are built, so each is set twice: in the config,
+with which the model is saved, and in the layers.
 """
 
 from __future__ import annotations
@@ -32,60 +31,58 @@ MASKS = (
 )
 
 
-def configure(config: WhisperConfig, chosen: schema.Model) -> None:
-    """Write the params into the model's config, with which it is saved."""
+def configure(config: WhisperConfig, settings: schema.Model) -> None:
+    """Write the params into the model's config."""
     for name in DROPOUTS:
-        setattr(config, name, getattr(chosen, name))
+        setattr(config, name, getattr(settings, name))
     for name in MASKS:
-        setattr(config, f"mask_{name}", getattr(chosen, f"mask_{name}"))
+        setattr(config, f"mask_{name}", getattr(settings, f"mask_{name}"))
 
 
 def apply(whisper: WhisperForConditionalGeneration) -> None:
-    """Hand the config's dropouts to the layers."""
+    """Give the config's dropouts to the layers."""
     config = whisper.config
     for module in whisper.modules():
-        for name, value in (
-            ("dropout", config.dropout),
-            ("activation_dropout", config.activation_dropout),
-        ):
-            if isinstance(getattr(module, name, None), float):
-                is_attention = hasattr(module, "k_proj")
-                setattr(
-                    module,
-                    name,
-                    config.attention_dropout if is_attention and name == "dropout" else value,
-                )
-    whisper.model.encoder.layerdrop, whisper.model.decoder.layerdrop = (
-        config.encoder_layerdrop,
-        config.decoder_layerdrop,
-    )
+        is_attention = hasattr(module, "k_proj")
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = config.attention_dropout if is_attention else config.dropout
+        if isinstance(getattr(module, "activation_dropout", None), float):
+            module.activation_dropout = config.activation_dropout
+    whisper.model.encoder.layerdrop = config.encoder_layerdrop
+    whisper.model.decoder.layerdrop = config.decoder_layerdrop
 
 
 def frozen(
     whisper: WhisperForConditionalGeneration, layers: int | str, rank: int | None
 ) -> set[str]:
-    """The tensors that `freeze` keeps as they are: of the encoder's first layers and of what is
-    before them, or of all of it.
+    """Names of the tensors that training does not change.
 
-    With LoRA (its rank is not None) also all that is no adapter.
+    Args:
+        layers: how many of the encoder's first layers are frozen, with the convolutions before
+            them; or `all` of the encoder.
+        rank: of LoRA's adapters; if it is not None, all other tensors are frozen.
     """
-    encoder = "model.encoder."
-    first = [
-        f"{encoder}conv1.",
-        f"{encoder}conv2.",
-        *(f"{encoder}layers.{layer}." for layer in range(0 if layers == "all" else int(layers))),
-    ]
-    chosen = (encoder,) if layers == "all" else tuple(first) if layers else ()
-    names = {name for name, _ in whisper.named_parameters()}
+    prefixes = _frozen_prefixes(layers)
     return {
         name
-        for name in names
-        if name.startswith(chosen) or (rank is not None and lora.MARK not in name)
+        for name, _ in whisper.named_parameters()
+        if name.startswith(prefixes) or (rank is not None and lora.MARK not in name)
     }
 
 
+def _frozen_prefixes(layers: int | str) -> tuple[str, ...]:
+    """How the names of frozen tensors of the encoder start."""
+    encoder = "model.encoder."
+    if layers == "all":
+        return (encoder,)
+    if not layers:
+        return ()
+    first_layers = [f"{encoder}layers.{layer}." for layer in range(int(layers))]
+    return (f"{encoder}conv1.", f"{encoder}conv2.", *first_layers)
+
+
 def freeze(whisper: WhisperForConditionalGeneration, layers: int | str, rank: int | None) -> None:
-    """Keep the encoder's first layers, or `all` of it, as they are."""
+    """Keep the tensors that `frozen` names from being trained."""
     names = frozen(whisper, layers, rank)
     for name, value in whisper.named_parameters():
         if name in names:
@@ -93,7 +90,10 @@ def freeze(whisper: WhisperForConditionalGeneration, layers: int | str, rank: in
 
 
 def seed(number: int, step: int, part: int) -> None:
-    """Make dropout (torch) and SpecAugment (numpy's global generator) a function of where we stand."""
+    """Make dropout and SpecAugment a function of (seed, step, part of the step).
+
+    Dropout draws from torch's global generator, SpecAugment from numpy's.
+    """
     words = np.random.SeedSequence([number, step, part]).generate_state(2)
     torch.manual_seed(int(words[0]))
     np.random.seed(int(words[1]))

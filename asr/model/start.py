@@ -1,5 +1,6 @@
-"""The model that training starts from, as params name it: built from the training texts, or loaded.
-Costs 50 ms, or reading the weights.
+"""The model that training starts from, as params name it: built from scratch, or loaded.
+
+Costs 50 ms from scratch, else reading the weights.
 """
 
 from __future__ import annotations
@@ -11,33 +12,36 @@ from asr.model.window import window_seconds
 from asr.params import schema
 
 
-def start_model(given: schema.Params, train: FeatureRows) -> Start:
-    """The model before training: built from the training texts, or loaded; prompt and
-    regularisation set.
+def start_model(params: schema.Params, train: FeatureRows) -> Start:
+    """The model before training, with its prompt, timestamps and regularization set.
+
+    Args:
+        train: rows whose texts a model from scratch gets its tokenizer from.
     """
-    chosen = given.model
-    if chosen.name == loader.SCRATCH:
-        shape = chosen.scratch.model_dump()
-        shape["window_seconds"] = window_seconds(chosen, own=None)
-        made = tokenization.from_texts(train.column("text"), shape["vocab_size"])
-        start = Start(
-            loader.build(shape, made, train.num_mel_bins, given.train.seed),
-            made,
-            loader.SCRATCH,
-            None,
-        )
+    settings = params.model
+    if settings.name == loader.SCRATCH:
+        start = _from_scratch(params, train)
     else:
-        start = loader.load(chosen.name, chosen.revision, chosen.window_seconds)
+        start = loader.load(settings.name, settings.revision, settings.window_seconds)
     loader.check_mel_bins(start.model, train.num_mel_bins)
-    loader.set_prompt(start.model, given.language, chosen.task)
-    timestamps.set_return_timestamps(start.model.generation_config, given.train.timestamp_share > 0)
-    regularization.configure(start.model.config, chosen)
+    loader.set_prompt(start.model, params.language, settings.task)
+    has_timestamps = params.train.timestamp_share > 0
+    timestamps.set_return_timestamps(start.model.generation_config, has_timestamps)
+    regularization.configure(start.model.config, settings)
     regularization.apply(start.model)
     return start
 
 
-def choose_trained(start: Start, chosen: schema.Model, seed: int) -> None:
-    """Which tensors training changes: all, those that are not frozen, or adapters beside them."""
-    if chosen.lora.rank is not None:
-        lora.add(start.model, chosen.lora, seed)
-    regularization.freeze(start.model, chosen.freeze_encoder, chosen.lora.rank)
+def _from_scratch(params: schema.Params, train: FeatureRows) -> Start:
+    shape = params.model.scratch.model_dump()
+    shape["window_seconds"] = window_seconds(params.model, own=None)
+    tokenizer = tokenization.from_texts(train.column("text"), shape["vocab_size"])
+    model = loader.build(shape, tokenizer, train.num_mel_bins, params.train.seed)
+    return Start(model, tokenizer, loader.SCRATCH, None)
+
+
+def choose_trained(start: Start, settings: schema.Model, seed: int) -> None:
+    """Set which tensors training changes: all that are not frozen, or LoRA's adapters alone."""
+    if settings.lora.rank is not None:
+        lora.add(start.model, settings.lora, seed)
+    regularization.freeze(start.model, settings.freeze_encoder, settings.lora.rank)

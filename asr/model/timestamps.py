@@ -1,8 +1,7 @@
-"""When it was said: a time before and after each utterance, as tokens 0.02 s apart, in labels and
-in what a model says.
+"""Timestamps as tokens, one for every 0.02 s of the window, before and after each utterance.
 
-Times are counted from the window's start. Whisper's rules keep them in pairs and in order; they
-cost one softmax a token.
+A time is counted from the start of the window. Whisper's rules for decoding keep timestamps in
+pairs and in order; they cost one softmax a token.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ import torch
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-PER_SECOND = 50
-FIRST_BY = 50  # the first utterance starts within so many steps of the window's start, 1 s
+# The latest first timestamp of a window, 1 s, for models that do not bring their own limit.
+MAX_INITIAL_TIMESTAMP_INDEX = 50
 
 
-def set_return_timestamps(generation: GenerationConfig, wanted: bool) -> None:
-    """Choose whether a model says when; it is trained, evaluated and saved so."""
-    generation.return_timestamps = wanted
-    if wanted and getattr(generation, "max_initial_timestamp_index", None) is None:
-        generation.max_initial_timestamp_index = FIRST_BY
+def set_return_timestamps(generation: GenerationConfig, enabled: bool) -> None:
+    """Choose whether a model predicts timestamps; it is trained, evaluated and saved so."""
+    generation.return_timestamps = enabled
+    if enabled and getattr(generation, "max_initial_timestamp_index", None) is None:
+        generation.max_initial_timestamp_index = MAX_INITIAL_TIMESTAMP_INDEX
 
 
 def first_timestamp(generation: GenerationConfig) -> int:
@@ -31,58 +30,49 @@ def first_timestamp(generation: GenerationConfig) -> int:
     return int(generation.no_timestamps_token_id) + 1
 
 
-def segments(
-    ids: Sequence[int], zero: int, duration: float
-) -> list[tuple[float, float, list[int]]]:
-    """What a model said, utterance by utterance: start and end in seconds, tokens.
-
-    Args:
-        duration: of the sound; no time is later, and what was not closed ends there.
-    """
-    found: list[tuple[float, float, list[int]]] = []
-    start, words = 0.0, list[int]()
-    for one in ids:
-        moment = min((one - zero) / PER_SECOND, duration)
-        if one < zero:
-            words.append(one)
-        elif words:
-            found.append((start, moment, words))
-            start, words = moment, []
-        else:
-            start = moment
-    return [*found, (start, duration, words)] if words else found
-
-
 def apply_timestamp_rules(
-    scores: torch.Tensor, said: Sequence[Sequence[int]], generation: GenerationConfig
+    scores: torch.Tensor, previous: Sequence[Sequence[int]], generation: GenerationConfig
 ) -> None:
-    """Rule out, in place, what cannot come next where times are asked for.
+    """Set the scores of tokens that cannot come next to minus infinity, in place.
 
-    A window starts with a time, soon; a time that opens is followed by words, one that closes by
-    the next that opens or by the end; times never go back; and where some time is likelier than any
-    one word, it is a time.
+    A window starts with a timestamp, and not a late one. After a timestamp that opens an utterance
+    comes text; after one that closes it, the next that opens, or the end. Timestamps never go back.
+    Where all timestamps together are likelier than the likeliest text token, one of them comes.
 
     Args:
         scores: (B, V) of the next token.
-        said: each row's tokens after the prompt.
+        previous: tokens of each row after the prompt.
     """
-    zero, latest = (
-        first_timestamp(generation),
-        getattr(generation, "max_initial_timestamp_index", None),
-    )
-    scores[:, zero - 1] = -torch.inf
-    for row, ids in zip(scores, said, strict=True):
-        if not ids:
-            row[:zero] = -torch.inf
-            if latest is not None:
-                row[zero + latest + 1 :] = -torch.inf
-            continue
-        closes = ids[-1] >= zero and len(ids) > 1 and ids[-2] < zero
-        if closes:
-            row[: generation.eos_token_id] = -torch.inf
-        elif ids[-1] >= zero:
-            row[zero:] = -torch.inf
-        row[zero : max(ids) + (not closes)] = -torch.inf
-    chances = scores.float().log_softmax(-1)
-    timed = chances[:, zero:].logsumexp(-1) > chances[:, :zero].amax(-1)
-    scores[:, :zero] = scores[:, :zero].masked_fill(timed[:, None], -torch.inf)
+    first = first_timestamp(generation)
+    scores[:, generation.no_timestamps_token_id] = -torch.inf
+    for row, ids in zip(scores, previous, strict=True):
+        if ids:
+            _keep_pairs_in_order(row, ids, first, generation.eos_token_id)
+        else:
+            _start_with_timestamp(row, first, generation)
+    log_probabilities = scores.float().log_softmax(-1)  # (B, V)
+    of_any_timestamp = log_probabilities[:, first:].logsumexp(-1)
+    of_likeliest_text = log_probabilities[:, :first].amax(-1)
+    needs_timestamp = (of_any_timestamp > of_likeliest_text)[:, None]  # (B, 1)
+    scores[:, :first] = scores[:, :first].masked_fill(needs_timestamp, -torch.inf)
+
+
+def _start_with_timestamp(row: torch.Tensor, first: int, generation: GenerationConfig) -> None:
+    """Allow only a timestamp, up to the model's limit."""
+    row[:first] = -torch.inf
+    limit = getattr(generation, "max_initial_timestamp_index", None)
+    if limit is not None:
+        row[first + limit + 1 :] = -torch.inf
+
+
+def _keep_pairs_in_order(row: torch.Tensor, ids: Sequence[int], first: int, end: int) -> None:
+    """Allow what may follow these tokens, of which there is at least one."""
+    after_timestamp = ids[-1] >= first
+    closes = after_timestamp and len(ids) > 1 and ids[-2] < first
+    if closes:
+        row[:end] = -torch.inf  # no text: text tokens come before the end token
+    elif after_timestamp:
+        row[first:] = -torch.inf
+    # An utterance may start where the last one ended, but not end where it started.
+    earliest = max(ids) if closes else max(ids) + 1
+    row[first:earliest] = -torch.inf

@@ -1,15 +1,15 @@
-"""Text to tokens: a byte-level BPE made from texts, or the start model's own; and the prompt, which
-has this one home.
+"""Text to tokens and back, and the prompt before every transcript.
 
-Labels and decoding take the prompt from `prompt` below, so they cannot differ;
-`decode.generation_prompt` shows that plain `generate()` agrees. Making a tokenizer from 2,400
-sentences costs 20 ms; importing this module costs the import of transformers.
+A tokenizer is a byte-level BPE made from texts, or the start model's own. Labels and decoding both
+take the prompt from `prompt` below, so they cannot differ; `greedy.generation_prompt` is there to
+check that plain `generate()` agrees. Making a tokenizer from 2,400 sentences costs 20 ms; importing
+this module costs the import of transformers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,51 +18,66 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import WhisperTokenizer
 
 from asr.errors import ModelError
-from asr.whisper import ENGLISH_ONLY_VOCABULARY, TIMESTAMPS, WHISPER_LANGUAGES
+from asr.whisper import (
+    ENGLISH_ONLY_VOCABULARY,
+    POSITIONS_PER_SECOND,
+    TIMESTAMPS,
+    WHISPER_LANGUAGES,
+)
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-END, START = "<|endoftext|>", "<|startoftranscript|>"
+END = "<|endoftext|>"
+START = "<|startoftranscript|>"
+NO_TIMESTAMPS = "<|notimestamps|>"
+PREVIOUS = "<|startofprev|>"
 TASKS = ("translate", "transcribe")
 
 
 def special_tokens() -> list[str]:
-    """Whisper's special tokens after `<|endoftext|>`, in Whisper's order: all languages, or the
-    language token is silently wrong.
+    """Whisper's special tokens after `<|endoftext|>`, in Whisper's order.
+
+    All languages are there, whatever the corpus: transformers computes a language's token from its
+    place in this list, and would take another token without an error.
     """
     return [
         START,
         *(f"<|{language}|>" for language in WHISPER_LANGUAGES),
         *(f"<|{task}|>" for task in TASKS),
         "<|startoflm|>",
-        "<|startofprev|>",
+        PREVIOUS,
         "<|nospeech|>",
-        "<|notimestamps|>",
-        *(f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)),
+        NO_TIMESTAMPS,
+        *(f"<|{index / POSITIONS_PER_SECOND:.2f}|>" for index in range(TIMESTAMPS)),
     ]
 
 
 def from_texts(texts: Iterable[str], vocab_size: int) -> WhisperTokenizer:
-    """Make a byte-level BPE from texts; the same texts, in any order, give the same tokenizer. Of
-    them, different words alone are held.
+    """Make a byte-level BPE from texts.
+
+    The same texts in any order give the same tokenizer. Memory holds each different word once.
 
     Args:
         vocab_size: 256 bytes, `<|endoftext|>` and the merges; special tokens come on top.
     """
-    blank = Tokenizer(models.BPE())
-    blank.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    blank.train_from_iterator(texts, trainer)
-    made = json.loads(blank.to_str())["model"]
-    vocab = {**made["vocab"], END: len(made["vocab"])}
-    tokenizer = WhisperTokenizer(vocab=vocab, merges=[tuple(merge) for merge in made["merges"]])
-    tokenizer.add_special_tokens({"additional_special_tokens": special_tokens()[:-TIMESTAMPS]})
-    tokenizer.add_tokens(special_tokens()[-TIMESTAMPS:])
+    bpe.train_from_iterator(texts, trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokenizer = WhisperTokenizer(
+        vocab={**trained["vocab"], END: len(trained["vocab"])},
+        merges=[tuple(merge) for merge in trained["merges"]],
+    )
+    added = special_tokens()
+    # As in Whisper's own tokenizer, timestamps are added tokens but not special ones.
+    tokenizer.add_special_tokens({"additional_special_tokens": added[:-TIMESTAMPS]})
+    tokenizer.add_tokens(added[-TIMESTAMPS:])
     return tokenizer
 
 
@@ -70,54 +85,63 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
     """The tokenizer of a folder or hub id.
 
     Raises:
-        BadModel: there is none.
+        ModelError: there is none, or it lacks tokens that training needs.
     """
+    folder = Path(name).name
     try:
-        loaded = WhisperTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = WhisperTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"model.name: no Whisper tokenizer in {Path(name).name}: {first_line(error)}"
+            f"model.name: no Whisper tokenizer in {folder}: {first_line(error)}"
         ) from None
-    loaded.clean_up_tokenization_spaces = False  # old folders ask for it, and it is not for BPE
-    loaded.add_special_tokens(
-        {"additional_special_tokens": loaded.extra_special_tokens}
-    )  # old folders name them, and take them for words
-    known = loaded.get_vocab()  # asked once: of Whisper's own vocabulary this takes 40 ms
-    wanted = [END, START, "<|notimestamps|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    missing = [token for token in wanted if token not in known]
+    # Two faults of old folders: they ask for a clean-up that is not for BPE, and their special
+    # tokens would be taken for words.
+    tokenizer.clean_up_tokenization_spaces = False
+    tokenizer.add_special_tokens({"additional_special_tokens": tokenizer.extra_special_tokens})
+    _check_vocabulary(tokenizer, folder)
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: WhisperTokenizer, folder: str) -> None:
+    vocabulary = tokenizer.get_vocab()  # asked for once: it takes 40 ms with Whisper's own
+    needed = [END, START, NO_TIMESTAMPS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    missing = [token for token in needed if token not in vocabulary]
     if missing:
         raise ModelError(
-            f"model.name: the tokenizer in {Path(name).name} lacks {len(missing)} tokens, such as {missing[0]}"
+            f"model.name: the tokenizer in {folder} lacks {len(missing)} tokens, "
+            f"such as {missing[0]}"
         )
-    return loaded
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def says_when(generation: GenerationConfig) -> bool:
-    """Whether a model gives the time of what it hears, and so is asked for it."""
+    """Whether a model predicts timestamps."""
     return bool(getattr(generation, "return_timestamps", False))
 
 
 def prompt(generation: GenerationConfig) -> list[int]:
-    """The tokens that every transcript starts with: start, language, task, and no timestamps,
-    unless the model says when.
+    """The tokens before every transcript: start, language, task, and no timestamps.
+
+    A model of English alone has neither language nor task; a model that predicts timestamps lacks
+    the last.
 
     Raises:
-        BadModel: the model has no token for the language or the task.
+        ModelError: the model has no token for the language or the task.
     """
     ids = [generation.decoder_start_token_id]
     if getattr(generation, "is_multilingual", False):
-        ids += [
-            _id(generation.lang_to_id, f"<|{generation.language}|>"),
-            _id(generation.task_to_id, generation.task),
-        ]
-    return ids if says_when(generation) else [*ids, generation.no_timestamps_token_id]
+        ids.append(_token_id(generation.lang_to_id, f"<|{generation.language}|>"))
+        ids.append(_token_id(generation.task_to_id, generation.task))
+    if not says_when(generation):
+        ids.append(generation.no_timestamps_token_id)
+    return ids
 
 
-def _id(table: dict[str, int], token: str) -> int:
+def _token_id(table: dict[str, int], token: str) -> int:
     if token not in table:
         raise ModelError(
             f"the model has no token for {token}; set model.language or model.task to one it has"
@@ -125,24 +149,27 @@ def _id(table: dict[str, int], token: str) -> int:
     return int(table[token])
 
 
-def text_ids(tokenizer: WhisperTokenizer, texts: list[str]) -> list[list[int]]:
-    """Tokens of each text, without prompt or end. A text that spells a special token stays text:
-    the BPE alone encodes it.
-    """
-    return [
-        list(encoding.ids)
-        for encoding in _bare(tokenizer).encode_batch(texts, add_special_tokens=False)
-    ]
-
-
-@lru_cache(maxsize=2)  # Whisper's own takes 0.3 s
-def _bare(tokenizer: WhisperTokenizer) -> Tokenizer:
-    described = json.loads(tokenizer.backend_tokenizer.to_str())
-    return Tokenizer.from_str(json.dumps({**described, "added_tokens": []}))
-
-
 def prompt_tokens(vocab_size: int) -> int:
-    """Tokens that are given before a text: start, language, task and no timestamps; a model of
-    English is told neither of the second.
-    """
+    """Length of the prompt without timestamps: 4 tokens, or 2 for models of English alone."""
     return 2 if vocab_size == ENGLISH_ONLY_VOCABULARY else 4
+
+
+def text_ids(tokenizer: WhisperTokenizer, texts: list[str]) -> list[list[int]]:
+    """Tokens of each text, without prompt or end.
+
+    A text that spells a special token stays text, for only the BPE encodes it.
+    """
+    encodings = _without_added_tokens(tokenizer).encode_batch(texts, add_special_tokens=False)
+    return [list(encoding.ids) for encoding in encodings]
+
+
+@lru_cache(maxsize=2)  # takes 0.3 s with Whisper's own tokenizer
+def _without_added_tokens(tokenizer: WhisperTokenizer) -> Tokenizer:
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    return Tokenizer.from_str(json.dumps({**description, "added_tokens": []}))
+
+
+def decode(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:
+    """The text of tokens, without special tokens and timestamps, and without space around it."""
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text.strip()

@@ -6,7 +6,7 @@ from asr.params import schema
 
 
 def window_seconds(model: schema.Model, own: int | None) -> int:
-    """Seconds that the model hears at once.
+    """Length in seconds of the audio that the model takes at once.
 
     Args:
         own: the window of the start model; None where it is built from scratch.

@@ -35,8 +35,8 @@ class Signals:
     def _note(self, signum: int, _: Any) -> None:
         self.received = self.received or signum
 
-    def obey(self, groups: Iterable[Any], _: int = 0) -> Iterator[Any]:
-        """Pass groups through until a signal has come, then raise Interrupted."""
+    def until_signal(self, groups: Iterable[Any], _: int = 0) -> Iterator[Any]:
+        """Pass groups through; after a signal raise `Interrupted` instead."""
         for group in groups:
             if self.received:
                 raise Interrupted

@@ -1,9 +1,8 @@
-"""Feature rows to batches: which rows a model can take, in which order, padded to its window with
-the floor.
+"""Feature rows to batches: which rows a model can take, their order, and padding to its window.
 
-The order is a pure function of (seed, epoch, index), so nothing about it needs saving. Rows are
-memory-mapped: a batch of 16 clips of 5 s costs 2 ms, and memory does not grow with the corpus but
-for four numbers per row.
+The order is a pure function of (seed, epoch, index), so a checkpoint need not hold it. Rows are
+memory-mapped: a batch of 16 clips of 5 s costs 2 ms, and memory grows with the corpus only by four
+numbers a row.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from asr.training import examples
 from asr.training.examples import PAIR, TrainingExample, TrainingRow
 from asr.whisper import FRAMES_PER_SECOND
 
-IGNORED = -100  # labels that the loss passes over
-POOL = 32  # batches that are sorted by length together
+IGNORED = -100  # a label that does not count in the loss
+POOL = 32  # batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class UsableRows:
 
 def usable_rows(
     rows: FeatureRows,
-    made: WhisperTokenizer,
+    tokenizer: WhisperTokenizer,
     num_prompt: int,
     max_target_positions: int,
     window_seconds: int,
@@ -46,90 +45,99 @@ def usable_rows(
     """Leave out rows longer than the window, and labels longer than the decoder has positions.
 
     Args:
-        num_prompt: tokens that a label has besides those of its text.
-        lead: stands before each text.
+        num_prompt: tokens of a label besides those of its text.
+        lead: is put before each text that is not empty.
     """
     frames = [num_frames - TAIL for num_frames in rows.column("num_frames")]
-    texts = tokenization.text_ids(
-        made, [lead + text if text else text for text in rows.column("text")]
-    )
-    examples, left_out = [], {"longer_than_window": 0, "label_too_long": 0}
-    for index, (num_frames, ids) in enumerate(zip(frames, texts, strict=True)):
+    texts = [lead + text if text else text for text in rows.column("text")]
+    text_ids = tokenization.text_ids(tokenizer, texts)
+    usable: list[TrainingRow] = []
+    left_out = {"longer_than_window": 0, "label_too_long": 0}
+    for index, (num_frames, ids) in enumerate(zip(frames, text_ids, strict=True)):
         if num_frames > window_seconds * FRAMES_PER_SECOND:
             left_out["longer_than_window"] += 1
         elif num_prompt + len(ids) > max_target_positions:
             left_out["label_too_long"] += 1
         else:
-            examples.append(TrainingRow(index, num_frames, tuple(ids)))
-    return UsableRows(examples, left_out)
+            usable.append(TrainingRow(index, num_frames, tuple(ids)))
+    return UsableRows(usable, left_out)
 
 
 class Collator:
-    """Makes batches for one model: its tokens, its prompt, its window.
+    """Makes training examples and batches for one model.
 
-    A model that says when is taught as Whisper was, with a space before each text, which parts it
-    from the one before.
+    made: the model's tokenizer.
+    prompt: tokens before a label with timestamps, or before any label of a model without them.
+    timed: whether the model is trained to predict timestamps.
+    first_timestamp: the token of 0.00 s.
+    plain_prompt: tokens before a label without timestamps.
+    lead: is put before each text. As in Whisper's training, a text after a timestamp starts with a
+        space.
+    end: the token that ends a transcript.
+    positions: the most tokens that the decoder takes.
+    frames: of the model's window.
     """
 
-    def __init__(self, whisper: WhisperForConditionalGeneration, made: WhisperTokenizer):
-        self.made = made
-        self.prompt = tokenization.prompt(whisper.generation_config)
-        self.timed = tokenization.says_when(whisper.generation_config)
-        self.zero = timestamps.first_timestamp(whisper.generation_config)
-        self.plain_prompt = [*self.prompt, self.zero - 1] if self.timed else self.prompt
+    def __init__(self, whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer):
+        generation = whisper.generation_config
+        self.made = tokenizer
+        self.prompt = tokenization.prompt(generation)
+        self.timed = tokenization.says_when(generation)
+        self.first_timestamp = timestamps.first_timestamp(generation)
+        self.plain_prompt = self.prompt
+        if self.timed:
+            self.plain_prompt = [*self.prompt, int(generation.no_timestamps_token_id)]
         self.lead = " " if self.timed else ""
-        self.end = int(whisper.generation_config.eos_token_id)
+        self.end = int(generation.eos_token_id)
         self.positions = int(whisper.config.max_target_positions)
         self.frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
 
     def choose(self, rows: FeatureRows) -> UsableRows:
         """The rows that the model can train on."""
-        beside = len(self.prompt) + (PAIR if self.timed else 0)
+        num_timestamps = PAIR if self.timed else 0
         return usable_rows(
-            rows, self.made, beside, self.positions, self.frames // FRAMES_PER_SECOND, self.lead
+            rows,
+            self.made,
+            len(self.prompt) + num_timestamps,
+            self.positions,
+            self.frames // FRAMES_PER_SECOND,
+            self.lead,
         )
 
-    def window(self, rows: Sequence[TrainingRow], timed: bool) -> TrainingExample:
-        """Rows one after the other, with their label."""
-        frames, texts = [one.num_frames for one in rows], [one.text_ids for one in rows]
-        ids = (
-            examples.timed_label(frames, texts, self.zero)
-            if timed
-            else [token for text in texts for token in text]
-        )
+    def example(self, rows: Sequence[TrainingRow], timed: bool) -> TrainingExample:
+        """Rows one after the other in a window, with their label."""
+        frames = [row.num_frames for row in rows]
+        texts = [row.text_ids for row in rows]
+        if timed:
+            ids = examples.timed_label(frames, texts, self.first_timestamp)
+        else:
+            ids = [token for text in texts for token in text]
         return TrainingExample(
-            tuple(one.index for one in rows),
-            sum(frames),
-            tuple(self.prompt if timed else self.plain_prompt),
-            tuple(ids),
+            rows=tuple(row.index for row in rows),
+            num_frames=sum(frames),
+            prompt=tuple(self.prompt if timed else self.plain_prompt),
+            text_ids=tuple(ids),
         )
 
     def batch(
-        self, rows: FeatureRows, found: Sequence[TrainingExample], moment: tuple[int, ...] = ()
+        self, rows: FeatureRows, windows: Sequence[TrainingExample], seed: tuple[int, ...] = ()
     ) -> dict[str, torch.Tensor]:
-        """A training batch.
+        """A training batch, as `collate` describes it.
 
         Args:
-            moment: decides, with its number, how a silence sounds.
+            seed: of the noise in silent windows, together with each window's number.
         """
-        clips = [self.sound(rows, one, moment) for one in found]
-        return collate(
-            clips,
-            [one.text_ids for one in found],
-            [one.prompt for one in found],
-            self.end,
-            self.frames,
-        )
+        clips = [self.log_mel(rows, window, seed) for window in windows]
+        texts = [window.text_ids for window in windows]
+        prompts = [window.prompt for window in windows]
+        return collate(clips, texts, prompts, self.end, self.frames)
 
-    def sound(self, rows: FeatureRows, window: TrainingExample, moment: tuple[int, ...]) -> LogMel:
-        """The features of what a window holds."""
+    def log_mel(self, rows: FeatureRows, window: TrainingExample, seed: tuple[int, ...]) -> LogMel:
+        """The features of one window, not yet padded."""
         clips = [rows.log_mel(row) for row in window.rows]
         if not clips:
-            return examples.silence(
-                np.random.default_rng((*moment, window.number)),
-                window.num_frames,
-                rows.num_mel_bins,
-            )
+            draw = np.random.default_rng((*seed, window.number))
+            return examples.silence(draw, window.num_frames, rows.num_mel_bins)
         return clips[0] if len(clips) == 1 else examples.join(clips)
 
 
@@ -137,31 +145,33 @@ class Collator:
 def epoch_order(
     lengths: tuple[int, ...], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Batches of one epoch: rows shuffled, sorted by length within pools, batches shuffled. Every
-    row comes once.
+    """Batches of one epoch as row numbers; every row comes once.
 
-    The last batch of an epoch may be smaller, if the rows do not fill it.
+    Rows are shuffled, sorted by length within pools, cut into batches, and the batches shuffled.
+    One batch is smaller where the rows do not fill it.
     """
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
-    pools = (order[at : at + POOL * batch_size] for at in range(0, len(order), POOL * batch_size))
-    batches = [
-        pool[at : at + batch_size].tolist()
-        for pool in (sorted_by(lengths, pool) for pool in pools)
-        for at in range(0, len(pool), batch_size)
-    ]
+    pool_size = POOL * batch_size
+    batches: list[list[int]] = []
+    for pool_start in range(0, len(order), pool_size):
+        pool = sort_by_length(lengths, order[pool_start : pool_start + pool_size])
+        batches += [
+            pool[start : start + batch_size].tolist() for start in range(0, len(pool), batch_size)
+        ]
     return [batches[index] for index in draw.permutation(len(batches))]
 
 
-def sorted_by(lengths: Sequence[int], rows: np.ndarray) -> np.ndarray:
+def sort_by_length(lengths: Sequence[int], rows: np.ndarray) -> np.ndarray:
+    """Row numbers, the shortest first; rows of one length keep their order."""
     return rows[np.argsort([lengths[row] for row in rows], kind="stable")]
 
 
 def batch_rows(lengths: tuple[int, ...], batch_size: int, seed: int, index: int) -> list[int]:
     """The rows of batch number `index` since the start of training."""
-    per_epoch = -(-len(lengths) // batch_size)
-    epoch, place = divmod(index, per_epoch)
-    return epoch_order(lengths, batch_size, seed, epoch)[place]
+    batches_per_epoch = -(-len(lengths) // batch_size)
+    epoch, index_in_epoch = divmod(index, batches_per_epoch)
+    return epoch_order(lengths, batch_size, seed, epoch)[index_in_epoch]
 
 
 def collate(
@@ -175,18 +185,20 @@ def collate(
 
     Args:
         texts: tokens of each text, without prompt or end.
-        prompts: what is given before each.
+        prompts: tokens before each text.
+        end: the token that ends a transcript; it also pads the inputs.
         num_frames: of the window.
     Returns:
-        input_features (B, M, T); decoder_input_ids (B, L): prompt and text; labels (B, L): what
-        comes after each of these, IGNORED for the prompt, which is always given, and for padding.
+        input_features (B, M, T); decoder_input_ids (B, L), prompt and text; labels (B, L), the
+        token that follows each input. Labels inside the prompt and in the padding are IGNORED.
     """
-    longest = max(len(prompt) + len(ids) for prompt, ids in zip(prompts, texts, strict=True))
-    inputs = torch.full((len(texts), longest), end)
+    lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, texts, strict=True)]
+    inputs = torch.full((len(texts), max(lengths)), end)  # (B, L)
     labels = torch.full_like(inputs, IGNORED)
     for row, (prompt, ids) in enumerate(zip(prompts, texts, strict=True)):
-        inputs[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
-        labels[row, len(prompt) - 1 : len(prompt) + len(ids)] = torch.tensor([*ids, end])
+        inputs[row, : lengths[row]] = torch.tensor([*prompt, *ids])
+        # The prompt's last token predicts the text's first, and the text's last the end.
+        labels[row, len(prompt) - 1 : lengths[row]] = torch.tensor([*ids, end])
     return {
         "input_features": input_features(clips, num_frames),
         "decoder_input_ids": inputs,

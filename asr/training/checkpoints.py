@@ -1,9 +1,8 @@
-"""Checkpoints: whole or absent, safetensors and JSON, and a lock that says who holds the folder.
+"""Checkpoints: safetensors and JSON, whole or absent, in a folder that one process locks.
 
 A checkpoint is a folder `step-00000200` with its files and a manifest of their hashes, written
-last; the folder is synced and renamed into place. A damaged one is passed over for the one before.
-Saving 2.7 M weights and AdamW's state costs 60 ms. torch is imported by who saves or loads; looking
-at a folder takes none.
+last. The folder is synced and renamed into place. If the newest is damaged, the one before it is
+used. Saving 2.7 M weights and AdamW's state costs 60 ms. torch is imported only to save or load.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     import torch
 
 MAX_KEPT = 2
+LOCK_SECONDS = 0.3  # so long we wait for a process that only looks whether the lock is held
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by file (`model`, `optimizer`) and the rest of the state as JSON."""
+    """Tensors by file (`model`, `optimizer`), and the rest of the state as JSON."""
 
     step: int
     tensors: dict[str, dict[str, torch.Tensor]]
@@ -37,18 +37,19 @@ class Checkpoint:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep the folder to this process.
+    """Lock the folder for this process.
 
     Raises:
-        BadModel: another process holds it.
+        ModelError: another process holds it.
     """
-    lock = folder / "lock"
+    path = folder / "lock"
     with ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(locked(lock, patience=0.3))
+            descriptor = stack.enter_context(locked(path, patience=LOCK_SECONDS))
         except BlockingIOError:
             raise ModelError(
-                f"the same training runs already, as process {lock.read_text().strip()}; wait for it or stop it"
+                f"the same training runs already, as process {path.read_text().strip()}; "
+                "wait for it or stop it"
             ) from None
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
@@ -61,32 +62,29 @@ def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
 
     with files.new_folder(path_of(folder, stem, checkpoint.step)) as draft:
         for name, tensors in checkpoint.tensors.items():
-            save_file(
-                {key: value.contiguous() for key, value in tensors.items()},
-                draft / f"{name}.safetensors",
-            )
+            contiguous = {key: value.contiguous() for key, value in tensors.items()}
+            save_file(contiguous, draft / f"{name}.safetensors")
         files.write_json(draft / "state.json", checkpoint.state)
         hashes = {file.name: hashing.sha256(file) for file in sorted(draft.iterdir())}
         files.write_json(draft / "manifest.json", {"step": checkpoint.step, "sha256": hashes})
 
 
 def path_of(folder: Path, stem: str, step: int) -> Path:
+    """The folder of one checkpoint."""
     return folder / f"{stem}-{step:08d}"
 
 
 def steps(folder: Path, stem: str) -> list[int]:
-    """Steps that a folder has checkpoints of, newest first."""
-    return sorted(
-        (int(path.name.rpartition("-")[2]) for path in folder.glob(f"{stem}-{'[0-9]' * 8}")),
-        reverse=True,
-    )
+    """The steps of the checkpoints in a folder, newest first."""
+    paths = folder.glob(f"{stem}-{'[0-9]' * 8}")
+    return sorted((int(path.name.rpartition("-")[2]) for path in paths), reverse=True)
 
 
 def load(folder: Path, stem: str, step: int) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        BadModel: it is not whole.
+        ModelError: a file is missing or damaged.
     """
     from safetensors.torch import load_file
 
@@ -100,7 +98,7 @@ def check(path: Path) -> None:
     """Compare a checkpoint's files with its manifest.
 
     Raises:
-        BadModel: it is not whole.
+        ModelError: a file is missing or damaged.
     """
     try:
         hashes = files.read_json(path / "manifest.json")["sha256"]
@@ -112,27 +110,25 @@ def check(path: Path) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; says what a damaged one costs."""
-    found = steps(folder, "step")
-    for step in found:
+    """The newest undamaged checkpoint, if there is one; prints how many steps damage costs."""
+    available = steps(folder, "step")
+    for step in available:
         try:
             checkpoint = load(folder, "step", step)
         except ModelError as fault:
             print(f"checkpoint {fault}; falling back", flush=True)
             continue
-        if step < found[0]:
-            print(
-                f"the damaged checkpoint costs {found[0] - step} steps, which are done again",
-                flush=True,
-            )
+        lost = available[0] - step
+        if lost:
+            print(f"the damaged checkpoint costs {lost} steps, which are done again", flush=True)
         return checkpoint
     return None
 
 
-def keep_newest(folder: Path, wanted: list[int]) -> None:
-    """Drop checkpoints older than the last two, and weights of steps that are no longer wanted."""
+def keep_newest(folder: Path, weights_steps: list[int]) -> None:
+    """Remove all but the last two checkpoints, and the weights of all steps but these."""
     for step in steps(folder, "step")[MAX_KEPT:]:
         shutil.rmtree(path_of(folder, "step", step))
     for step in steps(folder, "weights"):
-        if step not in wanted:
+        if step not in weights_steps:
             shutil.rmtree(path_of(folder, "weights", step))

@@ -1,8 +1,7 @@
-"""What one epoch teaches: each row that fits as often as it counts, alone or packed, with times or
-without, and silence.
+"""The training examples of one epoch: rows alone or packed, timed or not, and silence.
 
-A pure function of rows and seed; which rows have times is a hash of their ids, so that a corpus
-that grows hardly changes it. Costs 5 us per row once.
+A pure function of rows and seed. Which rows have timestamps is decided by a hash of their ids, so
+that a corpus that grows hardly changes it. Costs 5 us per row once.
 """
 
 from __future__ import annotations
@@ -21,75 +20,83 @@ from asr.training.examples import TrainingExample, TrainingRow
 
 def speech_examples(
     rows: FeatureRows,
-    chosen: Sequence[TrainingRow],
+    usable: Sequence[TrainingRow],
     collator: Collator,
     timestamp_share: float,
     pack_to_window: bool,
     seed: int,
 ) -> list[TrainingExample]:
-    """The windows that hold each row as often as it counts: so large a share of rows with times,
-    these packed if asked for.
+    """Training examples of one epoch: each usable row as often as its weight says.
+
+    Args:
+        timestamp_share: of the rows that have timestamps.
+        pack_to_window: whether rows with timestamps share a window.
     """
     counts = repeats(rows)
-    often = [
-        [one for one in chosen if counts[one.index] >= time]
-        for time in range(1, max(counts, default=1) + 1)
-    ]
-    return [
-        one
-        for part in often
-        for one in _once(rows, part, collator, timestamp_share, pack_to_window, seed)
-    ]
+    windows: list[TrainingExample] = []
+    # Rows that come again are packed apart, so that no window holds a row twice.
+    for time in range(1, max(counts, default=1) + 1):
+        rows_this_time = [row for row in usable if counts[row.index] >= time]
+        windows += _examples_once(
+            rows, rows_this_time, collator, timestamp_share, pack_to_window, seed
+        )
+    return windows
 
 
 def repeats(rows: FeatureRows) -> list[int]:
-    """How often each row counts in an epoch: once, if `download.where` has not given it more
-    weight.
-    """
+    """How often each row comes in an epoch: once, unless `download.where` gave it more weight."""
     return [
-        int(json.loads(one).get("repeat", 1)) if '"repeat"' in one else 1
-        for one in rows.column("attributes")
+        int(json.loads(attributes).get("repeat", 1)) if '"repeat"' in attributes else 1
+        for attributes in rows.column("attributes")
     ]
 
 
-def _once(
+def _examples_once(
     rows: FeatureRows,
-    chosen: Sequence[TrainingRow],
+    usable: Sequence[TrainingRow],
     collator: Collator,
     timestamp_share: float,
     pack_to_window: bool,
     seed: int,
 ) -> list[TrainingExample]:
+    """Examples that hold each of these rows once, those with timestamps first."""
     ids = rows.column("id")
-    timed = {
-        one.index
-        for one in chosen
-        if fraction_of(f"{seed}:times:{ids[one.index]}") < timestamp_share
-    }
-    stamped = [one for one in chosen if one.index in timed]
-    plain = [collator.window([one], timed=False) for one in chosen if one.index not in timed]
-    if not pack_to_window:
-        return [collator.window([one], timed=True) for one in stamped] + plain
-    groups = examples.neighbours(
-        stamped, rows.column("speaker"), collator.frames, collator.positions - len(collator.prompt)
-    )
-    return [collator.window(group, timed=True) for group in groups] + plain
+    timed: list[TrainingRow] = []
+    plain: list[TrainingRow] = []
+    for row in usable:
+        if fraction_of(f"{seed}:times:{ids[row.index]}") < timestamp_share:
+            timed.append(row)
+        else:
+            plain.append(row)
+    groups: list[tuple[TrainingRow, ...]] = [(row,) for row in timed]
+    if pack_to_window:
+        max_tokens = collator.positions - len(collator.prompt)
+        speakers = rows.column("speaker")
+        groups = list(examples.pack_neighbors(timed, speakers, collator.frames, max_tokens))
+    return [
+        *(collator.example(group, timed=True) for group in groups),
+        *(collator.example([row], timed=False) for row in plain),
+    ]
 
 
 def silence_examples(
     count: int, collator: Collator, timestamp_share: float, no_speech_share: float, seed: int
 ) -> list[TrainingExample]:
-    """Windows without speech, of all lengths, that are such a share of an epoch with `count`
-    others.
+    """Windows without speech, of all lengths, as a share of an epoch.
+
+    Args:
+        count: of the epoch's other windows.
+        no_speech_share: of these windows among all.
     """
-    found = []
+    windows: list[TrainingExample] = []
     for number in range(math.ceil(count * no_speech_share / (1 - no_speech_share))):
-        frames = max(int(collator.frames * fraction_of(f"{seed}:silence:{number}")), 1)
+        num_frames = max(int(collator.frames * fraction_of(f"{seed}:silence:{number}")), 1)
         timed = fraction_of(f"{seed}:silence times:{number}") < timestamp_share
-        found.append(replace(collator.window([], timed), num_frames=frames, number=number))
-    return found
+        empty = collator.example([], timed)
+        windows.append(replace(empty, num_frames=num_frames, number=number))
+    return windows
 
 
 def padding(lengths: Sequence[int], window_frames: int) -> float:
-    """The share of frames that are padding, where each of these fills a window."""
+    """The share of frames that are padding, if each of these lengths has a window of its own."""
     return 1 - sum(lengths) / (len(lengths) * window_frames)

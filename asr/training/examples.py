@@ -1,15 +1,13 @@
-"""What fills a model's window while it is taught: one row, neighbours joined until it is full, or
-silence.
+"""What fills a model's window in training: one row, several rows joined, or silence.
 
-All of it follows from the rows and the seed, so that nothing about it needs saving. Joining costs
-what reading the rows costs; making silence 0.4 ms a second.
+All of it follows from the rows and the seed, so a checkpoint need not hold it. Joining rows costs
+no more than reading them; making silence costs 0.4 ms a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.signal
@@ -18,20 +16,22 @@ from asr import features
 from asr.features import TAIL, LogMel
 from asr.whisper import FRAMES_PER_SECOND, HOP, POSITIONS_PER_SECOND
 
-if TYPE_CHECKING:
-    pass
+# The range of noise in a silent window, as a standard deviation of samples in [-1, 1].
+FAINTEST = 1e-6
+LOUDEST = 2e-3
+NO_NOISE_SHARE = 0.25  # of silent windows that hold zeros only
 
-FAINTEST, LOUDEST = (
-    1e-6,
-    2e-3,
-)  # of the noise that a silent window holds, against samples in [-1, 1]
-
-PAIR = 2  # tokens that an utterance's times take
+PAIR = 2  # timestamp tokens of an utterance: its start and its end
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A training row: where it stands, how long it is, its tokens without prompt or end."""
+    """One row of the training split.
+
+    index: its number in the split.
+    num_frames: its own frames, without the tail.
+    text_ids: tokens of its text, without prompt or end.
+    """
 
     index: int
     num_frames: int
@@ -40,13 +40,13 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What the model is taught at once.
+    """The content of one window, and its label.
 
-    rows: where they stand, one after the other in the window; none for silence.
-    num_frames: of all of them.
-    prompt: the tokens that are given.
-    text_ids: those after it, times included, without the end.
-    number: tells one silence from another.
+    rows: numbers of the rows in it, in order; empty for silence.
+    num_frames: of all of them together.
+    prompt: tokens that are given to the decoder and not learned.
+    text_ids: tokens after the prompt, with timestamps if it has any, without the end.
+    number: seeds the noise of a silence, so that no two are the same.
     """
 
     rows: tuple[int, ...]
@@ -56,76 +56,90 @@ class TrainingExample:
     number: int = 0
 
 
-def neighbours(
-    examples: Sequence[TrainingRow],
+def pack_neighbors(
+    rows: Sequence[TrainingRow],
     speakers: Sequence[str | None],
     max_frames: int,
     max_tokens: int,
 ) -> Iterator[tuple[TrainingRow, ...]]:
-    """Each speaker's rows, in the corpus's order, joined until the window or the label is full.
-    Every row comes once.
+    """Join each speaker's rows, in the corpus's order, until the window or the label is full.
+
+    Every row comes once; one that is too long by itself comes alone.
 
     Args:
-        speakers: of all rows of the corpus; those unknown count as one.
-        max_tokens: of the texts with their times.
+        speakers: of all rows of the corpus; rows without a speaker count as one speaker.
+        max_tokens: of the texts with their timestamps.
     """
-    held: list[TrainingRow] = []
-    for one in sorted(examples, key=lambda one: speakers[one.index] or ""):
-        joined = [*held, one]
-        frames = sum(part.num_frames for part in joined)
-        tokens = sum(len(part.text_ids) + PAIR for part in joined)
-        if held and (
-            frames > max_frames
-            or tokens > max_tokens
-            or speakers[one.index] != speakers[held[0].index]
+    group: list[TrainingRow] = []
+    for row in sorted(rows, key=lambda row: speakers[row.index] or ""):
+        longer = [*group, row]
+        num_frames = sum(member.num_frames for member in longer)
+        num_tokens = sum(len(member.text_ids) + PAIR for member in longer)
+        if group and (
+            num_frames > max_frames
+            or num_tokens > max_tokens
+            or speakers[row.index] != speakers[group[0].index]
         ):
-            yield tuple(held)
-            joined = [one]
-        held = joined
-    if held:
-        yield tuple(held)
+            yield tuple(group)
+            longer = [row]
+        group = longer
+    if group:
+        yield tuple(group)
 
 
 def join(clips: Sequence[LogMel]) -> LogMel:
-    """Features of clips one after the other: those of the joined sound, but for a frame or two at
-    each seam.
+    """Features of clips one after the other.
 
-    Each clip was clamped to its own range; the joined sound's is that of its loudest part, so what
-    lies below is raised to it.
+    They equal those of the joined sound, but for a frame or two at each seam. Each clip was clamped
+    to a range below its own loudest value. The joined sound has the range of the loudest clip, so
+    lower values are raised to that clip's floor.
     """
-    floor = max(one.floor for one in clips)
-    parts = [one.mel[:, :-TAIL] for one in clips[:-1]]
-    mel = np.maximum(np.concatenate([*parts, clips[-1].mel], axis=1), np.float32(floor))
+    floor = max(clip.floor for clip in clips)
+    # Only the last clip keeps its tail: the frames after its end that still overlap it.
+    without_tails = [clip.mel[:, :-TAIL] for clip in clips[:-1]]
+    mel = np.concatenate([*without_tails, clips[-1].mel], axis=1)
     edge = clips[-1].edge
-    return LogMel(mel, floor, None if edge is None else np.maximum(edge, np.float32(floor)))
+    if edge is not None:
+        edge = np.maximum(edge, np.float32(floor))
+    return LogMel(np.maximum(mel, np.float32(floor)), floor, edge)
 
 
 def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> LogMel:
-    """A room in which nobody speaks: noise of any faintness and colour, or nothing at all."""
-    if draw.random() < 0.25:
-        return features.stored(np.zeros(num_frames * HOP, np.float32), num_mel_bins)
-    depth = draw.uniform(0, 0.99)
-    noise = scipy.signal.lfilter([1 - depth], [1, -depth], draw.standard_normal(num_frames * HOP))
+    """A recording in which nobody speaks: zeros, or noise of any loudness and color."""
+    num_samples = num_frames * HOP
+    if draw.random() < NO_NOISE_SHARE:
+        return features.stored(np.zeros(num_samples, np.float32), num_mel_bins)
+    # A one-pole low-pass filter: at 0 the noise is white, near 1 it is a rumble.
+    pole = draw.uniform(0, 0.99)
+    noise = scipy.signal.lfilter([1 - pole], [1, -pole], draw.standard_normal(num_samples))
     level = FAINTEST * (LOUDEST / FAINTEST) ** draw.random()
     return features.stored((noise * level / noise.std()).astype(np.float32), num_mel_bins)
 
 
-def timed_label(frames: Sequence[int], texts: Sequence[Sequence[int]], zero: int) -> list[int]:
-    """Utterances that follow each other, each between its times; one that says nothing is passed
-    over.
+def timed_label(
+    frames: Sequence[int], texts: Sequence[Sequence[int]], first_timestamp: int
+) -> list[int]:
+    """The label of utterances that follow each other, each between its timestamps.
+
+    An utterance without text is left out; a window without any text has the first timestamp alone.
 
     Args:
-        frames: how long each utterance is.
-        texts: its tokens.
-        zero: the token of 0.00 s, with which a window without a word starts too.
+        frames: length of each utterance.
+        texts: tokens of each utterance.
+        first_timestamp: the token of 0.00 s.
     """
-    ids, start = [], 0
-    for length, text in zip(frames, texts, strict=True):
+    ids: list[int] = []
+    start = 0
+    for num_frames, text in zip(frames, texts, strict=True):
+        end = start + num_frames
         if text:
-            ids += [zero + _steps(start), *text, zero + _steps(start + length)]
-        start += length
-    return ids or [zero]
+            opening = first_timestamp + _timestamp_index(start)
+            closing = first_timestamp + _timestamp_index(end)
+            ids += [opening, *text, closing]
+        start = end
+    return ids or [first_timestamp]
 
 
-def _steps(frames: int) -> int:
+def _timestamp_index(frames: int) -> int:
+    """The number of the timestamp token nearest to a frame; halves are rounded up."""
     return (frames * POSITIONS_PER_SECOND + FRAMES_PER_SECOND // 2) // FRAMES_PER_SECOND

@@ -1,5 +1,6 @@
-"""Memory: what this process holds and may hold, and the parts of a batch that fit where the whole
-did not. Costs microseconds.
+"""Memory of this process: how much it holds and may hold, and a batch in parts that fit.
+
+Costs microseconds.
 """
 
 from __future__ import annotations
@@ -17,17 +18,14 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from asr.errors import ModelError
 
-ONEDNN = (
-    "could not create a primitive"  # what PyTorch's library for CPUs says when it finds no memory
-)
-LIMITS = (
-    "memory.max",
-    "memory/memory.limit_in_bytes",
-)  # of a container, by the two ways that Linux has
+# The message of oneDNN, PyTorch's library for CPUs, when it finds no memory.
+ONEDNN = "could not create a primitive"
+# A container's limit, in version 2 and in version 1 of Linux's control groups.
+LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether an error says that there is no memory left, of the device or of the machine."""
+    """Whether an error says that no memory is left, of the device or of the machine."""
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or bool(should_reduce_batch_size(error))
@@ -36,12 +34,11 @@ def ran_out(error: Exception) -> bool:
 
 
 def forgo_onednn(error: Exception) -> None:
-    """Go on without oneDNN where it was the one that found no memory, for it finds none in this
-    thread ever after.
+    """Switch oneDNN off if it was the one that found no memory.
 
-    Its assembler keeps its first error per thread, so each new shape fails, however much is free
-    again. PyTorch's own kernels round differently in the last bit, and a training that is resumed
-    begins with oneDNN anew.
+    Its assembler keeps its first error per thread: every new shape would fail in this thread,
+    however much memory is free again. PyTorch's own kernels differ in the last bit. A training that
+    is resumed begins with oneDNN again.
     """
     if ONEDNN in str(error):
         torch.backends.mkldnn.set_flags(_enabled=False)
@@ -49,12 +46,12 @@ def forgo_onednn(error: Exception) -> None:
 
 @contextmanager
 def must_hold(what: str) -> Iterator[None]:
-    """Refuse what memory does not hold.
+    """Turn an error for lack of memory in the block into a message.
 
     Args:
         what: is done in the block, and the way out.
     Raises:
-        BadModel: memory ran out.
+        ModelError: memory ran out.
     """
     try:
         yield
@@ -65,7 +62,7 @@ def must_hold(what: str) -> Iterator[None]:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes that this process held at most, on the device it computes on."""
+    """The most bytes that this process has held so far, on the device it computes on."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -73,28 +70,33 @@ def peak(device: torch.device) -> int:
 
 
 def free(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may hold: its own and those that nobody has, within the container's
-    limit.
+    """Bytes that this process may hold: what it holds now, and what is free.
+
+    Args:
+        groups: the folder where Linux tells the container's limit, which counts too.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-    found = [int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)]
+    limits = [int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)]
     for name in LIMITS:
-        text = (groups / name).read_text().strip() if (groups / name).is_file() else ""
-        found += [int(text)] if text.isdecimal() else []
-    return min(found)
+        path = groups / name
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdecimal():  # "max" means no limit
+            limits.append(int(text))
+    return min(limits)
 
 
 def give_back() -> None:
-    """Return to the machine what was freed and malloc still keeps, where that can be asked for."""
+    """Return freed memory that malloc still keeps to the machine, on systems with glibc."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def parts(batch: dict[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
-    """A batch in parts of at most `size` rows; a batch that is no larger comes as it is."""
-    rows = len(next(iter(batch.values())))
-    for at in range(0, rows, size):
-        yield (
-            batch if size >= rows else {key: value[at : at + size] for key, value in batch.items()}
-        )
+    """Split a batch into parts of at most `size` rows; a batch that is no larger comes as it is."""
+    num_rows = len(next(iter(batch.values())))
+    if num_rows <= size:
+        yield batch
+        return
+    for start in range(0, num_rows, size):
+        yield {key: value[start : start + size] for key, value in batch.items()}

@@ -1,6 +1,4 @@
-"""What a step of training is made with: devices and processes, AdamW, its rate, the mean of
-gradients and of weights.
-"""
+"""The parts of an optimizer step: processes, AdamW, its learning rate, and means of tensors."""
 
 from __future__ import annotations
 
@@ -8,61 +6,61 @@ import math
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from transformers import (
-    WhisperForConditionalGeneration,
-)
+from transformers import WhisperForConditionalGeneration
 
 from asr.errors import ParamsError
 from asr.model import loader, lora
 from asr.model.loader import Start
 
 BETAS = (0.9, 0.98)  # Radford et al. 2022, appendix F
-LAST_RATE = 1e-7  # to which the polynomial schedule falls, by default of transformers
+LAST_RATE = 1e-7  # where the polynomial schedule ends, by default in transformers
 
-TINY_PARAMETERS, TINY_RATE = 39e6, 1.5e-3 / 40  # whisper-tiny: a fortieth of its pretraining rate
+# The rate `auto` takes for whisper-tiny: a fortieth of the rate of its pretraining.
+TINY_PARAMETERS = 39e6
+TINY_RATE = 1.5e-3 / 40
 SCRATCH_RATE = 1e-3
 
 
 def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
-    """Devices and processes as `accelerate launch` set them; alone, the best device there is.
+    """Devices and processes as `accelerate launch` set them; by default the best device there is.
 
     Raises:
-        BadParams: fp16 without a GPU.
+        ParamsError: fp16 without a GPU.
     """
-    if precision == "fp16" and loader.device() == "cpu":
+    on_cpu = loader.device() == "cpu"
+    if precision == "fp16" and on_cpu:
         raise ParamsError("train.precision: got fp16, which needs a GPU; want bf16 or fp32")
-    skipped = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=skipped)]
-    mixed = "no" if precision == "fp32" else precision
+    # With layer drop some weights have no gradient; by default DDP would wait for it.
+    drops_layers = max(whisper.config.encoder_layerdrop, whisper.config.decoder_layerdrop) > 0
     return Accelerator(
-        cpu=loader.device() == "cpu", mixed_precision=mixed, kwargs_handlers=handlers
+        cpu=on_cpu,
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=drops_layers)],
     )
 
 
 def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
-    """Over all processes, by DDP's own means, which are set off by the backward pass of nothing.
+    """Average the gradients over all processes, when each has finished its backward passes.
 
-    DDP would do it during the last backward pass; there, processes would wait for ever for one that
-    ran out of memory.
+    DDP itself would do so during the last backward pass, where the other processes would wait for
+    ever for one that ran out of memory. Here it is set off by the backward pass of a zero that
+    depends on every gradient's first value.
     """
-    nothing = (
-        torch.stack(
-            [one.flatten()[0] for one in whisper.parameters() if one.grad is not None]
-        ).sum()
-        * 0.0
-    )
-    whisper.reducer.prepare_for_backward([nothing])
-    nothing.backward()
+    gradients = [weight for weight in whisper.parameters() if weight.grad is not None]
+    zero = torch.stack([weight.flatten()[0] for weight in gradients]).sum() * 0.0
+    whisper.reducer.prepare_for_backward([zero])
+    zero.backward()
 
 
-def learning_rate(given: float | str, start: Start) -> float:
-    """The peak rate; `auto` is 1e-3 for scratch, else falls with the root of the size from
-    whisper-tiny's 3.75e-5.
+def learning_rate(setting: float | str, start: Start) -> float:
+    """The peak rate.
 
-    Adapters take `lora.RATE` times as much.
+    Args:
+        setting: the rate, or `auto`: 1e-3 from scratch, else whisper-tiny's 3.75e-5 divided by the
+            root of how many times larger the model is; for adapters `lora.RATE` times as much.
     """
-    if given != "auto":
-        return float(given)
+    if setting != "auto":
+        return float(setting)
     rate = SCRATCH_RATE
     if start.name != loader.SCRATCH:
         rate = float(f"{TINY_RATE * (TINY_PARAMETERS / start.model.num_parameters()) ** 0.5:.2g}")
@@ -70,8 +68,9 @@ def learning_rate(given: float | str, start: Start) -> float:
 
 
 def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:
-    """The rate of the next update after so many, by the formula of its schedule; a second opinion
-    on what transformers gives.
+    """The rate of the next update after `done` updates, by the formula of its schedule.
+
+    Training takes its rates from transformers; this second computation is there to check them.
     """
     if done < warmup_steps:
         return peak * done / warmup_steps
@@ -87,18 +86,44 @@ def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_ste
 def make_optimizer(
     whisper: torch.nn.Module, rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW; weight decay spares biases and norms."""
-    named = [(name, value) for name, value in whisper.named_parameters() if value.requires_grad]
+    """AdamW for the weights that are trained; biases and norms have no weight decay."""
+    trained = [weight for weight in whisper.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trained if weight.ndim > 1]
+    vectors = [weight for weight in trained if weight.ndim <= 1]
     groups = [
-        {"params": [value for _, value in named if value.ndim > 1], "weight_decay": weight_decay},
-        {"params": [value for _, value in named if value.ndim <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
 
 
-def mean_weights(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of several weights, tensor by tensor, summed in double precision."""
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state, weight by weight, under names such as `3.exp_avg`."""
     return {
-        name: torch.stack([one[name].double() for one in found]).mean(0).to(found[0][name].dtype)
-        for name in found[0]
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
     }
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rates: list[float]
+) -> None:
+    """Give the optimizer back what `moments` took, and the learning rate of each group."""
+    restored = optimizer.state_dict()
+    restored["state"] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        restored["state"].setdefault(int(index), {})[key] = tensor
+    for group, rate in zip(restored["param_groups"], rates, strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(restored)
+
+
+def mean_weights(models: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of the weights of several models, computed in double precision."""
+    means = {}
+    for name, first in models[0].items():
+        values = torch.stack([weights[name].double() for weights in models])
+        means[name] = values.mean(0).to(first.dtype)
+    return means

@@ -1,6 +1,4 @@
-"""Where a training stands: all of it that is no tensor. It is JSON in each checkpoint, and its rows
-are steps.csv.
-"""
+"""The state of a training that is no tensor: JSON in each checkpoint; its rows are steps.csv."""
 
 from __future__ import annotations
 
@@ -10,7 +8,16 @@ from typing import Any
 
 @dataclass
 class TrainingState:
-    """All of a training that is not a tensor; it is JSON in the checkpoint."""
+    """All of a training that is not a tensor.
+
+    step: updates that are done.
+    best_step, best_wer: of the lowest validation WER so far, not counting the start model's.
+    loss_sum, loss_steps: since the last row with a training loss.
+    fixed_loss: loss on the fixed batch before the first step.
+    first_rate, highest_rate: learning rates that were used.
+    halvings: how often memory ran out, and the micro-batches were halved.
+    rows: of steps.csv.
+    """
 
     step: int = 0
     best_step: int = 0
@@ -20,35 +27,42 @@ class TrainingState:
     fixed_loss: float | None = None
     first_rate: float | None = None
     highest_rate: float = 0.0
-    halvings: int = 0  # how often memory ran out
+    halvings: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self, step: int) -> dict[str, Any]:
-        """The line of steps.csv for a step."""
+        """The row of steps.csv for a step, added if it is not there."""
         if not self.rows or self.rows[-1]["step"] != step:
             self.rows.append({"step": step})
         return self.rows[-1]
 
     def validated(self) -> bool:
+        """Whether the present step has a validation WER."""
         return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The lines with a validation WER, but for that of the start."""
+        """The rows with a validation WER, but for that of the start model."""
         return [row for row in self.rows if row["step"] and "validation_wer" in row]
 
     def patience_spent(self, patience: int | None) -> bool:
-        """Whether so many evaluations have brought no better WER."""
-        return (
-            patience is not None
-            and sum(row["step"] > self.best_step for row in self.evaluations()) >= patience
-        )
+        """Whether the last `patience` evaluations brought no better WER; never if it is None."""
+        if patience is None:
+            return False
+        since_best = [row for row in self.evaluations() if row["step"] > self.best_step]
+        return len(since_best) >= patience
 
     def averaged(self, way: str, count: int) -> list[int]:
-        """The steps whose weights would be averaged now."""
+        """The steps whose weights would be averaged if the training ended now.
+
+        Args:
+            way: `none`, `best` (the lowest validation WER) or `last`.
+            count: of steps, at most.
+        """
         if way == "none":
             return []
-        found = self.evaluations()
-        ranked = (
-            sorted(found, key=lambda row: row["validation_wer"]) if way == "best" else found[::-1]
-        )
+        evaluations = self.evaluations()
+        if way == "best":
+            ranked = sorted(evaluations, key=lambda row: row["validation_wer"])
+        else:
+            ranked = evaluations[::-1]
         return sorted(row["step"] for row in ranked[:count])

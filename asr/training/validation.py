@@ -1,7 +1,6 @@
-"""The fixed rows on which a training is judged: loss with the labels given, and WER as `evaluate`
-will decode.
+"""Loss and WER of a training on a fixed subset of the validation split, decoded as in `evaluate`.
 
-Which rows is a hash of their ids, so that a corpus that grows hardly changes the choice. With
+A hash of the ids chooses the rows, so that a corpus that grows hardly changes the choice. With
 several processes each takes its share.
 """
 
@@ -16,53 +15,68 @@ from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
 from asr import wer
-from asr.features import FeatureRows
+from asr.features import FeatureRows, LogMel
 from asr.model import greedy
 from asr.storage.hashing import fraction_of
 from asr.training import batches
 from asr.training.batches import Collator
 from asr.training.examples import TrainingExample
 
-Obey = Callable[..., Iterable[Any]]
+# Passes groups of rows through, and raises `Interrupted` between two of them after a signal.
+UntilSignal = Callable[..., Iterable[Any]]
 
 
 class Validation:
-    """A subset of the validation split."""
+    """A subset of the validation split.
+
+    chosen: numbers of its rows; durations and references (normalized) are in the same order.
+    windows: training examples of those rows that fit the window, for the loss.
+    """
 
     def __init__(
         self, rows: FeatureRows, collator: Collator, count: int, seed: int, batch_size: int
     ):
-        self.rows, self.collator, self.batch_size = rows, collator, batch_size
+        self.rows = rows
+        self.collator = collator
+        self.batch_size = batch_size
         self.chosen = subset(rows.column("id"), count, seed)
         durations, texts = rows.column("duration"), rows.column("text")
         self.durations = [durations[row] for row in self.chosen]
         self.references = [wer.normalize(texts[row]) for row in self.chosen]
-        wanted = set(self.chosen)
-        examples = [one for one in collator.choose(rows).examples if one.index in wanted]
-        self.windows = [collator.window([one], collator.timed) for one in examples]
+        numbers = set(self.chosen)
+        usable = [row for row in collator.choose(rows).examples if row.index in numbers]
+        self.windows = [collator.example([row], collator.timed) for row in usable]
 
     def hypotheses(
-        self, whisper: WhisperForConditionalGeneration, accelerator: Accelerator, obey: Obey
+        self,
+        whisper: WhisperForConditionalGeneration,
+        accelerator: Accelerator,
+        until_signal: UntilSignal,
     ) -> list[str]:
-        """What the model hears in each row, decoded as `evaluate` decodes."""
+        """The text that the model gives for each row, decoded as `evaluate` decodes."""
         mine = range(accelerator.process_index, len(self.chosen), accelerator.num_processes)
+
+        def log_mel(number: int) -> LogMel:
+            return self.rows.log_mel(self.chosen[mine[number]])
+
         texts = greedy.transcribe(
             whisper,
             self.collator.made,
-            [self.durations[place] for place in mine],
-            lambda place: self.rows.log_mel(self.chosen[mine[place]]),
+            [self.durations[index] for index in mine],
+            log_mel,
             self.batch_size,
             self.collator.positions,
-            obey,
+            until_signal,
         )
-        return [text for _, text in sorted(gather_object(list(zip(mine, texts, strict=True))))]
+        of_all_processes = gather_object(list(zip(mine, texts, strict=True)))
+        return [text for _, text in sorted(of_all_processes)]
 
     def scores(self, hypotheses: list[str]) -> dict[str, float]:
-        """WER and CER of normalised texts."""
+        """WER and CER of normalized texts."""
         return wer.error_rates(self.references, [wer.normalize(text) for text in hypotheses])
 
     def worst(self, hypotheses: list[str], count: int) -> list[tuple[str, str]]:
-        """The references that were heard worst, with what was heard."""
+        """Reference and hypothesis of the rows with the most errors, normalized."""
         pairs = [
             (reference, wer.normalize(text))
             for reference, text in zip(self.references, hypotheses, strict=True)
@@ -77,26 +91,26 @@ def mean_loss(
     collator: Collator,
     batch_size: int,
     accelerator: Accelerator,
-    obey: Obey,
+    until_signal: UntilSignal,
 ) -> float:
-    """Loss per label over some rows; 0 where there is no label."""
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    groups = list(greedy.in_groups(range(len(windows)), batch_size))[
-        accelerator.process_index :: accelerator.num_processes
-    ]
-    for group in obey(groups):
+    """Loss per label over these windows, in all processes together; 0 if there is no label.
+
+    Args:
+        loss: gives the summed loss of a batch.
+    """
+    groups = list(greedy.in_groups(range(len(windows)), batch_size))
+    mine = groups[accelerator.process_index :: accelerator.num_processes]
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss, labels
+    for group in until_signal(mine):
         batch = collator.batch(rows, [windows[index] for index in group])
         with torch.inference_mode():
-            sums += torch.tensor(
-                [float(loss(batch)), batches.num_labels(batch)],
-                dtype=torch.float64,
-                device=sums.device,
-            )
+            values = [float(loss(batch)), batches.num_labels(batch)]
+            sums += torch.tensor(values, dtype=torch.float64, device=sums.device)
     total, count = accelerator.reduce(sums, "sum").tolist()
     return float(total / max(count, 1))
 
 
 def subset(ids: list[str], count: int, seed: int) -> list[int]:
-    """A fixed choice of rows by a hash of their ids, in the corpus's order."""
-    chosen = sorted(range(len(ids)), key=lambda row: fraction_of(f"{seed}:{ids[row]}"))[:count]
-    return sorted(chosen)
+    """The numbers of `count` rows, chosen by a hash of their ids, in the corpus's order."""
+    ranked = sorted(range(len(ids)), key=lambda row: fraction_of(f"{seed}:{ids[row]}"))
+    return sorted(ranked[:count])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from asr import features, paths
 from asr.audio.sample_file import SampleFile, passages
 from asr.decoding.language import detect_language
+from asr.decoding.segments import timed_texts
 from asr.errors import DataError, ParamsError
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -115,6 +116,6 @@ def transcribe(
             start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, with_progress
         )
         for window in windows:
-            for first, last, text in window.segments:
+            for first, last, text in timed_texts(start, window):
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)
         on_progress(offset + length)
