@@ -143,7 +143,8 @@ def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
         turned = [*found.examples[1:], found.examples[0]]
         pairs = zip(found.examples, turned, strict=True)
         return batches.UsableRows(
-            [batches.Example(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out
+            [batches.TrainingRow(a.index, a.num_frames, b.text_ids) for a, b in pairs],
+            found.left_out,
         )
 
     patch.setattr(batches, "usable_rows", mixed)
