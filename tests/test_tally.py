@@ -42,7 +42,9 @@ def test_memory_does_not_grow_with_the_keys():
             tally.add("id", number.to_bytes(12, "big"))
         assert tracemalloc.get_traced_memory()[1] < 100_000
         tracemalloc.stop()
-        assert tally.database.execute("PRAGMA cache_size").fetchone()[0] == -2000, "SQLite holds 2 MB"
+        assert tally.database.execute("PRAGMA cache_size").fetchone()[0] == -2000, (
+            "SQLite holds 2 MB"
+        )
 
 
 def test_a_full_disk_is_told_as_one(capsys):
