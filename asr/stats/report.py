@@ -20,7 +20,7 @@ BINS = 40
 # the first.
 LONGEST = 60.0
 COLORS = {"train": "#1f9a92", "validation": "#d97f1d", "test": "#6f83dd", "holdout": "#b0568f"}
-PICTURE_STYLE = {
+PICTURE_STYLE: Any = {
     "svg.hashsalt": "earshot",  # the same ids each time
     "font.size": 10,
     "axes.spines.top": False,
