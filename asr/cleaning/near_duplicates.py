@@ -205,11 +205,11 @@ def landmarks(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hashes = scrambled(beginnings)
     least = np.argsort(hashes)[:MAX_LANDMARKS]
     rows = first[least]
-    chosen = np.zeros(len(rows), LANDMARK)
-    chosen["near"] = near[rows]
-    chosen["far"] = far[rows]
-    chosen["frame"] = usable[rows]
-    return hashes[least] % np.uint64(PARTS), chosen
+    selected = np.zeros(len(rows), LANDMARK)
+    selected["near"] = near[rows]
+    selected["far"] = far[rows]
+    selected["frame"] = usable[rows]
+    return hashes[least] % np.uint64(PARTS), selected
 
 
 def _surroundings(codes: np.ndarray) -> np.ndarray:

@@ -67,9 +67,9 @@ def found(tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[Row]) 
         for (kind, key), places in groups.items()
         if kind == "speaker"
     ]
-    # Clips with the same bytes are near duplicates already, but for those too short to be found so.
-    found_by_sound = {place for shared in near for place in shared.rows}
-    too_short = [shared for shared in same if not found_by_sound.issuperset(shared.rows)]
+    # Clips with the same bytes are near duplicates already, but for those too short for that.
+    in_near = {place for shared in near for place in shared.rows}
+    too_short = [shared for shared in same if not in_near.issuperset(shared.rows)]
     return [shared for shared in (*near, *too_short, *speakers) if not _is_only_scored(shared)]
 
 
@@ -99,7 +99,7 @@ def _is_only_scored(shared: Shared) -> bool:
     return bool(splits) and splits <= SCORED
 
 
-def write(path: Path, found: Sequence[Shared]) -> None:
+def write(path: Path, overlaps: Sequence[Shared]) -> None:
     """Write a CSV line for each row: the kind, what it shares, its split and its id.
 
     The rows that share something follow one another.
@@ -107,12 +107,12 @@ def write(path: Path, found: Sequence[Shared]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    for shared in found:
+    for shared in overlaps:
         table.writerows((shared.kind, shared.name, *place) for place in shared.rows)
     files.write_text(path, text.getvalue())
 
 
-def refuse(found: Sequence[Shared], allowed: Sequence[str]) -> None:
+def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
     """Refuse clips and speakers in two splits.
 
     Args:
@@ -123,7 +123,7 @@ def refuse(found: Sequence[Shared], allowed: Sequence[str]) -> None:
     problems = []
     refused_kinds = []
     for kind in KINDS:
-        same_kind = [shared for shared in found if shared.kind == kind]
+        same_kind = [shared for shared in overlaps if shared.kind == kind]
         if same_kind and kind not in allowed:
             refused_kinds.append(kind)
             examples = ", ".join(map(str, same_kind[:MAX_SHOWN_EXAMPLES]))

@@ -225,14 +225,14 @@ def window_cells(row: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def duration_cells(split: str, row: Mapping[str, float]) -> tuple[str, ...]:
-    known = ("–",) * 3
+    durations: tuple[str, ...] = ("–",) * 3
     if row["count"]:
-        known = (
+        durations = (
             f"{row['hours']:,.2f} h",
             f"{row['median_seconds']:.2f} s",
             f"{row['max_seconds']:.2f} s",
         )
-    return (split, f"{row['count']:,}", *known, f"{row['unknown']:,}")
+    return (split, f"{row['count']:,}", *durations, f"{row['unknown']:,}")
 
 
 def silence_cells(split: str, row: Mapping[str, Any]) -> tuple[str, ...]:

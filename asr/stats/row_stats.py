@@ -1,4 +1,4 @@
-"""Read what is known of each row of data/raw without decoding it: duration, rate of speech, script.
+"""Read the duration, rate of speech and script of each row of data/raw, mostly without decoding.
 
 Costs 8 us a row and 9 bytes of memory. Recordings whose header gives no duration are decoded,
 guarded, and their measurements cached. Files are memory-mapped, so the audio of a large corpus is
@@ -64,9 +64,9 @@ def take(split: Path, scripts: list[str]) -> RowStats:
 
 
 def durations(places: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
-    """Yield (N,) seconds of the rows of each record batch; NaN where they cannot be told.
+    """Yield (N,) seconds of the rows of each record batch; NaN where unknown.
 
-    Tables and headers tell them, else decoding.
+    They come from tables and headers, or where these have none from decoding.
     """
     undecided = [place for place in places if np.isnan(promised(place)).any()]
     measured = measurements.measure(undecided)
@@ -80,7 +80,7 @@ def durations(places: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
 
 
 def promised(place: shards.BatchPlace) -> np.ndarray:
-    """(N,) seconds by tables and headers; NaN where they do not tell."""
+    """(N,) seconds by tables and headers; NaN where these have none."""
     path, offset, _ = place
     column = shards.read_batch(path, offset).column("duration")
     seconds: np.ndarray = column.to_numpy(zero_copy_only=False).astype(np.float32)

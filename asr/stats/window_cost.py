@@ -102,18 +102,18 @@ def _fewest_seconds(seconds: np.ndarray, min_share_kept: float) -> int:
 
 
 def reason(
-    chosen: Mapping[str, float], min_share_kept: float, trained: int | None, rows: int
+    recommended_price: Mapping[str, float], min_share_kept: float, trained: int | None, rows: int
 ) -> str:
     """Explain why a window is recommended, with the rule.
 
     Args:
-        chosen: the window's price.
+        recommended_price: the window's price.
         min_share_kept, trained: as in `recommended`.
         rows: training recordings.
     """
-    window = chosen["window_seconds"]
-    share = chosen["share_fit"]
-    lost = rows - chosen["rows_fit"]
+    window = recommended_price["window_seconds"]
+    share = recommended_price["share_fit"]
+    lost = rows - recommended_price["rows_fit"]
     rule = (
         f"the fewest whole seconds that hold at least {percent(min_share_kept)} of the training "
         "recordings (stats.min_share_kept)"
@@ -131,25 +131,27 @@ def reason(
     held = "all training recordings"
     if lost:
         held = f"{percent(share)} of the training recordings, and loses {lost:,.0f}"
-    padding = percent(chosen["padding_share"], 0)
+    padding = percent(recommended_price["padding_share"], 0)
     return f"{window:g} s: it holds {held}, with {padding} of padding. Rule: {rule}."
 
 
-def difference(chosen: Mapping[str, float], present: Mapping[str, float], param: str) -> str:
+def difference(
+    recommended_price: Mapping[str, float], present_price: Mapping[str, float], param: str
+) -> str:
     """Compare the window of params with the recommended one.
 
     Args:
-        chosen, present: prices of the recommended window and of the one in params.
+        recommended_price, present_price: prices of the recommended window and of the one in params.
         param: what sets the window.
     """
-    now = f"{param} is {present['window_seconds']:g}"
-    if present["window_seconds"] == chosen["window_seconds"]:
+    now = f"{param} is {present_price['window_seconds']:g}"
+    if present_price["window_seconds"] == recommended_price["window_seconds"]:
         return f"{now}, as recommended."
-    rows = present["rows_fit"] - chosen["rows_fit"]
+    rows = present_price["rows_fit"] - recommended_price["rows_fit"]
     held = "as many"
     if rows:
         held = f"{abs(rows):,.0f} {'more' if rows > 0 else 'fewer'}"
-    more = present["compute_against_30s"] / chosen["compute_against_30s"] - 1
+    more = present_price["compute_against_30s"] / recommended_price["compute_against_30s"] - 1
     work = f"{percent(abs(more), 0)} {'more' if more > 0 else 'less'} compute"
     return f"{now}: it holds {held} of the training recordings, and each takes {work}."
 
