@@ -22,7 +22,8 @@ for switch in (
 # training 10 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# torch and transformers make a million objects that stay. Python looks for garbage among them all
-# the while they are imported, and once more when the process ends: together a third of the 6 s that a stage takes to start and to end.
+# torch and transformers make a million objects that stay. Python looks for garbage among them
+# while they are imported, and once more when the process ends: together a third of the 6 s that a
+# stage takes to start and to end.
 gc.set_threshold(10_000)
 atexit.register(gc.freeze)

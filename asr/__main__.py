@@ -1,8 +1,8 @@
-"""Everything that is not a stage or a page, by one name: `earshot NAME`, or `python -m asr NAME`
-without installing.
+"""Everything that is not a stage or a page, by one name: `earshot NAME`.
 
-    earshot --help           # what there is
-    earshot NAME --help      # and how each is used
+    earshot --help           # lists the commands
+    earshot NAME --help      # says how one is used
+    python -m asr NAME       # the same, without installing
 
 Costs the import of the one command that is called.
 """
@@ -18,7 +18,7 @@ from asr.errors import ParamsError, exit_with
 
 
 class Command(NamedTuple):
-    """Where a command stands, and one line of help."""
+    """The module and function that a command calls, and one line of help."""
 
     module: str
     help: str
@@ -53,27 +53,28 @@ COMMANDS = {
 def usage() -> str:
     """All commands, a line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: earshot NAME ...    (earshot NAME --help says more)", "", *lines])
+    commands = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: earshot NAME ...    (earshot NAME --help says more)", "", *commands])
 
 
 def run() -> None:
     """Run the command that the first word names, with the words after it.
 
     Raises:
-        BadParams: there is no such command.
+        ParamsError: there is no such command.
     """
-    name, *rest = sys.argv[1:] or ["--help"]
+    name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "earshot --help lists them"
+        similar = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {similar[0]}?" if similar else "earshot --help lists them"
         raise ParamsError(f"earshot: there is no command {name!r}; {hint}")
     command = COMMANDS[name]
-    sys.argv = [f"earshot {name}", *rest]
-    getattr(importlib.import_module(command.module), command.function)()
+    sys.argv = [f"earshot {name}", *arguments]  # argparse takes the name for `usage:` from here
+    module = importlib.import_module(command.module)
+    getattr(module, command.function)()
 
 
 def main() -> None:

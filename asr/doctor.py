@@ -1,7 +1,9 @@
 """What a killed DVC, training or machine left behind: explained, and mended if asked.
 
-    earshot doctor           # names what it finds and what mending would do; changes nothing; exit 1 if it found something
-    earshot doctor --mend    # does that, and nothing else; exit 1 if something is left for a person to decide
+    earshot doctor           # names what it finds and what mending would do; changes nothing;
+                             # exit 1 if it found something
+    earshot doctor --mend    # does that, and nothing else; exit 1 if something is left for a
+                             # person to decide
 
 What belongs to a living process is left alone. A training needs no doctor: it goes on from its
 checkpoint. Costs a second, two with MLflow.
@@ -31,288 +33,203 @@ from asr.runtime import command
 from asr.storage import files
 from asr.tracking import client, follower, journal
 
-ROOMS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")  # where drafts may lie
-DRAFT = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's
+DRAFT_FOLDERS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cache")
+DRAFT_NAME = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's
+EXPERIMENTS = ".dvc/tmp/exps"
 
-EXEC_REFS = (
-    "EXEC_BASELINE",
-    "EXEC_MERGE",
-    "EXEC_BRANCH",
-    "EXEC_APPLY",
-)  # EXEC_HEAD stays in health, too
-WORKERS = ("dvc", "git", "streamlit")
+# Git refs that DVC deletes when an experiment ends; EXEC_HEAD stays also after a good one.
+EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")
+PROGRAMS = ("dvc", "git", "streamlit")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was left behind.
+
+    Attributes:
+        what: it is, in words.
+        since: when it was left, in seconds since 1970.
+        remedy: what mending does, or what a person can do.
+        mend: None where a person must decide.
+    """
+
+    what: str
+    since: float
+    remedy: str
+    mend: Callable[[], None] | None
 
 
 def examine(root: Path) -> list[Finding]:
     """Everything that is wrong, in the order in which it is mended."""
     return [
-        *(finding for look in LOOKS for finding in look(root)),
+        *git_locks(root),
+        *dvc_locks(root),
+        *interrupted_setup(root),
+        *workspace_run(root),
+        *temporary_runs(root),
+        *queue_tasks(root),
         *drafts(root),
         *sessions(root),
         *tracked_runs(),
     ]
 
 
-def drafts(root: Path) -> Iterator[Finding]:
-    """Files and folders that were being written beside their place."""
-    for draft in sorted(
-        path for room in ROOMS for path in (root / room).rglob(".*") if DRAFT.fullmatch(path.name)
-    ):
-        match = DRAFT.fullmatch(draft.name)
-        pid = match["pid"] if match else None
-        owned = is_alive(int(pid), since(draft)) if pid else bool(at_work(root))
-        if (
-            not owned
-            and not follower.training_runs(draft.parent.name)
-            and not draft.is_relative_to(root / ".cache/sessions")
-        ):
-            yield Finding(
-                f"{relative_path(draft, root)}: its writer was killed half-way",
-                since(draft),
-                "removes it",
-                partial(remove, draft),
-            )
-
-
-def sessions(root: Path) -> Iterator[Finding]:
-    """What visitors of a dashboard brought that was killed: nobody may read it any more."""
-    for folder in sorted((root / ".cache/sessions").glob("[0-9]*")):
-        if not is_alive(int(folder.name), since(folder)):
-            what = f"{relative_path(folder, root)}: recordings of visitors of a dashboard that was killed"
-            yield Finding(what, since(folder), "removes them", partial(remove, folder))
-
-
-def tracked_runs() -> Iterator[Finding]:
-    """MLflow runs that no training writes any more."""
-    store = client.store_file()
-    if store is not None and not store.is_file():
-        return
-    try:
-        running = [
-            run
-            for page in client.read_runs(client.connect(), "attributes.status = 'RUNNING'")
-            for run in page
-        ]
-    except Exception as error:  # an outage of any kind is no finding of ours
-        print(f"MLflow does not answer ({type(error).__name__}): its runs were not looked at")
-        return
-    for run in running:
-        log = journal.path_of(run["fingerprint"] or "")
-        if run["fingerprint"] and log.is_file() and not follower.training_runs(run["fingerprint"]):
-            what = f"MLflow's run {run['name']} stands RUNNING, but no training runs"
-            yield Finding(
-                what,
-                run["start"] or 0.0,
-                "brings it up to its journal and closes it",
-                partial(follower.sync, [log]),
-            )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing: what it is, since when (seconds), and what mending does; `mend` is None where a
-    person must decide.
-    """
-
-    what: str
-    since: float
-    mending: str
-    mend: Callable[[], None] | None
-
-
-def at_work(folder: Path) -> list[psutil.Process]:
-    """Processes of DVC, git or a stage that live in a folder."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if (
-                process.pid != os.getpid()
-                and Path(process.cwd()).is_relative_to(folder)
-                and _works(process.cmdline())
-            ):
-                found.append(process)
-    return found
-
-
-def _works(words: list[str]) -> bool:
-    return any(
-        Path(word).name in WORKERS or word.startswith(("stages.", "asr.")) for word in words[:4]
-    )
-
-
-def is_alive(pid: int, noted: float) -> bool:
-    """Whether the process that wrote its number down at a time is still there; another may have its
-    number by now.
-    """
-    try:
-        process = psutil.Process(pid)
-        return bool(process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
-
-
 def git_locks(root: Path) -> Iterator[Finding]:
-    """git refuses to work until they are gone."""
+    """Lock files of git, which refuses to work until they are gone."""
     folder = _git(root, "rev-parse", "--absolute-git-dir")
-    for lock in sorted(Path(folder).rglob("*.lock")) if folder and not at_work(root) else []:
-        what = f"{lock.name} in {relative_path(lock.parent, root)}: git was killed while it wrote; git and DVC refuse to work"
-        yield Finding(what, since(lock), "removes the file", lock.unlink)
-
-
-def dvc_locks(root: Path) -> Iterator[Finding]:
-    """Reader and writer locks of the dead. DVC drops those that are in its way, unless another
-    process has got the number.
-    """
-    for path in (root / ".dvc/tmp/rwlock", root / ".dvc/tmp/exps/rwlock"):
-        if not path.is_file():
-            continue
-        when, place = since(path), relative_path(path, root)
-        try:
-            known = json.loads(path.read_bytes())
-            dead = {entry["pid"] for entry in _entries(known) if not is_alive(entry["pid"], when)}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if not at_work(root):
-                yield Finding(
-                    f"{place} is cut short; DVC refuses to work",
-                    when,
-                    "removes the file",
-                    path.unlink,
-                )
-            continue
-        if dead:
-            numbers = ", ".join(map(str, sorted(dead)))
-            yield Finding(
-                f"{place}: locks of dead processes ({numbers})",
-                when,
-                "drops these locks",
-                partial(_release, path, dead),
-            )
-
-
-def _entries(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from known.get("write", {}).values()
-    for readers in known.get("read", {}).values():
-        yield from readers
-
-
-def _release(path: Path, dead: set[int]) -> None:
-    known = json.loads(path.read_bytes())
-    kept: dict[str, Any] = {
-        "write": {
-            place: entry
-            for place, entry in known.get("write", {}).items()
-            if entry["pid"] not in dead
-        },
-        "read": {
-            place: [one for one in entries if one["pid"] not in dead]
-            for place, entries in known.get("read", {}).items()
-        },
-    }
-    files.write_bytes(
-        path,
-        json.dumps(
-            {**kept, "read": {place: found for place, found in kept["read"].items() if found}}
-        ).encode(),
-    )
-
-
-def interrupted_setup(root: Path) -> Iterator[Finding]:
-    """DVC puts edits of the workspace aside while it notes down an experiment; only a person knows
-    which of them are wanted.
-    """
-    packed = root / ".dvc/tmp/repro.dat"
-    if packed.is_file() and not at_work(root):
-        what = "an experiment was killed while DVC set it up: the workspace holds what -S set, and your own edits may be in git's stash"
-        hand = "git stash list; git checkout HEAD -- params.yaml; git stash pop; then rm .dvc/tmp/repro.dat"
-        yield Finding(what, since(packed), hand, None)
-
-
-def workspace_run(root: Path) -> Iterator[Finding]:
-    """`dvc exp run` in the workspace."""
-    note = root / ".dvc/tmp/exps/run/workspace/workspace.json"
-    refs = [
-        ref
-        for ref in _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split()
-        if ref.rpartition("/")[2] in EXEC_REFS
-    ]
-    if (
-        (note.is_file() or refs)
-        and not is_alive(_json(note).get("pid", 0), since(note))
-        and not at_work(root)
-    ):
-        story = note.with_suffix(".run")
-        name = _json(story).get("name") or "without a name"
-        what = f"the experiment {name} was killed in the workspace; what -S set is still in params.yaml (git diff)"
+    if not folder or at_work(root):
+        return
+    for lock in sorted(Path(folder).rglob("*.lock")):
+        where = relative_path(lock.parent, root)
         yield Finding(
-            what,
-            since(story),
-            "drops DVC's notes of the run, no file of yours",
-            partial(_forget, root, refs, note.parent),
+            f"{lock.name} in {where}: git was killed while it wrote; git and DVC refuse to work",
+            modified_at(lock),
+            "removes the file",
+            lock.unlink,
         )
 
 
-def _forget(root: Path, refs: list[str], notes: Path) -> None:
+def dvc_locks(root: Path) -> Iterator[Finding]:
+    """Reader and writer locks of DVC whose process is dead.
+
+    DVC itself drops those that are in its way, unless another process has got the number.
+    """
+    for path in (root / ".dvc/tmp/rwlock", root / EXPERIMENTS / "rwlock"):
+        if not path.is_file():
+            continue
+        when = modified_at(path)
+        name = relative_path(path, root)
+        try:
+            entries = _lock_entries(json.loads(path.read_bytes()))
+            dead = {entry["pid"] for entry in entries if not is_alive(entry["pid"], when)}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if not at_work(root):
+                what = f"{name} is cut short; DVC refuses to work"
+                yield Finding(what, when, "removes the file", path.unlink)
+            continue
+        if dead:
+            numbers = ", ".join(map(str, sorted(dead)))
+            what = f"{name}: locks of dead processes ({numbers})"
+            yield Finding(what, when, "drops these locks", partial(_drop_locks, path, dead))
+
+
+def _lock_entries(locks: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each {"pid": ..., "cmd": ...}: one writer of a path, or many readers."""
+    yield from locks.get("write", {}).values()
+    for readers in locks.get("read", {}).values():
+        yield from readers
+
+
+def _drop_locks(path: Path, dead: set[int]) -> None:
+    locks = json.loads(path.read_bytes())
+    write = {
+        locked_path: entry
+        for locked_path, entry in locks.get("write", {}).items()
+        if entry["pid"] not in dead
+    }
+    read = {}
+    for locked_path, entries in locks.get("read", {}).items():
+        living = [entry for entry in entries if entry["pid"] not in dead]
+        if living:
+            read[locked_path] = living
+    files.write_bytes(path, json.dumps({"write": write, "read": read}).encode())
+
+
+def interrupted_setup(root: Path) -> Iterator[Finding]:
+    """An experiment that was killed while DVC set it up.
+
+    DVC stashes edits of the workspace meanwhile; only a person knows which of them to keep.
+    """
+    packed = root / ".dvc/tmp/repro.dat"
+    if packed.is_file() and not at_work(root):
+        yield Finding(
+            "an experiment was killed while DVC set it up: the workspace holds what -S set, "
+            "and your own edits may be in git's stash",
+            modified_at(packed),
+            "git stash list; git checkout HEAD -- params.yaml; git stash pop; "
+            "then rm .dvc/tmp/repro.dat",
+            None,
+        )
+
+
+def workspace_run(root: Path) -> Iterator[Finding]:
+    """A killed `dvc exp run` in the workspace."""
+    process_info = root / EXPERIMENTS / "run/workspace/workspace.json"
+    all_refs = _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split()
+    refs = [ref for ref in all_refs if ref.rpartition("/")[2] in EXEC_REFS]
+    if not process_info.is_file() and not refs:
+        return
+    if is_alive(_json(process_info).get("pid", 0), modified_at(process_info)) or at_work(root):
+        return
+    run_info = process_info.with_suffix(".run")
+    name = _json(run_info).get("name") or "without a name"
+    yield Finding(
+        f"the experiment {name} was killed in the workspace; "
+        "what -S set is still in params.yaml (git diff)",
+        modified_at(run_info),
+        "drops DVC's notes of the run, no file of yours",
+        partial(_forget_run, root, refs, process_info.parent),
+    )
+
+
+def _forget_run(root: Path, refs: list[str], notes: Path) -> None:
     for ref in refs:
         _git(root, "update-ref", "-d", ref)
     remove(notes)
 
 
 def temporary_runs(root: Path) -> Iterator[Finding]:
-    """`dvc exp run --temp`: `dvc exp show` calls it Running for ever, and its folder takes disk."""
-    top = root / ".dvc/tmp/exps/standalone"
-    notes = {Path(_json(note).get("root_dir", "")).name: note for note in top.glob("run/*/*.run")}
+    """A killed `dvc exp run --temp`.
+
+    `dvc exp show` would call it Running for ever, and its folder takes disk.
+    """
+    top = root / EXPERIMENTS / "standalone"
+    run_infos = {
+        Path(_json(path).get("root_dir", "")).name: path for path in top.glob("run/*/*.run")
+    }
     for folder in sorted(top.glob("tmp*")):
-        owner = folder / ".dvc/tmp/lock"
-        if _owned(owner) or at_work(folder) or (not owner.is_file() and at_work(root)):
+        lock = folder / ".dvc/tmp/lock"
+        starting = not lock.is_file() and bool(at_work(root))
+        if _is_owned(lock) or at_work(folder) or starting:
             continue
-        note = notes.get(folder.name)
-        name = _json(note).get("name") if note else "without a name"
-        gone = [
-            folder,
-            *([note.parent, root / ".dvc/tmp/exps/run" / note.parent.name] if note else []),
-        ]
-        what = f"the experiment {name} was killed in its temporary folder {relative_path(folder, root)}"
+        run_info = run_infos.get(folder.name)
+        name = _json(run_info).get("name") if run_info else "without a name"
+        leftovers = [folder]
+        if run_info:
+            leftovers += [run_info.parent, root / EXPERIMENTS / "run" / run_info.parent.name]
+        where = relative_path(folder, root)
         yield Finding(
-            what,
-            since(folder),
+            f"the experiment {name} was killed in its temporary folder {where}",
+            modified_at(folder),
             "removes the folder and DVC's notes of it; run it again to go on",
-            partial(remove, *gone),
+            partial(remove, *leftovers),
         )
 
 
 def queue_tasks(root: Path) -> Iterator[Finding]:
-    """Experiments of `dvc queue`: `dvc queue status` calls them Running for ever."""
-    for note in sorted((root / ".dvc/tmp/exps/run").glob("*/*.json")):
-        known, task = _json(note), _json(note.with_suffix(".run"))
-        if (
-            task.get("location") != "dvc-task"
-            or known.get("returncode") is not None
-            or is_alive(known.get("pid", 0), since(note))
-        ):
+    """Killed experiments of `dvc queue`; `dvc queue status` would call them Running for ever."""
+    for process_info in sorted((root / EXPERIMENTS / "run").glob("*/*.json")):
+        process = _json(process_info)
+        task = _json(process_info.with_suffix(".run"))
+        if task.get("location") != "dvc-task" or process.get("returncode") is not None:
             continue
-        folder, name = (
-            root / ".dvc/tmp/exps" / Path(task.get("root_dir", "")).name,
-            task.get("name") or note.stem,
-        )
-        if at_work(folder):
+        folder = root / EXPERIMENTS / Path(task.get("root_dir", "")).name
+        if is_alive(process.get("pid", 0), modified_at(process_info)) or at_work(folder):
             continue
-        mend = partial(_fail, root, name, note, folder)
-        what = f"the queued experiment {name} was killed with its worker"
+        name = task.get("name") or process_info.stem
         yield Finding(
-            what,
-            since(note),
+            f"the queued experiment {name} was killed with its worker",
+            modified_at(process_info),
             "tells DVC that it failed, and removes its folder; queue it again to go on",
-            mend,
+            partial(_fail_task, root, name, process_info, folder),
         )
 
 
-def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
-    """Note down that its process is dead, or DVC would send a signal to whoever has the number by
-    now; then it becomes a failed task.
-    """
-    files.write_json(note, {**_json(note), "returncode": -1})
+def _fail_task(root: Path, name: str, process_info: Path, folder: Path) -> None:
+    """Turn a task whose process is dead into a failed one."""
+    # `dvc queue kill` sends no signal to a process that has a return code. Without one it would
+    # hit whoever has the number by now.
+    files.write_json(process_info, {**_json(process_info), "returncode": -1})
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "queue", "kill", name],
         cwd=root,
@@ -326,28 +243,117 @@ def _fail(root: Path, name: str, note: Path, folder: Path) -> None:
         remove(folder)
 
 
-def _owned(lock: Path) -> bool:
-    """Whether the process lives whose number stands in a lock of DVC's."""
+def drafts(root: Path) -> Iterator[Finding]:
+    """Files and folders that were being written, under a name of their own, before the rename."""
+    candidates = (path for folder in DRAFT_FOLDERS for path in (root / folder).rglob(".*"))
+    for draft in sorted(path for path in candidates if DRAFT_NAME.fullmatch(path.name)):
+        match = DRAFT_NAME.fullmatch(draft.name)
+        pid = match["pid"] if match else None
+        owned = is_alive(int(pid), modified_at(draft)) if pid else bool(at_work(root))
+        if owned or follower.training_runs(draft.parent.name):
+            continue
+        if not draft.is_relative_to(root / ".cache/sessions"):  # `sessions` removes it
+            yield Finding(
+                f"{relative_path(draft, root)}: its writer was killed half-way",
+                modified_at(draft),
+                "removes it",
+                partial(remove, draft),
+            )
+
+
+def sessions(root: Path) -> Iterator[Finding]:
+    """Recordings that visitors of a dashboard brought; its folder is named by its process id."""
+    for folder in sorted((root / ".cache/sessions").glob("[0-9]*")):
+        when = modified_at(folder)
+        if not is_alive(int(folder.name), when):
+            where = relative_path(folder, root)
+            what = f"{where}: recordings of visitors of a dashboard that was killed"
+            yield Finding(what, when, "removes them", partial(remove, folder))
+
+
+def tracked_runs() -> Iterator[Finding]:
+    """MLflow runs that are open, though their training has ended."""
+    store = client.store_file()
+    if store is not None and not store.is_file():
+        return
+    try:
+        pages = client.read_runs(client.connect(), "attributes.status = 'RUNNING'")
+        running = [run for page in pages for run in page]
+    except Exception as error:  # an outage of any kind leaves the rest to be examined
+        print(f"MLflow does not answer ({type(error).__name__}): its runs were not looked at")
+        return
+    for run in running:
+        fingerprint = run["fingerprint"] or ""
+        log = journal.path_of(fingerprint)
+        if fingerprint and log.is_file() and not follower.training_runs(fingerprint):
+            yield Finding(
+                f"MLflow's run {run['name']} stands RUNNING, but no training runs",
+                run["start"] or 0.0,
+                "brings it up to its journal and closes it",
+                partial(follower.sync, [log]),
+            )
+
+
+def at_work(folder: Path) -> list[psutil.Process]:
+    """Other processes of DVC, git, a stage or a page whose working folder lies in this one."""
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or not Path(process.cwd()).is_relative_to(folder):
+                continue
+            if _is_ours(process.cmdline()):
+                processes.append(process)
+    return processes
+
+
+def _is_ours(command_line: list[str]) -> bool:
+    return any(
+        Path(word).name in PROGRAMS or word.startswith(("stages.", "asr."))
+        for word in command_line[:4]
+    )
+
+
+def is_alive(pid: int, noted: float) -> bool:
+    """Whether the process is still there that had this number at a time.
+
+    Another one may have the number by now; that one was started later.
+
+    Args:
+        noted: seconds since 1970.
+    """
+    try:
+        process = psutil.Process(pid)
+        return bool(process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _is_owned(lock: Path) -> bool:
+    """Whether the process is alive whose number stands in a lock file of DVC."""
     with suppress(OSError, ValueError):
-        return is_alive(int(lock.read_text()), since(lock))
+        return is_alive(int(lock.read_text()), modified_at(lock))
     return False
 
 
-def _git(root: Path, *words: str) -> str:
+def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(
-        ["git", *words], cwd=root, capture_output=True, text=True, check=False
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
     ).stdout.strip()
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is none that can be read."""
     try:
-        found = files.read_json(path)
+        value = files.read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def since(path: Path) -> float:
+def modified_at(path: Path) -> float:
+    """When a file was written, in seconds since 1970; now, if it is not there."""
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return time.time()
@@ -357,46 +363,36 @@ def relative_path(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def remove(*paths: Path) -> None:
-    for path in paths:
+def remove(*targets: Path) -> None:
+    """Delete files and whole folders; a file may be gone already."""
+    for path in targets:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
-LOOKS = (
-    git_locks,
-    dvc_locks,
-    interrupted_setup,
-    workspace_run,
-    temporary_runs,
-    queue_tasks,
-)
-
-
 def main() -> None:
-    """Explain, and mend if asked."""
+    """Print what was found, and mend it if asked."""
     parser = command.parser(__doc__)
     parser.add_argument("--mend", action="store_true", help="do what is named, and nothing else")
-    mend, root = parser.parse_args().mend, paths.root()
-    found = examine(root)
+    mend = parser.parse_args().mend
+    root = paths.root()
+    findings = examine(root)
     for process in at_work(root):
         with suppress(psutil.Error):
-            print(
-                f"at work, and left alone: process {process.pid}, {' '.join(process.cmdline()[:6])}"
-            )
-    for number, finding in enumerate(found, start=1):
+            words = " ".join(process.cmdline()[:6])
+            print(f"at work, and left alone: process {process.pid}, {words}")
+    for number, finding in enumerate(findings, start=1):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(finding.since))
-        print(
-            f"{number}. since {when}: {finding.what}\n   {'mending' if finding.mend else 'by hand:'} {finding.mending}"
-        )
+        print(f"{number}. since {when}: {finding.what}")
+        print(f"   {'mending' if finding.mend else 'by hand:'} {finding.remedy}")
         if mend and finding.mend:
             finding.mend()
             print("   mended")
-    if not found:
+    if not findings:
         print("nothing is left behind")
-    raise SystemExit(any(not (mend and finding.mend) for finding in found))
+    raise SystemExit(any(not (mend and finding.mend) for finding in findings))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,38 @@
-"""Known faults: each has an exit code and says in one line what happened and the way out.
+"""Errors that a person can mend: each has an exit code, and one line that says the way out.
 
-A stage raises one where the value is used; `exit_with` turns it into the last printed line and the
-exit code, without a traceback. What is not a `Fault` is a bug of ours and keeps its traceback.
+A stage raises one where the value is used; `exit_with` prints it as the last line and leaves with
+its exit code, without a traceback. Any other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
+# The same in SQLite's codes: temporary tables lie on the disk too.
+SQLITE_DISK_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}
+MAKE_ROOM = "make room or make it writable, then run again"
+ERROR_LINE = re.compile(r"error (\d+): (.*)")
 
 
 class UserError(Exception):
-    """Something a person can mend; `exit_code` is the stage's."""
+    """Something a person can mend; `exit_code` is that of the command."""
 
     exit_code = 1
 
 
 class ParamsError(UserError):
-    """A value in params.yaml or on the command line."""
+    """A bad value in params.yaml or on the command line."""
 
     exit_code = 2
 
@@ -32,7 +44,7 @@ class DataError(UserError):
 
 
 class NetworkError(UserError):
-    """A hub that cannot be reached or does not let us in."""
+    """A hub that cannot be reached or refuses access."""
 
     exit_code = 4
 
@@ -44,7 +56,7 @@ class ModelError(UserError):
 
 
 class Diverged(UserError):
-    """Training that left the numbers."""
+    """Training whose loss is no longer a finite number."""
 
     exit_code = 6
 
@@ -63,41 +75,41 @@ class Stopped(UserError):
         self.exit_code = 128 + signum
 
 
-SQLITE_DISK_ERRORS = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-}  # of tables on disk
-DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
-
-
 def exit_with(main: Callable[[], None]) -> None:
-    """Run a command's `main`; a known fault becomes one line on stderr and its exit code."""
+    """Run a command's `main`; a user error becomes one line on stderr and its exit code."""
     try:
         main()
-    except UserError as fault:
-        stop(str(fault), fault.exit_code)
+    except UserError as error:
+        stop(str(error), error.exit_code)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        stop(
-            f"{error.filename or 'the disk'}: {error.strerror}; make room or make it writable, then run again",
-            7,
-        )
+        what = f"{error.filename or 'the disk'}: {error.strerror}"
+        stop(f"{what}; {MAKE_ROOM}", DiskError.exit_code)
     except sqlite3.OperationalError as error:
+        # The low byte is the kind of error, the rest says more of it.
         if error.sqlite_errorcode & 0xFF not in SQLITE_DISK_ERRORS:
             raise
-        stop(
-            f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}; make room or make it writable, then run again",
-            7,
-        )
+        what = f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}"
+        stop(f"{what}; {MAKE_ROOM}", DiskError.exit_code)
     except KeyboardInterrupt:
         stop("stopped; run the same command again to go on", 128 + signal.SIGINT)
 
 
 def stop(message: str, exit_code: int) -> None:
-    """Print the fault as the last line and leave."""
+    """Print the error as the last line and leave."""
     sys.stdout.flush()
     print(f"error {exit_code}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
+
+
+def from_child(lines: Sequence[str]) -> tuple[int, str] | None:
+    """Read back what `stop` printed in a child process.
+
+    Args:
+        lines: what the child printed, or the end of it.
+    Returns:
+        the exit code and the message of the last line; None if that is no error of ours.
+    """
+    match = ERROR_LINE.fullmatch(lines[-1]) if lines else None
+    return (int(match[1]), match[2]) if match else None

@@ -1,6 +1,7 @@
-"""Where things lie: the top of the repository, `.cache` below it, and paths from params.yaml.
+"""Where data, models and reports lie, `.cache`, and how paths from params.yaml are resolved.
 
-Apart from `storage`, for a new path changes no byte of what lies there. Imports nothing.
+A file of its own and not part of `storage`: a new path changes no byte of what lies there. Imports
+nothing.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ UTTERANCES = "reports/evaluate/utterances.parquet"
 
 
 def root() -> Path:
-    """The repository that owns `.cache`: DVC_ROOT also in `dvc exp run --temp`, whose own folder is
-    thrown away.
+    """The repository that owns `.cache`: DVC_ROOT, or else the working folder.
+
+    `dvc exp run --temp` works in a folder that is thrown away, and sets DVC_ROOT to the real one.
     """
     return Path(os.environ.get("DVC_ROOT") or os.getcwd()).resolve()
 
 
 def resolve(path: str) -> Path:
-    """A path from params.yaml: relative ones are meant from the repository's top."""
+    """Make a path from params.yaml absolute; a relative one starts at the repository's top."""
     return (root() / Path(path).expanduser()).resolve()
 
 
 def cache(*parts: str) -> Path:
-    """A place under `.cache`, which neither git nor DVC looks into."""
+    """A path under `.cache`, which neither git nor DVC looks into."""
     return root().joinpath(".cache", *parts)

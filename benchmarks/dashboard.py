@@ -1,11 +1,13 @@
-"""The Runs page with many runs: the first build of the index, the first table from it, a redraw;
-beside the page a user would write.
+"""The Runs page with many runs, beside the page that a user would write.
 
-    python -m benchmarks.dashboard [FOLDER [RUNS]]     # 5,000 trainings, each with 200 points and a test: 10 minutes to fill the store
+    python -m benchmarks.dashboard [FOLDER [RUNS]]     # by default 5,000 trainings
 
-R1 is MLflow's `search_runs` in the page, R2 the same with its answer cached in the process (which
-also answers the first visitor late). Each figure is of a fresh process, the median of three; the
-store is filled through MLflow's client and kept in FOLDER.
+It measures the first build of the index, the first table from it, and a redraw. The peers are R1,
+MLflow's `search_runs` in the page, and R2, the same with its answer cached in the process (which
+also answers the first visitor late). Each figure is of a fresh process, the median of three.
+
+A training has 200 points and a test. The store is filled through MLflow's client, which takes 10
+minutes for 5,000 trainings, and kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-TIMES = 3
-STEPS, VALIDATIONS = 88, 8  # 2 x 88 + 3 x 8 = 200 points
+REPEATS = 3
+STEPS, VALIDATIONS = 88, 8
+POINTS = 2 * STEPS + 3 * VALIDATIONS  # 200
+RUNS_PER_JOB = 50  # that one process of the pool fills at once
 PAGE = """
 import json, sys, time
 began = time.monotonic()
@@ -34,109 +39,114 @@ first = time.monotonic() - began
 assert not page.exception and len(page.dataframe[0].value) == int(sys.argv[2]), page.exception
 reruns = []
 for _ in range(3):
-    at = time.monotonic()
+    began = time.monotonic()
     page.run()
-    reruns.append(time.monotonic() - at)
+    reruns.append(time.monotonic() - began)
 print(json.dumps([first, sorted(reruns)[1]]))
 """
-OURS = "from dashboard import runs; runs.page()"
+OURS = "from dashboard.runs.page import page; page()"
 PEER = """
 import mlflow, streamlit as st
 {decorator}
-def found():
+def all_runs():
     mlflow.set_tracking_uri("{uri}")
-    return mlflow.search_runs(experiment_names=["earshot"], filter_string="tags.fingerprint LIKE '%'", max_results=50000)
-st.dataframe(found())
+    return mlflow.search_runs(
+        experiment_names=["earshot"], filter_string="tags.fingerprint LIKE '%'", max_results=50000
+    )
+st.dataframe(all_runs())
 """
 
 
-def fill(numbers: range) -> None:
-    """Trainings as the journal's mirror logs them, but a run at a time in one call."""
-    from mlflow.entities import Metric, Param
-
-    from asr.params import reader
-    from asr.tracking import client
-
-    chosen = {
-        key: str(value)
-        for key, value in reader.flat(
-            reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})
-        ).items()
-    }
-    store = client.connect()
-    experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
-    for number in numbers:
-        at, fingerprint = 1_700_000_000_000 + number * 60_000, f"{number:032x}"
-        run = store.create_run(
-            experiment, at, {"fingerprint": fingerprint}, f"exp-{number}"
-        ).info.run_id
-        given = chosen | {
-            "train.seed": str(number),
-            "train.learning_rate": str(1e-4 * (1 + number % 17)),
-            "train.max_steps": str(1000 + number % 7),
-        }
-        points = [
-            Metric("train/loss", 5 / math.sqrt(step), at, step * 10) for step in range(1, STEPS + 1)
-        ]
-        points += [
-            Metric("train/learning_rate", 1e-3 / step, at, step * 10)
-            for step in range(1, STEPS + 1)
-        ]
-        for key in ("validation/loss", "validation/wer", "validation/cer"):
-            points += [
-                Metric(key, 0.9 / step, at, step * 100) for step in range(1, VALIDATIONS + 1)
-            ]
-        wer = 0.1 + number % 100 / 200
-        store.log_batch(
-            run,
-            [*points, Metric("test/wer", wer, at, 800), Metric("test/cer", wer / 2, at, 800)],
-            list(map(Param, given, given.values())),
-        )
-        child = store.create_run(
-            experiment,
-            at,
-            {"evaluation": fingerprint, "mlflow.parentRunId": run},
-            f"test {fingerprint[:8]}",
-        ).info.run_id
-        scores = {
-            "test/wer": wer,
-            "test/cer": wer / 2,
-            "test/wer_low": wer - 0.02,
-            "test/wer_high": wer + 0.02,
-            "test/rtfx": 100 + number % 9,
-        }
-        store.log_batch(
-            child,
-            [Metric(key, value, at, 0) for key, value in scores.items()],
-            [Param("evaluate.seed", "1")],
-        )
-        for one in (child, run):
-            store.set_terminated(one, end_time=at + 500_000)
-
-
 def make_store(folder: Path, count: int) -> None:
-    """Fill a store, if it is not there; two processes."""
+    """Fill a store with trainings, unless it is there already; two processes."""
     from asr.tracking import client
 
-    if (folder / "filled").is_file() and (folder / "filled").read_text() == str(count):
+    marker = folder / "filled"
+    if marker.is_file() and marker.read_text() == str(count):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mlflow.db").unlink(missing_ok=True)
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     client.connect().create_experiment(client.EXPERIMENT)
+    jobs = [
+        range(first, min(first + RUNS_PER_JOB, count)) for first in range(0, count, RUNS_PER_JOB)
+    ]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        list(pool.map(fill, [range(at, min(at + 50, count)) for at in range(0, count, 50)]))
-    (folder / "filled").write_text(str(count))
+        list(pool.map(fill, jobs))
+    marker.write_text(str(count))
+
+
+def fill(numbers: range) -> None:
+    """Log trainings as `asr.tracking` uploads them from journals, but each in one call."""
+    from mlflow.entities import Param
+
+    from asr.params import reader
+    from asr.tracking import client
+
+    params = reader.load(REPOSITORY / "params.yaml").model_dump(exclude={"evaluate"})
+    shared_params = {key: str(value) for key, value in reader.flat(params).items()}
+    store = client.connect()
+    experiment = store.get_experiment_by_name(client.EXPERIMENT).experiment_id
+    for number in numbers:
+        start_ms = 1_700_000_000_000 + number * 60_000
+        fingerprint = f"{number:032x}"
+        wer = 0.1 + number % 100 / 200
+        values = shared_params | {
+            "train.seed": str(number),
+            "train.learning_rate": str(1e-4 * (1 + number % 17)),
+            "train.max_steps": str(1000 + number % 7),
+        }
+        run = store.create_run(
+            experiment, start_ms, {"fingerprint": fingerprint}, f"exp-{number}"
+        ).info.run_id
+        points = [*curves(start_ms), *metrics(start_ms, 800, wer)]
+        store.log_batch(run, points, [Param(key, value) for key, value in values.items()])
+        tags = {"evaluation": fingerprint, "mlflow.parentRunId": run}
+        test_run = store.create_run(
+            experiment, start_ms, tags, f"test {fingerprint[:8]}"
+        ).info.run_id
+        more = {
+            "test/wer_low": wer - 0.02,
+            "test/wer_high": wer + 0.02,
+            "test/rtfx": 100 + number % 9,
+        }
+        scores = metrics(start_ms, 0, wer, **more)
+        store.log_batch(test_run, scores, [Param("evaluate.seed", "1")])
+        for run_id in (test_run, run):
+            store.set_terminated(run_id, end_time=start_ms + 500_000)
+
+
+def curves(start_ms: int) -> list[Any]:
+    """POINTS metrics of one training."""
+    from mlflow.entities import Metric
+
+    steps = range(1, STEPS + 1)
+    points = [Metric("train/loss", 5 / math.sqrt(step), start_ms, step * 10) for step in steps]
+    points += [Metric("train/learning_rate", 1e-3 / step, start_ms, step * 10) for step in steps]
+    for key in ("validation/loss", "validation/wer", "validation/cer"):
+        points += [
+            Metric(key, 0.9 / step, start_ms, step * 100) for step in range(1, VALIDATIONS + 1)
+        ]
+    return points
+
+
+def metrics(start_ms: int, step: int, wer: float, **more: float) -> list[Any]:
+    """The scores of one test."""
+    from mlflow.entities import Metric
+
+    scores = {"test/wer": wer, "test/cer": wer / 2, **more}
+    return [Metric(key, value, start_ms, step) for key, value in scores.items()]
 
 
 def build(folder: Path) -> tuple[float, float]:
-    """Seconds until the index is whole from nothing, and until a page can show the first rows."""
+    """Seconds until the index is built from nothing, and until a page can show the first rows."""
     from asr.errors import UserError
     from asr.runs import run_index
 
     for file in (folder / ".cache").glob("runs.*"):
         file.unlink()
-    began, first = time.monotonic(), 0.0
+    began = time.monotonic()
+    first_rows = 0.0
     process = subprocess.Popen(
         [sys.executable, "-m", "asr.runs.refresh", "once"],
         cwd=REPOSITORY,
@@ -144,61 +154,66 @@ def build(folder: Path) -> tuple[float, float]:
     )
     while process.poll() is None:
         time.sleep(0.05)
-        try:
-            first = first or (
-                time.monotonic() - began
-                if run_index.state().generation not in ("", "None ")
-                else 0.0
-            )
-        except UserError:
+        if first_rows:
             continue
-    return time.monotonic() - began, first
+        with suppress(UserError):  # the index cannot be read yet
+            if run_index.state().generation not in ("", "None "):
+                first_rows = time.monotonic() - began
+    return time.monotonic() - began, first_rows
 
 
 def page(script: str, count: int) -> tuple[float, float]:
-    """Seconds to the first table in a fresh process, imports included, and of a redraw."""
+    """Seconds to the first table in a fresh process, imports included, and of a redraw.
+
+    Args:
+        script: the page.
+        count: rows that its table must have.
+    """
     command = [sys.executable, "-W", "ignore", "-c", PAGE, script, str(count)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    first, again = json.loads(done.stdout.splitlines()[-1])
-    return first, again
+    first, redraw = json.loads(done.stdout.splitlines()[-1])
+    return first, redraw
 
 
 def measure(folder: Path, count: int) -> dict[str, Any]:
-    """All figures, ours and the peers' in turn."""
+    """All figures; the pages take turns, so that a busy moment hits each of them."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    built, usable = build(folder)
+    built, first_rows = build(folder)
     scripts = {
         "ours": OURS,
         "R1": PEER.format(decorator="", uri=uri),
         "R2": PEER.format(decorator="@st.cache_data", uri=uri),
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
-    for _ in range(TIMES):
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
+    for _ in range(REPEATS):
         for name, script in scripts.items():
-            found[name].append(page(script, count))
-    told: dict[str, Any] = {"trainings": count, "points": count * (2 * STEPS + 3 * VALIDATIONS)}
-    told |= {"first build, s": built, "first rows while it builds, s": usable}
-    for name, pairs in found.items():
-        told[f"first table, {name}, s"] = statistics.median(first for first, _ in pairs)
-        told[f"redraw, {name}, ms"] = 1000 * statistics.median(again for _, again in pairs)
-    return told
+            seconds[name].append(page(script, count))
+    figures: dict[str, Any] = {
+        "trainings": count,
+        "points": count * POINTS,
+        "first build, s": built,
+        "first rows while it builds, s": first_rows,
+    }
+    for name, pairs in seconds.items():
+        figures[f"first table, {name}, s"] = statistics.median(first for first, _ in pairs)
+        figures[f"redraw, {name}, ms"] = 1000 * statistics.median(redraw for _, redraw in pairs)
+    return figures
 
 
 def main() -> None:
-    folder = Path(
-        sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / ".cache/bench-dashboard"
-    ).resolve()
+    default = REPOSITORY / ".cache/bench-dashboard"
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else default).resolve()
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
     os.environ |= {"DVC_ROOT": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     make_store(folder, count)
-    told = measure(folder, count)
-    for name, value in told.items():
+    figures = measure(folder, count)
+    for name, value in figures.items():
         print(f"{name:32} {value:12,.2f}" if isinstance(value, float) else f"{name:32} {value:12,}")
     target = REPOSITORY / "reports/bench/dashboard.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(told, indent=2) + "\n")
+    target.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,10 @@ job_queue.LOST_SECONDS, job_queue.TIDY_SECONDS = 15.0, 0.5
 from streamlit.web.cli import main
 main()
 """
-QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+QUIET = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
 
 
@@ -335,7 +338,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
-    """Lets visitors in; none of their browsers may have run, asked for or shown what it should not."""
+    """Lets visitors in; no browser of theirs may run, ask for or show what it should not."""
     met: list[Visitor] = []
 
     def enter(**wishes: Any) -> Visitor:

@@ -1,4 +1,4 @@
-"""What many tests share: a tiny corpus taken through the real stages once, and params that fit it."""
+"""What many tests share: a tiny corpus taken once through the real stages, and its params."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Trainings in this process: without MLflow, with signals and precision given back afterwards."""
+    """Trainings in this process: no MLflow, and signals and precision are restored afterwards."""
     from accelerate.state import AcceleratorState
 
     from asr.tracking import follower

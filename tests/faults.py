@@ -1,7 +1,7 @@
 """Plant every fault that we know in trainings and tracking servers, and print what noticed it and
 what it cost.
 
-    python tests/faults.py [-k WORDS] [--broken]     # make faults: all of them, 5 minutes on one core
+    python tests/faults.py [-k WORDS] [--broken]     # make faults: all, 5 minutes on one core
 
 The tests are the harness: this runs those of planted training faults, of healthy trainings and of
 failing MLflow servers, more of them than the suite does, and shows what they found as tables. Ends

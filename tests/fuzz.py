@@ -1,7 +1,7 @@
 """Broken files without end: mutants of every format we read, opened as the stages open them, in the
 workers that guard against them.
 
-    python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes on two cores
+    python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes, 2 cores
 
 A mutant is drawn from (SEED, its number) alone. Each is read, or refused by a known fault, or it
 ends the worker that reads it, which costs the worker and not the run. Anything else is a failure:
@@ -249,17 +249,22 @@ def main() -> None:
     numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
     number, seed = (*numbers, *(N, SEED)[len(numbers) :])
     print(
-        f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus has {len(list(CORPUS.glob('*-*')))} files",
+        (
+            f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus "
+            f"has {len(list(CORPUS.glob('*-*')))} files"
+        ),
         flush=True,
     )
     tally = run(number, seed, "--control" in sys.argv)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
     print(tally.told())
     print(
-        f"workers that died and were replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}"
+        "workers that died and were "
+        f"replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}"
     )
     print(
-        f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} MB; {len(tally.bugs)} errors that nobody expects"
+        f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} "
+        f"MB; {len(tally.bugs)} errors that nobody expects"
     )
     print(*tally.bugs[:5], sep="\n\n")
     sys.exit(bool(tally.bugs or peak > MAX_BYTES or tally.slowest > ITEM_SECONDS))

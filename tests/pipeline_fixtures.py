@@ -31,7 +31,8 @@ def note(event, args):
             log.write(f"{event} {host} {sys.argv}\\n")
 sys.addaudithook(note)
 def die(event, args):
-    if event == "os.rename" and str(args[1]).endswith("step-00000006") and not os.path.exists(os.environ["DIE_ONCE"]):
+    second = event == "os.rename" and str(args[1]).endswith("step-00000006")
+    if second and not os.path.exists(os.environ["DIE_ONCE"]):
         with open(os.environ["DIE_ONCE"], "w") as file:
             file.write(str(os.getpid()))
         os.kill(os.getppid() if "DIE_PARENT" in os.environ else os.getpid(), 9)

@@ -1,7 +1,9 @@
 """The data stages at 5,000 and at 500,000 rows: memory of each process, CPU per row from first to
 last, bytes on the disk.
 
-    python tests/scale.py [ROWS [FEW]] [--leak]     # make scale: 500,000 and 5,000 rows; 30 minutes on two cores, 15 GB
+    python tests/scale.py [ROWS [FEW]] [--leak]     # make scale: 500,000 and 5,000 rows
+
+That takes 30 minutes on two cores, and 15 GB.
 
 Makes folders of short recordings, each unlike any other, and takes them through the four stages by
 their own command lines. Every process's unique memory (mapped files do not count) is read five
@@ -100,7 +102,7 @@ shards.Shard.add = lambda self, row: kept.append(dict(row)) or add(self, row)
 
 
 class Watch:
-    """Peak unique memory of any process of a stage, and CPU seconds of all of them as rows went by."""
+    """Peak unique memory of any process of a stage, and CPU seconds of all as rows went by."""
 
     def __init__(self, command: list[str], folder: Path):
         self.peak, self.seen = 0, list[tuple[str, int, float]]()
@@ -188,7 +190,8 @@ def measure(top: Path, rows: int) -> dict[str, tuple[float, float | None]]:
         wall, spent = time.monotonic() - began, sum(seen.cpu.values())
         growth = f"{found[name][1]:.2f}" if found[name][1] else "-"
         print(
-            f"{rows:>9,} rows  {name:10} {seen.peak / 1e6:6.1f} MB a process at most, {1e6 * spent / rows:7.0f} us CPU a row, "
+            f"{rows:>9,} rows  {name:10} {seen.peak / 1e6:6.1f} MB a process at most, "
+            f"{1e6 * spent / rows:7.0f} us CPU a row, "
             f"last against first {growth}, {wall:5.0f} s",
             flush=True,
         )

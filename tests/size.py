@@ -1,7 +1,9 @@
 """Memory of a training while it goes through its corpus: flat, chunk after chunk and evaluation
 after evaluation.
 
-    python tests/size.py [CHUNKS [ROWS]] [--leak]     # make size: 20 chunks of 1,000 rows, 10 evaluations
+    python tests/size.py [CHUNKS [ROWS]] [--leak]     # make size
+
+That is 20 chunks of 1,000 rows and 10 evaluations.
 
 The stage's own `run` is a child forked from a process that has imported torch. After each chunk's
 worth of rows, and after each evaluation, it reads its unique memory, in which mapped files do not
@@ -153,7 +155,8 @@ def main() -> None:
     seen["chunks"] = seen["chunks"][1:]
     for name, values in seen.items():
         print(
-            f"{name}: {len(values)} figures, {spread(values):.1%} apart; MiB: {' '.join(f'{value / 1024:.1f}' for value in values)}"
+            f"{name}: {len(values)} figures, {spread(values):.1%} apart; "
+            f"MiB: {' '.join(f'{value / 1024:.1f}' for value in values)}"
         )
     sys.exit(any(spread(values) > WITHIN for values in seen.values()))
 

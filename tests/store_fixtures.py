@@ -169,7 +169,7 @@ def json_damages(path: Path, draw: random.Random) -> list[Any]:
 
 @contextmanager
 def damaged(path: Path, seed: int) -> Iterator[str]:
-    """Damage one file, one way of many, for as long as the block lasts; gives the name of the way."""
+    """Damage one file in one of many ways while the block lasts; gives the name of the way."""
     draw, content = random.Random(seed), path.read_bytes()
     flipped = bytearray(content)
     for _ in range(draw.choice([1, 3, 30])):

@@ -93,7 +93,7 @@ def test_errors_of_a_table_are_those_of_its_rows(
         assert here == [counted.substitutions, counted.deletions, counted.insertions]
         words = [
             (found._word(one), found._word(other))
-            for one, other in zip(found.said, found.heard, strict=True)
+            for one, other in zip(found.reference_words, found.hypothesis_words, strict=True)
         ]
         marked = [(mark.said, mark.heard) for mark in alignment.align(*texts) if mark.kind != HIT]
         assert [one for one, at in zip(words, found.rows, strict=True) if at == row] == marked

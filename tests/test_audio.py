@@ -1,4 +1,4 @@
-"""Encoded bytes become one channel at 16 kHz, or `Undecodable`: nothing else, whatever the bytes."""
+"""Any encoded bytes become one channel at 16 kHz, or `Undecodable`, and nothing else."""
 
 import io
 import struct
@@ -265,7 +265,8 @@ import sys
 from pathlib import Path
 from asr.audio import codec
 def peak():
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 before = peak()
 try:
     codec.decode(sys.stdin.buffer.read())
@@ -425,7 +426,8 @@ import sys
 from pathlib import Path
 from asr.audio import codec
 def peak():
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 with open(sys.argv[1], "rb") as file:
     blocks = codec.blocks(file)
     kept = [next(blocks)]

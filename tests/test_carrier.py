@@ -34,7 +34,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Params and features of a language that Whisper does not know, and a start as the hub has it."""
+    """Params and features of a language that Whisper does not know, and a start like the hub's."""
     room = tmp_path_factory.mktemp("carrier")
     hub_folder(room / "whisper-tiny")
     write_features(room / "data/features/validation", ROWS)
@@ -189,7 +189,10 @@ def test_the_command_needs_features_and_known_codes(
 
 
 def test_help_waits_for_no_library(tmp_path: Path) -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import "
+        "prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

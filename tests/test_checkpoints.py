@@ -41,7 +41,8 @@ def killed(path, value):
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, value)
 files.write_json = killed
-checkpoints.save(Path(sys.argv[1]), "step", checkpoints.Checkpoint(4, {"model": {"w": torch.ones(3)}}, {}))
+checkpoint = checkpoints.Checkpoint(4, {"model": {"w": torch.ones(3)}}, {})
+checkpoints.save(Path(sys.argv[1]), "step", checkpoint)
 """
 
 

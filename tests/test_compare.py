@@ -144,7 +144,10 @@ def test_the_command_names_what_differs_from_the_workspace() -> None:
         "# its files, from DVC's cache or remote",
         "dvc exp apply tidy-newt",
         "# or from the workspace as it is, anew",
-        "dvc exp run -S 'chunk.allow_shared=[speaker]' -S train.learning_rate=0.0003 -S train.seed=2",
+        (
+            "dvc exp run -S 'chunk.allow_shared=[speaker]' -S train.learning_rate=0.0003 -S "
+            "train.seed=2"
+        ),
     ]
     assert unknown == ["old.key"]
 
@@ -156,9 +159,13 @@ def test_hostile_names_stay_one_word_of_the_command() -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
     | st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), max_size=20)
-    | st.sampled_from(["null", "True", "1e5", "a'b", "a\\'b", "\\", "\\\\'", "${x}", "a,b", "[x]", "{a: b}", "k=v", " ", "no"]),
+    | st.sampled_from([
+        "null", "True", "1e5", "a'b", "a\\'b", "\\", "\\\\'", "${x}", "a,b", "[x]", "{a: b}",
+        "k=v", " ", "no",
+    ]),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=4,
 )  # fmt: skip

@@ -34,7 +34,8 @@ folder, log = top / "a/f", top / "a/log"
 def copy(number):
     seen = [0]
     def hook(event, args):
-        if event in ("open", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree") and str(top / "mirror") in str(args[0]):
+        changes = ("open", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+        if event in changes and str(top / "mirror") in str(args[0]):
             writes = event != "open" or (isinstance(args[1], str) and set(args[1]) & set("wax+"))
             seen[0] += bool(writes)
             if seen[0] == number:
@@ -56,9 +57,10 @@ while killed:
         os._exit(0)
     killed = bool(os.waitpid(child, 0)[1])
     for name in ("b", "c"):
-        copies.fetch(Store("f"), top / name / "f", top / name / "log", name)
+        mirror_copy.fetch(Store("f"), top / name / "f", top / name / "log", name)
         found = whole(top / name / "f")
-        assert found in (([6], [3]), ([9], [9])) if name == "b" and killed else found == ([9], [9]), (number, name, found)
+        right = (([6], [3]), ([9], [9])) if name == "b" and killed else (([9], [9]),)
+        assert found in right, (number, name, found)
         mirror_copy.push(Store("f"), folder, log, "a", True)
 print(number)
 """
@@ -89,7 +91,7 @@ def test_what_is_copied_comes_back_elsewhere_with_the_journal(tmp_path: Path, pl
     for step, best in ((3, 3), (6, 3), (9, 9), (12, 9)):
         saved(here, step, best)
         mirror_copy.push(place, here, tmp_path / "a/log", "a")
-    assert list(mirror_copy.indices(place)) == [12, 9]
+    assert list(mirror_copy.read_indices(place)) == [12, 9]
     assert sorted(name for name in place.names() if "." not in name) == [
         "step-00000009",
         "step-00000012",
@@ -156,7 +158,7 @@ def test_what_is_newer_than_ours_is_never_dropped(tmp_path: Path, place: Store) 
     for step in (3, 6, 9):
         saved(there, step, 3)
         mirror_copy.push(place, there, tmp_path / "b/log", "b", force=True)
-    assert list(mirror_copy.indices(place)) == [900, 9, 6]
+    assert list(mirror_copy.read_indices(place)) == [900, 9, 6]
     mirror_copy.fetch(place, tmp_path / "c/f", tmp_path / "c/log", "c")
     assert whole(tmp_path / "c/f") == ([900], [900])
 
@@ -182,7 +184,7 @@ def test_of_two_machines_the_later_one_has_the_mirror_and_both_are_told(
     saved(tmp_path / "a/f", 9, 9)
     with pytest.raises(ModelError, match="trains the same and has taken over the mirror"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert list(mirror_copy.indices(place)) == [6]
+    assert list(mirror_copy.read_indices(place)) == [6]
 
 
 def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
@@ -194,12 +196,12 @@ def test_a_takeover_while_a_checkpoint_is_copied_leaves_no_half_of_it(
     def taken_over(self: Store, name: str, source: Any) -> None:
         write(self, name, source)
         if name == mirror_copy.JOURNAL:
-            mirror_copy.take(place, "b", force=True)
+            mirror_copy.take_lease(place, "b", force=True)
 
     monkeypatch.setattr(Store, "write", taken_over)
     with pytest.raises(ModelError, match="taken over"):
         mirror_copy.push(place, tmp_path / "a/f", tmp_path / "a/log", "a")
-    assert not mirror_copy.indices(place)
+    assert not mirror_copy.read_indices(place)
 
 
 def test_a_foreign_index_writes_nowhere_else(

@@ -81,7 +81,7 @@ def text(page: AppTest) -> str:
 
 
 def two_trainings(root: Path) -> tuple[run_index.RunRow, run_index.RunRow]:
-    """One with reports in the workspace, one whose utterances were fetched from a revision before."""
+    """One with reports in the workspace, one with utterances fetched from a revision before."""
     ours, theirs = training("ours", **{"train.seed": 2}), training("theirs")
     evaluation(theirs, 0.5)
     mirror(theirs, ours)
@@ -366,9 +366,11 @@ import sys
 from streamlit.testing.v1 import AppTest
 from asr.runs import run_index
 run_index.request_refresh = lambda *_: None
-page = AppTest.from_string("from dashboard.runs.page import page; page()", default_timeout=120).run()
+script = "from dashboard.runs.page import page; page()"
+page = AppTest.from_string(script, default_timeout=120).run()
 assert not page.exception and len(page.dataframe)
-print([name for name in ("mlflow", "dvc", "torch", "transformers", "evaluate") if name in sys.modules])
+heavy = ("mlflow", "dvc", "torch", "transformers", "evaluate")
+print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],

@@ -21,12 +21,16 @@ from asr.audio.sample_file import SampleFile
 from asr.errors import DataError
 from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import Job, Options
-from dashboard.talk import page as talk
+from dashboard.talk import recorder
+from dashboard.talk.conversation import prompt
 
 HOSTILE = [
-    "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>", "![x](http://evil.example/x.png)",
-    "[click](javascript:alert(1))", "$\\href{http://evil.example}{x}$", ":red[x] :material/delete:", "# heading\n---\n| a | b |",
-    "\u202etxt.exe", "</span><style>*{display:none}</style>", "`code` ~~~\nx\n~~~", "a\0b", "\ud83d",
+    "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>",
+    "![x](http://evil.example/x.png)",
+    "[click](javascript:alert(1))", "$\\href{http://evil.example}{x}$", ":red[x] :material/delete:",
+    "# heading\n---\n| a | b |",
+    "\u202etxt.exe", "</span><style>*{display:none}</style>", "`code` ~~~\nx\n~~~",
+    "a\0b", "\ud83d",
 ]  # fmt: skip
 
 
@@ -98,7 +102,7 @@ def hearing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Jo
             fault=fault,
             segments=[Segment(0, 1, text)],
         )
-        monkeypatch.setattr(talk, "transcribe", lambda _: job)
+        monkeypatch.setattr(recorder, "transcribe", lambda _: job)
         return job
 
     return hear
@@ -126,7 +130,7 @@ def test_without_an_address_it_says_which_variables_to_set(monkeypatch: pytest.M
 def test_a_written_message_is_answered_and_spoken(page: AppTest, server: ChatServer) -> None:
     write(page, "Hej du")
     assert conversation(page) == [("user", "Hej du"), ("assistant", "".join(server.words))]
-    said = page.session_state["talk"].said
+    said = page.session_state["talk"].answer_sound
     assert soundfile.info(io.BytesIO(said)).duration > 0.5
     assert page.get("audio")
     (asked,) = [body for path, _, body in server.asked if path.endswith("completions")]
@@ -145,7 +149,7 @@ def test_a_written_message_is_answered_and_spoken(page: AppTest, server: ChatSer
 def test_muted_nothing_is_spoken(page: AppTest) -> None:
     fine(page.toggle[0].set_value(False).run())
     write(page, "Hej")
-    assert page.session_state["talk"].said is None
+    assert page.session_state["talk"].answer_sound is None
     assert not page.get("audio")
 
 
@@ -198,7 +202,7 @@ def test_clear_forgets_everything(page: AppTest) -> None:
     write(page, "Hej")
     fine(page.button(key="talk_clear").click().run())
     assert conversation(page) == []
-    assert page.session_state["talk"].said is None
+    assert page.session_state["talk"].answer_sound is None
     assert not page.get("audio")
 
 
@@ -235,7 +239,7 @@ def test_while_it_waits_and_when_it_is_cancelled(
     fine(page.audio_input[0].set_value(wav()).run())
     assert not page.text_area
     fine(page.button(key="talk_cancel").click().run())
-    assert job.unwanted.is_set()
+    assert job.cancelled.is_set()
     job.state = "cancelled"
     fine(page.run())
     assert "Cancelled" in page.info[0].value
@@ -259,7 +263,7 @@ def test_a_recording_that_cannot_be_read(page: AppTest, monkeypatch: pytest.Monk
         tried.append(sound)
         raise DataError("no sound in it")
 
-    monkeypatch.setattr(talk, "transcribe", refuse)
+    monkeypatch.setattr(recorder, "transcribe", refuse)
     fine(page.audio_input[0].set_value(wav()).run())
     assert page.warning[0].value == "no sound in it"
     fine(page.run())
@@ -295,7 +299,7 @@ def test_two_tabs_do_not_hear_each_other() -> None:
 def test_the_model_is_told_turn_by_turn(roles: str, wanted: str) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
     messages = [{"role": names[role], "content": str(number)} for number, role in enumerate(roles)]
-    told = talk.prompt(messages, "sv")
+    told = prompt(messages, "sv")
     assert [message["role"] for message in told] == [names[role] for role in wanted]
     assert told[0]["content"].endswith("Answer in Swedish.")
     assert not messages or told[-1]["content"].endswith(messages[-1]["content"])
@@ -305,7 +309,7 @@ def test_no_threads_are_left(page: AppTest) -> None:
     write(page, "Hej")
     until = time.monotonic() + 60
     while (
-        any(one.name == "chat_listen" for one in threading.enumerate()) and time.monotonic() < until
+        any(one.name == "chat_reader" for one in threading.enumerate()) and time.monotonic() < until
     ):
         time.sleep(0.05)
-    assert not any(one.name == "chat_listen" for one in threading.enumerate())
+    assert not any(one.name == "chat_reader" for one in threading.enumerate())

@@ -30,7 +30,10 @@ from dashboard import session
 
 SHORT = noise(5.0, 3)
 WAV = encoded(SHORT, subtype="FLOAT")
-HOSTILE = "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] ../../etc/passwd \u202e.wav"
+HOSTILE = (
+    "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] "
+    "../../etc/passwd \u202e.wav"
+)
 
 
 def script() -> None:
@@ -49,10 +52,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     hub_folder(root / "models/kept/english", multilingual=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        session.desk.clear()
-        yield SimpleNamespace(root=root, desk=session.desk())
-        session.desk().decoding._stop()
-        session.desk.clear()
+        session.transcription_queue.clear()
+        yield SimpleNamespace(root=root, desk=session.transcription_queue())
+        session.transcription_queue().worker._stop()
+        session.transcription_queue.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -357,11 +360,13 @@ def test_the_page_imports_no_torch() -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_string("from dashboard.transcribe.page import page; page()", default_timeout=120).run()
+script = "from dashboard.transcribe.page import page; page()"
+page = AppTest.from_string(script, default_timeout=120).run()
 assert not page.exception
 page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
 assert page.run().button(key="go")
-print(sorted(name for name in sys.modules if name in {("torch", "transformers", "mlflow", "evaluate")!r}))
+heavy = {("torch", "transformers", "mlflow", "evaluate")!r}
+print(sorted(name for name in sys.modules if name in heavy))
 """
     root = Path(os.environ["DVC_ROOT"])
     (root / "a.wav").write_bytes(WAV)

@@ -48,7 +48,9 @@ def release() -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:gz") as tar:
         for split, tsv in zip(SPLITS, ("train", "dev", "test"), strict=True):
-            line = f"client_id\tpath\tsentence\nclient-{split}\t{split}.mp3\ttext of {split}\n".encode()
+            line = (
+                f"client_id\tpath\tsentence\nclient-{split}\t{split}.mp3\ttext of {split}\n"
+            ).encode()
             for name, content in (
                 (f"{tsv}.tsv", line),
                 (f"clips/{split}.mp3", CLIP + split.encode()),
@@ -85,7 +87,10 @@ class PlatformConversation(Conversation):
             return self.tell(200, **details, licenseAbbreviation="CC0-1.0")
         if self.headers.get("Authorization") != f"Bearer {KEY}":
             return self.tell(401, message="Unauthorized")
-        place = f"{self.server.cdn.uri}/archives/{sha256(self.server.content)}?X-Amz-Signature=signed-for-one"
+        place = (
+            f"{self.server.cdn.uri}/archives"
+            f"/{sha256(self.server.content)}?X-Amz-Signature=signed-for-one"
+        )
         return self.tell(
             200, downloadUrl=place, sizeBytes=details["sizeBytes"], checksum=details["checksum"]
         )
@@ -126,7 +131,7 @@ def there(served_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     monkeypatch.setenv("MDC_API_URL", f"{served_once.uri}/api")
     monkeypatch.setenv("MDC_API_KEY", KEY)
-    monkeypatch.setattr(data_collective, "PACE", 0.0005)
+    monkeypatch.setattr(data_collective, "WAIT_SCALE", 0.0005)
     served_once.details, served_once.content = {ID: dict(DETAILS)}, RELEASE
     served_once.cdn.large = {sha256(RELEASE): RELEASE}
     for one in (served_once, served_once.cdn):
@@ -193,7 +198,7 @@ def test_a_platform_that_knows_no_ranges_sends_all_anew(there: Any) -> None:
 
 
 def test_a_killed_download_goes_on_where_it_stood(there: Any) -> None:
-    """What the SDK leaves behind when it is killed: a part, and the checksum that it is a part of."""
+    """What the SDK leaves when it is killed: a part, and the checksum that it is a part of."""
     place = paths.cache("collective", ID)
     place.mkdir(parents=True)
     (place / f"{NAME}.part").write_bytes(RELEASE[:500])
@@ -256,7 +261,7 @@ def test_a_platform_that_is_busy_is_asked_again(
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(data_collective.time, "sleep", waited.append)
-    monkeypatch.setattr(data_collective, "PACE", 1.0)
+    monkeypatch.setattr(data_collective, "WAIT_SCALE", 1.0)
     there.faults += [busy(429, Retry_After="290"), busy(503), lambda one: one.reset()]
     data_collective.fetch(ID)
     assert waited == [290, 2, 4]
@@ -265,7 +270,7 @@ def test_a_platform_that_is_busy_is_asked_again(
     refused(
         NetworkError, r"the platform is busy \(429\); run again later: it goes on where it stopped"
     )
-    there.faults += [busy(500)] * (data_collective.TRIES + 1)
+    there.faults += [busy(500)] * (data_collective.MAX_TRIES + 1)
     refused(NetworkError, r"the platform is busy \(500\)")
 
 
@@ -291,7 +296,10 @@ def test_terms_that_are_not_accepted(there: Any) -> None:
     there.faults += [lambda one: one.work(), lambda one: one.work(), busy(403)]
     refused(
         NetworkError,
-        rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account",
+        (
+            r"given to those who accept its terms; do so at "
+            rf"https://mozilladatacollective.com/datasets/{ID} with the account"
+        ),
     )
 
 
@@ -317,7 +325,10 @@ def test_another_service_has_the_place(there: Any, fault: Any) -> None:
     there.faults += [fault]
     refused(
         NetworkError,
-        r"something else answers in the platform's place \(a login page, a proxy\?\); check the network",
+        (
+            r"something else answers in the platform's place \(a login page, a proxy\?\); "
+            r"check the network"
+        ),
     )
 
 
@@ -387,5 +398,8 @@ def test_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datacollective", None)
     refused(
         NetworkError,
-        r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$",
+        (
+            r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e "
+            r"'\.\[data-collective\]'$"
+        ),
     )

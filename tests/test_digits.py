@@ -169,7 +169,8 @@ def test_another_process_gives_the_same_bytes(dataset: Path) -> None:
 import json, pathlib, sys
 sys.path.insert(0, "tests")
 from test_digits import digest, read
-print(json.dumps([[one.id, one.text, digest(one.audio())] for one in read(pathlib.Path({str(dataset)!r})).utterances][:6]))
+corpus = read(pathlib.Path({str(dataset)!r}))
+print(json.dumps([[one.id, one.text, digest(one.audio())] for one in corpus.utterances][:6]))
 """
     environment = {**os.environ, "PYTHONHASHSEED": "3", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
     done = subprocess.run(

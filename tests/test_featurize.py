@@ -280,7 +280,8 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def shown(folder):
-    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashing.sha256(path) for path in paths}
 
 count = ended(apart("whole", top / "clean"))
 assert count > 20, count
@@ -507,7 +508,10 @@ def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):
     spoilt(root / "chunks/train/chunk-00001.arrow", "flipped")
     with pytest.raises(
         DataError,
-        match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk",
+        match=(
+            r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc "
+            r"repro -f chunk"
+        ),
     ):
         featurize.run(root / "chunks", root / "features", 80)
     featurize.run(chunks, root / "features", 80)
@@ -527,7 +531,8 @@ def watched(*given):
     found = compute(*given)
     if "leak" in sys.argv:
         kept.append(bytearray(200_000))
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # pages of libraries are anybody's, and come and go
+    # pages of libraries are anybody's, and come and go
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     most = max(most, next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")))
     return found
 featurize.featurize = watched

@@ -114,7 +114,8 @@ def test_a_name_that_is_no_code_is_an_error(tmp_path):
 
 def test_what_is_left_of_a_file_is_all_but_its_prose():
     assert hashing.without_prose(SOURCE) == (
-        'import os\nclass Thing:\n    name: str = "a # b"\n    def act(self):\n        return """kept"""'
+        'import os\nclass Thing:\n    name: str = "a # b"\n    def act(self):\n        '
+        'return """kept"""'
     )
 
 
@@ -149,7 +150,7 @@ def test_nothing_but_prose_is_taken_out_of_our_own_code(kept):
 
 
 def test_every_interpreter_has_the_same_hash_of_the_same_code(tmp_path):
-    """A constant, for only one interpreter runs this test; syntax trees are dumped otherwise in each."""
+    """A constant, for one interpreter runs this test; each dumps syntax trees its own way."""
     assert copied(tmp_path, SOURCE).code_hash(["asr/thing"]) == (
         "ffd88ceb1ef1fee95fb3ab92d1d1fa229225364bf9a419008aa55ef7f88e6a04"
     )

@@ -81,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setattr(job_queue, "TIDY_SECONDS", 0.1)
         desk = TranscriptionQueue(root / "sessions", lambda owner: owner not in gone)
         yield SimpleNamespace(root=root, desk=desk, long=SampleFile(root / "long.f32"), gone=gone)
-        desk.decoding._stop()
+        desk.worker._stop()
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_a_visitor_gets_the_text_that_the_same_functions_give_here(
         [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     left.wait()
-    place.desk.decoding.process, place.desk.decoding.orders = (
+    place.desk.worker.process, place.desk.worker.orders = (
         left,
         left.stdin,
     )  # one that has left for want of work
@@ -129,7 +129,7 @@ def test_what_is_no_sound_is_refused_and_leaves_nothing(place: SimpleNamespace) 
 
 
 def folder_of(place: SimpleNamespace, owner: str) -> Path:
-    return Path(place.desk.folder) / job_queue._name(owner)
+    return Path(place.desk.folder) / job_queue._folder_name(owner)
 
 
 def test_what_a_visitor_brought_is_for_nobody_else_to_read(place: SimpleNamespace) -> None:
@@ -166,8 +166,8 @@ def test_only_a_visitors_latest_sounds_are_kept_and_those_that_wait(
 def test_first_come_first_served_and_all_are_told_how_many_come_first(
     place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk, served, run = place.desk, list[Job](), place.desk.decoding.run
-    monkeypatch.setattr(desk.decoding, "run", lambda job: served.append(job) or run(job))
+    desk, served, run = place.desk, list[Job](), place.desk.worker.run
+    monkeypatch.setattr(desk.worker, "run", lambda job: served.append(job) or run(job))
     long = desk.submit("first", place.long, Options())
     others = [desk.submit(f"owner {n}", place.long, Options(), 0.0, 2.0) for n in range(4)]
     until(lambda: long.state == RUNNING)
@@ -193,7 +193,7 @@ def test_a_process_killed_in_the_middle_fails_one_job_and_the_next_one_works(
         place.desk.submit("bob", place.long, Options(), 0.0, 2.0),
     )
     until(lambda: job.segments)
-    os.kill(place.desk.decoding.process.pid, signal.SIGKILL)
+    os.kill(place.desk.worker.process.pid, signal.SIGKILL)
     assert done(job, then) == [FAILED, DONE]
     assert job.fault == DIED
     assert "\n" not in DIED
@@ -204,7 +204,7 @@ def test_half_a_line_is_the_end_of_a_process() -> None:
     os.write(writer, b'{"job": 1}\n{"job": 1, "seg')
     os.close(writer)
     events: Any = job_queue.queue.Queue()
-    job_queue._listen(os.fdopen(reader), events)
+    job_queue._read_events(os.fdopen(reader), events)
     assert [events.get(timeout=1), events.get(timeout=1)] == [{"job": 1}, None]
 
 
@@ -214,7 +214,7 @@ def test_a_desk_that_cannot_start_a_process_says_so_and_goes_on(
     def refused(_: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(place.desk.decoding, "run", refused)
+    monkeypatch.setattr(place.desk.worker, "run", refused)
     job = place.desk.submit("ann", place.long, Options(), 0.0, 2.0)
     assert done(job) == [FAILED]
     assert "Cannot allocate memory" in str(job.fault)
@@ -264,7 +264,8 @@ from pathlib import Path
 from asr.transcribe.job_queue import Options, TranscriptionQueue
 desk = TranscriptionQueue(Path({str(tmp_path / "sessions")!r}), lambda owner: True)
 sound = desk.bring("me", Path({str(tmp_path / "a.wav")!r}))
-print(sound.duration, sorted(name for name in sys.modules if name in ("torch", "transformers", "mlflow", "dvc", "evaluate")))
+heavy = ("torch", "transformers", "mlflow", "dvc", "evaluate")
+print(sound.duration, sorted(name for name in sys.modules if name in heavy))
 """
     (tmp_path / "a.wav").write_bytes(as_wav(SHORT))
     said = subprocess.run(
@@ -318,7 +319,9 @@ def work(
         "task": None,
         "model": "workspace",
     }
-    worker._do({**asked, **order}, models, cancelled or set(), lambda **event: events.append(event))
+    worker._run_job(
+        {**asked, **order}, models, cancelled or set(), lambda **event: events.append(event)
+    )
     return events
 
 
@@ -394,13 +397,13 @@ def test_faults_come_back_over_the_process_as_one_line(place: SimpleNamespace) -
         place.desk.submit("ann", place.long, Options(), 5.0, 5.0),
         place.desk.submit("ann", place.long, Options(), 5.0, 6.0),
     ]
-    process = place.desk.decoding.process
+    process = place.desk.worker.process
     assert done(*given) == [FAILED, FAILED, FAILED, FAILED, DONE]
     assert "bring the recording again" in str(given[0].fault)
     assert all(
         job.fault and "\n" not in job.fault and "Traceback" not in job.fault for job in given[:4]
     )
-    assert place.desk.decoding.process is process  # a fault is no death
+    assert place.desk.worker.process is process  # a fault is no death
 
 
 def test_moments_are_those_of_the_recording(place: SimpleNamespace) -> None:

@@ -133,7 +133,7 @@ def test_a_copy_hides_nowhere_in_a_corpus(tmp_path: Path) -> None:
 
 
 def test_the_same_words_in_the_same_voice_are_no_copy(tmp_path: Path) -> None:
-    """Speed and pitch are the same too, so a number is the same sound wherever its neighbours are."""
+    """Speed and pitch are the same too: a number sounds the same beside any neighbours."""
     texts = (
         "four hundred nine",
         "nine four hundred six",

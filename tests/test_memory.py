@@ -38,7 +38,8 @@ run = train.Training.run
 
 def limited(self):
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + int(os.environ["LIMIT"]), resource.RLIM_INFINITY))
+    limit = held + int(os.environ["LIMIT"])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     run(self)
 
 train.Training.run = limited

@@ -1,4 +1,4 @@
-"""What stands in two splits is found, named row by row, and refused unless it is allowed by name."""
+"""What stands in two splits is found, named row by row, and refused unless allowed by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def test_every_row_is_named(tmp_path: Path) -> None:
 
 def test_all_kinds_are_told_at_once() -> None:
     match = (
-        r"^1 clips stand in two splits \(a of train in c of test\); 1 speakers stand in two splits \(bo in train and test\), so .*"
+        r"^1 clips stand in two splits \(a of train in c of test\); "
+        r"1 speakers stand in two splits \(bo in train and test\), so .*"
         r" -S 'chunk\.allow_shared=\[clip,speaker\]'$"
     )
     with pytest.raises(DataError, match=match):

@@ -50,7 +50,8 @@ texts = {}
 for name, samples in np.load(recordings).items():
     inputs = processor(samples, sampling_rate=16000, return_tensors="pt").input_features
     assert inputs.shape[-1] == 2 * whisper.config.max_source_positions, inputs.shape
-    texts[name] = processor.batch_decode(whisper.generate(inputs), skip_special_tokens=True)[0].strip()
+    found = processor.batch_decode(whisper.generate(inputs), skip_special_tokens=True)
+    texts[name] = found[0].strip()
 print(json.dumps(texts))
 assert not [name for name in sys.modules if name.split(".")[0] in ("asr", "stages")]
 """

@@ -118,7 +118,10 @@ ODD = {
         [(1, 2, "Oh, 3 < 4 {a} <3")],
     ),
     "noises": (
-        "1\n00:01,000 --> 00:02,000\n[door slams]\n[Ann] Oh (yes)\n\n2\n00:03,000 --> 00:04,000\n♪♪\n",
+        (
+            "1\n00:01,000 --> 00:02,000\n[door slams]\n[Ann] Oh (yes)\n\n2\n00:03,000 --> "
+            "00:04,000\n♪♪\n"
+        ),
         [(1, 2, "Oh (yes)"), (3, 4, "")],
     ),
     "no escapes": ("1\n00:01,000 --> 00:02,000\na &amp; b\n", [(1, 2, "a &amp; b")]),
@@ -356,7 +359,7 @@ def test_a_recording_is_decoded_once_for_all_its_cues(
 def test_old_samples_give_way_and_come_back_the_same(
     talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subtitles, "KEPT_BYTES", 1_000_000)  # one recording and a half
+    monkeypatch.setattr(subtitles, "MAX_DECODED_BYTES", 1_000_000)  # one recording and a half
     seen = decodings(monkeypatch)
     first = cut(talk, tmp_path, 1, 2)
     others = [talk.with_name(f"other{number}.flac") for number in range(3)]
@@ -374,9 +377,9 @@ def test_a_recording_that_is_broken_costs_its_cues_and_is_named_once(
     assert [cut(tmp_path / "talk.wav", tmp_path, start, start + 1) for start in range(3)] == [
         b""
     ] * 3
-    assert (
-        capfd.readouterr().out
-        == "download: talk.wav: not a recording we can read (InvalidDataError); its subtitles stay without sound\n"
+    assert capfd.readouterr().out == (
+        "download: talk.wav: not a recording we can read (InvalidDataError); its "
+        "subtitles stay without sound\n"
     )
 
 
@@ -400,7 +403,7 @@ def test_a_cue_of_hours_is_cut_short(
     talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decodings(monkeypatch)
-    monkeypatch.setattr(subtitles, "LONGEST", 2.0)
+    monkeypatch.setattr(subtitles, "MAX_CUE_SECONDS", 2.0)
     assert len(codec.decode(cut(talk, tmp_path, 1, 3_601) or b"")) == 2 * 16_000
 
 

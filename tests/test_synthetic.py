@@ -1,4 +1,4 @@
-"""Spoken numbers: the same bytes in any process and order, and no voice or sentence in two splits."""
+"""Spoken numbers: the same bytes in any process and order; no voice or sentence in two splits."""
 
 import json
 import os
@@ -50,7 +50,10 @@ def test_languages_spell_their_own_numbers():
 def test_a_language_without_spelling_is_refused(language):
     with pytest.raises(
         ParamsError,
-        match=rf"download\.language: num2words cannot spell {language}; want another source or language",
+        match=(
+            rf"download\.language: num2words cannot spell {language}; want another source or "
+            r"language"
+        ),
     ) as caught:
         spoken(language)
     assert caught.value.exit_code == 2
@@ -74,7 +77,10 @@ def test_the_same_bytes_are_spoken_in_another_process():
 import hashlib, json
 from asr.sources import synthetic
 corpus = synthetic.read("sv", 1, {ROWS}, {VOICES}, **{NUMBERS})
-print(json.dumps([[one.id, one.text, one.speaker, hashlib.sha256(one.audio()).hexdigest()] for one in list(corpus.utterances)[::-3]]))
+print(json.dumps([
+    [one.id, one.text, one.speaker, hashlib.sha256(one.audio()).hexdigest()]
+    for one in list(corpus.utterances)[::-3]
+]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -143,7 +149,10 @@ def test_more_voices_than_there_are_are_refused():
 def test_more_sentences_than_there_are_are_refused():
     with pytest.raises(
         ParamsError,
-        match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers",
+        match=(
+            r"download\.synthetic: more rows than different sentences; raise max_number or "
+            r"max_numbers"
+        ),
     ):
         list(
             synthetic.read(

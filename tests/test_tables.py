@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import DataError
-from asr.sources.tables import MAX_LINE, lines, on_disk, read_json_lines, read_table, scalar
+from asr.sources.tables import (
+    MAX_LINE,
+    lines,
+    read_json_lines,
+    read_table,
+    scalar,
+    scratch_database,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 DEEP = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -149,7 +156,7 @@ def test_an_attribute_is_a_plain_value(value: Any, kept: Any) -> None:
 
 def test_what_is_put_on_disk_is_there_until_it_is_made_anew(tmp_path: Path) -> None:
     for _ in range(2):
-        with on_disk(tmp_path / "t.sqlite", "CREATE TABLE t (a)") as index:
+        with scratch_database(tmp_path / "t.sqlite", "CREATE TABLE t (a)") as index:
             index.execute("INSERT INTO t VALUES (1)")
-        with on_disk(tmp_path / "t.sqlite") as index:
+        with scratch_database(tmp_path / "t.sqlite") as index:
             assert index.execute("SELECT a FROM t").fetchall() == [(1,)]

@@ -34,7 +34,8 @@ PRINT_HASH = """
 import hashlib, sys
 from asr.model import tokenization
 texts = sys.stdin.read().split("|")
-print(hashlib.sha256(tokenization.from_texts(texts, 300).backend_tokenizer.to_str().encode()).hexdigest())
+made = tokenization.from_texts(texts, 300).backend_tokenizer.to_str()
+print(hashlib.sha256(made.encode()).hexdigest())
 """
 
 

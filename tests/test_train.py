@@ -72,7 +72,10 @@ os.kill, train.Training.stop = noted, timed
 
 def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
-    code = f"import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
+    code = (
+        "import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import "
+        f"train\n{plan}\nexit_with(train.main)"
+    )
     features = data / "data/features"
     return [
         code,
@@ -199,7 +202,9 @@ sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "op
 main = train.main
 def watched():
     main()
-    print("OPENED", sum("features/train" in one for one in opened), sum("features/test" in one for one in opened))
+    of_train = sum("features/train" in one for one in opened)
+    of_test = sum("features/test" in one for one in opened)
+    print("OPENED", of_train, of_test)
 train.main = watched
 """
     done = run_stage(nursery, tmp_path, data, watch)
@@ -263,7 +268,9 @@ def test_a_loss_that_is_no_number_stops_before_the_update(
     write_params(tmp_path / "params.yaml", TINY)
     poison = """
 loss = train.Training.loss
-train.Training.loss = lambda self, batch: loss(self, batch) * (float("nan") if self.model.training and self.state.step == 4 else 1.0)
+train.Training.loss = lambda self, batch: loss(self, batch) * (
+    float("nan") if self.model.training and self.state.step == 4 else 1.0
+)
 """
     done = run_stage(nursery, tmp_path, tiny_data, poison, check=False)
     assert done.returncode == Diverged.exit_code
@@ -281,7 +288,10 @@ def test_labels_that_generation_would_not_be_prompted_for_are_refused(
     monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
     with pytest.raises(
         ModelError,
-        match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with",
+        match=(
+            r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, "
+            r"generation with"
+        ),
     ):
         refusals.refuse_other_prompt(start, "sv", "transcribe")
 

@@ -28,7 +28,10 @@ SEED = 20
 HOSTILE = 300
 
 STAND_IN = '''
-"""Behaves as yt-dlp does where asr.transcribe.youtube relies on it; STAND_IN in the environment chooses what goes wrong."""
+"""Behaves as yt-dlp does where asr.transcribe.youtube relies on it.
+
+STAND_IN in the environment chooses what goes wrong.
+"""
 import json, os, pathlib, shutil, socket, subprocess, sys, time
 from yt_dlp.utils import DownloadError
 
@@ -36,7 +39,10 @@ class YoutubeDL:
     def __init__(self, params):
         self.params = params
         pathlib.Path(os.environ["STAND_IN_SAW"]).write_text(json.dumps({
-            "params": {key: value for key, value in params.items() if not callable(value) and key != "progress_hooks"},
+            "params": {
+                key: value for key, value in params.items()
+                if not callable(value) and key != "progress_hooks"
+            },
             "no_plugins": os.environ.get("YTDLP_NO_PLUGINS"), "argv": sys.argv[1:],
         }))
     def __enter__(self):
@@ -108,7 +114,8 @@ class YoutubeDL:
     def leads_home(self):
         for address in (("127.0.0.1", 1), ("169.254.169.254", 80), ("::1", 1)):
             try:
-                socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET).connect(address)
+                family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+                socket.socket(family).connect(address)
             except PermissionError as error:
                 continue
             raise SystemExit(9)
@@ -172,11 +179,16 @@ def test_the_links_people_copy(link: str) -> None:
 
 
 HOSTS = [
-    "youtube.com.evil.example", "evilyoutube.com", "youtube.com@evil.example", "youtube.com:80@evil.example", "evil.example",
-    "user@www.youtube.com", "user:pass@youtu.be", "www.youtube.com:8080", "youtu.be:443", "127.0.0.1", "localhost", "10.0.0.1", "[::1]",
-    "169.254.169.254", "2130706433", "0x7f000001", "youtube.com.", "www.youtube.com..", "xn--yutube-wqf.com", "уoutube.com", "youtubе.com",
-    "youtube。com", "ｙoutube.com", "youtube.com%2f@evil.example", "youtube.com\\@evil.example", "youtube.com\\.evil.example", "internal",
-    "www.youtube.com#@evil.example", "www.youtube.com?@evil.example", "studio.youtube.com", "a.youtu.be", "youtube", "youtube.co", "",
+    "youtube.com.evil.example", "evilyoutube.com", "youtube.com@evil.example",
+    "youtube.com:80@evil.example", "evil.example",
+    "user@www.youtube.com", "user:pass@youtu.be", "www.youtube.com:8080", "youtu.be:443",
+    "127.0.0.1", "localhost", "10.0.0.1", "[::1]",
+    "169.254.169.254", "2130706433", "0x7f000001", "youtube.com.",
+    "www.youtube.com..", "xn--yutube-wqf.com", "уoutube.com", "youtubе.com",
+    "youtube。com", "ｙoutube.com", "youtube.com%2f@evil.example",
+    "youtube.com\\@evil.example", "youtube.com\\.evil.example", "internal",
+    "www.youtube.com#@evil.example", "www.youtube.com?@evil.example", "studio.youtube.com",
+    "a.youtu.be", "youtube", "youtube.co", "",
 ]  # fmt: skip
 SCHEMES = [
     "https://",
@@ -202,11 +214,15 @@ PATHS = [
     "",
 ]
 NO_VIDEOS = [
-    "/playlist?list=PL0123456789", "/watch?list=PL0123456789", "/watch", "/watch?v=", "/watch?v=short", f"/watch?v={ID}x", "/@someone",
-    f"/watch?v={ID}&v=aaaaaaaaaaa", "/embed/videoseries?list=PL0", "/embed/live_stream?channel=UC0", f"/redirect?v={ID}", "/channel/UC0",
-    f"/attribution_link?u=/watch?v={ID}", "/results?search_query=x", f"/watch?v=../{ID[:8]}", "/shorts/%2e%2e%2f%2e%2e", 
+    "/playlist?list=PL0123456789", "/watch?list=PL0123456789", "/watch", "/watch?v=",
+    "/watch?v=short", f"/watch?v={ID}x", "/@someone",
+    f"/watch?v={ID}&v=aaaaaaaaaaa", "/embed/videoseries?list=PL0",
+    "/embed/live_stream?channel=UC0", f"/redirect?v={ID}", "/channel/UC0",
+    f"/attribution_link?u=/watch?v={ID}", "/results?search_query=x", f"/watch?v=../{ID[:8]}",
+    "/shorts/%2e%2e%2f%2e%2e",
     f"//evil.example/{ID}",
-    "/watch?v=aaaaa%00aaaaa", f"/watch%3Fv={ID}", "/embed/" + "a" * 10 + "é", f"/watch?{'a=b&' * 60}v={ID}", f"/shorts/{ID}/../..",
+    "/watch?v=aaaaa%00aaaaa", f"/watch%3Fv={ID}", "/embed/" + "a" * 10 + "é",
+    f"/watch?{'a=b&' * 60}v={ID}", f"/shorts/{ID}/../..",
 ]  # fmt: skip
 SIGNS = [
     "\0",
@@ -260,7 +276,9 @@ import json, os, sys
 from pathlib import Path
 seen = []
 counted = ("socket.getaddrinfo", "socket.connect", "subprocess.Popen")
-sys.addaudithook(lambda event, args: seen.append([event, repr(args[:2])]) if event in counted else None)
+sys.addaudithook(
+    lambda event, args: seen.append([event, repr(args[:2])]) if event in counted else None
+)
 from asr.errors import ParamsError
 from asr.transcribe import youtube
 refused = 0
@@ -276,7 +294,8 @@ with socket.socket() as server:  # the control: a real connection is seen
     server.listen()
     socket.create_connection(server.getsockname()).close()
 youtube.fetch(sys.argv[2], Path(sys.argv[1]))  # and so is a child
-print(json.dumps({"refused": refused, "hostile": before, "control": [event for event, _ in seen[len(before):]]}))
+control = [event for event, _ in seen[len(before):]]
+print(json.dumps({"refused": refused, "hostile": before, "control": control}))
 """
 
 
@@ -306,14 +325,18 @@ def test_whatever_the_link_there_is_an_id_or_one_clear_line(link: str) -> None:
         assert "https://youtu.be/" in said
     else:
         assert youtube.VIDEO.fullmatch(found or "")
-        assert link.strip().lower().removeprefix("https://").removeprefix("http://").split("/")[0] in (
-            "youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "youtu.be", "www.youtube-nocookie.com"
+        rest = link.strip().lower().removeprefix("https://").removeprefix("http://")
+        assert rest.split("/")[0] in (
+            "youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "youtu.be",
+            "www.youtube-nocookie.com"
         )  # fmt: skip
 
 
 def test_a_video_arrives_under_our_name(stand_in: Callable[..., Path], tmp_path: Path) -> None:
     shares: list[float] = []
-    found = stand_in(link=f"https://www.youtube.com/watch?v={ID}&list=PL1", say=shares.append)
+    found = stand_in(
+        link=f"https://www.youtube.com/watch?v={ID}&list=PL1", on_progress=shares.append
+    )
     assert found.name == "recording.wav"
     assert found.read_bytes() == (tmp_path / "sound.wav").read_bytes()
     assert list(found.parent.iterdir()) == [found]

@@ -49,7 +49,8 @@ def ranks() -> dict[bytes, int]:
     """The id of each token of text; skips the test where the table is not there."""
     if not TABLE.is_file():
         pytest.skip(
-            f"{TABLE.name} is not in this environment's share/whisper; make setup fetches it, with a network"
+            f"{TABLE.name} is not in this environment's share/whisper; make setup "
+            "fetches it, with a network"
         )
     lines = (line.split() for line in TABLE.read_bytes().splitlines())
     assert hashing.sha256(TABLE) == SHA256
@@ -94,7 +95,7 @@ def written(token: bytes) -> str:
 
 @cache
 def whisper_vocabulary() -> Tables:
-    """The tables of the multilingual checkpoints: 50,258 tokens of text with the end, 1,607 added."""
+    """The tables of the multilingual checkpoints: 50,258 text tokens with the end, 1,607 added."""
     vocab = {written(token): rank for token, rank in ranks().items()}
     pairs = [joined(token, rank) for token, rank in ranks().items() if len(token) > 1]
     assert {len(pair) for pair in pairs} == {2}
@@ -136,6 +137,6 @@ def suppressed() -> list[int]:
 
 
 def whisper_tiny(folder: Path) -> Path:
-    """The files and shapes of openai/whisper-tiny as the hub has them; only the weights are random."""
+    """The files and shapes of openai/whisper-tiny as on the hub; only the weights are random."""
     assert len(HUB_LANGUAGES) == 99
     return hub_folder(folder, tables=whisper_vocabulary(), suppressed=suppressed(), **TINY_SIZES)

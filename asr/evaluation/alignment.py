@@ -1,8 +1,8 @@
-"""Which word was heard as which: two texts as marked words, and every error of a table at once.
+"""Align references and hypotheses word by word: marked words of two texts, and errors of a table.
 
 Alignments are jiwer's (the same edit operations in the same order), so what is marked is what WER
-counts. A pair of ten words costs 10 us; 20,000 of them half a second, most of it for making words
-comparable.
+counts. A pair of ten words costs 10 us; 20,000 of them half a second, most of it to normalize the
+words.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from asr import wer
 
 HIT, SUBSTITUTION, DELETION, INSERTION = "hit", "substitution", "deletion", "insertion"
 ERRORS = (SUBSTITUTION, DELETION, INSERTION)
+SUBSTITUTED, DELETED, INSERTED = range(len(ERRORS))  # their indices
 NO_WORD = -1
-SLICE = 2_000  # pairs that are aligned before the caller hears of it
+UNKNOWN_WORD = -2
+PAIRS_PER_REPORT = 2_000  # aligned between two reports of progress
 
 
 class Mark(NamedTuple):
-    """One step of an alignment; a deletion has no word heard, an insertion none that was said."""
+    """One step of an alignment.
+
+    Attributes:
+        said: the reference's word; None at an insertion.
+        heard: the hypothesis's word; None at a deletion.
+    """
 
     kind: str
     said: str | None
@@ -31,132 +38,162 @@ class Mark(NamedTuple):
 
 
 def align(reference: str, hypothesis: str) -> list[Mark]:
-    """Marked words of two texts, each split at white space. The words said, in order, are the
-    reference's; those heard the hypothesis's.
-    """
-    said, heard = reference.split(), hypothesis.split()
+    """Marked words of two texts, each split at white space, in the order of both texts."""
+    reference_words = reference.split()
+    hypothesis_words = hypothesis.split()
     numbers: dict[str, int] = {}
+    steps = _steps(_numbered(reference_words, numbers), _numbered(hypothesis_words, numbers))
     return [
-        Mark(kind, said[at] if at is not None else None, heard[to] if to is not None else None)
-        for kind, at, to in _steps(_numbered(said, numbers), _numbered(heard, numbers))
+        Mark(
+            kind,
+            None if source is None else reference_words[source],
+            None if target is None else hypothesis_words[target],
+        )
+        for kind, source, target in steps
     ]
 
 
 def _numbered(words: list[str], numbers: dict[str, int]) -> list[int]:
+    """The number of each word; a new word gets the next one."""
     return [numbers.setdefault(word, len(numbers)) for word in words]
 
 
-def _steps(said: list[int], heard: list[int]) -> Iterator[tuple[str, int | None, int | None]]:
-    """Kind of each step, with the places of its words."""
-    for step in Levenshtein.opcodes(said, heard):
-        if step.tag == "delete":
-            yield from ((DELETION, at, None) for at in range(step.src_start, step.src_end))
-        elif step.tag == "insert":
-            yield from ((INSERTION, None, to) for to in range(step.dest_start, step.dest_end))
+def _steps(
+    reference: list[int], hypothesis: list[int]
+) -> Iterator[tuple[str, int | None, int | None]]:
+    """Kind of each step, and the indices of its words in reference and hypothesis."""
+    for block in Levenshtein.opcodes(reference, hypothesis):
+        sources = range(block.src_start, block.src_end)
+        targets = range(block.dest_start, block.dest_end)
+        if block.tag == "delete":
+            yield from ((DELETION, source, None) for source in sources)
+        elif block.tag == "insert":
+            yield from ((INSERTION, None, target) for target in targets)
         else:
-            kind, ahead = (
-                HIT if step.tag == "equal" else SUBSTITUTION,
-                step.dest_start - step.src_start,
-            )
-            yield from ((kind, at, at + ahead) for at in range(step.src_start, step.src_end))
+            kind = HIT if block.tag == "equal" else SUBSTITUTION
+            yield from ((kind, *pair) for pair in zip(sources, targets, strict=True))
 
 
 @dataclass(frozen=True)
 class Edits:
-    """Every error of a table: the row it is in, its kind (a place in ERRORS), the words said and
-    heard (places in `words`, or NO_WORD).
+    """Every error of a table. E is their number.
+
+    Attributes:
+        rows: (E,) the row of the table each is in.
+        kinds: (E,) indices in ERRORS.
+        reference_words: (E,) the reference's word, an index in `words`, or NO_WORD.
+        hypothesis_words: (E,) the hypothesis's word, likewise.
+        words: all words of the table.
     """
 
     rows: np.ndarray
     kinds: np.ndarray
-    said: np.ndarray
-    heard: np.ndarray
+    reference_words: np.ndarray
+    hypothesis_words: np.ndarray
     words: list[str]
 
     def frequent(
         self, kind: str, rows: np.ndarray, most: int
     ) -> list[tuple[str | None, str | None, int, int]]:
-        """The most frequent errors of a kind among the rows where `rows` is true: said, heard,
-        times, utterances.
+        """The most frequent errors of a kind.
+
+        Args:
+            rows: one boolean per row of the table; where it is false, errors do not count.
+            most: how many to give.
+        Returns:
+            the reference's word, the hypothesis's word, how often, in how many utterances.
         """
-        here = (self.kinds == ERRORS.index(kind)) & rows[self.rows]
-        pair = (self.said[here].astype(np.int64) + 1) * (len(self.words) + 1) + self.heard[here] + 1
-        pairs, places, times = np.unique(pair, return_inverse=True, return_counts=True)
-        first = np.lexsort((pairs, -times))[:most]
-        found = []
-        for one in first:
-            said, heard = divmod(int(pairs[one]), len(self.words) + 1)
-            utterances = len(np.unique(self.rows[here][places == one]))
-            found.append((self._word(said - 1), self._word(heard - 1), int(times[one]), utterances))
-        return found
+        counted = (self.kinds == ERRORS.index(kind)) & rows[self.rows]
+        first = self.reference_words[counted].astype(np.int64)
+        second = self.hypothesis_words[counted]
+        # a pair of words as one number; 1 is added so that NO_WORD becomes 0
+        base = len(self.words) + 1
+        codes = (first + 1) * base + second + 1
+        pairs, pair_of_error, times = np.unique(codes, return_inverse=True, return_counts=True)
+        most_frequent = np.lexsort((pairs, -times))[:most]
+        errors = []
+        for pair in most_frequent:
+            first_code, second_code = divmod(int(pairs[pair]), base)
+            utterances = len(np.unique(self.rows[counted][pair_of_error == pair]))
+            reference_word = self._word(first_code - 1)
+            hypothesis_word = self._word(second_code - 1)
+            errors.append((reference_word, hypothesis_word, int(times[pair]), utterances))
+        return errors
 
-    def holding(self, kind: str, said: str | None, heard: str | None) -> np.ndarray:
-        """The rows in which this error stands."""
-        places = {word: place for place, word in enumerate(self.words) if word in (said, heard)}
-        wanted = [
-            NO_WORD if word is None else places.get(word, NO_WORD - 1) for word in (said, heard)
-        ]
-        here = (
+    def holding(
+        self, kind: str, reference_word: str | None, hypothesis_word: str | None
+    ) -> np.ndarray:
+        """The rows that hold this error, each once, in ascending order."""
+        pair = (reference_word, hypothesis_word)
+        indices = {word: index for index, word in enumerate(self.words) if word in pair}
+
+        def index_of(word: str | None) -> int:
+            return NO_WORD if word is None else indices.get(word, UNKNOWN_WORD)
+
+        matches = (
             (self.kinds == ERRORS.index(kind))
-            & (self.said == wanted[0])
-            & (self.heard == wanted[1])
+            & (self.reference_words == index_of(reference_word))
+            & (self.hypothesis_words == index_of(hypothesis_word))
         )
-        return np.unique(self.rows[here])
+        return np.unique(self.rows[matches])
 
-    def _word(self, place: int) -> str | None:
-        return None if place == NO_WORD else self.words[place]
-
-
-def edits(
-    references: Sequence[str], hypotheses: Sequence[str], normalised: bool
-) -> Iterator[float | Edits]:
-    """Align a whole table; yields the share that is done, and in the end the edits."""
-    numbers: dict[str, int] = {}
-    comparable = Normalizer() if normalised else wer.collapse_spaces
-    found: list[tuple[int, int, int, int]] = []
-    for row, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-        if row % SLICE == 0:
-            yield row / len(references)
-        said = _numbered(comparable(reference).split(), numbers)
-        heard = _numbered(comparable(hypothesis).split(), numbers)
-        found += _errors(row, said, heard)
-    rows, kinds, words_said, words_heard = np.array(found, np.int32).reshape(-1, 4).T
-    yield Edits(rows, kinds, words_said, words_heard, list(numbers))
-
-
-def _errors(row: int, said: list[int], heard: list[int]) -> Iterator[tuple[int, int, int, int]]:
-    """The steps that are no hits, as numbers."""
-    for step in Levenshtein.opcodes(said, heard):
-        if step.tag == "replace":
-            pairs = zip(
-                said[step.src_start : step.src_end],
-                heard[step.dest_start : step.dest_end],
-                strict=True,
-            )
-            yield from ((row, 0, one, other) for one, other in pairs)
-        elif step.tag == "delete":
-            yield from ((row, 1, one, NO_WORD) for one in said[step.src_start : step.src_end])
-        elif step.tag == "insert":
-            yield from (
-                (row, 2, NO_WORD, other) for other in heard[step.dest_start : step.dest_end]
-            )
+    def _word(self, index: int) -> str | None:
+        return None if index == NO_WORD else self.words[index]
 
 
 class Normalizer:
-    """`wer.normalise`, which looks at each character, for many texts of the same words: each word
-    is made comparable once.
+    """`wer.normalize`, which looks at each character, for many texts that share words.
+
+    Each word is normalized once and remembered.
     """
 
     def __init__(self) -> None:
-        self.known: dict[str, str] = {}
+        self.normalized: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
         return " ".join(filter(None, map(self._word, text.split())))
 
     def _word(self, word: str) -> str:
-        found = self.known.get(word)
-        if found is None:
-            found = self.known[word] = (
-                word.lower() if word.isascii() and word.isalnum() else wer.normalize(word)
-            )
-        return found
+        normalized = self.normalized.get(word)
+        if normalized is None:
+            plain = word.isascii() and word.isalnum()
+            normalized = word.lower() if plain else wer.normalize(word)
+            self.normalized[word] = normalized
+        return normalized
+
+
+def edits(
+    references: Sequence[str], hypotheses: Sequence[str], normalized: bool
+) -> Iterator[float | Edits]:
+    """Align a whole table.
+
+    Yields:
+        the share that is done, from time to time, and at the end the edits.
+    """
+    numbers: dict[str, int] = {}
+    prepare = Normalizer() if normalized else wer.collapse_spaces
+    errors: list[tuple[int, int, int, int]] = []
+    for row, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
+        if row % PAIRS_PER_REPORT == 0:
+            yield row / len(references)
+        reference_numbers = _numbered(prepare(reference).split(), numbers)
+        hypothesis_numbers = _numbered(prepare(hypothesis).split(), numbers)
+        errors += _errors(row, reference_numbers, hypothesis_numbers)
+    rows, kinds, first, second = np.array(errors, np.int32).reshape(-1, 4).T
+    yield Edits(rows, kinds, first, second, list(numbers))
+
+
+def _errors(
+    row: int, reference: list[int], hypothesis: list[int]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Row, kind and both words of each step that is no hit."""
+    for block in Levenshtein.opcodes(reference, hypothesis):
+        replaced = reference[block.src_start : block.src_end]
+        replacing = hypothesis[block.dest_start : block.dest_end]
+        if block.tag == "replace":
+            pairs = zip(replaced, replacing, strict=True)
+            yield from ((row, SUBSTITUTED, *pair) for pair in pairs)
+        elif block.tag == "delete":
+            yield from ((row, DELETED, word, NO_WORD) for word in replaced)
+        elif block.tag == "insert":
+            yield from ((row, INSERTED, NO_WORD, word) for word in replacing)

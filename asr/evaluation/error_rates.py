@@ -1,5 +1,6 @@
 """WER and CER as a metric of the `evaluate` library, loaded by path, so that no hub is asked.
-Scoring is jiwer's.
+
+The scores are jiwer's.
 """
 
 import datasets
@@ -21,6 +22,7 @@ class ErrorRates(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
+        # jiwer refuses references without a word; then each word put in is a whole error
         if not any(reference.split() for reference in references):
             return {
                 "wer": float(sum(len(text.split()) for text in predictions)),

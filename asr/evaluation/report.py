@@ -1,5 +1,6 @@
-"""The page a person reads of an evaluation, and its curves. The same numbers give the same bytes;
-0.3 s for the picture.
+"""The page a person reads of an evaluation, and its curves.
+
+The same numbers give the same bytes. The picture costs 0.3 s.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from asr.storage.shards import HOLDOUT
 
 matplotlib.use("Agg")
 
-WORST = 10
+WORST_ROWS = 10
 HEADER = [
-    "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins | against the fine-tuned |",
+    "| model | WER | 95 % interval | CER | raw WER | raw CER | sub | del | ins "
+    "| against the fine-tuned |",
     "|---|---|---|---|---|---|---|---|---|---|",
 ]
 
@@ -27,91 +29,131 @@ HEADER = [
 def report(
     metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]
 ) -> str:
-    """The page a person reads: scores, what they allow one to say, the curve, the worst utterances."""
-    unit = metrics["ci_unit"]
+    """The page: scores, what they allow one to say, the curve, the worst utterances.
+
+    Args:
+        metrics: metrics.json.
+        table: the rows of the table of utterances.
+        steps: the rows of steps.csv.
+    """
+    lines = [
+        *_scores(metrics),
+        *_held_out(metrics),
+        "",
+        f"The interval is by {metrics['ci_unit']}. {caveat(metrics)}",
+        *_steps(steps),
+        *_worst_utterances(table),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(metrics: dict[str, Any]) -> list[str]:
     lines = [
         "# Test results",
         "",
         f"{metrics['rows']:,} utterances, {metrics['words']:,} words, {metrics['hours']:.2f} h.",
         "",
+        *HEADER,
+        *(score_line(name, scores) for name, scores in metrics["models"].items()),
     ]
-    lines += HEADER
-    lines += [score_line(name, scores) for name, scores in metrics["models"].items()]
     if metrics["rows_taught"]:
         lines += [
             "",
-            f"**{metrics['rows_taught']} test rows are in training or validation: what they measure is memory.**",
+            f"**{metrics['rows_taught']} test rows are in training or validation: "
+            "what they measure is memory.**",
         ]
-    if HOLDOUT in metrics:
-        kept = metrics[HOLDOUT]
-        lines += [
-            "",
-            f"Held out, never trained on: {kept['rows']:,} utterances, {kept['words']:,} words.",
-            "",
-            *HEADER,
-        ]
-        lines += [score_line(name, scores) for name, scores in kept["models"].items()]
-    lines += [
+    return lines
+
+
+def _held_out(metrics: dict[str, Any]) -> list[str]:
+    """Scores on the rows of the holdout, if there are any."""
+    if HOLDOUT not in metrics:
+        return []
+    holdout = metrics[HOLDOUT]
+    return [
         "",
-        f"The interval is by {unit}. {caveat(metrics)}",
+        f"Held out, never trained on: {holdout['rows']:,} utterances, {holdout['words']:,} words.",
+        "",
+        *HEADER,
+        *(score_line(name, scores) for name, scores in holdout["models"].items()),
+    ]
+
+
+def _steps(steps: list[dict[str, str]]) -> list[str]:
+    """The curve, and its numbers at each validation."""
+    lines = [
         "",
         "## Loss and WER per step",
         "",
         "![curves](curves.svg)",
         "",
+        "| step | training loss | validation loss | validation WER |",
+        "|---|---|---|---|",
     ]
-    lines += ["| step | training loss | validation loss | validation WER |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['step']} | {row['train_loss'][:6]} | {row['validation_loss'][:6]} | {row['validation_wer'][:6]} |"
-        for row in steps
-        if row["validation_wer"]
-    ]
-    worst = sorted(
-        (line for line in table if line["model"] == FINETUNED),
-        key=lambda line: (-errors(line), line["id"]),
-    )[:WORST]
-    lines += [
+    for row in steps:
+        if row["validation_wer"]:
+            columns = ("train_loss", "validation_loss", "validation_wer")
+            values = " | ".join(row[column][:6] for column in columns)
+            lines.append(f"| {row['step']} | {values} |")
+    return lines
+
+
+def _worst_utterances(table: list[dict[str, Any]]) -> list[str]:
+    """The fine-tuned model's utterances with most errors."""
+    lines = [
         "",
         "## Worst utterances",
         "",
         "| id | errors | reference | hypothesis |",
         "|---|---|---|---|",
     ]
-    lines += [
-        f"| {cell(line['id'])} | {errors(line)} | {cell(line['reference'])} | {cell(line['hypothesis'])} |"
-        for line in worst
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [row for row in table if row["model"] == FINETUNED]
+    rows.sort(key=lambda row: (-errors(row), row["id"]))
+    for row in rows[:WORST_ROWS]:
+        texts = f"{cell(row['reference'])} | {cell(row['hypothesis'])}"
+        lines.append(f"| {cell(row['id'])} | {errors(row)} | {texts} |")
+    return lines
 
 
 def score_line(name: str, scores: dict[str, Any]) -> str:
+    """One model's row of the table of scores."""
     verdict = ""
     if "verdict" in scores:
         low, high = scores["difference_low"], scores["difference_high"]
-        verdict = f"fine-tuned is {scores['verdict']} ({scores['difference']:+.4f}, {low:+.4f} to {high:+.4f})"
-    rates = " | ".join(f"{scores[key]:.4f}" for key in ("cer", "wer_raw", "cer_raw"))
-    counts = " | ".join(f"{scores[key]:,}" for key in COUNTS[1:])
-    return f"| {cell(name)} | {scores['wer']:.4f} | {scores['wer_low']:.4f} to {scores['wer_high']:.4f} | {rates} | {counts} | {verdict} |"
+        interval = f"{scores['difference']:+.4f}, {low:+.4f} to {high:+.4f}"
+        verdict = f"fine-tuned is {scores['verdict']} ({interval})"
+    substitutions_deletions_insertions = COUNTS[1:]
+    columns = [
+        cell(name),
+        f"{scores['wer']:.4f}",
+        f"{scores['wer_low']:.4f} to {scores['wer_high']:.4f}",
+        *(f"{scores[key]:.4f}" for key in ("cer", "wer_raw", "cer_raw")),
+        *(f"{scores[key]:,}" for key in substitutions_deletions_insertions),
+        verdict,
+    ]
+    return f"| {' | '.join(columns)} |"
 
 
 def caveat(metrics: dict[str, Any]) -> str:
+    """What was drawn for the intervals, and what that leaves out."""
     if metrics["ci_unit"] == "speaker":
         return f"{metrics['speakers']} speakers were drawn with replacement."
     return (
-        f"With fewer than {wer.MIN_SPEAKERS} known speakers ({metrics['speakers']}), utterances were drawn, not speakers: "
+        f"With fewer than {wer.MIN_SPEAKERS} known speakers ({metrics['speakers']}), "
+        "utterances were drawn, not speakers: "
         "for voices that were not in this test the uncertainty is larger."
     )
 
 
 def curves(steps: list[dict[str, str]], path: Path) -> None:
-    """Draw loss and WER per step; the same numbers give the same bytes."""
+    """Draw loss and WER per step as an SVG file."""
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "earshot", "font.size": 10}):
         figure = Figure(figsize=(8, 3), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for key, label in (("train_loss", "training"), ("validation_loss", "validation")):
-            left.plot(*points(steps, key), marker=".", label=label)
+        for column, label in (("train_loss", "training"), ("validation_loss", "validation")):
+            left.plot(*points(steps, column), marker=".", label=label)
         right.plot(*points(steps, "validation_wer"), marker=".", color="tab:green")
         left.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
         right.set(xlabel="step", ylabel="validation WER", ylim=(0, None))
@@ -120,6 +162,7 @@ def curves(steps: list[dict[str, str]], path: Path) -> None:
             figure.savefig(part, format="svg", metadata={"Date": None})
 
 
-def points(steps: list[dict[str, str]], key: str) -> tuple[list[int], list[float]]:
-    rows = [row for row in steps if row[key]]
-    return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
+def points(steps: list[dict[str, str]], column: str) -> tuple[list[int], list[float]]:
+    """Steps and values where a column of steps.csv was measured."""
+    rows = [row for row in steps if row[column]]
+    return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]

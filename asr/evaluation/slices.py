@@ -1,8 +1,8 @@
-"""What models heard, as tables a person can sift: rows of one model or of two side by side, slices
-of them, searches, orders, scores.
+"""Tables of what models heard, which a person can search: slices, orders, scores.
 
-Built once per table from reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each
-question to them a few milliseconds.
+A table holds the rows of one model, or of two side by side. It is built once from
+reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each question to them a few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from asr import wer
 from asr.errors import DataError
 from asr.storage import hashing
 
-COUNTED, WRITTEN = "", "raw_"  # which text is meant: as WER counts it, or as it was written
+# Prefixes of the columns of counts: on normalized text as WER counts it, or on the text as written.
+COUNTED = ""
+WRITTEN = "raw_"
 QUARTERS = 4
 FEW_VALUES = 12  # a number with more values than this is sliced by quartiles
-MOST_ATTRIBUTES = 40
-MOST_NUMBER = 1e15
+MAX_ATTRIBUTES = 40
+MOST_NUMBER = 1e15  # larger ones are taken for missing
 RESAMPLES = 1_000
 SEED = 1
 
 
 @dataclass(frozen=True)
 class Utterances:
-    """Rows of one model. `slices` maps a property's name to the value of each row (a pandas
-    Categorical; code -1 where it has none).
+    """Rows of one model, or of two. N is their number.
+
+    Attributes:
+        key: names the rows: a hash of each table they come from, and of the model.
+        slices: a property's name and its value in each row; code -1 where the row has none.
+        haystack: (N,) all texts of a row in lower case, to search in.
     """
 
-    key: str  # names the rows: the hash of each table they come from, and the model
+    key: str
     rows: pd.DataFrame
     slices: dict[str, pd.Categorical]
     haystack: pa.Array
@@ -47,6 +53,7 @@ class Utterances:
 
     @property
     def two(self) -> bool:
+        """Whether the rows hold a second model."""
         return "other_hypothesis" in self.rows
 
 
@@ -68,137 +75,141 @@ def models(table: pa.Table) -> list[str]:
     return list(pc.unique(table["model"]).to_pylist())
 
 
-def of_model(heard: ModelResults) -> Utterances:
+def of_model(results: ModelResults) -> Utterances:
     """One model's rows, each id once.
 
     Raises:
-        BadData: the table has none.
+        DataError: the table has none.
     """
-    rows = _frame(heard)
+    rows = _frame(results)
     if rows.empty:
-        raise DataError(f"no utterance of {heard.model}; run dvc repro")
-    return _sifted(heard.key, rows)
+        raise DataError(f"no utterance of {results.model}; run dvc repro")
+    return _utterances(results.key, rows)
 
 
-def compared(heard: ModelResults, other: ModelResults) -> Utterances:
-    """The utterances that two models heard, the second's columns with `other_` before them.
+def compared(results: ModelResults, other: ModelResults) -> Utterances:
+    """The utterances that two models heard; the second's columns begin with `other_`.
 
     Raises:
-        BadData: they have no recording with the same transcript in common.
+        DataError: they have no recording with the same transcript in common.
     """
-    left, right = _frame(heard), _frame(other).drop(columns=["duration", "speaker", "attributes"])
+    left = _frame(results)
+    right = _frame(other).drop(columns=["duration", "speaker", "attributes"])
     right = right.rename(
         columns={name: f"other_{name}" for name in right.columns if name not in ("id", "reference")}
     )
     rows = left.merge(right, on=["id", "reference"], how="inner", sort=False)
     if rows.empty:
-        raise DataError(f"{heard.model} and {other.model} were not tested on the same recordings")
-    return _sifted(heard.key + other.key, rows)
+        raise DataError(f"{results.model} and {other.model} were not tested on the same recordings")
+    return _utterances(results.key + other.key, rows)
 
 
-def _frame(heard: ModelResults) -> pd.DataFrame:
-    rows = (
-        heard.table.filter(pc.equal(heard.table["model"], heard.model))
-        .drop_columns(["model"])
-        .to_pandas()
-    )
+def _frame(results: ModelResults) -> pd.DataFrame:
+    """The rows of a model, with durations that make no sense left out."""
+    table = results.table.filter(pc.equal(results.table["model"], results.model))
+    rows = table.drop_columns(["model"]).to_pandas()
     rows = rows.drop_duplicates("id").reset_index(drop=True)
-    rows["duration"] = rows["duration"].where(
-        np.isfinite(rows["duration"]) & (rows["duration"] >= 0) & (rows["duration"] < MOST_NUMBER)
+    durations = rows["duration"]
+    rows["duration"] = durations.where(
+        np.isfinite(durations) & (durations >= 0) & (durations < MOST_NUMBER)
     )
     return rows
 
 
-def _sifted(key: str, rows: pd.DataFrame) -> Utterances:
+def _utterances(key: str, rows: pd.DataFrame) -> Utterances:
     texts = [rows[name] for name in ("reference", "hypothesis", "other_hypothesis") if name in rows]
     joined = ("\n".join(parts).lower() for parts in zip(*texts, strict=True))
     return Utterances(key, rows, _slices(rows), pa.array(joined, pa.string()))
 
 
 def _slices(rows: pd.DataFrame) -> dict[str, pd.Categorical]:
-    """By speaker, by quartile of duration, and by each attribute; what all rows share or none has
-    is no slice.
+    """Slices by speaker, by quartile of duration, and by each attribute.
+
+    A property that no row has, or that has one value only, gives no slice.
     """
-    found = {
+    slices = {
         "speaker": pd.Categorical(rows["speaker"]),
         "duration": _quartiles(rows["duration"].to_numpy(float), " s"),
     }
     parsed = {
         text: _attributes(text) for text in rows["attributes"].unique() if isinstance(text, str)
     }
-    each = [parsed.get(text, {}) for text in rows["attributes"]]
-    names = list(dict.fromkeys(name for one in parsed.values() for name in one))[:MOST_ATTRIBUTES]
-    for name in names:
-        values = [one.get(name) for one in each]
-        found[f"{name} (attribute)" if name in found else name] = _valued(values)
-    return {name: one for name, one in found.items() if len(one.categories) > 1}
+    attributes = [parsed.get(text, {}) for text in rows["attributes"]]
+    names = list(dict.fromkeys(name for one in parsed.values() for name in one))
+    for name in names[:MAX_ATTRIBUTES]:
+        title = f"{name} (attribute)" if name in slices else name
+        slices[title] = _by_value([one.get(name) for one in attributes])
+    return {name: column for name, column in slices.items() if len(column.categories) > 1}
 
 
 def _attributes(text: str) -> dict[str, Any]:
-    """The attributes of a row that are plain values; damaged ones are none."""
+    """The attributes of a row that are plain values; none if the text is damaged."""
     try:
-        found = json.loads(text)
-        hashing.hash_of(found)  # half a surrogate cannot be hashed, nor shown
+        attributes = json.loads(text)
+        hashing.hash_of(attributes)  # fails on half a surrogate, which cannot be shown either
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(attributes, dict):
         return {}
     return {
         name: value
-        for name, value in found.items()
+        for name, value in attributes.items()
         if isinstance(value, str | int | float) and value != ""
     }
 
 
-def _valued(values: list[Any]) -> pd.Categorical:
-    numbers = [
-        value if isinstance(value, int | float) and abs(value) < MOST_NUMBER else np.nan
-        for value in values
-    ]
-    whole = all(value is None or isinstance(value, int | float) for value in values)
-    if whole and len(set(values)) > FEW_VALUES:
-        return _quartiles(np.array(numbers, float), "")
+def _by_value(values: list[Any]) -> pd.Categorical:
+    """One category per value; quartiles if there are many values and all are numbers."""
+    all_numbers = all(value is None or isinstance(value, int | float) for value in values)
+    if all_numbers and len(set(values)) > FEW_VALUES:
+        return _quartiles(np.array([_number(value) for value in values], float), "")
     return pd.Categorical([None if value is None else str(value) for value in values])
 
 
+def _number(value: int | float | None) -> float:
+    return value if value is not None and abs(value) < MOST_NUMBER else np.nan
+
+
 def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
-    known = values[np.isfinite(values)]
-    edges = (
-        np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1)))
-        if len(known)
-        else np.zeros(1)
-    )
-    codes = np.where(
-        np.isfinite(values),
-        np.clip(np.searchsorted(edges, values) - 1, 0, max(len(edges) - 2, 0)),
-        -1,
-    )
+    """Four categories of about as many rows each; fewer if values repeat."""
+    known = np.isfinite(values)
+    quantiles = np.linspace(0, 1, QUARTERS + 1)
+    edges = np.unique(np.quantile(values[known], quantiles)) if known.any() else np.zeros(1)
     digits = "{:.1f}" if unit else "{:g}"
     labels = [
         f"Q{number + 1}: {digits.format(low)} to {digits.format(high)}{unit}"
         for number, (low, high) in enumerate(pairwise(edges))
     ]
-    return pd.Categorical.from_codes(
-        codes if labels else np.full(len(values), -1), categories=labels
-    )
+    if not labels:
+        return pd.Categorical.from_codes(np.full(len(values), -1), categories=labels)
+    quarters = np.clip(np.searchsorted(edges, values) - 1, 0, len(labels) - 1)
+    return pd.Categorical.from_codes(np.where(known, quarters, -1), categories=labels)
 
 
-def matching(one: Utterances, words: str, chosen: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """True for rows in which each of the words stands, in the reference or in what was heard, and
-    that are in all chosen slices.
+def matching(
+    utterances: Utterances, words: str, values_by_slice: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Find rows by words and slices.
+
+    Args:
+        words: each of them stands in the reference or in a hypothesis.
+        values_by_slice: a row has one of them in each slice that has any.
+    Returns:
+        (N,) true for the rows found.
     """
-    found = np.ones(len(one), bool)
+    matches = np.ones(len(utterances), bool)
     for word in words.lower().split():
-        found &= pc.match_substring(one.haystack, word).to_numpy(zero_copy_only=False)
-    for name, values in chosen.items():
-        if values and name in one.slices:
-            codes = one.slices[name].categories.get_indexer(list(values))
-            found &= np.isin(one.slices[name].codes, codes[codes >= 0])
-    return found
+        matches &= pc.match_substring(utterances.haystack, word).to_numpy(zero_copy_only=False)
+    for name, values in values_by_slice.items():
+        if values and name in utterances.slices:
+            column = utterances.slices[name]
+            codes = column.categories.get_indexer(list(values))
+            matches &= np.isin(column.codes, codes[codes >= 0])
+    return matches
 
 
 def errors(rows: pd.DataFrame, prefix: str) -> np.ndarray:
-    """Errors of each row; the prefix says of which model (`other_`) and which text."""
+    """Errors of each row; the prefix says of which model (`other_`) and on which text."""
     return _summed(rows, prefix, "substitutions", "deletions", "insertions")
 
 
@@ -211,6 +222,7 @@ def _summed(rows: pd.DataFrame, prefix: str, *names: str) -> np.ndarray:
     return np.asarray(rows[[f"{prefix}{name}" for name in names]].to_numpy(np.int64).sum(axis=1))
 
 
+# What rows are sorted by, ascending.
 ORDERS = {
     "most errors": lambda rows, text: -errors(rows, text),
     "highest error rate": lambda rows, text: -errors(rows, text) / np.maximum(words(rows, text), 1),
@@ -224,25 +236,30 @@ CHANGES = {
 }
 
 
-def ordered(one: Utterances, found: np.ndarray, order: str, text: str) -> np.ndarray:
-    """Places of the rows found, in an order; rows that it holds equal stay as they are."""
-    places = np.flatnonzero(found)
-    keys = {**ORDERS, **CHANGES}[order](one.rows.iloc[places], text)
-    return places[np.argsort(keys, kind="stable")]
+def ordered(utterances: Utterances, matches: np.ndarray, order: str, text: str) -> np.ndarray:
+    """Indices of the rows that match, in an order; among equals the table's order stays."""
+    indices = np.flatnonzero(matches)
+    keys = {**ORDERS, **CHANGES}[order](utterances.rows.iloc[indices], text)
+    return indices[np.argsort(keys, kind="stable")]
 
 
 def score(rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:
     """WER of these rows with its 95 % interval. 20,000 rows without speakers cost 0.2 s."""
-    wrong, total = errors(rows, prefix), words(rows, prefix)
-    return wer.rate(int(wrong.sum()), int(total.sum())), wer.bootstrap(
-        wrong.tolist(), total.tolist(), _speakers(rows), RESAMPLES, SEED
+    row_errors = errors(rows, prefix)
+    row_words = words(rows, prefix)
+    rate = wer.rate(int(row_errors.sum()), int(row_words.sum()))
+    interval = wer.bootstrap(
+        row_errors.tolist(), row_words.tolist(), _speakers(rows), RESAMPLES, SEED
     )
+    return rate, interval
 
 
 def difference(rows: pd.DataFrame, text: str) -> wer.Difference:
     """The second model against the first, on the rows of both."""
-    ours, theirs = errors(rows, f"other_{text}").tolist(), errors(rows, text).tolist()
-    return wer.paired(ours, theirs, words(rows, text).tolist(), _speakers(rows), RESAMPLES, SEED)
+    second = errors(rows, f"other_{text}").tolist()
+    first = errors(rows, text).tolist()
+    row_words = words(rows, text).tolist()
+    return wer.paired(second, first, row_words, _speakers(rows), RESAMPLES, SEED)
 
 
 def _speakers(rows: pd.DataFrame) -> list[str | None]:

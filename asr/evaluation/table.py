@@ -24,9 +24,10 @@ SCHEMA = pa.schema(
 
 
 def errors(row: dict[str, Any]) -> int:
+    """Word errors of a row, on normalized text."""
     return int(row["substitutions"] + row["deletions"] + row["insertions"])
 
 
 def words(row: dict[str, Any]) -> int:
-    """Words of the reference."""
+    """Words of the reference, on normalized text."""
     return int(row["hits"] + row["substitutions"] + row["deletions"])

@@ -1,5 +1,6 @@
 """params.yaml, read and checked: every number we choose.
 
-A number changes an output through the stage that reads it, never through this code. Imports
-`errors`, `paths`, `whisper`.
+A number changes an output through the stage that reads it, never through this code.
+
+Imports `errors`, `paths`, `whisper`.
 """

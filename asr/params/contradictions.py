@@ -1,4 +1,9 @@
-"""Values of params.yaml that are right by themselves and contradict each other. Costs microseconds."""
+"""Values of params.yaml that are right by themselves and contradict each other.
+
+Every function here yields (dotted key, message) pairs. Values may be of any type, since the file
+may be wrong in other ways too; what cannot be compared is left to its own check. Costs
+microseconds.
+"""
 
 from __future__ import annotations
 
@@ -10,136 +15,172 @@ from asr.whisper import WHISPER_LANGUAGES
 
 STAGE_OUTS = (paths.RAW, paths.CHUNKS, paths.FEATURES, paths.MODEL, paths.REPORTS)
 
+# Kinds of augmentation, and the name of each one's range: min_snr_db and max_snr_db.
+AUGMENTATION_RANGES = {
+    "speed": "{}",
+    "reverberation": "{}_rt60_seconds",
+    "noise": "{}_snr_db",
+    "gain": "{}_db",
+}
 
-def contradictions(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong between two values, told by dotted key, in whatever parts of the file can be
-    compared.
+
+def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong between two values, in whatever parts of the file can be compared.
 
     Args:
-        given: values by dotted key.
+        values: those of params.yaml, by dotted key.
     """
-    made = "download.synthetic"
-    yield from _ordered(given, "chunk", "min_seconds", "max_seconds")
-    yield from _ordered(given, "download.digits", "min_digits", "max_digits")
+    yield from _ordered(values, "chunk", "min_seconds", "max_seconds")
+    yield from _ordered(values, "download.digits", "min_digits", "max_digits")
     for what in ("numbers", "words_per_minute", "pitch"):
-        yield from _ordered(given, made, f"min_{what}", f"max_{what}")
-    yield from _augmentation(given)
-    for warmup, steps in _numbers(given, "train.warmup_steps", "train.max_steps"):
+        yield from _ordered(values, "download.synthetic", f"min_{what}", f"max_{what}")
+    yield from _augmentation(values)
+    yield from _train(values)
+    yield from _scratch(values)
+    yield from _download(values)
+    yield from _start_model(values)
+    yield from _language(values)
+
+
+def _augmentation(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    section = "featurize.augment"
+    for kind, name in AUGMENTATION_RANGES.items():
+        yield from _ordered(values, f"{section}.{kind}", name.format("min"), name.format("max"))
+    probabilities = [f"{section}.{kind}.probability" for kind in AUGMENTATION_RANGES]
+    for copies, *shares in _numbers(values, f"{section}.copies", *probabilities):
+        if copies > 0 and not any(shares):
+            yield (
+                f"{section}.copies",
+                f"got {copies}, want a kind of change with a probability above 0: "
+                "these copies are the row itself",
+            )
+
+
+def _train(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for warmup, steps in _numbers(values, "train.warmup_steps", "train.max_steps"):
         if 1 <= steps <= warmup:
             yield "train.warmup_steps", f"got {warmup}, want fewer than max_steps ({steps})"
-    if given.get("train.pack_to_window") is True and given.get("train.timestamp_share") == 0:
+    if values.get("train.pack_to_window") is True and values.get("train.timestamp_share") == 0:
         yield (
             "train.pack_to_window",
-            "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all",
+            "got true, want train.timestamp_share above 0: "
+            "rows are packed with their times, or not at all",
         )
-    sides = ("model.scratch.encoder_attention_heads", "model.scratch.decoder_attention_heads")
-    for width, heads in {
-        pair: None for side in sides for pair in _numbers(given, "model.scratch.d_model", side)
-    }:
+
+
+def _scratch(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    # A dict, so that the same fault of encoder and decoder is named once, in a fixed order.
+    pairs: dict[tuple[Any, ...], None] = {}
+    for side in ("encoder", "decoder"):
+        heads_key = f"model.scratch.{side}_attention_heads"
+        pairs.update(dict.fromkeys(_numbers(values, "model.scratch.d_model", heads_key)))
+    for width, heads in pairs:
         if heads > 0 and (width % heads or width % 2):
             yield (
                 "model.scratch.d_model",
                 f"got {width}, want an even multiple of the attention heads ({heads})",
             )
-    source = given.get("download.source")
-    if source != "synthetic" and "download.path" in given and not given["download.path"]:
+
+
+def _download(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    source = values.get("download.source")
+    if source != "synthetic" and "download.path" in values and not values["download.path"]:
         yield "download.path", f"got nothing, want where the {source} corpus lies"
-    for number, rule in enumerate(_items(given, "download.where")):
+    for number, rule in enumerate(_items(values, "download.where")):
         yield from _rule(f"download.where.{number}", rule)
-    for number, entry in enumerate(_items(given, "download.mix")):
-        yield from _mixed(f"download.mix.{number}", entry, given)
-    name = given.get("model.name")
-    if isinstance(name, str) and name and _in_stage_out(name):
-        yield (
-            "model.name",
-            f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine",
-        )
-    if name == "scratch" and given.get("model.lora.rank"):
-        yield (
-            "model.lora.rank",
-            f"got {given['model.lora.rank']}, want null where all weights are still to be learnt (model.name: scratch)",
-        )
-    key = "model.language" if given.get("model.language") else "download.language"
-    if isinstance(given.get(key), str) and given[key] not in WHISPER_LANGUAGES:
-        way = "want model.language set to the nearest of its languages (asr/whisper.py); earshot prompt-language then measures some"
-        yield key, f"got {given[key]}, which Whisper has no token for; {way}"
-
-
-def _items(given: dict[str, Any], key: str) -> list[Any]:
-    found = given.get(key)
-    return found if isinstance(found, list) else []
+    for number, entry in enumerate(_items(values, "download.mix")):
+        yield from _mixed_source(f"download.mix.{number}", entry, values)
 
 
 def _rule(key: str, rule: Any) -> Iterator[tuple[str, str]]:
+    """A rule names values or limits, not both."""
     if not isinstance(rule, dict):
         return
     limits = [name for name in ("min", "max") if rule.get(name) is not None]
     if bool(rule.get("any_of")) == bool(limits):
-        told = "any_of and " if rule.get("any_of") else "neither any_of nor "
+        any_of = "any_of and " if rule.get("any_of") else "neither any_of nor "
         yield (
             key,
-            f"got {told}{' and '.join(limits) or 'limits'}, want values in any_of, or else min, max or both",
+            f"got {any_of}{' and '.join(limits) or 'limits'}, "
+            "want values in any_of, or else min, max or both",
         )
     yield from _ordered({f"{key}.{name}": rule[name] for name in limits}, key, "min", "max")
 
 
-def _mixed(key: str, entry: Any, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _mixed_source(key: str, entry: Any, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(entry, dict):
         return
     if entry.get("source") != "synthetic" and not entry.get("path"):
         yield f"{key}.path", "got nothing, want where this corpus lies"
-    ours, theirs = given.get("download.language"), entry.get("language")
-    if entry.get("role") == "train" and theirs not in (None, ours):
+    main_language = values.get("download.language")
+    language = entry.get("language")
+    if entry.get("role") == "train" and language not in (None, main_language):
         yield (
             f"{key}.language",
-            f"got {theirs}, want download.language ({ours}): all that is trained on has one prompt",
+            f"got {language}, want download.language ({main_language}): "
+            "all that is trained on has one prompt",
         )
-    elif isinstance(theirs, str) and theirs not in (ours, *WHISPER_LANGUAGES):
+    elif isinstance(language, str) and language not in (main_language, *WHISPER_LANGUAGES):
         yield (
             f"{key}.language",
-            f"got {theirs}, which Whisper has no token for; want one of its languages (asr/whisper.py)",
+            f"got {language}, which Whisper has no token for; "
+            "want one of its languages (asr/whisper.py)",
         )
 
 
-def _augmentation(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    copies = "featurize.augment"
-    for kind, what in (
-        ("speed", "{}"),
-        ("reverberation", "{}_rt60_seconds"),
-        ("noise", "{}_snr_db"),
-        ("gain", "{}_db"),
-    ):
-        yield from _ordered(given, f"{copies}.{kind}", what.format("min"), what.format("max"))
-    chances = [
-        f"{copies}.{kind}.probability" for kind in ("speed", "reverberation", "noise", "gain")
-    ]
-    for made, *shares in _numbers(given, f"{copies}.copies", *chances):
-        if made > 0 and not any(shares):
-            yield (
-                f"{copies}.copies",
-                f"got {made}, want a kind of change with a probability above 0: these copies are the row itself",
-            )
+def _start_model(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    name = values.get("model.name")
+    if isinstance(name, str) and name and _in_stage_out(name):
+        yield (
+            "model.name",
+            f"got {name}, which DVC deletes before training; "
+            "want a copy: make keep NAME=mine, then models/kept/mine",
+        )
+    rank = values.get("model.lora.rank")
+    if name == "scratch" and rank:
+        yield (
+            "model.lora.rank",
+            f"got {rank}, want null where all weights are still to be learnt (model.name: scratch)",
+        )
 
 
-def _ordered(given: dict[str, Any], section: str, low: str, high: str) -> Iterator[tuple[str, str]]:
-    for least, most in _numbers(given, f"{section}.{low}", f"{section}.{high}"):
+def _in_stage_out(name: str) -> bool:
+    path = paths.resolve(name)
+    outs = [paths.root() / out for out in STAGE_OUTS]
+    return any(path == out or out in path.parents for out in outs)
+
+
+def _language(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    key = "model.language" if values.get("model.language") else "download.language"
+    language = values.get(key)
+    if isinstance(language, str) and language not in WHISPER_LANGUAGES:
+        yield (
+            key,
+            f"got {language}, which Whisper has no token for; "
+            "want model.language set to the nearest of its languages (asr/whisper.py); "
+            "earshot prompt-language then measures some",
+        )
+
+
+def _ordered(
+    values: dict[str, Any], section: str, low: str, high: str
+) -> Iterator[tuple[str, str]]:
+    """The lower end of a range is at most its upper end."""
+    for least, most in _numbers(values, f"{section}.{low}", f"{section}.{high}"):
         if least > most:
             yield f"{section}.{low}", f"got {least}, want at most {high} ({most})"
 
 
-def _numbers(given: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
-    """The values of these keys where all are numbers and can be compared; whatever else is told by
-    its own check.
-    """
-    values = tuple(given.get(key) for key in keys)
-    return (
-        [values]
-        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
-        else []
-    )
+def _numbers(values: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
+    """A list with the values of these keys as its one item; empty unless all are numbers."""
+    numbers = tuple(values.get(key) for key in keys)
+    return [numbers] if all(map(_is_number, numbers)) else []
 
 
-def _in_stage_out(name: str) -> bool:
-    place = paths.resolve(name)
-    outs = [paths.root() / out for out in STAGE_OUTS]
-    return any(place == out or out in place.parents for out in outs)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _items(values: dict[str, Any], key: str) -> list[Any]:
+    items = values.get(key)
+    return items if isinstance(items, list) else []

@@ -1,9 +1,8 @@
-"""params.yaml: read, checked as a whole, handed out as frozen values. Costs 0.1 s; imports neither
-numpy nor torch.
+"""The sections of params.yaml as frozen pydantic models: keys, types and ranges.
 
-A model here has no default: a default in code is a value that DVC cannot see. YAML is read as
-version 1.2, as DVC reads it: `no` is Norwegian, `1e-5` is a number, a key that stands twice is an
-error.
+The models have no defaults: a default in code is a value that DVC cannot see. Only entries of the
+lists `download.where` and `download.mix` may leave keys out. What each value means stands beside it
+in params.yaml. Costs 0.1 s; imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _number(value: Any) -> Any:
-    """Let 1 stand for 1.0, but never `true`, which pydantic would take for it."""
+def _integer_as_float(value: Any) -> Any:
+    """Let 1 stand for 1.0; `true` is an int to Python, and stays an error."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Float = Annotated[float, BeforeValidator(_integer_as_float), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]
@@ -33,6 +32,8 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
 class Section(BaseModel):
+    """Refuses unknown keys and values of another type; its values cannot be changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -78,8 +79,9 @@ class Digits(Section):
 
 
 class Rule(Section):
-    """Rows whose `field` is one of `any_of`, or between `min` and `max`, count `weight` times, all
-    others `otherwise` times.
+    """How often a row counts: `weight` times where the rule holds, else `otherwise` times.
+
+    It holds where the row's `field` is one of `any_of`, or lies between `min` and `max`.
     """
 
     field: Annotated[str, Field(min_length=1)]
@@ -91,7 +93,7 @@ class Rule(Section):
 
 
 class MixedSource(Section):
-    """A further source; what it does not say is as `download` says."""
+    """A further source; keys that are left out are as in `download`."""
 
     source: SourceName
     path: str | None = None
@@ -106,11 +108,12 @@ class MixedSource(Section):
     role: Literal["train", "holdout"]
 
     def own(self) -> dict[str, Any]:
-        """What it says itself of what `download` says, as values of these fields."""
+        """The values of `download` that this source replaces, by key."""
+        values = {key: getattr(self, key) for key in MixedSource.model_fields}
         return {
             key: value
-            for key in MixedSource.model_fields
-            if key not in ("share", "role") and (value := getattr(self, key)) is not None
+            for key, value in values.items()
+            if key not in ("share", "role") and value is not None
         }
 
 

@@ -1,8 +1,7 @@
-"""What can be said of trainings beside each other: a paired verdict on their tests, params that
-differ, the command that repeats one.
+"""Compare trainings: a paired verdict on their tests, params that differ, commands to repeat one.
 
-A verdict costs the two utterance tables (through DVC if they are not at hand) and the bootstrap: 5
-ms for 240 utterances, half a second for 20,000.
+A verdict costs the two tables of utterances (through DVC if they are not at hand) and the
+bootstrap: 5 ms for 240 utterances, half a second for 20,000.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from typing import Any
 
 from asr import paths, wer
 from asr.errors import DataError, UserError
-from asr.evaluation.table import FINETUNED
+from asr.evaluation import table
 from asr.runs import reports, revisions
-from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE
+from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE, Revision
 from asr.runs.run_index import RunRow
 from asr.wer import Difference
 
-RESAMPLES, SEED = 2000, 1  # as params.yaml has them for the intervals
-COLUMNS = ("id", "model", "substitutions", "deletions", "insertions", "hits", "speaker")
+RESAMPLES = 2000  # this and the seed as params.yaml has them for the intervals
+SEED = 1
+COLUMNS = ("id", "model", *table.COUNTS, "speaker")
 PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 RESERVED = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 MISSING = object()
@@ -30,81 +30,72 @@ def paired(ours: RunRow, theirs: RunRow) -> Difference:
     """WER of one training less another's, on the same test recordings, drawn together.
 
     Raises:
-        BadData: they were tested on other recordings, or one has no utterance table that can be
-            had.
+        DataError: they were tested on other recordings, or the table of utterances of one cannot
+            be had.
     """
-    if not ours.test_hash or not theirs.test_hash:
-        raise DataError(
-            f"{(theirs if ours.test_hash else ours).name} has no test scores to compare"
-        )
+    for row in (ours, theirs):
+        if not row.test_hash:
+            raise DataError(f"{row.name} has no test scores to compare")
     if ours.test_hash != theirs.test_hash:
         raise DataError("tested on other recordings: not comparable")
-    one, other = errors_of(ours), errors_of(theirs)
-    if one.keys() != other.keys() or any(one[id][1:] != other[id][1:] for id in one):
+    our_rows = errors_of(ours)
+    their_rows = errors_of(theirs)
+    if our_rows.keys() != their_rows.keys() or any(
+        our_rows[id][1:] != their_rows[id][1:] for id in our_rows
+    ):
         raise DataError("the utterance tables hold other recordings: not comparable")
-    ids = sorted(one)
-    words, speakers = [one[id][1] for id in ids], [one[id][2] for id in ids]
+    ids = sorted(our_rows)
     return wer.paired(
-        [one[id][0] for id in ids], [other[id][0] for id in ids], words, speakers, RESAMPLES, SEED
+        [our_rows[id][0] for id in ids],
+        [their_rows[id][0] for id in ids],
+        [our_rows[id][1] for id in ids],
+        [our_rows[id][2] for id in ids],
+        RESAMPLES,
+        SEED,
     )
 
 
 def errors_of(row: RunRow) -> dict[str, tuple[int, int, str | None]]:
-    """Errors, words and speaker of each test utterance of the fine-tuned model."""
+    """Errors, words and speaker of each test utterance of the fine-tuned model, by id.
+
+    Raises:
+        DataError: no revision of this training has a table that can be read.
+    """
     for revision in row.revisions:
         try:
-            table = reports.read_parquet(
-                revisions.fetch(revision, paths.UTTERANCES), *COLUMNS
-            ).select(COLUMNS)
+            path = revisions.fetch(revision, paths.UTTERANCES)
+            utterances = reports.read_parquet(path, *COLUMNS).select(COLUMNS)
         except UserError:
             continue
-        columns = table.to_pydict()
-        lines = zip(*(columns[name] for name in COLUMNS), strict=True)
         return {
-            id: (s + d + i, h + s + d, who)
-            for id, model, s, d, i, h, who in lines
-            if model == FINETUNED
+            line["id"]: (table.errors(line), table.words(line), line["speaker"])
+            for line in utterances.to_pylist()
+            if line["model"] == table.FINETUNED
         }
     raise DataError(
-        f"{row.name}: no utterance table; dvc fetch brings those of a revision, dvc repro makes it anew"
+        f"{row.name}: no utterance table; dvc fetch brings those of a revision, "
+        "dvc repro makes it anew"
     )
 
 
 def differing(rows: list[RunRow]) -> list[str]:
     """The params that do not have one value in all of these trainings."""
     keys = dict.fromkeys(key for row in rows for key in row.params)
-    found = []
-    for key in keys:
-        values = [row.params.get(key, MISSING) for row in rows]
-        if values.count(values[0]) < len(values):
-            found.append(key)
-    return found
+    return [key for key in keys if _differs([row.params.get(key, MISSING) for row in rows])]
+
+
+def _differs(values: list[Any]) -> bool:
+    return values.count(values[0]) < len(values)
 
 
 def commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
-    """What to type to have this training again, and the params that this workspace does not know,
-    which are left out.
+    """What to type to have this training again.
 
     Args:
         here: the workspace's params, flat.
+    Returns:
+        the lines to type, and the params that this workspace does not know, which are left out.
     """
-    lines = []
-    experiments = [one for one in row.revisions if one.kind == EXPERIMENT]
-    named = [one for one in experiments if one.name == row.tags.get("dvc.experiment")]
-    place = next(iter([*named, *experiments, *row.revisions]), None)
-    if place and place.kind == WORKSPACE:
-        lines.append("# this is the workspace; params.yaml may have been changed since")
-    elif place and place.kind == EXPERIMENT:
-        lines += [
-            "# its files, from DVC's cache or remote",
-            f"dvc exp apply {shlex.quote(place.name)}",
-        ]
-    elif place:
-        target = str(place.sha) if place.kind == COMMIT else place.name
-        lines += [
-            "# its files, from DVC's cache or remote",
-            f"git checkout {shlex.quote(target)} && dvc checkout",
-        ]
     changed = {
         key: value
         for key, value in row.params.items()
@@ -113,11 +104,39 @@ def commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
     options = " ".join(
         f"-S {shlex.quote(f'{key}={written(value)}')}" for key, value in sorted(changed.items())
     )
-    lines += ["# or from the workspace as it is, anew", f"dvc exp run {options}".strip()]
-    return "\n".join(lines), sorted(key for key in row.params if key not in here)
+    lines = [
+        *_checkout(row),
+        "# or from the workspace as it is, anew",
+        f"dvc exp run {options}".strip(),
+    ]
+    unknown = sorted(key for key in row.params if key not in here)
+    return "\n".join(lines), unknown
+
+
+def _checkout(row: RunRow) -> list[str]:
+    """The lines that bring the files of this training, if a revision holds them."""
+    revision = _revision_of(row)
+    if revision is None:
+        return []
+    if revision.kind == WORKSPACE:
+        return ["# this is the workspace; params.yaml may have been changed since"]
+    if revision.kind == EXPERIMENT:
+        command = f"dvc exp apply {shlex.quote(revision.name)}"
+    else:
+        target = str(revision.sha) if revision.kind == COMMIT else revision.name
+        command = f"git checkout {shlex.quote(target)} && dvc checkout"
+    return ["# its files, from DVC's cache or remote", command]
+
+
+def _revision_of(row: RunRow) -> Revision | None:
+    """The experiment that ran this training, else any experiment that holds it, else any state."""
+    experiments = [one for one in row.revisions if one.kind == EXPERIMENT]
+    own = [one for one in experiments if one.name == row.tags.get("dvc.experiment")]
+    return next(iter([*own, *experiments, *row.revisions]), None)
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Whether two params are equal; 1 and true are not."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
@@ -132,6 +151,11 @@ def written(value: Any) -> str:
     text = str(value)
     if PLAIN_WORD.fullmatch(text) and text.lower() not in RESERVED:
         return text
-    quoted = re.sub(r"(\\*)'", lambda found: rf"{found[1] * 2}\'", text)
-    end = re.search(r"\\*$", quoted)
-    return f"'{quoted}{end[0] if end else ''}'"
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Text in single quotes; backslashes are doubled where a quote follows, and only there."""
+    escaped = re.sub(r"(\\*)'", lambda match: rf"{match[1] * 2}\'", text)
+    end = re.search(r"\\*$", escaped)
+    return f"'{escaped}{end[0] if end else ''}'"

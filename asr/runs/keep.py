@@ -1,5 +1,6 @@
-"""Keep the present model where no stage deletes it: models/kept/NAME, and its scores and provenance
-in reports/kept/NAME.json.
+"""Keep the present model where no stage deletes it.
+
+The model goes to models/kept/NAME, its scores and provenance go to reports/kept/NAME.json.
 
 earshot keep NAME      # or: make keep NAME=base-sv
 """
@@ -16,12 +17,19 @@ from asr.errors import DataError, ParamsError, exit_with
 from asr.runtime import command
 from asr.storage import files
 
-DROPPED = ("rtfx",)  # speeds of the day
+SPEEDS = ("rtfx",)  # scores that differ from day to day
+PATH_PARAMS = ("download.path", "model.name")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def provenance(root: Path) -> dict[str, Any]:
-    """What the kept model is, without paths, dates or speeds: the same model gives the same file."""
-    run, summary = files.read_json(root / paths.RUN), files.read_json(root / paths.SUMMARY)
+    """What the kept model is, without paths, dates or speeds: the same model gives the same file.
+
+    Raises:
+        FileNotFoundError: a stage has not written its report.
+    """
+    run = files.read_json(root / paths.RUN)
+    summary = files.read_json(root / paths.SUMMARY)
     metrics = files.read_json(root / paths.METRICS)
     metrics["models"] = {name: _without_speed(scores) for name, scores in metrics["models"].items()}
     return {
@@ -31,40 +39,37 @@ def provenance(root: Path) -> dict[str, Any]:
         "best_step": run["best_step"],
         "max_steps": run["params"]["train.max_steps"],
         "window_seconds": summary["window_seconds"],
-        "params": {
-            key: value
-            for key, value in run["params"].items()
-            if key not in ("download.path", "model.name")
-        },
+        "params": {key: value for key, value in run["params"].items() if key not in PATH_PARAMS},
         "metrics": _without_speed(metrics),
     }
 
 
 def _without_speed(scores: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in scores.items() if key not in DROPPED}
+    return {key: value for key, value in scores.items() if key not in SPEEDS}
 
 
 def keep(root: Path, name: str) -> None:
     """Copy the model and write its provenance.
 
     Raises:
-        BadParams: a name that is no plain file name.
-        BadData: there is no evaluated model.
+        ParamsError: a name that is no plain file name.
+        DataError: there is no evaluated model.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not NAME.fullmatch(name):
         raise ParamsError(
             f"NAME: got {name!r}, want letters, digits, dots and dashes: make keep NAME=base-sv"
         )
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
     try:
-        known = provenance(root)
+        report = provenance(root)
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not there; run dvc repro") from None
-    with files.new_folder(root / paths.KEPT_MODELS / name) as draft:
+    folder = f"{paths.KEPT_MODELS}/{name}"
+    with files.new_folder(root / folder) as draft:
         shutil.copytree(root / paths.MODEL, draft, dirs_exist_ok=True)
-    files.write_json(root / paths.KEPT_REPORTS / f"{name}.json", known)
-    print(f"kept as models/kept/{name}; go on from it with -S model.name=models/kept/{name}")
+    files.write_json(root / paths.KEPT_REPORTS / f"{name}.json", report)
+    print(f"kept as {folder}; go on from it with -S model.name={folder}")
 
 
 def main() -> None:

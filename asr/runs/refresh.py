@@ -1,24 +1,22 @@
-"""Bring the index of runs up to date with MLflow, through its API, and with DVC's revisions; in a
-process of its own.
+"""Bring the index of runs up to date with MLflow and with DVC's revisions, in a process of its own.
 
     earshot refresh once      # with progress on the terminal
     earshot refresh rebuild   # the same, from nothing
     earshot refresh follow    # as long as a page asks; the pages start it
 
-A small store is read whole each time; of a large one (a whole pass over two seconds) only new runs,
-running ones, and what ended since, and the whole once an hour, for what carries no time: deletions,
-new names, runs that an outage delayed. 10,000 runs take 20 s. MLflow finds one run's curve by
-passing over that metric's points of all runs (40 ms with 500,000), so curves are fetched for what
-runs, the newest twenty, and what a page shows. A second refresher leaves.
+MLflow is read through its API. A small store is read whole each time. Of a large one (a whole pass
+takes over two seconds) only new runs, running ones, and what ended since are read, and the whole
+once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000
+runs take 20 s. MLflow finds one run's curve by passing over that metric's points of all runs (40 ms
+with 500,000), so curves are fetched only for running trainings, the newest twenty, and what a page
+shows. A second refresher leaves.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -26,244 +24,249 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
-from asr.errors import ParamsError, exit_with
+from asr.errors import exit_with
 from asr.runs import revision_facts, revisions, run_index
 from asr.runs.revisions import Revision
+from asr.runtime import command
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 from asr.tracking import client
 
-SMALL_SECONDS = 2.0
-WHOLE_SECONDS = 3600.0
-LINGER_SECONDS = 20.0  # MLflow takes two seconds to import
+SMALL_SECONDS = 2.0  # a store that is read whole in less is small
+WHOLE_SECONDS = 3600.0  # between two whole passes over a large store
+LINGER_SECONDS = 20.0  # after the last request; MLflow takes two seconds to import
 REST_SECONDS = 2.0  # between two passes
-RETRY_SECONDS = 3600.0  # a revision whose files DVC did not have
-NEWEST = 20  # trainings whose curves are fetched before anyone asks
-CHUNK = 20  # of them between two looks at the store
+RETRY_SECONDS = 3600.0  # for a revision whose files DVC did not have
+NEWEST_RUNS = 20  # trainings whose curves are fetched before anyone asks
+CURVES_PER_PASS = 20  # runs whose curves are fetched between two looks at the store
+MAX_REQUESTED = 100  # runs that a page may ask for
+FIRST_PAGES = (20, 200)  # runs; most often there is one new run, or none
+
+UPSERT_RUN = """
+INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole)
+VALUES (:id, :fingerprint, :parent, :status, :start, :end, :digest, :whole)
+ON CONFLICT (id) DO UPDATE SET
+    fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status,
+    start = excluded.start, "end" = excluded."end",
+    digest = excluded.digest, whole = excluded.whole
+"""
+STALE_CURVES = """
+SELECT id, digest FROM runs WHERE parent IS NULL AND curves IS NOT digest
+AND (id IN ({ids}) OR status = 'RUNNING') LIMIT ?
+"""
+NEWEST = "SELECT id FROM runs WHERE parent IS NULL ORDER BY start DESC LIMIT ?"
 
 
 class Refresher:
-    """One process's connections: to the index, and to MLflow once it is needed."""
+    """One process's connections: to the index, and to MLflow once it is needed.
+
+    Attributes:
+        talk: print progress.
+        changed: rows changed since the last commit.
+    """
 
     def __init__(self, index: sqlite3.Connection, talk: bool):
-        self.index, self.talk = index, talk
+        self.index = index
+        self.talk = talk
         self.store: Any = None
         self.changed = False
 
     def step(self) -> bool:
-        """One look at everything; gives whether there is more to do at once."""
-        seen = run_index.signature()
-        fault = ""
-        local = client.store_file()
-        try:
-            if local is None or (
-                local.is_file() and (self._get("signature") != seen or self._get("fault"))
-            ):
-                self._read_store()
-        # a damaged store or a server in trouble raises of every kind out of MLflow's depths
-        except Exception as error:
-            self.store = None
-            fault = f"MLflow's store cannot be read ({type(error).__name__}); shown is what was read before, and what DVC knows"
-        if local is not None and not local.is_file():
-            self._forget("id NOT NULL")
+        """Look at everything once; gives whether there is more to do at once."""
+        signature = run_index.signature()
+        fault = self._read_store_if_changed(signature)
         self._read_revisions()
         self._set("fault", fault)
         self._set("updated", repr(time.time()))
-        self._set("signature", seen)
+        self._set("signature", signature)
         self._commit()
         more = False
         if not fault:
             try:
                 more = self._read_curves()
-            except Exception:  # as above; the next look at the store tells it
+            except Exception:  # of every kind, as below; the next look at the store reports it
                 self.store = None
         self._progress("", 0, 0)
         return more
 
+    def _read_store_if_changed(self, signature: str) -> str:
+        """Gives why the store cannot be read; empty if it can."""
+        fault = ""
+        local = client.store_file()
+        try:
+            if local is None or (local.is_file() and self._must_read(signature)):
+                self._read_store()
+        # a damaged store or a server in trouble makes MLflow raise errors of every kind
+        except Exception as error:
+            self.store = None
+            fault = (
+                f"MLflow's store cannot be read ({type(error).__name__}); "
+                "shown is what was read before, and what DVC knows"
+            )
+        if local is not None and not local.is_file():
+            self._forget("id NOT NULL")
+        return fault
+
+    def _must_read(self, signature: str) -> bool:
+        return self._get("signature") != signature or bool(self._get("fault"))
+
     def _read_store(self) -> None:
         self.store = self.store or client.connect()
-        last, cost = float(self._get("whole_at") or 0), float(self._get("whole_cost") or 0)
-        if cost <= SMALL_SECONDS or time.time() - last > WHOLE_SECONDS:
+        last = float(self._get("whole_at") or 0)
+        seconds = float(self._get("whole_cost") or 0)
+        if seconds <= SMALL_SECONDS or time.time() - last > WHOLE_SECONDS:
             self._read_whole()
         else:
             self._read_changed()
 
     def _read_whole(self) -> None:
-        began, ids = time.time(), set()
+        began = time.time()
+        ids = set()
         for page in client.read_runs(self.store):
             ids |= {run["id"] for run in page}
-            self._write(page)
+            self._write_runs(page)
             self._progress("runs", len(ids), 0)
-        gone = [
-            (id,) for (id,) in self.index.execute("SELECT id FROM runs").fetchall() if id not in ids
-        ]
-        self.index.executemany("DELETE FROM runs WHERE id = ?", gone)
-        self.index.executemany("DELETE FROM curves WHERE id = ?", gone)
-        self.changed |= bool(gone)
+        self._delete([id for id in self._ids("id NOT NULL") if id not in ids])
         self._set("whole_at", repr(time.time()))
         self._set("whole_cost", repr(time.time() - began))
 
     def _read_changed(self) -> None:
-        """New runs page by page until one holds nothing new, then those that ran or ended since,
-        then the parents of new tests.
-        """
-        for page in self._newest():
-            if not self._write(page):
+        """Read new runs, then those that ran or ended since, then those that run no more."""
+        for page in self._newest_pages():
+            if not self._write_runs(page):
                 break
-        running = {
-            id
-            for (id,) in self.index.execute(
-                "SELECT id FROM runs WHERE status = 'RUNNING'"
-            ).fetchall()
-        }
+        running = set(self._ids("status = 'RUNNING'"))
         (ended,) = self.index.execute('SELECT max("end") FROM runs').fetchone()
         for condition in (
             "attributes.status = 'RUNNING'",
             f"attributes.end_time > {int((ended or 0) * 1000)}",
         ):
             for page in client.read_runs(self.store, condition):
-                self._write(page)
+                self._write_runs(page)
                 running -= {run["id"] for run in page}
         for id in running:
             self._read_one(id)
 
-    def _newest(self) -> Iterator[list[dict[str, Any]]]:
-        """Small pages first: most often there is one new run, or none."""
-        for most in (20, 200):
-            yield from client.read_runs(self.store, most=most)
+    def _newest_pages(self) -> Iterator[list[dict[str, Any]]]:
+        """Pages of the newest runs, small ones first."""
+        for limit in FIRST_PAGES:
+            yield from client.read_runs(self.store, limit=limit)
         yield from client.read_runs(self.store)
 
     def _read_one(self, id: str) -> None:
-        """A run that is running no more: ended, or deleted."""
+        """Read a run that runs no more: it ended, or was deleted."""
         run = client.read_run(self.store, id)
         if run is None:
             self._forget("id = ?", id)
         else:
-            self._write([run])
+            self._write_runs([run])
+
+    def _ids(self, condition: str, *values: str) -> list[str]:
+        rows = self.index.execute(f"SELECT id FROM runs WHERE {condition}", values).fetchall()
+        return [id for (id,) in rows]
 
     def _forget(self, condition: str, *values: str) -> None:
-        gone = [
-            (id,)
-            for (id,) in self.index.execute(
-                f"SELECT id FROM runs WHERE {condition}", values
-            ).fetchall()
-        ]
-        self.index.executemany("DELETE FROM runs WHERE id = ?", gone)
-        self.index.executemany("DELETE FROM curves WHERE id = ?", gone)
-        self.changed |= bool(gone)
+        self._delete(self._ids(condition, *values))
         self._commit()
 
-    def _write(self, page: list[dict[str, Any]]) -> bool:
+    def _delete(self, ids: list[str]) -> None:
+        self.index.executemany("DELETE FROM runs WHERE id = ?", [(id,) for id in ids])
+        self.index.executemany("DELETE FROM curves WHERE id = ?", [(id,) for id in ids])
+        self.changed |= bool(ids)
+
+    def _write_runs(self, page: list[dict[str, Any]]) -> bool:
         """Store the runs that are new or changed; gives whether any was."""
-        known = dict(
-            self.index.execute(
-                f"SELECT id, digest FROM runs WHERE id IN ({','.join('?' * len(page))})",
-                [run["id"] for run in page],
-            )
-        )
-        fresh = [
-            (revision_facts.typed(run), digest)
-            for run in page
-            if known.get(run["id"]) != (digest := hashing.hash_of(run))
-        ]
-        self.index.executemany(
-            'INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
-            "ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, parent = excluded.parent, status = excluded.status, "
-            'start = excluded.start, "end" = excluded."end", digest = excluded.digest, whole = excluded.whole',
-            [
-                (
-                    run["id"],
-                    run["fingerprint"],
-                    run["parent"],
-                    run["status"],
-                    run["start"],
-                    run["end"],
-                    digest,
-                    json.dumps(run),
-                )
-                for run, digest in fresh
-            ],
-        )
-        self.changed |= bool(fresh)
+        ids = [run["id"] for run in page]
+        query = f"SELECT id, digest FROM runs WHERE id IN ({_question_marks(ids)})"
+        stored = dict(self.index.execute(query, ids))
+        rows = []
+        for run in page:
+            digest = hashing.hash_of(run)
+            if stored.get(run["id"]) != digest:
+                run = revision_facts.typed(run)
+                rows.append({**run, "digest": digest, "whole": json.dumps(run)})
+        self.index.executemany(UPSERT_RUN, rows)
+        self.changed |= bool(rows)
         self._commit()
-        return bool(fresh)
+        return bool(rows)
 
     def _read_revisions(self) -> None:
-        """Which revisions there are, and what those say that were not read before."""
-        found = revisions.list_revisions()
-        before = self.index.execute(
-            "SELECT name, sha, kind FROM revisions ORDER BY place"
-        ).fetchall()
-        if before != [(one.name, one.sha, one.kind) for one in found]:
+        """Store which revisions there are, and what those tell that were not read before."""
+        listed = revisions.list_revisions()
+        rows = [(place, one.name, one.sha, one.kind) for place, one in enumerate(listed)]
+        query = "SELECT place, name, sha, kind FROM revisions ORDER BY place"
+        if self.index.execute(query).fetchall() != rows:
             self.index.execute("DELETE FROM revisions")
-            rows = [(place, one.name, one.sha, one.kind) for place, one in enumerate(found)]
             self.index.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?)", rows)
             self.changed = True
-        tried = {sha: at for sha, fingerprint, at in self.index.execute("SELECT sha, fingerprint, tried FROM facts").fetchall()
-                 if fingerprint or time.time() - at < RETRY_SECONDS}  # fmt: skip
-        waiting = [one for one in found if one.sha is None or one.sha not in tried]
-        for number, one in enumerate(waiting):
-            self._write_facts(one)
+        read = self._shas_read()
+        unread = [one for one in listed if one.sha is None or one.sha not in read]
+        for number, revision in enumerate(unread):
+            self._write_facts(revision)
             if number % 10 == 0:
-                self._progress("revisions", number, len(waiting))
+                self._progress("revisions", number, len(unread))
         self._commit()
+
+    def _shas_read(self) -> set[str]:
+        """Revisions that need not be read: those that were, and those tried a short time ago."""
+        facts = self.index.execute("SELECT sha, fingerprint, tried FROM facts").fetchall()
+        return {
+            sha
+            for sha, fingerprint, tried in facts
+            if fingerprint or time.time() - tried < RETRY_SECONDS
+        }
 
     def _write_facts(self, revision: Revision) -> None:
         sha = revision.sha or ""
-        fingerprint, known, points = revision_facts.read(revision)
-        told = json.dumps(known, sort_keys=True)
-        before = self.index.execute(
-            "SELECT fingerprint, known FROM facts WHERE sha = ?", [sha]
-        ).fetchone()
-        if before != (fingerprint, told):
-            self.index.execute(
-                "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
-                [sha, fingerprint, told, time.time()],
-            )
-            self.changed = True
-        if fingerprint and points and before != (fingerprint, told):
-            self.index.execute(
-                "INSERT OR REPLACE INTO curves VALUES (?, ?)", [fingerprint, json.dumps(points)]
-            )
+        fingerprint, facts, points = revision_facts.read(revision)
+        facts_json = json.dumps(facts, sort_keys=True)
+        query = "SELECT fingerprint, known FROM facts WHERE sha = ?"
+        if self.index.execute(query, [sha]).fetchone() == (fingerprint, facts_json):
+            return
+        self.index.execute(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
+            [sha, fingerprint, facts_json, time.time()],
+        )
+        self.changed = True
+        if fingerprint and points:
+            self._write_points(fingerprint, points)
+
+    def _write_points(self, id: str, points: dict[str, list[tuple[int, float]]]) -> None:
+        self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
 
     def _read_curves(self) -> bool:
-        """Fetch the curves that changed since, of what a page waits for, else of what runs and the
-        newest; gives whether any did.
+        """Fetch curves that changed: of what a page waits for, else of the newest trainings.
+
+        Those of running trainings are fetched in both cases. Gives whether any changed.
         """
-        wanted = self._wanted()
-        newest = "SELECT id FROM runs WHERE parent IS NULL ORDER BY start DESC LIMIT ?"
-        for chosen, values in ((",".join("?" * len(wanted)), wanted), (newest, [NEWEST])):
-            stale = f"SELECT id, digest FROM runs WHERE parent IS NULL AND curves IS NOT digest AND (id IN ({chosen}) OR status = 'RUNNING')"
-            digests = dict(self.index.execute(f"{stale} LIMIT {CHUNK}", values).fetchall())
+        requested = _requested_runs()
+        for ids, values in ((_question_marks(requested), requested), (NEWEST, [NEWEST_RUNS])):
+            query = STALE_CURVES.format(ids=ids)
+            digests = dict(self.index.execute(query, [*values, CURVES_PER_PASS]).fetchall())
             for number, (id, digest) in enumerate(digests.items()):
                 self._progress("curves", number, len(digests))
-                self._write_curves(id, digest)
+                self._read_curves_of(id, digest)
             if digests:
                 return True
         return False
 
-    def _write_curves(self, id: str, digest: str) -> None:
+    def _read_curves_of(self, id: str, digest: str) -> None:
         self.store = self.store or client.connect()
-        points = {key: client.read_curve(self.store, id, key) for key in run_index.CURVES}
-        self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
+        points = {metric: client.read_curve(self.store, id, metric) for metric in run_index.CURVES}
+        self._write_points(id, points)
         self.index.execute("UPDATE runs SET curves = ? WHERE id = ?", [digest, id])
         self._set("curves", str(time.time_ns()))
         self.index.commit()
 
-    def _wanted(self) -> list[str]:
-        with contextlib.suppress(OSError, ValueError):
-            found = files.read_json(paths.cache("runs.wanted"))
-            return [str(one) for one in found[:100]] if isinstance(found, list) else []
-        return []
-
     def _get(self, key: str) -> str | None:
-        found = self.index.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
-        return found[0] if found else None
+        row = self.index.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        return row[0] if row else None
 
     def _set(self, key: str, value: str) -> None:
         self.index.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
 
     def _progress(self, phase: str, done: int, total: int) -> None:
+        """Store how far we are, for the pages, and print it; an empty phase is rest."""
         self._set("progress", json.dumps([phase, done, total]))
         self._commit()
         if self.talk and phase:
@@ -276,10 +279,25 @@ class Refresher:
         self.index.commit()
 
 
+def _question_marks(values: list[Any]) -> str:
+    """Placeholders of an SQL query."""
+    return ",".join("?" * len(values))
+
+
+def _requested_runs() -> list[str]:
+    """The runs whose curves a page waits for."""
+    try:
+        ids = files.read_json(paths.cache("runs.wanted"))
+    except (OSError, ValueError):
+        return []
+    return [str(id) for id in ids[:MAX_REQUESTED]] if isinstance(ids, list) else []
+
+
 @contextmanager
-def alone() -> Iterator[bool]:
-    """The one refresher of this repository; a page that looks whether there is one holds the lock
-    for a moment.
+def only_refresher() -> Iterator[bool]:
+    """Hold the lock of this repository's refresher; false if another one holds it.
+
+    We wait a moment for the lock, because a page that looks whether it is held takes it briefly.
     """
     with ExitStack() as stack:
         try:
@@ -291,22 +309,29 @@ def alone() -> Iterator[bool]:
 
 
 def opened(again: bool) -> sqlite3.Connection:
-    """The index for writing; one that is damaged, or of another schema, gives way to a new one."""
+    """The index for writing.
+
+    One that is damaged or of another schema is replaced by a new one.
+
+    Args:
+        again: replace it in any case.
+    """
+    path = run_index.path()
     flag = paths.cache("runs.rebuild")
-    if again or flag.exists() or not _is_whole(run_index.path()):
+    if again or flag.exists() or not _is_whole(path):
         for ending in ("", "-wal", "-shm", "-journal"):
-            run_index.path().with_name(f"{run_index.path().name}{ending}").unlink(missing_ok=True)
+            path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
         flag.unlink(missing_ok=True)
-    if not run_index.path().is_file():
-        _make()
-    index = sqlite3.connect(run_index.path(), timeout=30)
+    if not path.is_file():
+        _create(path)
+    index = sqlite3.connect(path, timeout=30)
     index.execute("PRAGMA synchronous = NORMAL")
     return index
 
 
-def _make() -> None:
-    """A new index with nothing in it, whole from its first moment."""
-    with files.draft(run_index.path()) as part, closing(sqlite3.connect(part)) as index:
+def _create(path: Path) -> None:
+    """An empty index, which is whole as soon as it is there."""
+    with files.draft(path) as part, closing(sqlite3.connect(part)) as index:
         index.execute("PRAGMA journal_mode = WAL")
         index.executescript(run_index.TABLES)
         index.execute("INSERT INTO meta VALUES ('schema', ?)", [str(run_index.SCHEMA)])
@@ -314,27 +339,27 @@ def _make() -> None:
 
 
 def _is_whole(path: Path) -> bool:
+    """Whether the index has our schema and no damage; one that is not there is whole."""
     if not path.is_file():
         return True
     try:
         with closing(sqlite3.connect(path, timeout=30)) as index:
             schema = index.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-            return bool(
-                schema == (str(run_index.SCHEMA),)
-                and index.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            )
+            if schema != (str(run_index.SCHEMA),):
+                return False
+            return bool(index.execute("PRAGMA quick_check").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
 
 
 def refresh(again: bool = False, talk: bool = True) -> bool:
-    """Bring the index up to date; gives whether we were alone."""
-    with alone() as first:
-        if not first:
+    """Bring the index up to date; gives false if another refresher is at work."""
+    with only_refresher() as ours:
+        if not ours:
             return False
         with closing(opened(again)) as index:
-            worker = Refresher(index, talk)
-            while worker.step():
+            refresher = Refresher(index, talk)
+            while refresher.step():
                 pass
         return True
 
@@ -342,19 +367,19 @@ def refresh(again: bool = False, talk: bool = True) -> bool:
 def follow() -> None:
     """Refresh as long as a page asks, and a little longer."""
     os.nice(5)
-    with alone() as first:
-        while first and _follow():
+    with only_refresher() as ours:
+        while ours and _follow_one_index():
             pass
 
 
-def _follow() -> bool:
-    """Until the index is damaged (true: begin again with a new one) or nobody asks."""
+def _follow_one_index() -> bool:
+    """Refresh until no page asks (false), or the index must be replaced by a new one (true)."""
     try:
-        with closing(opened(False)) as index:
-            worker = Refresher(index, False)
+        with closing(opened(again=False)) as index:
+            refresher = Refresher(index, talk=False)
             while not paths.cache("runs.rebuild").exists():
                 began = time.time()
-                if not worker.step() and not _asked_since(began):
+                if not refresher.step() and not _asked_since(began):
                     return False
             return True
     except sqlite3.DatabaseError:
@@ -363,7 +388,7 @@ def _follow() -> bool:
 
 
 def _asked_since(began: float) -> bool:
-    """Wait for a page to ask."""
+    """Wait for a page to ask; gives false if none did."""
     time.sleep(REST_SECONDS)
     while time.time() - began < LINGER_SECONDS:
         if paths.cache("runs.asked").stat().st_mtime > began:
@@ -373,22 +398,27 @@ def _asked_since(began: float) -> bool:
 
 
 def main() -> None:
-    command = sys.argv[1:]
-    if command == ["follow"]:
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "how",
+        nargs="?",
+        choices=["once", "rebuild", "follow"],
+        default="once",
+        help="once with progress, anew from nothing, or as long as a page asks (default: once)",
+    )
+    how = parser.parse_args().how
+    if how == "follow":
         follow()
-    elif command in (["once"], ["rebuild"]):
-        alone = refresh(again=command == ["rebuild"])
-        now = run_index.state()
-        print(
-            f"warning: {now.fault}"
-            if now.fault
-            else "the index is up to date"
-            if alone
-            else "another refresher is at work",
-            flush=True,
-        )
-    else:
-        raise ParamsError(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
+        return
+    refreshed = refresh(again=how == "rebuild")
+    print(_result(refreshed), flush=True)
+
+
+def _result(refreshed: bool) -> str:
+    fault = run_index.state().fault
+    if fault:
+        return f"warning: {fault}"
+    return "the index is up to date" if refreshed else "another refresher is at work"
 
 
 if __name__ == "__main__":

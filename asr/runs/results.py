@@ -1,5 +1,4 @@
-"""The table that ends `make repro`, and the README's table of results. Reads reports only; costs 50
-ms.
+"""The table that ends `make repro`, and the README's table of results. Reads reports only; 50 ms.
 
 earshot results           # the present workspace
 earshot results --kept    # reports/kept/*.json as a Markdown table
@@ -16,69 +15,88 @@ from asr.runtime import command
 from asr.storage import files
 
 STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
-NEXT = """next:
-  dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4    # try an idea (dvc exp show lists them)
-  make mlflow                                                       # WER per step of every run
-  make keep NAME=base                                               # keep this model, to fine-tune it further"""
+NEXT_STEPS = (
+    (
+        "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4",
+        "try an idea (dvc exp show lists them)",
+    ),
+    ("make mlflow", "WER per step of every run"),
+    ("make keep NAME=base", "keep this model, to fine-tune it further"),
+)
 
 
 def interval(scores: dict[str, Any]) -> str:
+    """WER with its 95 % interval."""
     return f"{scores['wer']:.4f} ({scores['wer_low']:.4f} to {scores['wer_high']:.4f})"
 
 
 def summary(reports: Path) -> str:
     """WER before and after, hours, seconds per stage, what to try next.
 
+    Args:
+        reports: the folder that holds a folder per stage.
     Raises:
-        BadData: nothing was evaluated yet.
+        DataError: nothing was evaluated yet.
     """
     if not (reports / "evaluate" / "metrics.json").is_file():
         raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
-    metrics, stats = (
-        files.read_json(reports / "evaluate" / "metrics.json"),
-        files.read_json(reports / "stats" / "stats.json"),
-    )
-    models = metrics["models"]
+    metrics = files.read_json(reports / "evaluate" / "metrics.json")
+    durations = files.read_json(reports / "stats" / "stats.json")["durations"]
     hours = ", ".join(
-        f"{one['hours']:.2f} h {split}" for split, one in stats["durations"].items() if one["count"]
+        f"{split_durations['hours']:.2f} h {split}"
+        for split, split_durations in durations.items()
+        if split_durations["count"]
     )
-    lines = [f"WER of the start     {interval(models['start'])}"] if "start" in models else []
+    lines = []
+    if "start" in metrics["models"]:
+        lines.append(f"WER of the start     {interval(metrics['models']['start'])}")
     lines += [
-        f"WER after training   {interval(metrics)}   95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances"
+        f"WER after training   {interval(metrics)}   "
+        f"95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances",
+        f"audio                {hours}",
+        f"time                 {times(reports)}",
+        "next:",
+        *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS),
     ]
-    return "\n".join(
-        [*lines, f"audio                {hours}", f"time                 {times(reports)}", NEXT]
-    )
+    return "\n".join(lines)
 
 
 def times(reports: Path) -> str:
-    """Seconds per stage; a stage that was restored rather than run keeps the time of the run it was
-    restored from.
+    """Seconds per stage.
+
+    A stage that DVC restored rather than ran has the time of the run it was restored from.
     """
-    known = {name: reports / name / "timing.json" for name in STAGES}
-    seconds = {
-        name: files.read_json(path)["seconds"] for name, path in known.items() if path.is_file()
-    }
-    return (
-        ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-        + f"; in all {sum(seconds.values()):.0f} s"
-    )
+    seconds = {}
+    for stage in STAGES:
+        path = reports / stage / "timing.json"
+        if path.is_file():
+            seconds[stage] = files.read_json(path)["seconds"]
+    by_stage = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    return f"{by_stage}; in all {sum(seconds.values()):.0f} s"
 
 
 def kept_table(folder: Path) -> str:
     """One line per kept model."""
     lines = [
-        "| model | corpus | start | window | steps | WER before | WER after (95 % interval) | CER |",
+        "| model | corpus | start | window | steps "
+        "| WER before | WER after (95 % interval) | CER |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.json")):
-        one = files.read_json(path)
-        before = one["metrics"]["models"].get("start", {}).get("wer")
-        lines.append(
-            f"| {path.stem} | {one['corpus']} | {one['start']['name']} | {one['window_seconds']} s "
-            f"| {one['best_step']:,} of {one['max_steps']:,} "
-            f"| {'' if before is None else f'{before:.4f}'} | {interval(one['metrics'])} | {one['metrics']['cer']:.4f} |"
-        )
+        report = files.read_json(path)
+        metrics = report["metrics"]
+        before = metrics["models"].get("start", {}).get("wer")
+        columns = [
+            path.stem,
+            report["corpus"],
+            report["start"]["name"],
+            f"{report['window_seconds']} s",
+            f"{report['best_step']:,} of {report['max_steps']:,}",
+            "" if before is None else f"{before:.4f}",
+            interval(metrics),
+            f"{metrics['cer']:.4f}",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
 

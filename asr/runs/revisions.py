@@ -1,9 +1,9 @@
-"""Every state of the repository that has results: the workspace, DVC's experiments, branches, tags,
-commits; and files as they were there.
+"""States of the repository that have results, and files as they were there.
 
-Names come from git's refs (10 ms, no import). A file is fetched once through DVC (1 s to import),
-from its cache or remote, and kept under .cache/revisions/<sha>: a commit does not change, so
-neither does the copy. Without git or DVC there is the workspace alone.
+These are the workspace, DVC's experiments, branches, tags and commits. Names come from git's refs
+(10 ms, no import). A file is fetched once through DVC (1 s to import), from its cache or remote,
+and kept under .cache/revisions/<sha>: a commit does not change, so neither does the copy. Without
+git or DVC there is the workspace alone.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
 SHA = re.compile(r"[0-9a-f]{40}")
 SHORT_SHA = re.compile(r"[0-9a-f]{7,40}")
 SHA_DIGITS = 8  # characters of a sha that name a commit
-COMMITS = 50
+MAX_COMMITS = 50
 GIT_SECONDS = 30.0
-OPEN = threading.Lock()  # DVC's repositories are not made for threads
+BRANCHES = "refs/heads/"
+TAGS = "refs/tags/"
+REF_ORDER = (EXPERIMENT, BRANCH, TAG)
+DVC_LOCK = threading.Lock()  # DVC's repositories are not made for threads
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A state of the repository; the workspace has no sha. Names may repeat, shas tell them apart."""
+    """A state of the repository; the workspace has no sha. Where names repeat, shas differ."""
 
     name: str
     sha: str | None
@@ -45,77 +48,79 @@ HERE = Revision(WORKSPACE, None, WORKSPACE)
 
 
 def list_revisions() -> list[Revision]:
-    """The workspace, experiments (newest first), branches, tags, and the latest 50 commits that
-    changed dvc.lock.
+    """The workspace, then experiments, branches and tags, each newest first, then commits.
+
+    Commits are the latest 50 that changed dvc.lock.
     """
     try:
         refs = _git(
             "for-each-ref",
             "--sort=-committerdate",
             "--format=%(refname)%00%(objectname)%00%(*objectname)",
-            *_PLACES,
+            "refs/exps",
+            "refs/heads",
+            "refs/tags",
         )
-        commits = _git("log", f"--max-count={COMMITS}", "--format=%H", "--", "dvc.lock")
+        log = _git("log", f"--max-count={MAX_COMMITS}", "--format=%H", "--", "dvc.lock")
     except (OSError, ValueError, subprocess.SubprocessError):
         return [HERE]
-    named = [one for line in refs.split("\n") if (one := _revision(line))]
-    named.sort(
-        key=lambda one: _KINDS.index(one.kind)
-    )  # stable: within a kind the newest stays first
-    return [
-        HERE,
-        *named,
-        *(Revision(sha[:SHA_DIGITS], sha, COMMIT) for sha in commits.split() if SHA.fullmatch(sha)),
-    ]
+    named = [revision for line in refs.split("\n") if (revision := _revision(line))]
+    named.sort(key=lambda revision: REF_ORDER.index(revision.kind))  # stable
+    commits = [_commit(sha) for sha in log.split() if SHA.fullmatch(sha)]
+    return [HERE, *named, *commits]
 
 
-_PLACES = ("refs/exps", "refs/heads", "refs/tags")
-_KINDS = (EXPERIMENT, BRANCH, TAG)
+def _commit(sha: str) -> Revision:
+    return Revision(sha[:SHA_DIGITS], sha, COMMIT)
 
 
 def _revision(line: str) -> Revision | None:
-    """One ref; DVC's own bookkeeping under refs/exps is none, and an annotated tag means the commit
-    behind it.
+    """The revision of one ref; None for DVC's own bookkeeping under refs/exps.
+
+    An annotated tag means the commit that it points to.
     """
     ref, _, rest = line.partition("\0")
-    sha, _, behind = rest.partition("\0")
-    sha = behind or sha
+    sha, _, tagged = rest.partition("\0")
+    sha = tagged or sha
     if not SHA.fullmatch(sha):
         return None
     experiment = EXPERIMENT_REF.fullmatch(ref)
     if experiment:
         return Revision(experiment[1], sha, EXPERIMENT)
-    for place, kind in (("refs/heads/", BRANCH), ("refs/tags/", TAG)):
-        if ref.startswith(place):
-            return Revision(ref.removeprefix(place), sha, kind)
+    for prefix, kind in ((BRANCHES, BRANCH), (TAGS, TAG)):
+        if ref.startswith(prefix):
+            return Revision(ref.removeprefix(prefix), sha, kind)
     return None
 
 
 def find(name: str) -> Revision:
-    """The revision of that name or sha (seven digits or more); where a name repeats, the first in
-    the order of `known`.
+    """The revision of that name or sha (seven digits or more).
+
+    Where a name repeats, the first in the order of `list_revisions`.
 
     Raises:
-        BadParams: there is none.
+        ParamsError: there is none.
     """
     revisions = list_revisions()
-    for one in revisions:
-        if name in (one.name, one.sha):
-            return one
+    for revision in revisions:
+        if name in (revision.name, revision.sha):
+            return revision
     if SHORT_SHA.fullmatch(name):
-        for one in revisions:
-            if one.sha and one.sha.startswith(name):
-                return one
-        sha = _commit(name)
+        for revision in revisions:
+            if revision.sha and revision.sha.startswith(name):
+                return revision
+        sha = _full_sha(name)
         if sha:
-            return Revision(sha[:SHA_DIGITS], sha, COMMIT)
+            return _commit(sha)
+    shown = " ".join(name.split())[:80]
     raise ParamsError(
-        f"{' '.join(name.split())[:80]!r}: no such revision; want workspace, or what git branch, git tag and dvc exp list name"
+        f"{shown!r}: no such revision; "
+        "want workspace, or what git branch, git tag and dvc exp list name"
     )
 
 
-def _commit(short: str) -> str | None:
-    """The whole sha of any commit of the repository."""
+def _full_sha(short: str) -> str | None:
+    """The whole sha of any commit of the repository; None if there is no such commit."""
     try:
         sha = _git("rev-parse", "--verify", "--quiet", f"{short}^{{commit}}").strip()
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -142,46 +147,46 @@ def _git(*arguments: str) -> str:
 
 
 def fetch(revision: Revision, path: str) -> Path:
-    """A file or folder as it was at a revision; the workspace's own is given where it lies.
+    """A file or folder as it was at a revision; the workspace's own is not copied.
 
     Costs nothing when it is here already, else DVC's import, 0.1 s per revision, and the bytes.
 
     Raises:
-        BadParams: a path that leaves the repository.
-        BadData: the revision does not have it, or neither DVC's cache nor a remote does.
+        ParamsError: a path that leaves the repository.
+        DataError: the revision does not have it, or neither DVC's cache nor a remote does.
     """
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.parts:
         raise ParamsError(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
-        return _here(revision, inside)
-    kept = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
-    if not kept.is_dir():
-        with locked(kept.parent / "lock"):
-            if not kept.is_dir():
-                with files.new_folder(kept) as draft:
+        return _in_workspace(revision, inside)
+    folder = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
+    if not folder.is_dir():
+        with locked(folder.parent / "lock"):
+            if not folder.is_dir():  # another process may have been quicker
+                with files.new_folder(folder) as draft:
                     _download(revision, inside, draft / inside.name)
-    return kept / inside.name
+    return folder / inside.name
 
 
-def _here(revision: Revision, inside: PurePosixPath) -> Path:
-    found = paths.root() / inside
-    if not found.exists():
+def _in_workspace(revision: Revision, inside: PurePosixPath) -> Path:
+    path = paths.root() / inside
+    if not path.exists():
         raise DataError(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
-    return found
+    return path
 
 
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:
     try:
-        with OPEN:
-            _files_at(str(paths.root()), str(revision.sha)).get(
-                f"/{inside}", str(target), recursive=True
-            )
-    # DVC and what it stands on raise of every kind, for a missing file as for a damaged repository
+        with DVC_LOCK:
+            repository = _files_at(str(paths.root()), str(revision.sha))
+            repository.get(f"/{inside}", str(target), recursive=True)
+    # DVC raises errors of every kind, for a missing file as for a damaged repository
     except Exception as error:
         _files_at.cache_clear()
         raise DataError(
-            f"{inside} at {revision.name} is not to be had ({type(error).__name__}); try dvc fetch, or run it again"
+            f"{inside} at {revision.name} is not to be had ({type(error).__name__}); "
+            "try dvc fetch, or run it again"
         ) from None
     if not target.exists():
         raise DataError(

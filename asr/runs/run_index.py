@@ -1,10 +1,9 @@
-"""Every training there is, as the pages read it: an index of our own in .cache/runs.sqlite, joined
-with DVC's revisions.
+"""Every training there is, as the pages read it: our own index in .cache/runs.sqlite.
 
 `asr.runs.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC.
 A training stands in MLflow (tag `fingerprint`) and in reports/train/run.json of each revision that
-holds its model, which may be many, or none: an experiment that DVC takes from its cache starts no
-run. 5,000 runs are read in 0.4 s, once for each change of the index.
+holds its model. These may be many, and MLflow may have no run: an experiment that DVC takes from
+its cache starts none. 5,000 runs are read in 0.4 s, once for each change of the index.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ SCHEMA = 1
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE runs (
-    id TEXT PRIMARY KEY, fingerprint TEXT, parent TEXT, status TEXT, start REAL, "end" REAL, digest TEXT, curves TEXT, whole TEXT
+    id TEXT PRIMARY KEY, fingerprint TEXT, parent TEXT, status TEXT, start REAL, "end" REAL,
+    digest TEXT, curves TEXT, whole TEXT
 );
 CREATE INDEX runs_in_order ON runs (start DESC, id, digest);
 CREATE INDEX runs_by_status ON runs (status);
@@ -48,10 +48,14 @@ CURVES = (
     metrics.TRAIN_LOSS,
     metrics.LEARNING_RATE,
 )
-WORKSPACE = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
+# Files of the workspace that the index is made from.
+WORKSPACE_REPORTS = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
-# What reading a damaged file can raise, here and in the pages' JSON.
+MAX_FINGERPRINT = 64  # characters; ours have 32, and the name of a file cannot be of any length
+TEST = "test/"  # prefix of the metrics of a test
+FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
+# What reading a damaged index can raise, here and in the JSON that it holds.
 PARSE_ERRORS = (
     sqlite3.Error,
     ValueError,
@@ -61,13 +65,26 @@ PARSE_ERRORS = (
     RecursionError,
     OverflowError,
 )
-FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
+
+Facts = dict[str, Any]  # what a revision tells: params, scores, parameters, seconds
+RevisionFacts = tuple[Revision, Facts]
+
+_parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # digest and run by id, of what was read last
+_started: list[subprocess.Popen[bytes]] = []  # refreshers
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """How the index stands; `generation` changes with the rows, `mark` with the curves and faults
-    too.
+    """How the index stands.
+
+    Attributes:
+        made: it was brought up to date at least once.
+        updated: when, in seconds since 1970.
+        phase: what the refresher reads now, with `done` of `total`; empty if it rests.
+        fault: why MLflow's store cannot be read; empty if it can.
+        generation: changes with the rows.
+        mark: changes with the rows, the curves and the fault.
+        running: trainings that run.
     """
 
     made: bool = False
@@ -83,8 +100,15 @@ class IndexState:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A training and its test scores. One that was tested on other data, or in another way, has a
-    row for each.
+    """A training and its test scores.
+
+    A training that was tested on other data, or in another way, has a row for each test.
+
+    Attributes:
+        run_id: MLflow's; None if MLflow has no such run.
+        start: in seconds since 1970, as is `end`.
+        parameters: how many the model has.
+        seconds: how long the training took.
     """
 
     key: str
@@ -113,17 +137,17 @@ def path() -> Path:
 
 @contextmanager
 def opened() -> Iterator[sqlite3.Connection | None]:
-    """The index for reading, if there is one.
+    """The index for reading; None if there is none yet.
 
     Raises:
-        BadData: it is damaged; it is made anew when next asked for.
+        DataError: it is damaged; the next refresh makes a new one.
     """
     if not path().is_file():
         yield None
         return
     try:
         with closing(sqlite3.connect(f"{path().as_uri()}?mode=ro", uri=True, timeout=10)) as index:
-            index.execute("BEGIN")  # what is read hangs together
+            index.execute("BEGIN")  # all reads see one state of the index
             yield index
     except PARSE_ERRORS:
         with suppress(OSError):
@@ -139,12 +163,13 @@ def state() -> IndexState:
         meta = dict(index.execute("SELECT key, value FROM meta"))
         if meta.get("schema") != str(SCHEMA):
             raise ValueError("another schema")
-        waiting = index.execute(
+        unfinished = index.execute(
             "SELECT fingerprint FROM runs WHERE status = 'RUNNING' AND parent IS NULL"
         ).fetchall()
-        live = "".join("1" if is_training(fingerprint) else "0" for (fingerprint,) in waiting)
+        live = "".join("1" if is_training(fingerprint) else "0" for (fingerprint,) in unfinished)
         phase, done, total = json.loads(meta.get("progress") or '["", 0, 0]')
         fault = meta.get("fault") or ""
+        generation = f"{meta.get('generation')} {live}"
         return IndexState(
             made="updated" in meta,
             updated=float(meta.get("updated") or 0),
@@ -152,127 +177,124 @@ def state() -> IndexState:
             done=int(done),
             total=int(total),
             fault=fault,
-            generation=f"{meta.get('generation')} {live}",
-            mark=f"{meta.get('generation')} {live} {meta.get('curves')} {fault}",
+            generation=generation,
+            mark=f"{generation} {meta.get('curves')} {fault}",
             running=live.count("1"),
         )
 
 
-MAX_FINGERPRINT = 64  # characters of a fingerprint; ours have 32, and a file's name has an end
-
-
 def is_training(fingerprint: str | None) -> bool:
-    """Whether a run that MLflow holds for running still trains; of one on another machine we only
-    know what MLflow says.
+    """Whether a run that MLflow takes for running still trains.
+
+    Of a run on another machine we only know what MLflow says.
     """
+    has_server = client.store_file() is None
     if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > MAX_FINGERPRINT:
-        return client.store_file() is None
-    if client.store_file() is None and not journal.path_of(fingerprint).is_file():
+        return has_server  # not one of our fingerprints, which name files
+    if has_server and not journal.path_of(fingerprint).is_file():
         return True
     return follower.training_runs(fingerprint)
 
 
 def rows() -> list[RunRow]:
-    """Every training, newest first; those that only a revision knows come by their place in
-    `revisions.known`.
+    """Every training: those with a run newest first, then those that only a revision has.
+
+    The latter come in the order of `list_revisions`.
     """
     with opened() as index:
         if index is None:
             return []
-        known = _known(index)
+        facts = _read_facts(index)
+        trainings = []
         tests: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        runs = []
-        for run in _read(index):
+        for run in _read_runs(index):
             if run["parent"]:
                 tests[run["parent"]].append(run)
             else:
-                runs.append(run)
-        found = [
-            row
-            for run in runs
-            for row in _rows_of(run, tests[run["id"]], known.get(run["fingerprint"], []))
-        ]
-        told = {run["fingerprint"] for run in runs}
-        return found + [
-            row
-            for fingerprint in known
-            if fingerprint not in told
-            for row in _rows_without_run(fingerprint, known[fingerprint])
-        ]
+                trainings.append(run)
+        all_rows: list[RunRow] = []
+        for run in trainings:
+            all_rows += _rows_of(run, tests[run["id"]], facts.get(run["fingerprint"], []))
+        with_run = {run["fingerprint"] for run in trainings}
+        for fingerprint in facts:
+            if fingerprint not in with_run:
+                all_rows += _rows_without_run(fingerprint, facts[fingerprint])
+        return all_rows
 
 
-_parsed: dict[
-    str, tuple[str, dict[str, Any]]
-] = {}  # runs by id, as long as their digest is the same
-
-
-def _read(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """The index's runs, newest first; only those that changed are parsed."""
     order = index.execute("SELECT id, digest FROM runs ORDER BY start DESC, id").fetchall()
     before = dict(_parsed)
     changed = [id for id, digest in order if before.get(id, ("",))[0] != digest]
     if len(changed) > len(order) // 2:
-        found = index.execute("SELECT id, digest, whole FROM runs").fetchall()
+        read = index.execute("SELECT id, digest, whole FROM runs").fetchall()
     else:
-        found = [
-            index.execute("SELECT id, digest, whole FROM runs WHERE id = ?", [id]).fetchone()
-            for id in changed
-        ]
-    fresh = {id: (digest, json.loads(whole)) for id, digest, whole in found}
+        query = "SELECT id, digest, whole FROM runs WHERE id = ?"
+        read = [index.execute(query, [id]).fetchone() for id in changed]
+    fresh = {id: (digest, json.loads(whole)) for id, digest, whole in read}
     now = {id: fresh.get(id) or before[id] for id, _ in order}
     _parsed.clear()
     _parsed.update(now)
     yield from (run for _, run in now.values())
 
 
-Known = tuple[Revision, dict[str, Any]]
-
-
-def _known(index: sqlite3.Connection) -> dict[str, list[Known]]:
-    """What revisions tell, by fingerprint, in the order of `revisions.known`."""
-    facts = {
-        sha: (fingerprint, json.loads(told))
-        for sha, fingerprint, told in index.execute("SELECT sha, fingerprint, known FROM facts")
+def _read_facts(index: sqlite3.Connection) -> dict[str, list[RevisionFacts]]:
+    """What revisions tell, by fingerprint, in the order of `list_revisions`."""
+    by_sha = {
+        sha: (fingerprint, json.loads(facts))
+        for sha, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
     }
-    found: dict[str, list[Known]] = defaultdict(list)
+    by_fingerprint: dict[str, list[RevisionFacts]] = defaultdict(list)
     for name, sha, kind in index.execute("SELECT name, sha, kind FROM revisions ORDER BY place"):
-        fingerprint, told = facts.get(sha or "", (None, {}))
+        fingerprint, facts = by_sha.get(sha or "", (None, {}))
         if fingerprint:
-            found[str(fingerprint)].append((Revision(str(name), sha, str(kind)), told))
-    return found
+            revision = Revision(str(name), sha, str(kind))
+            by_fingerprint[str(fingerprint)].append((revision, facts))
+    return by_fingerprint
 
 
-def _groups(known: list[Known]) -> list[list[Known]]:
-    """Revisions of one training by how its test went; those without scores stand with the first
-    that has some.
+def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFacts]]:
+    """Group the revisions of one training by the result of its test.
+
+    Those without scores go to the first group that has some.
     """
-    groups: dict[str, list[Known]] = defaultdict(list)
-    for revision, told in known:
-        scores = told["scores"]
-        groups[
-            f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}" if scores else ""
-        ].append((revision, told))
-    untold = groups.pop("", [])
+    groups: dict[str, list[RevisionFacts]] = defaultdict(list)
+    untested = []
+    for revision, facts in revision_facts:
+        scores = facts["scores"]
+        if scores:
+            result = f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}"
+            groups[result].append((revision, facts))
+        else:
+            untested.append((revision, facts))
     first, *others = [*groups.values()] or [[]]
-    return [group for group in ([*first, *untold], *others) if group]
+    return [group for group in ([*first, *untested], *others) if group]
 
 
 def _rows_of(
-    run: dict[str, Any], tests: list[dict[str, Any]], known: list[Known]
+    run: dict[str, Any], tests: list[dict[str, Any]], revision_facts: list[RevisionFacts]
 ) -> Iterator[RunRow]:
-    status = (
-        KILLED
-        if run["status"] == RUNNING and not is_training(run["fingerprint"])
-        else str(run["status"])
-    )
-    latest = tests[0] if tests else {"metrics": {}, "params": {}}  # newest first
+    """The rows of a training that MLflow has.
+
+    Args:
+        tests: MLflow's runs of its tests, newest first.
+        revision_facts: the revisions that hold it, and what they tell.
+    """
+    status = str(run["status"])
+    if status == RUNNING and not is_training(run["fingerprint"]):
+        status = KILLED
+    latest = tests[0] if tests else {"metrics": {}, "params": {}}
     logged = {
-        key.removeprefix("test/"): value
-        for key, value in {**run["metrics"], **latest["metrics"]}.items()
-        if key.startswith("test/")
+        metric.removeprefix(TEST): value
+        for metric, value in {**run["metrics"], **latest["metrics"]}.items()
+        if metric.startswith(TEST)
     }
-    for number, group in enumerate(_groups(known) or [[]]):
-        told = group[0][1] if group else {}
+    training_metrics = {
+        metric: value for metric, value in run["metrics"].items() if not metric.startswith(TEST)
+    }
+    for number, group in enumerate(_group_by_test(revision_facts) or [[]]):
+        facts = group[0][1] if group else {}
         yield RunRow(
             key=run["id"] if number == 0 else f"{run['id']}/{number}",
             run_id=run["id"],
@@ -281,28 +303,30 @@ def _rows_of(
             status=status,
             start=run["start"],
             end=run["end"],
-            params={**run["params"], **latest["params"], **told.get("params", {})},
+            params={**run["params"], **latest["params"], **facts.get("params", {})},
             tags=run["tags"],
-            metrics={
-                key: value for key, value in run["metrics"].items() if not key.startswith("test/")
-            },
+            metrics=training_metrics,
             revisions=tuple(revision for revision, _ in group),
-            scores=told.get("scores") or logged,
-            parameters=told.get("parameters"),
-            seconds=told.get("seconds") or _between(run, status),
+            scores=facts.get("scores") or logged,
+            parameters=facts.get("parameters"),
+            seconds=facts.get("seconds") or _seconds(run, status),
         )
 
 
-def _between(run: dict[str, Any], status: str) -> float | None:
-    """Seconds from start to end of a run that came to its end; a stopped one also counts the hours
-    it lay.
+def _seconds(run: dict[str, Any], status: str) -> float | None:
+    """Seconds from start to end of a finished run.
+
+    None for one that was stopped: until it was resumed, it did not train.
     """
-    return run["end"] - run["start"] if status == FINISHED and run["end"] and run["start"] else None
+    if status != FINISHED or not run["end"] or not run["start"]:
+        return None
+    seconds: float = run["end"] - run["start"]
+    return seconds
 
 
-def _rows_without_run(fingerprint: str, known: list[Known]) -> Iterator[RunRow]:
-    for number, group in enumerate(_groups(known)):
-        revision, told = group[0]
+def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> Iterator[RunRow]:
+    for number, group in enumerate(_group_by_test(revision_facts)):
+        revision, facts = group[0]
         yield RunRow(
             key=fingerprint if number == 0 else f"{fingerprint}/{number}",
             run_id=None,
@@ -311,28 +335,31 @@ def _rows_without_run(fingerprint: str, known: list[Known]) -> Iterator[RunRow]:
             status=FINISHED,
             start=None,
             end=None,
-            params=told.get("params", {}),
+            params=facts.get("params", {}),
             tags={},
             metrics={},
             revisions=tuple(revision for revision, _ in group),
-            scores=told["scores"],
-            parameters=told.get("parameters"),
-            seconds=told.get("seconds"),
+            scores=facts["scores"],
+            parameters=facts.get("parameters"),
+            seconds=facts.get("seconds"),
         )
 
 
 def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
-    """The points of each metric of `CURVES`; none while they are not fetched, which `ask` hastens."""
+    """Steps and values of each metric of `CURVES`.
+
+    None while they are not fetched; `request_refresh` has them fetched first.
+    """
     with opened() as index:
         if index is None:
             return None
-        for one in (row.run_id, row.fingerprint):
-            found = index.execute("SELECT points FROM curves WHERE id = ?", [one]).fetchone()
-            if found:
-                points = json.loads(found[0])
+        for id in (row.run_id, row.fingerprint):
+            record = index.execute("SELECT points FROM curves WHERE id = ?", [id]).fetchone()
+            if record:
+                points = json.loads(record[0])
                 return {
-                    key: [(int(step), float(value)) for step, value in points.get(key, [])]
-                    for key in CURVES
+                    metric: [(int(step), float(value)) for step, value in points.get(metric, [])]
+                    for metric in CURVES
                 }
     return None
 
@@ -347,50 +374,45 @@ def is_stale(now: IndexState) -> bool:
     if (client.store_file() is None or now.fault) and age > SERVER_SECONDS:
         return True
     with opened() as index:
-        seen = (
-            index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone()
-            if index
-            else None
-        )
+        if index is None:
+            return True
+        seen = index.execute("SELECT value FROM meta WHERE key = 'signature'").fetchone()
     return not seen or seen[0] != signature()
 
 
 def signature() -> str:
-    """What the index was made from, as far as this machine shows it: the store, the workspace's
-    reports, git's refs.
+    """A hash of what the index is made from, as far as this machine shows it.
+
+    That is the store, the workspace's reports, and git's refs.
     """
+    sources = [paths.root() / report for report in WORKSPACE_REPORTS]
     store = client.store_file()
-    places = [paths.root() / one for one in WORKSPACE]
     if store:
-        places += [store, store.with_name(f"{store.name}-wal")]
-    return hashing.hash_of(
-        [
-            [_stamp(place) for place in places],
-            [[one.name, one.sha] for one in revisions.list_revisions()],
-        ]
-    )
+        sources += [store, store.with_name(f"{store.name}-wal")]
+    refs = [[revision.name, revision.sha] for revision in revisions.list_revisions()]
+    return hashing.hash_of([[_stamp(source) for source in sources], refs])
 
 
-def _stamp(place: Path) -> list[int]:
+def _stamp(path: Path) -> list[int]:
+    """Numbers that change with a file; none if it is not there."""
     try:
-        found = place.stat()
+        stat = path.stat()
     except OSError:
         return []
-    return [found.st_mtime_ns, found.st_size, found.st_ino]
+    return [stat.st_mtime_ns, stat.st_size, stat.st_ino]
 
 
-_started: list[subprocess.Popen[bytes]] = []
+def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
+    """Have the index brought up to date in the background; returns at once.
 
-
-def request_refresh(wanted: tuple[str, ...] = ()) -> None:
-    """Have the index brought up to date in the background, these runs' curves first; returns at
-    once.
+    Args:
+        run_ids: runs whose curves are fetched first.
     """
     paths.cache().mkdir(parents=True, exist_ok=True)
-    if wanted:
-        files.write_json(paths.cache("runs.wanted"), list(wanted))
+    if run_ids:
+        files.write_json(paths.cache("runs.wanted"), list(run_ids))
     paths.cache("runs.asked").touch()
-    _started[:] = [one for one in _started if one.poll() is None]
+    _started[:] = [process for process in _started if process.poll() is None]
     if is_refreshing():
         return
     environment = {
@@ -399,17 +421,20 @@ def request_refresh(wanted: tuple[str, ...] = ()) -> None:
         "OMP_NUM_THREADS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    command = [sys.executable, "-m", "asr.runs.refresh", "follow"]
-    _started.append(
-        subprocess.Popen(
-            command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True, **quiet
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asr.runs.refresh", "follow"],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    _started.append(process)
 
 
 def is_refreshing() -> bool:
-    """Whether a refresher is at work, of whatever page."""
-    if any(one.poll() is None for one in _started):
+    """Whether a refresher is at work, started by whatever page."""
+    if any(process.poll() is None for process in _started):
         return True
     return is_locked(paths.cache("runs.lock"))

@@ -1,5 +1,6 @@
 """Processes, limits, signals, progress, the command line of a stage, numbers as text.
 
-What stands here changes how fast and how safely work is done, and no byte of an output. Imports
-`errors`, `storage`.
+It changes how fast and how safely work is done, and no byte of an output.
+
+Imports `errors`, `storage`.
 """

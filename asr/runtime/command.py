@@ -1,6 +1,4 @@
-"""What every stage's command line does: take its paths, keep its time, leave with the right exit
-code.
-"""
+"""The command line of a stage: its paths, its help, its timing report."""
 
 from __future__ import annotations
 
@@ -26,18 +24,19 @@ def paths(doc: str | None, *names: str) -> list[Path]:
     arguments = parser(doc)
     for name in names:
         arguments.add_argument(name, type=Path)
-    given = vars(arguments.parse_args())
-    return [given[name] for name in names]
+    values = vars(arguments.parse_args())
+    return [values[name] for name in names]
 
 
 @contextmanager
 def timing(reports: Path) -> Iterator[dict[str, Any]]:
-    """Write the block's wall time, and what else it timed, to timing.json, the one report that may
-    differ from run to run.
+    """Write the block's wall time to timing.json, the one report that may differ from run to run.
+
+    Yields:
+        a dict for further timings, written into the same file.
     """
     start = time.monotonic()
-    timed: dict[str, Any] = {}
-    yield timed
-    files.write_json(
-        reports / "timing.json", {"seconds": round(time.monotonic() - start, 3), **timed}
-    )
+    timings: dict[str, Any] = {}
+    yield timings
+    seconds = round(time.monotonic() - start, 3)
+    files.write_json(reports / "timing.json", {"seconds": seconds, **timings})

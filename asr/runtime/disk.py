@@ -1,4 +1,4 @@
-"""Room on the disk, asked for before work begins."""
+"""Check for room on the disk before work begins."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def check_free_space(folder: Path, num_bytes: float, what: str) -> None:
     """Refuse work whose result the disk cannot hold, before it starts.
 
     Args:
-        folder: on the disk in question; its parents may be all that is there yet.
-        what: will be written, in words.
+        folder: where the result will lie; it need not exist yet.
+        num_bytes: forecast of its size.
+        what: what will be written, in words.
     Raises:
-        DiskFault: fewer bytes are free than that, and a twentieth more.
+        DiskError: less is free than the forecast and 5 % more.
     """
-    there = next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
-    )
-    free = shutil.disk_usage(there).free
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < RESERVE * num_bytes:
         raise DiskError(
-            f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; make room, then run again"
+            f"{what} will take {bytes_text(num_bytes)}, and {bytes_text(free)} are free; "
+            "make room, then run again"
         )

@@ -1,27 +1,34 @@
-"""Numbers and addresses as people read them, and text inside a Markdown table. Costs microseconds."""
+"""Numbers and addresses as people read them, and text inside a Markdown table.
+
+Costs microseconds.
+"""
 
 from __future__ import annotations
 
 import html
 import re
 
+MARKDOWN_SIGNS = r"\`*_{}[]#|~!"
+
 
 def cell(text: str) -> str:
-    """Text inside a Markdown table, shown as text."""
+    """Text for a cell of a Markdown table: one line, with its markup escaped."""
     escaped = "".join(
-        f"\\{character}" if character in r"\`*_{}[]#|~!" else character
+        f"\\{character}" if character in MARKDOWN_SIGNS else character
         for character in html.escape(text, quote=False)
     )
     return " ".join(escaped.split()) or "(nothing)"
 
 
 def bytes_text(num_bytes: float) -> str:
-    """Bytes as people say them."""
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
+    """A size in GB, or in MB below one GB: 1.5 GB."""
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:,.1f} GB"
+    return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def rough_duration(seconds: float) -> str:
-    """A time in words."""
+    """A length of time in the one unit that gives at least 2: 3 h, 90 min, 45 s."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
@@ -29,16 +36,18 @@ def rough_duration(seconds: float) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A fraction as percent; a dash where it is not known."""
+    """A fraction as percent; a dash for None."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def duration_text(seconds: float | None) -> str:
-    """A length of time in the two units that matter."""
+    """A length of time in two units, 1 h 05 min; a dash for None."""
     if seconds is None:
         return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
@@ -46,13 +55,12 @@ def duration_text(seconds: float | None) -> str:
 
 def clock(seconds: float) -> str:
     """A moment in a recording, as players show it: 1:02:03.4."""
-    tenths = round(seconds * 10)
-    minutes, tenths = divmod(tenths, 600)
+    minutes, tenths = divmod(round(seconds * 10), 600)
     hours, minutes = divmod(minutes, 60)
-    shown = f"{tenths / 10:04.1f}"
-    return f"{hours}:{minutes:02d}:{shown}" if hours else f"{minutes}:{shown}"
+    seconds_text = f"{tenths / 10:04.1f}"
+    return f"{hours}:{minutes:02d}:{seconds_text}" if hours else f"{minutes}:{seconds_text}"
 
 
 def without_secret(address: str | None) -> str:
-    """An address without the password or token that may stand in it."""
+    """An address without its query, and without the password or token before an @."""
     return re.sub(r"//[^/]*@", "//", (address or "").partition("?")[0])

@@ -1,6 +1,4 @@
-"""A process that keeps within limits of time and memory, and does not outlive its parent. Costs
-nothing.
-"""
+"""Limits on time and memory that a process sets for itself. Costs nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +13,42 @@ from asr.runtime.signals import PR_SET_PDEATHSIG
 _confined = False
 
 
-def allow(seconds: float) -> None:
-    """Let what this process is at, where it is confined, take so many seconds of work from now;
-    else do nothing.
+def limit_self(
+    cpu_seconds: int | None = None, memory: int | None = None, file_bytes: int | None = None
+) -> None:
+    """Limit this process for the rest of its life, and let it leave no core dump.
+
+    None leaves a resource as it is. A stricter hard limit that is set already stays.
+
+    Args:
+        cpu_seconds: the system ends the process after so many seconds of work.
+        memory: bytes of its own data; then allocating fails.
+        file_bytes: size of the largest file it can write; beyond that it is ended.
     """
-    if _confined:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+    limits = {
+        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, most in limits.items():
+        if most is None:
+            continue
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 def confine(parent: int, memory: int) -> None:
-    """Die with the parent and at the end of the time allowed, own so many bytes at most, and let no
-    decoder write to the terminal.
+    """Make this process a worker that decodes files from strangers.
+
+    It dies with its parent and when the time given by `allow` is over, and what C libraries print
+    does not reach the terminal.
+
+    Args:
+        parent: process id of the parent.
+        memory: bytes of its own data it may use.
     """
     global _confined
     _confined = True
@@ -33,11 +56,14 @@ def confine(parent: int, memory: int) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died before the line above.
     if os.getppid() != parent:
         os._exit(0)
-    for kind, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CORE, 0)):
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(
-            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+    limit_self(memory=memory)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def allow(seconds: float) -> None:
+    """Give a confined process so many seconds of CPU time from now; elsewhere do nothing."""
+    if _confined:
+        signal.setitimer(signal.ITIMER_PROF, seconds)

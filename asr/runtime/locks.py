@@ -1,4 +1,4 @@
-"""Locks between processes, on files made for them; the system lets go when a process dies."""
+"""Locks between processes, held on a file; the system releases them when a process dies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ def locked(path: Path, patience: float | None = None) -> Iterator[int]:
     """Hold a lock, one process or thread at a time.
 
     Args:
-        path: a file, made if need be, or a folder that is there.
-        patience: seconds to wait at most; without end if None.
+        path: a file, created if missing, or an existing folder.
+        patience: seconds to wait at most; None waits for ever.
     Yields:
         the descriptor of the locked file.
     Raises:
-        BlockingIOError: somebody else holds it longer than that.
+        BlockingIOError: another holds the lock for longer than `patience`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o666)
     try:
         _acquire(descriptor, patience)
         yield descriptor
@@ -41,13 +42,13 @@ def _acquire(descriptor: int, patience: float | None) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except BlockingIOError:  # perhaps somebody who only looks, for a moment
+        except BlockingIOError:  # perhaps only `is_locked`, which holds it for a moment
             time.sleep(PAUSE_SECONDS)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock."""
+    """Whether a process holds the lock; False where the file does not exist."""
     if not path.exists():
         return False
     with path.open() as file:

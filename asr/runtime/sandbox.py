@@ -1,9 +1,10 @@
-"""Work in processes that may crash, hang or claim memory: the item they were at gets a result that
-says so, and all others are done.
+"""Work in processes that may crash, hang or claim memory, without losing other results.
 
-Files from strangers are decoded here, for decoders are written in C. A result costs 3 us on its
-way, a fresh worker 0.5 s. What a worker had found stays found when it dies, for it sends each
-result as it comes, and the parent reads many at once.
+Files from strangers are decoded here, because decoders are written in C. The item that a process
+died of gets a result that says so; all other items get theirs. A worker sends each result as soon
+as it has it, so that what it has done outlives it.
+
+Passing a result costs 3 us, a fresh worker 0.5 s.
 """
 
 from __future__ import annotations
@@ -27,26 +28,40 @@ from asr.runtime.limits import allow, confine
 from asr.runtime.workers import SPAWN, count, one_thread_each
 
 T = TypeVar("T")
-ITEM_SECONDS = 5.0  # of work on one item, or of standing still at it
+ITEM_SECONDS = 5.0  # of CPU time for one item, or of doing nothing at all
 ITEM_MEMORY = 448 << 20  # a worker's own data; with the libraries' pages it stays under 512 MB
 OUT_OF_MEMORY = 71  # the exit code of a worker that was refused memory
-PIPE_BYTES = 1 << 16
+PIPE_BYTES = 1 << 16  # read at once
+HEADER_BYTES = 4  # in front of each message: its length
 
 
 @dataclass
 class _Job(Generic[T]):
-    """What a worker is asked for, and what has come of it and was not yet taken."""
+    """Items for one call of the function, and the results that have come of them.
+
+    Attributes:
+        size: number of items.
+        arguments: of the function.
+        results: those that the caller has not taken yet.
+        num_results: all that have come.
+        blamed: index of the item at which a worker died once; -1 for none.
+        error: what the function raised in place of its next result.
+    """
 
     size: int
     arguments: tuple[Any, ...]
     results: deque[T] = field(default_factory=deque)
     num_results: int = 0
-    blamed: int = -1  # the item at which a worker died once
-    error: Exception | None = None  # what stands where the next result should
+    blamed: int = -1
+    error: Exception | None = None
 
     def add(self, result: T) -> None:
         self.results.append(result)
         self.num_results += 1
+
+    @property
+    def complete(self) -> bool:
+        return self.num_results == self.size
 
 
 def guarded(
@@ -57,39 +72,34 @@ def guarded(
 ) -> Iterator[T]:
     """Yield the results of all jobs in order, whatever becomes of the processes that make them.
 
+    An item whose process dies or is refused memory is tried once more, since the cause may be an
+    earlier one; an item that takes longer than ITEM_SECONDS (see `limits.allow`) is not. At most
+    two jobs per worker wait, so memory stays flat.
+
     Args:
-        function: `function(*arguments, start)` yields a job's results one by one, from item `start`
-            on.
-        jobs: number of items and arguments of each; at most two jobs per worker wait, so memory
-            stays flat.
+        function: `function(*arguments, start)` yields the results of a job from item `start` on.
+        jobs: number of items and arguments of each.
         num_jobs: how many there are, or more.
-        died: the result of an item that, tried twice, killed its worker or was refused memory, or
-            once took longer than ITEM_SECONDS (see `asr.runtime.limits.allow`); it is given the
-            reason in words.
+        died: makes the result of an item that could not be done, from the reason in words.
     Raises:
-        Exception: as the function raised it; what is no Fault has its traceback as a note.
-        BadData: a worker cannot even start.
+        Exception: as the function raised it; all but a UserError with its traceback as a note.
+        DataError: a worker cannot even start.
     """
     one_thread_each()
+    remaining = iter(jobs)
     waiting: deque[_Job[T]] = deque()
-    given, workers = iter(jobs), [_Worker[T](function, died) for _ in range(min(count(), num_jobs))]
+    workers = [_Worker[T](function, died) for _ in range(min(count(), num_jobs))]
     try:
         while True:
-            for worker in workers:
-                if (
-                    worker.job is None
-                    and len(waiting) < 2 * len(workers)
-                    and (job := next(given, None))
-                ):
-                    waiting.append(_Job(*job))
-                    worker.take(waiting[-1])
+            _hand_out(remaining, workers, waiting)
             if not waiting:
                 return
-            while waiting[0].results:
-                yield waiting[0].results.popleft()
-            if waiting[0].error:
-                raise waiting[0].error
-            if waiting[0].num_results == waiting[0].size:
+            first = waiting[0]
+            while first.results:
+                yield first.results.popleft()
+            if first.error:
+                raise first.error
+            if first.complete:
                 waiting.popleft()
             else:
                 _attend(workers)
@@ -98,37 +108,62 @@ def guarded(
             worker.end()
 
 
+def _hand_out(
+    remaining: Iterator[tuple[int, tuple[Any, ...]]],
+    workers: list[_Worker[T]],
+    waiting: deque[_Job[T]],
+) -> None:
+    """Give each idle worker the next job, unless many are unfinished already."""
+    for worker in workers:
+        if worker.job is not None or len(waiting) >= 2 * len(workers):
+            continue
+        if size_and_arguments := next(remaining, None):
+            job = _Job[T](*size_and_arguments)
+            waiting.append(job)
+            worker.take(job)
+
+
 def _attend(workers: list[_Worker[T]]) -> None:
-    """Wait until a worker has something to tell, or for a second; then see whether one stands
-    still.
-    """
+    """Wait for messages for at most a second, then replace workers that hang."""
     ready = wait([worker.inbox for worker in workers if worker.job], timeout=1.0)
     for worker in workers:
         if worker.inbox in ready:
-            worker.hear()
-        elif worker.job and worker.stands_still():
+            worker.receive()
+        elif worker.job and worker.hangs():
             worker.replace(f"it stood still for {ITEM_SECONDS:.0f} s", certain=True)
 
 
 class _Worker(Generic[T]):
-    """The parent's side of a guarded process: the job it is at, and what it says."""
+    """The parent's side of a guarded process: its pipes, and the job it is doing.
+
+    Attributes:
+        job: None while the worker is idle.
+        received: bytes of messages that are not complete yet.
+        started: whether the process has sent anything.
+        cpu: its CPU time when it was last looked at, in seconds.
+        active_at: when it last sent something or used the CPU.
+    """
 
     def __init__(self, function: Callable[..., Iterator[T]], died: Callable[[str], T]):
-        self.function, self.died = function, died
+        self.function = function
+        self.died = died
         self.job: _Job[T] | None = None
         self.start()
 
     def start(self) -> None:
-        theirs, self.outbox = SPAWN.Pipe(duplex=False)
+        orders, self.outbox = SPAWN.Pipe(duplex=False)
         self.inbox, results = SPAWN.Pipe(duplex=False)
-        self.heard, self.lives = bytearray(), False
+        self.received = bytearray()
+        self.started = False
         self.process = SPAWN.Process(
-            target=_serve, args=(self.function, theirs, results, os.getpid()), daemon=True
+            target=_serve, args=(self.function, orders, results, os.getpid()), daemon=True
         )
         self.process.start()
-        theirs.close()
+        # The process has its own ends now; `receive` sees its death only if we close ours.
+        orders.close()
         results.close()
-        self.cpu, self.since = 0.0, time.monotonic()
+        self.cpu = 0.0
+        self.active_at = time.monotonic()
 
     def end(self) -> None:
         self.process.kill()
@@ -137,119 +172,137 @@ class _Worker(Generic[T]):
         self.outbox.close()
 
     def take(self, job: _Job[T]) -> None:
-        """Begin a job, or go on with it; what libraries have lost of the memory does not count
-        against a new one.
+        """Begin a job, or go on with it after the process was replaced.
+
+        Memory that libraries have leaked must not count against a new job, so it gets a fresh
+        process where they have leaked much.
         """
         if job.num_results == 0 and self.has_grown():
             self.end()
             self.start()
-        self.job = job if job.num_results < job.size else None
-        if self.job:
-            self.since = time.monotonic()
-            with suppress(
-                BrokenPipeError
-            ):  # when it is dead already, the end of its inbox will tell
-                self.outbox.send((job.size, job.arguments, job.num_results))
+        if job.complete:
+            self.job = None
+            return
+        self.job = job
+        self.active_at = time.monotonic()
+        # Of a process that is dead already, `receive` gets to know.
+        with suppress(BrokenPipeError):
+            self.outbox.send((job.size, job.arguments, job.num_results))
 
-    def hear(self) -> None:
-        """Take what has come: results, an error, or the end."""
-        self.since = time.monotonic()
+    def receive(self) -> None:
+        """Read what has come: results, an error, or the end of the process."""
+        self.active_at = time.monotonic()
         content = os.read(self.inbox.fileno(), PIPE_BYTES)
         if not content:
             self.process.join()
             self.replace(*_reason(self.process.exitcode or 0))
             return
-        self.heard += content
-        at = 0
-        while len(self.heard) >= at + 4 and len(self.heard) >= (
-            end := at + 4 + int.from_bytes(self.heard[at : at + 4], "little")
-        ):
-            self.obey(*pickle.loads(self.heard[at + 4 : end]))
-            at = end
-        del self.heard[:at]
+        self.received += content
+        for message in _messages(self.received):
+            self.handle(*pickle.loads(message))
 
-    def obey(self, kind: str, value: Any) -> None:
-        self.lives = True
-        if self.job and kind == "result":
+    def handle(self, kind: str, value: Any) -> None:
+        """Act on one message of the process."""
+        self.started = True
+        if self.job is None:
+            return
+        if kind == "result":
             self.job.add(value)
-        elif self.job and kind == "error":
+        elif kind == "error":
             self.job.error = value
-        if self.job and (self.job.error or self.job.num_results == self.job.size):
+        if self.job.error or self.job.complete:
             self.job = None
 
     def replace(self, reason: str, certain: bool) -> None:
-        """Go on in a fresh process: at the same item, which may have suffered for another, or at
-        the next.
+        """Go on in a fresh process, at the same item or at the next.
+
+        Args:
+            reason: why the old process is of no use, in words.
+            certain: the item caused it; otherwise it is blamed only when it happens twice.
         """
         self.end()
-        if not self.lives:
+        if not self.started:
             raise DataError(f"a worker process could not start: {reason}")
         self.start()
-        if job := self.job:
-            if certain or job.blamed == job.num_results:
-                job.add(self.died(reason))
-            else:
-                job.blamed = job.num_results
-            self.take(job)
+        job = self.job
+        if job is None:
+            return
+        if certain or job.blamed == job.num_results:
+            job.add(self.died(reason))
+        else:
+            job.blamed = job.num_results
+        self.take(job)
 
     def has_grown(self) -> bool:
-        """Whether it holds on to half of what an item may have."""
+        """Whether it holds half of the memory that an item may use."""
         try:
             return bool(psutil.Process(self.process.pid).memory_info().rss > ITEM_MEMORY // 2)
         except psutil.Error:
             return False  # it has just died
 
-    def stands_still(self) -> bool:
-        """Whether it neither says nor computes anything, nor wants to, and has not for
-        ITEM_SECONDS.
+    def hangs(self) -> bool:
+        """Whether for ITEM_SECONDS it has sent nothing, used no CPU, and slept.
+
+        A process that waits for the CPU or for a disk does not count as hanging.
         """
         try:
             child = psutil.Process(self.process.pid)
-            cpu, state = sum(child.cpu_times()[:2]), child.status()
+            cpu = sum(child.cpu_times()[:2])
+            state = child.status()
         except psutil.Error:
             return False  # it has just died
         if cpu != self.cpu or state != psutil.STATUS_SLEEPING:
-            self.cpu, self.since = cpu, time.monotonic()
-        return time.monotonic() - self.since > ITEM_SECONDS
+            self.cpu = cpu
+            self.active_at = time.monotonic()
+        return time.monotonic() - self.active_at > ITEM_SECONDS
+
+
+def _messages(received: bytearray) -> Iterator[bytes]:
+    """Take the complete messages out of what was received."""
+    start = 0
+    while len(received) >= start + HEADER_BYTES:
+        header_end = start + HEADER_BYTES
+        end = header_end + int.from_bytes(received[start:header_end], "little")
+        if len(received) < end:
+            break
+        yield bytes(received[header_end:end])
+        start = end
+    del received[:start]
 
 
 def _reason(exit_code: int) -> tuple[str, bool]:
-    """What a worker's end means in words, and whether the item it was at has certainly caused it."""
+    """What a worker's end means in words, and whether its item has certainly caused it."""
     if exit_code == OUT_OF_MEMORY:
         return f"it wants more than {ITEM_MEMORY >> 20} MB", False
     if exit_code == -signal.SIGPROF:
         return f"it takes more than {ITEM_SECONDS:.0f} s", True
-    return (
-        f"its process died ({signal.Signals(-exit_code).name if exit_code < 0 else exit_code})",
-        False,
-    )
+    cause = signal.Signals(-exit_code).name if exit_code < 0 else exit_code
+    return f"its process died ({cause})", False
 
 
 def _serve(
-    function: Callable[..., Iterator[Any]], jobs: Connection, results: Connection, parent: int
+    function: Callable[..., Iterator[Any]], orders: Connection, results: Connection, parent: int
 ) -> None:
-    """A guarded process's life: it sends each result as it comes, so that nothing is lost with it,
-    and the parent reads many at once.
-    """
+    """The guarded process: do jobs and send each result, until the parent closes its pipe."""
     confine(parent, ITEM_MEMORY)
     with open(results.fileno(), "wb", closefd=False) as file:
 
         def send(kind: str, value: Any = None) -> None:
             content = pickle.dumps((kind, value))
-            file.write(len(content).to_bytes(4, "little") + content)
+            file.write(len(content).to_bytes(HEADER_BYTES, "little") + content)
             file.flush()
 
         send("alive")
         while True:
             try:
-                size, arguments, start = jobs.recv()
+                size, arguments, start = orders.recv()
             except EOFError:
-                return  # the parent wants no more
+                return
             try:
-                made = function(*arguments, start)
+                item_results = function(*arguments, start)
                 for _ in range(start, size):
                     allow(ITEM_SECONDS)
-                    send("result", next(made))
+                    send("result", next(item_results))
             except BrokenPipeError:
                 return
             except MemoryError:
@@ -259,12 +312,12 @@ def _serve(
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception that finds its way through a pipe; a bug with its traceback as a note."""
-    told = traceback.format_exc()
+    """An exception that can be sent through a pipe; a bug gets its traceback as a note."""
+    trace = traceback.format_exc()
     if not isinstance(error, UserError):
-        error.add_note(told)
+        error.add_note(trace)
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a class of another library's does when it is pickled
-        return RuntimeError(told)
+    except Exception:  # a class of another library may raise anything when it is pickled
+        return RuntimeError(trace)
     return error

@@ -1,5 +1,6 @@
-"""SIGTERM and SIGINT are noted, and obeyed between two batches; the parent's death counts as
-SIGTERM. Costs nothing.
+"""Stop between two batches after SIGTERM or SIGINT.
+
+On Linux the death of the parent counts as SIGTERM. Costs nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 class Interrupted(Exception):
-    """Leaves whatever is being done half-way; the training stops at its step."""
+    """Raised between two batches after a signal; leaves the work half done."""
 
 
 class Signals:
-    """What this process was told; `received` is the first signal's number, 0 before."""
+    """Notes the signals that this process gets, in place of dying of them.
+
+    Attributes:
+        received: number of the first signal; 0 before.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -31,7 +36,7 @@ class Signals:
         self.received = self.received or signum
 
     def obey(self, groups: Iterable[Any], _: int = 0) -> Iterator[Any]:
-        """Pass through, unless we were told to stop."""
+        """Pass groups through until a signal has come, then raise Interrupted."""
         for group in groups:
             if self.received:
                 raise Interrupted

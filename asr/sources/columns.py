@@ -1,7 +1,7 @@
-"""Which column of a hub's data set is what: as the params say, else by the names that Common Voice,
-FLEURS, MLS and VoxPopuli have.
+"""Which column of a data set on the hub is which: as the params say, else by its name.
 
-Looking for an id that never repeats costs 16 bytes and 2 us a row, once.
+The names known are those of Common Voice, FLEURS, MLS and VoxPopuli. Looking for an id that never
+repeats costs 16 bytes and 2 us a row, once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from asr.errors import ParamsError
 from asr.sources import hub, hub_parts
 from asr.sources.hub_layout import listed
 
-# Text as it was written comes first (FLEURS has both), but for VoxPopuli's raw_text, which is empty
-# in a part of its rows.
-KNOWN = {
+# Ours, and the names that others give it, the best first. Text as it was written comes first
+# (FLEURS has both), but VoxPopuli's raw_text is late, because a part of its rows has none. FLEURS'
+# column id is that of the sentence, so it comes last.
+KNOWN_NAMES = {
     "audio": ("audio",),
     "text": (
         "sentence",
@@ -34,19 +35,17 @@ KNOWN = {
         "text",
     ),
     "speaker": ("client_id", "speaker_id", "speaker", "spk_id", "reader_id"),
-    "id": (
-        "path",
-        "file",
-        "audio_id",
-        "segment_id",
-        "utterance_id",
-        "id",
-    ),  # FLEURS' own id is that of the sentence
+    "id": ("path", "file", "audio_id", "segment_id", "utterance_id", "id"),
     "seconds": ("audio_duration", "duration"),
 }
-FITS = {"audio": hub_parts.is_sound, "text": hub_parts.is_text, "seconds": pa.types.is_floating}
+TYPE_CHECKS = {
+    "audio": hub_parts.is_sound,
+    "text": hub_parts.is_text,
+    "seconds": pa.types.is_floating,
+}
 NEEDED = ("audio", "text")
-ROW = "row"  # asks for the number of the row as its id
+ROW = "row"  # as column of the id: take the number of the row
+PARAM = "download.huggingface.columns"
 
 
 @dataclass(frozen=True)
@@ -60,100 +59,113 @@ class Columns:
     seconds: str | None
 
 
-def find(every: list[hub.Part], wanted: dict[str, str]) -> Columns:
-    """The columns of a data set; for the id the first that has a value in each row and never the
-    same.
+def find_columns(parts: list[hub.Part], requested: dict[str, str]) -> Columns:
+    """Find the columns of a data set.
+
+    The id is the first candidate with a value in each row that never repeats.
 
     Args:
-        every: the files that are read, fetched.
-        wanted: theirs by ours.
+        parts: the files that are read, fetched.
+        requested: their names by ours, of params.
     Raises:
-        BadParams: a column is not there, is of the wrong kind, or is no id.
+        ParamsError: a column is missing, is of the wrong type, or is no id.
     """
-    schema = hub_parts.schema(every[0])
-    for ours, theirs in wanted.items():
-        if theirs not in schema.names and (ours, theirs) != ("id", ROW):
-            raise ParamsError(
-                f"download.huggingface.columns.{ours}: got {theirs}, want one of {listed(schema.names)}"
-            )
-        if theirs in schema.names and not _fits(schema, ours, theirs):
-            raise ParamsError(
-                f"download.huggingface.columns.{ours}: got {theirs} ({schema.field(theirs).type}), {_want(schema, ours)}"
-            )
-    found = {ours: wanted.get(ours) or next(_known(schema, ours), None) for ours in KNOWN}
+    schema = hub_parts.schema(parts[0])
+    for ours, theirs in requested.items():
+        _check_requested(schema, ours, theirs)
+    columns = {
+        ours: requested.get(ours) or next(_candidates(schema, ours), None) for ours in KNOWN_NAMES
+    }
     for ours in NEEDED:
-        if found[ours] is None:
-            raise ParamsError(
-                f"download.huggingface.columns.{ours}: got nothing, {_want(schema, ours)}"
-            )
+        if columns[ours] is None:
+            raise ParamsError(f"{PARAM}.{ours}: got nothing, {_advice(schema, ours)}")
     names = Columns(
-        str(found["audio"]), str(found["text"]), found["speaker"], None, found["seconds"]
+        audio=str(columns["audio"]),
+        text=str(columns["text"]),
+        speaker=columns["speaker"],
+        id=None,
+        seconds=columns["seconds"],
     )
-    return replace(names, id=_id_column(every, names.audio, wanted.get("id")))
+    return replace(names, id=_id_column(parts, names.audio, requested.get("id")))
 
 
-def _fits(schema: pa.Schema, ours: str, name: str) -> bool:
-    return bool(FITS.get(ours, hub_parts.is_scalar)(schema.field(name).type))
+def _check_requested(schema: pa.Schema, ours: str, theirs: str) -> None:
+    if (ours, theirs) == ("id", ROW) and ROW not in schema.names:
+        return
+    if theirs not in schema.names:
+        raise ParamsError(f"{PARAM}.{ours}: got {theirs}, want one of {listed(schema.names)}")
+    if not _fits(schema, ours, theirs):
+        column_type = schema.field(theirs).type
+        raise ParamsError(f"{PARAM}.{ours}: got {theirs} ({column_type}), {_advice(schema, ours)}")
 
 
-def _known(schema: pa.Schema, ours: str) -> Iterator[str]:
-    return (name for name in KNOWN[ours] if name in schema.names and _fits(schema, ours, name))
+def _fits(schema: pa.Schema, ours: str, theirs: str) -> bool:
+    """Whether a column has the right type."""
+    has_type = TYPE_CHECKS.get(ours, hub_parts.is_scalar)
+    return bool(has_type(schema.field(theirs).type))
 
 
-def _want(schema: pa.Schema, ours: str) -> str:
-    fitting = listed(name for name in schema.names if _fits(schema, ours, name))
-    return (
-        f"want one of {fitting}"
-        if fitting
-        else f"want a column that fits, of which there is none among {listed(schema.names)}"
-    )
+def _candidates(schema: pa.Schema, ours: str) -> Iterator[str]:
+    for name in KNOWN_NAMES[ours]:
+        if name in schema.names and _fits(schema, ours, name):
+            yield name
 
 
-def _id_column(every: list[hub.Part], audio: str, wanted: str | None) -> str | None:
-    schema = hub_parts.schema(every[0])
-    if wanted:
-        again = _again(wanted, every) if wanted in schema.names else None
-        if again:
+def _advice(schema: pa.Schema, ours: str) -> str:
+    fitting = [name for name in schema.names if _fits(schema, ours, name)]
+    if fitting:
+        return f"want one of {listed(fitting)}"
+    return f"want a column that fits, of which there is none among {listed(schema.names)}"
+
+
+def _id_column(parts: list[hub.Part], audio: str, requested: str | None) -> str | None:
+    """The column of the id; None for the number of the row."""
+    schema = hub_parts.schema(parts[0])
+    if requested:
+        if requested not in schema.names:
+            return None
+        defect = _id_defect(requested, parts)
+        if defect:
             raise ParamsError(
-                f"download.huggingface.columns.id: {wanted} is no id ({again}); want another, or {ROW} for the row's number"
+                f"{PARAM}.id: {requested} is no id ({defect}); "
+                f"want another, or {ROW} for the row's number"
             )
-        return wanted if wanted in schema.names else None
-    kind = schema.field(audio).type
-    beside = (
-        [f"{audio}.path"] if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else []
-    )
-    return next(
-        (name for name in [*_known(schema, "id"), *beside] if not _again(name, every)), None
-    )
+        return requested
+    candidates = list(_candidates(schema, "id"))
+    audio_type = schema.field(audio).type
+    if pa.types.is_struct(audio_type) and audio_type.get_field_index("path") >= 0:
+        candidates.append(f"{audio}.path")
+    return next((name for name in candidates if not _id_defect(name, parts)), None)
 
 
-def _again(column: str, every: list[hub.Part]) -> str | None:
+def _id_defect(column: str, parts: list[hub.Part]) -> str | None:
     """Why a column is no id; None where every row has its own value."""
     hashes = array("Q")
-    for value in _ids(column, every):
+    for value in _ids(column, parts):
         if not value:
             return "a row has none"
         hashes.append(_hash(value))
     ordered = np.sort(np.frombuffer(hashes, np.uint64))
-    twice = set(ordered[1:][ordered[1:] == ordered[:-1]][:1].tolist())
-    return (
-        f"{next(value for value in _ids(column, every) if _hash(value) in twice)} stands twice"
-        if twice
-        else None
-    )
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeated):
+        return None
+    lowest = int(repeated[0])
+    value = next(value for value in _ids(column, parts) if _hash(value) == lowest)
+    return f"{value} stands twice"
 
 
-def _ids(column: str, every: list[hub.Part]) -> Iterator[str]:
-    return (id_of(row[column]) for part in every for _, _, row in hub_parts.rows(part, [column]))
+def _ids(column: str, parts: list[hub.Part]) -> Iterator[str]:
+    for part in parts:
+        for _, _, row in hub_parts.rows(part, [column]):
+            yield id_of(row[column])
 
 
 def id_of(value: Any) -> str:
-    """A value as an id; of a path on the machine of who made the data set, the name alone."""
+    """Turn a value into an id; a path on its maker's machine is cut to the file's name."""
     text = "" if value is None else str(value)
     return PurePosixPath(text).name if text.startswith("/") else text
 
 
 def _hash(value: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(value.encode(errors="surrogateescape"), digest_size=8).digest(), "big"
-    )
+    encoded = value.encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")

@@ -1,10 +1,9 @@
-"""A Common Voice release: the folder that holds `clips/` and the TSVs, a folder above it, or its
-.tar.gz.
+"""A Common Voice release: its folder, which holds `clips/` and TSVs, one above it, or its .tar.gz.
 
-`dev.tsv` is validation; or all of validated.tsv, to be split anew by speaker. TSVs are read without
-quoting, as they are written. `clip_durations.tsv` is optional. An archive is unpacked into the
-working folder first (regular files inside it only), so that it costs its size once more while it is
-read. Names and durations wait on disk: memory is flat, and a row costs 20 us.
+`dev.tsv` is validation; or all of validated.tsv is taken, to be split anew by speaker. TSVs are
+read without quoting, as they are written. `clip_durations.tsv` is optional. An archive is first
+unpacked into the working folder (regular files inside it only), so it costs its size once more
+while it is read. Names and durations wait on disk: memory is flat, and a row costs 20 us.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from typing import Literal
 
 from asr.errors import DISK_ERRORS, DataError
 from asr.runtime import disk
-from asr.sources.tables import Rows, on_disk, read_table
+from asr.sources.tables import Rows, read_table, scratch_database
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, read_bytes
 
 TSVS: dict[str, dict[str | None, str]] = {
     "official": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
     "validated": {None: "validated.tsv"},
 }
-KEPT = (
+ATTRIBUTES = (
     "age",
     "gender",
     "accents",
@@ -43,18 +42,21 @@ KEPT = (
     "up_votes",
     "down_votes",
 )
-CODES = {
+# Whisper's language code, where it is not the locale's.
+LANGUAGE_CODES = {
     "nb": "no",
     "cmn": "zh",
     "fil": "tl",
     "jv": "jw",
     "iw": "he",
-}  # where Whisper's code is another than the locale's
+}
 LOCALE = re.compile("[a-z]{2,3}(-[A-Za-z]{2,10})?")  # as releases name their folders
 SCHEMA = "CREATE TABLE clips (name BLOB PRIMARY KEY, seconds REAL, named INTEGER) WITHOUT ROWID;"
+
 MAX_FILES = 10_000_000
 MAX_NAME = 1 << 20  # bytes of a member's name or attributes
 MAX_GROWTH = 20  # mp3 does not compress, so an archive that grows more than this is a bomb
+BLOCK = 1 << 20  # bytes read at once
 
 
 def read(path: Path, working: Path, splits: Literal["official", "validated"]) -> Corpus:
@@ -63,33 +65,34 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
     Args:
         path: folder or .tar.gz.
         working: an empty folder that the caller throws away, for what an archive holds.
-        splits: the release's own, or none: all that listeners found valid.
+        splits: `official` for the release's own; `validated` for none, and all that listeners
+            found valid.
     Returns:
-        `about` tells the language as Whisper has it, by the release's locale.
+        `about` has the language as Whisper's code, by the release's locale.
     Raises:
-        BadData: nothing there, no release in it, a TSV missing, an archive that is broken or
+        DataError: nothing there, no release in it, a TSV is missing, an archive that is broken or
             hostile.
     """
     tsvs = TSVS[splits]
+    folder = path
     if path.is_file():
-        (working / "archive").mkdir(exist_ok=True)
-        disk.check_free_space(
-            working, path.stat().st_size, f"{path.name}, unpacked,"
-        )  # mp3 packs no further
-        unpack(path, working / "archive")
+        folder = working / "archive"
+        folder.mkdir(exist_ok=True)
+        # mp3 packs no further, so the archive's size is about what it unpacks to.
+        disk.check_free_space(working, path.stat().st_size, f"{path.name}, unpacked,")
+        unpack(path, folder)
     elif not path.is_dir():
         raise DataError(f"{path}: not there; want a Common Voice folder or .tar.gz (download.path)")
-    release = _release(working / "archive" if path.is_file() else path, path, tsvs)
+    release = _find_release(folder, path, tsvs)
     clips = working / "clips.sqlite"
-    unnamed, locale = _gather(release, tsvs, clips)
+    unnamed, locale = _index_clips(release, tsvs, clips)
+    if not locale and LOCALE.fullmatch(release.name):
+        locale = release.name
     return Corpus(
         about={
             "name": path.name.removesuffix(".tar.gz"),
             "licence": "CC0-1.0 (Mozilla Common Voice; see the release's own terms)",
-            "language": language_of(
-                locale or (release.name if LOCALE.fullmatch(release.name) else "")
-            )
-            or None,
+            "language": language_of(locale) or None,
             "clips_no_tsv_names": unnamed,
         },
         utterances=UtteranceIterable(partial(_utterances, release, tsvs, clips)),
@@ -97,99 +100,114 @@ def read(path: Path, working: Path, splits: Literal["official", "validated"]) ->
 
 
 def language_of(locale: str) -> str:
-    """Whisper's code for a locale, as far as it has one: sv for sv-SE, rm for rm-sursilv."""
+    """Return Whisper's code for a locale, as far as it has one: sv for sv-SE, rm for rm-sursilv."""
     code = locale.partition("-")[0].lower()
-    return CODES.get(code, code)
+    return LANGUAGE_CODES.get(code, code)
 
 
-def _release(folder: Path, given: Path, tsvs: dict[str | None, str]) -> Path:
-    """The one folder at or below the given one that holds clips and a TSV."""
-    first = next(iter(tsvs.values()))
-    found = sorted(
-        one for one in _folders(folder) if (one / "clips").is_dir() and (one / first).is_file()
+def _find_release(folder: Path, path: Path, tsvs: dict[str | None, str]) -> Path:
+    """Find the one folder, at or below `folder`, that holds clips and a TSV.
+
+    Args:
+        path: what the user gave, for messages.
+    """
+    first_tsv = next(iter(tsvs.values()))
+    releases = sorted(
+        candidate
+        for candidate in _folders(folder)
+        if (candidate / "clips").is_dir() and (candidate / first_tsv).is_file()
     )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(
-            f"{given}: holds {len(found)} releases ({', '.join(one.name for one in found)}); name one of them"
-        )
+    if len(releases) == 1:
+        return releases[0]
+    if releases:
+        names = ", ".join(release.name for release in releases)
+        raise DataError(f"{path}: holds {len(releases)} releases ({names}); name one of them")
     raise DataError(
-        f"{given}: no Common Voice release in it; want a folder with clips/, {', '.join(tsvs.values())}"
+        f"{path}: no Common Voice release in it; "
+        f"want a folder with clips/, {', '.join(tsvs.values())}"
     )
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    """A folder and all below it, without a list of what lies in any."""
+    """Yield a folder and all below it, without ever listing the files of one."""
     waiting = [top]
     while waiting:
-        yield (here := waiting.pop())
-        with os.scandir(here) as entries:
-            waiting += [
-                here / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)
-            ]
+        folder = waiting.pop()
+        yield folder
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(folder / entry.name)
 
 
-def _gather(release: Path, tsvs: dict[str | None, str], clips: Path) -> tuple[int, str]:
-    """Put durations and names into a table on disk; gives how many clips no TSV names, and the
-    locale.
+def _index_clips(release: Path, tsvs: dict[str | None, str], clips: Path) -> tuple[int, str]:
+    """Write the durations and names of all clips to a database.
+
+    Returns:
+        how many clips no TSV names; the locale that the TSVs name, or an empty string.
     """
     locale = ""
-    with on_disk(clips, SCHEMA) as index:
-        index.executemany(
+    with scratch_database(clips, SCHEMA) as database:
+        database.executemany(
             "INSERT OR REPLACE INTO clips VALUES (?, ?, 0)",
             _durations(release / "clip_durations.tsv"),
         )
         for tsv in tsvs.values():
-            for _, row in _table(release / tsv, "client_id", "path", "sentence"):
+            for _, row in _tsv_rows(release / tsv, "client_id", "path", "sentence"):
                 name = _bytes(row["path"] or "")
-                index.execute(
+                database.execute(
                     "INSERT INTO clips VALUES (?, NULL, 1) ON CONFLICT DO UPDATE SET named = 1",
                     [name],
                 )
                 locale = locale or row.get("locale") or ""
         with os.scandir(release / "clips") as entries:
-            return sum(1 for entry in entries if not _known(index, "named", entry.name)), locale
+            unnamed = sum(1 for entry in entries if not _look_up(database, "named", entry.name))
+    return unnamed, locale
 
 
-def _known(index: sqlite3.Connection, what: str, clip: str) -> float | None:
-    """What stands about a clip, in a column."""
-    found = index.execute(f"SELECT {what} FROM clips WHERE name = ?", [_bytes(clip)]).fetchone()
-    return found[0] if found else None
+def _look_up(database: sqlite3.Connection, column: str, clip: str) -> float | None:
+    """A column's value for a clip; None where the clip is not in the database."""
+    row = database.execute(f"SELECT {column} FROM clips WHERE name = ?", [_bytes(clip)]).fetchone()
+    return row[0] if row else None
 
 
 def _bytes(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-def _table(path: Path, *wanted: str) -> Rows:
+def _tsv_rows(path: Path, *required: str) -> Rows:
     if not path.is_file():
         raise DataError(
-            f"{path}: not there; a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv"
+            f"{path}: not there; "
+            "a Common Voice release has train.tsv, dev.tsv, test.tsv and validated.tsv"
         )
-    return read_table(path, set(wanted), delimiter="\t", quoting=csv.QUOTE_NONE, restval=None)
+    return read_table(path, set(required), delimiter="\t", quoting=csv.QUOTE_NONE, restval=None)
 
 
 def _durations(path: Path) -> Iterator[tuple[bytes, float]]:
-    """Seconds per clip; the column with the name is `clip` or `filename`, by age of the release."""
-    if path.is_file():
-        for line, row in _table(path):
-            try:
-                seconds = float(row["duration[ms]"]) / 1000
-                name = row["clip" if "clip" in row else "filename"]
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"{path}:{line}: want the columns clip and duration[ms], got {error}"
-                ) from None
-            if not (math.isfinite(seconds) and seconds >= 0):
-                raise DataError(f"{path}:{line}: a duration of {seconds} s")
-            yield _bytes(name), seconds
+    """Yield name and seconds of each clip.
+
+    The column with the name is `clip` or `filename`, by the age of the release.
+    """
+    if not path.is_file():
+        return
+    for line, row in _tsv_rows(path):
+        try:
+            seconds = float(row["duration[ms]"]) / 1000
+            name = row["clip" if "clip" in row else "filename"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}:{line}: want the columns clip and duration[ms], got {error}"
+            ) from None
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise DataError(f"{path}:{line}: a duration of {seconds} s")
+        yield _bytes(name), seconds
 
 
 def _utterances(release: Path, tsvs: dict[str | None, str], clips: Path) -> Iterator[Utterance]:
-    with on_disk(clips) as index:
+    with scratch_database(clips) as database:
         for split, tsv in tsvs.items():
-            for _, row in _table(release / tsv, "client_id", "path", "sentence"):
+            for _, row in _tsv_rows(release / tsv, "client_id", "path", "sentence"):
                 name = row["path"] or ""
                 yield Utterance(
                     id=name,
@@ -197,23 +215,26 @@ def _utterances(release: Path, tsvs: dict[str | None, str], clips: Path) -> Iter
                     text=_sentence(row),
                     audio=partial(read_bytes, release / "clips" / Path(name).name),
                     speaker=row["client_id"] or None,
-                    attributes={key: row[key] for key in KEPT if row.get(key)},
-                    duration=_known(index, "seconds", name),
+                    attributes={key: row[key] for key in ATTRIBUTES if row.get(key)},
+                    duration=_look_up(database, "seconds", name),
                 )
 
 
 def _sentence(row: dict[str, str | None]) -> str:
-    """What was said; nothing in a row that ends too soon, for a line end stood in it, and half a
-    sentence is none.
+    """The sentence of a row; empty if the row is cut short.
+
+    Such a row had a line end in its sentence, of which only the first half is here.
     """
-    return "" if None in row.values() else row["sentence"] or ""
+    if None in row.values():
+        return ""
+    return row["sentence"] or ""
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Extract regular files inside the target only; refuse anything else that wants to be a file.
+    """Extract an archive's regular files into the target folder.
 
     Raises:
-        BadData: no archive, a broken one, or one that reaches outside, links, or grows beyond all
+        DataError: no archive, a broken one, or one that reaches outside, links, or grows beyond all
             reason.
     """
     limit = max(archive.stat().st_size, 1 << 20) * MAX_GROWTH
@@ -226,44 +247,50 @@ def unpack(archive: Path, target: Path) -> None:
                         f"{archive}: unpacks to more than {MAX_GROWTH} times its size; refused"
                     )
                 _extract(tar, member, target, archive)
-                tar.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
-            while tar.fileobj and (
-                rest := tar.fileobj.read(1 << 20)
-            ):  # to the end, where gzip's checksum stands
-                limit -= len(rest)
-                if limit < 0 or rest.count(0) < len(
-                    rest
-                ):  # behind a broken header, which tarfile takes for the end
-                    raise tarfile.ReadError("bytes behind its end")
+                # tarfile would hold a kilobyte for each member.
+                tar.members.clear()  # type: ignore[attr-defined]
+            _check_end(tar, limit)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise DataError(
-            f"{archive}: not a whole archive ({str(error).splitlines()[0]}); fetch it again"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{archive}: not a whole archive ({reason}); fetch it again") from None
+
+
+def _check_end(tar: tarfile.TarFile, limit: int) -> None:
+    """Read an archive to its end, where gzip's checksum stands; only zeros may be left.
+
+    What tarfile takes for the end may be a broken header, with more members behind it.
+    """
+    while tar.fileobj and (rest := tar.fileobj.read(BLOCK)):
+        limit -= len(rest)
+        if limit < 0 or rest.count(0) < len(rest):
+            raise tarfile.ReadError("bytes behind its end")
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose name and attributes, which tarfile reads at once into memory, have a length
-    within reason.
+    """A member of an archive whose name and attributes have a reasonable length.
+
+    tarfile reads them into memory at once.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        found = super().frombuf(buf, encoding, errors)
-        if found.size < 0 or (found.size > MAX_NAME and found.type not in tarfile.REGULAR_TYPES):
-            raise tarfile.ReadError(f"a header of {found.size} bytes")
-        return found
+        member = super().frombuf(buf, encoding, errors)
+        too_long = member.size > MAX_NAME and member.type not in tarfile.REGULAR_TYPES
+        if member.size < 0 or too_long:
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        return member
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
-    place = (target / member.name).resolve()
-    if not place.is_relative_to(target.resolve()) or not (member.isreg() or member.isdir()):
+    path = (target / member.name).resolve()
+    if not path.is_relative_to(target.resolve()) or not (member.isreg() or member.isdir()):
         raise DataError(
             f"{archive}: {member.name} is not a regular file inside the archive; refused"
         )
     content = tar.extractfile(member)
     if content is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with content, place.open("wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with content, path.open("wb") as file:
             shutil.copyfileobj(content, file)

@@ -1,21 +1,22 @@
-"""A folder of recordings with their words, in one of three layouts; nothing outside it is read, and
-hidden files are passed over.
+"""A folder of recordings with their transcripts, in one of three layouts.
 
-1. metadata.csv, metadata.tsv (no quoting) or metadata.jsonl, as audiofolder has it: `file_name`,
-the text as `transcription` (else
-   `text`, else `sentence`), where known `speaker_id` and `split`; other columns are attributes. Or
-   one such table in each of train/, validation/ and test/, which then are the splits. Text files
-   beside the recordings do not matter then.
+1. A table metadata.csv, metadata.tsv (no quoting) or metadata.jsonl, as `audiofolder` of Hugging
+   Face has it: `file_name`, the text as `transcription` (else `text`, else `sentence`), where known
+   `speaker_id` and `split`; other columns are attributes. Or one such table in each of train/,
+   validation/ and test/, which then are the splits. Text files beside the recordings are ignored.
 2. A .txt of the same name beside each recording, at any depth.
-3. An .srt or .vtt of the same name beside each, long, recording: each cue is an utterance,
-`talk.mp3#00012` the twelfth.
+3. An .srt or .vtt of the same name beside each long recording: each cue is an utterance, and
+   `talk.mp3#00012` is the twelfth.
 
-In 2 and 3 the folder on top that holds a recording is its speaker, for it parts people, or shows,
-or books, for certain; what lies in no folder has no speaker, but that a recording cut into cues is
-its own, so that all of it is in one split. Folders train, validation and test on top are the
-splits. A voice that subtitles name is the attribute `voice`: another recording may give its name to
-another person. Costs a walk through the folder and two or three passes over its texts, 40 us a row
-each; the names wait on disk, so memory is flat.
+In 2 and 3 folders train, validation and test on top are the splits, and the folder on top that
+holds a recording (below the split) is its speaker: whether it stands for a person, a show or a
+book, its recordings belong in one split. A recording in no folder has no speaker, unless it is cut
+into cues: then the recording is the speaker, so that all its cues stay in one split. A voice that
+subtitles name is the attribute `voice`, because another recording may give that name to another
+person.
+
+Nothing outside the folder is read, and hidden files are skipped. Costs a walk through the folder
+and two or three passes over its texts, 40 us a row each. File names wait on disk: memory is flat.
 """
 
 from __future__ import annotations
@@ -31,34 +32,52 @@ from typing import Any
 from asr.audio.sample_file import SUFFIXES
 from asr.errors import DataError
 from asr.sources.subtitles import cues, cut
-from asr.sources.tables import Rows, on_disk, printable, read_json_lines, read_table, scalar
+from asr.sources.tables import (
+    Rows,
+    printable,
+    read_json_lines,
+    read_table,
+    scalar,
+    scratch_database,
+)
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, one_line, read_bytes
 from asr.storage.shards import SPLITS
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
-TEXTS = ("transcription", "text", "sentence")
-SOUND, TEXT, SUBTITLES = 0, 1, 2
+TEXT_COLUMNS = ("transcription", "text", "sentence")
+MAX_TEXT = 1 << 20  # bytes of one .txt
+
+# Kinds of files, also in the SQL below.
+SOUND = 0
+TEXT = 1
+SUBTITLES = 2
 KINDS = {**dict.fromkeys(SUFFIXES, SOUND), ".txt": TEXT, ".srt": SUBTITLES, ".vtt": SUBTITLES}
+
 SCHEMA = """
-    CREATE TABLE files (stem BLOB, suffix BLOB, kind INTEGER, named INTEGER, PRIMARY KEY (stem, suffix)) WITHOUT ROWID;
+    CREATE TABLE files (
+        stem BLOB, suffix BLOB, kind INTEGER, named INTEGER, PRIMARY KEY (stem, suffix)
+    ) WITHOUT ROWID;
 """
 PAIRS = """
-    SELECT sound.stem, sound.suffix, words.suffix FROM files AS sound JOIN files AS words ON sound.stem = words.stem
+    SELECT sound.stem, sound.suffix, words.suffix
+    FROM files AS sound JOIN files AS words ON sound.stem = words.stem
     WHERE sound.kind = 0 AND words.kind = ? ORDER BY sound.stem
 """
-TWICE = "SELECT stem FROM files WHERE kind IN (0, ?) GROUP BY stem HAVING count(*) > 2 AND min(kind) < max(kind) LIMIT 1"
-MAX_TEXT = 1 << 20  # bytes of one .txt
+AMBIGUOUS = """
+    SELECT stem FROM files WHERE kind IN (0, ?)
+    GROUP BY stem HAVING count(*) > 2 AND min(kind) < max(kind) LIMIT 1
+"""
 
 
 def read(path: Path, working: Path) -> Corpus:
     """List the utterances of a folder.
 
     Args:
-        working: an empty folder that the caller throws away once all sound is fetched; subtitles
-            want 2 GB in it, and some more.
+        working: an empty folder that the caller throws away once all audio is fetched; subtitles
+            need 2 GB in it, and some more.
     Raises:
-        BadData: none of the layouts, two of them at once, a table or a text that cannot be told
-            apart, or what leads out of the folder.
+        DataError: none of the layouts, two of them at once, a table or a text that cannot be read,
+            or a name that leads out of the folder.
     """
     if not path.is_dir():
         raise DataError(
@@ -66,68 +85,61 @@ def read(path: Path, working: Path) -> Corpus:
         )
     names = working / "files.sqlite"
     tables = _walk(path, names)
-    about: dict[str, Any] = {"name": path.name, "licence": "as the folder's owner says"}
     if tables:
-        about |= {
-            "layout": tables[0].name,
-            "recordings_without_text": _without_text(path, names, tables),
-        }
-        return Corpus(
-            about,
-            UtteranceIterable(lambda: (one for table in tables for one in _tabled(path, table))),
-        )
-    kind, pairs, sounds, texts = _pairs(path, names)
-    about |= {
-        "layout": ("", ".txt", "subtitles")[kind],
-        "recordings_without_text": sounds - pairs,
-        "texts_without_recording": texts - pairs,
-    }
-    return Corpus(about, UtteranceIterable(partial(_paired, path, names, kind, working)))
+        return _read_tables(path, names, tables)
+    return _read_pairs(path, names, working)
 
 
 def _walk(top: Path, names: Path) -> list[Path]:
-    """Put every recording and text into a table on disk, and give the metadata tables."""
-    found: list[Path] = []
-    with on_disk(names, SCHEMA) as index:
-        index.executemany("INSERT INTO files VALUES (?, ?, ?, 0)", _entries(top, found))
-    allowed = [[name] for name in TABLES] + [
-        [f"{split}/{name}" for split in SPLITS] for name in TABLES
-    ]
-    inside = sorted(str(table.relative_to(top)) for table in found)
-    if not any(set(inside) <= set(one) for one in allowed):
+    """Write the names of all recordings and texts to the database, and return the tables."""
+    tables: list[Path] = []
+    with scratch_database(names, SCHEMA) as database:
+        database.executemany("INSERT INTO files VALUES (?, ?, ?, 0)", _entries(top, tables))
+    present = sorted(str(table.relative_to(top)) for table in tables)
+    one_on_top = [{name} for name in TABLES]
+    one_per_split = [{f"{split}/{name}" for split in SPLITS} for name in TABLES]
+    if not any(set(present) <= allowed for allowed in one_on_top + one_per_split):
         raise DataError(
-            f"{top}: holds {printable(', '.join(inside))}; want one such table on top, or one in each of train, validation and test"
+            f"{top}: holds {printable(', '.join(present))}; "
+            "want one such table on top, or one in each of train, validation and test"
         )
-    return sorted(
-        found, key=lambda table: SPLITS.index(table.parent.name) if table.parent != top else 0
-    )
+    if len(tables) > 1:
+        tables.sort(key=lambda table: SPLITS.index(table.parent.name))
+    return tables
 
 
 def _entries(top: Path, tables: list[Path]) -> Iterator[tuple[bytes, bytes, int]]:
-    """Name without and with suffix, and kind, of the files below a folder, in no order; metadata
-    tables go into the list instead.
+    """Yield stem, suffix and kind of the files below a folder, in no order.
+
+    Args:
+        tables: metadata tables are added to this list, and not yielded.
     """
-    folders, inside = [""], top.resolve()
+    inside = top.resolve()
+    folders = [""]
     while folders:
-        here = folders.pop()
-        with os.scandir(top / here) as entries:
+        folder = folders.pop()
+        with os.scandir(top / folder) as entries:
             for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                kind = KINDS.get(suffix.lower())
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(
-                    inside
-                ):
-                    raise DataError(
-                        f"{top}: {printable(here + entry.name)} leads out of the folder; copy what it names into it"
-                    )
+                if entry.is_symlink():
+                    _check_link(top, inside, folder, entry)
+                stem, suffix = os.path.splitext(entry.name)
+                kind = KINDS.get(suffix.lower())
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{here}{entry.name}/")
+                    folders.append(f"{folder}{entry.name}/")
                 elif entry.name in TABLES and os.path.isfile(entry.path):
-                    tables.append(top / here / entry.name)
+                    tables.append(top / folder / entry.name)
                 elif kind is not None and os.path.isfile(entry.path):
-                    yield _bytes(here + stem), _bytes(suffix), kind
+                    yield _bytes(folder + stem), _bytes(suffix), kind
+
+
+def _check_link(top: Path, inside: Path, folder: str, entry: os.DirEntry[str]) -> None:
+    if not Path(os.path.realpath(entry.path)).is_relative_to(inside):
+        raise DataError(
+            f"{top}: {printable(folder + entry.name)} leads out of the folder; "
+            "copy what it names into it"
+        )
 
 
 def _bytes(name: str) -> bytes:
@@ -138,7 +150,50 @@ def _str(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
 
 
-# with a table
+def _count(database: sqlite3.Connection, condition: str) -> int:
+    (count,) = database.execute(f"SELECT count(*) FROM files WHERE {condition}").fetchone()
+    return int(count)
+
+
+# Layout 1: a table, or one for each split.
+
+
+def _read_tables(top: Path, names: Path, tables: list[Path]) -> Corpus:
+    def utterances() -> Iterator[Utterance]:
+        for table in tables:
+            yield from _table_utterances(top, table)
+
+    return Corpus(
+        about={
+            "name": top.name,
+            "licence": "as the folder's owner says",
+            "layout": tables[0].name,
+            "recordings_without_text": _count_unnamed(top, names, tables),
+        },
+        utterances=UtteranceIterable(utterances),
+    )
+
+
+def _count_unnamed(top: Path, names: Path, tables: list[Path]) -> int:
+    """Count the recordings that no row names.
+
+    This first pass over the tables also finds their errors before any other work is done.
+    """
+    with scratch_database(names) as database:
+        for table in tables:
+            for utterance in _table_utterances(top, table):
+                stem, suffix = os.path.splitext(os.path.normpath(utterance.id))
+                database.execute(
+                    "UPDATE files SET named = 1 WHERE stem = ? AND suffix = ?",
+                    (_bytes(stem), _bytes(suffix)),
+                )
+        return _count(database, "kind = 0 AND NOT named")
+
+
+def _table_utterances(top: Path, table: Path) -> Iterator[Utterance]:
+    inside = top.resolve()
+    for line, row in _rows(table):
+        yield _utterance(top, inside, table, line, row)
 
 
 def _rows(table: Path) -> Rows:
@@ -149,39 +204,28 @@ def _rows(table: Path) -> Rows:
     return read_table(table, {"file_name"}, strict=True)
 
 
-def _tabled(top: Path, table: Path) -> Iterator[Utterance]:
-    inside = top.resolve()
-    return (_utterance(top, inside, table, line, row) for line, row in _rows(table))
-
-
 def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, Any]) -> Utterance:
     where = f"{table}:{line}"
-    name, speaker = _string(where, row, "file_name"), row.get("speaker_id")
-    column = next((one for one in TEXTS if one in row), TEXTS[0])
-    if missing := [one for one in ("file_name", column) if one not in row]:
-        raise DataError(f"{where}: no column {missing[0]}; it has {printable(', '.join(row))}")
-    given = table.parent.name if table.parent != top else None
-    split = row.get("split") or given
-    if split is not None and (split not in SPLITS or given not in (None, split)):
-        raise DataError(
-            f"{where}: split {printable(str(split))}, want {given or 'one of ' + ', '.join(SPLITS)}"
-        )
-    if "\0" in name:
-        raise DataError(f"{where}: NUL in a file name")
-    recording = os.path.realpath(table.parent / name)
-    if not f"{recording}/".startswith(f"{inside}/"):
-        raise DataError(f"{where}: {printable(name)} lies outside the folder")
+    name = _string(where, row, "file_name")
+    text_column = next((column for column in TEXT_COLUMNS if column in row), TEXT_COLUMNS[0])
+    for column in ("file_name", text_column):
+        if column not in row:
+            raise DataError(f"{where}: no column {column}; it has {printable(', '.join(row))}")
+    folder = table.parent.name if table.parent != top else None
+    split = _split(where, row, folder)
+    recording = _recording(where, inside, table.parent, name)
+    speaker = row.get("speaker_id")
+    ours = ("", "file_name", text_column, "speaker_id", "split")
     return Utterance(
-        id=f"{given}/{name}" if given else name,
+        id=f"{folder}/{name}" if folder else name,
         split=split,
-        text=_string(where, row, column),
-        audio=partial(read_bytes, Path(recording)),
+        text=_string(where, row, text_column),
+        audio=partial(read_bytes, recording),
         speaker=None if speaker in (None, "") else str(speaker),
         attributes={
             key: scalar(value)
             for key, value in row.items()
-            if key not in ("", "file_name", column, "speaker_id", "split")
-            and value not in (None, "")
+            if key not in ours and value not in (None, "")
         },
     )
 
@@ -194,66 +238,103 @@ def _string(where: str, row: dict[str, Any], column: str) -> str:
     return value
 
 
-def _without_text(top: Path, names: Path, tables: list[Path]) -> int:
-    """How many recordings no row names. The pass over the tables finds what is wrong with them
-    before any work.
+def _split(where: str, row: dict[str, Any], folder: str | None) -> str | None:
+    """The split that a row names, or whose folder its table is in; both must agree."""
+    split = row.get("split") or folder
+    if split is None:
+        return None
+    if split not in SPLITS or folder not in (None, split):
+        allowed = folder or "one of " + ", ".join(SPLITS)
+        raise DataError(f"{where}: split {printable(str(split))}, want {allowed}")
+    return str(split)
+
+
+def _recording(where: str, inside: Path, folder: Path, name: str) -> Path:
+    """The path of a recording that a row names, which must lie inside the corpus."""
+    if "\0" in name:
+        raise DataError(f"{where}: NUL in a file name")
+    recording = os.path.realpath(folder / name)
+    if not f"{recording}/".startswith(f"{inside}/"):
+        raise DataError(f"{where}: {printable(name)} lies outside the folder")
+    return Path(recording)
+
+
+# Layouts 2 and 3: a text, or subtitles, beside each recording.
+
+
+def _read_pairs(top: Path, names: Path, working: Path) -> Corpus:
+    with scratch_database(names) as database:
+        kind = _kind_of_pairs(top, database)
+        pairs = _count_pairs(database, kind)
+        recordings = _count(database, f"kind = {SOUND}")
+        texts = _count(database, f"kind = {kind}")
+    return Corpus(
+        about={
+            "name": top.name,
+            "licence": "as the folder's owner says",
+            "layout": ".txt" if kind == TEXT else "subtitles",
+            "recordings_without_text": recordings - pairs,
+            "texts_without_recording": texts - pairs,
+        },
+        utterances=UtteranceIterable(partial(_pair_utterances, top, names, kind, working)),
+    )
+
+
+def _kind_of_pairs(top: Path, database: sqlite3.Connection) -> int:
+    """Whether texts or subtitles lie beside the recordings.
+
+    Raises:
+        DataError: neither or both do, or a name has two recordings or two texts.
     """
-    with on_disk(names) as index:
-        for table in tables:
-            for one in _tabled(top, table):
-                stem, suffix = os.path.splitext(os.path.normpath(one.id))
-                index.execute(
-                    "UPDATE files SET named = 1 WHERE stem = ? AND suffix = ?",
-                    (_bytes(stem), _bytes(suffix)),
-                )
-        return _count(index, "kind = 0 AND NOT named")
+    present = [kind for kind in (TEXT, SUBTITLES) if _count_pairs(database, kind)]
+    if not present:
+        raise DataError(
+            f"{top}: no {', '.join(TABLES)}, "
+            "and no recording with a .txt, .srt or .vtt of its name beside it"
+        )
+    if len(present) > 1:
+        raise DataError(
+            f"{top}: recordings have .txt beside them, and .srt or .vtt too; "
+            "move the ones that are not meant elsewhere"
+        )
+    (kind,) = present
+    for (stem,) in database.execute(AMBIGUOUS, [kind]):
+        raise DataError(
+            f"{top}: {printable(_str(stem))}: two recordings or two texts of this name; "
+            "keep one of each"
+        )
+    return kind
 
 
-def _count(index: sqlite3.Connection, which: str) -> int:
-    return int(index.execute(f"SELECT count(*) FROM files WHERE {which}").fetchone()[0])
+def _count_pairs(database: sqlite3.Connection, kind: int) -> int:
+    return sum(1 for _ in database.execute(PAIRS, [kind]))
 
 
-# with texts or subtitles
+def _pair_utterances(top: Path, names: Path, kind: int, working: Path) -> Iterator[Utterance]:
+    with scratch_database(names) as database:
+        for row in database.execute(PAIRS, [kind]):
+            stem, sound_suffix, text_suffix = map(_str, row)
+            recording = stem + sound_suffix
+            words = top / (stem + text_suffix)
+            if kind == TEXT:
+                yield _transcribed(top, recording, words)
+            else:
+                yield from _subtitled(top, recording, words, working)
 
 
-def _pairs(top: Path, names: Path) -> tuple[int, int, int, int]:
-    """Whether texts or subtitles lie beside the recordings; how many pairs, recordings and such
-    texts there are.
-    """
-    with on_disk(names) as index:
-        found = {kind: sum(1 for _ in index.execute(PAIRS, [kind])) for kind in (TEXT, SUBTITLES)}
-        if not any(found.values()):
-            raise DataError(
-                f"{top}: no {', '.join(TABLES)}, and no recording with a .txt, .srt or .vtt of its name beside it"
-            )
-        if all(found.values()):
-            raise DataError(
-                f"{top}: recordings have .txt beside them, and .srt or .vtt too; move the ones that are not meant elsewhere"
-            )
-        kind = max(found, key=lambda one: found[one])
-        for (stem,) in index.execute(TWICE, [kind]):
-            raise DataError(
-                f"{top}: {printable(_str(stem))}: two recordings or two texts of this name; keep one of each"
-            )
-        return kind, found[kind], _count(index, "kind = 0"), _count(index, f"kind = {kind}")
+def _transcribed(top: Path, name: str, text: Path) -> Utterance:
+    split, speaker = _split_and_speaker(name)
+    return Utterance(
+        id=name,
+        split=split,
+        text=one_line(_read_text(text)),
+        audio=partial(read_bytes, top / name),
+        speaker=speaker,
+    )
 
 
-def _paired(top: Path, names: Path, kind: int, working: Path) -> Iterator[Utterance]:
-    with on_disk(names) as index:
-        for row in index.execute(PAIRS, [kind]):
-            stem, sound, words = map(_str, row)
-            yield from (_whole if kind == TEXT else _cut)(
-                top, stem + sound, top / (stem + words), working
-            )
-
-
-def _whole(top: Path, name: str, text: Path, _: Path) -> Iterator[Utterance]:
-    split, speaker = _belonging(name)
-    yield Utterance(name, split, one_line(_text(text)), partial(read_bytes, top / name), speaker)
-
-
-def _cut(top: Path, name: str, subtitles: Path, working: Path) -> Iterator[Utterance]:
-    split, speaker = _belonging(name)
+def _subtitled(top: Path, name: str, subtitles: Path, working: Path) -> Iterator[Utterance]:
+    split, speaker = _split_and_speaker(name)
     for number, cue in enumerate(cues(subtitles), 1):
         yield Utterance(
             id=f"{name}#{number:05d}",
@@ -266,15 +347,16 @@ def _cut(top: Path, name: str, subtitles: Path, working: Path) -> Iterator[Utter
         )
 
 
-def _belonging(name: str) -> tuple[str | None, str | None]:
+def _split_and_speaker(name: str) -> tuple[str | None, str | None]:
     """Split and speaker of a recording, by the folders it lies in."""
     *folders, _ = name.split("/")
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
-    return split, folders[0] if folders else None
+    speaker = folders[0] if folders else None
+    return split, speaker
 
 
-def _text(path: Path) -> str:
-    """A file's text; NUL, by which UTF-16 shows, becomes U+FFFD, which costs the row."""
+def _read_text(path: Path) -> str:
+    """Read a .txt; NUL, a sign of UTF-16, becomes U+FFFD, for which `chunk` rejects the row."""
     with path.open("rb") as file:
         content = file.read(MAX_TEXT + 1)
     if len(content) > MAX_TEXT:

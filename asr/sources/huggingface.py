@@ -1,9 +1,9 @@
-"""An audio data set of the Hugging Face hub that is stored as parquet: Common Voice mirrors,
-FLEURS, MLS, VoxPopuli, and others like them.
+"""An audio data set of the Hugging Face hub that is stored as parquet.
 
-Nothing of theirs is run. A repository that holds a loading script instead is read as the hub
-converted it, where it did. Costs the download once (a killed one goes on where it stopped), the
-files' size on disk until `forget`, 16 bytes of memory a row, and 20 us a row and pass.
+Common Voice mirrors, FLEURS, MLS, VoxPopuli, and others like them. No code of theirs is run. A
+repository that holds a loading script instead of parquet is read as the hub converted it, if it
+did. Costs one download (a killed one goes on where it stopped), the files' size on disk until
+`forget`, 16 bytes of memory a row, and 20 us a row and pass.
 """
 
 from __future__ import annotations
@@ -20,19 +20,28 @@ from asr.runtime import disk
 from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
-from asr.sources.columns import Columns, find, id_of
+from asr.sources.columns import Columns, find_columns, id_of
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 
 CONVERTED = "refs/convert/parquet"
 UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
-SPLIT_ANEW = 20  # rows looked through for each row wanted, where a tenth of them falls to a split
+# Files are fetched for so many rows for each one wanted where we split anew: only about a tenth of
+# the rows fall to validation, and to test.
+ROWS_WHEN_SPLIT_ANEW = 20
+PARAM = "download.huggingface"
 
 forget = hub_parts.forget
 
 
 @dataclass(frozen=True)
 class Split:
-    """One of their splits: its files in order, and which of ours it is; None where we split anew."""
+    """One of their splits.
+
+    Attributes:
+        theirs: its name.
+        ours: which of our splits it is; None where we split anew.
+        parts: its files in order.
+    """
 
     theirs: str
     ours: str | None
@@ -59,151 +68,166 @@ def read(
         max_rows: fetch only so many first files of each split as hold that many rows; None fetches
             all.
     Raises:
-        BadParams: a name, revision, config, split or column that is not there; tells those that
+        ParamsError: a name, revision, config, split or column that is not there; tells those that
             are.
-        BadData: no parquet anywhere, or files that cannot be read.
-        NetworkFault: the hub cannot be reached, or does not let us in.
+        DataError: no parquet anywhere, or files that cannot be read.
+        NetworkError: the hub cannot be reached, or refuses.
     """
-    listed, said, converted = _repository(name, revision)
-    found = hub_layout.configs([part.path for part in listed], said if not converted else {})
-    of = hub_layout.config_of(found, config, said)
-    taken = _enough(_splits({part.path: part for part in listed}, found[of], splits), max_rows)
-    every = [part for split in taken for part in split.parts]
-    if not any(hub_parts.count(part) for part in every):
+    files, card, converted = _repository(name, revision)
+    configs = hub_layout.configs([part.path for part in files], {} if converted else card)
+    config = hub_layout.config_of(configs, config, card)
+    taken = _fetch(_splits(files, configs[config], splits), max_rows)
+    parts = [part for split in taken for part in split.parts]
+    if not any(hub_parts.count(part) for part in parts):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
-    names = find(every, columns or {})
-    cut = sorted(
+    names = find_columns(parts, columns or {})
+    about = {
+        "name": name,
+        "config": config,
+        "revision": parts[0].commit,
+        "licence": card.get("license") or "see its page on the hub",
+        "converted_by_the_hub": converted,
+        "incomplete_splits": _incomplete(taken),
+        "columns": asdict(names),
+        "files": [_file(part, split.theirs) for split in taken for part in split.parts],
+    }
+    return Corpus(about, UtteranceIterable(partial(_all_utterances, taken, names)))
+
+
+def _incomplete(splits: list[Split]) -> list[str]:
+    """Splits of which the hub converted only the first files."""
+    return sorted(
         split.theirs
-        for split in taken
+        for split in splits
         if any(f"/{hub_layout.PARTIAL}" in part.path for part in split.parts)
     )
-    return Corpus(
-        about={
-            "name": name,
-            "config": of,
-            "revision": every[0].commit,
-            "licence": said.get("license") or "see its page on the hub",
-            "converted_by_the_hub": converted,
-            "incomplete_splits": cut,
-            "columns": asdict(names),
-            "files": [_file(part, split.theirs) for split in taken for part in split.parts],
-        },
-        utterances=UtteranceIterable(
-            lambda: (one for split in taken for one in _utterances(split, names))
-        ),
-    )
-
-
-def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[str, Any], bool]:
-    """The files of the place that has parquet, what the card says, and whether that place is the
-    hub's conversion.
-    """
-    listed = hub.parts(name, revision)
-    if listed is None:
-        raise ParamsError(
-            f"download.huggingface.revision: {name} has no {revision or 'main'}; want a commit, tag or branch, or null"
-        )
-    readme = next((part for part in listed if part.path == "README.md"), None)
-    said: dict[str, Any] = {}
-    if readme:
-        with locked(hub.lock_path(name)):
-            said = hub_layout.card(hub.fetch(readme).read_text(encoding="utf-8", errors="replace"))
-    if any(part.path.endswith(".parquet") for part in listed):
-        return listed, said, False
-    if revision:
-        raise ParamsError(
-            f"download.huggingface.revision: {revision} of {name} has no parquet; want null, or {CONVERTED} where that is there"
-        )
-    converted = hub.parts(name, CONVERTED)
-    if not converted:
-        way = "fetch its recordings yourself (download.source: folder), or ask for parquet on its page"
-        raise DataError(
-            f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, which is not run; {way}"
-        )
-    return converted, said, True
-
-
-def _splits(
-    by_path: dict[str, hub.Part], there: hub_layout.Splits, wanted: dict[str, str] | None
-) -> list[Split]:
-    taken = hub_layout.choose_splits(there, wanted)
-    return [
-        Split(
-            theirs,
-            ours if [*taken] != ["train"] else None,
-            [by_path[path] for path in there[theirs]],
-        )
-        for ours, some in taken.items()
-        for theirs in some
-    ]
-
-
-def _enough(taken: list[Split], max_rows: int | None) -> list[Split]:
-    """The splits with as many of their files as are needed, all fetched."""
-    if max_rows is None:
-        every = [part for split in taken for part in split.parts]
-        disk.check_free_space(
-            paths.cache("hub"),
-            sum(part.size for part in every if not hub_parts.is_here(part)),
-            every[0].name,
-        )
-        for part in progress(every, len(every), "files", f"download {every[0].name}"):
-            hub_parts.arrow(part)
-        return taken
-    left: dict[str | None, int] = {
-        split.ours: max_rows * (1 if split.ours else SPLIT_ANEW) for split in taken
-    }
-    enough = []
-    for split in taken:
-        some: list[hub.Part] = []
-        for part in split.parts:
-            if left[split.ours] > 0:
-                some.append(part)
-                left[split.ours] -= hub_parts.count(part)
-        enough.append(replace(split, parts=some))
-    return [split for split in enough if split.parts]
-
-
-def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
-    ours = set(asdict(names).values())
-    rows = (
-        (part, *row) for part in split.parts for row in hub_parts.rows(part, _wanted(part, names))
-    )
-    for number, (part, batch, at, row) in enumerate(rows):
-        speaker, seconds = row.get(names.speaker or ""), row.get(names.seconds or "")
-        yield Utterance(
-            id=id_of(row[names.id]) if names.id else f"{split.theirs}-{number:08d}",
-            split=split.ours,
-            text=row[names.text] or "",
-            audio=partial(hub_parts.sound, part, names.audio, batch, at),
-            speaker=None if speaker in UNKNOWN else str(speaker),
-            attributes={
-                key: value for key, value in row.items() if key not in ours and _says(value)
-            },
-            duration=seconds if seconds and 0 < seconds < math.inf else None,
-        )
-
-
-def _wanted(part: hub.Part, names: Columns) -> list[str]:
-    """The columns that are ours, and all other scalars."""
-    needed = [name for name in (names.text, names.speaker, names.id, names.seconds) if name]
-    return list(
-        dict.fromkeys(
-            [
-                *needed,
-                *(
-                    field.name
-                    for field in hub_parts.schema(part)
-                    if hub_parts.is_scalar(field.type)
-                ),
-            ]
-        )
-    )
-
-
-def _says(value: Any) -> bool:
-    return value not in (None, "") and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _file(part: hub.Part, split: str) -> dict[str, Any]:
     return {"path": part.path, "split": split, "bytes": part.size, "checksum": part.checksum}
+
+
+def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[str, Any], bool]:
+    """Find the files of a data set.
+
+    Returns:
+        the files of the revision that has parquet; the card; whether that revision is the hub's
+        conversion.
+    """
+    files = hub.parts(name, revision)
+    if files is None:
+        raise ParamsError(
+            f"{PARAM}.revision: {name} has no {revision or 'main'}; "
+            "want a commit, tag or branch, or null"
+        )
+    card = _card(name, files)
+    if any(part.path.endswith(".parquet") for part in files):
+        return files, card, False
+    if revision:
+        raise ParamsError(
+            f"{PARAM}.revision: {revision} of {name} has no parquet; "
+            f"want null, or {CONVERTED} where that is there"
+        )
+    converted = hub.parts(name, CONVERTED)
+    if not converted:
+        raise DataError(
+            f"{name}: no parquet, and the hub has not converted it, so it needs a loading script, "
+            "which is not run; fetch its recordings yourself (download.source: folder), "
+            "or ask for parquet on its page"
+        )
+    return converted, card, True
+
+
+def _card(name: str, files: list[hub.Part]) -> dict[str, Any]:
+    readme = next((part for part in files if part.path == "README.md"), None)
+    if readme is None:
+        return {}
+    with locked(hub.lock_path(name)):
+        text = hub.fetch(readme).read_text(encoding="utf-8", errors="replace")
+    return hub_layout.card(text)
+
+
+def _splits(
+    files: list[hub.Part], available: hub_layout.Splits, requested: dict[str, str] | None
+) -> list[Split]:
+    by_path = {part.path: part for part in files}
+    theirs_by_ours = hub_layout.choose_splits(available, requested)
+    split_anew = list(theirs_by_ours) == ["train"]
+    return [
+        Split(
+            theirs=theirs,
+            ours=None if split_anew else ours,
+            parts=[by_path[path] for path in available[theirs]],
+        )
+        for ours, names in theirs_by_ours.items()
+        for theirs in names
+    ]
+
+
+def _fetch(splits: list[Split], max_rows: int | None) -> list[Split]:
+    """Fetch as many files of each split as are needed, and return the splits with these alone."""
+    if max_rows is None:
+        _fetch_all([part for split in splits for part in split.parts])
+        return splits
+    rows_left: dict[str | None, int] = {
+        split.ours: max_rows * (1 if split.ours else ROWS_WHEN_SPLIT_ANEW) for split in splits
+    }
+    fetched = []
+    for split in splits:
+        parts: list[hub.Part] = []
+        for part in split.parts:
+            if rows_left[split.ours] > 0:
+                parts.append(part)
+                rows_left[split.ours] -= hub_parts.count(part)
+        if parts:
+            fetched.append(replace(split, parts=parts))
+    return fetched
+
+
+def _fetch_all(parts: list[hub.Part]) -> None:
+    name = parts[0].name
+    missing_bytes = sum(part.size for part in parts if not hub_parts.is_here(part))
+    disk.check_free_space(paths.cache("hub"), missing_bytes, name)
+    for part in progress(parts, len(parts), "files", f"download {name}"):
+        hub_parts.arrow(part)
+
+
+def _all_utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
+    for split in splits:
+        yield from _utterances(split, names)
+
+
+def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
+    ours = set(asdict(names).values())
+    number = 0
+    for part in split.parts:
+        for batch, index, row in hub_parts.rows(part, _columns_to_read(part, names)):
+            speaker = row.get(names.speaker or "")
+            seconds = row.get(names.seconds or "")
+            yield Utterance(
+                id=id_of(row[names.id]) if names.id else f"{split.theirs}-{number:08d}",
+                split=split.ours,
+                text=row[names.text] or "",
+                audio=partial(hub_parts.sound, part, names.audio, batch, index),
+                speaker=None if speaker in UNKNOWN else str(speaker),
+                attributes={
+                    key: value
+                    for key, value in row.items()
+                    if key not in ours and _says_something(value)
+                },
+                duration=seconds if seconds and 0 < seconds < math.inf else None,
+            )
+            number += 1
+
+
+def _columns_to_read(part: hub.Part, names: Columns) -> list[str]:
+    """The columns that are ours, and all other scalars."""
+    ours = [name for name in (names.text, names.speaker, names.id, names.seconds) if name]
+    scalars = [field.name for field in hub_parts.schema(part) if hub_parts.is_scalar(field.type)]
+    return list(dict.fromkeys(ours + scalars))
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return value not in (None, "")

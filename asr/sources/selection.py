@@ -1,8 +1,8 @@
-"""Which utterances of a source are taken, into which split, and how often: decided for each row by
-itself, so growth moves nobody.
+"""Which utterances of a source are taken, into which split, and how often each row counts.
 
-Goes through a source's listing twice: once to count, once to hand on. Holds 8 bytes a row, and that
-only under `max_rows`.
+A hash of the id decides for each row by itself, so a corpus that grows moves no row to another
+split. Goes through a source's utterances twice: once to count them, once to hand them on. Holds 8
+bytes a row, and that only under `max_rows`.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import fraction_of, split_of
 from asr.storage.shards import HOLDOUT
 
-MAIN, TRAIN = "main", "train"
-NOTES = (
-    "source",
-    "repeat",
-    "language",
-)  # attributes that we give; a source's own of these names are shown as their_source ...
+MAIN = "main"  # a role
+TRAIN = "train"  # a role, and a split
+# Attributes that we add. A source's own of the same name becomes `their_source`, ...
+OUR_ATTRIBUTES = ("source", "repeat", "language")
 SAMPLED = 128  # utterances, evenly spread, that stand for all of a source in a forecast
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is wanted of one source.
+    """Which rows of one source to take.
 
-    name: as rows show it.
-    role: main (its splits are ours), train (all it has for training trains) or holdout (all it has
-        for testing, never trained on).
-    share: of its rows, chosen by a hash of the id.
-    rules: of `download.where`.
-    max_rows: of each split, chosen by a hash of the id; None for all.
-    language: that a held-out source is in, where it is another than ours.
+    Attributes:
+        name: of the source, as rows show it.
+        role: main (its splits are ours), train (all that it has for training is trained on) or
+            holdout (all that it has for testing, never trained on).
+        share: the share of its rows to take, chosen by a hash of the id.
+        rules: of `download.where`.
+        max_rows: rows of each split to take, chosen by a hash of the id; None for all.
+        seed: of the hashes for share, weights and max_rows.
+        language: the language of a held-out source, where it differs from ours.
     """
 
     name: str
@@ -54,142 +54,187 @@ class Selection:
 
 @dataclass
 class SelectionCounts:
-    """What a first pass over a source's listing found."""
+    """What a first pass over a source's utterances counted.
 
-    rows: Counter[str] = field(default_factory=Counter)  # by split
-    left_out: Counter[str] = field(default_factory=Counter)  # by reason
-    fields: set[str] = field(default_factory=set)  # that some row has
+    Attributes:
+        rows: how many are taken, by split.
+        left_out: how many are not, by reason.
+        fields: the names of attributes that some row has.
+        sample: utterances, evenly spread over the source.
+        thresholds: by split, the hash above which `max_rows` leaves a row out.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    fields: set[str] = field(default_factory=set)
     sample: list[Utterance] = field(default_factory=list)
-    thresholds: dict[str, float] = field(
-        default_factory=dict
-    )  # of the hash, by split, above which `max_rows` leaves out
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
-def survey(listing: UtteranceIterable, wanted: Selection) -> SelectionCounts:
-    """Count what a selection takes."""
-    found = SelectionCounts()
-    places: dict[str, array[float]] = defaultdict(lambda: array("d"))
+def survey(utterances: UtteranceIterable, selection: Selection) -> SelectionCounts:
+    """Count what a selection takes and leaves out."""
+    counts = SelectionCounts()
+    ranks: dict[str, array[float]] = defaultdict(lambda: array("d"))
     stride = 1
-    for number, one in enumerate(listing):
-        found.fields |= _attributes(one).keys()
+    for number, utterance in enumerate(utterances):
+        counts.fields |= _attributes(utterance).keys()
         if number % stride == 0:
-            found.sample.append(one)
-            if len(found.sample) == SAMPLED:
-                found.sample, stride = found.sample[::2], 2 * stride
-        split, reason = assign_split(one, wanted)
-        (found.left_out if reason else found.rows)[reason or split] += 1
-        if wanted.max_rows and not reason:
-            places[split].append(_place_in_queue(one, wanted.seed))
-    for split, queue in places.items():
-        if wanted.max_rows and len(queue) > wanted.max_rows:
-            found.thresholds[split] = float(
-                np.partition(np.frombuffer(queue), wanted.max_rows - 1)[wanted.max_rows - 1]
-            )
-            found.left_out["max_rows_per_split"] += len(queue) - wanted.max_rows
-            found.rows[split] = wanted.max_rows
-    return found
+            counts.sample.append(utterance)
+            # A full sample is thinned by half, and from here on half as many are added.
+            if len(counts.sample) == SAMPLED:
+                counts.sample = counts.sample[::2]
+                stride *= 2
+        split, reason = assign_split(utterance, selection)
+        if reason:
+            counts.left_out[reason] += 1
+            continue
+        counts.rows[split] += 1
+        if selection.max_rows:
+            ranks[split].append(_rank(utterance, selection.seed))
+    if selection.max_rows:
+        _apply_max_rows(counts, ranks, selection.max_rows)
+    return counts
+
+
+def _apply_max_rows(
+    counts: SelectionCounts, ranks: Mapping[str, array[float]], max_rows: int
+) -> None:
+    """Keep the `max_rows` rows of lowest rank in each split."""
+    for split, split_ranks in ranks.items():
+        if len(split_ranks) > max_rows:
+            last = max_rows - 1
+            counts.thresholds[split] = float(np.partition(np.frombuffer(split_ranks), last)[last])
+            counts.left_out["max_rows_per_split"] += len(split_ranks) - max_rows
+            counts.rows[split] = max_rows
 
 
 def selected(
-    listing: UtteranceIterable, wanted: Selection, found: SelectionCounts
+    utterances: UtteranceIterable, selection: Selection, counts: SelectionCounts
 ) -> Iterator[Utterance]:
-    """The utterances that a selection takes, in the source's order, each with its split and, if it
-    comes more than once, how often.
+    """Yield the utterances that a selection takes, in the source's order.
+
+    Each has its split, and among its attributes the source and, if more than once, how often it
+    counts.
+
+    Args:
+        counts: of `survey` for the same utterances and selection.
     """
-    left = Counter(found.rows)  # rows that share an id share a threshold too
-    for one in listing:
-        split, reason = assign_split(one, wanted)
-        within = split not in found.thresholds or (
-            left[split] > 0 and _place_in_queue(one, wanted.seed) <= found.thresholds[split]
+    # Rows that share an id have the same rank, so the threshold alone could let too many pass.
+    remaining = Counter(counts.rows)
+    for utterance in utterances:
+        split, reason = assign_split(utterance, selection)
+        if reason:
+            continue
+        if split in counts.thresholds:
+            rank = _rank(utterance, selection.seed)
+            if remaining[split] <= 0 or rank > counts.thresholds[split]:
+                continue
+        remaining[split] -= 1
+        yield replace(
+            utterance,
+            id=_id(utterance, selection),
+            split=split,
+            attributes={**_attributes(utterance), **_added(utterance, selection, split)},
         )
-        if not reason and within:
-            left[split] -= 1
-            yield replace(
-                one,
-                id=_id(one, wanted),
-                split=split,
-                attributes={**_attributes(one), **_notes(one, wanted, split)},
-            )
 
 
-def assign_split(one: Utterance, wanted: Selection) -> tuple[str, str]:
-    """The split in which an utterance counts, and why it is left out, or nothing."""
-    split = _split(one, wanted.role)
+def assign_split(utterance: Utterance, selection: Selection) -> tuple[str, str]:
+    """Return the split of an utterance, and why it is left out, or an empty reason."""
+    split = _split(utterance, selection.role)
     if not split:
         return "", "other_split"
-    if fraction_of(f"{wanted.seed}:share:{one.id}") >= wanted.share:
+    if fraction_of(f"{selection.seed}:share:{utterance.id}") >= selection.share:
         return split, "share"
-    return split, "" if repeats(one, wanted, split) else "where"
+    if not repeats(utterance, selection, split):
+        return split, "where"
+    return split, ""
 
 
-def _split(one: Utterance, role: str) -> str | None:
+def _split(utterance: Utterance, role: str) -> str | None:
     if role == MAIN:
-        return one.split or split_of(one.speaker or one.id)
+        return utterance.split or split_of(utterance.speaker or utterance.id)
     if role == TRAIN:
-        return TRAIN if one.split in (None, TRAIN) else None
-    return HOLDOUT if one.split in (None, "test") else None
+        return TRAIN if utterance.split in (None, TRAIN) else None
+    return HOLDOUT if utterance.split in (None, "test") else None
 
 
-def repeats(one: Utterance, wanted: Selection, split: str) -> int:
-    """How often a row counts: of a weight's fraction a hash decides. Rows that are tested on count
-    once, or not at all.
+def repeats(utterance: Utterance, selection: Selection, split: str) -> int:
+    """Return how often a row counts: the product of the weights that the rules give it.
+
+    A hash decides about the fraction: of rows with weight 1.5 one half counts twice. Rows that are
+    not trained on count once, or not at all.
     """
-    known = {**_attributes(one), "source": wanted.name, "speaker": one.speaker}
-    weight = float(
-        np.prod([rule["weight" if matches(known, rule) else "otherwise"] for rule in wanted.rules])
-    )
+    values = {
+        **_attributes(utterance),
+        "source": selection.name,
+        "speaker": utterance.speaker,
+    }
+    weights = [
+        rule["weight"] if matches(values, rule) else rule["otherwise"] for rule in selection.rules
+    ]
+    weight = float(np.prod(weights))
     if split != TRAIN:
         return int(weight > 0)
-    return int(weight) + (fraction_of(f"{wanted.seed}:where:{one.id}") < weight % 1)
+    once_more = fraction_of(f"{selection.seed}:where:{utterance.id}") < weight % 1
+    return int(weight) + once_more
 
 
-def matches(known: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
-    """Whether what is known of a row satisfies a rule; several values in one, such as accents, may
-    each do.
+def matches(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    """Whether a row satisfies a rule.
+
+    A value may hold several, such as accents, separated by `|`, `,` or `;`: one must fit.
     """
-    value = "" if known.get(rule["field"]) is None else str(known[rule["field"]]).casefold()
+    value = values.get(rule["field"])
+    text = "" if value is None else str(value).casefold()
     if rule["any_of"] is not None:
-        return bool(
-            {value, *(part.strip() for part in re.split(r"[|,;]", value))}
-            & {one.casefold() for one in rule["any_of"]}
-        )
+        alternatives = {text, *(part.strip() for part in re.split(r"[|,;]", text))}
+        return not alternatives.isdisjoint(option.casefold() for option in rule["any_of"])
     try:
-        return (rule["min"] is None or float(value) >= rule["min"]) and (
-            rule["max"] is None or float(value) <= rule["max"]
+        return (rule["min"] is None or float(text) >= rule["min"]) and (
+            rule["max"] is None or float(text) <= rule["max"]
         )
     except ValueError:
         return False
 
 
 def check_fields(rules: Sequence[Mapping[str, Any]], fields: set[str]) -> None:
-    """Refuse a rule about what no row has: it would leave out all rows, or none, without a word.
+    """Refuse a rule about a field that no row has: it would silently leave out all rows, or none.
 
     Raises:
-        BadParams: naming the fields that there are.
+        ParamsError: naming the fields that there are.
     """
-    known = {*fields, "source", "speaker"}
+    available = {*fields, "source", "speaker"}
     for rule in rules:
-        if rule["field"] not in known:
-            raise ParamsError(
-                f"download.where: no row has {rule['field']}; rows have {', '.join(sorted(known))}"
-            )
+        if rule["field"] not in available:
+            names = ", ".join(sorted(available))
+            raise ParamsError(f"download.where: no row has {rule['field']}; rows have {names}")
 
 
-def _place_in_queue(one: Utterance, seed: int) -> float:
-    return fraction_of(f"{seed}:{one.id}")
+def _rank(utterance: Utterance, seed: int) -> float:
+    """A number in [0, 1); `max_rows` takes the rows of lowest rank."""
+    return fraction_of(f"{seed}:{utterance.id}")
 
 
-def _id(one: Utterance, wanted: Selection) -> str:
-    return one.id if wanted.role == MAIN else f"{wanted.name}//{one.id}"
+def _id(utterance: Utterance, selection: Selection) -> str:
+    if selection.role == MAIN:
+        return utterance.id
+    return f"{selection.name}//{utterance.id}"
 
 
-def _attributes(one: Utterance) -> dict[str, Any]:
+def _attributes(utterance: Utterance) -> dict[str, Any]:
+    """The source's own attributes, renamed where they would hide ours."""
     return {
-        f"their_{name}" if name in NOTES else name: value for name, value in one.attributes.items()
+        f"their_{name}" if name in OUR_ATTRIBUTES else name: value
+        for name, value in utterance.attributes.items()
     }
 
 
-def _notes(one: Utterance, wanted: Selection, split: str) -> dict[str, Any]:
-    count = repeats(one, wanted, split)
-    told = {"repeat": count if count > 1 else None, "language": wanted.language}
-    return {"source": wanted.name, **{key: value for key, value in told.items() if value}}
+def _added(utterance: Utterance, selection: Selection, split: str) -> dict[str, Any]:
+    """The attributes that we add, where they say something."""
+    added: dict[str, Any] = {"source": selection.name}
+    count = repeats(utterance, selection, split)
+    if count > 1:
+        added["repeat"] = count
+    if selection.language:
+        added["language"] = selection.language
+    return added

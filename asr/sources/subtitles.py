@@ -1,13 +1,14 @@
-"""Subtitles: SubRip (.srt) and WebVTT (.vtt) read cue by cue, and long recordings cut at them. 10
-us a cue; a cut decodes a recording once.
+"""Subtitles, SubRip (.srt) and WebVTT (.vtt), read cue by cue; long recordings cut at their times.
 
 Every cue is one utterance: none is joined with the next, and overlapping ones both keep their
-stretch. What a cue says is its words: tags, places, entities of WebVTT and music signs go, and so
-does what stands in square brackets, by which captions describe sounds; a cue of nothing else has no
-text. Voices (`<v Ann>`) are told apart. Cues that are empty, reversed, or past the end of the
-recording stay, without text or without sound, so that they are counted; times and blocks that
-cannot be read are refused with their line. (pysubs2, srt and webvtt-py each pass over some cues
-they cannot read, or misread times without hours, and say nothing.)
+times. The text of a cue is what is spoken: tags, positions, WebVTT's entities and music signs are
+removed, and so is what stands in square brackets, by which captions describe sounds. What is left
+may be empty. Voices (`<v Ann>`) are told apart.
+
+Cues that are empty, reversed, or past the end of the recording stay, without text or without
+audio, so that they are counted. Times and blocks that cannot be read are refused with their line.
+(pysubs2, srt and webvtt-py silently skip some cues that they cannot read, or misread times without
+hours.) 10 us a cue; a recording is decoded once for all its cuts.
 """
 
 from __future__ import annotations
@@ -32,22 +33,30 @@ from asr.whisper import SAMPLE_RATE
 MOMENT = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{MOMENT}\s*-->\s*{MOMENT}(?:\s.*)?", re.ASCII | re.DOTALL)
 ARROW = "-->"
+WEBVTT = re.compile(r"WEBVTT(?:\s|$)")
 UNSPOKEN = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 SRT_TAG = re.compile(r"</?(?:b|i|u|s|font)(?:\s[^<>]*)?>|\{\\[^{}]*\}", re.IGNORECASE)
 VTT_TAG = re.compile(r"<[^<>]*>")
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>")
 NOISE = re.compile(r"\[[^\[\]]*\]|[♩♪♫♬]")
-MAX_TIMES = 1000  # characters that times, and the places after them, may take
+
+MAX_TIMES = 1000  # characters that times, and the positions after them, may take
 MAX_BLOCK = 1 << 20  # characters between two lines with times
-# s of one cue that are cut out; a cue that claims more is a slip in its times, and is counted as
-# cut short
-LONGEST = 300.0
-KEPT_BYTES = 2 << 30  # of decoded recordings at once: nine hours
+# Seconds of one cue that are cut out. A cue that claims more is a slip in its times: the row says
+# its full length and holds this much, and so counts as cut short.
+MAX_CUE_SECONDS = 300.0
+MAX_DECODED_BYTES = 2 << 30  # of decoded recordings at once: nine hours
+
+Times = tuple[float, float]  # start and end, seconds
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What is said from `start` to `end`, in seconds, and by whom where one voice is named."""
+    """What is said from `start` to `end`, in seconds.
+
+    Attributes:
+        voice: who says it, where exactly one voice is named.
+    """
 
     start: float
     end: float
@@ -56,29 +65,34 @@ class Cue:
 
 
 def cues(path: Path) -> Iterator[Cue]:
-    """The cues of a file in its own order.
+    """Yield the cues of a file in its own order.
 
     Raises:
-        BadData: times that cannot be read, text that belongs to no cue, no cue at all, no WebVTT
-            where the name says so.
+        DataError: times that cannot be read, text that belongs to no cue, no cue at all, no WebVTT
+            in a .vtt.
     """
+    read = _read_webvtt if path.suffix.lower() == ".vtt" else _read_subrip
     cue = None
-    for cue in (_webvtt if path.suffix.lower() == ".vtt" else _subrip)(path):
+    for cue in read(path):
         yield cue
     if cue is None:
         raise DataError(f"{path}: no subtitle in it; remove it, or the recording beside it")
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | None]]:
-    """Each line with times: its number, the lines above it down from the one before, its moments;
-    at the end the rest, without.
+def _blocks(path: Path) -> Iterator[tuple[int, list[str], Times | None]]:
+    """Cut a file at its lines with times.
+
+    Yields:
+        for each such line its number, the lines between it and the one before, and its times; at
+        last the number of lines, the lines after the last times, and None.
     """
     above: list[str] = []
     number = size = 0
     for number, line in enumerate(lines(path), 1):
         if ARROW in line:
-            yield number, above, _times(path, number, line)
-            above, size = [], 0
+            yield number, above, _parse_times(path, number, line)
+            above = []
+            size = 0
         else:
             above.append(line.rstrip("\r\n"))
             size += len(line)
@@ -87,144 +101,175 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str], tuple[float, float] | 
     yield number, above, None
 
 
-def _times(path: Path, number: int, line: str) -> tuple[float, float]:
-    found = TIMES.fullmatch(line[:MAX_TIMES])
-    if not found:
+def _parse_times(path: Path, number: int, line: str) -> Times:
+    match = TIMES.fullmatch(line[:MAX_TIMES])
+    if not match:
         raise DataError(
-            f"{path}:{number}: got {printable(line.strip())}, want times such as 00:01:02,500 --> 00:01:04,000"
+            f"{path}:{number}: got {printable(line.strip())}, "
+            "want times such as 00:01:02,500 --> 00:01:04,000"
         )
-    parts = found.groups()
+    parts = match.groups()
     return _seconds(*parts[:4]), _seconds(*parts[4:])
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
-    return round(
-        int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}"), 3
-    )
+    total = int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}")
+    return round(total, 3)
 
 
-def _subrip(path: Path) -> Iterator[Cue]:
-    """An empty line within a text is a part of it, for nothing but the next times ends one."""
-    times: tuple[float, float] | None = None
-    known: int | None = None
-    for _, above, found in _blocks(path):
-        said, known = _unnumbered(above if times else ["", *above], known)
-        words = _spoken(SRT_TAG.sub("", " ".join(said)))
-        if times:
-            yield Cue(*times, words, None)
-        elif words:
-            raise DataError(f"{path}:1: text above the first times: {printable(words)}")
-        times = found
+def _read_subrip(path: Path) -> Iterator[Cue]:
+    """Yield the cues of a .srt.
 
-
-def _unnumbered(above: list[str], known: int | None) -> tuple[list[str], int | None]:
-    """A text without the next cue's number, and that number: digits below an empty line, or those
-    that must come next.
+    Only the next times end a text, so empty lines may be part of it.
     """
-    said = [line.strip() for line in above]
-    while said and not said[-1]:
-        said.pop()
-    last = said[-1] if said else ""
-    if last.isdecimal() and (
-        (len(said) > 1 and not said[-2]) or (known is not None and last == str(known + 1))
-    ):
-        return said[:-1], int(last[:9])
-    return said, known
+    times: Times | None = None
+    number: int | None = None
+    for _, above, next_times in _blocks(path):
+        # Above the first times an empty line is put, for the first number has none above it.
+        texts, number = _split_number(above if times else ["", *above], number)
+        text = _spoken_text(SRT_TAG.sub("", " ".join(texts)))
+        if times:
+            yield Cue(*times, text, None)
+        elif text:
+            raise DataError(f"{path}:1: text above the first times: {printable(text)}")
+        times = next_times
 
 
-def _webvtt(path: Path) -> Iterator[Cue]:
-    """An empty line ends a text; below it stand notes, styles, and the next cue's name."""
-    times: tuple[float, float] | None = None
-    for line, above, found in _blocks(path):
-        said, rest = _parted(above)
-        if times is None and not re.match(r"WEBVTT(?:\s|$)", said[0] if said else ""):
+def _split_number(above: list[str], previous: int | None) -> tuple[list[str], int | None]:
+    """Split off the next cue's number from the text above its times.
+
+    Digits are the number if an empty line stands above them, or if they are the next in order.
+
+    Args:
+        previous: the number found last.
+    Returns:
+        the text's lines; the number, or `previous` where there is none.
+    """
+    texts = [line.strip() for line in above]
+    while texts and not texts[-1]:
+        texts.pop()
+    last = texts[-1] if texts else ""
+    below_empty_line = len(texts) > 1 and not texts[-2]
+    next_in_order = previous is not None and last == str(previous + 1)
+    if last.isdecimal() and (below_empty_line or next_in_order):
+        return texts[:-1], int(last[:9])
+    return texts, previous
+
+
+def _read_webvtt(path: Path) -> Iterator[Cue]:
+    """Yield the cues of a .vtt.
+
+    An empty line ends a text; notes, styles, and the next cue's name may follow it.
+    """
+    times: Times | None = None
+    for line, above, next_times in _blocks(path):
+        texts, rest = _split_at_empty_line(above)
+        if times is None and not WEBVTT.match(texts[0] if texts else ""):
             raise DataError(f"{path}:1: want WEBVTT, by which such a file begins")
-        if stray := _stray(rest, found is not None):
+        stray = _stray_line(rest, next_times is not None)
+        if stray:
             raise DataError(
                 f"{path}:{line}: above this line stands text that is in no cue: {printable(stray)}"
             )
         if times:
-            words = " ".join(said)
-            voices = {one_line(html.unescape(name)) for name in VOICE.findall(words)}
-            yield Cue(
-                *times,
-                _spoken(html.unescape(VTT_TAG.sub("", words))),
-                voices.pop() if len(voices) == 1 else None,
-            )
-        times = found
+            yield _webvtt_cue(times, " ".join(texts))
+        times = next_times
 
 
-def _parted(above: list[str]) -> tuple[list[str], list[str]]:
-    at = above.index("") if "" in above else len(above)
-    return above[:at], above[at:]
+def _webvtt_cue(times: Times, text: str) -> Cue:
+    voices = {one_line(html.unescape(name)) for name in VOICE.findall(text)}
+    return Cue(
+        *times,
+        text=_spoken_text(html.unescape(VTT_TAG.sub("", text))),
+        voice=voices.pop() if len(voices) == 1 else None,
+    )
 
 
-def _stray(rest: list[str], named: bool) -> str:
-    """The first line that is neither note, style or region, nor the name of the cue that follows at
-    once.
+def _split_at_empty_line(above: list[str]) -> tuple[list[str], list[str]]:
+    end = above.index("") if "" in above else len(above)
+    return above[:end], above[end:]
+
+
+def _stray_line(rest: list[str], times_follow: bool) -> str:
+    """The first line below a text that has no meaning there; empty if there is none.
+
+    Meaning have notes, styles and regions, up to the next empty line, and the line above the next
+    times, which is that cue's name.
     """
-    last = rest.pop() if named and rest else ""
-    waiting = "" if not rest or not rest[-1] else last
-    free = True
-    for line in [*rest, waiting]:
-        free = free and not UNSPOKEN.match(line) if line else True
-        if line and free:
+    name = rest.pop() if times_follow and rest else ""
+    # Without an empty line above it, what looks like a name is the end of what stands above.
+    last = name if rest and rest[-1] else ""
+    outside_block = True
+    for line in [*rest, last]:
+        if not line:
+            outside_block = True
+        elif UNSPOKEN.match(line):
+            outside_block = False
+        elif outside_block:
             return line
     return ""
 
 
-def _spoken(words: str) -> str:
-    return one_line(NOISE.sub(" ", words))
+def _spoken_text(text: str) -> str:
+    return one_line(NOISE.sub(" ", text))
 
 
 def cut(recording: Path, working: Path, start: float, end: float) -> bytes | None:
-    """A stretch of a recording; the first to be cut has the whole decoded, apart and with limits.
+    """Cut a segment out of a recording.
+
+    The first cut decodes the whole recording, in another process and with limits.
 
     Args:
         recording: in any format that we decode.
-        working: a folder that the caller throws away; it takes up to KEPT_BYTES of samples, and
-            those of one recording per process.
-        start, end: seconds; of more than LONGEST the beginning is cut.
+        working: a folder that the caller throws away; it takes up to MAX_DECODED_BYTES of samples,
+            and those of one recording per process.
+        start, end: seconds; of more than MAX_CUE_SECONDS the beginning is cut.
     Returns:
         FLAC bytes: mono, 16 bit, 16 kHz, without a sample where the recording has ended or cannot
-            be decoded; None where it is not there.
+        be decoded; None where it is not there.
     """
     if not recording.is_file():
         return None
-    samples = working / f"{hashlib.sha256(os.fsencode(recording)).hexdigest()[:20]}.samples"
+    name = hashlib.sha256(os.fsencode(recording)).hexdigest()[:20]
+    samples = working / f"{name}.samples"
     while True:
         with locked(samples.with_suffix(".lock")):
             if not samples.is_file():
                 _decode(recording, samples)
         try:
-            return flac(SampleFile(samples), start, min(end, start + LONGEST))
-        except FileNotFoundError:  # it gave way to another one meanwhile
+            return flac(SampleFile(samples), start, min(end, start + MAX_CUE_SECONDS))
+        except FileNotFoundError:  # removed meanwhile, to make room for another recording
             continue
 
 
 def _decode(recording: Path, samples: Path) -> None:
-    """Samples of the whole; none, and a line that says why, for what cannot be decoded."""
+    """Write the samples of a whole recording; none, with a message, if it cannot be decoded."""
     with locked(samples.with_name("room.lock")):
         _make_room(samples.parent)
     try:
         decode_apart(recording, samples)
-    except DataError as fault:
+    except DataError as error:
+        # Raises an error of its own if the disk, and not the recording, is to blame.
         disk.check_free_space(
-            samples.parent, MAX_SECONDS * SAMPLE_RATE * SAMPLE_BYTES, f"{recording.name}, decoded,"
-        )  # else the disk is to blame
-        print(f"download: {recording.name}: {fault}; its subtitles stay without sound", flush=True)
+            samples.parent,
+            MAX_SECONDS * SAMPLE_RATE * SAMPLE_BYTES,
+            f"{recording.name}, decoded,",
+        )
+        print(f"download: {recording.name}: {error}; its subtitles stay without sound", flush=True)
         samples.touch()
 
 
 def _make_room(working: Path) -> None:
-    """Drop the decoded recordings that are oldest; a corpus comes recording by recording, so that
-    they are done with.
+    """Remove the oldest decoded recordings.
+
+    A corpus comes recording by recording, so they are no longer needed.
     """
-    kept = sorted(
-        (one.stat().st_mtime_ns, one.stat().st_size, one) for one in working.glob("*.samples")
+    oldest_first = sorted(
+        (path.stat().st_mtime_ns, path.stat().st_size, path) for path in working.glob("*.samples")
     )
-    excess = sum(size for _, size, _ in kept) - KEPT_BYTES
-    for _, size, one in kept:
-        if excess > 0:
-            one.unlink()
+    excess = sum(size for _, size, _ in oldest_first) - MAX_DECODED_BYTES
+    for _, size, path in oldest_first:
+        if excess <= 0:
+            return
+        path.unlink()
         excess -= size

@@ -1,10 +1,10 @@
-"""The embedded corpus: sentences of spoken numbers, spelled by num2words, spoken by espeak-ng.
-Offline, in any language both know.
+"""The embedded corpus: sentences of spoken numbers, in any language that both libraries know.
 
-Texts are a pure function of the params; voices, and sentences, are never shared by two splits.
-espeak-ng carries state from one utterance to the next, so the library is loaded anew for each: 5 ms
-an utterance, the same bytes in any order or process. Licences: espeak-ng is GPL-3.0-or-later,
-num2words LGPL-2.1; what they speak and spell is not a work of theirs.
+num2words spells them and espeak-ng speaks them, offline. Texts are a pure function of the params;
+no voice, and no sentence, is shared by two splits. espeak-ng carries state from one utterance to
+the next, so the library is loaded anew for each: 5 ms an utterance, the same bytes in any order or
+process. Licences: espeak-ng is GPL-3.0-or-later, num2words LGPL-2.1; neither covers what they speak
+and spell.
 """
 
 from __future__ import annotations
@@ -23,18 +23,28 @@ from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 from asr.storage.scratch import DiskSet
 from asr.storage.shards import SPLITS
 
-# The voice variants that sound like a person; left out are whispers, robots, klatt's and those with
-# a broken pace.
+# The voice variants that sound like a person: without whispers, robots, klatt's, and those with a
+# broken pace.
 VARIANTS = tuple(
     """
-    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Mario
-    Michael Mike Nguyen Storm Tweaky anika antonio aunty belinda boris croak ed fast grandma grandpa gustave ian iven3
-    iven4 john kaukovalta linda marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby
-    steph2 travis victor
+    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique
+    Hugo Jacky Mario Michael Mike Nguyen Storm Tweaky anika antonio aunty belinda boris croak ed
+    fast grandma grandpa gustave ian iven3 iven4 john kaukovalta linda marcelo max michel miguel
+    norbert pablo paul pedro quincy rob robert sandro shelby steph2 travis victor
     """.split()
 )
-ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}
-MAX_TRIES = 1000
+ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}  # by Whisper's code, where espeak-ng has another
+MAX_TRIES = 1000  # to draw a sentence that is new
+LICENSE = (
+    "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); "
+    "their output is free to use"
+)
+
+# Numbers of espeak-ng/speak_lib.h.
+AUDIO_OUTPUT_SYNCHRONOUS = 2
+PARAMETER_RATE = 1
+PARAMETER_PITCH = 3
+CHARS_UTF8 = 1
 
 
 def read(
@@ -47,51 +57,53 @@ def read(
     words_per_minute: tuple[int, int],
     pitch: tuple[int, int],
 ) -> Corpus:
-    """Choose texts and voices; sound is made when an utterance's turn comes.
+    """Choose texts and voices; audio is made when an utterance's turn comes.
 
     Args:
         language: Whisper's code.
+        seed: of sentences and voices.
         rows, voices: how many per split.
         max_number: numbers run from 0 to this.
-        numbers, words_per_minute, pitch: least and most per sentence, of speed (wpm) and of
-            espeak's pitch (0 to 99).
+        numbers: least and most per sentence.
+        words_per_minute: least and most.
+        pitch: least and most, in espeak's scale from 0 to 99.
     Raises:
-        BadParams: a language that num2words or espeak-ng does not know, or more voices or sentences
-            than there are.
+        ParamsError: a language that num2words or espeak-ng does not know, or more voices or
+            sentences than there are.
     """
-    cast = _cast(voices, seed)
-    _spelled(0, language)
-    sentences = partial(_sentences, language, seed, rows, max_number, numbers)
+    voices_of = _deal_voices(voices, seed)
+    _spell(0, language)  # refuses an unknown language at once
+
+    def utterances() -> Iterator[Utterance]:
+        for split, index, text in _sentences(language, seed, rows, max_number, numbers):
+            yield _utterance(
+                split, index, text, language, voices_of[split], seed, words_per_minute, pitch
+            )
+
     return Corpus(
         about={
             "name": f"spoken numbers in {language}",
-            "licence": "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); their output is free to use",
+            "licence": LICENSE,
         },
-        utterances=UtteranceIterable(
-            lambda: (
-                _utterance(split, index, text, language, cast[split], seed, words_per_minute, pitch)
-                for split, index, text in sentences()
-            )
-        ),
+        utterances=UtteranceIterable(utterances),
     )
 
 
-def _cast(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
-    """Deal the voices out, so that none speaks in two splits."""
-    if sum(voices.values()) > len(VARIANTS):
+def _deal_voices(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
+    """Give each split its own voices."""
+    count = sum(voices.values())
+    if count > len(VARIANTS):
         raise ParamsError(
-            f"download.synthetic.voices: got {sum(voices.values())} in all, want at most {len(VARIANTS)}"
+            f"download.synthetic.voices: got {count} in all, want at most {len(VARIANTS)}"
         )
-    pack = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
-    return {split: [pack.pop() for _ in range(voices[split])] for split in SPLITS}
+    deck = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
+    return {split: [deck.pop() for _ in range(voices[split])] for split in SPLITS}
 
 
 def _sentences(
     language: str, seed: int, rows: dict[str, int], max_number: int, numbers: tuple[int, int]
 ) -> Iterator[tuple[str, int, str]]:
-    """Split, number and text of different sentences throughout: what a split says, no other split
-    says.
-    """
+    """Yield split, index in the split, and text; no text comes twice, in whatever split."""
     with closing(DiskSet()) as taken:
         for split in SPLITS:
             draw = random.Random(f"{seed}:{split}:sentences")
@@ -104,7 +116,8 @@ def _new_sentence(
 ) -> str:
     for _ in range(MAX_TRIES):
         count = draw.randint(*numbers)
-        text = " ".join(_spelled(_number(draw, max_number), language) for _ in range(count))
+        words = [_spell(_number(draw, max_number), language) for _ in range(count)]
+        text = " ".join(words)
         if taken.add("sentence", text.encode()):
             return text
     raise ParamsError(
@@ -113,16 +126,18 @@ def _new_sentence(
 
 
 def _number(draw: random.Random, max_number: int) -> int:
-    """Each count of digits twice as often as the longest, so that short words are heard alone as
-    well as in long ones.
+    """Draw a number.
+
+    Each count of digits comes twice as often as the longest, so that short words are heard alone as
+    well as inside long ones.
     """
     longest = len(str(max_number))
     digits = draw.choice([*range(1, longest + 1), *range(1, longest)])
     return draw.randint(0, min(10**digits - 1, max_number))
 
 
-def _spelled(number: int, language: str) -> str:
-    from num2words import num2words  # 0.1 s, and only this source needs it
+def _spell(number: int, language: str) -> str:
+    from num2words import num2words  # takes 0.1 s, and only this source needs it
 
     try:
         return str(num2words(number, lang=language)).replace("-", " ")
@@ -137,13 +152,15 @@ def _utterance(
     index: int,
     text: str,
     language: str,
-    cast: list[str],
+    variants: list[str],
     seed: int,
     words_per_minute: tuple[int, int],
     pitch: tuple[int, int],
 ) -> Utterance:
     draw = random.Random(f"{seed}:{split}:{index}:voice")
-    variant, rate, tone = draw.choice(cast), draw.randint(*words_per_minute), draw.randint(*pitch)
+    variant = draw.choice(variants)
+    rate = draw.randint(*words_per_minute)
+    tone = draw.randint(*pitch)
     voice = f"{ESPEAK_NAMES.get(language, language)}+{variant}"
     return Utterance(
         id=f"{split}-{index:05d}",
@@ -161,7 +178,8 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
     Returns:
         FLAC bytes: mono, 16 bit, 22,050 Hz.
     Raises:
-        BadParams: espeak-ng has no such voice.
+        ParamsError: espeak-ng has no such voice.
+        DataError: it made no sound of the text.
     """
     import espeakng_loader
     import numpy as np
@@ -184,34 +202,36 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> bytes:
 def _synthesize(
     library: ctypes.CDLL, data: str, text: str, voice: str, words_per_minute: int, pitch: int
 ) -> tuple[int, bytes]:
-    """One utterance from a library that has said nothing yet; numbers are those of
-    espeak-ng/speak_lib.h.
-    """
-    heard = bytearray()
+    """Synthesize one utterance with a library that was just loaded.
 
-    def hear(samples: Any, count: int, _: Any) -> int:
+    Returns:
+        samples a second, and the samples as little-endian 16 bit.
+    """
+    pcm = bytearray()
+
+    def collect(samples: Any, count: int, _: Any) -> int:
         if samples and count:
-            heard.extend(ctypes.string_at(samples, 2 * count))
-        return 0
+            pcm.extend(ctypes.string_at(samples, 2 * count))
+        return 0  # go on
 
     callback = ctypes.CFUNCTYPE(
         ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-    )(hear)
-    rate = library.espeak_Initialize(2, 0, data.encode(), 0)  # AUDIO_OUTPUT_SYNCHRONOUS
+    )(collect)
+    rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), 0)
     try:
         library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        ctypes.CDLL(None).srand(1)  # a few voices breathe by the C library's own rand
+        ctypes.CDLL(None).srand(1)  # a few voices draw their breath from the C library's own rand
         if library.espeak_SetVoiceByName(voice.encode()):
             raise ParamsError(
-                f"download.language: espeak-ng has no voice {voice}; want another source or language"
+                f"download.language: espeak-ng has no voice {voice}; "
+                "want another source or language"
             )
-        library.espeak_SetParameter(1, words_per_minute, 0)
-        library.espeak_SetParameter(3, pitch, 0)
+        library.espeak_SetParameter(PARAMETER_RATE, words_per_minute, 0)
+        library.espeak_SetParameter(PARAMETER_PITCH, pitch, 0)
         encoded = text.encode()
-        library.espeak_Synth(
-            encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, 1, None, None
-        )  # UTF-8
+        size = ctypes.c_size_t(len(encoded) + 1)
+        library.espeak_Synth(encoded, size, 0, 0, 0, CHARS_UTF8, None, None)
     finally:
         library.espeak_Terminate()
-    return rate, bytes(heard)
+    return rate, bytes(pcm)

@@ -1,8 +1,8 @@
-"""What every source gives: a corpus of utterances, each with a way to fetch its sound.
+"""What every source gives: a corpus of utterances, each with a way to fetch its audio.
 
 A source's `read(...)` returns a `Corpus`: what is known about it, and its utterances. An utterance
-is light; its sound is fetched by `audio()` when its turn comes, and no source holds a list of its
-rows, so a corpus of any size passes through in the memory of one recording.
+is light: its audio is fetched by calling `audio()` when its turn comes. No source holds a list of
+its rows, so a corpus of any size passes through in the memory of one recording.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from typing import Any
 class Utterance:
     """One recording with its transcript.
 
-    split: None where the source gives none, so that we split by speaker.
-    audio: gives the encoded bytes, or None where the recording is missing.
+    Attributes:
+        id: unique in its corpus.
+        split: train, validation or test; None where the source gives none, so that we split by
+            speaker.
+        text: the transcript; empty where there is none.
+        audio: returns the encoded bytes, or None where the recording is missing.
+        speaker: None where it is not known.
+        attributes: what else the source says of the utterance: age, gender, accent, ...
+        duration: seconds, as the source says; None where it says nothing.
     """
 
     id: str
@@ -34,7 +41,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class UtteranceIterable:
-    """Utterances in the corpus's own order, read anew each time one goes through them."""
+    """Utterances in the corpus's own order, read again in each loop over them."""
 
     read: Callable[[], Iterator[Utterance]]
 
@@ -44,27 +51,34 @@ class UtteranceIterable:
 
 @dataclass(frozen=True)
 class Corpus:
-    """`about` goes into the manifest: name, licence, counts that a person should see."""
+    """The utterances of one source.
+
+    Attributes:
+        about: goes into the manifest: name, licence, counts that a person should see.
+        utterances: all of them.
+    """
 
     about: dict[str, Any]
     utterances: UtteranceIterable
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The file's bytes; None where it is not there, or has a name that no file has.
+    """Read a file; None where it is not there, or the name is too long for any file.
 
-    A name whose accents one system has taken apart, or put together, is found under the other
-    spelling.
+    Some systems store an accented letter as one character, others as letter and accent. A name is
+    found under either spelling.
     """
-    spellings = (path, *(Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")))
+    normal_forms = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
     try:
-        return next((one.read_bytes() for one in spellings if one.is_file()), None)
+        for spelling in (path, *normal_forms):
+            if spelling.is_file():
+                return spelling.read_bytes()
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return None
-        raise
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    return None
 
 
-def one_line(said: str) -> str:
-    """Words on one line, with single spaces."""
-    return " ".join(said.split())
+def one_line(text: str) -> str:
+    """Put a text on one line, with single spaces between words."""
+    return " ".join(text.split())

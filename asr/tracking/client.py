@@ -19,9 +19,9 @@ from asr.tracking.uploader import EXPERIMENT
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PAGE = 500  # runs in one answer
-SLOW_NETWORK = {
-    # MLflow would do again what was done, where only the answer was lost
+RUNS_PER_PAGE = 500
+MLFLOW_SETTINGS = {
+    # a retry would do a second time what was done, where only the answer was lost
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -35,8 +35,11 @@ def uri() -> str:
 
 
 def connect() -> MlflowClient:
-    """A client on our store; the first one makes the tables, alone, for parallel migrations crash."""
-    for name, value in SLOW_NETWORK.items():
+    """A client of our store.
+
+    The first one creates the tables, under a lock, because migrations at the same time crash.
+    """
+    for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -45,22 +48,25 @@ def connect() -> MlflowClient:
     if not uri().startswith("sqlite:"):
         return MlflowClient(uri())
     with locked(paths.cache("mlflow.lock")):
-        made = MlflowClient(uri())
-        made.search_experiments(max_results=1)
-        return made
+        client = MlflowClient(uri())
+        client.search_experiments(max_results=1)
+        return client
 
 
 def store_file() -> Path | None:
-    """The database on this machine that holds the store; none when a server does."""
+    """The database on this machine that holds the store; None when a server does."""
     scheme, _, path = uri().partition(":///")
     return Path(path) if scheme == "sqlite" else None
 
 
 def read_runs(
-    store: MlflowClient, condition: str = "", most: int | None = None
+    store: MlflowClient, condition: str = "", limit: int | None = None
 ) -> Iterator[list[dict[str, Any]]]:
-    """Our runs that meet a condition in MLflow's search language, newest first, in pages of plain
-    values; 1.3 ms a run.
+    """Our runs, newest first, in pages of plain values; 1.3 ms a run.
+
+    Args:
+        condition: which runs, in MLflow's search language; all if empty.
+        limit: read one page of so many runs; all pages if None.
     """
     experiment = store.get_experiment_by_name(EXPERIMENT)
     token: str | None = ""
@@ -68,15 +74,15 @@ def read_runs(
         page = store.search_runs(
             [experiment.experiment_id],
             condition,
-            max_results=most or PAGE,
+            max_results=limit or RUNS_PER_PAGE,
             page_token=token or None,
         )
         yield [plain_run(run) for run in page]
-        token = None if most else page.token
+        token = None if limit else page.token
 
 
 def read_run(store: MlflowClient, run_id: str) -> dict[str, Any] | None:
-    """One run; none if it was deleted, for good or not."""
+    """One run; None if it was deleted, for good or not."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -89,7 +95,7 @@ def read_run(store: MlflowClient, run_id: str) -> dict[str, Any] | None:
 
 
 def plain_run(run: Any) -> dict[str, Any]:
-    """What a run is, without MLflow's classes; times are seconds."""
+    """A run as plain values, without MLflow's classes; times are seconds."""
     tags = dict(run.data.tags)
     start, end = run.info.start_time, run.info.end_time
     return {
@@ -107,7 +113,7 @@ def plain_run(run: Any) -> dict[str, Any]:
 
 
 def read_curve(store: MlflowClient, run_id: str, key: str) -> list[tuple[int, float]]:
-    """One metric over the steps; 3 ms. What was logged last counts where a step comes twice."""
+    """Steps and values of one metric; 3 ms. Where a step came twice, the last value counts."""
     points = sorted(
         store.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp)
     )

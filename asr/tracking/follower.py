@@ -1,9 +1,9 @@
 """The process that fills MLflow from journals, so that no outage and no import touches training.
 
-    python -m asr.tracking.follower follow JOURNAL    # until standard input closes; `train` starts it
-    python -m asr.tracking.follower sync [JOURNAL]    # once; without a journal, all of them
+    python -m asr.tracking.follower follow JOURNAL  # until standard input closes; `train` starts it
+    python -m asr.tracking.follower sync [JOURNAL]  # once; without a journal, all of them
 
-Whatever happens to a server, the journal is whole and the training waits for MLflow for half a
+Whatever happens to a server, the journal is whole, and the training waits for MLflow for half a
 percent of its time at most; what did not arrive, `sync` brings. A run whose training and follower
 were both killed is closed by the next follower, or by `sync`.
 """
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
-GRACE_SHARE, GRACE_SECONDS = (
-    0.005,
-    10.0,
-)  # of a training's time it waits for MLflow at its end, and never longer than this
+# A finished training waits for MLflow for this share of its time, and never longer than this.
+GRACE_SHARE = 0.005
+GRACE_SECONDS = 10.0
 
 
 class Follower:
-    """The process that tells MLflow what a training writes into its journal. It never stops the
-    training, nor keeps it waiting.
+    """Starts the process that uploads a journal while a training writes it.
+
+    No fault of that process stops the training or makes it wait.
     """
 
     def __init__(self, path: Path):
@@ -51,24 +51,24 @@ class Follower:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
             print(
-                f"warning: MLflow is not told of this training ({error.strerror}); the journal is: make sync",
+                f"warning: MLflow is not told of this training ({error.strerror}); "
+                "the journal is: make sync",
                 flush=True,
             )
 
     def finish(self) -> None:
-        """Let it log what is left; after a moment it goes on alone."""
+        """Let the process upload what is left; after a moment it goes on without us."""
         if self.process is None:
             return
         if self.process.stdin:
             self.process.stdin.close()
+        grace = min(GRACE_SECONDS, GRACE_SHARE * (time.monotonic() - self.began))
         try:
-            failed = (
-                self.process.wait(min(GRACE_SECONDS, GRACE_SHARE * (time.monotonic() - self.began)))
-                != 0
-            )
+            failed = self.process.wait(grace) != 0
         except subprocess.TimeoutExpired:
             print(
-                f"MLflow is being told the rest for {PATIENCE_SECONDS:.0f} s at most; should something be missing then: make sync",
+                f"MLflow is being told the rest for {PATIENCE_SECONDS:.0f} s at most; "
+                "should something be missing then: make sync",
                 flush=True,
             )
             return
@@ -80,135 +80,143 @@ class Follower:
 
 
 def follow(path: Path) -> None:
-    """Tell MLflow what a journal says until the writer closes our standard input, as it also does
-    by dying; then a minute at most.
+    """Upload a journal as it grows, until its writer closes our standard input or dies.
+
+    What is left then is uploaded for a minute at most.
     """
-    alone = threading.Event()
-    threading.Thread(target=_outlive, args=[alone], daemon=True).start()
-    os.chdir(
-        paths.root()
-    )  # the folder that we were started in may be thrown away before we are done
-    replica, well, others = None, True, True
+    writer_gone = threading.Event()
+    threading.Thread(target=_outlive_writer, args=[writer_gone], daemon=True).start()
+    os.chdir(paths.root())  # the folder we were started in may be deleted before we are done
+    uploader: RunUploader | None = None
+    warned = False
+    others_closed = False
     while True:
-        last = alone.is_set()
+        last = writer_gone.is_set()
         try:
-            replica = replica or RunUploader(path, client.connect())
-            replica.catch_up()
+            uploader = uploader or RunUploader(path, client.connect())
+            uploader.catch_up()
             if last:
-                replica.close()
-            if others:
-                close_killed(replica.client, path)
+                uploader.close()
+            if not others_closed:
+                close_killed(uploader.client, path)
             if last:
                 return
-            well, others = True, False
-        except (
-            Exception
-        ) as error:  # a server in trouble raises of every kind out of MLflow's depths
-            if well:
-                _say(
-                    f"warning: MLflow at {without_secret(client.uri())} does not answer ({type(error).__name__}); training goes on"
+            warned = False
+            others_closed = True
+        # a server in trouble makes MLflow raise errors of every kind
+        except Exception as error:
+            if not warned:
+                _print_if_possible(
+                    f"warning: MLflow at {without_secret(client.uri())} does not answer "
+                    f"({type(error).__name__}); training goes on"
                 )
-            replica, well = None, False  # starting over logs nothing twice
-        pause = time.sleep if last else alone.wait
+            uploader = None  # a new one logs nothing twice
+            warned = True
+        pause = time.sleep if last else writer_gone.wait
         pause(POLL_SECONDS)
 
 
-def _outlive(alone: threading.Event) -> None:
-    """Once the training is gone: let go of its output, for the end of which others may wait, and
-    leave within a minute.
+def _outlive_writer(writer_gone: threading.Event) -> None:
+    """Wait until the training is gone, then end this process within a minute.
+
+    The training's output is let go of, because others may wait for its end.
     """
     sys.stdin.buffer.read()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
-    alone.set()
+    writer_gone.set()
     time.sleep(PATIENCE_SECONDS)
     os._exit(1)
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be listening any more
+def _print_if_possible(line: str) -> None:
+    with contextlib.suppress(OSError):  # the other end of the pipe may be closed
         print(line, flush=True)
 
 
 def close_killed(store: MlflowClient, besides: Path) -> None:
-    """Runs that MLflow holds for running, though their training was killed, and its follower with
-    it.
+    """Close runs that MLflow takes for running, though training and follower were both killed.
+
+    Args:
+        besides: the journal that is not looked at, because its training runs.
     """
-    known = {path.stem: path for path in _journals()}
+    journals = {path.stem: path for path in _journals()}
     for page in client.read_runs(store, "attributes.status = 'RUNNING'"):
         for run in page:
-            path = known.get(run["fingerprint"])
+            path = journals.get(run["fingerprint"])
             if path and path != besides:
-                _bring(path, store)
+                _upload(path, store)
 
 
 def _journals() -> list[Path]:
     return sorted(paths.cache("journal").glob("*.jsonl"))
 
 
-def _bring(path: Path, store: MlflowClient) -> None:
-    """Bring MLflow up to a journal; asked before and after reading, no training runs that could be
-    taken for a killed one.
+def _upload(path: Path, store: MlflowClient) -> None:
+    """Upload a journal, and close its run if its training was killed.
+
+    It was killed only if none ran both before and after reading: a training that ended meanwhile
+    wrote its end after we read.
     """
     idle = not training_runs(path.stem)
-    replica = RunUploader(path, store)
-    replica.catch_up()
+    uploader = RunUploader(path, store)
+    uploader.catch_up()
     if idle and not training_runs(path.stem):
-        replica.close()
+        uploader.close()
 
 
-def sync(paths: list[Path]) -> None:
-    """Bring MLflow up to these journals; one that cannot be told does not hold up the others.
+def sync(journals: list[Path]) -> None:
+    """Upload these journals; if one fails, go on with the others.
 
     Raises:
-        NetworkFault: MLflow does not answer.
-        BadParams: a journal has no beginning.
+        NetworkError: MLflow does not answer, or does not take a journal.
+        ParamsError: a journal has no beginning.
     """
     faults: list[UserError] = []
-    for path in paths:
+    for path in journals:
         try:
-            _bring(path, client.connect())
+            _upload(path, client.connect())
         except ParamsError as fault:
             faults.append(fault)
-        except Exception as error:  # as above
-            told = f"MLflow at {without_secret(client.uri())} does not {{}} ({type(error).__name__}); when it does: make sync"
+        except Exception as error:  # of every kind, as above
             if not _answers():
-                raise NetworkError(told.format("answer")) from None
-            faults.append(NetworkError(told.format(f"take {path.name}")))
-    for one in faults[1:]:
-        print(f"warning: {one}", flush=True)
+                raise _network_error("answer", error) from None
+            faults.append(_network_error(f"take {path.name}", error))
+    for other in faults[1:]:
+        print(f"warning: {other}", flush=True)
     if faults:
         raise faults[0]
-    print(
-        f"MLflow holds {len(paths)} {'journal' if len(paths) == 1 else 'journals'} at {without_secret(client.uri())}",
-        flush=True,
+    count = f"{len(journals)} {'journal' if len(journals) == 1 else 'journals'}"
+    print(f"MLflow holds {count} at {without_secret(client.uri())}", flush=True)
+
+
+def _network_error(refused: str, error: Exception) -> NetworkError:
+    return NetworkError(
+        f"MLflow at {without_secret(client.uri())} does not {refused} "
+        f"({type(error).__name__}); when it does: make sync"
     )
 
 
 def _answers() -> bool:
     try:
         client.connect().search_experiments(max_results=1)
-    except Exception:  # as above
+    except Exception:  # of every kind, as above
         return False
     return True
 
 
 def training_runs(fingerprint: str) -> bool:
-    """Whether a training with this fingerprint runs now: it holds the lock of its checkpoint
-    folder.
-    """
+    """Whether a training with this fingerprint runs now: it locks its folder of checkpoints."""
     return is_locked(paths.cache("checkpoints", fingerprint, "lock"))
 
 
 def sync_apart(path: Path) -> None:
-    """Sync in a process of its own with limited patience: an outage costs a warning, not the stage."""
+    """Sync in another process with limited patience: an outage costs a warning, not the stage."""
     command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
     try:
-        failed = (
-            subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS).returncode
-            != 0
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
+        failed = done.returncode != 0
     except subprocess.TimeoutExpired:
         failed = True
     if failed:
@@ -228,16 +236,17 @@ def sync_main() -> None:
 
 
 def main() -> None:
-    what, *given = sys.argv[1:] or ["help"]
-    if what == "follow" and len(given) == 1:
-        follow(Path(given[0]).resolve())
-    elif what == "sync" and len(given) <= 1:
-        sync([Path(given[0])] if given else _journals())
+    action, *arguments = sys.argv[1:] or ["help"]
+    if action == "follow" and len(arguments) == 1:
+        follow(Path(arguments[0]).resolve())
+    elif action == "sync" and len(arguments) <= 1:
+        sync([Path(arguments[0])] if arguments else _journals())
     else:
-        raise ParamsError(f"usage: {(__doc__ or '').split(chr(10) + chr(10))[1].strip()}")
+        usage = (__doc__ or "").split("\n\n")[1].strip()
+        raise ParamsError(f"usage: {usage}")
 
 
 if __name__ == "__main__":
     exit_with(main)
     sys.stdout.flush()
-    os._exit(0)  # somebody waits, and taking MLflow's modules apart costs a second
+    os._exit(0)  # unloading MLflow's modules takes a second, for which somebody would wait

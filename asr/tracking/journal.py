@@ -1,8 +1,8 @@
-"""What happened in a training, one JSON line each, appended under .cache/journal: the truth that
-MLflow is filled from.
+"""The journal of a training: one JSON line per event, the source that MLflow is filled from.
 
-A line costs 20 us and no network. A line cut short by a kill is passed over. After a resume lines
-may come twice, with the same values; an `Account` of the lines has each point once.
+Journals lie in .cache/journal. To append a line costs 20 us and no network. A line that a kill cut
+short is skipped. After a resume lines may come twice, with the same values; a `RunHistory` holds
+each point once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def path_of(fingerprint: str) -> Path:
 
 
 def append(path: Path, kind: str, **values: Any) -> None:
-    """Add one line; it is whole or, after a kill, ignored. A newline before it ends what a kill cut
-    short.
+    """Add one line, which is whole or, after a kill, skipped by readers.
+
+    A newline also stands before it, to end a line that a kill cut short.
     """
     line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, ensure_ascii=False)
     try:
@@ -37,7 +38,7 @@ def append(path: Path, kind: str, **values: Any) -> None:
 
 
 def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole lines from byte `start` on, each with the byte after it."""
+    """Whole lines from byte `start` on, each with the offset of the byte after it."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -54,24 +55,32 @@ def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class Point(NamedTuple):
-    """One value of a metric, at a time in milliseconds as MLflow counts it; points with the same
-    mark are one.
+    """One value of a metric.
+
+    Attributes:
+        time: milliseconds, as MLflow counts them.
+        key: two points with the same key are the same point.
     """
 
-    key: str
+    metric: str
     value: float
     time: int
     step: int
-    mark: tuple[Any, ...]
+    key: tuple[Any, ...]
 
 
 @dataclass
 class Run:
-    """All that should be known of a training, or of one of its tests; times in milliseconds, `end`
-    is None while it runs.
+    """A training, or one of its tests, as MLflow should hold it.
+
+    Attributes:
+        key: name and value of a tag that no other run has; the run is found by it.
+        begin: milliseconds.
+        end: milliseconds; None while it runs.
+        points: those not yet uploaded.
     """
 
-    mark: tuple[str, str]  # the tag by which it is found, and no other run
+    key: tuple[str, str]
     name: str
     begin: int
     params: dict[str, str]
@@ -82,82 +91,97 @@ class Run:
 
 
 class RunHistory:
-    """What lines, added one by one, amount to: `runs` holds the training first, then its tests."""
+    """The runs that the lines of a journal describe; lines are added one by one.
+
+    Attributes:
+        runs: the training first, then its tests.
+        time: of the last line, in milliseconds.
+    """
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.time = 0
-        self._seen: set[tuple[Any, ...]] = set()
-        self._scores: dict[str, float] = {}
+        self._seen: set[tuple[Any, ...]] = set()  # keys of the training's points
+        self._latest_scores: dict[str, float] = {}
 
     def add(self, record: dict[str, Any]) -> None:
         """Take in one line.
 
         Raises:
-            BadParams: the line belongs to a training that never began.
+            ParamsError: the line belongs to a training that never began.
         """
-        if record["kind"] != "begin" and not self.runs:
+        kind = record["kind"]
+        if kind != "begin" and not self.runs:
             raise ParamsError("the journal has no beginning")
         self.time = int(record["time"] * 1000)
-        {
+        handlers = {
             "begin": self._begin,
             "metrics": self._metrics,
             "end": self._end,
             "evaluation": self._evaluation,
-        }[record["kind"]](record)
+        }
+        handlers[kind](record)
 
     def close(self) -> None:
-        """Nobody writes the journal any more: a training that told no end was killed."""
+        """End the journal: nobody writes to it any more, so what has no end was killed."""
         if self.runs and self.runs[0].end is None:
-            self.runs[0].status, self.runs[0].end = "KILLED", self.time
+            self.runs[0].status = "KILLED"
+            self.runs[0].end = self.time
 
     def _begin(self, record: dict[str, Any]) -> None:
         if not self.runs:
-            self.runs = [
-                _run(("fingerprint", record["fingerprint"]), record["name"], self.time, record)
-            ]
+            key = ("fingerprint", record["fingerprint"])
+            self.runs = [_new_run(key, record["name"], self.time, record)]
         training = self.runs[0]
         training.tags |= record["tags"]
-        training.status, training.end = "RUNNING", None
+        training.status = "RUNNING"
+        training.end = None
 
     def _metrics(self, record: dict[str, Any]) -> None:
-        for key, value in record["values"].items():
-            self._point(Point(key, value, self.time, record["step"], (key, record["step"])))
+        step = record["step"]
+        for metric, value in record["values"].items():
+            self._add_point(Point(metric, value, self.time, step, (metric, step)))
 
-    def _point(self, point: Point) -> None:
-        if point.mark not in self._seen:
-            self._seen.add(point.mark)
+    def _add_point(self, point: Point) -> None:
+        if point.key not in self._seen:
+            self._seen.add(point.key)
             self.runs[0].points.append(point)
 
     def _end(self, record: dict[str, Any]) -> None:
         training = self.runs[0]
         training.tags |= record.get("tags", {})
-        training.status, training.end = record["status"], self.time
+        training.status = record["status"]
+        training.end = self.time
 
     def _evaluation(self, record: dict[str, Any]) -> None:
-        """A run of its own with all scores, one per set of inputs; the training carries the latest
-        WER and CER.
+        """Add a run with all scores, one per set of inputs.
+
+        The training gets the latest WER and CER. The same step may be tested several times, so the
+        time is part of the key of these points.
         """
-        mark, time = ("evaluation", record["inputs"]), self.time
-        if not any(run.mark == mark for run in self.runs):
-            test = _run(mark, f"test {record['name']}", time, record)
-            test.status, test.end = "FINISHED", time
-            test.points = [
-                Point(key, value, time, 0, (key, 0)) for key, value in record["values"].items()
-            ]
-            self.runs.append(test)
-        for key in (metrics.TEST_WER, metrics.TEST_CER):
-            value = record["values"][key]
-            if self._scores.get(key) != value:
-                self._scores[key] = value
-                self._point(Point(key, value, time, record["step"], (key, record["step"], time)))
+        key = ("evaluation", record["inputs"])
+        if not any(run.key == key for run in self.runs):
+            self.runs.append(self._new_test(key, record))
+        for metric in (metrics.TEST_WER, metrics.TEST_CER):
+            value = record["values"][metric]
+            if self._latest_scores.get(metric) != value:
+                self._latest_scores[metric] = value
+                step = record["step"]
+                point_key = (metric, step, self.time)
+                self._add_point(Point(metric, value, self.time, step, point_key))
+
+    def _new_test(self, key: tuple[str, str], record: dict[str, Any]) -> Run:
+        test = _new_run(key, f"test {record['name']}", self.time, record)
+        test.status = "FINISHED"
+        test.end = self.time
+        test.points = [
+            Point(metric, value, self.time, 0, (metric, 0))
+            for metric, value in record["values"].items()
+        ]
+        return test
 
 
-def _run(mark: tuple[str, str], name: str, begin: int, record: dict[str, Any]) -> Run:
-    return Run(
-        mark,
-        name,
-        begin,
-        {key: str(value) for key, value in record["params"].items()},
-        {mark[0]: mark[1]},
-    )
+def _new_run(key: tuple[str, str], name: str, begin: int, record: dict[str, Any]) -> Run:
+    tag, value = key
+    params = {param: str(value) for param, value in record["params"].items()}
+    return Run(key, name, begin, params, {tag: value})

@@ -1,11 +1,13 @@
-"""A mirror of the checkpoints, kept while a training runs, so that another machine can go on with
-the same final bits.
+"""Copy the checkpoints of a running training elsewhere, so that another machine can resume from it.
 
-    EARSHOT_MIRROR=/mnt/share dvc repro      # or s3://bucket/prefix, hf://buckets/me/mine: any address that fsspec can write to
+    EARSHOT_MIRROR=/mnt/share dvc repro
+
+Or s3://bucket/prefix, hf://buckets/me/mine: any address that fsspec can write to. The other machine
+ends with the same bits.
 
 A thread starts a process for each new checkpoint (`asr.tracking.mirror_copy`): a second of another
-core, and its bytes on the network. Training waits for the mirror at its start, when the mirror may
-know more, and at its end; no fault of the mirror stops or changes it.
+core, and the bytes on the network. Training waits for the mirror at its start, when the mirror may
+have a newer checkpoint, and at its end. No fault of the mirror stops or changes it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from asr.errors import ModelError
 from asr.runtime.formatting import without_secret
@@ -26,21 +27,31 @@ from asr.tracking.mirror_store import address
 from asr.training import checkpoints
 
 POLL_SECONDS = 0.5
-LAST_SECONDS = 60.0  # that a finished training waits for its last copy
+FINISHED_SECONDS = 60.0  # that a finished training waits for its last copy
 STOPPED_SECONDS = 5.0  # that a stopped one waits; the copy goes on without it
 
 
 class CheckpointMirror:
-    """A thread of the training's process that starts the processes which copy; one warning until a
-    copy succeeds again.
+    """A thread of the training's process that starts the processes which copy.
+
+    Attributes:
+        owner: names this training in the mirror's lease.
+        has_lease: a process of ours took the mirror.
+        lost: another machine took the mirror after us; nothing more is copied.
+        warned: a copy failed, and none succeeded since; one warning is enough.
+        copied: the step that was copied last.
     """
 
     def __init__(self, folder: Path, log: Path):
-        self.folder, self.log, self.owner = folder, log, uuid.uuid4().hex
-        self.taken = self.lost = self.warned = False
+        self.folder = folder
+        self.log = log
+        self.owner = uuid.uuid4().hex
+        self.has_lease = False
+        self.lost = False
+        self.warned = False
         self.copied: int | None = None
         self.ended = threading.Event()
-        self._call("fetch")
+        self._run("fetch")
         self.thread = threading.Thread(target=self._work, daemon=True, name="mirror")
         self.thread.start()
 
@@ -50,56 +61,49 @@ class CheckpointMirror:
             newest = self._newest()
             if newest != tried:
                 tried = newest
-                self._call("push")
-        self._call("end")
+                self._run("push")
+        self._run("end")
 
     def _newest(self) -> int | None:
         return next(iter(checkpoints.steps(self.folder, "step")), None)
 
-    def _call(self, command: str) -> None:
-        """Let a process do one thing, out of reach of a Ctrl-C that is meant for the training."""
+    def _run(self, command: str) -> None:
+        """Run a command of `mirror_copy`, which a Ctrl-C for the training does not reach."""
         if self.lost:
             return
         newest = self._newest()
-        given = [
-            command,
-            str(self.folder),
-            str(self.log),
-            self.owner,
-            "" if self.taken else "force",
-        ]
-        kinds: dict[str, Any] = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-        }
+        force = "" if self.has_lease else "force"
+        arguments = [command, str(self.folder), str(self.log), self.owner, force]
         done = subprocess.run(
-            [sys.executable, "-m", "asr.tracking.mirror_copy", *given],
-            **kinds,
+            [sys.executable, "-m", "asr.tracking.mirror_copy", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
             start_new_session=True,
         )
-        said = done.stdout.splitlines()
+        lines = done.stdout.splitlines()
         if done.returncode == 0:
-            self.taken, self.warned, self.copied = True, False, newest
+            self.has_lease = True
+            self.warned = False
+            self.copied = newest
         else:
-            self._warn(
-                said.pop() if said else f"exit {done.returncode}",
-                lost=done.returncode == ModelError.exit_code,
-            )
-        for line in said:
+            self.lost = done.returncode == ModelError.exit_code
+            self._warn(lines.pop() if lines else f"exit {done.returncode}")
+        for line in lines:
             print(line, flush=True)
 
-    def _warn(self, fault: str, lost: bool) -> None:
-        self.lost = lost
+    def _warn(self, fault: str) -> None:
         if not self.warned:
-            way_on = "" if lost else "; training goes on, and the next checkpoint tries again"
-            print(f"warning: mirror: {re.sub(r'^error [0-9]+: ', '', fault)}{way_on}", flush=True)
+            text = re.sub(r"^error [0-9]+: ", "", fault)
+            if not self.lost:
+                text += "; training goes on, and the next checkpoint tries again"
+            print(f"warning: mirror: {text}", flush=True)
         self.warned = True
 
     def finish(self, seconds: float) -> None:
-        """Wait for the last copy; say what the mirror lacks."""
+        """Wait for the last copy, and warn if the mirror lacks it."""
         self.ended.set()
         self.thread.join(seconds)
         newest = self._newest()
@@ -107,23 +111,29 @@ class CheckpointMirror:
             has = "none" if self.copied is None else f"that of step {self.copied}"
             goes_on = "; copying goes on" if self.thread.is_alive() else ""
             print(
-                f"warning: {without_secret(address())} lacks the checkpoint of step {newest} (it has {has}){goes_on}",
+                f"warning: {without_secret(address())} lacks the checkpoint of step {newest} "
+                f"(it has {has}){goes_on}",
                 flush=True,
             )
 
 
 @contextmanager
 def copied(folder: Path, log: Path) -> Iterator[None]:
-    """Begin with what the mirror knows, and copy there what the block saves; nothing if there is no
-    mirror.
+    """Fetch a newer checkpoint from the mirror, and copy there what the block saves.
+
+    Does nothing if there is no mirror.
+
+    Args:
+        folder: the checkpoints of this training.
+        log: its journal.
     """
     if not address():
         yield
         return
-    follower = CheckpointMirror(folder, log)
+    mirror = CheckpointMirror(folder, log)
     try:
         yield
     except BaseException:
-        follower.finish(STOPPED_SECONDS)
+        mirror.finish(STOPPED_SECONDS)
         raise
-    follower.finish(LAST_SECONDS)
+    mirror.finish(FINISHED_SECONDS)

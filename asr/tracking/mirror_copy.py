@@ -1,9 +1,8 @@
-"""Checkpoints in a mirror: copied there whole or not at all, and brought back where the mirror
-knows more.
+"""Copy checkpoints to the mirror, whole or not at all, and bring back what is newer there.
 
 `<address>/<fingerprint>` holds the files of the last two checkpoints, an index of each (names and
 hashes), which is written last, the journal, and a lease that says who copies. Costs each byte once
-on the network; a store needs no renames, locks or folders.
+on the network. A store needs no renames, locks or folders.
 """
 
 from __future__ import annotations
@@ -26,71 +25,81 @@ from asr.storage import files, hashing
 from asr.tracking.mirror_store import Store, address, reason
 from asr.training import checkpoints
 
-NAMES = re.compile(
-    r"(step|weights)-\d{8}/\w+\.(safetensors|json)"
-)  # what an index may name: nothing outside the folder
-LEASE, JOURNAL = "lease.json", "journal.jsonl"
-ATTEMPTS = 9
+# what an index may name: nothing outside the folder
+INDEXED_FILE = re.compile(r"(step|weights)-\d{8}/\w+\.(safetensors|json)")
+INDEX = re.compile(r"step-\d{8}\.json")
+FOLDER = re.compile(r"(step|weights)-\d{8}")
+LEASE = "lease.json"
+JOURNAL = "journal.jsonl"
+ATTEMPTS = 9  # to open a checkpoint that training does not drop meanwhile
 
 
-def indices(store: Store) -> dict[int, dict[str, str]]:
+def read_indices(store: Store) -> dict[int, dict[str, str]]:
     """Hashes by file of each checkpoint, newest first; an index that cannot be read is empty."""
-    steps = sorted(
-        (int(name[5:13]) for name in store.names() if re.fullmatch(r"step-\d{8}\.json", name)),
-        reverse=True,
-    )
-    found = {step: _json(store.content(index_name(step))) for step in steps}
-    return {
-        step: one if all(NAMES.fullmatch(name) for name in one) else {}
-        for step, one in found.items()
-    }
+    names = [name for name in store.names() if INDEX.fullmatch(name)]
+    steps = sorted((int(name[5:13]) for name in names), reverse=True)
+    return {step: _read_index(store, step) for step in steps}
 
 
 def index_name(step: int) -> str:
     return f"step-{step:08d}.json"
 
 
-def _json(content: bytes | None) -> dict[str, Any]:
+def _read_index(store: Store, step: int) -> dict[str, str]:
+    index = _parse(store.content(index_name(step)))
+    return index if all(INDEXED_FILE.fullmatch(name) for name in index) else {}
+
+
+def _parse(content: bytes | None) -> dict[str, Any]:
+    """A JSON object; empty if the content is missing or something else."""
     try:
-        found = json.loads(content or b"{}")
+        value = json.loads(content or b"{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def other(store: Store, owner: str) -> dict[str, Any]:
+def _other_lease(store: Store, owner: str) -> dict[str, Any]:
     """The lease of another training; empty if the mirror is free or ours."""
-    found = _json(store.content(LEASE))
-    return {} if found.get("owner", owner) == owner else found
+    lease = _parse(store.content(LEASE))
+    return {} if lease.get("owner", owner) == owner else lease
 
 
-def check_lease(store: Store, owner: str) -> None:
-    """Raises:
-    BadModel: another machine took the mirror after us.
-    """
-    if found := other(store, owner):
-        raise ModelError(
-            f"{_who(found)} trains the same and has taken over the mirror; this training is no longer copied"
-        )
-
-
-def _who(lease: dict[str, Any]) -> str:
+def _holder(lease: dict[str, Any]) -> str:
     return f"{lease.get('host')}, process {lease.get('process')},"
 
 
-def take(store: Store, owner: str, force: bool) -> None:
-    """Have the mirror to ourselves: of two machines the one that started last has it, and both are
-    told. No clocks are compared.
+def check_lease(store: Store, owner: str) -> None:
+    """Refuse to copy once another machine has the mirror.
 
     Raises:
-        BadModel: another machine took it after us.
+        ModelError: another machine took the mirror after us.
+    """
+    if lease := _other_lease(store, owner):
+        raise ModelError(
+            f"{_holder(lease)} trains the same and has taken over the mirror; "
+            "this training is no longer copied"
+        )
+
+
+def take_lease(store: Store, owner: str, force: bool) -> None:
+    """Take the mirror for this training, and say so if another one had it.
+
+    Of two machines the one that started last has the mirror; the other sees it at its next copy. No
+    clocks are compared.
+
+    Args:
+        force: take it from another training; without, only renew our lease.
+    Raises:
+        ModelError: another machine took it after us.
     """
     if not force:
         check_lease(store, owner)
-    elif found := other(store, owner):
-        last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(found.get("time", 0)))
+    elif other := _other_lease(store, owner):
+        last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(other.get("time", 0)))
         print(
-            f"{_who(found)} held the mirror at {last} UTC; if the same training still runs there, it is no longer copied",
+            f"{_holder(other)} held the mirror at {last} UTC; "
+            "if the same training still runs there, it is no longer copied",
             flush=True,
         )
     lease = {
@@ -104,87 +113,113 @@ def take(store: Store, owner: str, force: bool) -> None:
 
 @contextmanager
 def snapshot(folder: Path) -> Iterator[tuple[int, dict[str, IO[bytes]], dict[str, str]]]:
-    """The newest checkpoint and all kept weights: opened files, which stay readable when training
-    drops them, and their hashes.
+    """Open the newest checkpoint and all kept weights.
+
+    Yields:
+        the step, the opened files by name, which stay readable when training drops them, and their
+        hashes.
+    Raises:
+        FileNotFoundError: training dropped files each time before they were open.
     """
     for attempt in range(ATTEMPTS):
         with ExitStack() as stack:
             step = checkpoints.steps(folder, "step")[0]
-            kept = [
-                checkpoints.path_of(folder, "weights", one)
-                for one in checkpoints.steps(folder, "weights")
-            ]
-            opened: dict[str, IO[bytes]] = {}
-            hashes: dict[str, str] = {}
             try:
-                for place in [*kept, checkpoints.path_of(folder, "step", step)]:
-                    manifest = place / "manifest.json"
-                    for name, digest in {
-                        **files.read_json(manifest)["sha256"],
-                        manifest.name: hashing.sha256(manifest),
-                    }.items():
-                        opened[f"{place.name}/{name}"] = stack.enter_context(
-                            (place / name).open("rb")
-                        )
-                        hashes[f"{place.name}/{name}"] = digest
+                opened, hashes = _open_files(folder, step, stack)
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
                     raise
                 continue
-            if (
-                checkpoints.steps(folder, "step")[0] == step
-            ):  # else weights that it wants may have been dropped
+            # after a newer checkpoint the weights that this one needs may have been dropped
+            if checkpoints.steps(folder, "step")[0] == step:
                 yield step, opened, hashes
                 return
 
 
+def _open_files(
+    folder: Path, step: int, stack: ExitStack
+) -> tuple[dict[str, IO[bytes]], dict[str, str]]:
+    """Files and hashes of all weights and of one checkpoint, by `folder/file`."""
+    weights = [
+        checkpoints.path_of(folder, "weights", weights_step)
+        for weights_step in checkpoints.steps(folder, "weights")
+    ]
+    opened: dict[str, IO[bytes]] = {}
+    hashes: dict[str, str] = {}
+    for path in [*weights, checkpoints.path_of(folder, "step", step)]:
+        manifest = path / "manifest.json"
+        digests = {
+            **files.read_json(manifest)["sha256"],
+            manifest.name: hashing.sha256(manifest),
+        }
+        for name, digest in digests.items():
+            opened[f"{path.name}/{name}"] = stack.enter_context((path / name).open("rb"))
+            hashes[f"{path.name}/{name}"] = digest
+    return opened, hashes
+
+
 def push(store: Store, folder: Path, log: Path, owner: str, force: bool = False) -> None:
-    """Copy the newest checkpoint, and what came while that was copied."""
-    take(store, owner, force)
+    """Copy the newest checkpoint to the mirror, and those saved while that was copied.
+
+    Raises:
+        ModelError: another machine took the mirror after us.
+    """
+    take_lease(store, owner, force)
     copied = None
     while checkpoints.steps(folder, "step")[:1] not in ([], [copied]):
         with snapshot(folder) as (copied, opened, hashes):
-            known = indices(store)
-            if known.get(copied) != hashes:
-                there = {name: digest for one in known.values() for name, digest in one.items()}
-                for name, source in opened.items():
-                    if there.get(name) != hashes[name]:
-                        store.write(name, source)
+            indices = read_indices(store)
+            if indices.get(copied) != hashes:
+                _write_changed(store, opened, hashes, indices)
                 store.write(JOURNAL, io.BytesIO(log.read_bytes() if log.is_file() else b""))
                 check_lease(store, owner)
                 store.write(index_name(copied), io.BytesIO(json.dumps(hashes).encode()))
-            tidy(store, {**known, copied: hashes}, copied)
+            tidy(store, {**indices, copied: hashes}, copied)
 
 
-def tidy(store: Store, known: dict[int, dict[str, str]], newest: int) -> None:
-    """Drop older checkpoints, index first, and folders that no index names. What is newer than ours
-    is another machine's: it stays.
+def _write_changed(
+    store: Store,
+    opened: dict[str, IO[bytes]],
+    hashes: dict[str, str],
+    indices: dict[int, dict[str, str]],
+) -> None:
+    """Write the files that no index of the mirror names with this hash."""
+    copied = {name: digest for index in indices.values() for name, digest in index.items()}
+    for name, source in opened.items():
+        if copied.get(name) != hashes[name]:
+            store.write(name, source)
+
+
+def tidy(store: Store, indices: dict[int, dict[str, str]], newest: int) -> None:
+    """Drop older checkpoints, index first, and folders that no index names.
+
+    Checkpoints newer than `newest`, our own, are another machine's and stay.
     """
-    older = sorted((step for step in known if step <= newest), reverse=True)[checkpoints.MAX_KEPT :]
-    store.drop(*map(index_name, older))
-    named = {
-        name.partition("/")[0] for step, one in known.items() if step not in older for name in one
+    ours = sorted((step for step in indices if step <= newest), reverse=True)
+    dropped = ours[checkpoints.MAX_KEPT :]
+    store.drop(*map(index_name, dropped))
+    used = {
+        name.partition("/")[0]
+        for step, index in indices.items()
+        if step not in dropped
+        for name in index
     }
-    store.drop(
-        *(
-            name
-            for name in store.names()
-            if re.fullmatch(r"(step|weights)-\d{8}", name) and name not in named
-        )
-    )
+    store.drop(*(name for name in store.names() if FOLDER.fullmatch(name) and name not in used))
 
 
 def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
-    """Bring the newest whole checkpoint here, if the mirror's is newer than ours; says what a
-    damaged one costs.
+    """Bring the newest whole checkpoint here, if the mirror's is newer than ours.
+
+    Falls back to the one before where a checkpoint is damaged, and says how many steps that costs.
     """
-    take(store, owner, force=True)
-    have, found = _newest_whole(folder), indices(store)
-    for step, hashes in found.items():
+    take_lease(store, owner, force=True)
+    have = _newest_whole(folder)
+    indices = read_indices(store)
+    for step, hashes in indices.items():
         if step <= have:
             break
         try:
-            _bring(store, folder, hashes)
+            _download(store, folder, hashes)
         except ModelError as fault:
             print(f"the mirror's checkpoint of step {step} {fault}; falling back", flush=True)
             store.drop(index_name(step))
@@ -192,61 +227,70 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
         _join_journals(store, log)
         print(f"the checkpoint of step {step} comes from {without_secret(address())}", flush=True)
         have = step
-    if have < max(found, default=0):
-        print(
-            f"the damaged checkpoint costs {max(found) - max(have, 0)} steps, which are done again",
-            flush=True,
-        )
+    newest = max(indices, default=0)
+    if have < newest:
+        lost = newest - max(have, 0)
+        print(f"the damaged checkpoint costs {lost} steps, which are done again", flush=True)
 
 
 def _newest_whole(folder: Path) -> int:
-    whole = (
-        step
-        for step in checkpoints.steps(folder, "step")
-        if _is_whole(checkpoints.path_of(folder, "step", step))
-    )
-    return next(whole, -1)
+    """The step of the newest checkpoint here that has all its files; -1 if there is none."""
+    for step in checkpoints.steps(folder, "step"):
+        if _is_whole(checkpoints.path_of(folder, "step", step)):
+            return step
+    return -1
 
 
-def _is_whole(place: Path, manifest: str | None = None) -> bool:
+def _is_whole(path: Path, manifest: str | None = None) -> bool:
     """Whether a folder here has all its files, and the manifest of this hash if one is given."""
     try:
-        checkpoints.check(place)
+        checkpoints.check(path)
     except ModelError:
         return False
-    return manifest in (None, hashing.sha256(place / "manifest.json"))
+    return manifest in (None, hashing.sha256(path / "manifest.json"))
 
 
-def _bring(store: Store, folder: Path, hashes: dict[str, str]) -> None:
-    """The folders of one checkpoint, weights first: when its own is in place, all is there."""
+def _download(store: Store, folder: Path, hashes: dict[str, str]) -> None:
+    """Bring the folders of one checkpoint here that we do not have.
+
+    Weights come first: once the checkpoint's own folder is in place, all is there.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
     if not hashes:
         raise ModelError("has an index that cannot be read")
-    for place in sorted({name.partition("/")[0] for name in hashes}, reverse=True):
-        if _is_whole(folder / place, hashes.get(f"{place}/manifest.json")):
-            continue
-        with files.new_folder(folder / place) as draft:
-            for name in (name for name in hashes if name.startswith(f"{place}/")):
-                target = draft / name.partition("/")[2]
-                try:
-                    store.read(name, target)
-                except FileNotFoundError:
-                    raise ModelError(f"lacks {name}") from None
-                if hashing.sha256(target) != hashes[name]:
-                    raise ModelError(f"is damaged: {name}")
+    names = {name.partition("/")[0] for name in hashes}
+    for name in sorted(names, reverse=True):
+        if not _is_whole(folder / name, hashes.get(f"{name}/manifest.json")):
+            _download_folder(store, folder / name, hashes)
+
+
+def _download_folder(store: Store, path: Path, hashes: dict[str, str]) -> None:
+    with files.new_folder(path) as draft:
+        for name in hashes:
+            if not name.startswith(f"{path.name}/"):
+                continue
+            target = draft / name.partition("/")[2]
+            try:
+                store.read(name, target)
+            except FileNotFoundError:
+                raise ModelError(f"lacks {name}") from None
+            if hashing.sha256(target) != hashes[name]:
+                raise ModelError(f"is damaged: {name}")
 
 
 def _join_journals(store: Store, log: Path) -> None:
-    """The mirror's journal, and after it the lines that only ours has."""
+    """Write the mirror's journal, and after it the lines that only ours has."""
     theirs = (store.content(JOURNAL) or b"").splitlines(keepends=True)
     ours = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
-    known = set(theirs)
-    files.write_bytes(log, b"".join([*theirs, *(line for line in ours if line not in known)]))
+    shared = set(theirs)
+    only_ours = [line for line in ours if line not in shared]
+    files.write_bytes(log, b"".join([*theirs, *only_ours]))
 
 
 def main() -> None:
-    """One attempt, in a process of its own: `fetch`, `push`, or `end` (push, and leave the mirror
-    to others).
-    """
+    """Run one command: `fetch`, `push`, or `end` (push, and leave the mirror to others)."""
     command, folder, log, owner, force = sys.argv[1:]
     try:
         store = Store(Path(folder).name)

@@ -1,7 +1,6 @@
-"""Where checkpoints are copied to: a folder, an object store, the hub, whatever `fsspec` can write
-to.
+"""Where checkpoints are copied to: a folder, an object store, the hub, whatever `fsspec` can write.
 
-The address stands in EARSHOT_MIRROR, and secrets in the environment, as each store wants them. An
+The address stands in EARSHOT_MIRROR; secrets stand in the environment, as each store wants them. An
 operation that hangs ends its process.
 """
 
@@ -20,14 +19,15 @@ from asr import paths
 from asr.errors import NetworkError
 from asr.runtime.formatting import without_secret
 
-PATIENCE_SECONDS = 60.0  # for one operation, and a second more for each SLOWEST bytes
-SLOWEST = 1_000_000
+PATIENCE_SECONDS = 60.0  # for one operation; more for large files
+MIN_BYTES_PER_SECOND = 1_000_000
+COPY_BYTES = 1 << 20  # read and written at once
 
 
 def address() -> str | None:
-    """Where to, as the environment says; a plain path is meant from the repository's top."""
-    given = os.environ.get("EARSHOT_MIRROR")
-    return given if not given or "://" in given else str(paths.resolve(given))
+    """The address of the mirror, if there is one; a plain path counts from the repository's top."""
+    text = os.environ.get("EARSHOT_MIRROR")
+    return text if not text or "://" in text else str(paths.resolve(text))
 
 
 def reason(error: Exception) -> str:
@@ -38,9 +38,10 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def limit(size: int = 0) -> Iterator[None]:
+def time_limit(num_bytes: int = 0) -> Iterator[None]:
     """End this process if an operation on so many bytes hangs."""
-    timer = threading.Timer(PATIENCE_SECONDS + size / SLOWEST, _hangs)
+    seconds = PATIENCE_SECONDS + num_bytes / MIN_BYTES_PER_SECOND
+    timer = threading.Timer(seconds, _end_process)
     timer.daemon = True
     timer.start()
     try:
@@ -49,7 +50,7 @@ def limit(size: int = 0) -> Iterator[None]:
         timer.cancel()
 
 
-def _hangs() -> None:
+def _end_process() -> None:
     print(f"error 4: {without_secret(address())}: does not answer", file=sys.stderr, flush=True)
     os._exit(NetworkError.exit_code)
 
@@ -65,13 +66,13 @@ class Store:
 
     def write(self, name: str, source: IO[bytes]) -> None:
         """Copy a whole file there; a kill may leave half of it."""
-        size = source.seek(0, os.SEEK_END)
+        num_bytes = source.seek(0, os.SEEK_END)
         source.seek(0)
         path = f"{self.top}/{name}"
-        with limit(size):
+        with time_limit(num_bytes):
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             with self.fs.open(path, "wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+                shutil.copyfileobj(source, target, COPY_BYTES)
 
     def read(self, name: str, target: Path) -> None:
         """Copy a file here.
@@ -79,14 +80,15 @@ class Store:
         Raises:
             FileNotFoundError: it is not there.
         """
-        with limit():
-            size = self.fs.size(f"{self.top}/{name}") or 0
-        with limit(size):
-            self.fs.get_file(f"{self.top}/{name}", str(target))
+        path = f"{self.top}/{name}"
+        with time_limit():
+            num_bytes = self.fs.size(path) or 0
+        with time_limit(num_bytes):
+            self.fs.get_file(path, str(target))
 
     def content(self, name: str) -> bytes | None:
-        """A small file; none if there is none."""
-        with limit():
+        """The bytes of a small file; None if there is none."""
+        with time_limit():
             self.fs.invalidate_cache()
             try:
                 return bytes(self.fs.cat_file(f"{self.top}/{name}"))
@@ -96,17 +98,15 @@ class Store:
     def drop(self, *names: str) -> None:
         """Remove files or folders that are there."""
         for name in names:
-            with limit():
+            with time_limit():
                 self.fs.rm(f"{self.top}/{name}", recursive=True)
 
     def names(self) -> list[str]:
-        """What stands at the top."""
-        with limit():
+        """Names of the files and folders at the top."""
+        with time_limit():
             self.fs.invalidate_cache()
             try:
-                return [
-                    path.rstrip("/").rpartition("/")[2]
-                    for path in self.fs.ls(self.top, detail=False)
-                ]
+                listed = self.fs.ls(self.top, detail=False)
             except FileNotFoundError:
                 return []
+        return [path.rstrip("/").rpartition("/")[2] for path in listed]

@@ -1,10 +1,9 @@
-"""One journal's runs in MLflow: what it has of them, and what it lacks; everything may be done
-twice, by several processes at once.
+"""Upload one journal's runs to MLflow: look at what MLflow has of them, and add what it lacks.
 
-MLflow has no name for a run that we could choose, so a run is found by a tag; one that was made
-twice, because an answer was lost, is deleted when it is found. A point that is there already is not
-logged again. Costs one request for 500 points, and for a run that MLflow has already one for each
-metric.
+Everything may be done twice, also by several processes at once. MLflow does not let us choose the
+id of a run, so a run is found by a tag. A run that was created twice, because an answer was lost,
+is deleted when it is found. A point that MLflow has is not logged again. Costs one request for 500
+points, and for a run that MLflow has already one request per metric.
 """
 
 from __future__ import annotations
@@ -23,82 +22,97 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "earshot"
-POINTS = 500  # in one request
-FACTS = 100  # params or tags; MLflow takes no more at once
+POINTS_PER_REQUEST = 500
+FACTS_PER_REQUEST = 100  # params or tags; MLflow takes no more at once
 
 
 @dataclass
 class RemoteRun:
-    """What MLflow has of one run."""
+    """What MLflow has of one run.
+
+    Attributes:
+        points: keys of the points.
+        end: status, and the time it ended in milliseconds.
+    """
 
     id: str
     params: set[str]
     tags: dict[str, str]
-    points: set[tuple[Any, ...]]  # the marks
+    points: set[tuple[Any, ...]]
     end: tuple[str, int | None]
 
 
 class RunUploader:
-    """One journal in MLflow; after an error of any kind start with a new one, which looks at what
-    arrived.
+    """Uploads one journal to MLflow.
+
+    After an error of any kind start with a new one, which looks at what arrived.
     """
 
     def __init__(self, path: Path, client: MlflowClient):
-        self.path, self.client, self.read_to = path, client, 0
-        self.account = journal.RunHistory()
-        self.held: dict[tuple[str, str], RemoteRun] = {}
-        self.experiment = ""
+        self.path = path
+        self.client = client
+        self.read_to = 0  # offset in the journal
+        self.history = journal.RunHistory()
+        self.remote_runs: dict[tuple[str, str], RemoteRun] = {}  # by the key of the run
+        self.experiment_id = ""
 
     def catch_up(self) -> None:
-        """Give MLflow all that the journal has and MLflow lacks.
+        """Upload all that the journal has and MLflow lacks.
 
         Raises:
-            BadParams: the journal has no beginning.
+            ParamsError: the journal has no beginning.
         """
         with locked(self.path.with_suffix(".lock")):
             for record, end in journal.read(self.path, self.read_to):
                 self.read_to = end
                 try:
-                    self.account.add(record)
+                    self.history.add(record)
                 except ParamsError as fault:
                     raise ParamsError(f"{self.path.name}: {fault}") from None
-            self._give()
+            self._upload()
 
     def close(self) -> None:
-        """Nobody writes the journal any more."""
-        self.account.close()
+        """Upload the end of a journal that nobody writes to any more."""
+        self.history.close()
         with locked(self.path.with_suffix(".lock")):
-            self._give()
+            self._upload()
 
-    def _give(self) -> None:
-        self.experiment = self.experiment or self._place()
-        for run in self.account.runs:
-            held = self.held.get(run.mark) or self._find(run) or self._create(run)
-            self.held[run.mark] = held
-            if run is not self.account.runs[0]:
-                run.tags["mlflow.parentRunId"] = self.held[self.account.runs[0].mark].id
-            self._complete(run, held)
+    def _upload(self) -> None:
+        self.experiment_id = self.experiment_id or self._find_experiment()
+        for run in self.history.runs:
+            remote = self.remote_runs.get(run.key) or self._find(run) or self._create(run)
+            self.remote_runs[run.key] = remote
+            training = self.history.runs[0]
+            if run is not training:
+                run.tags["mlflow.parentRunId"] = self.remote_runs[training.key].id
+            self._log_missing(run, remote)
+            self._update_status(run, remote)
+            # what MLflow has now; nothing is asked or sent again while the journal grows
+            run.points.clear()
+            remote.params |= set(run.params)
+            remote.tags |= run.tags
+            remote.end = run.status, run.end
 
-    def _place(self) -> str:
-        """The id of our experiment, which is made if need be."""
+    def _find_experiment(self) -> str:
+        """The id of our experiment, which is created if need be."""
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             try:
                 return str(self.client.create_experiment(EXPERIMENT))
             except MlflowException:  # another process was quicker
-                found = self.client.get_experiment_by_name(EXPERIMENT)
-                if found is None:
+                experiment = self.client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _find(self, run: journal.Run) -> RemoteRun | None:
-        """The run that carries the mark; of several all processes choose the same one."""
-        tag, value = run.mark
+        """The run that has the tag; of several, all processes keep the same one."""
+        tag, value = run.key
         twins = sorted(
-            self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'"),
-            key=lambda one: str(one.info.run_id),
+            self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'"),
+            key=lambda twin: str(twin.info.run_id),
         )
         if not twins:
             return None
@@ -106,43 +120,46 @@ class RunUploader:
             self.client.delete_run(twin.info.run_id)
         info, data = twins[0].info, twins[0].data
         points: set[tuple[Any, ...]] = set()
-        for key in data.metrics:
-            for point in self.client.get_metric_history(info.run_id, key):
-                points |= {(key, point.step), (key, point.step, point.timestamp)}
-        return RemoteRun(
-            info.run_id, set(data.params), dict(data.tags), points, (info.status, info.end_time)
-        )
+        for metric in data.metrics:
+            for point in self.client.get_metric_history(info.run_id, metric):
+                # under both keys that the journal may give this point
+                points |= {(metric, point.step), (metric, point.step, point.timestamp)}
+        end = (info.status, info.end_time)
+        return RemoteRun(info.run_id, set(data.params), dict(data.tags), points, end)
 
     def _create(self, run: journal.Run) -> RemoteRun:
-        made = self.client.create_run(self.experiment, run.begin, run.tags, run.name)
-        return RemoteRun(made.info.run_id, set(), dict(run.tags), set(), (made.info.status, None))
+        info = self.client.create_run(self.experiment_id, run.begin, run.tags, run.name).info
+        return RemoteRun(info.run_id, set(), dict(run.tags), set(), (info.status, None))
 
-    def _complete(self, run: journal.Run, held: RemoteRun) -> None:
-        """What is there is known, so that nothing is asked or given again while the journal grows."""
+    def _log_missing(self, run: journal.Run, remote: RemoteRun) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         points = [
-            Metric(one.key, one.value, one.time, one.step)
-            for one in run.points
-            if one.mark not in held.points
+            Metric(point.metric, point.value, point.time, point.step)
+            for point in run.points
+            if point.key not in remote.points
         ]
-        params = [Param(key, value) for key, value in run.params.items() if key not in held.params]
+        params = [
+            Param(key, value) for key, value in run.params.items() if key not in remote.params
+        ]
         tags = [
-            RunTag(key, value) for key, value in run.tags.items() if held.tags.get(key) != value
+            RunTag(key, value) for key, value in run.tags.items() if remote.tags.get(key) != value
         ]
-        for batch in zip_longest(
-            _parts(points, POINTS), _parts(params, FACTS), _parts(tags, FACTS), fillvalue=()
-        ):
-            self.client.log_batch(held.id, *batch)
-        if run.end is not None and held.end != (run.status, run.end):
-            self.client.set_terminated(held.id, run.status, run.end)
-        elif run.end is None and held.end[0] != run.status:
-            self.client.update_run(held.id, status=run.status)
-        run.points.clear()
-        held.params |= set(run.params)
-        held.tags |= run.tags
-        held.end = run.status, run.end
+        requests = zip_longest(
+            _parts(points, POINTS_PER_REQUEST),
+            _parts(params, FACTS_PER_REQUEST),
+            _parts(tags, FACTS_PER_REQUEST),
+            fillvalue=(),
+        )
+        for request in requests:
+            self.client.log_batch(remote.id, *request)
+
+    def _update_status(self, run: journal.Run, remote: RemoteRun) -> None:
+        if run.end is not None and remote.end != (run.status, run.end):
+            self.client.set_terminated(remote.id, run.status, run.end)
+        elif run.end is None and remote.end[0] != run.status:
+            self.client.update_run(remote.id, status=run.status)
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
+    return (items[start : start + size] for start in range(0, len(items), size))

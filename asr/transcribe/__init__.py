@@ -1,5 +1,4 @@
-"""Recordings to text for people: the command line, the queue behind the pages, subtitles,
-corrections.
+"""Recordings to text for people: the command line, the queue behind the pages, corrections.
 
 Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`,
 `decoding`, `runs`.

@@ -31,47 +31,52 @@ if TYPE_CHECKING:
     from asr.model.loader import Start
 
 
-def recordings(given: list[Path]) -> list[tuple[Path, Path]]:
-    """Each recording to transcribe, with the name its transcript gets: its own without the ending,
-    where that tells it from the others.
+def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """Each recording to transcribe, with the name its transcript gets.
+
+    That is its own name without the ending; with the ending or a number where two would have the
+    same. Of a recording in a folder it includes the path in that folder.
 
     Raises:
-        BadData: a path that is not there, or nothing to transcribe at all.
+        DataError: a path that is not there, or nothing to transcribe at all.
     """
-    found: list[tuple[Path, Path]] = []
-    for path in given:
-        if path.is_dir():
-            inside = (
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file()
-            )
-            found += [(file, file.relative_to(path)) for file in inside]
-        elif path.is_file():
-            found.append((path, Path(path.name)))
-        else:
-            raise DataError(f"{path}: not there")
-    if not found:
+    inputs = [recording for path in paths for recording in _recordings_at(path)]
+    if not inputs:
         raise DataError(
-            f"no recording in {', '.join(map(str, given))}; want files that end in {' '.join(SUFFIXES)}"
+            f"no recording in {', '.join(map(str, paths))}; "
+            f"want files that end in {' '.join(SUFFIXES)}"
         )
-    bare = Counter(name.with_suffix("") for _, name in found)
-    names: dict[Path, Path] = {}  # insertion keeps the order
-    for path, name in found:
-        names[_free(name if bare[name.with_suffix("")] > 1 else name.with_suffix(""), names)] = path
-    return [(path, name) for name, path in names.items()]
+    uses = Counter(name.with_suffix("") for _, name in inputs)
+    by_name: dict[Path, Path] = {}  # insertion keeps the order
+    for path, name in inputs:
+        bare_name = name.with_suffix("")
+        by_name[_unused(name if uses[bare_name] > 1 else bare_name, by_name)] = path
+    return [(path, name) for name, path in by_name.items()]
 
 
-def _free(name: Path, taken: Container[Path]) -> Path:
+def _recordings_at(path: Path) -> list[tuple[Path, Path]]:
+    """A file, or all recordings in a folder, each with its name there."""
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if not path.is_dir():
+        raise DataError(f"{path}: not there")
+    return [
+        (file, file.relative_to(path))
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    ]
+
+
+def _unused(name: Path, taken: Container[Path]) -> Path:
     """The name, with a number where another recording has it already."""
     numbered = (name.with_name(f"{name.name}-{number}") for number in count(2))
-    return next(one for one in chain([name], numbered) if one not in taken)
+    return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
 def transcribe_file(
     start: Start, path: Path, language: str | None, task: str | None
 ) -> list[Segment]:
-    """One recording, with a progress bar in seconds of sound."""
+    """Transcribe one recording, with a progress bar in seconds of sound."""
     from asr.transcribe import recognizer
 
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
@@ -84,14 +89,14 @@ def transcribe_file(
             disable=not sys.stderr.isatty(),
         ) as bar:
 
-            def say(moment: float) -> None:
+            def show(moment: float) -> None:
                 bar.update(moment - bar.n)
 
-            return list(recognizer.transcribe(start, sound, 0.0, sound.duration, say))
+            return list(recognizer.transcribe(start, sound, 0.0, sound.duration, show))
 
 
 def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
-    """The transcript beside its siblings, once per format; each appears whole."""
+    """Write the transcript once per format, as `out.txt`, `out.srt`; each file appears whole."""
     for name in formats:
         files.write_text(out.with_name(f"{out.name}.{name}"), FORMATS[name](segments))
 
@@ -105,11 +110,17 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="sound or video files, or folders of them",
     )
-    models = "workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id (default: workspace)"
-    parser.add_argument("--model", default="workspace", help=models)
-    languages = "Whisper's code, such as sv, or detect (default: the model's own)"
     parser.add_argument(
-        "--language", choices=["detect", *WHISPER_LANGUAGES], metavar="CODE", help=languages
+        "--model",
+        default="workspace",
+        help="workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id "
+        "(default: workspace)",
+    )
+    parser.add_argument(
+        "--language",
+        choices=["detect", *WHISPER_LANGUAGES],
+        metavar="CODE",
+        help="Whisper's code, such as sv, or detect (default: the model's own)",
     )
     parser.add_argument(
         "--task",
@@ -123,33 +134,34 @@ def arguments() -> argparse.Namespace:
         default=Path(),
         help="the folder for the transcripts (default: this one)",
     )
-    given = parser.parse_args()
-    if given.out.exists() and not given.out.is_dir():
-        parser.error(f"--out: {given.out} is a file, want a folder")
-    return given
+    options = parser.parse_args()
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out: {options.out} is a file, want a folder")
+    return options
 
 
 def main() -> None:
-    given = arguments()
-    cast(TextIOWrapper, sys.stdout).reconfigure(
-        errors="backslashreplace"
-    )  # for what the terminal has no letters for
-    jobs = recordings(given.recordings)
+    options = arguments()
+    # A terminal without letters for a text gets escapes in place of a traceback.
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
+    inputs = recordings(options.recordings)
     from asr.transcribe import recognizer  # 4 s, which help and a wrong argument need not wait for
 
-    start = recognizer.load(given.model)
+    start = recognizer.load(options.model)
+    formats = FORMATS if options.format == "all" else [options.format]
     failed = 0
-    for path, name in jobs:
+    for path, name in inputs:
         try:
-            segments = transcribe_file(start, path, given.language, given.task)
-        except DataError as fault:
+            segments = transcribe_file(start, path, options.language, options.task)
+        except DataError as error:
             failed += 1
-            print(f"{path}: left out: {fault}", file=sys.stderr, flush=True)
+            print(f"{path}: left out: {error}", file=sys.stderr, flush=True)
             continue
-        write(segments, given.out / name, FORMATS if given.format == "all" else [given.format])
-        print(f"{path}: {' '.join(one.text for one in segments if one.text)}", flush=True)
+        write(segments, options.out / name, formats)
+        text = " ".join(segment.text for segment in segments if segment.text)
+        print(f"{path}: {text}", flush=True)
     if failed:
-        raise DataError(f"{failed} of {len(jobs)} recordings could not be transcribed")
+        raise DataError(f"{failed} of {len(inputs)} recordings could not be transcribed")
 
 
 if __name__ == "__main__":

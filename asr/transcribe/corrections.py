@@ -1,8 +1,8 @@
-"""Corrected transcripts with their sound, kept as a corpus: recordings/metadata.csv and FLAC files,
-as `download.source: folder` reads.
+"""Corrected transcripts with their sound, kept as a corpus in a folder.
 
-Files are named by a hash of their sound, so that saving the same stretch again replaces its text.
-Costs one rewrite of the table.
+The folder holds metadata.csv and FLAC files, as `download.source: folder` reads. Files are named by
+a hash of their sound, so saving the same stretch again replaces its text. Costs one rewrite of the
+table.
 """
 
 from __future__ import annotations
@@ -28,41 +28,49 @@ TABLE = "metadata.csv"
 
 
 def save(folder: Path, sound: SampleFile, segments: Iterable[Segment], speaker: str) -> int:
-    """Add each segment that has words, with its stretch of the sound; returns how many that were.
+    """Add each segment that has words, with its stretch of the sound; return how many.
 
     Raises:
-        BadData: the table that is there is none of ours.
+        DataError: there is a metadata.csv already, and it is not one of ours.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # another file in it would count as a recording
-        known = list(_rows(folder))
-        rows = [
-            _row(folder, sound, segment, speaker) for segment in segments if one_line(segment.text)
+    # The folder itself is locked: a lock file in it would count as a recording.
+    with locked(folder):
+        old_rows = list(_rows(folder))
+        new_rows = [
+            _save_segment(folder, sound, segment, speaker)
+            for segment in segments
+            if one_line(segment.text)
         ]
-        if rows:
-            _write(folder / TABLE, [*known, *rows])
-    return len(rows)
+        if new_rows:
+            _write(folder / TABLE, [*old_rows, *new_rows])
+    return len(new_rows)
 
 
 def splits(folder: Path) -> dict[str, int]:
-    """How many recordings training would find in each split: `asr.sources.folder` gives a speaker
-    to one, by a hash of the name.
+    """How many of the recordings training would find in each split.
+
+    As in `asr.sources.folder`, a speaker belongs to one split, by a hash of the name.
     """
-    found = Counter(
+    counts = Counter(
         row.get("split") or split_of(row.get("speaker_id") or row["file_name"])
         for row in _rows(folder)
     )
-    return {split: found[split] for split in SPLITS}
+    return {split: counts[split] for split in SPLITS}
 
 
 def _rows(folder: Path) -> Iterator[dict[str, str]]:
-    """The table's lines, as the folder source reads them; none where there is no table yet."""
-    if (folder / TABLE).is_file():
-        yield from (row for _, row in read_table(folder / TABLE, set(COLUMNS[:2]), strict=True))
+    """The table's rows, as the folder source reads them; none where there is no table yet."""
+    path = folder / TABLE
+    if path.is_file():
+        for _, row in read_table(path, set(COLUMNS[:2]), strict=True):
+            yield row
 
 
-def _row(folder: Path, sound: SampleFile, segment: Segment, speaker: str) -> dict[str, str]:
-    """Keep a segment's sound; returns its line of the table."""
+def _save_segment(
+    folder: Path, sound: SampleFile, segment: Segment, speaker: str
+) -> dict[str, str]:
+    """Write a segment's sound; return its row of the table."""
     encoded = flac(sound, segment.start, segment.end)
     name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.flac"
     files.write_bytes(folder / name, encoded)
@@ -74,9 +82,7 @@ def _row(folder: Path, sound: SampleFile, segment: Segment, speaker: str) -> dic
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    """The table anew; of rows for the same sound the last one stands, and columns that are not ours
-    stay.
-    """
+    """Write the whole table; of rows for the same sound the last wins, and all columns stay."""
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         table[row["file_name"]] = table.get(row["file_name"], {}) | row

@@ -1,5 +1,6 @@
-"""What was said and when, written as people use it: plain text, SRT and WebVTT subtitles, JSON,
-CSV. Costs nothing to import.
+"""Transcripts written as people use them: plain text, SRT and WebVTT subtitles, JSON, CSV.
+
+Costs nothing to import.
 """
 
 from __future__ import annotations
@@ -25,24 +26,26 @@ class Segment:
 
 def text(segments: Sequence[Segment]) -> str:
     """The words alone, one segment per line."""
-    return "".join(f"{one.text}\n" for one in _spoken(segments))
+    return "".join(f"{segment.text}\n" for segment in _non_empty(segments))
 
 
 def srt(segments: Sequence[Segment]) -> str:
-    """SubRip subtitles. They know no escapes, so that an arrow in a text, which would read as
-    times, is opened up.
+    """SubRip subtitles.
+
+    The format has no escapes, so an arrow in a text, which would read as times, becomes `-- >`.
     """
-    return "".join(
-        f"{number}\n{timestamp(one.start, ',')} --> {timestamp(one.end, ',')}\n{one.text.replace('-->', '-- >')}\n\n"
-        for number, one in enumerate(_spoken(segments), 1)
+    cues = (
+        f"{number}\n{_times(segment, ',')}\n{segment.text.replace('-->', '-- >')}\n\n"
+        for number, segment in enumerate(_non_empty(segments), 1)
     )
+    return "".join(cues)
 
 
 def vtt(segments: Sequence[Segment]) -> str:
-    """WebVTT subtitles; markup in a text is shown, not obeyed."""
+    """WebVTT subtitles; markup in a text is escaped."""
     cues = (
-        f"{timestamp(one.start, '.')} --> {timestamp(one.end, '.')}\n{html.escape(one.text, quote=False)}\n\n"
-        for one in _spoken(segments)
+        f"{_times(segment, '.')}\n{html.escape(segment.text, quote=False)}\n\n"
+        for segment in _non_empty(segments)
     )
     return "WEBVTT\n\n" + "".join(cues)
 
@@ -50,25 +53,22 @@ def vtt(segments: Sequence[Segment]) -> str:
 def table(segments: Sequence[Segment]) -> str:
     """CSV with the columns start, end, text; seconds with three digits."""
     sheet = io.StringIO()
-    writer = csv.writer(
-        sheet
-    )  # lines end as RFC 4180 has it: with another ending Python leaves a carriage return in a text bare
+    # Lines end with \r\n as in RFC 4180: with another ending Python would not quote a text that
+    # holds a carriage return.
+    writer = csv.writer(sheet)
     writer.writerow(["start", "end", "text"])
-    writer.writerows([f"{one.start:.3f}", f"{one.end:.3f}", one.text] for one in segments)
+    for segment in segments:
+        writer.writerow([f"{segment.start:.3f}", f"{segment.end:.3f}", segment.text])
     return sheet.getvalue()
 
 
 def as_json(segments: Sequence[Segment]) -> str:
     """One object: `text`, and `segments` with start, end and text."""
-    whole = " ".join(one.text for one in segments if one.text)
-    return (
-        json.dumps(
-            {"text": whole, "segments": [asdict(one) for one in segments]},
-            ensure_ascii=False,
-            indent=2,
-        )
-        + "\n"
-    )
+    transcript = {
+        "text": " ".join(segment.text for segment in segments if segment.text),
+        "segments": [asdict(segment) for segment in segments],
+    }
+    return json.dumps(transcript, ensure_ascii=False, indent=2) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {
@@ -80,16 +80,18 @@ FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {
 }
 
 
-def _spoken(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments in which something was said, each on one line, for an empty line ends a
-    subtitle.
-    """
-    lines = (replace(one, text=one_line(one.text)) for one in segments)
-    return [one for one in lines if one.text]
+def _non_empty(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments that have words, each on one line, because an empty line ends a subtitle."""
+    lines = (replace(segment, text=one_line(segment.text)) for segment in segments)
+    return [segment for segment in lines if segment.text]
+
+
+def _times(segment: Segment, point: str) -> str:
+    return f"{timestamp(segment.start, point)} --> {timestamp(segment.end, point)}"
 
 
 def timestamp(seconds: float, point: str) -> str:
     """A moment as subtitles write it: 01:02:03,400."""
-    thousandths = round(seconds * 1000)
-    minutes, rest = divmod(thousandths, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    seconds_text = f"{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds_text}"

@@ -1,8 +1,8 @@
 """One model for many visitors: a queue of transcriptions, and each visitor's temporary files.
 
-The process that owns the desk never imports torch, and stays quick while another one
+The server that owns the queue never imports torch, and stays quick while another process
 (`asr.transcribe.worker`) decodes: one job at a time, first come, first served. What a visitor
-brought lies in .cache/sessions, for nobody else to read, and goes when they go.
+brought lies in .cache/sessions, readable for nobody else, and is deleted when they leave.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asr.transcribe.formats import Segment
 
 LOST_SECONDS = 60.0  # a visitor who is away so long has gone
 TIDY_SECONDS = 10.0
-GRACE_SECONDS = 10.0  # for the decoding process to hear that a job is cancelled
+GRACE_SECONDS = 10.0  # for the worker to stop a cancelled job, before it is killed
 KEPT_SOUNDS = 3  # of one visitor
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 DIED = "the decoding process died, perhaps for want of memory; a smaller model may fit"
@@ -36,8 +36,10 @@ DIED = "the decoding process died, perhaps for want of memory; a smaller model m
 
 @dataclass(frozen=True)
 class Options:
-    """Which model (the names of `transcription.place`), and what it is asked for; None takes the
-    model's own.
+    """Which model, and the language and task it is asked for; None takes the model's own.
+
+    Attributes:
+        model: a name as for `asr.transcribe.recognizer.resolve_model`.
     """
 
     model: str = "workspace"
@@ -47,7 +49,19 @@ class Options:
 
 @dataclass(eq=False)
 class Job:
-    """One transcription, filled in while it runs; `end` None means the recording's."""
+    """One transcription, filled in while it runs.
+
+    Attributes:
+        owner: the visitor.
+        start, end: the stretch of the recording, in seconds.
+        state: WAITING, RUNNING, DONE, FAILED or CANCELLED.
+        doing: what the worker is doing, in words.
+        moment: up to which all is decoded, in seconds.
+        segments: those decoded so far.
+        language: with which the model is prompted, as soon as it is known.
+        fault: why it failed, in one line.
+        cancelled: set when the visitor wants it no more.
+    """
 
     owner: str
     sound: SampleFile
@@ -60,7 +74,7 @@ class Job:
     segments: list[Segment] = field(default_factory=list)
     language: str | None = None
     fault: str | None = None
-    unwanted: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
     def ended(self) -> bool:
@@ -68,16 +82,17 @@ class Job:
 
     @property
     def progress(self) -> float:
-        """The share that is decoded."""
-        return min(max((self.moment - self.start) / max(self.end - self.start, 1e-9), 0.0), 1.0)
+        """The share that is decoded, 0 to 1."""
+        share = (self.moment - self.start) / max(self.end - self.start, 1e-9)
+        return min(max(share, 0.0), 1.0)
 
     @property
     def text(self) -> str:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
     def cancel(self) -> None:
-        """Ends at once while it waits, else soon."""
-        self.unwanted.set()
+        """End a waiting job at once, a running one soon."""
+        self.cancelled.set()
         if self.state == WAITING:
             self.state = CANCELLED
 
@@ -86,21 +101,24 @@ class TranscriptionQueue:
     """Takes jobs from all visitors of one server; thread-safe."""
 
     def __init__(self, folder: Path, present: Callable[[str], bool]):
-        """Args:
-        folder: for the temporary files of all servers on this machine.
-        present: whether an owner still looks at a page.
+        """Start the two threads that run jobs and delete what visitors left.
+
+        Args:
+            folder: for the temporary files of all servers on this machine.
+            present: whether an owner still looks at a page.
         """
-        self.folder, self.present = folder / str(os.getpid()), present
-        shutil.rmtree(self.folder, ignore_errors=True)  # a dead server's that had our number
+        self.folder = folder / str(os.getpid())
+        self.present = present
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a dead server that had our process id
         sweep(folder)
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.queue: list[Job] = []
-        self.changed = threading.Condition()
-        self.decoding = WorkerProcess()
+        self.changed = threading.Condition()  # guards `queue` and `last_seen`
+        self.worker = WorkerProcess()
         self.unpacking = threading.Semaphore(2)  # recordings that are unpacked at once
-        self.owners: dict[str, float] = {}
-        for work in (self._work, self._tidy):
-            threading.Thread(target=work, daemon=True, name=f"desk{work.__name__}").start()
+        self.last_seen: dict[str, float] = {}  # of each owner
+        for loop in (self._work, self._tidy):
+            threading.Thread(target=loop, daemon=True, name=f"desk{loop.__name__}").start()
 
     def bring(
         self,
@@ -108,23 +126,23 @@ class TranscriptionQueue:
         recording: bytes | memoryview | Path,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> SampleFile:
-        """Unpack what a visitor brought; file names play no part in where it goes.
+        """Decode what a visitor brought to samples in their folder.
+
+        No name that the visitor chose becomes part of a path.
 
         Raises:
-            BadData: it holds no sound that can be read.
-            Cancelled: `cancelled` told so.
+            DataError: it holds no sound that can be read.
+            Cancelled: `cancelled` returned True.
         """
         folder = self._folder(owner)
-        target = folder / f"{time.monotonic_ns()}.f32"
+        samples = folder / f"{time.monotonic_ns()}.f32"
         with self.unpacking:
             if isinstance(recording, Path):
-                return self._kept(folder, decode_apart(recording, target, cancelled))
-            packed = target.with_suffix(".bytes")
-            try:
-                packed.write_bytes(recording)
-                return self._kept(folder, decode_apart(packed, target, cancelled))
-            finally:
-                packed.unlink(missing_ok=True)
+                sound = decode_apart(recording, samples, cancelled)
+            else:
+                sound = _decode_bytes(recording, samples, cancelled)
+            self._drop_old_sounds(folder)
+        return sound
 
     def submit(
         self,
@@ -134,12 +152,12 @@ class TranscriptionQueue:
         start: float = 0.0,
         end: float | None = None,
     ) -> Job:
-        """Queue a transcription of a stretch of a recording."""
-        job = Job(
-            owner, sound, options, start, sound.duration if end is None else end, moment=start
-        )
+        """Queue a transcription of a stretch of a recording; without `end` up to its end."""
+        if end is None:
+            end = sound.duration
+        job = Job(owner, sound, options, start, end, moment=start)
         with self.changed:
-            self.owners[owner] = time.monotonic()
+            self.last_seen[owner] = time.monotonic()
             self.queue.append(job)
             self.changed.notify_all()
         return job
@@ -148,72 +166,86 @@ class TranscriptionQueue:
         """How many jobs come first; 0 for the one that runs."""
         with self.changed:
             before = self.queue[: self.queue.index(job)] if job in self.queue else []
-            return sum(not one.ended for one in before)
+            return sum(not other.ended for other in before)
 
     def forget(self, owner: str) -> None:
         """Cancel a visitor's jobs and delete what they brought."""
         with self.changed:
-            self.owners.pop(owner, None)
+            self.last_seen.pop(owner, None)
             for job in self.queue:
                 if job.owner == owner:
                     job.cancel()
-        shutil.rmtree(self.folder / _name(owner), ignore_errors=True)
+        shutil.rmtree(self.folder / _folder_name(owner), ignore_errors=True)
 
     def _folder(self, owner: str) -> Path:
         with self.changed:
-            self.owners[owner] = time.monotonic()
-        folder = self.folder / _name(owner)
+            self.last_seen[owner] = time.monotonic()
+        folder = self.folder / _folder_name(owner)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         return folder
 
-    def _kept(self, folder: Path, sound: SampleFile) -> SampleFile:
-        """Keep a visitor's latest sounds, and those that wait to be transcribed."""
+    def _drop_old_sounds(self, folder: Path) -> None:
+        """Delete a visitor's sounds but the latest, and those that wait to be transcribed."""
         with self.changed:
             needed = {job.sound.path for job in self.queue}
-        for old in sorted(folder.glob("*.f32"), key=lambda path: int(path.stem))[:-KEPT_SOUNDS]:
-            if old not in needed:
-                old.unlink(missing_ok=True)
-        return sound
+        by_age = sorted(folder.glob("*.f32"), key=lambda path: int(path.stem))
+        for path in by_age[:-KEPT_SOUNDS]:
+            if path not in needed:
+                path.unlink(missing_ok=True)
 
     def _work(self) -> None:
+        """The first thread: run one job after the other."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: bool(self.queue))
                 job = self.queue[0]
             try:
-                self.decoding.run(job)
+                self.worker.run(job)
             except OSError as error:
-                job.fault, job.state = (
-                    f"no decoding process can be started ({error.strerror}); try again",
-                    FAILED,
-                )
+                job.fault = f"no decoding process can be started ({error.strerror}); try again"
+                job.state = FAILED
             finally:
                 with self.changed:
                     self.queue.remove(job)
 
     def _tidy(self) -> None:
+        """The second thread: forget visitors who have gone."""
         while True:
             time.sleep(TIDY_SECONDS)
             now = time.monotonic()
             with self.changed:
-                self.owners.update({owner: now for owner in self.owners if self.present(owner)})
-                lost = [owner for owner, seen in self.owners.items() if now - seen > LOST_SECONDS]
+                here = [owner for owner in self.last_seen if self.present(owner)]
+                self.last_seen.update(dict.fromkeys(here, now))
+                lost = [
+                    owner for owner, seen in self.last_seen.items() if now - seen > LOST_SECONDS
+                ]
             for owner in lost:
                 self.forget(owner)
 
 
+def _decode_bytes(
+    recording: bytes | memoryview, samples: Path, cancelled: Callable[[], bool]
+) -> SampleFile:
+    encoded = samples.with_suffix(".bytes")
+    try:
+        encoded.write_bytes(recording)
+        return decode_apart(encoded, samples, cancelled)
+    finally:
+        encoded.unlink(missing_ok=True)
+
+
 class WorkerProcess:
-    """Our end of the decoding process, which is started when it is needed."""
+    """The server's end of the decoding process, which is started when it is needed."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.count = 0
+        self.count = 0  # of jobs; the number of the present one
 
     def run(self, job: Job) -> None:
-        """Have one job done, and write in it what happens."""
-        if job.unwanted.is_set():
+        """Run one job to its end, and write into it what happens."""
+        if job.cancelled.is_set():
             job.state = CANCELLED
             return
         job.state, job.doing = RUNNING, "starting"
@@ -228,23 +260,30 @@ class WorkerProcess:
         if not self._send(order):  # it may just have left, for want of work
             self._stop()
             self._send(order)
+        self._follow(job)
+
+    def _follow(self, job: Job) -> None:
+        """Apply events until the job has ended; kill a worker that does not stop in time."""
         deadline = float("inf")
         while not job.ended:
-            if job.unwanted.is_set() and deadline == float("inf"):
+            if job.cancelled.is_set() and deadline == float("inf"):
                 deadline = time.monotonic() + GRACE_SECONDS
                 self._send({"cancel": self.count})
             try:
-                self._note(job, self.events.get(timeout=0.2))
+                self._apply(job, self.events.get(timeout=0.2))
             except queue.Empty:
+                # Its end arrives as an event, which fails the job.
                 if time.monotonic() > deadline:
                     self._stop()
 
-    def _note(self, job: Job, event: dict[str, Any] | None) -> None:
+    def _apply(self, job: Job, event: dict[str, Any] | None) -> None:
+        """Write an event into the job; None is the end of the process."""
         if event is None:
             self._stop()
             self._fail(job, DIED)
         elif event["job"] == self.count:
-            job.doing, job.moment = event.get("doing", job.doing), event.get("moment", job.moment)
+            job.doing = event.get("doing", job.doing)
+            job.moment = event.get("moment", job.moment)
             job.language = event.get("language", job.language)
             if "segment" in event:
                 job.segments.append(Segment(**event["segment"]))
@@ -255,10 +294,10 @@ class WorkerProcess:
 
     def _fail(self, job: Job, fault: str) -> None:
         job.fault = fault
-        job.state = CANCELLED if job.unwanted.is_set() else FAILED
+        job.state = CANCELLED if job.cancelled.is_set() else FAILED
 
     def _send(self, message: dict[str, Any]) -> bool:
-        """Whether the process took it."""
+        """Write a line to the process, started if need be; False if it has left."""
         if self.process is None:
             self._start()
         try:
@@ -275,8 +314,9 @@ class WorkerProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
         self.orders = cast(IO[str], self.process.stdin)
+        arguments = (self.process.stdout, self.events)
         threading.Thread(
-            target=_listen, args=(self.process.stdout, self.events), daemon=True, name="desk_listen"
+            target=_read_events, args=arguments, daemon=True, name="desk_listen"
         ).start()
 
     def _stop(self) -> None:
@@ -288,24 +328,24 @@ class WorkerProcess:
         self.process = None
 
 
-def _listen(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
-    """Pass the decoding process's events on; its end is None."""
+def _read_events(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
+    """Queue the events of the decoding process, and None at its end."""
     with stdout, suppress(ValueError):  # it may die in the middle of a line
         for line in stdout:
             events.put(json.loads(line))
     events.put(None)
 
 
-def _name(owner: str) -> str:
+def _folder_name(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()[:16]
 
 
 def sweep(folder: Path) -> None:
-    """Delete what servers left behind that are no more."""
-    for left in folder.glob("[0-9]*"):
+    """Delete the folders of servers that have ended; each is named by its process id."""
+    for path in folder.glob("[0-9]*"):
         try:
-            os.kill(int(left.name), 0)
+            os.kill(int(path.name), 0)  # signal 0 only asks whether the process is there
         except (ProcessLookupError, ValueError):
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
+            shutil.rmtree(path, ignore_errors=True)
+        except PermissionError:  # it is there, and another user's
             continue

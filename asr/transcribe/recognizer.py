@@ -1,9 +1,8 @@
-"""A recording of any length to segments with times, by any model: what the command line and the
-dashboard share.
+"""A recording of any length to segments with times, by any model.
 
-Features and decoding are those of evaluation: a recording of up to two minutes gives the text that
-`evaluate` would score. Memory does not grow with the recording. Importing costs torch and
-transformers.
+The command line and the dashboard share it. Features and decoding are those of evaluation: a
+recording of up to two minutes gives the text that `evaluate` would score. Memory does not grow with
+the recording. Importing costs torch and transformers.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ from asr.whisper import SAMPLE_RATE
 
 WORKSPACE = "workspace"
 DETECT = "detect"
-BATCH = 8  # stretches decoded together
+BATCH = 8  # windows decoded together
 MAX_NEW_TOKENS = 444
 
 
 def resolve_model(name: str) -> str:
-    """Where a model lies: the workspace's, a folder, a DVC experiment or revision (fetched through
-    DVC), or else a hub id.
+    """Where a model lies: a path or a hub id.
 
+    Args:
+        name: WORKSPACE, a folder, a DVC experiment or revision (fetched through DVC), or a hub id.
     Raises:
-        BadData: the workspace or the revision holds no model.
+        DataError: the workspace or the revision holds no model.
     """
     if name == WORKSPACE:
         if not paths.resolve(MODEL).is_dir():
@@ -47,7 +47,7 @@ def resolve_model(name: str) -> str:
 
 
 def load(name: str) -> Start:
-    """A model ready to transcribe, by the names of `place`."""
+    """A model ready to transcribe; `name` as for `resolve_model`."""
     start = loader.load(resolve_model(name), None, None)
     start.model.to(loader.device()).eval()
     return start
@@ -61,11 +61,14 @@ def choose_prompt(
     begin: float,
     end: float,
 ) -> str | None:
-    """Set the language and task that the model is asked for; returns the language.
+    """Set the language and task that the model is prompted with; return the language.
 
     Args:
         language: Whisper's code, DETECT, or None for the model's own.
         task: transcribe, translate, or None for the model's own.
+        begin, end: seconds; the language is detected in the first window between them.
+    Raises:
+        ParamsError: the model knows one language only.
     """
     generation = start.model.generation_config
     if not generation.is_multilingual:
@@ -74,15 +77,11 @@ def choose_prompt(
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
-        language, _ = detect_language(
-            start.model, features.stored(window, start.model.config.num_mel_bins)
-        )
+        mel = features.stored(window, start.model.config.num_mel_bins)
+        language, _ = detect_language(start.model, mel)
     language = language or getattr(generation, "language", None) or "en"
-    loader.set_prompt(
-        start.model,
-        language.strip("<|>"),
-        task or getattr(generation, "task", None) or "transcribe",
-    )
+    task = task or getattr(generation, "task", None) or "transcribe"
+    loader.set_prompt(start.model, language.strip("<|>"), task)
     return language
 
 
@@ -91,28 +90,31 @@ def transcribe(
     sound: SampleFile,
     begin: float,
     end: float,
-    say: Callable[[float], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Segment]:
     """What is said between two moments, segment by segment.
 
     Args:
-        say: is told the moment up to which all is decoded, after each batch; it may raise to stop.
+        begin, end: seconds.
+        on_progress: called after each batch with the moment up to which all is decoded; it may
+            raise to stop.
     """
     for offset, samples in passages(sound, begin, end):
         length = len(samples) / SAMPLE_RATE
 
-        def told(
-            groups: Iterable[list[int]], total: int, offset: float = offset, length: float = length
+        # Default arguments bind the values of this passage.
+        def with_progress(
+            batches: Iterable[list[int]], total: int, offset: float = offset, length: float = length
         ) -> Iterator[list[int]]:
-            for done, group in enumerate(groups):
-                say(offset + length * done / total)
-                yield group
+            for done, batch in enumerate(batches):
+                on_progress(offset + length * done / total)
+                yield batch
 
         clips = [features.stored(samples, start.model.config.num_mel_bins)]
-        (heard,) = greedy.decode_clips(
-            start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, told
+        (windows,) = greedy.decode_clips(
+            start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, with_progress
         )
-        for one in heard:
-            for first, last, text in one.segments:
+        for window in windows:
+            for first, last, text in window.segments:
                 yield Segment(round(offset + first, 3), round(min(offset + last, end), 3), text)
-        say(offset + length)
+        on_progress(offset + length)

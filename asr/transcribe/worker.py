@@ -1,9 +1,10 @@
 """The process that decodes for the dashboard: it alone imports torch and holds models.
 
-    python -m asr.transcribe.worker      # orders in on standard input, events out, one JSON line each; `asr.transcribe.job_queue` starts it
+    python -m asr.transcribe.worker      # started by `asr.transcribe.job_queue`
 
-It leaves when the server that started it is gone, and after a quarter of an hour without work, to
-give its memory back.
+Orders come in on standard input and events go out on standard output, one JSON object a line. It
+ends when the server that started it is gone, and after a quarter of an hour without work, to give
+its memory back.
 """
 
 from __future__ import annotations
@@ -30,41 +31,40 @@ IDLE_SECONDS = 900.0
 KEPT_MODELS = 2  # in memory: two may be compared
 
 
-def serve(orders: TextIO, tell: Callable[[dict[str, Any]], None]) -> None:
-    """The decoding process: do one job after the other, until nobody asks any more."""
+def serve(orders: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
+    """Do one job after the other, until none has come for IDLE_SECONDS.
+
+    Args:
+        orders: a line {"job": number, ...} each, or {"cancel": number}.
+        send: called with each event.
+    """
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
-    threading.Thread(target=_take, args=(orders, waiting, cancelled), daemon=True).start()
+    threading.Thread(target=_read_orders, args=(orders, waiting, cancelled), daemon=True).start()
     models: OrderedDict[str, Any] = OrderedDict()
     while True:
         try:
             order = waiting.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return
-        number = order["job"]
+
+        def report(number: int = order["job"], **event: Any) -> None:
+            send({"job": number, **event})
+
         try:
-            _do(
-                order,
-                models,
-                cancelled,
-                lambda number=number, **event: tell({"job": number, **event}),
-            )
-            tell({"job": number, "state": DONE})
+            _run_job(order, models, cancelled, report)
+            report(state=DONE)
         except Cancelled:
-            tell({"job": number, "state": CANCELLED})
-        except UserError as fault:
-            tell({"job": number, "fault": str(fault)})
+            report(state=CANCELLED)
+        except UserError as error:
+            report(fault=str(error))
         except OSError as error:
-            tell(
-                {
-                    "job": number,
-                    "fault": f"{type(error).__name__}: {error.strerror}; try again, or bring the recording again",
-                }
-            )
+            what = f"{type(error).__name__}: {error.strerror}"
+            report(fault=f"{what}; try again, or bring the recording again")
 
 
-def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
-    """Read orders until the desk is gone, and then go too, whatever is being done."""
+def _read_orders(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
+    """Read orders until the server closes the pipe, then end the process at once."""
     for line in orders:
         order = json.loads(line)
         if "cancel" in order:
@@ -74,49 +74,56 @@ def _take(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled: set[i
     os._exit(0)
 
 
-def _do(
+def _run_job(
     order: dict[str, Any],
     models: OrderedDict[str, Any],
     cancelled: set[int],
-    tell: Callable[..., None],
+    report: Callable[..., None],
 ) -> None:
-    tell(doing="loading the model")
+    """Transcribe one stretch of a recording, reporting each segment.
+
+    Raises:
+        Cancelled: the job's number is in `cancelled`.
+    """
+    report(doing="loading the model")
     from asr.transcribe import recognizer  # torch and transformers, 4 s, in this process alone
 
-    def say(moment: float) -> None:
+    def on_progress(moment: float) -> None:
         if order["job"] in cancelled:
             raise Cancelled
-        tell(moment=moment)
+        report(moment=moment)
 
-    start, sound = _model(order["model"], models), SampleFile(Path(order["sound"]))
-    say(order["start"])
-    if min(order["end"], sound.duration) - order["start"] < HOP / SAMPLE_RATE:
+    begin, end = order["start"], order["end"]
+    start = _model(order["model"], models)
+    sound = SampleFile(Path(order["sound"]))
+    on_progress(begin)
+    if min(end, sound.duration) - begin < HOP / SAMPLE_RATE:
         raise DataError("there is no sound in this part; choose another")
-    tell(doing="listening")
-    own = start.model.generation_config
-    start.model.generation_config = copy.deepcopy(
-        own
-    )  # what one job asks for is not the next one's
+    report(doing="listening")
+    # The prompt of one job must not stay with the model for the next one.
+    own_config = start.model.generation_config
+    start.model.generation_config = copy.deepcopy(own_config)
     try:
         language = recognizer.choose_prompt(
-            start, order["language"], order["task"], sound, order["start"], order["end"]
+            start, order["language"], order["task"], sound, begin, end
         )
-        tell(language=language)
-        for segment in recognizer.transcribe(start, sound, order["start"], order["end"], say):
-            tell(segment=asdict(segment))
+        report(language=language)
+        for segment in recognizer.transcribe(start, sound, begin, end, on_progress):
+            report(segment=asdict(segment))
     finally:
-        start.model.generation_config = own
+        start.model.generation_config = own_config
 
 
 def _model(name: str, models: OrderedDict[str, Any]) -> Any:
-    """A model, from memory where its files have not changed since."""
+    """A model, from memory where its files have not changed since it was loaded."""
     from asr.transcribe import recognizer
 
-    where = recognizer.resolve_model(name)
-    weights = sorted(paths.resolve(where).glob("*.safetensors"))
-    key = json.dumps([where, *([path.stat().st_mtime_ns, path.stat().st_ino] for path in weights)])
+    path = recognizer.resolve_model(name)
+    weights = sorted(paths.resolve(path).glob("*.safetensors"))
+    stamps = [[file.stat().st_mtime_ns, file.stat().st_ino] for file in weights]
+    key = json.dumps([path, *stamps])
     if key not in models:
-        models[key] = recognizer.load(where)
+        models[key] = recognizer.load(path)
     models.move_to_end(key)
     while len(models) > KEPT_MODELS:
         models.popitem(last=False)
@@ -124,18 +131,16 @@ def _model(name: str, models: OrderedDict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Events go to the standard output that we were given; what libraries print goes to standard
-    error.
-    """
+    """Send events to standard output, and what libraries print there to standard error."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    os.nice(5)  # pages come first
+    os.nice(5)  # the pages come first
 
-    def tell(event: dict[str, Any]) -> None:
+    def send(event: dict[str, Any]) -> None:
         out.write(json.dumps(event, ensure_ascii=False) + "\n")
         out.flush()
 
-    serve(sys.stdin, tell)
+    serve(sys.stdin, send)
 
 
 if __name__ == "__main__":
