@@ -1,13 +1,12 @@
-"""Copies of training recordings that sound otherwise: faster or slower, in a room, in noise, louder
-or fainter.
+"""Make copies of training recordings that sound different: speed, room, noise, loudness.
 
-    earshot augment RECORDING OUT      # hear it: before.wav, copy-1.wav ..., and what was drawn for each
-    earshot augment --row ID OUT       # the same for a training row: what featurize makes of it
+    earshot augment RECORDING OUT    # write before.wav, copy-1.wav ..., and print what was drawn
+    earshot augment --row ID OUT     # the same for a training row, as featurize makes its copies
 
-A copy is a pure function of (seed, id, copy) and of what is mixed in; each kind of change draws by
-a key of its own, so that turning one on moves no other. Noise is a folder's, or babble: other rows
-of the same chunk file, so that a corpus that grows changes no earlier chunk. Costs 3 ms for a clip
-of 5 s, and one decoding for each voice of a babble.
+A copy is a pure function of (seed, id, copy) and of what is mixed in. Each kind of change has a
+random generator of its own, so turning one on changes no other. Noise is a recording of a folder,
+or babble: other rows of the same chunk file, so that a corpus that grows changes no earlier chunk.
+Costs 3 ms for a clip of 5 s, and one decoding for each voice of a babble.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 
 READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
-KEPT_RECORDINGS = 4  # of those, in each process
-HEARD = 3  # copies to hear where params make none
+CACHED_RECORDINGS = 4  # of those, in each process
+EXAMPLE_COPIES = 3  # where params make none
+FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power is constant
+# Speech lies at most this far below the loudest frame; pauses of clean recordings lie lower.
+ACTIVE_DB = 25.0
 
-Named = tuple[str, np.ndarray]
-Noises = Callable[[np.random.Generator, int], Named | None]
-Responses = Callable[[np.random.Generator], Named]
-
-FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power stands still
-ACTIVE_DB = (
-    25.0  # below the loudest frame somebody still speaks; pauses of clean recordings lie lower
-)
+NamedSound = tuple[str, np.ndarray]
+# Draws noise of so many samples; None where there is nothing to draw from.
+Noises = Callable[[np.random.Generator, int], NamedSound | None]
+# Draws the impulse response of a room.
+Responses = Callable[[np.random.Generator], NamedSound]
 
 
 @dataclass(frozen=True)
@@ -59,55 +58,54 @@ class AugmentationRecord:
     snr_db: float | None = None
     gain_db: float | None = None
 
-    def told(self) -> str:
+    def text(self) -> str:
         """In words, for people."""
         speed = f"speed {self.speed:.3f}" if self.speed is not None else ""
         noise = f"{self.noise} at {self.snr_db:.1f} dB SNR" if self.noise is not None else ""
         gain = f"gain {self.gain_db:+.1f} dB" if self.gain_db is not None else ""
-        return (
-            ", ".join(one for one in (speed, self.room, noise, gain) if one) or "nothing was drawn"
-        )
+        parts = [part for part in (speed, self.room, noise, gain) if part]
+        return ", ".join(parts) or "nothing was drawn"
 
 
 def augmented(
     samples: np.ndarray,
     id: str,
     copy: int,
-    given: schema.Augment,
+    params: schema.Augment,
     noises: Noises,
     responses: Responses,
 ) -> tuple[np.ndarray, AugmentationRecord]:
-    """One copy of a recording: its speed, then the room, then the noise of the place, then the
-    microphone's gain.
+    """Make one copy of a recording: its speed, then the room, its noise, the microphone's gain.
 
     Args:
         samples: (S,) float32, 16 kHz.
         copy: 1, 2, ...
-        noises: what a generator draws for so many samples; None where there is nothing to draw
-            from: the copy then has no noise.
-        responses: the room that a generator draws.
+        noises: draws noise; where it gives None the copy has no noise.
+        responses: draws a room.
     Returns:
         (S / speed,) float32, and what was drawn.
     """
-    chosen = partial(_chosen, given.seed, f"{copy}:{id}")
+    generator_for = partial(_generator, params.seed, f"{copy}:{id}")
     speed = room = noise = snr_db = gain_db = None
-    if draw := chosen("speed", given.speed.probability):
-        speed = draw.uniform(given.speed.min, given.speed.max)
+    if draw := generator_for("speed", params.speed.probability):
+        speed = draw.uniform(params.speed.min, params.speed.max)
         samples = at_speed(samples, speed)
-    if draw := chosen("reverberation", given.reverberation.probability):
+    if draw := generator_for("reverberation", params.reverberation.probability):
         room, response = responses(draw)
         samples = in_room(samples, response)
-    if draw := chosen("noise", given.noise.probability):
-        wanted = draw.uniform(given.noise.min_snr_db, given.noise.max_snr_db)
-        if found := noises(draw, len(samples)):
-            noise, snr_db, samples = found[0], wanted, in_noise(samples, found[1], wanted)
-    if draw := chosen("gain", given.gain.probability):
-        gain_db = draw.uniform(given.gain.min_db, given.gain.max_db)
+    if draw := generator_for("noise", params.noise.probability):
+        drawn_snr_db = draw.uniform(params.noise.min_snr_db, params.noise.max_snr_db)
+        if named_noise := noises(draw, len(samples)):
+            noise, noise_samples = named_noise
+            snr_db = drawn_snr_db
+            samples = in_noise(samples, noise_samples, snr_db)
+    if draw := generator_for("gain", params.gain.probability):
+        gain_db = draw.uniform(params.gain.min_db, params.gain.max_db)
         samples = at_gain(samples, gain_db)
     return samples, AugmentationRecord(speed, room, noise, snr_db, gain_db)
 
 
-def _chosen(seed: int, key: str, kind: str, probability: float) -> np.random.Generator | None:
+def _generator(seed: int, key: str, kind: str, probability: float) -> np.random.Generator | None:
     """A generator for one kind of change of one copy; None where the copy is left without it."""
     digest = hashlib.sha256(f"{seed}:{kind}:{key}".encode(errors="surrogateescape")).digest()
     draw = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -115,79 +113,86 @@ def _chosen(seed: int, key: str, kind: str, probability: float) -> np.random.Gen
 
 
 def recordings(folder: str | None, probability: float) -> list[Path] | None:
-    """The recordings that may be mixed in, sorted; None where params name no folder, or none is
-    wanted.
+    """Return the recordings that may be mixed in, sorted.
+
+    None where params name no folder, or the probability is 0.
 
     Raises:
-        BadParams: a folder without recordings.
+        ParamsError: a folder without recordings.
     """
     if folder is None or not probability:
         return None
-    top = paths.resolve(folder)
-    found = sorted(
-        path for path in top.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
-    )
-    if not found:
+    below = paths.resolve(folder).rglob("*")
+    matches = [path for path in below if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()]
+    if not matches:
         raise ParamsError(
-            f"featurize.augment: {folder} holds no recording; want a folder, from the top of the repository"
+            f"featurize.augment: {folder} holds no recording; "
+            "want a folder, from the top of the repository"
         )
-    return found
+    return sorted(matches)
 
 
-def responses_of(given: schema.Augment, recorded: list[Path] | None) -> Responses:
-    """Rooms: recorded ones, or made up with an RT60 between the given ones."""
+def responses_of(params: schema.Augment, recorded: list[Path] | None) -> Responses:
+    """Return what draws rooms.
 
-    def responses(draw: np.random.Generator) -> Named:
+    Args:
+        recorded: files of impulse responses; without them rooms are synthetic, with an RT60 in the
+            range of params.
+    """
+    reverberation = params.reverberation
+
+    def responses(draw: np.random.Generator) -> NamedSound:
         if recorded:
             return _one_of(draw, recorded)
-        rt60 = draw.uniform(
-            given.reverberation.min_rt60_seconds, given.reverberation.max_rt60_seconds
-        )
+        rt60 = draw.uniform(reverberation.min_rt60_seconds, reverberation.max_rt60_seconds)
         return f"room with RT60 {rt60:.2f} s", room_response(draw, rt60)
 
     return responses
 
 
 def noises_of(
-    given: schema.Augment,
+    params: schema.Augment,
     recorded: list[Path] | None,
     rows: pa.ChunkedArray | None,
     own: int | None,
 ) -> Noises:
-    """Noise: a stretch of a recorded one, or babble of several rows.
+    """Return what draws noise: a stretch of a recorded one, or babble of several rows.
 
     Args:
-        rows: encoded recordings; without another one than `own` there is no babble.
-        own: the row that is to be heard through it.
+        recorded: files of noise; without them there is babble.
+        rows: encoded recordings; there is no babble without one other than `own`.
+        own: the row that the noise is mixed into.
     """
-    others = [row for row in range(len(rows) if rows is not None else 0) if row != own]
+    num_rows = len(rows) if rows is not None else 0
+    others = [row for row in range(num_rows) if row != own]
 
-    def noises(draw: np.random.Generator, length: int) -> Named | None:
+    def noises(draw: np.random.Generator, length: int) -> NamedSound | None:
         if recorded:
             name, noise = _one_of(draw, recorded)
             return name, stretch(draw, noise, length)
         if rows is None or not others:
             return None
-        voices = draw.choice(others, min(given.noise.babble_voices, len(others)), replace=False)
-        return f"babble of {len(voices)}", np.sum(
-            [_voice(draw, rows[int(row)].as_py(), length) for row in voices], axis=0
-        )
+        num_voices = min(params.noise.babble_voices, len(others))
+        voice_rows = draw.choice(others, num_voices, replace=False)
+        voices = [_voice(draw, rows[int(row)].as_py(), length) for row in voice_rows]
+        return f"babble of {num_voices}", np.sum(voices, axis=0)
 
     return noises
 
 
 def _voice(draw: np.random.Generator, encoded: bytes, length: int) -> np.ndarray:
-    """(length,) of somebody speaking, as loud as all others."""
+    """(length,) of a voice in a babble, as loud as all others."""
     samples = codec.decode(encoded)
     return stretch(draw, samples, length) / np.float32(max(np.sqrt(speech_power(samples)), 1e-9))
 
 
-def _one_of(draw: np.random.Generator, recorded: list[Path]) -> Named:
+def _one_of(draw: np.random.Generator, recorded: list[Path]) -> NamedSound:
+    """One of the files, by its name."""
     path = recorded[int(draw.integers(len(recorded)))]
     return path.name, _read(path)
 
 
-@lru_cache(KEPT_RECORDINGS)
+@lru_cache(CACHED_RECORDINGS)
 def _read(path: Path) -> np.ndarray:
     """The first two minutes of a recording that is mixed in."""
     try:
@@ -198,18 +203,19 @@ def _read(path: Path) -> np.ndarray:
 
 
 def voices(chunk: Path) -> pa.ChunkedArray:
-    """The encoded recordings of a chunk file, read in place."""
+    """The encoded recordings of a chunk file, memory-mapped."""
     return pa.Table.from_batches(list(shards.batches(chunk, ["audio"])))["audio"]
 
 
 def find(split: Path, id: str) -> tuple[Path, int]:
-    """The chunk file of a row, and its place there.
+    """Return the chunk file of a row, and its index there.
 
     Raises:
-        BadData: no row has this id.
+        DataError: no row has this id.
     """
     for chunk in shards.paths(split):
-        ids = [one for batch in shards.batches(chunk, ["id"]) for one in batch["id"].to_pylist()]
+        batches = shards.batches(chunk, ["id"])
+        ids = [row_id for batch in batches for row_id in batch["id"].to_pylist()]
         if id in ids:
             return chunk, ids.index(id)
     raise DataError(
@@ -220,79 +226,87 @@ def find(split: Path, id: str) -> tuple[Path, int]:
 def write_examples(
     encoded: bytes,
     id: str,
-    given: schema.Augment,
+    params: schema.Augment,
     rows: pa.ChunkedArray | None,
     own: int | None,
     out: Path,
 ) -> None:
-    """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn for each."""
+    """Write a recording and its copies as WAV files of 16 kHz, and print what was drawn.
+
+    Args:
+        rows, own: as in `noises_of`.
+    """
     samples = codec.decode(encoded)
-    noises = noises_of(given, recordings(given.noise.folder, given.noise.probability), rows, own)
-    responses = responses_of(
-        given, recordings(given.reverberation.folder, given.reverberation.probability)
-    )
+    noise, room = params.noise, params.reverberation
+    noises = noises_of(params, recordings(noise.folder, noise.probability), rows, own)
+    responses = responses_of(params, recordings(room.folder, room.probability))
     _write(out / "before.wav", samples)
-    for copy in range(1, (given.copies or HEARD) + 1):
-        changed, drawn = augmented(samples, id, copy, given, noises, responses)
+    for copy in range(1, (params.copies or EXAMPLE_COPIES) + 1):
+        changed, drawn = augmented(samples, id, copy, params, noises, responses)
         _write(out / f"copy-{copy}.wav", changed)
-        print(f"copy-{copy}.wav: {drawn.told()}")
+        print(f"copy-{copy}.wav: {drawn.text()}")
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    """A WAV file of floating-point samples, which may pass 1."""
+    """Write a WAV file of floating-point samples, which may pass 1."""
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, "FLOAT", format="WAV")
     files.write_bytes(path, file.getvalue())
 
 
 def at_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """(S / factor,) the sound so many times as fast, as a tape would play it: by resampling, so
-    that pitch moves too, as in Kaldi.
-    """
+    """(S / factor,) the sound played faster, as by a tape: its pitch rises too, as in Kaldi."""
     played: np.ndarray = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE)
     return played
 
 
 def at_gain(samples: np.ndarray, gain_db: float) -> np.ndarray:
-    """(S,) louder by so many dB. What passes 1 stays: features know no clipping."""
+    """(S,) louder by so many dB. What passes 1 stays, because features do not clip it."""
     return samples * np.float32(10 ** (gain_db / 20))
 
 
 def speech_power(samples: np.ndarray) -> float:
-    """Mean square over the frames in which somebody speaks: those within 25 dB of the loudest.
+    """Mean square over the frames with speech: those within 25 dB of the loudest.
 
     Over all samples, a clip with long pauses would count as faint, and the noise mixed into its
     words would be fainter than asked for.
     """
     whole = samples[: len(samples) // FRAME * FRAME] if len(samples) >= FRAME else samples
-    power = np.square(whole.reshape(-1, min(FRAME, len(whole))), dtype=np.float64).mean(1)
-    return float(power[power >= power.max() * 10 ** (-ACTIVE_DB / 10)].mean())
+    frames = whole.reshape(-1, min(FRAME, len(whole)))
+    power = np.square(frames, dtype=np.float64).mean(1)
+    is_active = power >= power.max() * 10 ** (-ACTIVE_DB / 10)
+    return float(power[is_active].mean())
 
 
 def in_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """(S,) with noise (S,) added, so loud that speech has `snr_db` more power than all of the
-    noise; silence stays as it is.
+    """(S,) with noise (S,) added, scaled so that speech has `snr_db` more power than the noise.
+
+    Silence stays as it is.
     """
-    speech, power = speech_power(samples), float(np.square(noise, dtype=np.float64).mean())
+    speech = speech_power(samples)
+    power = float(np.square(noise, dtype=np.float64).mean())
     if not speech or not power:
         return samples
     return samples + noise * np.float32(np.sqrt(speech / power / 10 ** (snr_db / 10)))
 
 
 def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """(S,) as heard in a room, as loud as before. The direct sound, the response's peak, stays
-    where it was; the end is cut.
+    """(S,) as heard in a room, as loud as before.
+
+    The direct sound, which is the response's peak, stays at its time; what rings on after the last
+    sample is cut.
     """
     response = response[int(np.abs(response).argmax()) :]
     length = scipy.fft.next_fast_len(len(samples) + len(response) - 1, real=True)
     spectrum = scipy.fft.rfft(samples, length) * scipy.fft.rfft(response.astype(np.float32), length)
-    heard = scipy.fft.irfft(spectrum, length)[: len(samples)]
-    before, after = speech_power(samples), speech_power(heard)
-    return heard * np.float32(np.sqrt(before / after)) if after else samples
+    convolved = scipy.fft.irfft(spectrum, length)[: len(samples)]
+    before = speech_power(samples)
+    after = speech_power(convolved)
+    return convolved * np.float32(np.sqrt(before / after)) if after else samples
 
 
 def room_response(draw: np.random.Generator, rt60: float) -> np.ndarray:
-    """(R,) how a room answers a click: the click, then noise that falls by 60 dB in `rt60` seconds.
+    """(R,) a synthetic impulse response: a click, then noise that falls by 60 dB in `rt60` seconds.
 
     Both have the same energy, as at the room's critical distance. Source: Polack 1988, the
     statistical model of reverberation.
@@ -303,9 +317,9 @@ def room_response(draw: np.random.Generator, rt60: float) -> np.ndarray:
 
 
 def stretch(draw: np.random.Generator, samples: np.ndarray, length: int) -> np.ndarray:
-    """(length,) of a recording from a place that is drawn; a shorter one begins anew at its end."""
-    places = len(samples) - length + 1 if len(samples) >= length else len(samples)
-    start = int(draw.integers(places))
+    """(length,) of a recording from a random start; a shorter one is repeated."""
+    num_starts = len(samples) - length + 1 if len(samples) >= length else len(samples)
+    start = int(draw.integers(num_starts))
     return np.take(samples, np.arange(start, start + length), mode="wrap")
 
 
@@ -318,27 +332,31 @@ def main() -> None:
         action="store_true",
         help="copy a row of data/chunks/train as featurize does, with babble of its own chunk",
     )
-    told = parser.parse_args()
-    given = reader.load(paths.root() / "params.yaml").featurize.augment
-    train, recording = paths.root() / paths.CHUNKS / "train", Path(told.recording)
-    if told.row:
-        chunk, own = find(train, told.recording)
-        rows = voices(chunk)
-        write_examples(rows[own].as_py(), told.recording, given, rows, own, told.out)
-    elif recording.is_file():
-        some = next(iter(shards.paths(train)), None) if train.is_dir() else None
-        write_examples(
-            recording.read_bytes(),
-            recording.name,
-            given,
-            voices(some) if some else None,
-            None,
-            told.out,
-        )
+    arguments = parser.parse_args()
+    params = reader.load(paths.root() / "params.yaml").featurize.augment
+    train = paths.root() / paths.CHUNKS / "train"
+    if arguments.row:
+        _write_row_examples(arguments.recording, params, train, arguments.out)
     else:
+        _write_file_examples(Path(arguments.recording), params, train, arguments.out)
+
+
+def _write_row_examples(id: str, params: schema.Augment, train: Path, out: Path) -> None:
+    """Write the examples of a training row, with babble of its own chunk."""
+    chunk, own = find(train, id)
+    rows = voices(chunk)
+    write_examples(rows[own].as_py(), id, params, rows, own, out)
+
+
+def _write_file_examples(recording: Path, params: schema.Augment, train: Path, out: Path) -> None:
+    """Write the examples of a file, with babble of the first training chunk, if there is one."""
+    if not recording.is_file():
         raise DataError(
             f"{recording}: not there; want a recording, or the id of a training row and --row"
         )
+    chunk = next(iter(shards.paths(train)), None) if train.is_dir() else None
+    rows = voices(chunk) if chunk else None
+    write_examples(recording.read_bytes(), recording.name, params, rows, None, out)
 
 
 if __name__ == "__main__":

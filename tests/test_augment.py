@@ -142,7 +142,7 @@ def test_babble_is_of_several_other_rows(given: Given, monkeypatch: pytest.Monke
 def test_a_row_that_is_alone_in_its_chunk_has_no_babble(given: Given) -> None:
     changed, drawn = copied(given("noise"), rows=ROWS.slice(0, 1), own=0)
     assert np.array_equal(changed, CLIP)
-    assert (drawn.noise, drawn.snr_db, drawn.told()) == (None, None, "nothing was drawn")
+    assert (drawn.noise, drawn.snr_db, drawn.text()) == (None, None, "nothing was drawn")
 
 
 def test_noise_of_a_folder_is_cut_and_begins_anew(

@@ -24,7 +24,7 @@ SENTENCES = (
 
 
 def words(samples: np.ndarray) -> np.ndarray:
-    return audio_fingerprint.words(audio_fingerprint.fingerprint(samples))
+    return audio_fingerprint.codes(audio_fingerprint.fingerprint(samples))
 
 
 @cache

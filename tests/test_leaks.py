@@ -16,7 +16,7 @@ from data_fixtures import REAL, real
 
 from asr.audio import codec
 from asr.cleaning import near_duplicates
-from asr.cleaning.audio_fingerprint import fingerprint, words
+from asr.cleaning.audio_fingerprint import codes, fingerprint
 from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.sources import common_voice
 from asr.sources.synthetic import speak
@@ -100,7 +100,7 @@ def test_every_planted_copy_is_found(how: str, tmp_path: Path) -> None:
 def test_every_planted_copy_of_recorded_speech_is_found(how: str, tmp_path: Path) -> None:
     """Read sentences, a speech of 1961, and digits; all that say something for a second."""
     clips = read_aloud() + [
-        clip for clip in digits()[::10] if np.count_nonzero(words(fingerprint(clip[2]))) >= 60
+        clip for clip in digits()[::10] if np.count_nonzero(codes(fingerprint(clip[2]))) >= 60
     ]
     assert len(clips) >= 40
     assert names(search(tmp_path / "index", told(planted(clips, how)))) == wanted(clips)
@@ -209,7 +209,7 @@ def test_the_share_is_of_the_shorter_clip() -> None:
     assert near_duplicates.common(told, told[:13], 0) == 0.0  # too few to tell
 
 
-# What follows is of words drawn by chance, as many clips of 3 s as are needed.
+# What follows is of codes drawn by chance, as many clips of 3 s as are needed.
 
 
 def drawn(seed: int, frames: int = 120) -> np.ndarray:
@@ -218,16 +218,16 @@ def drawn(seed: int, frames: int = 120) -> np.ndarray:
     )
 
 
-def packed(words: np.ndarray) -> bytes:
-    return zlib.compress(words.astype("<u2").tobytes())
+def packed(codes: np.ndarray) -> bytes:
+    return zlib.compress(codes.astype("<u2").tobytes())
 
 
-def worn(words: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Half of the words have one sign wrong."""
+def worn(codes: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Half of the codes have one bit wrong."""
     draw = np.random.default_rng(seed)
-    return words ^ (
-        np.uint16(1) << draw.integers(0, 16, len(words)).astype(np.uint16)
-    ) * draw.integers(0, 2, len(words)).astype(np.uint16)
+    return codes ^ (
+        np.uint16(1) << draw.integers(0, 16, len(codes)).astype(np.uint16)
+    ) * draw.integers(0, 2, len(codes)).astype(np.uint16)
 
 
 def test_a_sound_that_all_share_costs_little_and_hides_nothing(tmp_path: Path) -> None:

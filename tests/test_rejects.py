@@ -277,7 +277,7 @@ def test_who_kills_its_process_cannot_be_decoded():
 @pytest.mark.parametrize("seconds", [0.01, 0.03, 29.99, 30.01, 65.0])
 def test_measuring_in_pieces_counts_every_sample(seconds):
     samples = voice(seconds)
-    duration, loud, _ = measurements._measure(measurements._pieces(encoded(samples)))
+    duration, loud, _ = measurements._levels(measurements._pieces(encoded(samples)))
     assert duration == pytest.approx(seconds, abs=1e-6)
     assert loud <= duration
 

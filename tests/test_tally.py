@@ -42,12 +42,14 @@ def test_memory_does_not_grow_with_the_keys():
             tally.add("id", number.to_bytes(12, "big"))
         assert tracemalloc.get_traced_memory()[1] < 100_000
         tracemalloc.stop()
-        assert tally.db.execute("PRAGMA cache_size").fetchone()[0] == -2000, "SQLite holds 2 MB"
+        assert tally.database.execute("PRAGMA cache_size").fetchone()[0] == -2000, (
+            "SQLite holds 2 MB"
+        )
 
 
 def test_a_full_disk_is_told_as_one(capsys):
     with closing(DiskSet()) as tally:
-        tally.db.execute("PRAGMA max_page_count = 4")
+        tally.database.execute("PRAGMA max_page_count = 4")
         with pytest.raises(SystemExit, match="7"):
             exit_with(
                 lambda: [tally.add("id", number.to_bytes(12)) for number in range(10_000)] and None

@@ -1,8 +1,8 @@
-"""Recordings: encoded bytes in, one channel of float32 at 16 kHz out. No system package, no ffmpeg
-binary.
+"""Decode recordings: encoded bytes in, one channel of float32 at 16 kHz out.
 
 libsndfile reads wav, flac, ogg and mp3; PyAV reads the rest (m4a, mp4, webm), and a flac or mp3
-that does not tell its length. soxr resamples. An mp3 of 5 s costs 3.5 ms.
+whose header gives no length. soxr resamples. No system package and no ffmpeg binary is needed. An
+mp3 of 5 s costs 3.5 ms.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import soxr
 from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 
-MAX_SECONDS = (
-    3 * 3600.0
-)  # longer ones are not utterances, and a forged header must not claim the memory
+# Limits: a forged header must not claim the memory.
+MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand
-HEADER_BYTES = 4096
-WHOLE_SHARE = 0.9  # of what an mp4 or webm promises; encoders add a little at both ends
-RATES = (1_000, 768_000)  # Hz; a forged rate must not claim the memory either
+RATES = (1_000, 768_000)  # Hz, lowest and highest
 MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
-UNSIZED_WAV = 0x7FFFF000  # what programs that write to a pipe put for a size they do not know
-UNSIZED = 2**63 - 1  # frames of a FLAC whose header knows no length, as libsndfile has it
-MP3_LENGTHS = (
-    b"Xing",
-    b"Info",
-    b"VBRI",
-)  # one of which stands in the first frame of an MP3 that tells its length
-# no playlists: they open other files
+
+HEADER_BYTES = 4096
+WHOLE_SHARE = 0.9  # of the length an mp4 or webm promises; encoders add a little at both ends
+UNSIZED_WAV = 0x7FFFF000  # the size that programs which write to a pipe put into a header
+UNSIZED = 2**63 - 1  # frames that libsndfile gives for a FLAC whose header has no length
+# One of these stands in the first frame of an MP3 that gives its length.
+MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")
+LOSSLESS = ("WAV", "FLAC", "AIFF", "W64", "RF64")
+# What PyAV may open: no playlists, which open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,flac,wav,ogg,aac"
+
+ByteOrder = Literal["little", "big"]
 
 
 class Undecodable(DataError):
@@ -60,20 +60,21 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
-    """The same sound in pieces of at most 30 s, in the memory of one: joined, they are bit for bit
-    what `decode` gives.
+    """Decode a recording in pieces of at most 30 s, in the memory of one.
+
+    Joined, they are bit for bit what `decode` returns.
 
     Raises:
-        Undecodable: as `decode`; a broken file may show only after some pieces.
+        Undecodable: as `decode`; a broken file may be noticed only after some pieces.
     """
     decoder, head = _open(file)
     with decoder:
-        native = (
-            _sndfile_blocks(decoder, head)
-            if isinstance(decoder, soundfile.SoundFile)
-            else _av_blocks(decoder)
-        )
-        rate = decoder.samplerate if isinstance(decoder, soundfile.SoundFile) else SAMPLE_RATE
+        if isinstance(decoder, soundfile.SoundFile):
+            native = _sndfile_blocks(decoder, head)
+            rate = decoder.samplerate
+        else:
+            native = _av_blocks(decoder)
+            rate = SAMPLE_RATE
         total = 0
         for block in _resampled(_limited(native, rate), rate):
             if not np.isfinite(block).all() or np.abs(block).max() > MAX_PEAK:
@@ -87,22 +88,23 @@ def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
 def header_seconds(encoded: bytes) -> float | None:
     """Duration as the header gives it, or None where libsndfile cannot tell. Costs 0.1 ms."""
     try:
-        found = soundfile.info(io.BytesIO(encoded))
-        seconds = float(found.duration)
+        info = soundfile.info(io.BytesIO(encoded))
+        seconds = float(info.duration)
     except (soundfile.LibsndfileError, ZeroDivisionError):
         return None
-    return seconds if seconds >= 0 and _knows_length(found, encoded[:HEADER_BYTES]) else None
+    is_known = seconds >= 0 and _gives_length(info, encoded[:HEADER_BYTES])
+    return seconds if is_known else None
 
 
-def _knows_length(found: Any, head: bytes) -> bool:
-    """Whether a file says how long it is. Else libsndfile fails at the end of a FLAC, and guesses
-    by its first frame where an MP3 ends.
+def _gives_length(info: Any, head: bytes) -> bool:
+    """Whether a file's header gives its length.
+
+    Without one libsndfile fails at the end of a FLAC, and guesses the length of an MP3 from its
+    first frame.
     """
-    return (
-        any(mark in head for mark in MP3_LENGTHS)
-        if found.format == "MP3"
-        else found.frames < UNSIZED
-    )
+    if info.format == "MP3":
+        return any(mark in head for mark in MP3_LENGTHS)
+    return bool(info.frames < UNSIZED)
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
@@ -110,10 +112,10 @@ def _open(file: BinaryIO) -> tuple[Any, bytes]:
     head = file.read(HEADER_BYTES)
     file.seek(0)
     try:
-        found = soundfile.SoundFile(file)
-        if _knows_length(found, head):
-            return found, head
-        found.close()
+        decoder = soundfile.SoundFile(file)
+        if _gives_length(decoder, head):
+            return decoder, head
+        decoder.close()
     except soundfile.LibsndfileError:
         pass
     file.seek(0)
@@ -122,102 +124,123 @@ def _open(file: BinaryIO) -> tuple[Any, bytes]:
     try:
         return av.open(file, mode="r", options={"format_whitelist": CONTAINERS}), head
     except (av.FFmpegError, ValueError, IndexError) as error:
-        raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> Undecodable:
+    """The error for a file that PyAV cannot read."""
+    return Undecodable(f"not a recording we can read ({type(error).__name__})")
+
+
+def _check_rate(rate: int) -> None:
+    """Refuse a sample rate outside RATES."""
+    lowest, highest = RATES
+    if not lowest <= rate <= highest:
+        raise Undecodable(f"{rate} samples a second")
 
 
 def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarray]:
-    """One channel in pieces; `SoundFile.blocks` would pad a short read with whatever is in memory."""
-    if not RATES[0] <= file.samplerate <= RATES[1]:
-        raise Undecodable(f"{file.samplerate} samples a second")
-    said = _said_frames(head) if file.format in ("WAV", "AIFF") else 0
-    promised = max(file.frames, said)
+    """One channel in pieces, by libsndfile.
+
+    `SoundFile.blocks` is not used: it pads a short read with whatever is in memory.
+    """
+    _check_rate(file.samplerate)
     length = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
-    found = 0
+    num_read = 0
     try:
         while len(block := file.read(length, dtype="float32", always_2d=True)):
-            found += len(block)
+            num_read += len(block)
             yield block.mean(axis=1)
-    except (
-        soundfile.LibsndfileError,
-        ValueError,
-    ):  # the second where a broken file gives more than it promised
-        raise Undecodable(f"truncated or broken after {found / file.samplerate:.2f} s") from None
-    lossless = file.format in ("WAV", "FLAC", "AIFF", "W64", "RF64")
-    if lossless and found < promised:
-        raise Undecodable(f"truncated: {found} of {promised} samples")
-    if 0 < 3 * said < 2 * found and file.subtype.startswith("PCM_"):
-        raise Undecodable(f"its header contradicts itself: {found} samples where {said} have room")
+    # ValueError where a broken file gives more samples than it promised.
+    except (soundfile.LibsndfileError, ValueError):
+        message = f"truncated or broken after {num_read / file.samplerate:.2f} s"
+        raise Undecodable(message) from None
+    _check_whole(file, head, num_read)
 
 
-def _said_frames(head: bytes) -> int:
-    """Frames that the header of a WAV or AIFF promises, which libsndfile cuts to what is there; 0
-    where it promises none.
+def _check_whole(file: soundfile.SoundFile, head: bytes, num_read: int) -> None:
+    """Refuse a file from which fewer, or many more, samples were read than it promised."""
+    in_header = _frames_in_header(head) if file.format in ("WAV", "AIFF") else 0
+    promised = max(file.frames, in_header)
+    if file.format in LOSSLESS and num_read < promised:
+        raise Undecodable(f"truncated: {num_read} of {promised} samples")
+    if 0 < 3 * in_header < 2 * num_read and file.subtype.startswith("PCM_"):
+        raise Undecodable(
+            f"its header contradicts itself: {num_read} samples where {in_header} have room"
+        )
 
-    A WAV that is compressed promises fewer than there are, for it counts blocks.
+
+def _frames_in_header(head: bytes) -> int:
+    """Frames that the header of a WAV or AIFF promises; 0 where it promises none.
+
+    libsndfile's own number is cut to the frames that are there. A compressed WAV promises fewer
+    than there are, because it counts blocks.
     """
-    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+    order: ByteOrder = "little" if head[:4] == b"RIFF" else "big"
     chunks = dict(_chunks(head, order))
     if b"COMM" in chunks:
-        frames = int.from_bytes(chunks[b"COMM"][1][2:6], "big")
+        _, content = chunks[b"COMM"]
+        frames = int.from_bytes(content[2:6], "big")
         return frames if frames < UNSIZED_WAV else 0
-    size, align = chunks.get(b"data", (0, b""))[0], chunks.get(b"fmt ", (0, b""))[1][12:14]
-    return size // max(int.from_bytes(align, order), 1) if size < UNSIZED_WAV else 0
+    size, _ = chunks.get(b"data", (0, b""))
+    _, wave_format = chunks.get(b"fmt ", (0, b""))
+    frame_bytes = int.from_bytes(wave_format[12:14], order)
+    return size // max(frame_bytes, 1) if size < UNSIZED_WAV else 0
 
 
-def _chunks(
-    head: bytes, order: Literal["little", "big"]
-) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
-    """The chunks that a RIFF or FORM file begins with: name, size, and as much of the content as
-    stands in the head.
+def _chunks(head: bytes, order: ByteOrder) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
+    """The chunks that a RIFF or FORM file begins with.
+
+    Yields:
+        Name, size, and as much of the content as stands in the head.
     """
-    at = 12
-    while at + 8 <= len(head):
-        size = int.from_bytes(head[at + 4 : at + 8], order)
-        yield head[at : at + 4], (size, head[at + 8 : at + 8 + size])
-        at += 8 + size + size % 2
+    position = 12
+    while position + 8 <= len(head):
+        size = int.from_bytes(head[position + 4 : position + 8], order)
+        yield head[position : position + 4], (size, head[position + 8 : position + 8 + size])
+        position += 8 + size + size % 2
 
 
 def _av_blocks(container: Any) -> Iterator[np.ndarray]:
-    """One channel at 16 kHz, from the first sound track."""
+    """One channel at 16 kHz, from the first audio track, by PyAV."""
     import av
 
     try:
         if not container.streams.audio:
             raise Undecodable("no sound track")
-        mono = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        found = 0.0
-        for frame in chain(
-            container.decode(audio=0), [None]
-        ):  # at the end the resampler gives what it still holds
-            found += _frame_seconds(frame) if frame else 0.0
-            yield from (part.to_ndarray()[0] for part in mono.resample(frame))
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        seconds = 0.0
+        # None at the end makes the resampler give what it still holds.
+        for frame in chain(container.decode(audio=0), [None]):
+            seconds += _frame_seconds(frame) if frame else 0.0
+            yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
         promised = _promised_seconds(container)
-        if found < WHOLE_SHARE * promised:
-            raise Undecodable(f"truncated: {found:.2f} of {promised:.2f} s")
+        if seconds < WHOLE_SHARE * promised:
+            raise Undecodable(f"truncated: {seconds:.2f} of {promised:.2f} s")
     except (av.FFmpegError, ValueError, IndexError) as error:
-        raise Undecodable(f"not a recording we can read ({type(error).__name__})") from None
+        raise _unreadable(error) from None
 
 
 def _frame_seconds(frame: Any) -> float:
-    """How long a frame lasts; a forged rate must not become memory."""
-    if not RATES[0] <= frame.sample_rate <= RATES[1]:
-        raise Undecodable(f"{frame.sample_rate} samples a second")
+    """How long a frame lasts."""
+    _check_rate(frame.sample_rate)
     return float(frame.samples / frame.sample_rate)
 
 
 def _promised_seconds(container: Any) -> float:
-    """What an mp4 says of its sound track, or a webm of all it holds, if that is sound; other
-    containers guess, or do not know.
+    """Seconds that an mp4 gives for its audio track, or a webm for all it holds, if that is audio.
+
+    0 for other containers: they guess, or do not know.
     """
     stream = container.streams.audio[0]
     if "mp4" in container.format.name and stream.duration:
         return float(stream.duration * stream.time_base)
-    alone = "matroska" in container.format.name and len(container.streams) == 1
-    return container.duration / 1e6 if alone and container.duration else 0.0
+    is_only_stream = "matroska" in container.format.name and len(container.streams) == 1
+    return container.duration / 1e6 if is_only_stream and container.duration else 0.0
 
 
 def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Stop where a recording outgrows the limit."""
+    """The same blocks as float32, up to MAX_SECONDS; a longer recording is refused."""
     total = 0
     for block in native:
         total += len(block)
@@ -227,13 +250,18 @@ def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def _resampled(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """At 16 kHz, in pieces that are not empty; soxr gives the same samples in pieces as at once."""
-    stream = (
-        soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32") if rate != SAMPLE_RATE else None
-    )
+    """The same sound at 16 kHz, in blocks that are not empty.
+
+    soxr gives the same samples in blocks as at once.
+    """
+    if rate == SAMPLE_RATE:
+        yield from (block for block in native if len(block))
+        return
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     for block in native:
-        found = stream.resample_chunk(block) if stream else block
-        if len(found):
-            yield found
-    if stream and len(rest := stream.resample_chunk(np.zeros(0, np.float32), last=True)):
+        resampled = stream.resample_chunk(block)
+        if len(resampled):
+            yield resampled
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    if len(rest):
         yield rest

@@ -1,11 +1,10 @@
-"""A recording as samples on disk: decoded once, in a child process with limits, and then read in
-pieces.
+"""A recording as samples on disk: decoded once, in a child process with limits, and read in pieces.
 
     python -m asr.audio.sample_file RECORDING SAMPLES     # the child
 
-64 kB per second of sound, so that three hours take 0.7 GB of disk and the memory of one piece. The
-child has no more than 512 MB, a limited time, and no way to the network: the decoders are handed an
-open file, and know no playlists.
+Costs 64 kB of disk per second of sound, so that three hours take 0.7 GB and the memory of one
+piece. The child has 512 MB of memory and a limited time. It never opens the network: the decoders
+get an open file, and read no playlists.
 """
 
 from __future__ import annotations
@@ -31,15 +30,18 @@ from asr.whisper import SAMPLE_RATE
 
 LIMIT_BYTES = 512 << 20
 LIMIT_SECONDS = 300  # three hours of mp3 take 10
-PASSAGE_SECONDS = 120.0
-PAUSE_SECONDS = 0.1
-CUT_SECONDS = 20.0  # the last part of a passage in which a pause is looked for
-SAMPLE_BYTES = 4
-AUDIO_SUFFIXES = tuple(".aac .flac .m4a .mp3 .oga .ogg .opus .wav".split())
-VIDEO_SUFFIXES = tuple(".mkv .mov .mp4 .webm".split())
-SUFFIXES = AUDIO_SUFFIXES + VIDEO_SUFFIXES
-TOLD_BYTES = 4096  # of what the child said that are looked at
+POLL_SECONDS = 0.02
+STDERR_BYTES = 4096  # of the child's last output, in which its error is looked for
 TOO_MUCH = f"the recording cannot be decoded with {LIMIT_BYTES >> 20} MB of memory"
+
+PASSAGE_SECONDS = 120.0
+CUT_SECONDS = 20.0  # the last part of a passage, in which a pause is looked for
+PAUSE_SECONDS = 0.1
+
+SAMPLE_BYTES = 4
+AUDIO_SUFFIXES = (".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+VIDEO_SUFFIXES = (".mkv", ".mov", ".mp4", ".webm")
+SUFFIXES = AUDIO_SUFFIXES + VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,18 @@ class SampleFile:
 
     @property
     def duration(self) -> float:
+        """Seconds."""
         return self.path.stat().st_size / SAMPLE_BYTES / SAMPLE_RATE
 
     def read(self, start: float, end: float) -> np.ndarray:
         """(S,) the samples between two moments in seconds."""
-        first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        first = round(start * SAMPLE_RATE)
+        last = round(end * SAMPLE_RATE)
         return np.fromfile(self.path, np.float32, max(last - first, 0), offset=first * SAMPLE_BYTES)
 
 
 class Cancelled(Exception):
-    """Somebody does not want the result any more."""
+    """The caller cancelled."""
 
 
 def decode_apart(
@@ -67,62 +71,67 @@ def decode_apart(
 ) -> SampleFile:
     """Decode a recording in a child process.
 
+    Args:
+        recording: the encoded file.
+        samples: where the samples are written.
+        cancelled: asked every POLL_SECONDS whether to give up.
     Raises:
-        BadData: no sound in it, a broken file, too long, or more than the child may use.
-        Cancelled: `cancelled` told so.
+        DataError: no sound in it, a broken file, too long, or more than the child may use.
+        Cancelled: `cancelled` returned True.
     """
-    with (
-        tempfile.TemporaryFile() as said
-    ):  # not a pipe: decoders may have more to say than a pipe holds
-        returncode = _child(recording, samples, said, cancelled)
-        said.seek(max(said.tell() - TOLD_BYTES, 0))
-        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    # A file, not a pipe: the output of decoders may be longer than a pipe holds.
+    with tempfile.TemporaryFile() as stderr:
+        returncode = _run_child(recording, samples, stderr, cancelled)
+        stderr.seek(max(stderr.tell() - STDERR_BYTES, 0))
+        lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
     if returncode != 0:
-        known = lines and lines[-1].startswith("error ")
-        raise DataError(lines[-1].partition(": ")[2] if known else TOO_MUCH)
+        is_our_error = lines and lines[-1].startswith("error ")
+        raise DataError(lines[-1].partition(": ")[2] if is_our_error else TOO_MUCH)
     return SampleFile(samples)
 
 
-def _child(recording: Path, samples: Path, said: IO[bytes], cancelled: Callable[[], bool]) -> int:
-    """Run the child to its end, and leave no file of a child that did not come to a good one."""
-    command = [
-        sys.executable,
-        "-m",
-        "asr.audio.sample_file",
-        str(recording.resolve()),
-        str(samples.resolve()),
-    ]
-    environment = {
-        **os.environ,
-        "OPENBLAS_NUM_THREADS": "1",
-    }  # the stacks of many threads would count against the limit
+def _run_child(
+    recording: Path, samples: Path, stderr: IO[bytes], cancelled: Callable[[], bool]
+) -> int:
+    """Run the child to its end and return its exit code; unless it is 0, no file is left."""
+    module = ["-m", "asr.audio.sample_file"]
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment
+        [sys.executable, *module, str(recording.resolve()), str(samples.resolve())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        # The stacks of many threads would count against the memory limit.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    began = time.monotonic()
     try:
-        while child.poll() is None:
-            if cancelled():
-                raise Cancelled
-            if time.monotonic() - began > LIMIT_SECONDS:
-                raise DataError(f"the recording was not decoded within {LIMIT_SECONDS} s")
-            time.sleep(0.02)
+        _wait(child, cancelled)
     finally:
         child.kill()
         if child.wait() != 0:
             for part in samples.parent.glob(f".{samples.name}.*.part"):
                 part.unlink(missing_ok=True)
             samples.unlink(missing_ok=True)
-    said.seek(0, os.SEEK_END)
+    stderr.seek(0, os.SEEK_END)
     return child.returncode
 
 
+def _wait(child: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> None:
+    """Wait for the child's end, for as long as it may take and the caller does not cancel."""
+    began = time.monotonic()
+    while child.poll() is None:
+        if cancelled():
+            raise Cancelled
+        if time.monotonic() - began > LIMIT_SECONDS:
+            raise DataError(f"the recording was not decoded within {LIMIT_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+
+
 def decode(recording: Path, samples: Path) -> SampleFile:
-    """Decode a recording in this process; a file that is broken leaves nothing."""
+    """Decode a recording in this process; a broken one leaves no file."""
     with (
-        files.draft(samples, durable=False) as part,
+        files.draft(samples, durable=False) as draft,
         recording.open("rb") as source,
-        part.open("wb") as target,
+        draft.open("wb") as target,
     ):
         for block in codec.blocks(source):
             block.tofile(target)
@@ -130,8 +139,12 @@ def decode(recording: Path, samples: Path) -> SampleFile:
 
 
 def passages(sound: SampleFile, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Pieces of at most two minutes, each cut at the quietest pause near its end, with the moment
-    it starts.
+    """Yield pieces of at most two minutes, each cut at the quietest pause near its end.
+
+    Args:
+        start, end: seconds.
+    Yields:
+        The second at which the piece starts, and its samples.
     """
     end = min(end, sound.duration)
     while end - start > PASSAGE_SECONDS:
@@ -139,60 +152,66 @@ def passages(sound: SampleFile, start: float, end: float) -> Iterator[tuple[floa
         samples = samples[: _pause(samples)]
         yield start, samples
         start += len(samples) / SAMPLE_RATE
-    if len(samples := sound.read(start, end)):
+    samples = sound.read(start, end)
+    if len(samples):
         yield start, samples
 
 
 def _pause(samples: np.ndarray) -> int:
-    """The middle of the quietest stretch in the last part of a passage."""
+    """The sample in the middle of the quietest stretch in the last part of a passage."""
     width = round(PAUSE_SECONDS * SAMPLE_RATE)
     last = samples[-round(CUT_SECONDS * SAMPLE_RATE) :]
-    power = np.square(last[: len(last) // width * width].reshape(-1, width)).mean(1)
-    return len(samples) - len(last) + int(power.argmin()) * width + width // 2
+    stretches = last[: len(last) // width * width].reshape(-1, width)
+    quietest = int(np.square(stretches).mean(1).argmin())
+    return len(samples) - len(last) + quietest * width + width // 2
 
 
 def peaks(sound: SampleFile, start: float, end: float, count: int) -> np.ndarray:
-    """(count, 2) the least and the greatest sample in each of `count` equal stretches: what a
-    waveform shows.
+    """Compute what a waveform shows.
+
+    Args:
+        start, end: seconds.
+        count: equal stretches between them.
+    Returns:
+        (count, 2) the least and the greatest sample of each stretch; 0 if it has no sample.
     """
     edges = np.linspace(start, end, count + 1)
-    found = np.zeros((count, 2), np.float32)
+    extremes = np.zeros((count, 2), np.float32)
     for index in range(count):
         samples = sound.read(edges[index], edges[index + 1])
         if len(samples):
-            found[index] = samples.min(), samples.max()
-    return found
+            extremes[index] = samples.min(), samples.max()
+    return extremes
 
 
 def wav(sound: SampleFile, start: float, end: float) -> bytes:
-    """A stretch as a WAV file of 16 bits, for a player."""
+    """Encode a stretch as a WAV file of 16 bits, for a player."""
     return _encoded(sound, start, end, "WAV")
 
 
 def flac(sound: SampleFile, start: float, end: float) -> bytes:
-    """A stretch as a FLAC file of 16 bits, to keep."""
+    """Encode a stretch as a FLAC file of 16 bits, to keep."""
     return _encoded(sound, start, end, "FLAC")
 
 
 def _encoded(sound: SampleFile, start: float, end: float, format: str) -> bytes:
+    samples = np.clip(sound.read(start, end), -1, 1)
     file = io.BytesIO()
-    soundfile.write(
-        file, np.clip(sound.read(start, end), -1, 1), SAMPLE_RATE, "PCM_16", format=format
-    )
+    soundfile.write(file, samples, SAMPLE_RATE, "PCM_16", format=format)
     return file.getvalue()
 
 
 def _limit() -> None:
-    """Take from this process what a recording must not claim."""
+    """Limit this process: CPU time, memory, size of files, and no core dumps."""
     import resource
 
-    wanted = {
+    limits = {
         resource.RLIMIT_CPU: LIMIT_SECONDS,
         resource.RLIMIT_DATA: LIMIT_BYTES,
         resource.RLIMIT_FSIZE: int(codec.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
         resource.RLIMIT_CORE: 0,
     }
-    for limit, value in wanted.items():
+    for limit, value in limits.items():
         resource.setrlimit(limit, (value, value))
 
 

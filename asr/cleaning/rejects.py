@@ -1,8 +1,8 @@
-"""The rows that are left out: a table of all, and a page with some of each kind, to be read and
-listened to in any browser.
+"""Write the rows that are left out: a table of all, and a page with examples of each reason.
 
-Written as they come, so that memory does not grow with their number. The page holds at most SHOWN
-recordings of each reason.
+The page can be read and listened to in any browser. The table is written as rows come, so memory
+does not grow with their number. The page holds at most MAX_SHOWN_EXAMPLES recordings of each
+reason.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from asr.storage import files, shards
 from asr.storage.corpus import Recording
 
 REJECT = pa.schema([(name, pa.string()) for name in ("id", "split", "code", "detail", "source")])
-MAX_SHOWN_EXAMPLES = 3
-SOUNDS = "sounds"
+MAX_SHOWN_EXAMPLES = 3  # of each reason
+MAX_SHOWN_CHARACTERS = 200  # of a transcript
+MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
+SOUNDS = "sounds"  # the folder of recordings beside the page
+
 PLURALS = {
     "speaker": "speakers",
     "clip": "clips",
     "sentence": "sentences",
     "copy": "copies of a clip",
 }
-MAX_BYTES = 4 << 20  # of a recording that is laid beside the page
 REASONS = {
     "audio_clipped": "so loud that it is cut to a square wave",
     "audio_missing": "the corpus names a recording that is not there",
@@ -48,7 +50,8 @@ REASONS = {
     "too_short": "shorter than chunk.min_seconds",
 }
 STYLE = """
-:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; \
+max-width: 60rem; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0; width: 100% } td { overflow-wrap: break-word }
 td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #8884 }
 td.number { text-align: right } audio { vertical-align: middle; height: 2rem } small { opacity: .7 }
@@ -57,30 +60,35 @@ td.number { text-align: right } audio { vertical-align: middle; height: 2rem } s
 
 @dataclass(frozen=True)
 class ShownReject:
-    """A row of the raw corpus, and why it is shown."""
+    """A row of the raw corpus that the page shows.
+
+    reject: its line of the table.
+    """
 
     reject: dict[str, str]
     text: str
-    place: tuple[Path, int, int]  # file, byte of the record batch, row in it
+    place: shards.RowPlace
 
 
 class RejectWriter:
-    """A table of rejects being written."""
+    """A table of rejects being written; leaving the block without `close` removes it."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.draft = path, path.with_name(f".{path.name}.part")
+        self.path = path
+        self.draft = path.with_name(f".{path.name}.part")
         self.writer = pq.ParquetWriter(self.draft, REJECT)
         self.waiting: list[dict[str, str]] = []
-        self.counts: Counter[tuple[str, str, str]] = Counter()  # split, source, code
+        self.counts: Counter[tuple[str, str, str]] = Counter()  # by split, source and code
         self.examples: dict[str, list[ShownReject]] = defaultdict(list)  # by code
         self.first: dict[tuple[str, str], dict[str, str]] = {}  # by split and code
 
-    def add(self, reject: dict[str, str], text: str, place: tuple[Path, int, int]) -> None:
-        self.counts[reject["split"], reject["source"], reject["code"]] += 1
-        self.first.setdefault((reject["split"], reject["code"]), reject)
-        if len(self.examples[reject["code"]]) < MAX_SHOWN_EXAMPLES:
-            self.examples[reject["code"]].append(ShownReject(reject, text, place))
+    def add(self, reject: dict[str, str], text: str, place: shards.RowPlace) -> None:
+        split, code = reject["split"], reject["code"]
+        self.counts[split, reject["source"], code] += 1
+        self.first.setdefault((split, code), reject)
+        if len(self.examples[code]) < MAX_SHOWN_EXAMPLES:
+            self.examples[code].append(ShownReject(reject, text, place))
         self.waiting.append(reject)
         if len(self.waiting) == shards.BATCH_ROWS:
             self._flush()
@@ -90,7 +98,7 @@ class RejectWriter:
         self.waiting = []
 
     def close(self) -> None:
-        """Put the finished table in its place."""
+        """Finish the table and rename it to its path."""
         if self.waiting:
             self._flush()
         self.writer.close()
@@ -111,65 +119,90 @@ def page(
     copies: list[tuple[Recording, Recording, str]],
     sounds: Path,
 ) -> str:
-    """The page as HTML; recordings go into the folder, which will be called SOUNDS, beside it.
+    """Return the page as HTML, and write the recordings it plays.
 
     Args:
+        summary: rows of each split and source, and what is in two splits.
+        examples: rows to show, by code.
         copies: pairs of recordings that are one another's copy, and where they stand.
+        sounds: the folder that the recordings are written to; the page expects it beside itself,
+            under the name SOUNDS.
     """
-    parts = [
-        f"<!doctype html><meta charset=utf-8><title>Rows left out</title><style>{STYLE}</style><h1>Rows left out</h1>"
-    ]
-    parts += ["<table><tr><th>split<th>source<th>rows in<th>kept<th>left out"]
-    for split, by_source in summary["sources"].items():
-        for source, one in by_source.items():
-            why = ", ".join(f"{count:,} {code}" for code, count in one["rejects"].items()) or "none"
-            cells = f"<td class=number>{one['rows_in']:,}<td class=number>{one['rows_kept']:,}<td>{html.escape(why)}"
-            parts += [f"<tr><td>{split}<td>{html.escape(source)}{cells}"]
+    title = "Rows left out"
     shared = ", ".join(
         f"{count:,} {PLURALS[kind]}" for kind, count in summary["in_two_splits"].items()
     )
-    parts += ["</table>", f"<p>In two splits: {shared}."]
+    parts = [
+        "<!doctype html><meta charset=utf-8>"
+        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
+        "<table><tr><th>split<th>source<th>rows in<th>kept<th>left out",
+        *_source_rows(summary["sources"]),
+        "</table>",
+        f"<p>In two splits: {shared}.",
+    ]
     if copies:
-        parts += [
-            "<h2>The same sound in two splits</h2><table>",
-            *(_pair(*pair, sounds) for pair in copies),
-            "</table>",
-        ]
-    for code, found in sorted(examples.items()):
-        parts += [
-            f"<h2>{html.escape(code)}</h2>{REASONS[code]}<table>",
-            *(_line(one, sounds) for one in found),
-            "</table>",
-        ]
+        parts.append("<h2>The same sound in two splits</h2><table>")
+        parts += [_copy_row(*copy, sounds) for copy in copies]
+        parts.append("</table>")
+    for code, shown in sorted(examples.items()):
+        parts.append(f"<h2>{html.escape(code)}</h2>{REASONS[code]}<table>")
+        parts += [_example_row(example, sounds) for example in shown]
+        parts.append("</table>")
     return "\n".join(parts) + "\n"
 
 
-def _pair(one: Recording, other: Recording, where: str, sounds: Path) -> str:
+def _source_rows(sources: dict[str, dict[str, Any]]) -> list[str]:
+    """Table rows: how many rows of each split and source were kept, and why others were not."""
+    rows = []
+    for split, by_source in sources.items():
+        for source, counts in by_source.items():
+            rejects = ", ".join(f"{count:,} {code}" for code, count in counts["rejects"].items())
+            rows.append(
+                f"<tr><td>{split}<td>{html.escape(source)}"
+                f"<td class=number>{counts['rows_in']:,}<td class=number>{counts['rows_kept']:,}"
+                f"<td>{html.escape(rejects or 'none')}"
+            )
+    return rows
+
+
+def _copy_row(recording: Recording, other: Recording, where: str, sounds: Path) -> str:
+    """A table row: two recordings that share their sound."""
     cells = "".join(
-        f"<td>{html.escape(two.id)}<td>{_player(two.sound, 'copy', sounds)}" for two in (one, other)
+        f"<td>{html.escape(copy.id)}<td>{_player(copy.sound, 'copy', sounds)}"
+        for copy in (recording, other)
     )
     return f"<tr>{cells}<td><small>{html.escape(where)}</small>"
 
 
-def _line(one: ShownReject, sounds: Path) -> str:
-    path, offset, row = one.place
+def _example_row(example: ShownReject, sounds: Path) -> str:
+    """A table row: id, transcript, detail and player of a reject."""
+    reject = example.reject
+    path, offset, row = example.place
     encoded = shards.read_batch(path, offset).column("audio")[row].as_py()
-    names = "".join(f"<td>{html.escape(part)}" for part in (one.reject["id"], one.text[:200]))
-    return f"<tr>{names}<td><small>{html.escape(one.reject['detail'])}</small><td>{_player(encoded, one.reject['code'], sounds)}"
+    text = example.text[:MAX_SHOWN_CHARACTERS]
+    return (
+        f"<tr><td>{html.escape(reject['id'])}<td>{html.escape(text)}"
+        f"<td><small>{html.escape(reject['detail'])}</small>"
+        f"<td>{_player(encoded, reject['code'], sounds)}"
+    )
 
 
 def _player(encoded: bytes | None, code: str, sounds: Path) -> str:
-    """What plays a recording, which goes into the folder; its name says nothing of where it comes
+    """HTML that plays a recording, which is written to the folder `sounds`.
+
+    The file is named by the code and a number, so that its name says nothing of where it comes
     from.
     """
-    if not encoded or len(encoded) > MAX_BYTES:
-        return "no recording" if not encoded else f"{len(encoded) >> 20} MB"
+    if not encoded:
+        return "no recording"
+    if len(encoded) > MAX_BYTES:
+        return f"{len(encoded) >> 20} MB"
     kind = media_type(encoded)
-    name = f"{code}-{sum(1 for _ in sounds.glob(f'{code}-*')) + 1}.{kind.partition('/')[2] if kind else 'bin'}"
+    suffix = kind.partition("/")[2] if kind else "bin"
+    number = len(list(sounds.glob(f"{code}-*"))) + 1
+    name = f"{code}-{number}.{suffix}"
     (sounds / name).write_bytes(encoded)
-    place = f"{SOUNDS}/{name}"
-    return (
-        f"<audio controls preload=none src='{place}'></audio>"
-        if kind
-        else f"<a href='{place}' download>{len(encoded):,} bytes</a>"
-    )
+    address = f"{SOUNDS}/{name}"
+    if not kind:
+        return f"<a href='{address}' download>{len(encoded):,} bytes</a>"
+    return f"<audio controls preload=none src='{address}'></audio>"

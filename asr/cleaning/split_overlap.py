@@ -1,8 +1,8 @@
-"""What stands in two splits though it may stand in one alone: refused, and named row by row, for
-whoever has to remove it.
+"""Find clips and speakers in two splits, list their rows in a table, and refuse them.
 
-Costs nothing where nothing does; else one more pass over the rows, whose sound is known. Memory
-grows with what is shared alone.
+They are refused unless `chunk.allow_shared` permits their kind. Costs nothing where nothing is
+shared; else one more pass over the rows, whose measurements are cached. Memory grows only with what
+is shared.
 """
 
 from __future__ import annotations
@@ -19,105 +19,119 @@ from asr.errors import DataError
 from asr.storage import files
 from asr.storage.scratch import DiskSet
 
-SHOWN = 3
+MAX_SHOWN_EXAMPLES = 3
 KINDS = ("clip", "speaker")
-SCORED = {
-    "test",
-    "holdout",
-}  # nothing is taught or chosen by either, so what both hold flatters no number
+# No model is trained or selected by either of these, so what both hold makes no score too good.
+SCORED = {"test", "holdout"}
 COLUMNS = ("kind", "shared", "split", "id")
-Place = tuple[str, str]  # split and id
+
+SplitAndId = tuple[str, str]
+Row = tuple[str, str, bytes, bytes | None]  # split, id, digest of the sound, speaker
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A clip or a speaker, and the rows of all splits in which it stands."""
+    """A clip or a speaker, and its rows in all splits."""
 
     kind: str
     name: str
-    rows: list[Place]
+    rows: list[SplitAndId]
 
     def __str__(self) -> str:
-        ends = list({split: (split, id) for split, id in reversed(self.rows)}.items())[::-1]
+        first_ids: dict[str, str] = {}  # by split
+        for split, id in self.rows:
+            first_ids.setdefault(split, id)
         if self.kind == "speaker":
-            return f"{printable(self.name)} in {' and '.join(split for split, _ in ends)}"
-        return " in ".join(f"{printable(id)} of {split}" for _, (split, id) in ends)
+            return f"{printable(self.name)} in {' and '.join(first_ids)}"
+        return " in ".join(f"{printable(id)} of {split}" for split, id in first_ids.items())
 
 
-def found(
-    tally: DiskSet,
-    copies: Sequence[NearDuplicate],
-    rows: Iterable[tuple[str, str, bytes, bytes | None]],
-) -> list[Shared]:
-    """The clips and speakers that stand in two splits, other than the two that are only scored.
+def found(tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[Row]) -> list[Shared]:
+    """Find the clips and speakers in two splits, other than the two splits that are only scored.
 
     Args:
-        copies: recordings that are another one's copy by their sound, encoded anew, trimmed,
+        tally: the splits of each digest of a clip and of each speaker.
+        copies: recordings that are another one's copy by their sound: encoded anew, trimmed,
             louder.
-        rows: split, id, digest of the sound and speaker of every row; they are asked for only if
-            something is shared.
+        rows: all rows; they are read only if something is shared.
     """
-    groups: dict[tuple[str, bytes], list[Place]] = {
-        (kind, key): [] for kind in KINDS for key in tally.shared(kind)
-    }
-    for split, id, digest, speaker in rows if groups else ():
-        for key in (("clip", digest), ("speaker", speaker or b"")):
-            if key in groups:
-                groups[key].append((split, id))
-    pairs = [
-        Shared(
-            "clip",
-            f"{one.share:.0%} of the shorter",
-            [(one.split, one.id), (one.other_split, one.other_id)],
-        )
-        for one in copies
-    ]
-    heard = {place for one in pairs for place in one.rows}
+    groups = _rows_by_key(tally, rows)
+    near = [_copy(duplicate) for duplicate in copies]
     same = [
         Shared("clip", "the same bytes", places)
         for (kind, _), places in groups.items()
         if kind == "clip"
     ]
-    too_short = [one for one in same if not heard.issuperset(one.rows)]  # to be known by its sound
     speakers = [
         Shared("speaker", key.decode(), places)
         for (kind, key), places in groups.items()
         if kind == "speaker"
     ]
-    return [
-        one
-        for one in (*pairs, *too_short, *speakers)
-        if not set() < {split for split, _ in one.rows} <= SCORED
-    ]
+    # Clips with the same bytes are near duplicates already, but for those too short for that.
+    in_near = {place for shared in near for place in shared.rows}
+    too_short = [shared for shared in same if not in_near.issuperset(shared.rows)]
+    return [shared for shared in (*near, *too_short, *speakers) if not _is_only_scored(shared)]
 
 
-def write(path: Path, found: Sequence[Shared]) -> None:
-    """A line for each row: what it shares, its split and its id. What is shared has lines that
-    follow one another.
+def _rows_by_key(tally: DiskSet, rows: Iterable[Row]) -> dict[tuple[str, bytes], list[SplitAndId]]:
+    """The rows of each clip and speaker that stands in two splits, by kind and key."""
+    groups: dict[tuple[str, bytes], list[SplitAndId]] = {
+        (kind, key): [] for kind in KINDS for key in tally.shared(kind)
+    }
+    if not groups:
+        return groups
+    for split, id, digest, speaker in rows:
+        for key in (("clip", digest), ("speaker", speaker or b"")):
+            if key in groups:
+                groups[key].append((split, id))
+    return groups
+
+
+def _copy(duplicate: NearDuplicate) -> Shared:
+    """A pair of near duplicates as a shared clip."""
+    rows = [(duplicate.split, duplicate.id), (duplicate.other_split, duplicate.other_id)]
+    return Shared("clip", f"{duplicate.share:.0%} of the shorter", rows)
+
+
+def _is_only_scored(shared: Shared) -> bool:
+    """Whether all rows of something are in test and holdout; not so if no row is known."""
+    splits = {split for split, _ in shared.rows}
+    return bool(splits) and splits <= SCORED
+
+
+def write(path: Path, overlaps: Sequence[Shared]) -> None:
+    """Write a CSV line for each row: the kind, what it shares, its split and its id.
+
+    The rows that share something follow one another.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    table.writerows((one.kind, one.name, *place) for one in found for place in one.rows)
+    for shared in overlaps:
+        table.writerows((shared.kind, shared.name, *place) for place in shared.rows)
     files.write_text(path, text.getvalue())
 
 
-def refuse(found: Sequence[Shared], allowed: Sequence[str]) -> None:
-    """Refuse what stands in two splits.
+def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
+    """Refuse clips and speakers in two splits.
 
+    Args:
+        allowed: kinds that params permit.
     Raises:
-        BadData: a clip or its copy, or a speaker, does, and params do not allow it by name.
+        DataError: there is one of a kind that is not allowed.
     """
-    told, kinds = [], []
+    problems = []
+    refused_kinds = []
     for kind in KINDS:
-        these = [one for one in found if one.kind == kind]
-        if these and kind not in allowed:
-            kinds.append(kind)
-            told.append(
-                f"{len(these):,} {kind}s stand in two splits ({', '.join(map(str, these[:SHOWN]))})"
-            )
-    if told:
+        same_kind = [shared for shared in overlaps if shared.kind == kind]
+        if same_kind and kind not in allowed:
+            refused_kinds.append(kind)
+            examples = ", ".join(map(str, same_kind[:MAX_SHOWN_EXAMPLES]))
+            problems.append(f"{len(same_kind):,} {kind}s stand in two splits ({examples})")
+    if problems:
+        param = f"chunk.allow_shared=[{','.join([*allowed, *refused_kinds])}]"
         raise DataError(
-            f"{'; '.join(told)}, so the test is not honest; reports/chunk/shared.csv names every row, page.html plays some; "
-            f"split anew by speaker, or allow it: -S 'chunk.allow_shared=[{','.join([*allowed, *kinds])}]'"
+            f"{'; '.join(problems)}, so the test is not honest; "
+            "reports/chunk/shared.csv names every row, page.html plays some; "
+            f"split anew by speaker, or allow it: -S '{param}'"
         )

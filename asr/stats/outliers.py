@@ -1,8 +1,8 @@
-"""Rows that look wrong before anything is trained: much silence, an improbable rate of speech, a
-strange script, labels near the limit.
+"""Find rows that look wrong before anything is trained, so that somebody can listen to them.
 
-None of them is left out for it: these are rows to listen to. Works on arrays of a few bytes a row;
-silence costs decoding a sample, 3 ms a recording.
+They are mostly silent, spoken at an improbable rate, written in another script, or have labels near
+the limit. No row is left out for it. Works on arrays of a few bytes a row; silence costs decoding
+SAMPLE_ROWS recordings, 3 ms each.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from asr.stats.row_stats import RowStats
 from asr.storage import shards
 from asr.whisper import HOP, SAMPLE_RATE
 
-SAMPLE = 200  # recordings of each split that are heard
+SAMPLE_ROWS = 200  # recordings of each split that are decoded
 SEED = 1
-SHOWN_CHARACTERS = 60
-MAX_SHOWN_EXAMPLES = 5  # examples
-SILENT_DB, SILENT_BELOW = (
-    40,
-    10 ** (-70 / 20),
-)  # below a recording's loudest frame, or below this of full scale
-MOSTLY = 0.8  # share of silence from which on a recording is named
+MAX_SHOWN_EXAMPLES = 5
+SHOWN_CHARACTERS = 60  # of a transcript
+
+# A frame is silent this far below its recording's loudest frame, or below -70 dB of full scale.
+SILENT_DB = 40
+SILENT_BELOW = 10 ** (-70 / 20)
+MOSTLY = 0.8  # share of silent frames from which a recording is named
+
 IMPROBABLE = 5.0  # robust deviations from the median rate of speech
-LEAST_SPREAD = 0.05  # of the logarithm of rates, where most are alike
+LEAST_SPREAD = 0.05  # of the logarithms of rates, where most are alike
+NORMAL_SPREAD = 1.4826  # standard deviation of a normal distribution whose median deviation is 1
+
 NEAR_LIMIT_SHARE = 0.9  # of the model's positions
 
 
 def silent_frames(samples: np.ndarray) -> tuple[int, int]:
-    """Frames of 10 ms that are silent, and all of them: 40 dB below the loudest one, or below -70
-    dB of full scale.
+    """Count the silent frames of 10 ms of a recording, and all its frames.
 
     Args:
         samples: (S,) float32 in [-1, 1], 16 kHz.
@@ -51,167 +53,191 @@ def silent_frames(samples: np.ndarray) -> tuple[int, int]:
     return int((power < floor).sum()), len(frames)
 
 
-def silence_of(heard: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
-    """How much of a sample of recordings is silent, and those that are nearly all silence.
+def silence_of(counts: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    """Summarize how much of some recordings is silent, and name those that mostly are.
 
     Args:
-        heard: id, silent frames and all frames of each.
+        counts: id, silent frames and all frames of each.
     """
-    silent, frames = sum(one for _, one, _ in heard), sum(of for _, _, of in heard)
-    shares = [(one / max(of, 1), id) for id, one, of in heard]
-    worst = sorted(one for one in shares if one[0] > MOSTLY)[::-1]
+    num_silent = sum(silent for _, silent, _ in counts)
+    num_frames = sum(frames for _, _, frames in counts)
+    shares = [(silent / max(frames, 1), id) for id, silent, frames in counts]
+    mostly_silent = sorted((share for share in shares if share[0] > MOSTLY), reverse=True)
     examples = [
-        {"id": id, "silent_share": round(share, 4)} for share, id in worst[:MAX_SHOWN_EXAMPLES]
+        {"id": id, "silent_share": round(share, 4)}
+        for share, id in mostly_silent[:MAX_SHOWN_EXAMPLES]
     ]
     return {
-        "recordings": len(heard),
-        "silent_share": silent / max(frames, 1),
-        "mostly_silent": len(worst),
+        "recordings": len(counts),
+        "silent_share": num_silent / max(num_frames, 1),
+        "mostly_silent": len(mostly_silent),
         "examples": examples,
     }
 
 
 def deviations(rates: np.ndarray) -> np.ndarray:
-    """(N,) how improbable each rate of speech is: the distance of its logarithm from the median, in
-    robust standard deviations.
+    """Measure how improbable each rate of speech is.
 
     Args:
-        rates: (N,) characters a second; NaN where unknown, which deviates by nothing.
+        rates: (N,) characters a second; NaN where unknown.
+    Returns:
+        (N,) float32, the distance of its logarithm from the median, in robust standard deviations;
+        0 where the rate is unknown.
     """
-    known = rates[np.isfinite(rates)]
-    if not len(known):
-        return np.zeros(len(rates), np.float32)
-    logs = np.log(known, dtype=np.float32)
-    middle = np.median(logs)
-    spread = max(1.4826 * float(np.median(np.abs(logs - middle))), LEAST_SPREAD)
-    found = np.zeros(len(rates), np.float32)
-    found[np.isfinite(rates)] = (logs - middle) / np.float32(spread)
-    return found
+    is_known = np.isfinite(rates)
+    result = np.zeros(len(rates), np.float32)
+    if not is_known.any():
+        return result
+    logs = np.log(rates[is_known], dtype=np.float32)
+    median = np.median(logs)
+    spread = max(NORMAL_SPREAD * float(np.median(np.abs(logs - median))), LEAST_SPREAD)
+    result[is_known] = (logs - median) / np.float32(spread)
+    return result
 
 
 def most(values: np.ndarray, among: np.ndarray) -> list[int]:
-    """The places of the SHOWN highest values among some places; of equals the first."""
-    return [
-        int(one) for one in among[np.argsort(-values[among], kind="stable")[:MAX_SHOWN_EXAMPLES]]
-    ]
+    """Return the indices of the MAX_SHOWN_EXAMPLES highest values, of equal ones the first.
+
+    Args:
+        values: (N,).
+        among: the indices to choose from.
+    """
+    order = np.argsort(-values[among], kind="stable")
+    return [int(index) for index in among[order[:MAX_SHOWN_EXAMPLES]]]
 
 
 def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
-    """Training labels against the positions that the model's decoder has.
+    """Count the training labels over or near the limit of the decoder's positions.
 
     Args:
         lengths: (N,) tokens, prompt included.
     """
-    over, near = (
-        lengths > positions,
-        (lengths > NEAR_LIMIT_SHARE * positions) & (lengths <= positions),
-    )
+    is_over = lengths > positions
+    is_near = (lengths > NEAR_LIMIT_SHARE * positions) & ~is_over
     return {
         "max_target_positions": positions,
-        "over_limit": int(over.sum()),
-        "near_limit": int(near.sum()),
+        "over_limit": int(is_over.sum()),
+        "near_limit": int(is_near.sum()),
     }
 
 
 def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a split, chosen by seed."""
-    rows = shards.manifest(split)["rows"]
-    chosen = np.random.default_rng(SEED).choice(rows, min(count, rows), replace=False)
-    return (row for _, row in row_stats.rows_at(split, chosen, *columns))
+    """Return `count` random rows of a split, always the same ones; all if it has fewer."""
+    num_rows = shards.manifest(split)["rows"]
+    indices = np.random.default_rng(SEED).choice(num_rows, min(count, num_rows), replace=False)
+    return (row for _, row in row_stats.rows_at(split, indices, *columns))
 
 
 def first_samples(row: Mapping[str, Any]) -> np.ndarray | None:
     """(S,) the first 30 s of a recording; None where it cannot be decoded."""
     try:
-        return _first(
-            codec.blocks(io.BytesIO(row["audio"] or b"")), codec.BLOCK_SECONDS * SAMPLE_RATE
-        )
+        blocks = codec.blocks(io.BytesIO(row["audio"] or b""))
+        return _first(blocks, codec.BLOCK_SECONDS * SAMPLE_RATE)
     except codec.Undecodable:
         return None
 
 
 def _first(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """(S,) at most so many samples, of blocks that may be as short as a codec's frame."""
-    found: list[np.ndarray] = []
-    while sum(map(len, found)) < count and (block := next(blocks, None)) is not None:
-        found.append(block)
-    return np.concatenate(found)[:count]
+    """(S,) at most `count` samples, of blocks that may be as short as a codec's frame."""
+    first: list[np.ndarray] = []
+    num_samples = 0
+    for block in blocks:
+        first.append(block)
+        num_samples += len(block)
+        if num_samples >= count:
+            break
+    return np.concatenate(first)[:count]
 
 
 def silence(split: Path) -> dict[str, Any]:
-    """How much of a split's recordings is silent. They are decoded in a process that a broken one
-    may end.
+    """Summarize how much of a sample of a split's recordings is silent.
+
+    They are decoded in a guarded process, which a broken file may crash.
     """
-    count = min(SAMPLE, shards.manifest(split)["rows"])
-    found = guarded(_silent, [(count, (split,))], 1, lambda _: None) if count else ()
-    return silence_of([one for one in found if one is not None])
+    count = min(SAMPLE_ROWS, shards.manifest(split)["rows"])
+    if not count:
+        return silence_of([])
+    counts = guarded(_silent, [(count, (split,))], 1, lambda _: None)
+    return silence_of([row for row in counts if row is not None])
 
 
 def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
-    """Id, silent and all frames of the recordings of a sample, from one of them on; None for what
-    cannot be decoded.
+    """Id, silent frames and all frames of each recording of the sample, from number `start` on.
+
+    None for one that cannot be decoded.
     """
-    for row in islice(sample(split, SAMPLE, ["id", "audio"]), start, None):
+    for row in islice(sample(split, SAMPLE_ROWS, ["id", "audio"]), start, None):
         samples = first_samples(row)
         yield None if samples is None else (row["id"], *silent_frames(samples))
 
 
 def improbable(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
-    """Rows whose rate of speech is far from the corpus's."""
-    rates = np.concatenate([one.rates for one in by_split.values()])
-    away = deviations(rates)
-    far = np.flatnonzero(np.abs(away) > IMPROBABLE)
+    """Find rows whose rate of speech is far from the corpus's median."""
+    rates = np.concatenate([stats.rates for stats in by_split.values()])
+    by_row = deviations(rates)
+    distances = np.abs(by_row)
+    outliers = np.flatnonzero(distances > IMPROBABLE)
     examples = [
         {
             **row,
-            "characters_per_second": round(float(rates[place]), 2),
-            "deviations": round(float(away[place]), 2),
+            "characters_per_second": round(float(rates[index]), 2),
+            "deviations": round(float(by_row[index]), 2),
         }
-        for place, row in example_rows(raw, by_split, most(np.abs(away), far))
+        for index, row in example_rows(raw, by_split, most(distances, outliers))
     ]
-    median = float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
     return {
-        "median_characters_per_second": median,
+        "median_characters_per_second": _median(rates),
         "threshold": IMPROBABLE,
-        "outliers": len(far),
+        "outliers": len(outliers),
         "examples": examples,
     }
 
 
-def strange(raw: Path, by_split: Mapping[str, RowStats], met: Sequence[str]) -> dict[str, Any]:
-    """Rows that are written mostly in a script that is not the corpus's."""
-    letters = sum((one.letters for one in by_split.values()), Counter())
+def _median(rates: np.ndarray) -> float:
+    """The median of the known rates; 0 where none is known."""
+    return float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
+
+
+def strange(raw: Path, by_split: Mapping[str, RowStats], scripts: Sequence[str]) -> dict[str, Any]:
+    """Find rows that are written mostly in a script that is not the corpus's.
+
+    Args:
+        scripts: the scripts of all rows, to which `RowStats.script` refers.
+    """
+    letters = sum((stats.letters for stats in by_split.values()), Counter())
     own = writing_systems.own(letters)
-    script = np.concatenate([one.script for one in by_split.values()])
-    foreign = [place for place, name in enumerate(met) if name not in (*own, row_stats.NO_SCRIPT)]
-    found = np.flatnonzero(np.isin(script, foreign))
+    allowed = {*own, row_stats.NO_SCRIPT}
+    foreign = [index for index, name in enumerate(scripts) if name not in allowed]
+    script = np.concatenate([stats.script for stats in by_split.values()])
+    suspects = np.flatnonzero(np.isin(script, foreign))
+    shown = suspects[:MAX_SHOWN_EXAMPLES].tolist()
     examples = [
-        {**row, "script": met[script[place]]}
-        for place, row in example_rows(raw, by_split, found[:MAX_SHOWN_EXAMPLES].tolist())
+        {**row, "script": scripts[script[index]]}
+        for index, row in example_rows(raw, by_split, shown)
     ]
-    share = sum(letters[met[place]] for place in foreign) / max(letters.total(), 1)
+    num_foreign = sum(letters[scripts[index]] for index in foreign)
     return {
-        "own": sorted(own & set(met)),
-        "strange_letters_share": share,
-        "suspects": len(found),
+        "own": sorted(own & set(scripts)),
+        "strange_letters_share": num_foreign / max(letters.total(), 1),
+        "suspects": len(suspects),
         "examples": examples,
     }
 
 
 def example_rows(
-    raw: Path, by_split: Mapping[str, RowStats], places: Sequence[int]
+    raw: Path, by_split: Mapping[str, RowStats], indices: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Id, split and the beginning of the text of rows that are named by their place among all
-    splits, in the order given.
+    """Return id, split and the beginning of the text of some rows, in the order given.
+
+    Args:
+        indices: of rows, counted over all splits.
     """
-    found, first = {}, 0
-    for split, one in by_split.items():
-        here = [place - first for place in places if 0 <= place - first < len(one.seconds)]
-        for place, row in row_stats.rows_at(raw / split, here, "id", "text"):
-            found[first + place] = {
-                "id": row["id"],
-                "split": split,
-                "text": (row["text"] or "")[:SHOWN_CHARACTERS],
-            }
-        first += len(one.seconds)
-    return ((place, found[place]) for place in places)
+    rows = {}
+    first = 0  # index of the split's first row
+    for split, stats in by_split.items():
+        in_split = [index - first for index in indices if 0 <= index - first < len(stats.seconds)]
+        for index, row in row_stats.rows_at(raw / split, in_split, "id", "text"):
+            text = (row["text"] or "")[:SHOWN_CHARACTERS]
+            rows[first + index] = {"id": row["id"], "split": split, "text": text}
+        first += len(stats.seconds)
+    return ((index, rows[index]) for index in indices)

@@ -1,5 +1,4 @@
-"""What `stats` found, for people and for `dvc plots`: a histogram as rows and as a picture, and a
-report.
+"""Show the stats to people and to `dvc plots`: a histogram as rows and as a picture, and a report.
 
 The same numbers give the same bytes. The picture is drawn from the histogram, so that it is as
 large for a million recordings as for ten. Costs the import of matplotlib (0.5 s).
@@ -17,21 +16,47 @@ from asr.runtime.formatting import cell
 from asr.storage import files
 
 BINS = 40
-# seconds; the last bin holds what is longer, or one recording of an hour would press all others
-# into the first
+# Seconds; longer recordings count in the last bin, or one of an hour would press all others into
+# the first.
 LONGEST = 60.0
-COLOURS = {"train": "#1f9a92", "validation": "#d97f1d", "test": "#6f83dd", "holdout": "#b0568f"}
+COLORS = {"train": "#1f9a92", "validation": "#d97f1d", "test": "#6f83dd", "holdout": "#b0568f"}
+PICTURE_STYLE: Any = {
+    "svg.hashsalt": "earshot",  # the same ids each time
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+WINDOW_HEADS = (
+    "window",
+    "rows that fit",
+    "share",
+    "padding",
+    "compute",
+    "features",
+    "padded float32",
+)
+DURATION_HEADS = ("split", "recordings", "hours", "median", "longest", "unknown")
+LABEL_HEADS = ("id", "tokens with prompt")
+SILENCE_HEADS = ("split", "heard", "silent", "mostly silent", "such as")
+RATE_HEADS = ("id", "split", "characters a second", "deviations", "text")
+SCRIPT_HEADS = ("id", "split", "script", "text")
 
 
 def histogram(by_split: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Recordings per bin of duration, with the share of them that is no longer; empty splits have
-    none.
+    """Count recordings per bin of duration, with the share of them that is no longer.
+
+    Args:
+        by_split: (N,) seconds of each split.
+    Returns:
+        A row for each split and bin; none for empty splits.
     """
-    told = {split: seconds for split, seconds in by_split.items() if len(seconds)}
-    top = min(max((float(seconds.max()) for seconds in told.values()), default=1.0), LONGEST)
+    with_rows = {split: seconds for split, seconds in by_split.items() if len(seconds)}
+    longest = max((float(seconds.max()) for seconds in with_rows.values()), default=1.0)
+    top = min(longest, LONGEST)
     edges = np.linspace(0, top, BINS + 1)
     rows = []
-    for split, seconds in told.items():
+    for split, seconds in with_rows.items():
         counts, _ = np.histogram(np.minimum(seconds, np.float32(top)), edges.astype(np.float32))
         shares = np.cumsum(counts) / len(seconds)
         for edge, count, share in zip(edges[1:], counts, shares, strict=True):
@@ -53,152 +78,173 @@ def draw(
     present: float,
     path: Path,
 ) -> None:
-    """Histogram and cumulative curve, with the windows."""
+    """Draw the histogram and the cumulative curve, with the windows, as SVG.
+
+    Args:
+        bins: rows of `histogram`.
+        candidates, recommended, present: windows in seconds; the last is that of params.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(
-        {
-            "svg.hashsalt": "earshot",
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    ):
+    with rc_context(PICTURE_STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        top = max(float(row["seconds"]) for row in bins)
         for split in dict.fromkeys(row["split"] for row in bins):
-            mine = [row for row in bins if row["split"] == split]
-            edges = [0.0, *(row["seconds"] for row in mine)]
-            counts, colour = np.array([row["count"] for row in mine]), COLOURS.get(split, "black")
-            style = {"label": split, "color": colour, "linewidth": 1.8 if split == "train" else 1.0}
-            left.stairs(100 * counts / counts.sum(), edges, fill=False, **style)
-            right.plot(edges, [0.0, *(100 * row["share"] for row in mine)], **style)
+            _draw_split(left, right, split, [row for row in bins if row["split"] == split])
+        top = max(float(row["seconds"]) for row in bins)
         for axes in (left, right):
             mark(axes, candidates, recommended, present, top)
             axes.set(xlabel="duration (s)", xlim=(0, None), ylim=(0, None))
         left.set(ylabel="share of the split in each bin (%)")
         right.set(ylabel="share no longer than this (%)", ylim=(0, 103))
-        figure.legend(
-            *left.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False
-        )
-        with files.draft(path) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None})
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        with files.draft(path) as draft:
+            figure.savefig(draft, format="svg", metadata={"Date": None})
+
+
+def _draw_split(left: Any, right: Any, split: str, bins: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a split's histogram on the left axes, and its cumulative curve on the right ones."""
+    edges = [0.0, *(row["seconds"] for row in bins)]
+    counts = np.array([row["count"] for row in bins])
+    shares = [100 * row["share"] for row in bins]
+    style = {
+        "label": split,
+        "color": COLORS.get(split, "black"),
+        "linewidth": 1.8 if split == "train" else 1.0,
+    }
+    left.stairs(100 * counts / counts.sum(), edges, fill=False, **style)
+    right.plot(edges, [0.0, *shares], **style)
 
 
 def mark(
     axes: Any, candidates: Sequence[float], recommended: float, present: float, top: float
 ) -> None:
-    """The windows as upright lines: candidates as far as the recordings go, the recommended and the
-    present one in any case.
+    """Draw the windows as upright lines.
+
+    Candidates are drawn as far as the recordings go (`top` seconds), the recommended window and
+    the one in params always.
     """
-    others = [
-        window for window in candidates if window <= top and window not in (recommended, present)
-    ]
+    named = (recommended, present)
+    others = [window for window in candidates if window <= top and window not in named]
     for window in others:
         label = "other candidates" if window == others[0] else None
         axes.axvline(window, color="gray", linewidth=0.8, linestyle=":", label=label)
-    axes.axvline(
-        recommended, color="black", linewidth=1.4, label=f"recommended window, {recommended:g} s"
-    )
+    label = f"recommended window, {recommended:g} s"
+    axes.axvline(recommended, color="black", linewidth=1.4, label=label)
     if present != recommended:
-        axes.axvline(
-            present,
-            color="black",
-            linewidth=1.2,
-            linestyle="--",
-            label=f"window in params, {present:g} s",
-        )
+        label = f"window in params, {present:g} s"
+        axes.axvline(present, color="black", linewidth=1.2, linestyle="--", label=label)
 
 
-def report(told: Mapping[str, Any]) -> str:
-    """stats.json as Markdown."""
-    labels, rate, written = told["labels"], told["speaking_rate"], told["scripts"]
-    limit = labels["max_target_positions"]
+def report(stats: Mapping[str, Any]) -> str:
+    """Return stats.json as Markdown."""
     sections = [
         "# What the recordings are like",
-        f"**Recommended window:** {told['recommended']['reason']}",
+        f"**Recommended window:** {stats['recommended']['reason']}",
         "![Histogram and cumulative curve of the durations, with the windows](durations.svg)",
-        "## What a window costs",
-        table(WINDOW_HEADS, [window_cells(row) for row in told["windows"].values()]),
-        "Of the training split. Compute is that of a training row, against a window of 30 s; how long it takes on this machine is printed, "
-        "stands in timing.json, and is on the dashboard's Data page.",
-        "## Durations",
-        table(
-            DURATION_HEADS, [duration_cells(split, row) for split, row in told["durations"].items()]
-        ),
-        "## Labels",
-        f"In the model's tokens: median {labels['median_tokens']:.0f}, 95 % have at most {labels['q95_tokens']:.0f}, longest "
-        f"{labels['max_tokens']:,}. The decoder has {limit} positions, of which a prompt takes {labels['prompt_tokens']}: "
-        f"{labels['over_limit']:,} training rows do not fit and are lost, {labels['near_limit']:,} more come within a tenth of it.",
-        table(
-            ("id", "tokens with prompt"),
-            [(row["id"], f"{row['tokens']:,}") for row in labels["examples"]],
-        ),
-        "## Silence",
-        "Heard: at most 200 recordings of each split, chosen by seed, and of each its first 30 s. A frame of 10 ms is silent if it lies "
-        "40 dB below the recording's loudest frame, or below -70 dB of full scale.",
-        table(SILENCE_HEADS, [silence_cells(split, row) for split, row in told["silence"].items()]),
-        "## Improbable rates of speech",
-        f"Median {rate['median_characters_per_second']:.1f} characters a second. {rate['outliers']:,} rows lie more than "
-        f"{rate['threshold']:g} robust standard deviations away; the transcript is often another recording's, or has lost its end.",
-        table(RATE_HEADS, [rate_cells(row) for row in rate["examples"]]),
-        "## Strange scripts",
-        f"The corpus is written in {' and '.join(map(cell, written['own'])) or 'no script'}. {written['suspects']:,} rows are "
-        "written mostly in another. A wrong language in the same script is not seen by this.",
-        table(
-            SCRIPT_HEADS,
-            [(row["id"], row["split"], row["script"], row["text"]) for row in written["examples"]],
-        ),
+        *_window_section(stats["windows"]),
+        *_duration_section(stats["durations"]),
+        *_label_section(stats["labels"]),
+        *_silence_section(stats["silence"]),
+        *_rate_section(stats["speaking_rate"]),
+        *_script_section(stats["scripts"]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-WINDOW_HEADS = (
-    "window",
-    "rows that fit",
-    "share",
-    "padding",
-    "compute",
-    "features",
-    "padded float32",
-)
-DURATION_HEADS = ("split", "recordings", "hours", "median", "longest", "unknown")
-SILENCE_HEADS = ("split", "heard", "silent", "mostly silent", "such as")
-RATE_HEADS = ("id", "split", "characters a second", "deviations", "text")
-SCRIPT_HEADS = ("id", "split", "script", "text")
+def _window_section(windows: Mapping[str, Any]) -> list[str]:
+    return [
+        "## What a window costs",
+        table(WINDOW_HEADS, [window_cells(row) for row in windows.values()]),
+        "Of the training split. Compute is that of a training row, against a window of 30 s; "
+        "how long it takes on this machine is printed, stands in timing.json, and is on the "
+        "dashboard's Data page.",
+    ]
+
+
+def _duration_section(durations: Mapping[str, Any]) -> list[str]:
+    rows = [duration_cells(split, row) for split, row in durations.items()]
+    return ["## Durations", table(DURATION_HEADS, rows)]
+
+
+def _label_section(labels: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Labels",
+        f"In the model's tokens: median {labels['median_tokens']:.0f}, 95 % have at most "
+        f"{labels['q95_tokens']:.0f}, longest {labels['max_tokens']:,}. "
+        f"The decoder has {labels['max_target_positions']} positions, of which a prompt takes "
+        f"{labels['prompt_tokens']}: {labels['over_limit']:,} training rows do not fit and are "
+        f"lost, {labels['near_limit']:,} more come within a tenth of it.",
+        table(LABEL_HEADS, [(row["id"], f"{row['tokens']:,}") for row in labels["examples"]]),
+    ]
+
+
+def _silence_section(silence: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Silence",
+        "Heard: at most 200 recordings of each split, chosen by seed, and of each its first 30 s. "
+        "A frame of 10 ms is silent if it lies 40 dB below the recording's loudest frame, "
+        "or below -70 dB of full scale.",
+        table(SILENCE_HEADS, [silence_cells(split, row) for split, row in silence.items()]),
+    ]
+
+
+def _rate_section(rate: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Improbable rates of speech",
+        f"Median {rate['median_characters_per_second']:.1f} characters a second. "
+        f"{rate['outliers']:,} rows lie more than {rate['threshold']:g} robust standard "
+        "deviations away; the transcript is often another recording's, or has lost its end.",
+        table(RATE_HEADS, [rate_cells(row) for row in rate["examples"]]),
+    ]
+
+
+def _script_section(scripts: Mapping[str, Any]) -> list[str]:
+    own = " and ".join(map(cell, scripts["own"])) or "no script"
+    rows = [(row["id"], row["split"], row["script"], row["text"]) for row in scripts["examples"]]
+    return [
+        "## Strange scripts",
+        f"The corpus is written in {own}. {scripts['suspects']:,} rows are written mostly in "
+        "another. A wrong language in the same script is not seen by this.",
+        table(SCRIPT_HEADS, rows),
+    ]
 
 
 def window_cells(row: Mapping[str, float]) -> tuple[str, ...]:
-    shares = (
+    return (
+        f"{row['window_seconds']:g} s",
+        f"{row['rows_fit']:,}",
         f"{row['share_fit']:.2%}",
         f"{row['padding_share']:.0%}",
         f"{row['compute_against_30s']:.0%}",
+        f"{row['feature_bytes'] / 1e6:,.0f} MB",
+        f"{row['padded_float32_bytes'] / 1e6:,.0f} MB",
     )
-    sizes = (f"{row[key] / 1e6:,.0f} MB" for key in ("feature_bytes", "padded_float32_bytes"))
-    return (f"{row['window_seconds']:g} s", f"{row['rows_fit']:,}", *shares, *sizes)
 
 
 def duration_cells(split: str, row: Mapping[str, float]) -> tuple[str, ...]:
-    known = ("–",) * 3
+    durations: tuple[str, ...] = ("–",) * 3
     if row["count"]:
-        known = (
+        durations = (
             f"{row['hours']:,.2f} h",
             f"{row['median_seconds']:.2f} s",
             f"{row['max_seconds']:.2f} s",
         )
-    return (split, f"{row['count']:,}", *known, f"{row['unknown']:,}")
+    return (split, f"{row['count']:,}", *durations, f"{row['unknown']:,}")
 
 
 def silence_cells(split: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    worst = ", ".join(f"{one['id']} ({one['silent_share']:.0%})" for one in row["examples"])
+    examples = ", ".join(
+        f"{example['id']} ({example['silent_share']:.0%})" for example in row["examples"]
+    )
     return (
         split,
         f"{row['recordings']:,}",
         f"{row['silent_share']:.0%}",
         f"{row['mostly_silent']:,}",
-        worst or "–",
+        examples or "–",
     )
 
 
@@ -214,5 +260,8 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; nothing where it has no rows."""
-    lines = [heads, ["---"] * len(heads), *([cell(one) for one in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
+    if not rows:
+        return ""
+    cells = [[cell(text) for text in row] for row in rows]
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

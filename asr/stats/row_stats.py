@@ -1,9 +1,8 @@
-"""What is known of each row of data/raw without hearing it: seconds, rate of speech, script. And
-single rows, by their place.
+"""Read the duration, rate of speech and script of each row of data/raw, mostly without decoding.
 
-Costs 8 us a row and 9 bytes of memory; recordings whose header told no duration are decoded,
-guarded, once and for all. Files are mapped and untouched columns cost nothing, so that the sound of
-a large corpus is not read.
+Costs 8 us a row and 9 bytes of memory. Recordings whose header gives no duration are decoded,
+guarded, and their measurements cached. Files are memory-mapped, so the audio of a large corpus is
+not read. Single rows are found by their index.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ NO_SCRIPT = ""  # of a text without letters
 class RowStats:
     """The rows of one split.
 
-    seconds: (N,) float32; NaN where nobody can tell.
-    rates: (N,) float32: characters a second, spaces not counted; NaN where unknown.
-    script: (N,) uint8: the script of most of a row's letters, by its place among all scripts that
-        were met.
+    seconds: (N,) float32; NaN where unknown.
+    rates: (N,) float32 characters a second, spaces not counted; NaN where unknown.
+    script: (N,) uint8 the script of most of a row's letters, as an index into the list of scripts.
     letters: of all rows, by script.
     """
 
@@ -43,83 +41,90 @@ class RowStats:
     @property
     def known(self) -> np.ndarray:
         """The durations that are known."""
-        found: np.ndarray = self.seconds[np.isfinite(self.seconds)]
-        return found
+        known_seconds: np.ndarray = self.seconds[np.isfinite(self.seconds)]
+        return known_seconds
 
 
-def take(split: Path, met: list[str]) -> RowStats:
-    """One pass over a split; scripts that were not met before are added to `met`."""
+def take(split: Path, scripts: list[str]) -> RowStats:
+    """Read the stats of a split in one pass.
+
+    Args:
+        scripts: names of the scripts; new ones are added to it.
+    """
     letters: Counter[str] = Counter()
+    # The empty arrays are for a split without rows.
     blocks = [(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))]
     places = list(shards.batch_places(split))
     for (path, offset, _), seconds in zip(places, durations(places), strict=True):
-        texts = [text or "" for text in shards.read_batch(path, offset).column("text").to_pylist()]
-        blocks.append((seconds, rates_of(texts, seconds), scripts_of(texts, met, letters)))
-    seconds, rates, script = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        column = shards.read_batch(path, offset).column("text")
+        texts = [text or "" for text in column.to_pylist()]
+        blocks.append((seconds, rates_of(texts, seconds), scripts_of(texts, scripts, letters)))
+    seconds, rates, script = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
     return RowStats(seconds, rates, script, letters)
 
 
-def durations(places: Sequence[tuple[Path, int, int]]) -> Iterator[np.ndarray]:
-    """(N,) seconds of the rows of each record batch, as tables and headers tell, else as decoding
-    does; NaN where it cannot be told.
+def durations(places: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
+    """Yield (N,) seconds of the rows of each record batch; NaN where unknown.
+
+    They come from tables and headers, or where these have none from decoding.
     """
-    told = measurements.measure([place for place in places if np.isnan(promised(place)).any()])
+    undecided = [place for place in places if np.isnan(promised(place)).any()]
+    measured = measurements.measure(undecided)
     for place in places:
         seconds = promised(place)
-        if (unknown := np.isnan(seconds)).any():
-            sounds = [math.nan if one.code else one.duration for one in next(told)]
-            seconds[unknown] = np.array(sounds, np.float32)[unknown]
+        is_unknown = np.isnan(seconds)
+        if is_unknown.any():
+            decoded = [math.nan if sound.code else sound.duration for sound in next(measured)]
+            seconds[is_unknown] = np.array(decoded, np.float32)[is_unknown]
         yield seconds
 
 
-def promised(place: tuple[Path, int, int]) -> np.ndarray:
-    """(N,) seconds as tables and headers tell; NaN where they do not."""
+def promised(place: shards.BatchPlace) -> np.ndarray:
+    """(N,) seconds by tables and headers; NaN where these have none."""
     path, offset, _ = place
-    seconds: np.ndarray = (
-        shards.read_batch(path, offset)
-        .column("duration")
-        .to_numpy(zero_copy_only=False)
-        .astype(np.float32)
-    )
+    column = shards.read_batch(path, offset).column("duration")
+    seconds: np.ndarray = column.to_numpy(zero_copy_only=False).astype(np.float32)
     return np.where(np.isfinite(seconds), seconds, np.float32(np.nan))
 
 
 def rates_of(texts: list[str], seconds: np.ndarray) -> np.ndarray:
-    """(N,) characters a second."""
+    """(N,) float32 characters a second, spaces not counted; NaN where either is 0 or unknown."""
     characters = np.array([len("".join(text.split())) for text in texts], np.float32)
+    is_known = (characters > 0) & (seconds > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(
-            (characters > 0) & (seconds > 0), characters / seconds, np.float32(np.nan)
-        ).astype(np.float32)
+        rates = np.where(is_known, characters / seconds, np.float32(np.nan))
+    return rates.astype(np.float32)
 
 
-def scripts_of(texts: list[str], met: list[str], letters: Counter[str]) -> np.ndarray:
-    """(N,) the script of most of each text's letters, by its place in `met`; all letters are added
-    to `letters`.
+def scripts_of(texts: list[str], scripts: list[str], letters: Counter[str]) -> np.ndarray:
+    """(N,) the script of most of each text's letters, as an index into `scripts`.
+
+    New scripts are added to `scripts`, and all letters to `letters`.
     """
-    found = np.zeros(len(texts), np.uint8)
+    indices = np.zeros(len(texts), np.uint8)
     for row, text in enumerate(texts):
         counts = writing_systems.count(text)
         name = counts.most_common(1)[0][0] if counts.total() else NO_SCRIPT
         letters.update(counts)
-        if name not in met:
-            met.append(name)
-        found[row] = met.index(name)
-    return found
+        if name not in scripts:
+            scripts.append(name)
+        indices[row] = scripts.index(name)
+    return indices
 
 
 def rows_at(
-    split: Path, places: Iterable[int], *columns: str
+    split: Path, indices: Iterable[int], *columns: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Single rows of a split, by their place in it, in order."""
-    wanted = np.unique(np.fromiter(places, np.int64))
-    first = 0
+    """Yield single rows of a split with their indices, in ascending order."""
+    sorted_indices = np.unique(np.fromiter(indices, np.int64))
+    first = 0  # index of the first row of a file or batch
     for entry, path in zip(shards.manifest(split)["files"], shards.paths(split), strict=True):
-        if np.searchsorted(wanted, first) == np.searchsorted(wanted, first + entry["rows"]):
+        low, high = np.searchsorted(sorted_indices, [first, first + entry["rows"]])
+        if low == high:
             first += entry["rows"]
             continue
         for batch in shards.batches(path, columns):
-            low, high = np.searchsorted(wanted, [first, first + batch.num_rows])
-            for place in wanted[low:high]:
-                yield int(place), batch.slice(int(place) - first, 1).to_pylist()[0]
+            low, high = np.searchsorted(sorted_indices, [first, first + batch.num_rows])
+            for index in sorted_indices[low:high]:
+                yield int(index), batch.slice(int(index) - first, 1).to_pylist()[0]
             first += batch.num_rows

@@ -1,5 +1,6 @@
-"""What a window would cost, and which one to take: rows kept, padding, compute, bytes. Numbers
-alone; 1 ms for 500,000 rows.
+"""Compute what a window costs, and recommend one: rows kept, padding, compute, bytes.
+
+Works on numbers alone; 1 ms for 500,000 rows.
 """
 
 from __future__ import annotations
@@ -13,56 +14,60 @@ from asr.whisper import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
 
 WHISPER_SECONDS = 30
 LABEL_TOKENS = 30
-BYTES_PER_FRAME = 1.5  # a mel bin's value takes 12 bits
+BYTES_PER_FRAME = 1.5  # of a mel bin, whose value takes 12 bits
+FLOAT32_BYTES = 4
 SAVING = 0.1  # of the compute; for less, the window that a checkpoint was trained with is not cut
 
 
 def training_flops(window_seconds: float, sizes: Mapping[str, Any]) -> float:
-    """Operations of one training clip, by the count in Radford's architecture: encoder, cross
-    attention, decoder.
+    """Count the operations of training on one clip: encoder, cross attention, decoder.
 
     Args:
         sizes: of the model, under the names of `WhisperConfig`.
+    Source: the architecture in Radford et al. 2022.
     """
-    d, positions, tokens = sizes["d_model"], window_seconds * POSITIONS_PER_SECOND, LABEL_TOKENS
+    d = sizes["d_model"]
+    positions = window_seconds * POSITIONS_PER_SECOND
+    tokens = LABEL_TOKENS
+
     convolutions = positions * (12 * sizes["num_mel_bins"] * d + 6 * d**2)
-    encoder = sizes["encoder_layers"] * (
-        positions * (8 * d**2 + 4 * d * sizes["encoder_ffn_dim"]) + 4 * positions**2 * d
-    )
-    cross = sizes["decoder_layers"] * 4 * positions * d**2
-    own = (
-        tokens * (12 * d**2 + 4 * d * sizes["decoder_ffn_dim"])
-        + 4 * tokens * positions * d
-        + 4 * tokens**2 * d
-    )
-    forward = (
-        convolutions
-        + encoder
-        + cross
-        + sizes["decoder_layers"] * own
-        + 2 * tokens * d * sizes["vocab_size"]
-    )
-    return float(3 * forward)
+    encoder_layer = positions * (8 * d**2 + 4 * d * sizes["encoder_ffn_dim"])
+    encoder_layer += 4 * positions**2 * d
+    encoder = sizes["encoder_layers"] * encoder_layer
+
+    cross_attention = sizes["decoder_layers"] * 4 * positions * d**2
+    decoder_layer = tokens * (12 * d**2 + 4 * d * sizes["decoder_ffn_dim"])
+    decoder_layer += 4 * tokens * positions * d
+    decoder_layer += 4 * tokens**2 * d
+    decoder = sizes["decoder_layers"] * decoder_layer
+    vocabulary = 2 * tokens * d * sizes["vocab_size"]
+
+    forward = convolutions + encoder + cross_attention + decoder + vocabulary
+    return float(3 * forward)  # the backward pass costs twice the forward pass
 
 
 def price(window: float, seconds: np.ndarray, sizes: Mapping[str, Any]) -> dict[str, float]:
-    """What a window would cost on these training recordings.
+    """Compute what a window costs on these training recordings.
 
     Args:
-        seconds: (N,) how long they are.
+        window: seconds.
+        seconds: (N,) durations.
+        sizes: of the model, under the names of `WhisperConfig`.
     """
     fit = seconds[seconds <= window]
-    held = float(fit.sum(dtype=np.float64))
+    fit_seconds = float(fit.sum(dtype=np.float64))
+    padding = max(1 - fit_seconds / (window * len(fit)), 0.0) if len(fit) else 0.0
+    compute = training_flops(window, sizes) / training_flops(WHISPER_SECONDS, sizes)
+    mel_bins = sizes["num_mel_bins"]
     return {
         "window_seconds": window,
         "rows_fit": len(fit),
         "share_fit": len(fit) / max(len(seconds), 1),
-        "padding_share": max(1 - held / (window * len(fit)), 0.0) if len(fit) else 0.0,
-        "compute_against_30s": training_flops(window, sizes)
-        / training_flops(WHISPER_SECONDS, sizes),
-        "feature_bytes": round(held * FRAMES_PER_SECOND * BYTES_PER_FRAME * sizes["num_mel_bins"]),
+        "padding_share": padding,
+        "compute_against_30s": compute,
+        "feature_bytes": round(fit_seconds * FRAMES_PER_SECOND * BYTES_PER_FRAME * mel_bins),
         "padded_float32_bytes": round(
-            len(fit) * window * FRAMES_PER_SECOND * 4 * sizes["num_mel_bins"]
+            len(fit) * window * FRAMES_PER_SECOND * FLOAT32_BYTES * mel_bins
         ),
     }
 
@@ -70,64 +75,90 @@ def price(window: float, seconds: np.ndarray, sizes: Mapping[str, Any]) -> dict[
 def recommended(
     seconds: np.ndarray, min_share_kept: float, sizes: Mapping[str, Any], trained: int | None
 ) -> int:
-    """The fewest whole seconds that hold that share of the recordings; 30 where no window does.
+    """Return the fewest whole seconds that hold a share of the recordings; 30 where none do.
 
-    The start model's own window stays where a cut to that would save less than SAVING of the
-    compute.
+    The start model's own window stays where a cut would save less than SAVING of the compute.
+
+    Args:
+        seconds: (N,) durations.
+        min_share_kept: least share of the recordings that the window must hold.
+        sizes: of the model, under the names of `WhisperConfig`.
+        trained: the start model's own window in seconds, if it was trained.
     """
-    lengths = np.arange(1, WHISPER_SECONDS + 1)
-    held = [int((seconds <= length).sum()) >= min_share_kept * len(seconds) for length in lengths]
-    fewest = int(lengths[held.index(True)]) if True in held else WHISPER_SECONDS
-    if (
-        trained
-        and fewest < trained
-        and training_flops(fewest, sizes) > (1 - SAVING) * training_flops(trained, sizes)
-    ):
-        return trained
-    return fewest
+    fewest = _fewest_seconds(seconds, min_share_kept)
+    if not trained or fewest >= trained:
+        return fewest
+    cut_flops = training_flops(fewest, sizes)
+    own_flops = training_flops(trained, sizes)
+    return trained if cut_flops > (1 - SAVING) * own_flops else fewest
+
+
+def _fewest_seconds(seconds: np.ndarray, min_share_kept: float) -> int:
+    """The fewest whole seconds that hold a share of the recordings; 30 where none do."""
+    for length in range(1, WHISPER_SECONDS + 1):
+        if int((seconds <= length).sum()) >= min_share_kept * len(seconds):
+            return length
+    return WHISPER_SECONDS
 
 
 def reason(
-    chosen: Mapping[str, float], min_share_kept: float, trained: int | None, rows: int
+    recommended_price: Mapping[str, float], min_share_kept: float, trained: int | None, rows: int
 ) -> str:
-    """Why a window is recommended, with the rule.
+    """Explain why a window is recommended, with the rule.
 
     Args:
-        chosen: the window's price.
+        recommended_price: the window's price.
+        min_share_kept, trained: as in `recommended`.
         rows: training recordings.
     """
-    window, share, lost = chosen["window_seconds"], chosen["share_fit"], rows - chosen["rows_fit"]
-    rule = f"the fewest whole seconds that hold at least {percent(min_share_kept)} of the training recordings (stats.min_share_kept)"
+    window = recommended_price["window_seconds"]
+    share = recommended_price["share_fit"]
+    lost = rows - recommended_price["rows_fit"]
+    rule = (
+        f"the fewest whole seconds that hold at least {percent(min_share_kept)} of the training "
+        "recordings (stats.min_share_kept)"
+    )
     if share < min_share_kept:
-        why = f"no window holds more, though it loses {lost:,.0f} recordings ({percent(1 - share)}); cut them into utterances"
-        return f"{window:g} s: {why}. Rule: {rule}."
-    kept = (
-        "all training recordings"
-        if not lost
-        else f"{percent(share)} of the training recordings, and loses {lost:,.0f}"
-    )
+        return (
+            f"{window:g} s: no window holds more, though it loses {lost:,.0f} recordings "
+            f"({percent(1 - share)}); cut them into utterances. Rule: {rule}."
+        )
     if trained == window:
-        rule += f", or the start model's own {trained} s where a cut would save less than {percent(SAVING)} of the compute"
-    return f"{window:g} s: it holds {kept}, with {percent(chosen['padding_share'], 0)} of padding. Rule: {rule}."
+        rule += (
+            f", or the start model's own {trained} s where a cut would save less than "
+            f"{percent(SAVING)} of the compute"
+        )
+    held = "all training recordings"
+    if lost:
+        held = f"{percent(share)} of the training recordings, and loses {lost:,.0f}"
+    padding = percent(recommended_price["padding_share"], 0)
+    return f"{window:g} s: it holds {held}, with {padding} of padding. Rule: {rule}."
 
 
-def difference(chosen: Mapping[str, float], present: Mapping[str, float], param: str) -> str:
-    """What it costs that params have another window than the recommended; says so, too, where they
-    have it.
+def difference(
+    recommended_price: Mapping[str, float], present_price: Mapping[str, float], param: str
+) -> str:
+    """Compare the window of params with the recommended one.
+
+    Args:
+        recommended_price, present_price: prices of the recommended window and of the one in params.
+        param: what sets the window.
     """
-    now = f"{param} is {present['window_seconds']:g}"
-    if present["window_seconds"] == chosen["window_seconds"]:
+    now = f"{param} is {present_price['window_seconds']:g}"
+    if present_price["window_seconds"] == recommended_price["window_seconds"]:
         return f"{now}, as recommended."
-    rows, more = (
-        present["rows_fit"] - chosen["rows_fit"],
-        present["compute_against_30s"] / chosen["compute_against_30s"] - 1,
-    )
+    rows = present_price["rows_fit"] - recommended_price["rows_fit"]
+    held = "as many"
+    if rows:
+        held = f"{abs(rows):,.0f} {'more' if rows > 0 else 'fewer'}"
+    more = present_price["compute_against_30s"] / recommended_price["compute_against_30s"] - 1
     work = f"{percent(abs(more), 0)} {'more' if more > 0 else 'less'} compute"
-    kept = f"{abs(rows):,.0f} {'more' if rows > 0 else 'fewer'}" if rows else "as many"
-    return f"{now}: it holds {kept} of the training recordings, and each takes {work}."
+    return f"{now}: it holds {held} of the training recordings, and each takes {work}."
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share in words, without zeros that tell nothing."""
+    """A share in words, without trailing zeros."""
     text = f"{100 * share:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return f"{text} %"

@@ -1,4 +1,4 @@
-"""In which script a text is written, by the names that Unicode gives its letters. 3 us a text."""
+"""Tell the script of a text by the names that Unicode gives its letters. Costs 3 us a text."""
 
 from __future__ import annotations
 
@@ -7,52 +7,57 @@ from collections import Counter
 from functools import cache
 
 OWN_SHARE = 0.1  # of a corpus's letters, from which on a script is the corpus's own
+# Scripts that are written together, in Japanese and Korean.
 TOGETHER = {
     "HIRAGANA": {"KATAKANA", "CJK"},
     "KATAKANA": {"HIRAGANA", "CJK"},
     "HANGUL": {"CJK"},
-}  # Japanese and Korean
-OTHERWISE = {
+}
+# Letters whose names do not begin with their script: the word they begin with, and the script.
+EXCEPTIONS = {
     "IDEOGRAPHIC": "CJK",
     "MODIFIER": None,
     "FEMININE": None,
     "MASCULINE": None,
     "": None,
-}  # names that do not begin with the script's
+}
 
 
 @cache
 def script_of(character: str) -> str | None:
-    """The script of a letter, such as LATIN or CJK; None for what belongs to no script, or to
-    several.
+    """Return the script of a letter, such as LATIN or CJK.
+
+    None for what is no letter, or belongs to no one script.
     """
     if not character.isalpha():
         return None
     plain = unicodedata.normalize("NFKC", character)[:1]
-    first = unicodedata.name(plain, "").replace("-", " ").partition(" ")[0]
-    return OTHERWISE.get(first, first)
+    name = unicodedata.name(plain, "").replace("-", " ")
+    first_word = name.partition(" ")[0]
+    return EXCEPTIONS.get(first_word, first_word)
 
 
 def count(text: str) -> Counter[str]:
-    """Letters by script."""
+    """Count letters by script."""
     if text.isascii():
         return Counter(LATIN=sum(map(str.isalpha, text)))
-    found: Counter[str] = Counter()
+    by_script: Counter[str] = Counter()
     for character, times in Counter(text).items():
-        if (script := script_of(character)) is not None:
-            found[script] += times
-    return found
+        script = script_of(character)
+        if script is not None:
+            by_script[script] += times
+    return by_script
 
 
-def own(total: Counter[str]) -> set[str]:
-    """The scripts in which a corpus is written, from the letters of all its texts: those that hold
-    at least a tenth of them.
+def own(letters: Counter[str]) -> set[str]:
+    """Return the scripts in which a corpus is written: those of at least a tenth of its letters.
 
-    Japanese writes in three, and a corpus may use one of them little.
+    With a script come those it is written together with: Japanese has three, and a corpus may use
+    one of them little.
+
+    Args:
+        letters: of all texts, by script.
     """
-    frequent = {
-        script
-        for script, letters in total.items()
-        if letters and letters >= OWN_SHARE * total.total()
-    }
+    least = OWN_SHARE * letters.total()
+    frequent = {script for script, times in letters.items() if times and times >= least}
     return frequent.union(*(TOGETHER.get(script, set()) for script in frequent))

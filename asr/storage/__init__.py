@@ -1,5 +1,4 @@
-"""Files that appear whole or not at all, hashes, paths, Arrow rows, and the cache of computed
-files.
+"""Files that appear whole or not at all, hashes, Arrow rows, and the cache of computed files.
 
 Every stage ends here and the next one begins here. Imports `errors`, `paths`.
 """

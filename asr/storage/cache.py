@@ -1,10 +1,10 @@
-"""Files that are computed once: kept under .cache/shards by the name of what they are made from,
-and linked to where they are wanted.
+"""Files that are computed once: cached under .cache/shards, and linked where they are needed.
 
-So nothing is computed twice: after a kill, when a corpus grows, in `dvc exp run --temp`, or when
-one goes back and forth. A file is used only if it is as it was when it was made. Costs one hashing
-of the file (1 s per GB), and no second copy on the disk: once neither data/ nor DVC's cache holds
-it (`dvc gc`), it goes when nobody has wanted it for a month.
+A file is named by a hash of what it is made from, so nothing is computed twice: after a kill, when
+a corpus grows, in `dvc exp run --temp`, or when one goes back and forth. It is used only if it has
+the hash that it had when it was made. Costs one hashing of the file (1 s per GB), and no second
+copy on the disk. Once neither data/ nor DVC's cache links to it (`dvc gc`), it is deleted when it
+has not been used for a month.
 """
 
 from __future__ import annotations
@@ -18,41 +18,39 @@ from typing import Any
 from asr import paths
 from asr.storage import files, hashing
 
-DRAFT_SECONDS = 86_400  # a draft this old is what a kill left
-UNUSED_SECONDS = (
-    30 * 86_400
-)  # a file that has no other name on the disk is kept so long after its last use
+DRAFT_SECONDS = 86_400  # a draft this old was left by a kill
+UNUSED_SECONDS = 30 * 86_400  # a file that nothing links to is kept this long after its last use
 
 
 def folder(name: str = "shards") -> Path:
-    """A folder of .cache for what is computed once; what a kill left there long ago is removed, and
-    what `make` kept and nobody wants.
+    """Return a cache folder, cleaned of what is not needed any more.
+
+    Drafts older than a day are deleted, and cached files that nothing links to and nobody used for
+    a month.
     """
-    found = paths.cache(name)
-    found.mkdir(parents=True, exist_ok=True)
-    for draft in found.glob(".*.part"):
+    path = paths.cache(name)
+    path.mkdir(parents=True, exist_ok=True)
+    for draft in path.glob(".*.part"):
         if _age(draft) > DRAFT_SECONDS:
             draft.unlink(missing_ok=True)
-    for told in found.glob("*.json"):
-        made = told.with_suffix(".arrow")
-        if _age(told) > UNUSED_SECONDS and _names(made) < 2:
-            told.unlink(missing_ok=True)
-            made.unlink(missing_ok=True)
-    return found
+    for entry_path in path.glob("*.json"):
+        cached = entry_path.with_suffix(".arrow")
+        if _age(entry_path) > UNUSED_SECONDS and _num_links(cached) < 2:
+            entry_path.unlink(missing_ok=True)
+            cached.unlink(missing_ok=True)
+    return path
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written or last wanted; none where another process has just removed
-    it.
-    """
+    """Seconds since a file was written or last used; 0 if another process has just removed it."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
 
-def _names(path: Path) -> int:
-    """How many names a file has on the disk."""
+def _num_links(path: Path) -> int:
+    """How many names a file has on the disk; 0 where it does not exist."""
     try:
         return path.stat().st_nlink
     except FileNotFoundError:
@@ -60,33 +58,39 @@ def _names(path: Path) -> int:
 
 
 def path_of(store: Path, made_from: Any) -> Path:
-    """The place of the file that is made from this JSON value."""
+    """The path of the file that is made from this JSON value."""
     return store / f"{hashing.hash_of(made_from)[:32]}.arrow"
 
 
-def make(kept: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Write a file by `write`, which gives its line of the manifest, unless it is there already;
-    returns that line.
+def make(path: Path, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Write a file unless it is cached already, and return its entry of the manifest.
 
     Two processes that make the same file at once write the same bytes, and one of them stays.
+
+    Args:
+        path: where it is cached.
+        write: writes it to a path, and returns its entry of the manifest.
     """
-    if known := entry(kept):
-        return known
-    with files.draft(kept) as part:
-        made = write(part)
-    files.write_json(kept.with_suffix(".json"), {**made, "name": kept.name})
-    return made
+    cached = entry(path)
+    if cached:
+        return cached
+    with files.draft(path) as draft:
+        written = write(draft)
+    files.write_json(path.with_suffix(".json"), {**written, "name": path.name})
+    return written
 
 
-def entry(kept: Path) -> dict[str, Any] | None:
-    """What was told of a file when it was made, which counts as a use; None where it is not there,
-    or not as it was.
+def entry(path: Path) -> dict[str, Any] | None:
+    """The manifest entry of a cached file, which counts as a use of it.
+
+    None where it is missing or damaged.
     """
+    entry_path = path.with_suffix(".json")
     try:
-        known: dict[str, Any] = files.read_json(kept.with_suffix(".json"))
-        if hashing.sha256(kept) != known["sha256"]:
+        stored: dict[str, Any] = files.read_json(entry_path)
+        if hashing.sha256(path) != stored["sha256"]:
             return None
-        os.utime(kept.with_suffix(".json"))
-        return known
+        os.utime(entry_path)
+        return stored
     except (OSError, ValueError, KeyError, TypeError):
         return None

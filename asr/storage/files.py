@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and hashes that name what is in them.
+"""Files and folders that appear whole or not at all.
 
-Everything is written beside its place, synced, and renamed into it. Costs one fsync per file and
-one per folder.
+Everything is written beside its path, synced, and renamed. Costs one fsync per file and one per
+folder.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; when the block ends well it becomes `path`, else it is
-    gone.
+    """Give an empty folder that becomes `path` when the block ends without an error.
+
+    After an error it is deleted, and `path` stays as it was. Folders that a killed process left are
+    deleted first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*.part"):
@@ -48,7 +50,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
@@ -56,12 +58,13 @@ def umask() -> int:
 
 @contextmanager
 def draft(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Give a path beside `path` to write a file to; when the block ends well it becomes `path`,
-    else it is gone.
+    """Give a path for a file that becomes `path` when the block ends without an error.
+
+    After an error it is deleted, and `path` stays as it was.
 
     Args:
-        durable: forced to the disk before it gets its name; without, a power cut may leave an empty
-            file.
+        durable: force it to the disk before it gets its name; without, a power cut may leave an
+            empty file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -77,25 +80,29 @@ def draft(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file by new content in one step."""
+    """Write a file, or replace its content in one step."""
     with draft(path) as part:
         part.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 file, or replace its content in one step."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file, or replace its content in one step; NaN is refused with ValueError."""
+    content = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, content + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name without copying its bytes, where the file system can."""
+    """Give a file a second name; it is copied only where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

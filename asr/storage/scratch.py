@@ -1,44 +1,42 @@
-"""Which keys stand in which splits, in a temporary file: memory does not grow with the corpus. 3 to
-8 us a key.
+"""A set larger than memory, in a temporary file: which keys stand in which splits.
 
-SQLite keeps the file, in its own folder for such, and removes it when the tally is closed or its
-process dies.
+Memory does not grow with the corpus; a key costs 3 to 8 us. SQLite keeps the file in its own folder
+for temporary files, and removes it when the set is closed or its process dies.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
+SCHEMA = """
+CREATE TABLE seen (kind TEXT, key BLOB, split TEXT, PRIMARY KEY (kind, key, split)) WITHOUT ROWID
+"""
+
 
 class DiskSet:
-    """A set of (kind, key, split), larger than memory."""
+    """A set of (kind, key, split) on disk."""
 
     def __init__(self) -> None:
-        self.db = sqlite3.connect(
-            "", isolation_level=None
-        )  # no name: a file of its own that nobody else sees
-        self.db.execute("PRAGMA journal_mode = OFF")
-        self.db.execute(
-            "CREATE TABLE seen (kind TEXT, key BLOB, split TEXT, PRIMARY KEY (kind, key, split)) WITHOUT ROWID"
-        )
-        self.db.execute("BEGIN")
+        # Without a name SQLite opens a temporary file that no other process sees.
+        self.database = sqlite3.connect("", isolation_level=None)
+        self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute(SCHEMA)
+        self.database.execute("BEGIN")
 
     def add(self, kind: str, key: bytes, split: str = "") -> bool:
-        """Note a key; tells whether it is new."""
-        return (
-            self.db.execute(
-                "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (kind, key, split)
-            ).rowcount
-            == 1
+        """Add a key; tells whether it is new."""
+        cursor = self.database.execute(
+            "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (kind, key, split)
         )
+        return cursor.rowcount == 1
 
     def shared(self, kind: str) -> list[bytes]:
         """Keys of a kind that stand in two splits or more, in order."""
-        found = self.db.execute(
+        rows = self.database.execute(
             "SELECT key FROM seen WHERE kind = ? GROUP BY key HAVING count(*) > 1 ORDER BY key",
             (kind,),
         )
-        return [key for (key,) in found]
+        return [key for (key,) in rows]
 
     def close(self) -> None:
-        self.db.close()
+        self.database.close()

@@ -1,9 +1,8 @@
-"""Rows on disk: Arrow stream files that memory-map and open with `datasets.Dataset.from_file`, and
-manifests that name them.
+"""Rows on disk: Arrow stream files, called shards, and the manifests that name them.
 
 A folder of shards holds one folder per split; each split has its files and a manifest.json, written
-last. A reader's memory does not grow with the corpus: rows are read in record batches of at most
-BATCH_BYTES.
+last. Shards memory-map and open with `datasets.Dataset.from_file`. A reader's memory does not grow
+with the corpus: rows are read in record batches of at most BATCH_BYTES.
 """
 
 from __future__ import annotations
@@ -19,13 +18,11 @@ from asr.errors import DataError
 from asr.storage import files, hashing
 
 SPLITS = ("train", "validation", "test")
-HOLDOUT = (
-    "holdout"  # rows that are evaluated and never trained on or chosen by; in most corpora none
-)
+HOLDOUT = "holdout"  # evaluated, never used to train or to select; most corpora have none
 ALL_SPLITS = (*SPLITS, HOLDOUT)
-PART_BYTES = (
-    256 << 20
-)  # a file of the raw corpus; hashing fewer, larger files is what DVC does fast
+MANIFEST = "manifest.json"
+
+PART_BYTES = 256 << 20  # a file of the raw corpus; DVC is faster with fewer, larger files
 BATCH_BYTES = 8 << 20
 BATCH_ROWS = 100
 
@@ -40,17 +37,23 @@ ROW = pa.schema(
     ]
 )
 
+BatchPlace = tuple[Path, int, int]  # file, byte at which a record batch begins, its rows
+RowPlace = tuple[Path, int, int]  # file, byte at which the record batch begins, row in it
+
 
 class Shard:
-    """One Arrow stream file being written; `close` gives its line of the manifest."""
+    """One Arrow stream file being written; `close` returns its entry of the manifest."""
 
     def __init__(self, path: Path, schema: pa.Schema):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.schema = path, schema
+        self.path = path
+        self.schema = schema
         self.file = pa.OSFile(str(path), "wb")
         self.writer = pa.ipc.new_stream(self.file, schema)
         self.waiting: list[dict[str, Any]] = []
-        self.waiting_bytes = self.rows = self.bytes = 0
+        self.waiting_bytes = 0
+        self.rows = 0
+        self.bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
         size = sum(len(value) for value in row.values() if isinstance(value, bytes))
@@ -62,11 +65,14 @@ class Shard:
             self._flush()
 
     def _flush(self) -> None:
+        """Write the waiting rows as a record batch."""
         if self.waiting:
             self.writer.write_batch(pa.RecordBatch.from_pylist(self.waiting, schema=self.schema))
-        self.waiting, self.waiting_bytes = [], 0
+        self.waiting = []
+        self.waiting_bytes = 0
 
     def close(self) -> dict[str, Any]:
+        """Finish the file and return its entry of the manifest."""
         self._flush()
         self.writer.close()
         self.file.close()
@@ -87,24 +93,26 @@ class Shard:
 
 
 class SplitWriter:
-    """Rows of one split, a new file whenever the last holds `max_rows` rows or PART_BYTES."""
+    """Rows of one split being written, `max_rows` rows or PART_BYTES per file."""
 
     def __init__(self, folder: Path, stem: str, schema: pa.Schema, max_rows: int | None = None):
-        self.folder, self.stem, self.schema, self.max_rows = folder, stem, schema, max_rows
+        self.folder = folder
+        self.stem = stem
+        self.schema = schema
+        self.max_rows = max_rows
         self.files: list[dict[str, Any]] = []
         self.shard: Shard | None = None
 
     def add(self, row: dict[str, Any]) -> None:
         if self.shard is None:
-            self.shard = Shard(
-                self.folder / f"{self.stem}-{len(self.files):05d}.arrow", self.schema
-            )
+            name = f"{self.stem}-{len(self.files):05d}.arrow"
+            self.shard = Shard(self.folder / name, self.schema)
         self.shard.add(row)
         if self.shard.rows == self.max_rows or self.shard.bytes >= PART_BYTES:
             self.next()
 
     def next(self) -> None:
-        """The next row begins a new file."""
+        """Finish the present file; the next row begins a new one."""
         if self.shard is not None:
             self.files.append(self.shard.close())
         self.shard = None
@@ -116,16 +124,16 @@ class SplitWriter:
 
 
 def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Name the files of one split: `{files: [{name, rows, sha256}], rows}`."""
+    """Write the manifest of one split: `{rows, files: [{name, rows, sha256}]}`."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {"rows": sum(entry["rows"] for entry in entries), "files": entries}
-    files.write_json(folder / "manifest.json", manifest)
+    files.write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def write_top_manifest(folder: Path, splits: dict[str, dict[str, Any]], **about: Any) -> None:
-    """Name the splits of a data folder, and what is known about where they come from."""
-    named = {
+    """Write the manifest of a data folder: its splits, and what is known of their origin."""
+    entries = {
         split: {
             "rows": manifest["rows"],
             "sha256": hashing.hash_of(manifest),
@@ -133,26 +141,24 @@ def write_top_manifest(folder: Path, splits: dict[str, dict[str, Any]], **about:
         }
         for split, manifest in splits.items()
     }
-    files.write_json(
-        folder / "manifest.json",
-        {**about, "rows": sum(s["rows"] for s in named.values()), "splits": named},
-    )
+    num_rows = sum(entry["rows"] for entry in entries.values())
+    files.write_json(folder / MANIFEST, {**about, "rows": num_rows, "splits": entries})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a split or of a data folder.
+    """Read the manifest of a split or of a data folder.
 
     Raises:
-        BadData: the folder holds none, so it was never finished.
+        DataError: the folder holds none, so it was never finished.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{path}: not there; run the stage that makes it (dvc repro)")
     return dict(files.read_json(path))
 
 
 def data_hash(*splits: Path) -> str:
-    """Hash of all rows in these splits, taken from their manifests: no data is read."""
+    """Hash of all rows in these splits, computed from their manifests: no data is read."""
     return hashing.hash_of([manifest(split) for split in splits])
 
 
@@ -162,7 +168,7 @@ def paths(split: Path) -> list[Path]:
 
 
 def batches(path: Path, columns: Iterable[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Record batches of one shard, memory-mapped: untouched columns cost no reading."""
+    """Record batches of one shard, memory-mapped: columns that are not asked for are not read."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
             yield batch.select(list(columns)) if columns else batch
@@ -176,13 +182,17 @@ def rows(split: Path, columns: Iterable[str] | None = None) -> Iterator[dict[str
 
 
 def splits(folder: Path) -> list[str]:
-    """The splits a data folder holds, in our order."""
+    """The splits of a data folder, in the order of its manifest."""
     return list(manifest(folder)["splits"])
 
 
 def read_batch(path: Path, offset: int) -> pa.RecordBatch:
-    """One record batch of a shard, for a worker that is told at which byte it begins; none before
-    it is read.
+    """Read one record batch of a shard; those before it are not read.
+
+    Args:
+        offset: byte at which it begins, as `batch_places` tells.
+    Raises:
+        DataError: there is none.
     """
     with pa.memory_map(str(path)) as source:
         try:
@@ -190,13 +200,12 @@ def read_batch(path: Path, offset: int) -> pa.RecordBatch:
             source.seek(offset)
             return pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
         except (pa.ArrowInvalid, OSError, EOFError):
-            raise DataError(
-                f"{path}: no record batch at byte {offset}; the file is not whole"
-            ) from None
+            message = f"{path}: no record batch at byte {offset}; the file is not whole"
+            raise DataError(message) from None
 
 
-def batch_places(split: Path) -> Iterator[tuple[Path, int, int]]:
-    """File, byte at which it begins, and rows of each record batch of a split, in order."""
+def batch_places(split: Path) -> Iterator[BatchPlace]:
+    """Where the record batches of a split lie, in order."""
     for path in paths(split):
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             offset = source.tell()
