@@ -58,8 +58,8 @@ def note(event, args):
         with open("imports.log", "a") as log:
             print(name, file=log)
 sys.addaudithook(note)
-from asr import jobs
-jobs.LOST_SECONDS, jobs.TIDY_SECONDS = 15.0, 0.5
+from asr.transcribe import job_queue
+job_queue.LOST_SECONDS, job_queue.TIDY_SECONDS = 15.0, 0.5
 from streamlit.web.cli import main
 main()
 """

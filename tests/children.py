@@ -22,9 +22,9 @@ from typing import Any
 HEAVY = ("stages.train", "stages.evaluate", "asr.transcribe.recognizer")
 TESTS = Path(__file__).parent
 WITHOUT_MLFLOW = """
-from asr import tracking
-tracking.Follower.__init__ = lambda *_: None
-tracking.Follower.finish = lambda _: None
+from asr.tracking.follower import Follower
+Follower.__init__ = lambda *_: None
+Follower.finish = lambda _: None
 """
 
 

@@ -93,7 +93,7 @@ def unique(pid: int) -> int:
 
 
 LEAK = """
-from asr import shards
+from asr.storage import shards
 add, kept = shards.Shard.add, []
 shards.Shard.add = lambda self, row: kept.append(dict(row)) or add(self, row)
 """

@@ -263,13 +263,13 @@ def test_a_small_file_cannot_claim_much_memory():
     code = """
 import sys
 from pathlib import Path
-from asr import audio
+from asr.audio import codec
 def peak():
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 before = peak()
 try:
-    audio.decode(sys.stdin.buffer.read())
-except audio.Undecodable:
+    codec.decode(sys.stdin.buffer.read())
+except codec.Undecodable:
     pass
 print((peak() - before) >> 10)
 """
@@ -423,11 +423,11 @@ def test_pieces_take_the_memory_of_one(tmp_path, rate):
     code = """
 import sys
 from pathlib import Path
-from asr import audio
+from asr.audio import codec
 def peak():
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 with open(sys.argv[1], "rb") as file:
-    blocks = audio.blocks(file)
+    blocks = codec.blocks(file)
     kept = [next(blocks)]
     before = peak()
     kept += blocks if sys.argv[2] == "keep" else []

@@ -24,7 +24,7 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.j
 HOLD = """
 import sys
 from pathlib import Path
-from asr import checkpoints
+from asr.training import checkpoints
 with checkpoints.held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -33,7 +33,8 @@ DIE_WHILE_SAVING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from asr import checkpoints, files
+from asr.storage import files
+from asr.training import checkpoints
 write, deadly = files.write_json, sys.argv[2]
 def killed(path, value):
     if path.name == deadly:

@@ -24,7 +24,7 @@ from asr.training import checkpoints
 KILLED_COPIES = """
 import os, shutil, signal, sys
 from pathlib import Path
-from asr import copies
+from asr.tracking import mirror_copy
 from asr.tracking.mirror_store import Store
 from mirror_fixtures import saved, whole
 top = Path(sys.argv[1])
@@ -40,7 +40,7 @@ def copy(number):
             if seen[0] == number:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-    copies.push(Store("f"), folder, log, "a", True)
+    mirror_copy.push(Store("f"), folder, log, "a", True)
 
 number, killed = 0, True
 while killed:
@@ -48,7 +48,7 @@ while killed:
     shutil.rmtree(top, ignore_errors=True)
     saved(folder, 3, weights=3)
     saved(folder, 6, weights=3)
-    copies.push(Store("f"), folder, log, "a", True)
+    mirror_copy.push(Store("f"), folder, log, "a", True)
     saved(folder, 9, weights=9)
     child = os.fork()
     if child == 0:
@@ -59,7 +59,7 @@ while killed:
         copies.fetch(Store("f"), top / name / "f", top / name / "log", name)
         found = whole(top / name / "f")
         assert found in (([6], [3]), ([9], [9])) if name == "b" and killed else found == ([9], [9]), (number, name, found)
-        copies.push(Store("f"), folder, log, "a", True)
+        mirror_copy.push(Store("f"), folder, log, "a", True)
 print(number)
 """
 

@@ -18,6 +18,7 @@ from store_fixtures import HOSTILE, check, damaged, said
 from streamlit.testing.v1 import AppTest
 
 from asr import augmentation
+from asr.cleaning.rejects import REJECT
 from asr.errors import DataError
 from asr.params import reader
 from asr.storage import files, shards
@@ -262,7 +263,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     }
     files.write_json(tmp_path / "reports/chunk/summary.json", summary)
     pq.write_table(
-        pa.Table.from_pylist(rejects, schema=rejects.REJECT),
+        pa.Table.from_pylist(rejects, schema=REJECT),
         tmp_path / "reports/chunk/rejects.parquet",
     )
     at = AppTest.from_function(page, default_timeout=120)

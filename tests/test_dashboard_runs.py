@@ -364,9 +364,9 @@ def test_the_page_imports_no_heavy_library() -> None:
     program = """
 import sys
 from streamlit.testing.v1 import AppTest
-from asr import runs
-runs.ask = lambda *_: None
-page = AppTest.from_string("from dashboard import runs; runs.page()", default_timeout=120).run()
+from asr.runs import run_index
+run_index.request_refresh = lambda *_: None
+page = AppTest.from_string("from dashboard.runs.page import page; page()", default_timeout=120).run()
 assert not page.exception and len(page.dataframe)
 print([name for name in ("mlflow", "dvc", "torch", "transformers", "evaluate") if name in sys.modules])
 """

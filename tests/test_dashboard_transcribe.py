@@ -357,7 +357,7 @@ def test_the_page_imports_no_torch() -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_string("from dashboard import transcribe; transcribe.page()", default_timeout=120).run()
+page = AppTest.from_string("from dashboard.transcribe.page import page; page()", default_timeout=120).run()
 assert not page.exception
 page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
 assert page.run().button(key="go")

@@ -343,7 +343,7 @@ def test_chunk(key: str, tmp_path: Path, tiny_params: Params, tiny_data: Path) -
 
 def test_chunk_allow_shared() -> None:
     tally, rows = (
-        chunk.Tally(),
+        chunk.DiskSet(),
         [(split, split, split.encode(), b"anna") for split in ("train", "test")],
     )
     for split, *_, speaker in rows:

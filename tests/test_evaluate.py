@@ -23,6 +23,7 @@ from model_fixtures import hub_folder, hush_timestamps, scratch, write_features
 from asr import wer
 from asr.errors import ModelError, UserError
 from asr.evaluation import report
+from asr.evaluation.table import errors, words
 from asr.features import FeatureRows
 from asr.model import loader
 from asr.params import reader, schema
@@ -153,12 +154,10 @@ def test_utterances_hold_what_the_contract_names_and_sum_to_the_metrics(
     metrics = files.read_json(made.reports / "metrics.json")
     assert (
         metrics["words"]
-        == sum(report.words(line) for line in ours)
+        == sum(words(line) for line in ours)
         == sum(len(wer.normalize(row["text"]).split()) for row in made.rows)
     )
-    assert metrics["wer"] == pytest.approx(
-        sum(report.errors(line) for line in ours) / metrics["words"]
-    )
+    assert metrics["wer"] == pytest.approx(sum(errors(line) for line in ours) / metrics["words"])
     assert metrics["cer"] == pytest.approx(
         sum(line["cer_errors"] for line in ours) / sum(line["cer_chars"] for line in ours)
     )
@@ -429,9 +428,9 @@ def test_what_is_held_out_is_scored_apart(
     shutil.copytree(made.test, tmp_path / "features/test")
     write_features(tmp_path / "features/holdout", HELD_OUT)
     asked: list[str] = []
-    transcribe = evaluate.decode.transcribe
+    transcribe = evaluate.greedy.transcribe
     monkeypatch.setattr(
-        evaluate.decode,
+        evaluate.greedy,
         "transcribe",
         lambda one, *more: asked.append(one.generation_config.language) or transcribe(one, *more),
     )

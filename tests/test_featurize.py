@@ -236,17 +236,20 @@ HARNESS = """
 import functools, os, sys
 from pathlib import Path
 import transformers.audio_utils
-from asr import augment, files, params
+from asr import augmentation
+from asr.params import reader
+from asr.rooms import KEPT
+from asr.storage import hashing
 from stages import featurize
-files.code_hash = functools.cache(files.code_hash)
-files.code_hash(*featurize.CODE)
-files.code_hash(*featurize.PLAIN)
+hashing.code_hash = functools.cache(hashing.code_hash)
+hashing.code_hash(KEPT["features"])
+hashing.code_hash(KEPT["augmented features"])
 top = Path(sys.argv[1])
-given = params.load(top / "params.yaml").featurize.augment
+given = reader.load(top / "params.yaml").featurize.augment
 if "broken" in sys.argv:  # the control: chance hangs on what lies in the store, and so on kills
-    chosen = augment._chosen
+    chosen = augmentation._chosen
     store = lambda: len(list(Path(os.environ["DVC_ROOT"], ".cache/shards").iterdir()))
-    augment._chosen = lambda seed, *rest: chosen(seed + store(), *rest)
+    augmentation._chosen = lambda seed, *rest: chosen(seed + store(), *rest)
 EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.chmod")
 
 def run(name, root, kill_at=None):

@@ -1,12 +1,9 @@
 """Files appear whole or not at all, and hashes name what is in them."""
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from data_fixtures import REPOSITORY
@@ -67,7 +64,7 @@ def test_what_a_killed_process_left_goes_with_the_next_try(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
-from asr import files
+from asr.storage import files
 with files.new_folder(Path(sys.argv[1])):
     os.kill(os.getpid(), 9)
 """
@@ -193,43 +190,3 @@ def test_without_dvc_the_root_is_the_working_folder(monkeypatch, tmp_path, given
         monkeypatch.setenv("DVC_ROOT", given)
     monkeypatch.chdir(tmp_path)
     assert paths.root() == tmp_path
-
-
-def copied(tmp_path: Path, code: str) -> ModuleType:
-    """asr.storage.files as it would be in a repository whose asr/thing.py is this code."""
-    (tmp_path / "asr" / "storage").mkdir(parents=True, exist_ok=True)
-    shutil.copy(files.__file__, tmp_path / "asr" / "storage" / "files.py")
-    (tmp_path / "asr" / "thing.py").write_text(code)
-    spec = importlib.util.spec_from_file_location(
-        "copied_files", tmp_path / "asr" / "storage" / "files.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("same", ["x = 1  # one\n", "# head\n\n\nx = (\n    1\n)\n", "x=1"])
-def test_a_comment_or_a_new_layout_keeps_the_hash_of_code(tmp_path, same):
-    before = copied(tmp_path, "x = 1\n").code_hash("asr.thing")
-    assert copied(tmp_path, same).code_hash("asr.thing") == before
-
-
-@pytest.mark.parametrize("other", ["x = 2\n", "y = 1\n", "x = 1.0\n", "x = 1\ny = 1\n", ""])
-def test_other_code_has_another_hash(tmp_path, other):
-    before = copied(tmp_path, "x = 1\n").code_hash("asr.thing")
-    assert copied(tmp_path, other).code_hash("asr.thing") != before
-
-
-def test_the_hash_of_code_is_the_same_in_another_process():
-    code = (
-        "from asr.storage import files; print(files.code_hash('asr.features', 'asr.audio.codec'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == hashing.code_hash("asr.features", "asr.audio.codec")

@@ -922,7 +922,7 @@ def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
         except (DataError, ParamsError) as fault:
             told[type(fault).__name__] += 1
     assert told["read"] >= 5
-    assert told["BadData"] >= 12
+    assert told["DataError"] >= 12
 
 
 def test_a_disk_that_is_too_small_is_told_before(there: Hub) -> None:

@@ -261,8 +261,8 @@ def test_the_desk_imports_no_torch(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from asr.transcribe.job_queue import Desk, Options
-desk = Desk(Path({str(tmp_path / "sessions")!r}), lambda owner: True)
+from asr.transcribe.job_queue import Options, TranscriptionQueue
+desk = TranscriptionQueue(Path({str(tmp_path / "sessions")!r}), lambda owner: True)
 sound = desk.bring("me", Path({str(tmp_path / "a.wav")!r}))
 print(sound.duration, sorted(name for name in sys.modules if name in ("torch", "transformers", "mlflow", "dvc", "evaluate")))
 """

@@ -142,4 +142,7 @@ def test_the_command_wants_one_name(
     with pytest.raises(SystemExit) as caught:
         exit_with(keep.main)
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error 2: usage: make keep NAME=base-sv\n"
+    assert (
+        capsys.readouterr().err
+        == "error 2: NAME: got '', want letters, digits, dots and dashes: make keep NAME=base-sv\n"
+    )

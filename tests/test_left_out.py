@@ -107,7 +107,8 @@ def test_a_table_of_many_rows_is_whole_and_an_unfinished_one_is_none(tmp_path):
 
 def test_every_reason_is_explained():
     code = "".join(
-        (REPOSITORY / name).read_text() for name in ("asr/cleaning/reasons.py", "stages/chunk.py")
+        (REPOSITORY / name).read_text()
+        for name in ("asr/cleaning/measurements.py", "asr/cleaning/reasons.py", "stages/chunk.py")
     )
     given = set(re.findall(r'"((?:audio|text|too|id)_[a-z0-9_]+)"', code))
     assert given == set(REASONS)

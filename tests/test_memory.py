@@ -27,12 +27,13 @@ LIMITED = """
 import os
 import resource
 from pathlib import Path
-from asr import preflight, tracking
 from asr.errors import exit_with
+from asr.preflight import forecast
+from asr.tracking.follower import Follower
 from stages import train
 
-tracking.Follower.__init__ = lambda *_: None
-tracking.Follower.finish = lambda _: None
+Follower.__init__ = lambda *_: None
+Follower.finish = lambda _: None
 run = train.Training.run
 
 def limited(self):
@@ -41,7 +42,7 @@ def limited(self):
     run(self)
 
 train.Training.run = limited
-preflight.forecast = lambda *_: None
+forecast.forecast = lambda *_: None
 exit_with(train.main)
 """
 
@@ -52,7 +53,7 @@ FULL = """
 import resource
 from pathlib import Path
 import torch
-from asr import memory
+from asr.training import memory
 
 def layer(length):
     torch.nn.functional.conv1d(torch.zeros(2, 80, length), torch.zeros(64, 80, 3))

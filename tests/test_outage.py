@@ -433,7 +433,7 @@ def test_a_follower_that_is_left_lets_go_of_the_output_and_leaves_in_time(
 ) -> None:
     proxy.fault = hanging
     path = training(new_path(tmp_path))
-    code = f"from asr.tracking import client; client.PATIENCE_SECONDS = 3; client.follow(client.Path({str(path)!r}))"
+    code = f"from asr.tracking import follower; follower.PATIENCE_SECONDS = 3; follower.follow(follower.Path({str(path)!r}))"
     pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, **pipe)
     wait_until(lambda: proxy.hits > 0, "the fault")

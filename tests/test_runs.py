@@ -302,10 +302,10 @@ def test_reading_imports_neither_mlflow_nor_dvc() -> None:
     refresh.refresh(talk=False)
     program = """
 import sys
-from asr import runs
-now = runs.state()
-(row,) = runs.rows()
-assert runs.curves(row) and not runs.is_stale(now)
+from asr.runs import run_index
+now = run_index.state()
+(row,) = run_index.rows()
+assert run_index.curves(row) and not run_index.is_stale(now)
 print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sys.modules])
 """
     done = subprocess.run(

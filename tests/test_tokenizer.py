@@ -32,9 +32,9 @@ SCRIPTS = {
 }
 PRINT_HASH = """
 import hashlib, sys
-from asr import tokenizer
+from asr.model import tokenization
 texts = sys.stdin.read().split("|")
-print(hashlib.sha256(tokenizer.from_texts(texts, 300).backend_tokenizer.to_str().encode()).hexdigest())
+print(hashlib.sha256(tokenization.from_texts(texts, 300).backend_tokenizer.to_str().encode()).hexdigest())
 """
 
 

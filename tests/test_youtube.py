@@ -261,13 +261,13 @@ from pathlib import Path
 seen = []
 counted = ("socket.getaddrinfo", "socket.connect", "subprocess.Popen")
 sys.addaudithook(lambda event, args: seen.append([event, repr(args[:2])]) if event in counted else None)
-from asr import youtube
-from asr.errors import BadParams
+from asr.errors import ParamsError
+from asr.transcribe import youtube
 refused = 0
 for link in json.load(sys.stdin):
     try:
         youtube.fetch(link, Path(sys.argv[1]))
-    except BadParams as fault:
+    except ParamsError as fault:
         refused += "\\n" not in str(fault) and str(fault).isprintable() and len(str(fault)) < 250
 before = list(seen)
 import socket

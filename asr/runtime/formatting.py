@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 
 def cell(text: str) -> str:
@@ -54,5 +55,4 @@ def clock(seconds: float) -> str:
 
 def without_secret(address: str | None) -> str:
     """An address without the password or token that may stand in it."""
-    scheme, colon, rest = (address or "").partition("?")[0].partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
+    return re.sub(r"//[^/]*@", "//", (address or "").partition("?")[0])
