@@ -12,7 +12,6 @@ synthetic one 5 ms an utterance and core.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,21 +20,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from asr import paths
 from asr.audio import codec
 from asr.errors import DataError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
 from asr.sources import (
-    common_voice,
     data_collective,
-    digits,
-    folder,
     huggingface,
     selection,
-    synthetic,
 )
+from asr.sources.opening import open_corpus
 from asr.sources.selection import MAIN, Selection, SelectionCounts
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
@@ -118,58 +113,6 @@ def _jobs(utterances: Iterator[Utterance], job_rows: int) -> Iterable[list[Utter
     return iter(lambda: list(islice(utterances, job_rows)), [])
 
 
-def read(given: schema.Download, working: Path, share: float) -> Corpus:
-    """Open the corpus that the params name.
-
-    Args:
-        share: of its rows that will be taken.
-        working: an empty folder for what an archive or long recordings hold, until the last sound
-            is fetched.
-    """
-    name = given.path or ""
-    if given.source == "huggingface":
-        hub = given.huggingface
-        most = (
-            given.max_rows_per_split if not given.where else None
-        )  # rules may want rows of any part
-        max_rows = math.ceil(most / share) if most else None
-        return huggingface.read(name, hub.config, hub.revision, hub.splits, hub.columns, max_rows)
-    if given.source == "data_collective":
-        return data_collective.read(name, working, given.common_voice.splits)
-    if given.source == "synthetic":
-        return _synthetic(given)
-    path = paths.resolve(name)
-    if not path.exists():
-        raise DataError(f"download.path: {path} is not there")
-    if given.source == "common_voice":
-        return common_voice.read(path, working, given.common_voice.splits)
-    return folder.read(path, working) if given.source == "folder" else _digits(path, given)
-
-
-def _synthetic(given: schema.Download) -> Corpus:
-    made = given.synthetic
-    numbers, words_per_minute = (
-        (made.min_numbers, made.max_numbers),
-        (made.min_words_per_minute, made.max_words_per_minute),
-    )
-    rows, voices, pitch = (
-        made.rows.model_dump(),
-        made.voices.model_dump(),
-        (made.min_pitch, made.max_pitch),
-    )
-    return synthetic.read(
-        given.language, given.seed, rows, voices, made.max_number, numbers, words_per_minute, pitch
-    )
-
-
-def _digits(path: Path, given: schema.Download) -> Corpus:
-    made, speakers = given.digits, given.digits.speakers
-    rows, validation, test = made.rows.model_dump(), list(speakers.validation), list(speakers.test)
-    return digits.read(
-        path, rows, validation, test, made.min_digits, made.max_digits, given.seed, given.language
-    )
-
-
 def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
     """Open and survey the main source and those that are mixed in.
 
@@ -187,7 +130,7 @@ def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
         folder = working / str(number)
         folder.mkdir()
         share = mixed.share if mixed else 1.0
-        corpus = read(own, folder, share)
+        corpus = open_corpus(own, folder, share)
         taken_names = [source.wanted.name for source in opened]
         wanted = Selection(
             name=_free_name(corpus.about["name"], taken_names),
