@@ -25,19 +25,15 @@ from asr.errors import DataError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
-from asr.sources import (
-    data_collective,
-    huggingface,
-    selection,
-)
+from asr.sources import data_collective, huggingface, selection
 from asr.sources.opening import open_corpus
 from asr.sources.selection import MAIN, Selection, SelectionCounts
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
-# of the utterances that a worker takes at once; two jobs a worker wait in memory
-JOB_ROWS = 16
-JOB_BYTES = 1 << 20  # of their sound, about
+# what a worker takes at once; two jobs a worker wait in memory
+JOB_ROWS = 16  # utterances
+JOB_BYTES = 1 << 20  # of sound, about
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
 # of a second of speech, however it is encoded: a table or header that promises more seconds than
 # that allows is wrong

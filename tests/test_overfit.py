@@ -83,8 +83,8 @@ def test_rows_are_eight_that_fit_and_depend_on_the_seed(
 ) -> None:
     rows = FeatureRows(tiny_data / "data/features/train")
     start = start_model(chosen, rows)
-    ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]
+    ids = [overfit.choose_rows(rows, start, seed).column("id") for seed in (1, 1, 2)]
     assert ids[0] == ids[1] != ids[2]
     assert len(set(ids[0])) == len(set(ids[2])) == overfit.ROWS
     with pytest.raises(DataError, match="4 of 4 training rows fit the model, want 8"):
-        overfit.eight(overfit.only(rows, range(4)), start, 1)
+        overfit.choose_rows(overfit.select(rows, range(4)), start, 1)
