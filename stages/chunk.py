@@ -18,7 +18,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -322,13 +322,13 @@ def run(
     measured = measurements.measure([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}
-    with ExitStack() as stack:
-        draft = stack.enter_context(files.new_folder(out))
-        scratch = stack.enter_context(TemporaryDirectory(dir=draft))
-        seen = stack.enter_context(closing(DiskSet()))
-        index = NearDuplicateIndex(Path(scratch) / "leaks")
-        duplicates = stack.enter_context(closing(index))
-        left_out = stack.enter_context(RejectWriter(reports / "rejects.parquet"))
+    with (
+        files.new_folder(out) as draft,
+        TemporaryDirectory(dir=draft) as scratch,
+        closing(DiskSet()) as seen,
+        closing(NearDuplicateIndex(Path(scratch) / "leaks")) as duplicates,
+        RejectWriter(reports / "rejects.parquet") as left_out,
+    ):
         for split in places:
             num_rows = shards.manifest(raw / split)["rows"]
             rows = read_rows(places[split], measured)

@@ -46,13 +46,13 @@ class OpenedSource:
 
     Attributes:
         params: `download`, with what a mixed-in source has of its own.
-        wanted: what is taken of it.
+        selection: what is taken of it.
         counts: what a first pass over its listing found.
     """
 
     params: schema.Download
     corpus: Corpus
-    wanted: Selection
+    selection: Selection
     counts: SelectionCounts
 
 
@@ -127,9 +127,9 @@ def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
         folder.mkdir()
         share = mixed.share if mixed else 1.0
         corpus = open_corpus(own, folder, share)
-        taken_names = [source.wanted.name for source in opened]
-        wanted = Selection(
-            name=_free_name(corpus.about["name"], taken_names),
+        names = [source.selection.name for source in opened]
+        taken = Selection(
+            name=_free_name(corpus.about["name"], names),
             role=mixed.role if mixed else MAIN,
             share=share,
             rules=rules,
@@ -138,8 +138,8 @@ def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
             language=own.language if own.language != params.language else None,
         )
         _warn_of_language(corpus, own.language)
-        counts = selection.survey(corpus.utterances, wanted)
-        opened.append(OpenedSource(own, corpus, wanted, counts))
+        counts = selection.survey(corpus.utterances, taken)
+        opened.append(OpenedSource(own, corpus, taken, counts))
     selection.check_fields(rules, set().union(*(source.counts.fields for source in opened)))
     return opened
 
@@ -207,7 +207,7 @@ def run(out: Path, params: schema.Download) -> None:
         job_rows = forecast(opened, out)
         manifests = write_rows(draft, opened, job_rows)
         _check_counts(opened, manifests)
-        abouts = [{"name": source.wanted.name, **about(source)} for source in opened]
+        abouts = [{"name": source.selection.name, **about(source)} for source in opened]
         main_about = opened[0].corpus.about
         shards.write_top_manifest(
             draft, manifests, source=params.source, **main_about, sources=abouts
@@ -231,9 +231,9 @@ def write_rows(
     }
     for source, rows_at_once in zip(opened, job_rows, strict=True):
         count = source.counts.rows.total()
-        utterances = selection.selected(source.corpus.utterances, source.wanted, source.counts)
+        utterances = selection.selected(source.corpus.utterances, source.selection, source.counts)
         rows = fetch(utterances, count, rows_at_once)
-        for split, row in progress(rows, count, "utterances", f"download {source.wanted.name}"):
+        for split, row in progress(rows, count, "utterances", f"download {source.selection.name}"):
             writers[split].add(row)
         for writer in writers.values():
             writer.next()
@@ -254,7 +254,7 @@ def about(source: OpenedSource) -> dict[str, Any]:
     rest = {key: value for key, value in source.corpus.about.items() if key != "name"}
     return {
         "source": source.params.source,
-        "role": source.wanted.role,
+        "role": source.selection.role,
         "rows": {split: counts.rows[split] for split in shards.ALL_SPLITS if counts.rows[split]},
         "left_out": dict(sorted(counts.left_out.items())),
         **rest,
@@ -274,7 +274,9 @@ def _refuse_empty(opened: list[OpenedSource]) -> None:
     for source in opened:
         if not source.counts.rows.total():
             why = _counts_text(source.counts.left_out) or "it is empty"
-            raise DataError(f"download.mix: no utterance of {source.wanted.name} is left ({why})")
+            raise DataError(
+                f"download.mix: no utterance of {source.selection.name} is left ({why})"
+            )
 
 
 def _way_out(main: OpenedSource) -> str:

@@ -62,13 +62,6 @@ from asr.training.loop import Training
 EVALUATION_MEMORY = (
     "what is done besides a step; lower train.per_device_eval_batch_size, or take a smaller model"
 )
-CHECKS_BEFORE = (
-    batch_is_sound,
-    order_is_whole,
-    metric_is_sound,
-    noise_is_where_it_belongs,
-    loss_is_of_all_labels,
-)
 
 
 @dataclass(frozen=True)
@@ -272,7 +265,7 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
     """Train, check what was trained, and write the outs."""
     training.accelerator.print(training.padding(), flush=True)
     weights_before = {name: value.clone() for name, value in training.bare.state_dict().items()}
-    checks = [run_check(training) for run_check in CHECKS_BEFORE]
+    checks = checks_before(training)
     training.resume()
     forecast.forecast(training, out)
     training.run()
@@ -280,15 +273,12 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
 
     params = provenance.params
     weights_check, weight_facts = weights_moved(
-        weights_before, training, params["model.freeze_encoder"], params["model.lora.rank"]
+        weights_before, training.bare, params["model.freeze_encoder"], params["model.lora.rank"]
     )
     loss_after = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss_after, weight_facts)
-    checks += [
-        start_knows_its_tokens(training, provenance.identity["start"]["name"]),
-        weights_check,
-        *checks_after(training, loss_after),
-    ]
+    start = provenance.identity["start"]["name"]
+    checks += checks_after(training, start, weights_check, loss_after)
     if training.accelerator.is_main_process:
         write_model(training, out)
         train_digests = digests(training.train)
@@ -301,19 +291,42 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
         print_summary(summary, checks)
 
 
-def checks_after(training: Training, loss_after: float) -> list[Check]:
-    """Checks of a training that has ended."""
+def checks_before(training: Training) -> list[Check]:
+    """Checks of what a training is fed, and of its loss and metric."""
+    tokenizer = training.collator.made
+    return [
+        batch_is_sound(training),
+        order_is_whole(training),
+        metric_is_sound(training.validation, tokenizer, training.given.eval_rows),
+        noise_is_where_it_belongs(training),
+        loss_is_of_all_labels(training),
+    ]
+
+
+def checks_after(
+    training: Training, start: str, weights_check: Check, loss_after: float
+) -> list[Check]:
+    """Checks of a training that has ended.
+
+    Args:
+        start: the name of the start model.
+        loss_after: on the fixed batch.
+    """
     state = training.state
+    params = training.given
     collator = training.collator
+    loss_before = state.fixed_loss or 0.0
     prompt = " ".join(collator.made.convert_ids_to_tokens(collator.prompt))
 
     def worst() -> list[tuple[str, str]]:
         return training.validation.worst(training.heard(), MAX_SHOWN)
 
     return [
-        loss_fell(state.fixed_loss or 0.0, loss_after),
-        rate_followed(training),
-        updates_were_made(training),
+        start_knows_its_tokens(start, loss_before, training.bare.config.vocab_size),
+        weights_check,
+        loss_fell(loss_before, loss_after),
+        rate_followed(state, params, training.learning_rate),
+        updates_were_made(training.optimizer, state.step, params.precision),
         loss_and_wer_agree(state.rows, worst, prompt),
     ]
 

@@ -16,6 +16,8 @@ from asr.model.loader import Start
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
+
     from asr.training.loop import Training
     from asr.training.validation import Validation
 
@@ -27,13 +29,15 @@ MAX_WRONG = 3  # faults named there
 MIN_WORDS_SHARE = 0.5  # of the texts' words that normalized references must have
 
 
-def metric_is_sound(training: Training) -> Check:
+def metric_is_sound(validation: Validation, tokenizer: WhisperTokenizer, eval_rows: int) -> Check:
     """The WER of a text against itself is 0, of silence 1, of each text said twice 1.
 
     Also: normalizing leaves most words, decoding has room for the texts, and as many rows are
     validated as params say.
+
+    Args:
+        eval_rows: of params.
     """
-    validation = training.validation
     references = validation.references
     same = wer.error_rates(references, references)["wer"]
     silent = wer.error_rates(references, [""] * len(references))["wer"]
@@ -41,12 +45,12 @@ def metric_is_sound(training: Training) -> Check:
 
     texts = [validation.rows.text(row) for row in validation.chosen]
     words_share = _num_words(references) / max(_num_words(texts), 1)
-    lengths = map(len, tokenization.text_ids(training.collator.made, texts))
+    lengths = map(len, tokenization.text_ids(tokenizer, texts))
     num_cut = sum(
         length > greedy.max_tokens(seconds)
         for length, seconds in zip(lengths, validation.durations, strict=True)
     )
-    num_rows = min(training.given.eval_rows, len(validation.rows))
+    num_rows = min(eval_rows, len(validation.rows))
 
     rates_are_right = same == 0 and silent == 1 and twice == 1
     texts_are_whole = words_share > MIN_WORDS_SHARE and num_cut <= CUT_SHARE * len(texts)

@@ -79,18 +79,18 @@ def _noisy_loss(training: Training, number: int, batch: dict[str, torch.Tensor])
     return total
 
 
-def start_knows_its_tokens(training: Training, start: str) -> Check:
+def start_knows_its_tokens(start: str, loss: float, vocab_size: int) -> Check:
     """A model that was trained before predicts the labels better than chance.
 
     If it does not, its tokens are not those of the tokenizer.
 
     Args:
         start: the name of the start model.
+        loss: per label, before training.
     """
     if start == loader.SCRATCH:
         return Check("start", True, "built from scratch")
-    loss = training.state.fixed_loss or 0.0
-    chance = math.log(training.bare.config.vocab_size)
+    chance = math.log(vocab_size)
     return Check("start", loss < chance, f"loss of the start {loss:.2f}, by chance {chance:.2f}")
 
 
