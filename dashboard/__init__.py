@@ -1,3 +1,4 @@
-"""The pages: `streamlit run dashboard`. They read MLflow, reports and models through `asr`, and
-never import a stage.
+"""The pages of the dashboard: `streamlit run dashboard`.
+
+They read MLflow, reports and models through `asr`, and never import a stage.
 """

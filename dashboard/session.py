@@ -1,5 +1,7 @@
-"""Who looks at a page, and the one desk where all of them have recordings transcribed. Importing
-costs numpy and streamlit.
+"""The visitor's session, and what all visitors of this server share.
+
+They share one transcription queue and one look at git's revisions. Importing costs numpy and
+streamlit.
 """
 
 from __future__ import annotations
@@ -9,20 +11,29 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from asr import paths
+from asr.runs import revisions
+from asr.runs.revisions import Revision
 from asr.transcribe.job_queue import TranscriptionQueue
 
 
-def owner() -> str:
-    """This browser tab's session."""
+def session_id() -> str:
+    """The id of this browser tab's session."""
     context = get_script_run_ctx()
     return context.session_id if context else "nobody"
 
 
-def present(session: str) -> bool:
-    """Whether a session's tab is still connected; without a server, as in tests, everybody is."""
+def is_connected(session: str) -> bool:
+    """Whether a session's tab is still connected; without a server, as in tests, always true."""
     return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 
-@st.cache_resource(show_spinner=False)  # one, also for two who come at the same moment
-def desk() -> TranscriptionQueue:
-    return TranscriptionQueue(paths.cache("sessions"), present)
+@st.cache_resource(show_spinner=False)  # makes one queue, even for two simultaneous first visitors
+def transcription_queue() -> TranscriptionQueue:
+    """The queue in which the recordings of all visitors wait to be transcribed."""
+    return TranscriptionQueue(paths.cache("sessions"), is_connected)
+
+
+@st.cache_data(ttl=10, max_entries=4, show_spinner=False)
+def list_revisions(root: str) -> list[Revision]:  # noqa: ARG001 (part of the cache key)
+    """The revisions of the repository at `root`; git is asked once in ten seconds at most."""
+    return revisions.list_revisions()

@@ -1,4 +1,4 @@
-"""The dashboard's door: which pages there are, and what stands on each of them.
+"""The dashboard's entry point: the list of its pages.
 
     streamlit run dashboard     # or: make dashboard; http://127.0.0.1:8501
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import streamlit as st
 
+# The pages look for the repository where DVC_ROOT points, so this comes before their import.
 os.environ.setdefault("DVC_ROOT", str(Path(__file__).resolve().parents[1]))
 
 from dashboard.data import page as data
@@ -20,10 +21,10 @@ from dashboard.runs import page as runs
 from dashboard.talk import page as talk
 from dashboard.transcribe import page as transcribe
 
-# A Material symbol would be fetched from a foreign host as the tab's icon.
-st.set_page_config(
-    page_title="Earshot", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide"
-)
+# The icon is a file of ours: a Material symbol would be fetched from another host.
+ICON = Path(__file__).with_name("icon.svg")
+
+st.set_page_config(page_title="Earshot", page_icon=str(ICON), layout="wide")
 st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),

@@ -1,6 +1,4 @@
-"""What several pages show alike: text as text, numbers with their units, empty states, faults.
-Costs nothing to import.
-"""
+"""What several pages show alike: text as text, empty states, known errors. Cheap to import."""
 
 from __future__ import annotations
 
@@ -14,17 +12,17 @@ MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~<>$:&])")
 
 
 def plain(text: object) -> str:
-    """A text for a label or message that Streamlit reads as Markdown: shown as it is, on one line."""
+    """Escape a text for a place where Streamlit reads Markdown, and put it on one line."""
     return MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def empty(what: str, *commands: str) -> None:
-    """Say what is not there yet, and the commands that make it."""
-    st.info(plain(what), icon=":material/info:")
+def empty_state(message: str, *commands: str) -> None:
+    """Say what is not there yet, and show the commands that make it."""
+    st.info(plain(message), icon=":material/info:")
     if commands:
         st.code("\n".join(commands), language="bash")
 
 
-def fault(error: UserError) -> None:
-    """A known fault: one line, as on the command line."""
+def show_error(error: UserError) -> None:
+    """Show a known error in one line, as the command line does."""
     st.warning(plain(error), icon=":material/warning:")

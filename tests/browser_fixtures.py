@@ -63,7 +63,10 @@ job_queue.LOST_SECONDS, job_queue.TIDY_SECONDS = 15.0, 0.5
 from streamlit.web.cli import main
 main()
 """
-QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+QUIET = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
 
 

@@ -315,17 +315,22 @@ def main() -> None:
             lost += steps
             if found != wanted:
                 wrong.append(
-                    f"trial {index} ({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}"
+                    f"trial {index} "
+                    f"({', '.join(name for name, _, _ in plans)}): {dict(found.items() - wanted.items())}"
                 )
             shutil.rmtree(root)
             if (index + 1) % SHOWN_EVERY == 0:
                 print(
-                    f"{index + 1} of {len(trials)} trainings; {lost} steps lost, {len(wrong)} ended otherwise",
+                    (
+                        f"{index + 1} of {len(trials)} trainings; {lost} steps "
+                        f"lost, {len(wrong)} ended otherwise"
+                    ),
                     flush=True,
                 )
     stops = sum(count for name, count in hit.items() if not name.startswith("left"))
     print(
-        f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole training has {operations} file operations"
+        f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole "
+        f"training has {operations} file operations"
     )
     print("\n".join(f"{count:5}  {name}" for name, count in sorted(hit.items())))
     print(

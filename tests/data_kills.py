@@ -176,7 +176,9 @@ def main() -> None:
             if hit.total() % 10 < found.total():
                 print(f"{hit.total()} kills, all the same: {dict(hit)}", flush=True)
     print(
-        f"{hit.total()} kills ({', '.join(f'{count} in {name}' for name, count in hit.items())}): the same {len(wanted)} files each time"
+        f"{hit.total()} kills "
+        f"({', '.join(f'{count} in {name}' for name, count in hit.items())}): the "
+        f"same {len(wanted)} files each time"
     )
 
 

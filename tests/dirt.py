@@ -202,7 +202,10 @@ NO_SOUND: dict[str, Callable[[Draw], bytes | bytearray | None]] = {
     "zero bytes": lambda _: b"",
     "web page": lambda draw: lines(
         draw,
-        "<!DOCTYPE html><html><head><title>@</title></head><body><h1>404 Not Found</h1>@</body></html>",
+        (
+            "<!DOCTYPE html><html><head><title>@</title></head><body><h1>404 Not "
+            "Found</h1>@</body></html>"
+        ),
     ),
     "json": lambda draw: json.dumps({"error": said(draw), "code": 403}).encode(),
     "xml": lambda draw: lines(

@@ -249,17 +249,22 @@ def main() -> None:
     numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
     number, seed = (*numbers, *(N, SEED)[len(numbers) :])
     print(
-        f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus has {len(list(CORPUS.glob('*-*')))} files",
+        (
+            f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus "
+            f"has {len(list(CORPUS.glob('*-*')))} files"
+        ),
         flush=True,
     )
     tally = run(number, seed, "--control" in sys.argv)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
     print(tally.told())
     print(
-        f"workers that died and were replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}"
+        "workers that died and were "
+        f"replaced: {sum(tally.kept[one] for one in tally.kept if one[1] == 'died'):,}"
     )
     print(
-        f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} MB; {len(tally.bugs)} errors that nobody expects"
+        f"slowest {tally.slowest:.2f} s of work; largest worker {peak >> 20} "
+        f"MB; {len(tally.bugs)} errors that nobody expects"
     )
     print(*tally.bugs[:5], sep="\n\n")
     sys.exit(bool(tally.bugs or peak > MAX_BYTES or tally.slowest > ITEM_SECONDS))

@@ -27,7 +27,10 @@ if "FLAG" in os.environ:
     time.sleep(600)
 (out / "second").write_text(pathlib.Path("params.yaml").read_text())
 """
-GRAPH = "stages:\n  wait:\n    cmd: exec python wait.py\n    deps: [wait.py]\n    params: [n]\n    outs: [out]\n"
+GRAPH = (
+    "stages:\n  wait:\n    cmd: exec python wait.py\n    deps: [wait.py]\n    params: [n]\n  "
+    "  outs: [out]\n"
+)
 CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = true\n"
 
 

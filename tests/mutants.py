@@ -60,7 +60,10 @@ def healthy(name: str) -> list[bytes]:
             encoded_by_av(high, 48_000, "matroska", "pcm_s16le"),
         ],
         "csv": lambda: [
-            b'file_name,transcription,split\r\na.wav,"one, ""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n'
+            (
+                b'file_name,transcription,split\r\na.wav,"one, '
+                b'""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n'
+            )
             * 3
         ],
         "tsv": lambda: [
@@ -75,7 +78,10 @@ def healthy(name: str) -> list[bytes]:
             * 5
         ],
         "srt": lambda: [
-            b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> 00:00:04,000\nthree\n\n"
+            (
+                b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> "
+                b"00:00:04,000\nthree\n\n"
+            )
             * 3
         ],
         "vtt": lambda: [

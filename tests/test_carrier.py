@@ -189,7 +189,10 @@ def test_the_command_needs_features_and_known_codes(
 
 
 def test_help_waits_for_no_library(tmp_path: Path) -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\nfrom asr.preflight import "
+        "prompt_language\ntry: prompt_language.main()\nfinally: print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

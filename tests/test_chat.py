@@ -147,7 +147,7 @@ def test_the_key_does_not_follow_a_redirect(server: ChatServer) -> None:
     "odd",
     [
         b"5", b"[1]", b'"text"', b"null", b"{", b'{"choices": 5}', b'{"choices": [5]}', b'{"choices": [{"delta": 5}]}', b"\xff\xfe",
-        b'{"choices": [{"delta": {"content": {"a": 1}}}]}', b'{"choices": {"0": {"delta": {"content": "x"}}}}', b"[" * 100_000,
+        (b'{"choices": [{"delta": ' b'{"content": {"a": 1}}}]}'), (b'{"choices": {"0": {"delta": ' b'{"content": "x"}}}}'), b"[" * 100_000,
         b'{"error": 5}', b'{"error": ["x"]}', b'{"error": {"message": 5}}', b"1" * 10_000,
     ],
 )  # fmt: skip
@@ -221,5 +221,8 @@ def test_no_address_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_costs_no_client() -> None:
-    code = "import sys, dashboard.talk.chat; sys.exit(bool({'openai', 'httpx2', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, dashboard.talk.chat; sys.exit(bool({'openai', 'httpx2', 'torch'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -261,7 +261,10 @@ def test_what_stands_in_two_splits_fails_the_stage(tmp_path, kind):
     refused(
         tmp_path,
         LEAKS[kind],
-        rf"^1 {kind}s stand in two splits \(.*\), so the test is not honest; .* -S 'chunk\.allow_shared=\[{kind}\]'$",
+        (
+            rf"^1 {kind}s stand in two splits \(.*\), so the test is not honest; .* -S "
+            rf"'chunk\.allow_shared=\[{kind}\]'$"
+        ),
     )
 
 
@@ -300,7 +303,10 @@ def test_a_row_that_stands_in_two_splits_fails_the_stage_though_its_id_is_a_dupl
     refused(
         tmp_path,
         rows,
-        r"^1 clips stand in two splits \(a of train in a of test\); 1 speakers stand in .* \(anna in train and test\)",
+        (
+            r"^1 clips stand in two splits \(a of train in a of test\); 1 speakers stand in "
+            r".* \(anna in train and test\)"
+        ),
     )
     assert chunked(tmp_path / "allowed", rows, ["clip", "speaker"])[0]["code"] == "id_duplicate"
 
@@ -363,7 +369,10 @@ def test_a_split_with_no_row_left_is_refused_with_the_reasons(tmp_path):
             planted("audio_missing", "c"),
         ]
     )
-    want = r"^validation: no row is left: 2 text_empty \(a: no transcript\), 1 audio_missing \(c: the corpus names .*\)$"
+    want = (
+        r"^validation: no row is left: 2 text_empty \(a: no transcript\), 1 audio_missing "
+        r"\(c: the corpus names .*\)$"
+    )
     refused(tmp_path, rows, want)
 
 
@@ -388,7 +397,10 @@ def test_raw_files_that_do_not_match_their_manifest_are_refused(tmp_path):
     (raw / "train" / "manifest.json").write_text(json.dumps({**manifest, "rows": 3}))
     with pytest.raises(
         DataError,
-        match=r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their manifest",
+        match=(
+            r"train: in 3, kept and left out \{'': 2\}; the raw files are not those of their "
+            r"manifest"
+        ),
     ):
         chunk.run(raw, tmp_path / "chunks", tmp_path / "reports", 3, LIMITS, [])
 

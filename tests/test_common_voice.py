@@ -192,7 +192,10 @@ def test_a_path_in_a_tsv_never_leaves_the_clips(tmp_path):
 def test_a_folder_without_a_release_is_refused(tmp_path):
     with pytest.raises(
         DataError,
-        match=r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, test.tsv",
+        match=(
+            r"no Common Voice release in it; want a folder with clips/, train.tsv, dev.tsv, "
+            r"test.tsv"
+        ),
     ):
         opened(tmp_path, tmp_path / "work")
 

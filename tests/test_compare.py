@@ -144,7 +144,10 @@ def test_the_command_names_what_differs_from_the_workspace() -> None:
         "# its files, from DVC's cache or remote",
         "dvc exp apply tidy-newt",
         "# or from the workspace as it is, anew",
-        "dvc exp run -S 'chunk.allow_shared=[speaker]' -S train.learning_rate=0.0003 -S train.seed=2",
+        (
+            "dvc exp run -S 'chunk.allow_shared=[speaker]' -S train.learning_rate=0.0003 -S "
+            "train.seed=2"
+        ),
     ]
     assert unknown == ["old.key"]
 

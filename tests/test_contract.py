@@ -129,7 +129,10 @@ def test_a_param_is_seen_whatever_the_variable_is_called(tmp_path: Path) -> None
     """
     sources = {
         "train.seed": "def f(anything: schema.Params):\n    return anything.train.seed\n",
-        "train.max_steps": "def f(anything: schema.Params):\n    part = anything.train\n    return part.max_steps\n",
+        "train.max_steps": (
+            "def f(anything: schema.Params):\n    part = anything.train\n    return "
+            "part.max_steps\n"
+        ),
         "model.name": "def f():\n    return reader.load().model.name\n",
         "evaluate": "def f(one: schema.Evaluate | None):\n    return one.model_dump()\n",
         "model.language": "def f(one: schema.Params):\n    return one.language\n",

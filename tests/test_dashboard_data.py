@@ -22,7 +22,7 @@ from asr.cleaning.rejects import REJECT
 from asr.errors import DataError
 from asr.params import reader
 from asr.storage import files, shards
-from dashboard.data import page as data
+from dashboard.data import rejects as reject_page
 from stages import chunk, stats
 
 FILES = (
@@ -324,4 +324,4 @@ def test_a_fault_that_is_none_of_ours_would_be_seen(
 def test_a_summary_of_no_split_is_a_fault(tmp_path):
     files.write_json(tmp_path / "reports/chunk/summary.json", {"splits": {}, "in_two_splits": {}})
     with pytest.raises(DataError, match=r"summary\.json: tells of no split"):
-        data.rejects(tmp_path)
+        reject_page.show(tmp_path)

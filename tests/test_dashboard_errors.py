@@ -219,12 +219,12 @@ def test_recordings_of_another_test_are_not_played(at: AppTest, results: Path) -
 
 
 def test_marks_tell_their_kind_without_colour() -> None:
-    shown = diff_html.texts("en två tre", "ett två fyra fem", normalised=True)
+    shown = diff_html.texts("en två tre", "ett två fyra fem", normalized=True)
     check_html(shown)
     assert shown.count("<mark>") + shown.count("<ins>") == 5
-    assert "<del>tre</del>" in diff_html.texts("en tre", "en", normalised=False)
-    assert "(nothing)" in diff_html.texts("en", "", normalised=True)
-    long = diff_html.texts("ja " * 2000, "ja", normalised=True)
+    assert "<del>tre</del>" in diff_html.texts("en tre", "en", normalized=False)
+    assert "(nothing)" in diff_html.texts("en", "", normalized=True)
+    long = diff_html.texts("ja " * 2000, "ja", normalized=True)
     assert "1,600 words more" in long
     for kind in ("underline wavy", "line-through", "underline #"):
         assert kind in diff_html.STYLE
@@ -233,7 +233,7 @@ def test_marks_tell_their_kind_without_colour() -> None:
 @pytest.mark.parametrize("normalised", [True, False])
 def test_hostile_words_stay_words(normalised: bool) -> None:
     for text in HOSTILE:
-        check_html(diff_html.texts(text, "en", normalised, text) + diff_html.about(text, text))
+        check_html(diff_html.texts(text, "en", normalised, text) + diff_html.facts_line(text, text))
 
 
 def test_hostile_texts_in_every_field_are_shown_as_text(

@@ -255,7 +255,10 @@ def test_the_watch_sees_what_runs(browser: Browser, server: Server) -> None:
     one.page.goto(f"{server.url}/_stcore/health")
     for text in hostile.HOSTILE:
         one.page.evaluate(
-            "text => { const it = document.createElement('div'); document.body.append(it); it.innerHTML = text }",
+            (
+                "text => { const it = document.createElement('div'); "
+                "document.body.append(it); it.innerHTML = text }"
+            ),
             text,
         )
     one.page.wait_for_timeout(300)

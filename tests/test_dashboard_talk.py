@@ -21,7 +21,8 @@ from asr.audio.sample_file import SampleFile
 from asr.errors import DataError
 from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import Job, Options
-from dashboard.talk import page as talk
+from dashboard.talk import recorder
+from dashboard.talk.conversation import prompt
 
 HOSTILE = [
     "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>", "![x](http://evil.example/x.png)",
@@ -98,7 +99,7 @@ def hearing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Jo
             fault=fault,
             segments=[Segment(0, 1, text)],
         )
-        monkeypatch.setattr(talk, "transcribe", lambda _: job)
+        monkeypatch.setattr(recorder, "transcribe", lambda _: job)
         return job
 
     return hear
@@ -126,7 +127,7 @@ def test_without_an_address_it_says_which_variables_to_set(monkeypatch: pytest.M
 def test_a_written_message_is_answered_and_spoken(page: AppTest, server: ChatServer) -> None:
     write(page, "Hej du")
     assert conversation(page) == [("user", "Hej du"), ("assistant", "".join(server.words))]
-    said = page.session_state["talk"].said
+    said = page.session_state["talk"].answer_sound
     assert soundfile.info(io.BytesIO(said)).duration > 0.5
     assert page.get("audio")
     (asked,) = [body for path, _, body in server.asked if path.endswith("completions")]
@@ -145,7 +146,7 @@ def test_a_written_message_is_answered_and_spoken(page: AppTest, server: ChatSer
 def test_muted_nothing_is_spoken(page: AppTest) -> None:
     fine(page.toggle[0].set_value(False).run())
     write(page, "Hej")
-    assert page.session_state["talk"].said is None
+    assert page.session_state["talk"].answer_sound is None
     assert not page.get("audio")
 
 
@@ -198,7 +199,7 @@ def test_clear_forgets_everything(page: AppTest) -> None:
     write(page, "Hej")
     fine(page.button(key="talk_clear").click().run())
     assert conversation(page) == []
-    assert page.session_state["talk"].said is None
+    assert page.session_state["talk"].answer_sound is None
     assert not page.get("audio")
 
 
@@ -259,7 +260,7 @@ def test_a_recording_that_cannot_be_read(page: AppTest, monkeypatch: pytest.Monk
         tried.append(sound)
         raise DataError("no sound in it")
 
-    monkeypatch.setattr(talk, "transcribe", refuse)
+    monkeypatch.setattr(recorder, "transcribe", refuse)
     fine(page.audio_input[0].set_value(wav()).run())
     assert page.warning[0].value == "no sound in it"
     fine(page.run())
@@ -295,7 +296,7 @@ def test_two_tabs_do_not_hear_each_other() -> None:
 def test_the_model_is_told_turn_by_turn(roles: str, wanted: str) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
     messages = [{"role": names[role], "content": str(number)} for number, role in enumerate(roles)]
-    told = talk.prompt(messages, "sv")
+    told = prompt(messages, "sv")
     assert [message["role"] for message in told] == [names[role] for role in wanted]
     assert told[0]["content"].endswith("Answer in Swedish.")
     assert not messages or told[-1]["content"].endswith(messages[-1]["content"])
@@ -305,7 +306,7 @@ def test_no_threads_are_left(page: AppTest) -> None:
     write(page, "Hej")
     until = time.monotonic() + 60
     while (
-        any(one.name == "chat_listen" for one in threading.enumerate()) and time.monotonic() < until
+        any(one.name == "chat_reader" for one in threading.enumerate()) and time.monotonic() < until
     ):
         time.sleep(0.05)
-    assert not any(one.name == "chat_listen" for one in threading.enumerate())
+    assert not any(one.name == "chat_reader" for one in threading.enumerate())

@@ -30,7 +30,10 @@ from dashboard import session
 
 SHORT = noise(5.0, 3)
 WAV = encoded(SHORT, subtype="FLOAT")
-HOSTILE = "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] ../../etc/passwd \u202e.wav"
+HOSTILE = (
+    "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] "
+    "../../etc/passwd \u202e.wav"
+)
 
 
 def script() -> None:
@@ -49,10 +52,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     hub_folder(root / "models/kept/english", multilingual=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        session.desk.clear()
-        yield SimpleNamespace(root=root, desk=session.desk())
-        session.desk().decoding._stop()
-        session.desk.clear()
+        session.transcription_queue.clear()
+        yield SimpleNamespace(root=root, desk=session.transcription_queue())
+        session.transcription_queue().decoding._stop()
+        session.transcription_queue.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,9 @@ def release() -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:gz") as tar:
         for split, tsv in zip(SPLITS, ("train", "dev", "test"), strict=True):
-            line = f"client_id\tpath\tsentence\nclient-{split}\t{split}.mp3\ttext of {split}\n".encode()
+            line = (
+                f"client_id\tpath\tsentence\nclient-{split}\t{split}.mp3\ttext of {split}\n"
+            ).encode()
             for name, content in (
                 (f"{tsv}.tsv", line),
                 (f"clips/{split}.mp3", CLIP + split.encode()),
@@ -85,7 +87,10 @@ class PlatformConversation(Conversation):
             return self.tell(200, **details, licenseAbbreviation="CC0-1.0")
         if self.headers.get("Authorization") != f"Bearer {KEY}":
             return self.tell(401, message="Unauthorized")
-        place = f"{self.server.cdn.uri}/archives/{sha256(self.server.content)}?X-Amz-Signature=signed-for-one"
+        place = (
+            f"{self.server.cdn.uri}/archives"
+            f"/{sha256(self.server.content)}?X-Amz-Signature=signed-for-one"
+        )
         return self.tell(
             200, downloadUrl=place, sizeBytes=details["sizeBytes"], checksum=details["checksum"]
         )
@@ -291,7 +296,10 @@ def test_terms_that_are_not_accepted(there: Any) -> None:
     there.faults += [lambda one: one.work(), lambda one: one.work(), busy(403)]
     refused(
         NetworkError,
-        rf"given to those who accept its terms; do so at https://mozilladatacollective.com/datasets/{ID} with the account",
+        (
+            r"given to those who accept its terms; do so at "
+            rf"https://mozilladatacollective.com/datasets/{ID} with the account"
+        ),
     )
 
 
@@ -317,7 +325,10 @@ def test_another_service_has_the_place(there: Any, fault: Any) -> None:
     there.faults += [fault]
     refused(
         NetworkError,
-        r"something else answers in the platform's place \(a login page, a proxy\?\); check the network",
+        (
+            r"something else answers in the platform's place \(a login page, a proxy\?\); "
+            r"check the network"
+        ),
     )
 
 
@@ -387,5 +398,8 @@ def test_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datacollective", None)
     refused(
         NetworkError,
-        r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e '\.\[data-collective\]'$",
+        (
+            r"needs Mozilla's SDK, an optional extra; pip install -c requirements.txt -e "
+            r"'\.\[data-collective\]'$"
+        ),
     )

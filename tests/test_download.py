@@ -182,7 +182,10 @@ def test_a_split_without_rows_is_refused_and_leaves_nothing(tmp_path, monkeypatc
     place = folder_corpus(
         tmp_path / "mine", [("a.wav", "hello", "", "train")], {"a.wav": encoded(voice(0.5))}
     )
-    match = "download: no utterance in validation, test; training needs all of .*; the corpus has splits of its own, and not these$"
+    match = (
+        "download: no utterance in validation, test; training needs all of .*; the corpus "
+        "has splits of its own, and not these$"
+    )
     with pytest.raises(DataError, match=match) as caught:
         download.run(
             tmp_path / "out" / "raw",
@@ -386,7 +389,10 @@ def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypa
     )
     with pytest.raises(
         DataError,
-        match=r"few speakers may leave a split empty; give splits of your own \(a column split, folders train, ",
+        match=(
+            r"few speakers may leave a split empty; give splits of your own \(a column "
+            r"split, folders train, "
+        ),
     ):
         download.run(
             tmp_path / "raw",

@@ -32,7 +32,10 @@ from asr.storage import files, shards
 from asr.tracking import journal
 from stages import evaluate
 
-HOSTILE = "<script>alert(1)</script> | **fet** [länk](http://x.y) ![bild](z) `kod` _u_ ~s~ # h \\| &lt;b&gt;\n\n| ny | rad |"
+HOSTILE = (
+    "<script>alert(1)</script> | **fet** [länk](http://x.y) ![bild](z) `kod` _u_ ~s~ # h \\| "
+    "&lt;b&gt;\n\n| ny | rad |"
+)
 MARKS = st.sampled_from([*"\\`*_{}[]<>#|~! \n\ta", "&lt;", "&#60;"])
 SPEAKERS = ["a", "b", "c", None]
 CONTRACT = (
@@ -49,7 +52,10 @@ CONTRACT = (
     "rtfx",
 )
 COLUMNS = ["hits", "substitutions", "deletions", "insertions"]
-STEPS = "step,train_loss,learning_rate,validation_loss,validation_wer\n0,,,5.5,1.0\n2,5.25,0.001,,\n4,5.0,0.0005,5.125,0.75\n"
+STEPS = (
+    "step,train_loss,learning_rate,validation_loss,validation_wer\n0,,,5.5,1.0\n2,5.25,0.001"
+    ",,\n4,5.0,0.0005,5.125,0.75\n"
+)
 
 
 def chosen(name: str = "scratch", **changes: Any) -> schema.Params:
@@ -238,9 +244,9 @@ def test_the_report_tells_scores_caveat_curve_and_worst_first(made: SimpleNamesp
     text = (made.reports / "report.md").read_text(encoding="utf-8")
     metrics = files.read_json(made.reports / "metrics.json")
     assert (
-        f"| finetuned | {metrics['wer']:.4f} | {metrics['wer_low']:.4f} to {metrics['wer_high']:.4f} |"
-        in text
-    )
+        f"| finetuned | {metrics['wer']:.4f} | {metrics['wer_low']:.4f} "
+        f"to {metrics['wer_high']:.4f} |"
+    ) in text
     assert "fine-tuned is not distinguishable (+0.0000, +0.0000 to +0.0000)" in text
     assert "With fewer than 10 known speakers (3), utterances were drawn, not speakers" in text
     assert "| 4 | 5.0 | 5.125 | 0.75 |" in text
@@ -323,7 +329,10 @@ def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) 
     finetuned = loader.load_saved(made.root / "models/finetuned")
     with pytest.raises(
         ModelError,
-        match=r"^scratch has changed since it was trained from; train again \(dvc repro -f train\)$",
+        match=(
+            r"^scratch has changed since it was trained from; train again \(dvc repro -f "
+            r"train\)$"
+        ),
     ) as caught:
         evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, chosen())
     assert caught.value.exit_code == 5

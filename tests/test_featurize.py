@@ -507,7 +507,10 @@ def test_a_damaged_chunk_is_refused_and_leaves_nothing(chunks, root):
     spoilt(root / "chunks/train/chunk-00001.arrow", "flipped")
     with pytest.raises(
         DataError,
-        match=r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc repro -f chunk",
+        match=(
+            r"chunk-00001.arrow: not the file its manifest names; run dvc checkout, or dvc "
+            r"repro -f chunk"
+        ),
     ):
         featurize.run(root / "chunks", root / "features", 80)
     featurize.run(chunks, root / "features", 80)

@@ -175,7 +175,10 @@ def test_tables_of_which_some_would_not_be_read_are_refused(tmp_path, names):
     files(tmp_path / "mine", dict.fromkeys(names, "file_name,text\na.wav,x\n"))
     refused(
         tmp_path / "mine",
-        rf"mine: holds {', '.join(sorted(names))}; want one such table on top, or one in each of train",
+        (
+            rf"mine: holds {', '.join(sorted(names))}; want one such table on top, or one in "
+            r"each of train"
+        ),
     )
 
 
@@ -264,7 +267,10 @@ def test_text_without_a_recording_is_a_row_without_sound(tmp_path):
         ),
         (
             b"file_name;text\na.wav;x\n",
-            r"metadata\.csv: no column file_name; it has file_name;text; separate them with commas$",
+            (
+                r"metadata\.csv: no column file_name; it has file_name;text; separate them "
+                r"with commas$"
+            ),
         ),
         (
             b"file_name,text,split\na.wav,x,test\nb.wav,x,dev\n",
@@ -393,7 +399,10 @@ def test_a_text_that_is_a_book_is_refused(tmp_path):
     [
         (
             ["a.wav", "b.txt"],
-            r"mine: no metadata\.csv, metadata\.tsv, metadata\.jsonl, and no recording with a \.txt, \.srt or \.vtt",
+            (
+                r"mine: no metadata\.csv, metadata\.tsv, metadata\.jsonl, and no recording "
+                r"with a \.txt, \.srt or \.vtt"
+            ),
         ),
         (
             ["a.wav", "a.txt", "b.wav", "b.srt"],
@@ -502,7 +511,10 @@ def test_a_voice_is_an_attribute_for_another_recording_may_give_its_name_to_anot
 
 
 def test_cues_without_text_or_sound_stay_as_rows(tmp_path):
-    said = "1\n00:00,000 --> 00:00,100\n[music]\n\n2\n00:05,000 --> 00:06,000\nlate\n\n3\n00:00,100 --> 00:00,050\nback\n"
+    said = (
+        "1\n00:00,000 --> 00:00,100\n[music]\n\n2\n00:05,000 --> "
+        "00:06,000\nlate\n\n3\n00:00,100 --> 00:00,050\nback\n"
+    )
     found = rows_of(files(tmp_path / "mine", {"talk.wav": WAV, "talk.srt": said}))
     assert [(one.text, one.duration) for one in found] == [
         ("", pytest.approx(0.1)),

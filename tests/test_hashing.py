@@ -114,7 +114,8 @@ def test_a_name_that_is_no_code_is_an_error(tmp_path):
 
 def test_what_is_left_of_a_file_is_all_but_its_prose():
     assert hashing.without_prose(SOURCE) == (
-        'import os\nclass Thing:\n    name: str = "a # b"\n    def act(self):\n        return """kept"""'
+        'import os\nclass Thing:\n    name: str = "a # b"\n    def act(self):\n        '
+        'return """kept"""'
     )
 
 

@@ -444,7 +444,10 @@ def test_a_set_without_validation_says_what_there_is(there: Hub) -> None:
     )
     refused(
         ParamsError,
-        r"splits: nothing for validation in test, train; name theirs for each of ours, or for train alone",
+        (
+            r"splits: nothing for validation in test, train; name theirs for each of ours, "
+            r"or for train alone"
+        ),
         name,
     )
 
@@ -470,14 +473,20 @@ def test_columns_as_the_params_say() -> None:
     [
         (
             {"text": "words"},
-            r"columns.text: got words, want one of accent, age, audio, client_id, .*, sentence, up_votes$",
+            (
+                r"columns.text: got words, want one of accent, age, audio, client_id, .*, "
+                r"sentence, up_votes$"
+            ),
         ),
         ({"audio": "path"}, r"columns.audio: got path \(string\), want one of audio$"),
         ({"text": "up_votes"}, r"columns.text: got up_votes \(int64\), want one of accent, age, "),
         ({"speaker": "audio"}, r"columns.speaker: got audio \(struct<.*>\), want one of"),
         (
             {"id": "client_id"},
-            r"columns.id: client_id is no id \(client-\d stands twice\); want another, or row for the row's number",
+            (
+                r"columns.id: client_id is no id \(client-\d stands twice\); want another, "
+                r"or row for the row's number"
+            ),
         ),
         ({"id": "accent"}, r"columns.id: accent is no id \(a row has none\)"),
     ],
@@ -504,7 +513,10 @@ def test_a_set_without_text_or_sound_says_so(there: Hub) -> None:
     made = small([{"audio": 1.0, "text": "a"}], {"audio": pa.float64()})
     refused(
         ParamsError,
-        r"columns.audio: got nothing, want a column that fits, of which there is none among audio, text$",
+        (
+            r"columns.audio: got nothing, want a column that fits, of which there is none "
+            r"among audio, text$"
+        ),
         one_set(there, made),
     )
 
@@ -578,7 +590,10 @@ def test_a_file_unlike_its_neighbours_is_refused(there: Hub) -> None:
     corpus = read(one_set(there, made))
     with pytest.raises(
         DataError,
-        match=r"someone/small: data/train-1.parquet has no column sentence, client_id, unlike its neighbours",
+        match=(
+            r"someone/small: data/train-1.parquet has no column sentence, client_id, unlike "
+            r"its neighbours"
+        ),
     ):
         list(corpus.utterances)
 
@@ -651,7 +666,8 @@ def test_what_else_a_card_says_costs_nothing() -> None:
     """Without the rest being left aside this would take a minute."""
     features = "  - name: audio\n    dtype: audio\n" * 50_000
     said = hub_layout.card(
-        f"---\ndataset_info:\n{features}configs:\n- config_name: a\n  data_dir: b\nlicense: x\ntags:\n- c\n---\nconfigs: text\n"
+        f"---\ndataset_info:\n{features}configs:\n- config_name: a\n  data_dir: "
+        "b\nlicense: x\ntags:\n- c\n---\nconfigs: text\n"
     )
     assert said == {"configs": [{"config_name": "a", "data_dir": "b"}], "license": "x"}
 
@@ -740,7 +756,10 @@ def test_a_revision_without_parquet_is_not_swapped_for_the_conversion() -> None:
 def test_a_loading_script_is_not_run() -> None:
     said = refused(
         DataError,
-        r"someone/script: no parquet, and the hub has not converted it, so it needs a loading script",
+        (
+            r"someone/script: no parquet, and the hub has not converted it, so it needs a "
+            r"loading script"
+        ),
         "someone/script",
     )
     assert "download.source: folder" in said
@@ -903,7 +922,10 @@ def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
         name = one_set(there, {"train.parquet": broken})
         refused(
             DataError,
-            r"someone/small: train.parquet cannot be read as parquet \(.+\); set download.huggingface.revision",
+            (
+                r"someone/small: train.parquet cannot be read as parquet \(.+\); set "
+                r"download.huggingface.revision"
+            ),
             name,
         )
         assert not list(paths.cache("hub", name).rglob("*.arrow*"))
@@ -1036,7 +1058,10 @@ def test_a_listing_without_an_end_is_given_up(there: Hub) -> None:
 
 def test_a_set_that_is_gone(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = "mozilla-foundation/common_voice_17_0"
-    ways = r"Common Voice left the hub in October 2025; take its archive \(download.source: common_voice\) or Mozilla's \(data_collective\)"
+    ways = (
+        r"Common Voice left the hub in October 2025; take its archive \(download.source: "
+        r"common_voice\) or Mozilla's \(data_collective\)"
+    )
     refused(
         NetworkError,
         rf"not on the hub \(401\): gone, misspelt, or private \(then set HF_TOKEN\); {ways}",
@@ -1057,7 +1082,10 @@ def test_a_gated_set_says_where_its_terms_are(there: Hub, monkeypatch: pytest.Mo
     page = f"{there.uri}/datasets/{NAME}"
     refused(
         NetworkError,
-        rf"given to those who accept its terms; do so at {page}, then set HF_TOKEN to a token of yours$",
+        (
+            rf"given to those who accept its terms; do so at {page}, then set HF_TOKEN to a "
+            r"token of yours$"
+        ),
     )
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
     assert listed(read()) == WHOLE
@@ -1070,7 +1098,10 @@ def test_a_token_that_is_not_let_in(there: Hub, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     refused(
         NetworkError,
-        rf"{NAME}: the hub does not let HF_TOKEN in \(401\); renew it \({there.uri}/settings/tokens\)",
+        (
+            rf"{NAME}: the hub does not let HF_TOKEN in \(401\); renew it "
+            rf"\({there.uri}/settings/tokens\)"
+        ),
     )
     there.faults += [busy(403)]
     refused(NetworkError, r"the hub does not let HF_TOKEN in \(403\)")

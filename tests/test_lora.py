@@ -294,7 +294,10 @@ def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(
         ParamsError,
-        match=r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e '.\[lora\]'",
+        match=(
+            r"model.lora.rank: got 4, which needs peft: pip install -c requirements.txt -e "
+            r"'.\[lora\]'"
+        ),
     ):
         lora.add(scratch().model, CHOSEN, 1)
 

@@ -333,14 +333,20 @@ def test_tokenizer_with_more_tokens_than_the_model_is_refused(tiny: Path, tmp_pa
 def test_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
     with pytest.raises(
         ModelError,
-        match=r"model.name: models/kept/nothing is not there; want scratch, a hub id, or a folder with a saved model",
+        match=(
+            r"model.name: models/kept/nothing is not there; want scratch, a hub id, or a "
+            r"folder with a saved model"
+        ),
     ):
         loader.resolve_model("models/kept/nothing")
     assert loader.resolve_model("openai/whisper-tiny") == "openai/whisper-tiny"
 
 
 def test_hub_id_without_network_is_a_network_fault_within_seconds(tmp_path: Path) -> None:
-    code = "from asr.model import loader; from asr.errors import exit_with; exit_with(lambda: loader.load('openai/whisper-tiny', None, None))"
+    code = (
+        "from asr.model import loader; from asr.errors import exit_with; exit_with(lambda: "
+        "loader.load('openai/whisper-tiny', None, None))"
+    )
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",

@@ -433,7 +433,10 @@ def test_a_follower_that_is_left_lets_go_of_the_output_and_leaves_in_time(
 ) -> None:
     proxy.fault = hanging
     path = training(new_path(tmp_path))
-    code = f"from asr.tracking import follower; follower.PATIENCE_SECONDS = 3; follower.follow(follower.Path({str(path)!r}))"
+    code = (
+        "from asr.tracking import follower; follower.PATIENCE_SECONDS = 3; "
+        f"follower.follow(follower.Path({str(path)!r}))"
+    )
     pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, **pipe)
     wait_until(lambda: proxy.hits > 0, "the fault")
@@ -453,5 +456,6 @@ def test_a_machine_without_room_for_a_process_trains_without(
     monkeypatch.setattr(subprocess, "Popen", refused)
     Follower(new_path(tmp_path)).finish()
     assert capsys.readouterr().out == (
-        "warning: MLflow is not told of this training (Resource temporarily unavailable); the journal is: make sync\n"
+        "warning: MLflow is not told of this training (Resource temporarily "
+        "unavailable); the journal is: make sync\n"
     )

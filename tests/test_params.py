@@ -116,7 +116,10 @@ def test_flat_names_every_leaf_with_its_dotted_key():
         (
             "download.source",
             "hub",
-            "got 'hub', want: Input should be 'synthetic', 'common_voice', 'folder', 'huggingface', 'data_collective'",
+            (
+                "got 'hub', want: Input should be 'synthetic', 'common_voice', 'folder', "
+                "'huggingface', 'data_collective'"
+            ),
         ),
         (
             "download.synthetic.max_pitch",
@@ -149,7 +152,10 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
             "true",
             "train.timestamp_share",
             "0.0",
-            "got true, want train.timestamp_share above 0: rows are packed with their times, or not at all",
+            (
+                "got true, want train.timestamp_share above 0: rows are packed with their "
+                "times, or not at all"
+            ),
         ),
         (
             "chunk.min_seconds",
@@ -209,7 +215,10 @@ def test_an_item_of_a_list_is_named_with_its_own_line(tmp_path):
     )
     line = text.splitlines().index("    - five") + 1
     assert refusal(tmp_path, text) == [
-        f"{line}: stats.window_candidates_seconds.1: got 'five', want: Input should be a valid number"
+        (
+            f"{line}: stats.window_candidates_seconds.1: got 'five', want: Input should be a "
+            "valid number"
+        )
     ]
 
 
@@ -368,7 +377,10 @@ def test_an_integer_is_not_octal(tmp_path):
     ],
 )
 def test_a_start_model_inside_a_stage_out_is_refused_with_the_way_out(tmp_path, name):
-    want = f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, then models/kept/mine"
+    want = (
+        f"got {name}, which DVC deletes before training; want a copy: make keep NAME=mine, "
+        "then models/kept/mine"
+    )
     assert refused(tmp_path, "model.name", name) == [f"{at('model.name')}: {want}"]
 
 
@@ -388,7 +400,8 @@ def test_a_corpus_that_needs_a_path_is_refused_without_one(tmp_path):
 def test_a_language_that_whisper_has_no_token_for_is_refused(tmp_path, dotted):
     (line,) = refused(tmp_path, dotted, "sv-SE")
     assert line.startswith(
-        f"{at(dotted)}: got sv-SE, which Whisper has no token for; want model.language set to the nearest"
+        f"{at(dotted)}: got sv-SE, which Whisper has no token for; want model.language "
+        "set to the nearest"
     )
 
 
@@ -397,7 +410,10 @@ def test_the_prompt_language_may_stand_in_for_the_corpus_language(tmp_path):
 
 
 def test_importing_params_takes_neither_numpy_nor_torch():
-    code = "import sys, asr.params.schema; print(sorted({'numpy', 'torch', 'pyarrow', 'transformers', 'mlflow'} & set(sys.modules)))"
+    code = (
+        "import sys, asr.params.schema; print(sorted({'numpy', 'torch', 'pyarrow', "
+        "'transformers', 'mlflow'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
@@ -417,7 +433,10 @@ MIXED = {"source": "folder", "path": "other", "share": 1.0, "role": "train"}
         ),
         (
             {"language": "rm", "role": "holdout"},
-            "language: got rm, which Whisper has no token for; want one of its languages (asr/whisper.py)",
+            (
+                "language: got rm, which Whisper has no token for; want one of its languages "
+                "(asr/whisper.py)"
+            ),
         ),
         ({"role": "test"}, "role: got 'test', want: Input should be 'train' or 'holdout'"),
         ({"share": 0.0}, "share: got 0.0, want: Input should be greater than 0"),

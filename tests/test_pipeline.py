@@ -187,7 +187,10 @@ def test_what_was_stopped_under_dvc_ends_with_the_bits_of_one_never_stopped(
     )
     split, reports = workspace.root / "data/features", tmp_path / "reports"
     train.run(split / "train", split / "validation", tmp_path / "model", reports, given)
-    folder = f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}/step-{given.train.max_steps:08d}"
+    folder = (
+        f".cache/checkpoints/{files.read_json(reports / 'run.json')['fingerprint']}"
+        f"/step-{given.train.max_steps:08d}"
+    )
     for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
         assert hashing.sha256(tmp_path / folder / file) == hashing.sha256(
             workspace.root / folder / file

@@ -138,7 +138,10 @@ def test_a_table_that_was_there_keeps_its_rows_and_columns(
 ) -> None:
     target = tmp_path / "r"
     target.mkdir()
-    table = b'\xef\xbb\xbffile_name,split,transcription,dialect,note\nold.wav,test,"ett, tv\xc3\xa5",sk\xe5nska,"a\rb\n""c"""\n'
+    table = (
+        b'\xef\xbb\xbffile_name,split,transcription,dialect,note\nold.wav,test,"ett, '
+        b'tv\xc3\xa5",sk\xe5nska,"a\rb\n""c"""\n'
+    )
     (target / "metadata.csv").write_bytes(table)
     corrections.save(target, heard, segments("tre"), "ann")
     old, new = lines(target)

@@ -226,7 +226,10 @@ def test_eight_threads_fetch_one_folder_whole() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_listing_imports_no_dvc() -> None:
-    program = "import sys; from asr.runs import revisions; revisions.list_revisions(); print('dvc' in sys.modules)"
+    program = (
+        "import sys; from asr.runs import revisions; revisions.list_revisions(); print('dvc' "
+        "in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[1],

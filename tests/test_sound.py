@@ -106,7 +106,8 @@ def child_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> No
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         "import sys\nif '-m' in sys.orig_argv and 'asr.audio.sample_file' in sys.orig_argv:\n"
-        f"    from asr.audio import codec\n    def blocks(file):\n        {code}\n    codec.blocks = blocks\n"
+        f"    from asr.audio import codec\n    def blocks(file):\n        {code}\n    "
+        "codec.blocks = blocks\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")
 
@@ -142,7 +143,10 @@ def test_the_same_memory_is_had_where_there_is_no_limit(
 def test_a_child_that_talks_a_lot_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import os, numpy; os.write(2, b'warning \\xff\\n' * 100_000); yield numpy.zeros(5, numpy.float32)"
+    code = (
+        "import os, numpy; os.write(2, b'warning \\xff\\n' * 100_000); yield numpy.zeros(5, "
+        "numpy.float32)"
+    )
     child_with(monkeypatch, tmp_path, code)
     monkeypatch.setattr(sample_file, "LIMIT_SECONDS", 20)
     recording = tmp_path / "given"
@@ -150,7 +154,10 @@ def test_a_child_that_talks_a_lot_does_not_hang(
     assert sample_file.decode_apart(recording, tmp_path / "samples.f32").duration == 5 / SAMPLE_RATE
 
 
-ENDLESS = "import numpy, time\n        while True: yield numpy.zeros(1000, numpy.float32); time.sleep(0.01)"
+ENDLESS = (
+    "import numpy, time\n        while True: yield numpy.zeros(1000, numpy.float32); "
+    "time.sleep(0.01)"
+)
 
 
 def children() -> set[int]:
@@ -311,7 +318,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 
 def test_reading_sound_imports_no_torch() -> None:
-    code = "import sys, asr.audio.sample_file, asr.transcribe.job_queue, asr.transcribe.formats; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, asr.audio.sample_file, asr.transcribe.job_queue, "
+        "asr.transcribe.formats; sys.exit('torch' in sys.modules or 'transformers' in "
+        "sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}

@@ -45,7 +45,10 @@ def test_more_text_takes_longer() -> None:
 def test_every_language_that_is_offered_has_a_voice() -> None:
     assert {"sv", "en", "de", "no", "zh", "hi", "ar"} <= set(speech.languages())
     assert "haw" not in set(speech.languages()) or speech.say("aloha", "haw")
-    code = "import sys; from dashboard.talk import speech; [speech.render('1 2 3', one) for one in speech.languages()]"
+    code = (
+        "import sys; from dashboard.talk import speech; [speech.render('1 2 3', one) for one "
+        "in speech.languages()]"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

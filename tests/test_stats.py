@@ -202,9 +202,9 @@ def test_the_gist_is_printed(raw, given_params, tmp_path, capsys):
         "recommended window: 9 s: it holds all training recordings, with 56 % of padding. Rule: "
     )
     assert (
-        "model.scratch.window_seconds is 3: it holds 2 fewer of the training recordings, and each takes "
-        in printed[8]
-    )
+        "model.scratch.window_seconds is 3: it holds 2 fewer of the training recordings, "
+        "and each takes "
+    ) in printed[8]
     assert printed[9] == "labels: median 2 tokens, longest 20; 0 do not fit the decoder, 1 nearly"
 
 

@@ -15,7 +15,10 @@ def test_a_store_that_hangs_ends_the_copy_and_not_the_training(tmp_path: Path) -
     saved(tmp_path / "f", 6, 6)
     (tmp_path / "mirror/f").mkdir(parents=True)
     os.mkfifo(tmp_path / "mirror/f/lease.json")
-    code = "import sys; from asr.tracking import mirror_copy, mirror_store; mirror_store.PATIENCE_SECONDS = 0.2; mirror_copy.main()"
+    code = (
+        "import sys; from asr.tracking import mirror_copy, mirror_store; "
+        "mirror_store.PATIENCE_SECONDS = 0.2; mirror_copy.main()"
+    )
     given = ["fetch", str(tmp_path / "f"), str(tmp_path / "log"), "a", ""]
     done = run_python(code, *given, EARSHOT_MIRROR=str(tmp_path / "mirror"))
     assert done.returncode == 4

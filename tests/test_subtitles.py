@@ -118,7 +118,10 @@ ODD = {
         [(1, 2, "Oh, 3 < 4 {a} <3")],
     ),
     "noises": (
-        "1\n00:01,000 --> 00:02,000\n[door slams]\n[Ann] Oh (yes)\n\n2\n00:03,000 --> 00:04,000\n♪♪\n",
+        (
+            "1\n00:01,000 --> 00:02,000\n[door slams]\n[Ann] Oh (yes)\n\n2\n00:03,000 --> "
+            "00:04,000\n♪♪\n"
+        ),
         [(1, 2, "Oh (yes)"), (3, 4, "")],
     ),
     "no escapes": ("1\n00:01,000 --> 00:02,000\na &amp; b\n", [(1, 2, "a &amp; b")]),
@@ -374,9 +377,9 @@ def test_a_recording_that_is_broken_costs_its_cues_and_is_named_once(
     assert [cut(tmp_path / "talk.wav", tmp_path, start, start + 1) for start in range(3)] == [
         b""
     ] * 3
-    assert (
-        capfd.readouterr().out
-        == "download: talk.wav: not a recording we can read (InvalidDataError); its subtitles stay without sound\n"
+    assert capfd.readouterr().out == (
+        "download: talk.wav: not a recording we can read (InvalidDataError); its "
+        "subtitles stay without sound\n"
     )
 
 

@@ -56,7 +56,10 @@ def test_summary_tells_before_after_hours_and_seconds(tmp_path: Path) -> None:
     lines = results.summary(reports(tmp_path, {"finetuned": AFTER, "start": BEFORE})).splitlines()
     assert lines[:4] == [
         "WER of the start     0.9877 (0.9000 to 1.0100)",
-        "WER after training   0.1235 (0.1000 to 0.1500)   95 % interval by utterance, 1,240 test utterances",
+        (
+            "WER after training   0.1235 (0.1000 to 0.1500)   95 % interval by utterance, "
+            "1,240 test utterances"
+        ),
         "audio                2.50 h train, 0.25 h test",
         "time                 train 61 s, evaluate 4 s; in all 65 s",
     ]
@@ -83,8 +86,14 @@ def test_kept_models_stand_in_the_table_by_name(tmp_path: Path) -> None:
     head, rule, *rows = results.kept_table(tmp_path).splitlines()
     assert head.count("|") == rule.count("|") == 9
     assert rows == [
-        "| a | synthetic-sv | scratch | 5 s | 750 of 1,000 | 0.9877 | 0.1235 (0.1000 to 0.1500) | 0.0432 |",
-        "| b | synthetic-sv | whisper-tiny | 5 s | 750 of 1,000 | 0.9877 | 0.1235 (0.1000 to 0.1500) | 0.0432 |",
+        (
+            "| a | synthetic-sv | scratch | 5 s | 750 of 1,000 | 0.9877 | 0.1235 (0.1000 to "
+            "0.1500) | 0.0432 |"
+        ),
+        (
+            "| b | synthetic-sv | whisper-tiny | 5 s | 750 of 1,000 | 0.9877 | 0.1235 "
+            "(0.1000 to 0.1500) | 0.0432 |"
+        ),
     ]
 
 

@@ -50,7 +50,10 @@ def test_languages_spell_their_own_numbers():
 def test_a_language_without_spelling_is_refused(language):
     with pytest.raises(
         ParamsError,
-        match=rf"download\.language: num2words cannot spell {language}; want another source or language",
+        match=(
+            rf"download\.language: num2words cannot spell {language}; want another source or "
+            r"language"
+        ),
     ) as caught:
         spoken(language)
     assert caught.value.exit_code == 2
@@ -143,7 +146,10 @@ def test_more_voices_than_there_are_are_refused():
 def test_more_sentences_than_there_are_are_refused():
     with pytest.raises(
         ParamsError,
-        match=r"download\.synthetic: more rows than different sentences; raise max_number or max_numbers",
+        match=(
+            r"download\.synthetic: more rows than different sentences; raise max_number or "
+            r"max_numbers"
+        ),
     ):
         list(
             synthetic.read(

@@ -72,7 +72,10 @@ os.kill, train.Training.stop = noted, timed
 
 def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
-    code = f"import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import train\n{plan}\nexit_with(train.main)"
+    code = (
+        "import os, signal, sys\nfrom asr.errors import exit_with\nfrom stages import "
+        f"train\n{plan}\nexit_with(train.main)"
+    )
     features = data / "data/features"
     return [
         code,
@@ -281,7 +284,10 @@ def test_labels_that_generation_would_not_be_prompted_for_are_refused(
     monkeypatch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
     with pytest.raises(
         ModelError,
-        match=r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, generation with",
+        match=(
+            r"labels start with <\|startoftranscript\|> <\|sv\|> <\|transcribe\|>, "
+            r"generation with"
+        ),
     ):
         refusals.refuse_other_prompt(start, "sv", "transcribe")
 

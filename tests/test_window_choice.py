@@ -108,7 +108,8 @@ def test_the_reason_is_told_in_words() -> None:
     four, ten = (window_cost.price(one, seconds, SMALL) for one in (4, 10))
     assert window_cost.reason(four, 0.99, None, 1000) == (
         "4 s: it holds 99.5 % of the training recordings, and loses 5, with 12 % of padding. "
-        "Rule: the fewest whole seconds that hold at least 99 % of the training recordings (stats.min_share_kept)."
+        "Rule: the fewest whole seconds that hold at least 99 % of the training "
+        "recordings (stats.min_share_kept)."
     )
     long = np.full(50, 45.0, np.float32)
     assert "no window holds more, though it loses 50 recordings (100 %)" in window_cost.reason(
@@ -120,7 +121,8 @@ def test_the_reason_is_told_in_words() -> None:
     )
     more = four["compute_against_30s"], ten["compute_against_30s"]
     assert window_cost.difference(four, ten, "it") == (
-        f"it is 10: it holds as many of the training recordings, and each takes {100 * (more[1] / more[0] - 1):.0f} % more compute."
+        "it is 10: it holds as many of the training recordings, and each "
+        f"takes {100 * (more[1] / more[0] - 1):.0f} % more compute."
     )
     assert "holds 995 fewer of the training recordings" in window_cost.difference(
         four, window_cost.price(3, seconds, SMALL), "it"

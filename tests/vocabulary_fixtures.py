@@ -49,7 +49,8 @@ def ranks() -> dict[bytes, int]:
     """The id of each token of text; skips the test where the table is not there."""
     if not TABLE.is_file():
         pytest.skip(
-            f"{TABLE.name} is not in this environment's share/whisper; make setup fetches it, with a network"
+            f"{TABLE.name} is not in this environment's share/whisper; make setup "
+            "fetches it, with a network"
         )
     lines = (line.split() for line in TABLE.read_bytes().splitlines())
     assert hashing.sha256(TABLE) == SHA256

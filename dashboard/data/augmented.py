@@ -1,7 +1,7 @@
-"""Copies to hear: what augmentation makes of a training row, with the values of params.yaml.
+"""Augmented copies of a training row to listen to, made with the values of params.yaml.
 
-They are made when asked for (1 s), by a child process, which decodes and computes; this one hands
-files to the browser's player.
+They are made on demand (1 s) by a child process, which decodes and computes; this process only
+passes files to the browser's player.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from asr.storage import corpus, hashing
 from dashboard import widgets
 
 OFFERED_ROWS = 100
-SHOWN_COPIES = 5
+MAX_SHOWN_COPIES = 5
 LIMIT_SECONDS = 60
-TOLD_CHARACTERS = 1000  # of what the child said when it failed
+MAX_STDERR = 1000  # characters of the child's last output that are looked at
 
-AugmentedExample = list[tuple[str, bytes]]
+Sounds = list[tuple[str, bytes]]  # caption and WAV file
 
 
 def show(root: Path) -> None:
-    """A row to choose, and on demand its sound and that of its copies."""
+    """Ask for a row, and on demand show players for it and its copies."""
     split = root / paths.CHUNKS / "train"
     ids = corpus.first_ids(split, OFFERED_ROWS)
     if not ids:
@@ -41,17 +41,18 @@ def show(root: Path) -> None:
     if button.button("Make copies", key="data_make_copies", icon=":material/graphic_eq:"):
         st.session_state["data_heard"] = id
     st.caption(
-        "Copies by the values of featurize.augment in params.yaml; featurize writes as many as copies says there."
+        "Copies by the values of featurize.augment in params.yaml; "
+        "featurize writes as many as copies says there."
     )
-    if id is not None and st.session_state.get("data_heard") == id:
-        for told, sound in augmented_example(
-            root, id, corpus.split_hash(split), _digest(root / "params.yaml")
-        ):
-            st.caption(widgets.plain(told))
-            st.audio(sound, format="audio/wav")
+    if id is None or st.session_state.get("data_heard") != id:
+        return
+    params_hash = _file_hash(root / "params.yaml")
+    for caption, sound in make_copies(root, id, corpus.split_hash(split), params_hash):
+        st.caption(widgets.plain(caption))
+        st.audio(sound, format="audio/wav")
 
 
-def _digest(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     try:
         return hashing.sha256(path)
     except OSError as error:
@@ -59,26 +60,30 @@ def _digest(path: Path) -> str:
 
 
 @st.cache_data(max_entries=4, show_spinner="Making copies")
-def augmented_example(root: Path, id: str, rows: str, params: str) -> AugmentedExample:  # noqa: ARG001 (what it is kept by)
-    """The row and its copies, as WAV files with what was drawn for each.
+def make_copies(root: Path, id: str, rows_hash: str, params_hash: str) -> Sounds:  # noqa: ARG001
+    """Make the copies of one row; the hashes are part of the cache key.
 
+    Returns:
+        The recording and its copies, each with the values that were drawn for it.
     Raises:
-        BadData: what the child could not do.
+        DataError: the child process failed.
     """
-    with tempfile.TemporaryDirectory(prefix="earshot-copies-") as folder:
-        lines = _said(root, ["--row", "--", id, folder])[:SHOWN_COPIES]
-        copies = [(told, (Path(folder) / told.partition(":")[0]).read_bytes()) for told in lines]
-        return [("the recording", (Path(folder) / "before.wav").read_bytes()), *copies]
+    with tempfile.TemporaryDirectory(prefix="earshot-copies-") as name:
+        folder = Path(name)
+        captions = _run_augment(root, ["--row", "--", id, name])[:MAX_SHOWN_COPIES]
+        copies = []
+        for caption in captions:
+            file_name = caption.partition(":")[0]
+            copies.append((caption, (folder / file_name).read_bytes()))
+        return [("the recording", (folder / "before.wav").read_bytes()), *copies]
 
 
-def _said(root: Path, words: list[str]) -> list[str]:
-    """What `earshot augment` prints."""
-    command, environment = (
-        [sys.executable, "-m", "asr.augmentation", *words],
-        {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
-    )
+def _run_augment(root: Path, arguments: list[str]) -> list[str]:
+    """Run `earshot augment` in a child process; returns the lines it prints, one per copy."""
+    command = [sys.executable, "-m", "asr.augmentation", *arguments]
+    environment = {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(
+        child = subprocess.run(
             command,
             env=environment,
             capture_output=True,
@@ -88,9 +93,15 @@ def _said(root: Path, words: list[str]) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         raise DataError(f"the copies were not made within {LIMIT_SECONDS} s") from None
-    except (OSError, ValueError):  # NUL, or too long for a command
+    except (OSError, ValueError):  # the id holds NUL, or is too long for a command
         raise DataError("this row's id cannot be handed to a command") from None
-    if done.returncode:
-        last = done.stderr.decode("utf-8", "replace")[-TOLD_CHARACTERS:].strip().splitlines()[-1:]
-        raise DataError(f"no copies: {last[0].partition(': ')[2] if last else 'the command died'}")
-    return done.stdout.decode("utf-8", "replace").splitlines()
+    if child.returncode:
+        raise DataError(f"no copies: {_last_error(child.stderr)}")
+    return child.stdout.decode("utf-8", "replace").splitlines()
+
+
+def _last_error(stderr: bytes) -> str:
+    """The message of the child's last line, which reads `error N: message`."""
+    text = stderr.decode("utf-8", "replace")[-MAX_STDERR:]
+    lines = text.strip().splitlines()
+    return lines[-1].partition(": ")[2] if lines else "the command died"

@@ -1,9 +1,4 @@
-"""How long the recordings are, and what each window would cost: the numbers of `stats` as tables
-and curves.
-
-What a report holds is checked where it is used: a value that is no number is a fault or a gap,
-never a traceback.
-"""
+"""How long the recordings are: the durations in reports/stats as a table and as curves."""
 
 from __future__ import annotations
 
@@ -15,99 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from asr import paths
-from asr.errors import DataError
 from asr.runs import reports
-from asr.runtime import formatting
-from dashboard import widgets
+from dashboard.data.report_values import dict_of, number, number_from_text, rows_of
 
-MOST = 1e15  # what is more is damage
-COLOURS = [
-    "#1f9a92",
-    "#d97f1d",
-    "#6f83dd",
-    "#b0568f",
-]  # train, validation, test, holdout: told apart on white and on black
-
-
-def number(value: Any) -> float | None:
-    """A number from a report, or None where there is none."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
-    return float(value) if known else None
-
-
-def figures(text: str, name: str) -> float:
-    """A number from a table.
-
-    Raises:
-        BadData: it is none.
-    """
-    try:
-        value = number(float(text))
-    except ValueError:
-        value = None
-    if value is None:
-        raise DataError(f"{name}: a value that is no number; run dvc checkout or dvc repro")
-    return value
-
-
-def rows_of(report: dict[str, Any], key: str, name: str) -> dict[str, dict[str, Any]]:
-    """The part of a report that holds one line of values per name."""
-    found = report[key]
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise DataError(f"{name}: {key} holds no lines of values; run dvc checkout or dvc repro")
-    return found
-
-
-def show(root: Path) -> None:
-    """Quartiles per split, histogram, cumulative curve."""
-    stats = reports.read_json(root / paths.STATS, "durations", "labels", "windows")
-    told = rows_of(stats, "durations", "stats.json")
-    keys = [
-        "count",
-        "hours",
-        "mean_seconds",
-        "q25_seconds",
-        "median_seconds",
-        "q75_seconds",
-        "max_seconds",
-        "unknown",
-    ]
-    table = pd.DataFrame(
-        [
-            {"split": split, **{key: number(one.get(key)) for key in keys}}
-            for split, one in told.items()
-        ]
-    )
-    st.dataframe(
-        table.dropna(axis="columns", how="all"), hide_index=True, column_config=DURATION_COLUMNS
-    )
-    bins = reports.read_csv(root / paths.DURATIONS, "seconds", "split", "count", "share")
-    candidates = [
-        value
-        for one in rows_of(stats, "windows", "stats.json").values()
-        if (value := number(one.get("window_seconds")))
-    ]
-    taken = number(advice(stats).get("window_seconds"))
-    left, right = st.columns(2)
-    with left:
-        st.altair_chart(curve(bins, "density", candidates, taken), width="stretch")
-    with right:
-        st.altair_chart(curve(bins, "share", candidates, taken), width="stretch")
-    labels = stats["labels"] if isinstance(stats["labels"], dict) else {}
-    tokens = [
-        value
-        for key in ("median", "q95", "max")
-        if (value := number(labels.get(f"{key}_tokens"))) is not None
-    ]
-    if len(tokens) == 3:
-        st.caption(
-            "Training labels in the model's tokens: median {:,.0f}, 95 % have at most {:,.0f}, longest {:,.0f}.".format(
-                *tokens
-            )
-        )
-
-
-DURATION_COLUMNS = {
+# Train, validation, test, holdout: told apart on white and on black.
+COLORS = ["#1f9a92", "#d97f1d", "#6f83dd", "#b0568f"]
+COLUMNS = {
     "split": st.column_config.TextColumn("Split"),
     "count": st.column_config.NumberColumn("Recordings", format="localized"),
     "hours": st.column_config.NumberColumn("Hours", format="%.2f h"),
@@ -120,85 +28,7 @@ DURATION_COLUMNS = {
         "Unknown", format="localized", help="Recordings whose length nobody could tell"
     ),
 }
-
-
-def advice(stats: dict[str, Any]) -> dict[str, Any]:
-    """What stats.json recommends; nothing in one that is older."""
-    found = stats.get("recommended")
-    return found if isinstance(found, dict) else {}
-
-
-def curve(
-    bins: list[dict[str, str]], what: str, candidates: list[float], taken: float | None
-) -> Any:
-    """A line per split over the seconds: the share of its recordings in each bin, or up to there.
-    Hovering tells the values.
-
-    Args:
-        taken: the recommended window, which is drawn as a full line.
-    """
-    table = pd.DataFrame(
-        {
-            "seconds": [figures(row["seconds"], "durations.csv") for row in bins],
-            "split": [row["split"] for row in bins],
-            "count": [figures(row["count"], "durations.csv") for row in bins],
-            "share": [figures(row["share"], "durations.csv") for row in bins],
-        }
-    )
-    table["density"] = table["count"] / table.groupby("split")["count"].transform("sum").clip(
-        lower=1
-    )
-    title = "share of the split" if what == "density" else "share no longer than this"
-    splits = table["split"].unique().tolist()
-    colour = alt.Color(
-        "split:N",
-        title=None,
-        sort=splits,
-        scale=alt.Scale(range=COLOURS),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    x = alt.X(
-        "seconds:Q", title="duration (s)", scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=8)
-    )
-    y = alt.Y(f"{what}:Q", title=title, axis=alt.Axis(format="%"))
-    near = alt.selection_point(
-        nearest=True, on="pointerover", fields=["seconds"], empty=False, clear="pointerout"
-    )
-    lines = alt.Chart(table).mark_line(
-        interpolate="step-before" if what == "density" else "linear", strokeWidth=2
-    )
-    lines = lines.encode(
-        x=x, y=y, color=colour, strokeDash=alt.StrokeDash("split:N", sort=splits, legend=None)
-    )
-    points = alt.Chart(table).mark_point(filled=True, size=60).encode(x=x, y=y, color=colour)
-    points = points.encode(
-        opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)), tooltip=TIPS
-    ).add_params(near)
-    top = float(table["seconds"].max()) * 1.2 if len(table) else 0.0
-    return alt.layer(
-        *rules([one for one in candidates if one <= top], taken), lines, points
-    ).properties(height=320)
-
-
-def rules(candidates: list[float], taken: float | None) -> list[Any]:
-    """Upright lines: dotted for candidate windows, full for the recommended one."""
-    drawn = []
-    for title, dash, found in (
-        ("candidate", [2, 4], candidates),
-        ("recommended", [1, 0], [] if taken is None else [taken]),
-    ):
-        marks = alt.Chart(pd.DataFrame({"seconds": found}, dtype=float)).mark_rule(
-            strokeDash=dash, color="gray", strokeWidth=1.5
-        )
-        drawn.append(
-            marks.encode(
-                x="seconds:Q", tooltip=[alt.Tooltip("seconds:Q", title=f"{title} window (s)")]
-            )
-        )
-    return drawn
-
-
-TIPS = [
+TOOLTIPS = [
     alt.Tooltip("split:N"),
     alt.Tooltip("seconds:Q", title="up to (s)", format=".2f"),
     alt.Tooltip("count:Q", title="recordings in the bin", format=",.0f"),
@@ -206,72 +36,126 @@ TIPS = [
 ]
 
 
-def windows(root: Path) -> None:
-    """Which window to take, and what each would cost on the training recordings."""
-    chosen = advice(reports.read_json(root / paths.STATS)).get("reason")
-    if isinstance(chosen, str):
-        st.info(widgets.plain(f"Recommended: {chosen}"), icon=":material/straighten:")
-    columns = [
-        "window_seconds",
-        "rows_fit",
-        "share_fit",
-        "padding_share",
-        "compute_against_30s",
-        "feature_bytes",
-        "padded_float32_bytes",
+def show(root: Path) -> None:
+    """Quartiles per split, a histogram, and a cumulative curve."""
+    stats = reports.read_json(root / paths.STATS, "durations", "labels", "windows")
+    show_table(rows_of(stats, "durations", "stats.json"))
+    bins = reports.read_csv(root / paths.DURATIONS, "seconds", "split", "count", "share")
+    windows = rows_of(stats, "windows", "stats.json").values()
+    candidates = [
+        seconds for window in windows if (seconds := number(window.get("window_seconds")))
     ]
-    found = reports.read_csv(root / paths.WINDOWS, *columns)
+    recommended = number(dict_of(stats, "recommended").get("window_seconds"))
+    left, right = st.columns(2)
+    with left:
+        st.altair_chart(curve(bins, "density", candidates, recommended), width="stretch")
+    with right:
+        st.altair_chart(curve(bins, "share", candidates, recommended), width="stretch")
+    show_label_lengths(dict_of(stats, "labels"))
+
+
+def show_table(durations: dict[str, dict[str, Any]]) -> None:
+    """One line per split; a column without any value is left out."""
+    keys = [key for key in COLUMNS if key != "split"]
     table = pd.DataFrame(
-        [{key: figures(row[key], "windows.csv") for key in columns} for row in found],
-        columns=columns,
+        [
+            {"split": split, **{key: number(values.get(key)) for key in keys}}
+            for split, values in durations.items()
+        ]
     )
-    for key in ("share_fit", "padding_share", "compute_against_30s"):
-        table[key] *= 100
-    table["epoch"] = [
-        formatting.duration_text(epochs(root).get(f"{one:g}")) for one in table["window_seconds"]
-    ]
-    sizes = ["feature_bytes", "padded_float32_bytes"]
-    unit, factor = ("GB", 1e9) if len(table) and table[sizes].max().max() >= 1e10 else ("MB", 1e6)
-    table[sizes] /= factor
-    shown = {
-        key: st.column_config.NumberColumn(title, format=f"%.0f {unit}", help=why)
-        for key, (title, why) in SIZE_COLUMNS.items()
-    }
-    st.dataframe(table, hide_index=True, column_config={**WINDOW_COLUMNS, **shown})
+    shown = table.dropna(axis="columns", how="all")
+    st.dataframe(shown, hide_index=True, column_config=COLUMNS)
+
+
+def show_label_lengths(labels: dict[str, Any]) -> None:
+    """How many tokens the training labels have, where all three numbers are known."""
+    median, q95, longest = (number(labels.get(f"{key}_tokens")) for key in ("median", "q95", "max"))
+    if median is None or q95 is None or longest is None:
+        return
     st.caption(
-        "For the training split: a short window computes less, a long one holds more recordings. Features are kept without padding."
+        f"Training labels in the model's tokens: median {median:,.0f}, "
+        f"95 % have at most {q95:,.0f}, longest {longest:,.0f}."
     )
 
 
-def epochs(root: Path) -> dict[str, float | None]:
-    """Seconds of an epoch at each window, as a trial told on the machine where `stats` ran; nothing
-    where it was not timed.
+def curve(
+    bins: list[dict[str, str]], what: str, candidates: list[float], recommended: float | None
+) -> alt.LayerChart | alt.FacetChart:
+    """A line per split over the seconds; hovering shows the values.
+
+    Args:
+        bins: the rows of durations.csv.
+        what: "density" for the share of the split in each bin, "share" for the share up to there.
+        candidates: windows in seconds, drawn as dotted lines.
+        recommended: the window in seconds that is drawn as a full line.
     """
-    try:
-        timed = rows_of(
-            reports.read_json(root / paths.STATS_TIMING, "windows"), "windows", "timing.json"
-        )
-    except DataError:
-        return {}
-    return {window: number(one.get("epoch_seconds")) for window, one in timed.items()}
+    table = bin_table(bins)
+    splits = table["split"].unique().tolist()
+    title = "share of the split" if what == "density" else "share no longer than this"
+    y = alt.Y(f"{what}:Q", title=title, axis=alt.Axis(format="%"))
+    x = alt.X(
+        "seconds:Q", title="duration (s)", scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=8)
+    )
+    color = alt.Color(
+        "split:N",
+        title=None,
+        sort=splits,
+        scale=alt.Scale(range=COLORS),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    dash = alt.StrokeDash("split:N", sort=splits, legend=None)
+    lines = (
+        alt.Chart(table)
+        .mark_line(interpolate="step-before" if what == "density" else "linear", strokeWidth=2)
+        .encode(x=x, y=y, color=color, strokeDash=dash)
+    )
+    right_edge = float(table["seconds"].max()) * 1.2 if len(table) else 0.0
+    inside = [seconds for seconds in candidates if seconds <= right_edge]
+    points = hover_points(table, x, y, color)
+    return alt.layer(*window_rules(inside, recommended), lines, points).properties(height=320)
 
 
-WINDOW_COLUMNS = {
-    "window_seconds": st.column_config.NumberColumn("Window", format="%g s"),
-    "rows_fit": st.column_config.NumberColumn("Recordings that fit", format="localized"),
-    "share_fit": st.column_config.NumberColumn("Share that fits", format="%.1f %%"),
-    "padding_share": st.column_config.NumberColumn(
-        "Padding", format="%.0f %%", help="Share of each window that holds no recording"
-    ),
-    "compute_against_30s": st.column_config.NumberColumn(
-        "Compute", format="%.0f %%", help="Of a training row, against a window of 30 s"
-    ),
-    "epoch": st.column_config.TextColumn(
-        "An epoch",
-        help="Once through all recordings that fit, by a trial on the machine that measured",
-    ),
-}
-SIZE_COLUMNS = {
-    "feature_bytes": ("Features", "As kept: no padding, 12 bits a value"),
-    "padded_float32_bytes": ("Padded float32", "What the usual recipe would keep"),
-}
+def bin_table(bins: list[dict[str, str]]) -> pd.DataFrame:
+    """The rows of durations.csv as numbers, with the share of its split in each bin (`density`)."""
+    table = pd.DataFrame(
+        {
+            "seconds": [number_from_text(row["seconds"], "durations.csv") for row in bins],
+            "split": [row["split"] for row in bins],
+            "count": [number_from_text(row["count"], "durations.csv") for row in bins],
+            "share": [number_from_text(row["share"], "durations.csv") for row in bins],
+        }
+    )
+    split_counts = table.groupby("split")["count"].transform("sum").clip(lower=1)
+    table["density"] = table["count"] / split_counts
+    return table
+
+
+def hover_points(table: pd.DataFrame, x: alt.X, y: alt.Y, color: alt.Color) -> alt.Chart:
+    """Points with a tooltip, seen only near the pointer."""
+    near = alt.selection_point(
+        nearest=True, on="pointerover", fields=["seconds"], empty=False, clear="pointerout"
+    )
+    opacity = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
+    chart: alt.Chart = (
+        alt.Chart(table)
+        .mark_point(filled=True, size=60)
+        .encode(x=x, y=y, color=color, opacity=opacity, tooltip=TOOLTIPS)
+        .add_params(near)
+    )
+    return chart
+
+
+def window_rules(candidates: list[float], recommended: float | None) -> list[alt.Chart]:
+    """Upright lines: dotted for the candidate windows, full for the recommended one."""
+    full = [] if recommended is None else [recommended]
+    return [window_rule("candidate", [2, 4], candidates), window_rule("recommended", [1, 0], full)]
+
+
+def window_rule(name: str, dash: list[int], seconds: list[float]) -> alt.Chart:
+    tooltip = [alt.Tooltip("seconds:Q", title=f"{name} window (s)")]
+    chart: alt.Chart = (
+        alt.Chart(pd.DataFrame({"seconds": seconds}, dtype=float))
+        .mark_rule(strokeDash=dash, color="gray", strokeWidth=1.5)
+        .encode(x="seconds:Q", tooltip=tooltip)
+    )
+    return chart

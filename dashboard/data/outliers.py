@@ -1,8 +1,7 @@
-"""Rows that look wrong to `stats`: labels near the limit, much silence, improbable rates of speech,
-strange scripts. Costs one small file.
+"""Rows that look wrong to `stats`, from stats.json.
 
-A report of an older version lacks some of them; what is damaged is left out or a fault, never a
-traceback.
+Labels near the decoder's limit, much silence, improbable speaking rates, unexpected scripts. A
+report of an older version lacks some of them; damaged values are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from asr import paths
 from asr.runs import reports
 from asr.runtime import formatting
 from dashboard import widgets
-from dashboard.data.durations import number, rows_of
+from dashboard.data.report_values import dict_of, number, rows_of
 
 COLUMNS = {
     "why": st.column_config.TextColumn("Why", width="medium"),
@@ -30,67 +29,74 @@ COLUMNS = {
 def show(root: Path) -> None:
     """How many rows look wrong, and some of them."""
     stats = reports.read_json(root / paths.STATS, "speaking_rate", "scripts", "silence", "labels")
-    rate, written, labels = (
-        stats[key] if isinstance(stats[key], dict) else {}
-        for key in ("speaking_rate", "scripts", "labels")
-    )
     silence = rows_of(stats, "silence", "stats.json")
-    counts = {
-        "labels that the decoder cannot hold": labels.get("over_limit"),
-        "labels near its limit": labels.get("near_limit"),
-        "improbable rates of speech": rate.get("outliers"),
-        "texts in a strange script": written.get("suspects"),
-    }
-    st.caption(
-        " · ".join(f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()) + "."
-    )
-    silent = {
-        split: number(one.get("silent_share"))
-        for split, one in silence.items()
-        if number(one.get("recordings"))
-    }
-    if silent:
-        shares = ", ".join(
-            f"{formatting.percent(share, 0)} of {widgets.plain(split)}"
-            for split, share in silent.items()
-        )
-        st.caption(f"Silent: {shares}, in a sample.")
-    found = [
-        *(line("label near the limit", "train", one) for one in examples(labels)),
-        *(
-            line(
-                f"{number(one.get('characters_per_second')) or 0:.1f} characters a second",
-                one.get("split"),
-                one,
-            )
-            for one in examples(rate)
-        ),
-        *(
-            line(f"written in {one.get('script')}", one.get("split"), one)
-            for one in examples(written)
-        ),
-        *(
-            line("mostly silent", split, one)
-            for split, told in silence.items()
-            for one in examples(told)
-        ),
-    ]
-    if found:
-        st.dataframe(pd.DataFrame(found), hide_index=True, column_config=COLUMNS)
+    show_counts(stats)
+    show_silence(silence)
+    lines = outlier_lines(stats, silence)
+    if lines:
+        st.dataframe(pd.DataFrame(lines), hide_index=True, column_config=COLUMNS)
     else:
         st.success("No row looks wrong.", icon=":material/check:")
 
 
-def examples(told: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that a part of the report names."""
-    named = told.get("examples")
-    return [one for one in named if isinstance(one, dict)] if isinstance(named, list) else []
+def show_counts(stats: dict[str, Any]) -> None:
+    labels = dict_of(stats, "labels")
+    counts = {
+        "labels that the decoder cannot hold": labels.get("over_limit"),
+        "labels near its limit": labels.get("near_limit"),
+        "improbable rates of speech": dict_of(stats, "speaking_rate").get("outliers"),
+        "texts in a strange script": dict_of(stats, "scripts").get("suspects"),
+    }
+    texts = [f"{number(count) or 0:,.0f} {what}" for what, count in counts.items()]
+    st.caption(" · ".join(texts) + ".")
 
 
-def line(why: str, split: object, one: dict[str, Any]) -> dict[str, str]:
+def show_silence(silence: dict[str, dict[str, Any]]) -> None:
+    """The share of silence in each split of which recordings were measured."""
+    shares = {
+        split: number(values.get("silent_share"))
+        for split, values in silence.items()
+        if number(values.get("recordings"))
+    }
+    if not shares:
+        return
+    texts = [
+        f"{formatting.percent(share, 0)} of {widgets.plain(split)}"
+        for split, share in shares.items()
+    ]
+    st.caption(f"Silent: {', '.join(texts)}, in a sample.")
+
+
+def outlier_lines(
+    stats: dict[str, Any], silence: dict[str, dict[str, Any]]
+) -> list[dict[str, str]]:
+    """The rows that the report names, with the reason for each."""
+    lines = [
+        table_line("label near the limit", "train", row)
+        for row in examples(dict_of(stats, "labels"))
+    ]
+    for row in examples(dict_of(stats, "speaking_rate")):
+        rate = number(row.get("characters_per_second")) or 0
+        lines.append(table_line(f"{rate:.1f} characters a second", row.get("split"), row))
+    for row in examples(dict_of(stats, "scripts")):
+        lines.append(table_line(f"written in {row.get('script')}", row.get("split"), row))
+    for split, values in silence.items():
+        lines += [table_line("mostly silent", split, row) for row in examples(values)]
+    return lines
+
+
+def examples(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a part of the report names as examples."""
+    rows = part.get("examples")
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def table_line(why: str, split: object, row: dict[str, Any]) -> dict[str, str]:
     return {
         "why": why,
         "split": str(split),
-        "id": str(one.get("id")),
-        "text": str(one.get("text") or ""),
+        "id": str(row.get("id")),
+        "text": str(row.get("text") or ""),
     }

@@ -1,5 +1,6 @@
-"""Confusions: the most frequent errors of a model, and which rows hold one. A table of 20,000
-utterances is aligned once, in 0.4 s.
+"""The most frequent errors of a model, and the rows in which one of them occurs.
+
+A table of 20,000 utterances is aligned once, in 0.4 s.
 """
 
 from __future__ import annotations
@@ -19,87 +20,104 @@ COLUMNS = {
     DELETION: ["Reference"],
     INSERTION: ["Hypothesis"],
 }
-CHOSEN = "errors_confusion"
-Frequent = list[tuple[str | None, str | None, int, int]]
+CHOSEN_KEY = "errors_confusion"  # of the select box, which the tables set too
+
+# Reference word, hypothesis word, times, utterances; None where the error has no such word.
+FrequentErrors = list[tuple[str | None, str | None, int, int]]
 
 
-def choose(one: Utterances, found: np.ndarray, normalised: bool) -> np.ndarray | None:
-    """Tables of the first model's errors among the rows found; gives those of them that hold the
-    chosen error.
+def choose(utterances: Utterances, mask: np.ndarray, normalized: bool) -> np.ndarray | None:
+    """Show tables of the first model's errors and ask for one of them.
+
+    Args:
+        mask: (rows,) bool, the rows that are counted.
+        normalized: take the texts as WER counts them, not as they were written.
+    Returns:
+        (rows,) bool, those of the rows in which the chosen error occurs; None while none is chosen.
     """
-    edits = _edits(one, normalised)
-    frequent = {kind: edits.frequent(kind, found, MAX_SHOWN) for kind in alignment.ERRORS}
-    if one.two:
+    edits = _edits(utterances, normalized)
+    frequent = {kind: edits.frequent(kind, mask, MAX_SHOWN) for kind in alignment.ERRORS}
+    if utterances.two:
         st.caption("Errors of the first model.")
-    for box, (kind, listed) in zip(st.columns(3), frequent.items(), strict=True):
+    for box, (kind, errors) in zip(st.columns(3), frequent.items(), strict=True):
         with box:
-            _table(kind, listed)
+            _table(kind, errors)
     times = {
-        (kind, said, heard): count
-        for kind, listed in frequent.items()
-        for said, heard, count, _ in listed
+        (kind, reference, hypothesis): count
+        for kind, errors in frequent.items()
+        for reference, hypothesis, count, _ in errors
     }
     chosen = st.selectbox(
         "Show the utterances with",
         list(times),
         index=None,
-        format_func=lambda option: f"{_spelled(*option)} ({times.get(option, 0):,})",
+        format_func=lambda error: f"{_label(*error)} ({times.get(error, 0):,})",
         placeholder="an error chosen here, or a row of a table",
-        key=CHOSEN,
+        key=CHOSEN_KEY,
     )
     if chosen is None:
         return None
-    held = np.zeros(len(one), bool)
-    held[edits.holding(*chosen)] = True
-    return found & held
+    has_error = np.zeros(len(utterances), bool)
+    has_error[edits.holding(*chosen)] = True
+    return mask & has_error
 
 
-def _spelled(kind: str, said: str | None, heard: str | None) -> str:
-    return (
-        f"{said} → {heard}"
-        if kind == SUBSTITUTION
-        else f"{said} (left out)"
-        if kind == DELETION
-        else f"{heard} (put in)"
-    )
+def _label(kind: str, reference: str | None, hypothesis: str | None) -> str:
+    if kind == SUBSTITUTION:
+        return f"{reference} → {hypothesis}"
+    if kind == DELETION:
+        return f"{reference} (left out)"
+    return f"{hypothesis} (put in)"
 
 
-def _table(kind: str, listed: Frequent) -> None:
+def _table(kind: str, errors: FrequentErrors) -> None:
+    """The errors of one kind; selecting a row chooses its error."""
     st.subheader(NAMES[kind])
-    if not listed:
+    if not errors:
         st.caption("None in these utterances.")
         return
-    table = pd.DataFrame(listed, columns=["Reference", "Hypothesis", "Times", "Utterances"])
+    table = pd.DataFrame(errors, columns=["Reference", "Hypothesis", "Times", "Utterances"])
     key = f"errors_table_{kind}"
 
-    def follow() -> None:
+    def on_select() -> None:
         rows = st.session_state[key]["selection"]["rows"]
-        st.session_state[CHOSEN] = (
-            (kind, *listed[rows[0]][:2]) if rows and rows[0] < len(listed) else None
-        )
+        if rows and rows[0] < len(errors):
+            reference, hypothesis, *_ = errors[rows[0]]
+            st.session_state[CHOSEN_KEY] = (kind, reference, hypothesis)
+        else:
+            st.session_state[CHOSEN_KEY] = None
 
-    shown = table[[*COLUMNS[kind], "Times", "Utterances"]]
     st.dataframe(
-        shown, hide_index=True, height=300, key=key, on_select=follow, selection_mode="single-row"
+        table[[*COLUMNS[kind], "Times", "Utterances"]],
+        hide_index=True,
+        height=300,
+        key=key,
+        on_select=on_select,
+        selection_mode="single-row",
     )
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _kept(key: str, normalised: bool) -> dict[tuple[str, bool], Edits]:  # noqa: ARG001 (what it is kept by)
-    """A place for the edits of a table; they are made outside, where their progress can be shown."""
-    return {}
-
-
-def _edits(one: Utterances, normalised: bool) -> Edits:
-    kept, name = _kept(one.key, normalised), (one.key, normalised)
-    if name not in kept:
-        bar = st.progress(0.0, f"Aligning {len(one):,} utterances")
-        for step in alignment.edits(
-            one.rows["reference"].tolist(), one.rows["hypothesis"].tolist(), normalised
-        ):
+def _edits(utterances: Utterances, normalized: bool) -> Edits:
+    """Every error of the table, computed once."""
+    cache = _cache(utterances.key, normalized)
+    key = (utterances.key, normalized)
+    if key not in cache:
+        bar = st.progress(0.0, f"Aligning {len(utterances):,} utterances")
+        references = utterances.rows["reference"].tolist()
+        hypotheses = utterances.rows["hypothesis"].tolist()
+        for step in alignment.edits(references, hypotheses, normalized):
             if isinstance(step, Edits):
-                kept[name] = step
+                cache[key] = step
             else:
                 bar.progress(step)
         bar.empty()
-    return kept[name]
+    return cache[key]
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _cache(key: str, normalized: bool) -> dict[tuple[str, bool], Edits]:  # noqa: ARG001 (the key)
+    """An empty dict for the edits of one table.
+
+    They are computed outside this function, because a cached function cannot show its progress.
+    """
+    return {}

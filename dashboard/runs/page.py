@@ -1,8 +1,7 @@
-"""Runs: every training with its scores, one pinned to compare with; curves, speed and size, and the
-command that repeats one.
+"""Runs: every training with its scores, one pinned as baseline, and a few compared in detail.
 
 The table comes from the index (`asr.runs.run_index`), which a process of its own keeps up to date.
-A pulse looks every other second whether the index changed, and only then is the page drawn again.
+A fragment looks every few seconds whether the index changed, and only then draws the page again.
 """
 
 from __future__ import annotations
@@ -18,231 +17,234 @@ from asr.runtime import formatting
 from asr.storage import hashing
 from dashboard import widgets
 from dashboard.runs import comparison, run_table
-from dashboard.runs.run_table import (
-    ALWAYS,
-    DEFAULT,
-    DELTA,
-    SHOWN_PARAMS,
-    STATUS,
-    Table,
-    columns,
-    deltas,
-    label,
-)
+from dashboard.runs.run_table import DELTA, STATUS, WER, RunTable, label
 
-COMPARED = 8  # lines that an eye can tell apart
-NEWEST = 4  # compared until one chooses
-OFFERED = 300  # runs in the list of baselines
+MAX_COMPARED = 8  # more lines cannot be told apart
+DEFAULT_COMPARED = 4  # the newest runs, compared until some are selected
+MAX_OFFERED = 300  # runs in the list of baselines
+MIN_PROGRESS = 20  # of fewer things no progress bar is shown
+BUSY_SECONDS, TRAINING_SECONDS, IDLE_SECONDS = 1.0, 2.0, 10.0  # from one look to the next
+ROW_PIXELS, HEAD_PIXELS, MAX_PIXELS = 35, 38, 460  # height of the table
 
 
 def page() -> None:
     st.header("Runs")
-    now, found = IndexState(), None
+    state = IndexState()
+    runs = None
     try:
-        now = run_index.state()
-        found = run_table.table(str(paths.root()), now.generation) if now.generation else None
+        state = run_index.state()
+        if state.generation:
+            runs = run_table.table(str(paths.root()), state.generation)
     except UserError as error:
-        widgets.fault(error)
-    st.fragment(
-        pulse, run_every=1.0 if now.phase or not now.made else 2.0 if now.running else 10.0
-    )(now.mark)
-    if now.fault:
-        widgets.fault(UserError(now.fault))
-    if found and found.rows:
+        widgets.show_error(error)
+    st.fragment(watch, run_every=refresh_seconds(state))(state.mark)
+    if state.fault:
+        widgets.show_error(UserError(state.fault))
+    if runs and runs.rows:
         try:
-            body(found, now)
+            show_runs(runs, state)
         except UserError as error:
-            widgets.fault(error)
-    elif now.made:
-        widgets.empty(
+            widgets.show_error(error)
+    elif state.made:
+        widgets.empty_state(
             "No training yet. The first takes some minutes, and shows here while it runs.",
             "make repro",
         )
 
 
-def pulse(drawn: str) -> None:
-    """Have the index refreshed where something changed, say how that goes, and draw the page again
-    once it is.
+def refresh_seconds(state: IndexState) -> float:
+    if state.phase or not state.made:
+        return BUSY_SECONDS
+    return TRAINING_SECONDS if state.running else IDLE_SECONDS
+
+
+def watch(drawn_mark: str) -> None:
+    """Refresh the index where it is stale, and draw the page again when it has changed.
+
+    Args:
+        drawn_mark: the mark of the index from which the page was drawn.
     """
     try:
-        now = run_index.state()
-        if run_index.is_stale(now):
+        state = run_index.state()
+        if run_index.is_stale(state):
             run_index.request_refresh()
     except UserError:
         run_index.request_refresh()
         return
-    if now.mark != drawn:
+    if state.mark != drawn_mark:
         st.rerun()
-    if not now.made or now.phase == "runs":
-        st.progress(
-            0.0 if not now.total else min(now.done / now.total, 1.0),
-            f"Reading MLflow's runs for the first time: {now.done:,}",
-        )
-    elif now.phase and now.total > 20:
-        st.progress(
-            min(now.done / now.total, 1.0), f"Reading {now.phase}: {now.done:,} of {now.total:,}"
-        )
+    show_progress(state)
 
 
-def body(found: Table, now: IndexState) -> None:
-    rows = found.rows
-    summary(found, now)
-    places, baseline, names = choose(found)
-    if not places:
-        widgets.empty("No run meets the filter.")
+def show_progress(state: IndexState) -> None:
+    """How far the refresh of the index is, where it takes long."""
+    share = min(state.done / state.total, 1.0) if state.total else 0.0
+    if not state.made or state.phase == "runs":
+        st.progress(share, f"Reading MLflow's runs for the first time: {state.done:,}")
+    elif state.phase and state.total > MIN_PROGRESS:
+        st.progress(share, f"Reading {state.phase}: {state.done:,} of {state.total:,}")
+
+
+def show_runs(runs: RunTable, state: IndexState) -> None:
+    """The table, and the comparison of the selected runs."""
+    show_summary(runs, state)
+    indices, baseline, names = choose(runs)
+    if not indices:
+        widgets.empty_state("No run meets the filter.")
         return
-    shown = columns(found, names).iloc[places].reset_index(drop=True)
+    shown = run_table.select_columns(runs, names).iloc[indices].reset_index(drop=True)
     if baseline:
-        shown.insert(
-            names.index("WER %") + 1 if "WER %" in names else len(names),
-            DELTA,
-            deltas(rows, places, baseline),
-        )
-    chosen = select([rows[place] for place in places], shown)
-    compared = (chosen or [rows[place] for place in places[:NEWEST]])[:COMPARED]
-    if not chosen:
+        position = names.index(WER) + 1 if WER in names else len(names)
+        shown.insert(position, DELTA, run_table.deltas(runs.rows, indices, baseline))
+    rows = [runs.rows[index] for index in indices]
+    selected = select(rows, shown)
+    compared = selected[:MAX_COMPARED] if selected else rows[:DEFAULT_COMPARED]
+    if not selected:
         st.caption(f"Select rows to compare them; until then, the newest ({len(compared)}).")
-    elif len(chosen) > COMPARED:
-        st.caption(f"Compared are the first {COMPARED} of {len(chosen)} selected.")
-    comparison.verdicts(compared, baseline)
-    comparison.curves(compared, now)
-    comparison.trade_offs(found, places, compared)
-    comparison.differences(compared)
-    comparison.reproduce(compared)
+    elif len(selected) > MAX_COMPARED:
+        st.caption(f"Compared are the first {MAX_COMPARED} of {len(selected)} selected.")
+    comparison.show_verdicts(compared, baseline)
+    comparison.show_curves(compared, state)
+    comparison.show_trade_offs(runs, indices, compared)
+    comparison.show_differing_params(compared)
+    comparison.show_command(compared)
 
 
-def summary(found: Table, now: IndexState) -> None:
-    """How many there are, and the best."""
-    told = [f"{len(found.rows):,} trainings" if len(found.rows) != 1 else "1 training"]
-    if now.running:
-        told.append(f"{now.running} running")
-    if found.scored:
-        best = found.rows[int(found.frame["WER %"].idxmin())]
-        told.append(
-            f"lowest test WER {formatting.percent(best.scores['wer'])} by {widgets.plain(label(best))}"
-        )
-    st.caption(" · ".join(told))
+def show_summary(runs: RunTable, state: IndexState) -> None:
+    """How many trainings there are, and the best of them."""
+    facts = ["1 training" if len(runs.rows) == 1 else f"{len(runs.rows):,} trainings"]
+    if state.running:
+        facts.append(f"{state.running} running")
+    if runs.tested:
+        best = runs.rows[int(runs.frame[WER].idxmin())]
+        best_wer = formatting.percent(best.scores["wer"])
+        facts.append(f"lowest test WER {best_wer} by {widgets.plain(label(best))}")
+    st.caption(" · ".join(facts))
 
 
-def choose(found: Table) -> tuple[list[int], RunRow | None, list[str]]:
-    """The filter, the baseline and the columns: places of the rows that stay, the pinned row,
-    column names.
+def choose(runs: RunTable) -> tuple[list[int], RunRow | None, list[str]]:
+    """Ask for filter, baseline and columns.
+
+    Returns:
+        Indices of the rows that meet the filter, the baseline, names of the columns.
     """
-    words, states, pin, more = st.columns([4, 3, 4, 1.4], vertical_alignment="bottom")
-    wanted = (
-        words.text_input("Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter")
-        .lower()
-        .split()
+    filter_box, status_box, baseline_box, columns_box = st.columns(
+        [4, 3, 4, 1.4], vertical_alignment="bottom"
     )
-    kinds = sorted({row.status for row in found.rows})
-    only = states.pills(
+    text = filter_box.text_input(
+        "Filter", placeholder="name, revision, train.seed=2 …", key="runs_filter"
+    )
+    words = text.lower().split()
+    statuses = status_box.pills(
         "Status",
-        kinds,
+        sorted({row.status for row in runs.rows}),
         selection_mode="multi",
-        format_func=lambda kind: STATUS.get(kind, widgets.plain(kind)),
+        format_func=lambda status: STATUS.get(status, widgets.plain(status)),
         key="runs_status",
     )
-    places = [
-        place
-        for place, row in enumerate(found.rows)
-        if (not only or row.status in only)
-        and (not wanted or all(word in haystack(row) for word in wanted))
-    ]
-    with pin:
-        baseline = choose_baseline(found, places)
-    with more:
-        return places, baseline, choose_columns(found)
+    indices = [index for index, row in enumerate(runs.rows) if matches(row, words, statuses)]
+    with baseline_box:
+        baseline = choose_baseline(runs, indices)
+    with columns_box:
+        names = choose_columns(runs)
+    return indices, baseline, names
 
 
-def choose_baseline(found: Table, places: list[int]) -> RunRow | None:
-    """The pinned run; the list is of what the filter leaves."""
-    tested, pinned = set(found.scored), st.session_state.get("runs_pinned")
-    offered = {
-        found.rows[place].key: found.rows[place]
-        for place in [place for place in places if place in tested][:OFFERED]
-    }
-    kept = (
-        next((found.rows[place] for place in found.scored if found.rows[place].key == pinned), None)
-        if pinned
-        else None
-    )
-    if kept:
-        offered.setdefault(kept.key, kept)
+def matches(row: RunRow, words: list[str], statuses: list[str]) -> bool:
+    """Whether a run has one of these statuses, and all words; an empty list asks for nothing."""
+    if statuses and row.status not in statuses:
+        return False
+    if not words:
+        return True
+    text = searched_text(row)
+    return all(word in text for word in words)
+
+
+def searched_text(row: RunRow) -> str:
+    """What the filter searches: name, ids, revisions and params."""
+    parts = [row.name, row.run_id or "", row.fingerprint or ""]
+    parts += [one.name for one in row.revisions]
+    parts += [one.sha or "" for one in row.revisions]
+    parts += [f"{key}={value}" for key, value in row.params.items()]
+    return " ".join(parts).lower()
+
+
+def choose_baseline(runs: RunTable, indices: list[int]) -> RunRow | None:
+    """Ask for the run to compare with; offered are tested ones that meet the filter.
+
+    One that is pinned stays so, and in the list, whatever the filter says.
+    """
+    tested = set(runs.tested)
+    offered_indices = [index for index in indices if index in tested][:MAX_OFFERED]
+    offered = {runs.rows[index].key: runs.rows[index] for index in offered_indices}
+    pinned_key = st.session_state.get("runs_pinned")
+    pinned = find_tested(runs, pinned_key) if pinned_key else None
+    if pinned:
+        offered.setdefault(pinned.key, pinned)
     keys = list(offered)
+    help = f"The newest {MAX_OFFERED} that meet the filter; filter to find others."
     chosen = st.selectbox(
         "Baseline",
         keys,
-        index=keys.index(kept.key) if kept else None,
+        index=keys.index(pinned.key) if pinned else None,
         format_func=lambda key: label(offered[key]),
         placeholder="Pin a run to compare with",
-        help=None
-        if len(keys) < OFFERED
-        else f"The newest {OFFERED} that meet the filter; filter to find others.",
-        key="runs_baseline",  # without one, a choice made while a new run arrives is lost
+        help=help if len(keys) >= MAX_OFFERED else None,
+        key="runs_baseline",  # without a key, a choice made while a new run arrives is lost
     )
     st.session_state["runs_pinned"] = chosen
     return offered.get(chosen) if chosen else None
 
 
-def choose_columns(found: Table) -> list[str]:
-    """Metrics and params to show; params that are the same everywhere only on request."""
+def find_tested(runs: RunTable, key: str) -> RunRow | None:
+    """The tested run of this key."""
+    for index in runs.tested:
+        if runs.rows[index].key == key:
+            return runs.rows[index]
+    return None
+
+
+def choose_columns(runs: RunTable) -> list[str]:
+    """Ask which metrics and params to show; params that never differ are offered on request."""
+    always = run_table.ALWAYS_SHOWN
     with st.popover("Columns", icon=":material/view_column:"):
-        narrow = st.toggle("Only params that differ", value=True, key="runs_narrow")
-        metrics = [
-            name
-            for name in found.frame.columns
-            if name not in ALWAYS and name not in found.differing
-        ]
-        named = [*metrics, *found.differing, *(() if narrow else found.others)]
-        default = [name for name in DEFAULT if found.frame[name].notna().any()] + found.differing[
-            :SHOWN_PARAMS
-        ]
-        return [
-            *ALWAYS,
-            *st.multiselect(
-                "Metrics and params", named, default=default, key=f"runs_columns_{narrow}"
-            ),
-        ]
-
-
-def haystack(row: RunRow) -> str:
-    """What the filter searches."""
-    found = [
-        row.name,
-        row.run_id or "",
-        row.fingerprint or "",
-        *(one.name for one in row.revisions),
-        *(one.sha or "" for one in row.revisions),
-    ]
-    return " ".join([*found, *(f"{key}={value}" for key, value in row.params.items())]).lower()
+        only_differing = st.toggle("Only params that differ", value=True, key="runs_narrow")
+        hidden = {*always, *runs.differing}
+        offered = [name for name in runs.frame.columns if name not in hidden]
+        offered += runs.differing
+        if not only_differing:
+            offered += runs.constant
+        default = [name for name in run_table.DEFAULT_SHOWN if runs.frame[name].notna().any()]
+        default += runs.differing[: run_table.DEFAULT_PARAMS]
+        chosen = st.multiselect(
+            "Metrics and params", offered, default=default, key=f"runs_columns_{only_differing}"
+        )
+        return [*always, *chosen]
 
 
 def select(rows: list[RunRow], shown: pd.DataFrame) -> list[RunRow]:
-    """The table; a selection is of runs, and stays with them when rows come and go."""
+    """Show the table; returns the selected runs.
+
+    A selection is of runs, not of row numbers: it stays with them when rows come and go.
+    """
     keys = [row.key for row in rows]
-    kept = set(st.session_state.get("runs_selected", ()))
-    widget = f"runs_table_{hashing.hash_of(keys)[:12]}"
-    if widget not in st.session_state:
-        st.session_state[widget] = {
-            "selection": {
-                "rows": [place for place, key in enumerate(keys) if key in kept],
-                "columns": [],
-                "cells": [],
-            }
-        }
+    before = set(st.session_state.get("runs_selected", ()))
+    # Other rows get another widget, whose selection is given anew.
+    widget_key = f"runs_table_{hashing.hash_of(keys)[:12]}"
+    if widget_key not in st.session_state:
+        selected = [index for index, key in enumerate(keys) if key in before]
+        st.session_state[widget_key] = {"selection": {"rows": selected, "columns": [], "cells": []}}
     event = st.dataframe(
         shown,
         hide_index=True,
-        key=widget,
+        key=widget_key,
         on_select="rerun",
         selection_mode="multi-row",
-        column_config=run_table.formats(shown),
-        height=min(38 + 35 * len(shown), 460),
+        column_config=run_table.column_config(shown),
+        height=min(HEAD_PIXELS + ROW_PIXELS * len(shown), MAX_PIXELS),
         placeholder="–",
     )
-    chosen = [rows[place] for place in event["selection"]["rows"] if place < len(rows)]
-    st.session_state["runs_selected"] = [
-        *(kept - set(keys)),
-        *(row.key for row in chosen),
-    ]  # what the filter hides stays selected
-    return chosen
+    selected_rows = [rows[index] for index in event["selection"]["rows"] if index < len(rows)]
+    filtered_out = before - set(keys)  # these stay selected
+    st.session_state["runs_selected"] = [*filtered_out, *(row.key for row in selected_rows)]
+    return selected_rows

@@ -1,5 +1,6 @@
-"""The table of runs: its rows and columns, their units and digits; made once for each state of the
-index.
+"""The table of runs: its rows and columns, with their units and digits.
+
+Made once for each state of the index; 0.7 s for 5,000 runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ STATUS = {
     "FAILED": "✕ failed",
     "SCHEDULED": "○ waiting",
 }
+WER, INTERVAL, DELTA = "WER %", "95 % interval", "Δ WER points"
+# Columns from test scores and from logged metrics: their key, and what the value is multiplied by.
 SCORES = {
     "CER %": ("cer", 100),
     "raw WER %": ("wer_raw", 100),
@@ -33,10 +36,9 @@ LOGGED = {
     "Validation loss": (metrics.VALIDATION_LOSS, 1),
     "Train loss": (metrics.TRAIN_LOSS, 1),
 }
-INTERVAL = "95 % interval"
-ALWAYS = ("Run", "Status")
-DEFAULT = (
-    "WER %",
+ALWAYS_SHOWN = ("Run", "Status")
+DEFAULT_SHOWN = (
+    WER,
     INTERVAL,
     "CER %",
     "Validation WER %",
@@ -46,32 +48,48 @@ DEFAULT = (
     "Parameters",
     "RTFx",
 )
-DELTA = "Δ WER points"
-SHOWN_PARAMS = 5  # that differ, until one chooses
-NOT_TOLD = ("download.path", "stats.window_candidates_seconds")
+DEFAULT_PARAMS = 5  # how many of the params that differ are shown until one chooses
+HIDDEN_PARAMS = ("download.path", "stats.window_candidates_seconds")
 
 
 @dataclass(frozen=True)
-class Table:
-    """All rows and their columns; `differing` are the params that do, `others` the rest, `scored`
-    the places of tested runs.
+class RunTable:
+    """All runs, with their columns.
+
+    rows: the runs, newest first.
+    frame: a row per run, a column per metric and per param that differs.
+    differing: the params that differ between runs.
+    constant: the other params, which have no column in `frame`.
+    tested: indices of the runs that have a test WER.
     """
 
     rows: list[RunRow]
     frame: pd.DataFrame
     differing: list[str]
-    others: list[str]
-    scored: list[int]
+    constant: list[str]
+    tested: list[int]
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the index")
-def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what is cached)
-    """Made once for each state of the index; 0.7 s for 5,000 runs."""
+def table(root: str, generation: str) -> RunTable:  # noqa: ARG001 (the cache key)
+    """Read all runs; `generation` names the state of the index."""
     rows = run_index.rows()
+    columns = metric_columns(rows)
+    differing = [
+        key for key in comparison.differing(rows) if key not in HIDDEN_PARAMS and key not in columns
+    ]
+    columns |= {key: param_column(rows, key) for key in differing}
+    constant = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
+    tested = [index for index, wer in enumerate(columns[WER]) if not math.isnan(wer)]
+    return RunTable(rows, pd.DataFrame(columns), differing, list(constant), tested)
+
+
+def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:
+    """The columns that are not params."""
     columns: dict[str, list[Any]] = {
         "Run": [row.name for row in rows],
         "Status": [status(row) for row in rows],
-        "WER %": [number(row.scores.get("wer"), 100) for row in rows],
+        WER: [number(row.scores.get("wer"), 100) for row in rows],
         INTERVAL: [interval(row) for row in rows],
         "Revision": [", ".join(one.name for one in row.revisions) for row in rows],
         "Started": pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
@@ -82,82 +100,76 @@ def table(root: str, generation: str) -> Table:  # noqa: ARG001 (they name what 
         columns[name] = [number(row.scores.get(key), factor) for row in rows]
     for name, (key, factor) in LOGGED.items():
         columns[name] = [number(row.metrics.get(key), factor) for row in rows]
-    differing = [
-        key for key in comparison.differing(rows) if key not in NOT_TOLD and key not in columns
-    ]
-    columns |= {key: column(rows, key) for key in differing}
-    keys = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
-    scored = [place for place, wer in enumerate(columns["WER %"]) if not math.isnan(wer)]
-    return Table(rows, pd.DataFrame(columns), differing, list(keys), scored)
+    return columns
 
 
 def interval(row: RunRow) -> str | None:
-    """Between what the test WER lies, in percent."""
-    low, high = (number(row.scores.get(key), 100) for key in ("wer_low", "wer_high"))
-    return None if math.isnan(low) or math.isnan(high) else f"{low:.2f} – {high:.2f}"
+    """The 95 % interval of the test WER, in percent."""
+    low = number(row.scores.get("wer_low"), 100)
+    high = number(row.scores.get("wer_high"), 100)
+    if math.isnan(low) or math.isnan(high):
+        return None
+    return f"{low:.2f} – {high:.2f}"
 
 
 def number(value: Any, factor: float = 1) -> float:
-    """A number, or none: what a damaged report holds in its place is not shown."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value * factor if usable else math.nan
+    """A number times `factor`; NaN for anything else, which a damaged report may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return math.nan
+    return value * factor
 
 
-def column(rows: list[RunRow], key: str) -> list[Any]:
-    """One param of all runs: numbers stay numbers, so that they sort; in mixed company all become
-    text.
-    """
+def param_column(rows: list[RunRow], key: str) -> list[Any]:
+    """One param of all runs: numbers if all values are, so that they sort, else text."""
     values = [row.params.get(key) for row in rows]
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds and kinds <= {int, float}:
+    types = {type(value) for value in values if value is not None}
+    if types and types <= {int, float}:
         return [number(value) for value in values]
     return ["" if value is None else str(value) for value in values]
 
 
 def status(row: RunRow) -> str:
-    """In words; how far a running one is, where its curve tells."""
+    """The status in words, with the share of steps done of a running one, where it is known."""
     word = STATUS.get(row.status, row.status.lower())
-    last = (
-        max(
-            (step for points in (run_index.curves(row) or {}).values() for step, _ in points),
-            default=0,
-        )
-        if row.status == run_index.RUNNING
-        else 0
-    )
-    steps = number(row.params.get("train.max_steps"))
-    return f"{word} {last / steps:.0%}" if last and steps > 0 else word
+    if row.status != run_index.RUNNING:
+        return word
+    curves = (run_index.curves(row) or {}).values()
+    last_step = max((step for points in curves for step, _ in points), default=0)
+    max_steps = number(row.params.get("train.max_steps"))
+    if last_step and max_steps > 0:
+        return f"{word} {last_step / max_steps:.0%}"
+    return word
 
 
 def label(row: RunRow) -> str:
-    """A name for lists and legends; revisions tell apart what MLflow calls alike."""
+    """A name for lists and legends; a revision's name tells apart runs of one name."""
     others = [one.name for one in row.revisions if one.name != row.name]
     return f"{row.name} ({others[0]})" if others else row.name
 
 
-def columns(found: Table, names: list[str]) -> pd.DataFrame:
-    """The chosen columns, those of params that do not differ made now."""
-    shown = found.frame[[name for name in names if name in found.frame]]
-    return shown.assign(
-        **{name: column(found.rows, name) for name in names if name in found.others}
-    )[names]
+def select_columns(runs: RunTable, names: list[str]) -> pd.DataFrame:
+    """The columns of these names; those of params that do not differ are made now."""
+    constant = {name: param_column(runs.rows, name) for name in names if name in runs.constant}
+    existing = runs.frame[[name for name in names if name in runs.frame]]
+    return existing.assign(**constant)[names]
 
 
-def deltas(rows: list[RunRow], places: list[int], baseline: RunRow) -> list[float]:
-    """Points of WER against the baseline; none for itself, and where the test was another."""
-    base = number(baseline.scores.get("wer"), 100)
-    same = [
-        rows[place].test_hash == baseline.test_hash and rows[place].key != baseline.key
-        for place in places
-    ]
-    return [
-        number(rows[place].scores.get("wer"), 100) - base if one else math.nan
-        for place, one in zip(places, same, strict=True)
-    ]
+def deltas(rows: list[RunRow], indices: list[int], baseline: RunRow) -> list[float]:
+    """WER less the baseline's, in percentage points, of the runs at these indices.
+
+    NaN for the baseline itself, and for runs that were tested on other recordings.
+    """
+    baseline_wer = number(baseline.scores.get("wer"), 100)
+    result = []
+    for row in (rows[index] for index in indices):
+        comparable = row.test_hash == baseline.test_hash and row.key != baseline.key
+        wer = number(row.scores.get("wer"), 100)
+        result.append(wer - baseline_wer if comparable else math.nan)
+    return result
 
 
-def formats(shown: pd.DataFrame) -> dict[str, Any]:
-    """Digits and units of each column; the name stays in sight."""
+def column_config(shown: pd.DataFrame) -> dict[str, Any]:
+    """Digits and units of each column; the run's name stays in sight when the table scrolls."""
     config: dict[str, Any] = {
         "Status": st.column_config.TextColumn(width=110),
         "Run": st.column_config.TextColumn(pinned=True, width=150),
@@ -178,8 +190,5 @@ def formats(shown: pd.DataFrame) -> dict[str, Any]:
             format="%+.2f", help="test WER less the baseline's, on the same recordings"
         ),
     }
-    return config | {
-        name: st.column_config.NumberColumn(format="%.2f")
-        for name in shown
-        if name.endswith("%") and name not in config
-    }
+    percents = [name for name in shown if name.endswith("%") and name not in config]
+    return config | {name: st.column_config.NumberColumn(format="%.2f") for name in percents}

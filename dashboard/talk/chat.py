@@ -1,8 +1,7 @@
-"""Answers of a language model behind any OpenAI-compatible address: llama.cpp, Ollama, vLLM, or a
-service.
+"""Answers of a language model behind any OpenAI-compatible address: llama.cpp, Ollama, a service.
 
 The environment says which: OPENAI_BASE_URL, OPENAI_API_KEY (local servers need none), OPENAI_MODEL
-(else the first that the server lists). Nothing goes anywhere else. Importing costs nothing, the
+(else the first that the server lists). Nothing is sent anywhere else. Importing costs nothing, the
 first answer 0.8 s for the client library.
 """
 
@@ -22,62 +21,67 @@ from asr.errors import NetworkError, ParamsError
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a large model on a CPU reads the conversation before its first word
 LIMIT_SECONDS = 300.0
-LIMIT_BYTES = 4 << 20  # as sent; some ten thousand words
-SHOWN = 200
-NO_KEY = "none"  # what is sent where no key is set: the client library wants one
+LIMIT_BYTES = 4 << 20  # of a response as sent; some ten thousand words
+MAX_MESSAGE = 200  # characters of a server's message that are shown
+NO_KEY = "none"  # sent where no key is set: the client library wants one
+
+Piece = str | Exception | None  # a piece of an answer, the error that ended it, or its end
 
 
 def configured() -> bool:
-    """Whether an address is set. A key alone is not enough: what was said goes nowhere that nobody
-    named.
+    """Whether an address is set.
+
+    A key alone is not enough: conversations are sent only to an address that somebody named.
     """
     return bool(_base_url())
 
 
 def host() -> str:
-    """The machine that is asked, without what may be secret in its address."""
-    found = _address()
-    return f"{found.hostname}:{found.port}" if found.port else str(found.hostname)
+    """The server's host and port, without what may be secret in its address."""
+    address = _address()
+    return f"{address.hostname}:{address.port}" if address.port else str(address.hostname)
 
 
 def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
-    """Stream the model's answer to a conversation, piece by piece; closing the iterator ends the
-    request.
+    """Stream the model's answer, piece by piece; closing the iterator ends the request.
 
     Args:
         messages: `role` (system, user or assistant) and `content` of each.
     Raises:
-        BadParams: an address or a key that cannot be one.
-        NetworkFault: no server there, no access, no such model, no answer, or one that broke off.
+        ParamsError: OPENAI_BASE_URL is not an address, or OPENAI_API_KEY cannot be a key.
+        NetworkError: no server there, no access, no such model, no answer, or one that broke off.
     """
-    _check()
-    with _told(), _client() as client:
+    _check_settings()
+    with _one_line_errors(), _client() as client:
         model = os.environ.get("OPENAI_MODEL", "").strip() or _first_model(client)
-        said = False
+        is_empty = True
         with client.chat.completions.create(model=model, messages=messages, stream=True) as stream:
             for event in stream:
-                if piece := _words(event):
-                    said = True
+                if piece := _event_text(event):
+                    is_empty = False
                     yield piece
-        if not said:
+        if is_empty:
             raise NetworkError(
-                f"{host()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address (most end in /v1)?"
+                f"{host()} sent no words; is OPENAI_BASE_URL an OpenAI-compatible address "
+                "(most end in /v1)?"
             )
 
 
 def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[str, None, None]:
-    """The same, with an empty piece whenever `seconds` pass without one, so that whoever waits can
-    look up, and leave.
+    """The same as `answer`, with an empty piece whenever `seconds` pass without one.
+
+    So a caller can stop while the model is silent. The request runs in a thread, which ends at the
+    next piece after the iterator is closed.
     """
-    arrived: queue.Queue[str | Exception | None] = queue.Queue()
-    unwanted = threading.Event()
+    pieces: queue.Queue[Piece] = queue.Queue()
+    closed = threading.Event()
     threading.Thread(
-        target=_listen, args=(messages, arrived, unwanted), daemon=True, name="chat_listen"
+        target=_read_answer, args=(messages, pieces, closed), daemon=True, name="chat_reader"
     ).start()
     try:
         while True:
             try:
-                piece = arrived.get(timeout=seconds)
+                piece = pieces.get(timeout=seconds)
             except queue.Empty:
                 piece = ""
             if piece is None:
@@ -86,25 +90,22 @@ def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[
                 raise piece
             yield piece
     finally:
-        unwanted.set()
+        closed.set()
 
 
-def _listen(
-    messages: list[dict[str, str]],
-    arrived: queue.Queue[str | Exception | None],
-    unwanted: threading.Event,
+def _read_answer(
+    messages: list[dict[str, str]], pieces: queue.Queue[Piece], closed: threading.Event
 ) -> None:
+    """Put the pieces of an answer into the queue until `closed` is set, then its end or error."""
     try:
         with closing(answer(messages)) as stream:
             for piece in stream:
-                if unwanted.is_set():
+                if closed.is_set():
                     return
-                arrived.put(piece)
-        arrived.put(None)
-    except (
-        Exception
-    ) as error:  # whatever it is, who waits must hear of it rather than wait for ever
-        arrived.put(error)
+                pieces.put(piece)
+        pieces.put(None)
+    except Exception as error:  # of any kind, or the reader of the queue would wait for ever
+        pieces.put(error)
 
 
 def _base_url() -> str:
@@ -116,91 +117,110 @@ def _key() -> str:
 
 
 def _address() -> SplitResult:
-    wanted = "OPENAI_BASE_URL: want an address such as http://127.0.0.1:11434/v1"
+    """OPENAI_BASE_URL, taken apart.
+
+    Raises:
+        ParamsError: it is not the address of a server.
+    """
+    error = ParamsError("OPENAI_BASE_URL: want an address such as http://127.0.0.1:11434/v1")
+    url = _base_url()
     try:
-        found = urlsplit(_base_url())
-        known = found.scheme in ("http", "https") and found.hostname and (found.port or True)
+        address = urlsplit(url)
+        _ = address.port  # raises where it is not a number
     except ValueError:
-        raise ParamsError(wanted) from None
-    if not known or not _base_url().isascii() or not _base_url().isprintable():
-        raise ParamsError(wanted)
-    return found
+        raise error from None
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise error
+    if not url.isascii() or not url.isprintable():
+        raise error
+    return address
 
 
-def _check() -> None:
+def _check_settings() -> None:
     _address()
-    if not _key().isascii() or not _key().isprintable() or " " in _key():
+    key = _key()
+    if not key.isascii() or not key.isprintable() or " " in key:
         raise ParamsError("OPENAI_API_KEY: holds a sign that no key has")
 
 
 def _client() -> Any:
-    """A client that asks once, follows no redirect with the key, and keeps no more than an answer's
-    worth.
-    """
+    """A client that asks once, follows no redirect with the key, and limits each response."""
     import httpx2
     import openai
 
     timeout = httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
     headers = {"Accept-Encoding": "identity"}
-    web = httpx2.Client(
-        timeout=timeout, headers=headers, follow_redirects=False, event_hooks={"response": [_bound]}
+    http_client = httpx2.Client(
+        timeout=timeout,
+        headers=headers,
+        follow_redirects=False,
+        event_hooks={"response": [_limit_response]},
     )
     return openai.OpenAI(
         base_url=_base_url(),
         api_key=_key() or NO_KEY,
         timeout=timeout,
         max_retries=0,
-        http_client=web,
+        http_client=http_client,
         default_headers=headers,
     )
 
 
-def _bound(response: Any) -> None:
-    """Let a response be no longer than an answer is: one without end would fill the memory, and so
-    would a packed one.
+def _limit_response(response: Any) -> None:
+    """Limit the bytes and seconds of a response, which could otherwise fill the memory.
+
+    A compressed response is refused, for its size as sent says nothing about its size in memory.
     """
     import httpx2
 
     if response.headers.get("content-encoding", "identity") != "identity":
         raise NetworkError(f"{host()} sent a packed answer that nobody asked for")
-    stream, deadline = response.stream, time.monotonic() + LIMIT_SECONDS
+    stream = response.stream
+    deadline = time.monotonic() + LIMIT_SECONDS
 
-    class Bounded(httpx2.SyncByteStream):
+    class LimitedStream(httpx2.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             size = 0
             for piece in stream:
                 size += len(piece)
                 if size > LIMIT_BYTES or time.monotonic() > deadline:
                     raise NetworkError(
-                        f"{host()} answered without end; more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s"
+                        f"{host()} answered without end; "
+                        f"more than {LIMIT_BYTES >> 20} MB or {LIMIT_SECONDS:.0f} s"
                     )
                 yield piece
 
         def close(self) -> None:
             stream.close()
 
-    response.stream = Bounded()
+    response.stream = LimitedStream()
 
 
 def _first_model(client: Any) -> str:
+    """The first model that the server lists."""
+    # The client library does not check what a server sends, here and in _event_text.
     for model in getattr(client.models.list(), "data", None) or []:
-        if isinstance(name := getattr(model, "id", None), str) and name:
+        name = getattr(model, "id", None)
+        if isinstance(name, str) and name:
             return name
     raise NetworkError(f"{host()} lists no model; set OPENAI_MODEL to the name of one")
 
 
-def _words(event: Any) -> str:
-    """The words in one event; the client library does not check what a server sends."""
+def _event_text(event: Any) -> str:
+    """The words in one event of the stream."""
     choices = getattr(event, "choices", None)
     first = choices[0] if isinstance(choices, list) and choices else None
-    piece = getattr(getattr(first, "delta", None), "content", None)
-    return piece.encode("utf-8", "replace").decode() if isinstance(piece, str) else ""
+    text = getattr(getattr(first, "delta", None), "content", None)
+    if not isinstance(text, str):
+        return ""
+    return text.encode("utf-8", "replace").decode()  # half a surrogate cannot be shown
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn the client library's errors into one line each; they are not chained, for a request
-    holds the key.
+def _one_line_errors() -> Iterator[None]:
+    """Turn the client library's errors into one line each.
+
+    They are not chained, for a request holds the key.
     """
     import openai
 
@@ -215,47 +235,47 @@ def _told() -> Iterator[None]:
             f"{host()} cannot be reached, or broke off; is the server of OPENAI_BASE_URL running?"
         ) from None
     except openai.APIStatusError as error:
-        raise NetworkError(_refusal(error.status_code, _one_line(_message(error)))) from None
+        raise NetworkError(_status_text(error.status_code, _one_line(_message(error)))) from None
     except openai.APIError as error:
         raise NetworkError(f"{host()} gave up: {_one_line(error.message)}") from None
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ):  # what the client library stumbles over in an answer of another kind
+    # What the client library raises when it meets an answer of an unexpected shape.
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise NetworkError(
-            f"{host()} sent what no OpenAI-compatible server sends; check OPENAI_BASE_URL (most end in /v1)"
+            f"{host()} sent what no OpenAI-compatible server sends; "
+            "check OPENAI_BASE_URL (most end in /v1)"
         ) from None
 
 
-def _refusal(status: int, said: str) -> str:
-    what = f"{host()} answered {status}{f' ({said})' if said else ''}"
+def _status_text(status: int, message: str) -> str:
+    """An error status of the server, its message, and what to do about it."""
+    text = f"{host()} answered {status}"
+    if message:
+        text += f" ({message})"
     if status in (401, 403):
-        return f"{what}: it wants another key; set OPENAI_API_KEY"
+        return f"{text}: it wants another key; set OPENAI_API_KEY"
     if status == 404:
-        return f"{what}: check OPENAI_MODEL, and OPENAI_BASE_URL (most end in /v1)"
+        return f"{text}: check OPENAI_MODEL, and OPENAI_BASE_URL (most end in /v1)"
     if status == 429:
-        return f"{what}: too many questions, or the credit is used up; try again later"
-    return f"{what}; its own log may say more" if status >= 500 else what
+        return f"{text}: too many questions, or the credit is used up; try again later"
+    return f"{text}; its own log may say more" if status >= 500 else text
 
 
 def _message(error: Any) -> str:
-    """What a server says about its refusal, in the places where servers say it; a page of HTML is
-    not shown.
+    """A server's message about its error, from the fields that servers use.
+
+    A body that is not JSON, such as a page of HTML, is not shown.
     """
-    said = (
-        error.body.get("message") or error.body.get("detail")
-        if isinstance(error.body, dict)
-        else ""
-    )
-    return said if isinstance(said, str) else ""
+    if not isinstance(error.body, dict):
+        return ""
+    message = error.body.get("message") or error.body.get("detail")
+    return message if isinstance(message, str) else ""
 
 
 def _one_line(text: str) -> str:
-    """A server's words without the key, should it send it back."""
+    """A server's text on one short line, without the key, should the server send it back."""
     for secret in (_key(), _address().password):
-        for shape in {secret, quote(secret, safe="")} if secret else ():
-            text = text.replace(shape, "…")
-    text = "".join(sign if sign.isprintable() else " " for sign in text)
-    return " ".join(text.split())[:SHOWN]
+        if secret:
+            for spelling in {secret, quote(secret, safe="")}:
+                text = text.replace(spelling, "…")
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())[:MAX_MESSAGE]

@@ -1,8 +1,7 @@
-"""Transcribe: any recording, with any model or two side by side; what comes of it is in
-`dashboard.transcribe.transcript`.
+"""Transcribe: any recording, with one model or with two side by side.
 
-Decoding is done by the desk (`asr.transcribe.job_queue`), with the functions that evaluation uses;
-this page imports no torch.
+`dashboard.transcribe.transcript` shows the result. The transcription queue decodes
+(`asr.transcribe.job_queue`), with the functions that evaluation uses; this page imports no torch.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import re
 import streamlit as st
 
 from asr import paths
-from asr.runs import revisions
-from asr.runs.revisions import Revision
 from asr.transcribe.job_queue import Options
 from asr.whisper import LANGUAGE_NAMES
-from dashboard.session import desk, owner
+from dashboard.session import list_revisions, session_id, transcription_queue
 from dashboard.transcribe import recording_input, transcript, waveform
+from dashboard.transcribe.recording_input import ChosenRecording
 from dashboard.transcribe.transcript import TranscriptionRequest
 
 HUB = "a model from the hub …"
@@ -29,105 +27,112 @@ REFRESH_SECONDS = 0.5
 
 def page() -> None:
     st.header("Transcribe")
-    recording = recording_input.recording()
+    recording = recording_input.choose()
     if recording is None:
         return
     st.text(recording.name)
-    begin, end = waveform.trim(recording.key, recording.sound)
-    chosen = options()
-    asked: TranscriptionRequest | None = st.session_state.get("asked")
-    busy = asked is not None and asked.busy
+    start, end = waveform.trim(recording.key, recording.sound)
+    options = choose_options()
+    request: TranscriptionRequest | None = st.session_state.get("asked")
+    busy = request is not None and request.busy
     if st.button(
         "Transcribe",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=busy or not chosen,
+        disabled=busy or not options,
         key="go",
     ):
-        jobs = {
-            shown: desk().submit(owner(), recording.sound, one, begin, end)
-            for shown, one in chosen.items()
-        }
-        st.session_state.asked = TranscriptionRequest(recording, jobs)
+        st.session_state.asked = submit(recording, options, start, end)
         st.rerun()
-    if asked and (busy or asked.recording.key == recording.key):
-        if asked.recording.key == recording.key:
-            asked.recording = recording  # the same sound may have been brought anew
-        st.fragment(transcript.show, run_every=REFRESH_SECONDS if busy else None)(asked)
+    if request is not None:
+        show_request(request, recording, busy)
 
 
-def models() -> dict[str, str]:
-    """What may be chosen: shown name -> the name that `asr.transcribe.recognizer.resolve_model`
-    knows.
-    """
-    kept = sorted(path.name for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir())
-    named = {
-        f"{one.kind}: {one.name}": one.sha or one.name
-        for one in _revisions(str(paths.root()))
-        if one.sha
+def submit(
+    recording: ChosenRecording, options: dict[str, Options], start: float, end: float
+) -> TranscriptionRequest:
+    """Queue one transcription of a stretch, in seconds, for each model."""
+    queue = transcription_queue()
+    jobs = {
+        model: queue.submit(session_id(), recording.sound, model_options, start, end)
+        for model, model_options in options.items()
     }
-    return {
-        "workspace": "workspace",
-        **{f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept},
-        **named,
-        HUB: HUB,
-    }
+    return TranscriptionRequest(recording, jobs)
 
 
-@st.cache_data(ttl=10, max_entries=4, show_spinner=False)
-def _revisions(top: str) -> list[Revision]:  # noqa: ARG001
-    """The revisions of the repository at `top`; git is asked at most every ten seconds, however
-    many look.
+def show_request(request: TranscriptionRequest, recording: ChosenRecording, busy: bool) -> None:
+    """Show a request while it runs, and afterwards as long as its recording is the chosen one."""
+    is_same = request.recording.key == recording.key
+    if not busy and not is_same:
+        return
+    if is_same:
+        request.recording = recording  # its samples may have been decoded again, to another file
+    refresh_seconds = REFRESH_SECONDS if busy else None
+    st.fragment(transcript.show, run_every=refresh_seconds)(request)
+
+
+def choose_options() -> dict[str, Options]:
+    """Ask for models, language and task.
+
+    Returns:
+        The options by the shown name of their model; empty while a choice is not complete.
     """
-    return revisions.list_revisions()
-
-
-def options() -> dict[str, Options]:
-    """What is asked for, by the name that the model was chosen under; nothing while a choice is not
-    complete.
-    """
-    names = models()
+    names = model_names()
     left, right = st.columns(2)
     with left:
-        first = _model("Model", names, "model")
-        two = st.toggle("Compare with a second model", key="two")
-        second = _model("Second model", names, "second") if two else first
+        models = [choose_model("Model", names, "model")]
+        if st.toggle("Compare with a second model", key="two"):
+            models.append(choose_model("Second model", names, "second"))
     with right:
-        languages = [OWN, DETECT, *LANGUAGE_NAMES]
-        spelled = {OWN: "The model's own", DETECT: "Detect", **LANGUAGE_NAMES}
-        language = st.selectbox(
-            "Language spoken", languages, format_func=lambda code: spelled[code], key="language"
-        )
-        task = (
-            st.segmented_control(
-                "Task",
-                list(TASKS),
-                format_func=lambda task: TASKS[task],
-                default="transcribe",
-                key="task",
-            )
-            or "transcribe"
-        )
-    wanted = [first, second] if two else [first]
-    if not all(wanted):
+        language = choose_language()
+        task = choose_task()
+    complete = [model for model in models if model is not None]
+    if len(complete) < len(models):
         return {}
-    return {
-        shown: Options(name, None if language == OWN else language, task)
-        for shown, name in filter(None, wanted)
-    }
+    return {label: Options(name, language, task) for label, name in complete}
 
 
-def _model(label: str, names: dict[str, str], key: str) -> tuple[str, str] | None:
-    """One model, as it is shown and as it is known; a hub id is typed, and nothing else that is
-    typed becomes a path.
-    """
-    shown = st.selectbox(label, list(names), key=key)
-    if names.get(shown) != HUB:
-        return (shown, names[shown]) if shown in names else None
-    given = st.text_input(
+def model_names() -> dict[str, str]:
+    """The models on offer: shown name -> name that `recognizer.resolve_model` takes."""
+    folders = [path for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir()]
+    kept = sorted(path.name for path in folders)
+    revisions = [one for one in list_revisions(str(paths.root())) if one.sha]
+    names = {"workspace": "workspace"}
+    names |= {f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept}
+    names |= {f"{one.kind}: {one.name}": one.sha or one.name for one in revisions}
+    return names | {HUB: HUB}
+
+
+def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str] | None:
+    """Ask for one model: its shown name and its name; None while the choice is not complete."""
+    shown_name = st.selectbox(label, list(names), key=key)
+    if shown_name not in names:
+        return None
+    if names[shown_name] != HUB:
+        return shown_name, names[shown_name]
+    hub_id = st.text_input(
         "Hub id", placeholder="openai/whisper-small", key=f"{key}-hub", max_chars=200
     )
-    if given and (not HUB_ID.fullmatch(given) or paths.resolve(given).exists()):
+    if not hub_id:
+        return None
+    # No visitor may have a path of the server loaded as a model.
+    if not HUB_ID.fullmatch(hub_id) or paths.resolve(hub_id).exists():
         st.warning("A hub id has the form owner/name.", icon=":material/warning:")
         return None
-    return (given, given) if given else None
+    return hub_id, hub_id
+
+
+def choose_language() -> str | None:
+    """The language spoken, as Whisper's code or "detect"; None for the model's own."""
+    labels = {OWN: "The model's own", DETECT: "Detect", **LANGUAGE_NAMES}
+    language = st.selectbox(
+        "Language spoken", list(labels), format_func=labels.__getitem__, key="language"
+    )
+    return None if language == OWN else language
+
+
+def choose_task() -> str:
+    task = st.segmented_control(
+        "Task", list(TASKS), format_func=TASKS.__getitem__, default="transcribe", key="task"
+    )
+    return task or "transcribe"

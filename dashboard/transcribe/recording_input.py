@@ -1,5 +1,6 @@
-"""The ways to bring a recording: microphone, a file, a YouTube link, a file that lies on the
-server. Each ends as a `Sound`.
+"""The ways to bring a recording: microphone, uploaded file, YouTube link, file on the server.
+
+Each ends as decoded samples in a file (`SampleFile`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import streamlit as st
@@ -18,122 +20,100 @@ from asr.audio.sample_file import SUFFIXES, Cancelled, SampleFile
 from asr.errors import DataError, DiskError, UserError
 from asr.transcribe import youtube
 from dashboard import widgets
-from dashboard.session import desk, owner, present
+from dashboard.session import is_connected, session_id, transcription_queue
 
 MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
-MAX_LISTED = 500
+MAX_LISTED = 500  # recordings of the server's folder
 FOLDER_VARIABLE = "EARSHOT_RECORDINGS"
-UNDECODED = re.compile(
-    "[\ud800-\udfff]"
-)  # bytes of a file name that are not UTF-8, which no browser can be told
+# Bytes of a file name that are not UTF-8, as Python holds them: no browser can be sent such a name.
+UNDECODED = re.compile("[\ud800-\udfff]")
+
+Source = Callable[[], bytes | memoryview | Path]
 
 
 @dataclass(frozen=True)
 class ChosenRecording:
-    """A recording that was brought; `key` is new for each, `name` is for showing only."""
+    """A recording that a visitor brought.
+
+    key: new for each recording.
+    name: for showing only; it never becomes a path.
+    """
 
     key: str
     name: str
     sound: SampleFile
 
 
-def recording() -> ChosenRecording | None:
+def choose() -> ChosenRecording | None:
     """Ask for a recording; None until there is one."""
-    way = (
-        st.segmented_control(
-            "Sound from", [MICROPHONE, FILE, YOUTUBE, SERVER], default=FILE, key="way"
-        )
-        or FILE
-    )
-    return {MICROPHONE: _microphone, FILE: _file, YOUTUBE: _youtube, SERVER: _server}[way]()
+    inputs = {MICROPHONE: _microphone, FILE: _file, YOUTUBE: _youtube, SERVER: _server}
+    way = st.segmented_control("Sound from", list(inputs), default=FILE, key="way")
+    return inputs[way or FILE]()
 
 
 def _microphone() -> ChosenRecording | None:
-    heard = st.audio_input("Record yourself", key="microphone")
-    return (
-        _brought(f"microphone:{heard.file_id}", "your recording", heard.getbuffer)
-        if heard
-        else None
-    )
+    recorded = st.audio_input("Record yourself", key="microphone")
+    if not recorded:
+        return None
+    return _load(f"microphone:{recorded.file_id}", "your recording", recorded.getbuffer)
 
 
 def _file() -> ChosenRecording | None:
-    sent = st.file_uploader(
-        "A recording or a video", type=[ending.removeprefix(".") for ending in SUFFIXES], key="file"
-    )
+    types = [suffix.removeprefix(".") for suffix in SUFFIXES]
+    uploaded = st.file_uploader("A recording or a video", type=types, key="file")
     st.caption(
-        f"Up to 200 MB and three hours. Larger ones: put them into the server's folder, and choose “{SERVER}”."
+        "Up to 200 MB and three hours. Larger ones: put them into the server's folder, "
+        f"and choose “{SERVER}”."
     )
-    return _brought(f"file:{sent.file_id}", sent.name, sent.getbuffer) if sent else None
+    if not uploaded:
+        return None
+    return _load(f"file:{uploaded.file_id}", uploaded.name, uploaded.getbuffer)
 
 
 def _youtube() -> ChosenRecording | None:
     with st.form("youtube", border=False):
-        link = st.text_input(
+        typed = st.text_input(
             "YouTube link",
             placeholder="https://www.youtube.com/watch?v=…",
             key="link",
             max_chars=500,
         )
-        asked = st.form_submit_button("Fetch", icon=":material/download:")
-    if asked:
-        st.session_state.asked_link = link
+        submitted = st.form_submit_button("Fetch", icon=":material/download:")
+    if submitted:
+        st.session_state.asked_link = typed
     link = st.session_state.get("asked_link", "")
     if not link:
         return None
     try:
         key = f"youtube:{youtube.video_id(link)}"
-    except UserError as fault:
-        widgets.fault(fault)
+    except UserError as error:
+        widgets.show_error(error)
         return None
-    return _brought(key, link, lambda: _fetched(link))
+    return _load(key, link, lambda: _download(link))
 
 
-def _fetched(link: str) -> bytes:
-    """A video's sound; the file that was fetched goes at once."""
-    bar = st.progress(0.0, "Fetching the sound from YouTube …")
+def _download(link: str) -> bytes:
+    """Download a video's sound, behind a progress bar."""
+    text = "Fetching the sound from YouTube …"
+    bar = st.progress(0.0, text)
 
-    def say(share: float) -> None:
-        bar.progress(share, "Fetching the sound from YouTube …")
+    def show_progress(share: float) -> None:
+        bar.progress(share, text)
 
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
-        fetched = youtube.fetch(link, Path(folder), say, _gone()).read_bytes()
+        path = youtube.fetch(link, Path(folder), show_progress, _disconnection())
+        content = path.read_bytes()
     bar.empty()
-    return fetched
-
-
-def server_folder() -> Path:
-    """The one folder whose recordings visitors may choose; EARSHOT_RECORDINGS in the environment
-    sets it.
-    """
-    return paths.resolve(os.environ.get(FOLDER_VARIABLE) or "recordings")
-
-
-def listed(folder: Path) -> list[str]:
-    """Recordings in the server's folder; links that lead out of it are not among them, nor names
-    that are no text.
-    """
-    found = (
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    inside = (
-        path
-        for path in found
-        if path.resolve().is_relative_to(folder.resolve()) and not UNDECODED.search(str(path))
-    )
-    return [
-        str(path.relative_to(folder)) for _, path in zip(range(MAX_LISTED), inside, strict=False)
-    ]
+    return content
 
 
 def _server() -> ChosenRecording | None:
     folder = server_folder()
-    names = listed(folder) if folder.is_dir() else []
+    names = list_recordings(folder) if folder.is_dir() else []
     if not names:
-        widgets.empty(
-            f"There is no recording in the server's folder. Put some there, or name another folder in {FOLDER_VARIABLE} and start again:",
+        widgets.empty_state(
+            "There is no recording in the server's folder. Put some there, "
+            f"or name another folder in {FOLDER_VARIABLE} and start again:",
             f"{FOLDER_VARIABLE}=/path/to/recordings streamlit run dashboard",
         )
         return None
@@ -147,44 +127,67 @@ def _server() -> ChosenRecording | None:
     if name not in names:
         return None
     path = folder / name
-    return _brought(f"server:{name}:{path.stat().st_mtime_ns}", name, lambda: path)
+    return _load(f"server:{name}:{path.stat().st_mtime_ns}", name, lambda: path)
 
 
-def _brought(
-    key: str, name: str, get: Callable[[], bytes | memoryview | Path]
-) -> ChosenRecording | None:
-    """Unpack a recording once; what failed is not tried again until something else is brought."""
-    known = st.session_state.get("brought")
-    if (
-        known is None
-        or known[0] != key
-        or (isinstance(known[1], ChosenRecording) and not known[1].sound.path.is_file())
-    ):
+def server_folder() -> Path:
+    """The one folder whose recordings visitors may choose, set by EARSHOT_RECORDINGS."""
+    return paths.resolve(os.environ.get(FOLDER_VARIABLE) or "recordings")
+
+
+def list_recordings(folder: Path) -> list[str]:
+    """The recordings in a folder, as relative paths, at most MAX_LISTED.
+
+    Links that lead out of the folder are left out, and so are names that are not UTF-8.
+    """
+    top = folder.resolve()
+    recordings = (
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and path.resolve().is_relative_to(top)
+        and not UNDECODED.search(str(path))
+    )
+    return list(islice(recordings, MAX_LISTED))
+
+
+def _load(key: str, name: str, read: Source) -> ChosenRecording | None:
+    """Decode a recording once, and show the error of one that cannot be decoded.
+
+    An error is kept as a recording is: nothing is tried again until another key comes.
+    """
+    cached_key: str | None
+    cached: ChosenRecording | UserError
+    cached_key, cached = st.session_state.get("brought", (None, None))
+    is_deleted = isinstance(cached, ChosenRecording) and not cached.sound.path.is_file()
+    if cached_key != key or is_deleted:
         with st.spinner("Unpacking the recording …"):
-            known = (key, _unpacked(key, name, get))
-        st.session_state.brought = known
-    if isinstance(known[1], ChosenRecording):
-        return known[1]
-    widgets.fault(known[1])
+            cached = _decode(key, name, read)
+        st.session_state.brought = (key, cached)
+    if isinstance(cached, ChosenRecording):
+        return cached
+    widgets.show_error(cached)
     return None
 
 
-def _unpacked(
-    key: str, name: str, get: Callable[[], bytes | memoryview | Path]
-) -> ChosenRecording | UserError:
+def _decode(key: str, name: str, read: Source) -> ChosenRecording | UserError:
+    """Decode a recording; an error is returned, not raised, so that it can be kept."""
     try:
-        return ChosenRecording(key, name, desk().bring(owner(), get(), _gone()))
-    except UserError as fault:
-        return fault
+        sound = transcription_queue().bring(session_id(), read(), _disconnection())
+    except UserError as error:
+        return error
     except Cancelled:
         return DataError("cancelled")
     except OSError as error:
         return DiskError(
-            f"the recording cannot be kept: {error.strerror}; make room on the server, then bring it again"
+            f"the recording cannot be kept: {error.strerror}; "
+            "make room on the server, then bring it again"
         )
+    return ChosenRecording(key, name, sound)
 
 
-def _gone() -> Callable[[], bool]:
-    """Tells, from any thread, whether this visitor has left."""
-    session = owner()
-    return lambda: not present(session)
+def _disconnection() -> Callable[[], bool]:
+    """Return a function that tells, in any thread, whether this visitor's tab is gone."""
+    session = session_id()
+    return lambda: not is_connected(session)

@@ -1,5 +1,6 @@
-"""What came of a transcription: progress, segments to play and correct, downloads, and corrected
-pairs kept for training.
+"""The result of a transcription: progress, segments to play and correct, downloads.
+
+Corrected pairs of sound and text can be kept for training.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import widgets
-from dashboard.session import desk
+from dashboard.session import transcription_queue
 from dashboard.transcribe.recording_input import ChosenRecording
 
-ROWS = 20  # segments on one page
+PAGE_ROWS = 20  # segments on one page
+MAX_STEM_PART = 60  # characters of a recording's or a model's name in the name of a download
 MIME = {
     "txt": "text/plain",
     "srt": "application/x-subrip",
@@ -30,66 +32,80 @@ MIME = {
     "json": "application/json",
     "csv": "text/csv",
 }
-RECORDINGS = "recordings"
+RECORDINGS = "recordings"  # where corrected pairs are kept, from the top of the repository
+TRAINING_COMMANDS = """make keep NAME=mine
+dvc exp run -S download.source=folder -S download.path=recordings -S model.name=models/kept/mine"""
 
 
 @dataclass
 class TranscriptionRequest:
-    """What a visitor asked for last: one job per model, by the model's shown name; and what they
-    made of the answers.
+    """What a visitor asked for last, and what they did with the result.
+
+    jobs: one per model, by the model's shown name.
+    corrections: text by (model, index of the segment).
+    playing: the segment whose player is open.
+    finished: whether the page was drawn again after the last job ended.
     """
 
     recording: ChosenRecording
     jobs: dict[str, Job]
-    mended: dict[tuple[str, int], str] = field(default_factory=dict)
+    corrections: dict[tuple[str, int], str] = field(default_factory=dict)
     playing: tuple[str, int] | None = None
-    told: bool = False
+    finished: bool = False
 
     @property
     def busy(self) -> bool:
         return any(not job.ended for job in self.jobs.values())
 
-    def segments(self, name: str) -> list[Segment]:
+    def segments(self, model: str) -> list[Segment]:
         """One model's segments, as corrected."""
-        found = self.jobs[name].segments
         return [
-            Segment(one.start, one.end, self.mended.get((name, index), one.text))
-            for index, one in enumerate(found)
+            Segment(one.start, one.end, self.text(model, index))
+            for index, one in enumerate(self.jobs[model].segments)
         ]
 
+    def text(self, model: str, index: int) -> str:
+        """The text of one segment, as corrected."""
+        decoded = self.jobs[model].segments[index].text
+        return self.corrections.get((model, index), decoded)
 
-def show(asked: TranscriptionRequest) -> None:
-    """Each model's progress or result, side by side; runs again by itself until all have ended."""
-    for column, (name, job) in zip(st.columns(len(asked.jobs)), asked.jobs.items(), strict=True):
+
+def show(request: TranscriptionRequest) -> None:
+    """Show each model's progress or result, side by side.
+
+    As a fragment this runs again and again until all jobs have ended.
+    """
+    columns = st.columns(len(request.jobs))
+    for column, (model, job) in zip(columns, request.jobs.items(), strict=True):
         with column:
-            if len(asked.jobs) > 1:
-                st.subheader(widgets.plain(name))
-            _ended(asked, name) if job.ended else _running(job, name)
-    if not asked.busy and not asked.told:
-        asked.told = True
-        st.rerun()  # the page stops asking
+            if len(request.jobs) > 1:
+                st.subheader(widgets.plain(model))
+            if job.ended:
+                _result(request, model)
+            else:
+                _progress(job, model)
+    if not request.busy and not request.finished:
+        request.finished = True
+        st.rerun()  # the whole page, which then stops running this fragment
 
 
-def _running(job: Job, name: str) -> None:
+def _progress(job: Job, model: str) -> None:
     if job.state == WAITING:
-        ahead = desk().position(job)
-        waiting = f"Waiting: {ahead} {'transcription comes' if ahead == 1 else 'transcriptions come'} first."
-        st.info(waiting, icon=":material/hourglass_top:")
+        ahead = transcription_queue().position(job)
+        jobs = "transcription comes" if ahead == 1 else "transcriptions come"
+        st.info(f"Waiting: {ahead} {jobs} first.", icon=":material/hourglass_top:")
     else:
-        st.progress(
-            job.progress,
-            f"{job.doing}: {formatting.clock(job.moment)} of {formatting.clock(job.end)}",
-        )
-    if st.button("Cancel", key=f"cancel-{name}", icon=":material/close:"):
+        position = f"{formatting.clock(job.moment)} of {formatting.clock(job.end)}"
+        st.progress(job.progress, f"{job.doing}: {position}")
+    if st.button("Cancel", key=f"cancel-{model}", icon=":material/close:"):
         job.cancel()
     if job.segments:
-        st.text(
-            "\n".join(f"{formatting.clock(one.start)}  {one.text}" for one in job.segments[-ROWS:])
-        )
+        latest = job.segments[-PAGE_ROWS:]
+        st.text("\n".join(f"{formatting.clock(one.start)}  {one.text}" for one in latest))
 
 
-def _ended(asked: TranscriptionRequest, name: str) -> None:
-    job = asked.jobs[name]
+def _result(request: TranscriptionRequest, model: str) -> None:
+    job = request.jobs[model]
     if job.state == FAILED:
         st.error(widgets.plain(job.fault or ""), icon=":material/error:")
     elif job.state != DONE:
@@ -98,73 +114,67 @@ def _ended(asked: TranscriptionRequest, name: str) -> None:
         return
     if job.language:
         st.caption(f"Language: {LANGUAGE_NAMES.get(job.language, job.language)}")
-    _correct(asked, name)
-    _downloads(asked, name)
-    _keep(asked, name)
+    _segments(request, model)
+    _downloads(request, model)
+    _keep_for_training(request, model)
 
 
-def _correct(asked: TranscriptionRequest, name: str) -> None:
-    """The segments, a page of them at a time: each can be played, and its text be mended in place."""
-    found, first = asked.jobs[name].segments, 0
-    if len(found) > ROWS:
-        pages = -(-len(found) // ROWS)
-        first = ROWS * (st.number_input(f"Page of {pages}", 1, pages, key=f"page-{name}") - 1)
-    for index in range(first, min(first + ROWS, len(found))):
-        _segment(asked, name, index)
+def _segments(request: TranscriptionRequest, model: str) -> None:
+    """One page of segments."""
+    num_segments = len(request.jobs[model].segments)
+    first = 0
+    if num_segments > PAGE_ROWS:
+        pages = -(-num_segments // PAGE_ROWS)
+        page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{model}")
+        first = PAGE_ROWS * (page - 1)
+    for index in range(first, min(first + PAGE_ROWS, num_segments)):
+        _segment(request, model, index)
 
 
-def _segment(asked: TranscriptionRequest, name: str, index: int) -> None:
-    one = asked.jobs[name].segments[index]
+def _segment(request: TranscriptionRequest, model: str, index: int) -> None:
+    """One segment: a button that plays it, and its text to correct in place."""
+    segment = request.jobs[model].segments[index]
     left, right = st.columns([1, 4], vertical_alignment="center")
-    times = f"{formatting.clock(one.start)}–{formatting.clock(one.end)}"
+    times = f"{formatting.clock(segment.start)}–{formatting.clock(segment.end)}"
     if left.button(
-        times, icon=":material/play_arrow:", key=f"play-{name}-{index}", help="Play this stretch"
+        times, icon=":material/play_arrow:", key=f"play-{model}-{index}", help="Play this stretch"
     ):
-        asked.playing = (name, index)
-    field = f"text-{id(asked)}-{name}-{index}"
+        request.playing = (model, index)
+    key = f"text-{id(request)}-{model}-{index}"
     right.text_area(
         f"Text from {times}",
-        asked.mended.get((name, index), one.text),
-        key=field,
+        request.text(model, index),
+        key=key,
         height="content",
         label_visibility="collapsed",
-        on_change=_mend,
-        args=(asked, field, name, index),
+        on_change=_on_correction,
+        args=(request, key, model, index),
     )
-    if asked.playing == (name, index):
-        _play(asked.recording, one)
+    if request.playing == (model, index):
+        _play(request.recording, segment)
+
+
+def _on_correction(request: TranscriptionRequest, key: str, model: str, index: int) -> None:
+    """Keep a text as soon as it changes.
+
+    Streamlit forgets a text area that is not drawn, as when another page of segments is shown.
+    """
+    request.corrections[model, index] = st.session_state[key]
 
 
 def _play(recording: ChosenRecording, segment: Segment) -> None:
-    if recording.sound.path.is_file():
-        st.audio(
-            sample_file.wav(recording.sound, segment.start, segment.end),
-            format="audio/wav",
-            autoplay=True,
-        )
-    else:
-        st.info(
-            "The recording is no longer here; bring it again to hear it.", icon=":material/info:"
-        )
+    if not recording.sound.path.is_file():
+        hint = "The recording is no longer here; bring it again to hear it."
+        st.info(hint, icon=":material/info:")
+        return
+    sound = sample_file.wav(recording.sound, segment.start, segment.end)
+    st.audio(sound, format="audio/wav", autoplay=True)
 
 
-def _mend(asked: TranscriptionRequest, field: str, name: str, index: int) -> None:
-    """Take a text as soon as it changes: by the time it would be drawn again, another page of
-    segments may be shown.
-    """
-    asked.mended[name, index] = st.session_state[field]
-
-
-def _downloads(asked: TranscriptionRequest, name: str) -> None:
-    """One button per format; the file is named after the recording, and where two models are
-    compared after the model, in plain letters.
-    """
-    named = [Path(asked.recording.name).stem] + ([name] if len(asked.jobs) > 1 else [])
-    stem = (
-        "-".join(filter(None, (re.sub(r"\W+", "-", part).strip("-")[:60] for part in named)))
-        or "transcript"
-    )
-    segments = asked.segments(name)
+def _downloads(request: TranscriptionRequest, model: str) -> None:
+    """One button per format."""
+    stem = _file_stem(request, model)
+    segments = request.segments(model)
     with st.container(horizontal=True):
         for kind, write in FORMATS.items():
             st.download_button(
@@ -172,47 +182,59 @@ def _downloads(asked: TranscriptionRequest, name: str) -> None:
                 write(segments),
                 f"{stem}.{kind}",
                 MIME[kind],
-                key=f"get-{kind}-{name}",
+                key=f"get-{kind}-{model}",
                 icon=":material/download:",
                 on_click="ignore",
             )
 
 
-def _keep(asked: TranscriptionRequest, name: str) -> None:
+def _file_stem(request: TranscriptionRequest, model: str) -> str:
+    """The recording's name, and the model's where two are compared, in letters fit for a file."""
+    names = [Path(request.recording.name).stem]
+    if len(request.jobs) > 1:
+        names.append(model)
+    parts = [re.sub(r"\W+", "-", name).strip("-")[:MAX_STEM_PART] for name in names]
+    return "-".join(part for part in parts if part) or "transcript"
+
+
+def _keep_for_training(request: TranscriptionRequest, model: str) -> None:
     """Save corrected pairs, so that the next training can learn from them."""
     with st.expander("Keep the corrected text for training", icon=":material/school:"):
         st.caption(
-            "Each stretch goes into recordings/ with its text; a stretch whose text you empty is left out."
+            "Each stretch goes into recordings/ with its text; "
+            "a stretch whose text you empty is left out."
         )
         hint = "a name or number; a speaker's recordings stay in one split"
-        speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{name}", max_chars=80)
-        if st.button("Save", key=f"save-{name}", icon=":material/save:"):
+        speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{model}", max_chars=80)
+        if st.button("Save", key=f"save-{model}", icon=":material/save:"):
             try:
-                count = corrections.save(
-                    paths.resolve(RECORDINGS), asked.recording.sound, asked.segments(name), speaker
-                )
-                _kept(count, corrections.splits(paths.resolve(RECORDINGS)))
-            except UserError as fault:
-                widgets.fault(fault)
+                _save(request, model, speaker)
+            except UserError as error:
+                widgets.show_error(error)
             except OSError as error:
-                widgets.fault(
-                    DiskError(
-                        f"recordings/ cannot be written: {error.strerror}; bring the recording again, or make room"
-                    )
+                message = (
+                    f"recordings/ cannot be written: {error.strerror}; "
+                    "bring the recording again, or make room"
                 )
+                widgets.show_error(DiskError(message))
 
 
-def _kept(count: int, splits: dict[str, int]) -> None:
-    """Say what was saved, and what training with it still wants."""
-    held = ", ".join(f"{number} {split}" for split, number in splits.items())
+def _save(request: TranscriptionRequest, model: str, speaker: str) -> None:
+    """Save the pairs, then say how many there are and what training with them still needs."""
+    folder = paths.resolve(RECORDINGS)
+    sound = request.recording.sound
+    num_saved = corrections.save(folder, sound, request.segments(model), speaker)
+    splits = corrections.splits(folder)
+    pairs = "pair" if num_saved == 1 else "pairs"
+    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
     st.success(
-        f"Saved {count} {'pair' if count == 1 else 'pairs'}. recordings/ now holds: {held}.",
-        icon=":material/check:",
+        f"Saved {num_saved} {pairs}. recordings/ now holds: {counts}.", icon=":material/check:"
     )
     if all(splits.values()):
-        st.code(
-            "make keep NAME=mine\ndvc exp run -S download.source=folder -S download.path=recordings -S model.name=models/kept/mine"
-        )
+        st.code(TRAINING_COMMANDS)
         return
-    wanted = "To train on them, every split wants at least one. Save more voices; or leave the speaker empty: each recording then"
-    st.info(f"{wanted} finds its own split.", icon=":material/info:")
+    st.info(
+        "To train on them, every split wants at least one. Save more voices; "
+        "or leave the speaker empty: each recording then finds its own split.",
+        icon=":material/info:",
+    )

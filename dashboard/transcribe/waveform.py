@@ -1,6 +1,4 @@
-"""A recording as people see it: its waveform, trimmed by brush or by slider, and a player for what
-was chosen.
-"""
+"""A recording as a waveform, trimmed by brush or by slider, and a player for the chosen stretch."""
 
 from __future__ import annotations
 
@@ -14,72 +12,85 @@ from asr.runtime import formatting
 
 BARS = 600
 HEIGHT = 130
-PLAYED_SECONDS = 600.0  # a player is handed its sound at once
-CHOSEN, LEFT_OUT = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
+PLAYED_SECONDS = 600.0  # a player is given its sound in one piece
+CHOSEN_COLOR, LEFT_OUT_COLOR = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 
 
 def trim(key: str, recording: SampleFile) -> tuple[float, float]:
-    """Show a recording and let people choose a stretch of it, in seconds."""
+    """Show a recording and let people choose a stretch of it; returns start and end in seconds.
+
+    Brush and slider show one choice, which the slider holds. A move of the slider cannot move the
+    brush, so it changes the brush's key, and the chart is drawn again without one.
+    """
     length = recording.duration
-    slider, moved = f"trim-{key}", f"moved-{key}"
-    brush = f"brush-{key}-{st.session_state.setdefault(moved, 0)}"
+    slider_key = f"trim-{key}"
+    moves_key = f"moved-{key}"
+    brush_key = f"brush-{key}-{st.session_state.setdefault(moves_key, 0)}"
     step = 0.1 if length <= 600 else 1.0
-    whole = (0.0, max(round(length, 1), step))
-    begin, end = st.session_state.setdefault(slider, whole)
+    slider_end = max(round(length, 1), step)
+    start, end = st.session_state.setdefault(slider_key, (0.0, slider_end))
     st.altair_chart(
-        _chart(_bars(key, recording), begin, end, length),
-        on_select=lambda: _brushed(brush, slider, whole[1]),
+        _chart(_bars(key, recording), start, end, length),
+        on_select=lambda: _on_brush(brush_key, slider_key, slider_end),
         selection_mode="brush",
-        key=brush,
+        key=brush_key,
     )
     st.slider(
         "Part to transcribe",
         0.0,
-        whole[1],
+        slider_end,
         step=step,
-        key=slider,
+        key=slider_key,
         format="%.1f s",
-        on_change=_slid,
-        args=(moved,),
+        on_change=_on_slide,
+        args=(moves_key,),
     )
-    begin, end = st.session_state[slider]
-    end = min(end if end > begin else whole[1], length)
-    begin = min(begin, max(end - step, 0.0))
-    shown = f"{formatting.clock(begin)} to {formatting.clock(end)}, {formatting.duration_text(end - begin)} of {formatting.duration_text(length)}"
-    if end - begin > PLAYED_SECONDS:
-        shown += f"; the player has the first {formatting.duration_text(PLAYED_SECONDS)}"
-    st.caption(shown)
-    st.audio(
-        sample_file.wav(recording, begin, min(end, begin + PLAYED_SECONDS)), format="audio/wav"
+    start, end = st.session_state[slider_key]
+    end = min(end if end > start else slider_end, length)
+    start = min(start, max(end - step, 0.0))
+    _player(recording, start, end)
+    return start, end
+
+
+def _player(recording: SampleFile, start: float, end: float) -> None:
+    """A player for a stretch, and its times in words."""
+    clock, duration_text = formatting.clock, formatting.duration_text
+    text = (
+        f"{clock(start)} to {clock(end)}, "
+        f"{duration_text(end - start)} of {duration_text(recording.duration)}"
     )
-    return begin, end
+    if end - start > PLAYED_SECONDS:
+        text += f"; the player has the first {duration_text(PLAYED_SECONDS)}"
+    st.caption(text)
+    played_end = min(end, start + PLAYED_SECONDS)
+    st.audio(sample_file.wav(recording, start, played_end), format="audio/wav")
 
 
 def _bars(key: str, recording: SampleFile) -> pd.DataFrame:
-    """The waveform's bars, read once for each recording."""
-    known = st.session_state.get("bars")
-    if known is None or known[0] != key:
-        length = recording.duration
-        found = sample_file.peaks(recording, 0.0, length, BARS)
-        loudest = max(float(abs(found).max()), 1e-3)
-        starts = [index * length / BARS for index in range(BARS)]
-        known = (
-            key,
-            pd.DataFrame(
-                {"seconds": starts, "low": found[:, 0] / loudest, "high": found[:, 1] / loudest}
-            ),
-        )
-        st.session_state.bars = known
-    frame: pd.DataFrame = known[1]
-    return frame
+    """The waveform's bars: columns seconds, low and high; computed once for each recording."""
+    cached: tuple[str, pd.DataFrame] | None = st.session_state.get("bars")
+    if cached is not None and cached[0] == key:
+        return cached[1]
+    length = recording.duration
+    peaks = sample_file.peaks(recording, 0.0, length, BARS)
+    loudest = max(float(abs(peaks).max()), 1e-3)  # silence stays flat
+    bars = pd.DataFrame(
+        {
+            "seconds": [index * length / BARS for index in range(BARS)],
+            "low": peaks[:, 0] / loudest,
+            "high": peaks[:, 1] / loudest,
+        }
+    )
+    st.session_state.bars = (key, bars)
+    return bars
 
 
-def _chart(bars: pd.DataFrame, begin: float, end: float, length: float) -> alt.Chart:
-    """Bars in two colours; dragging over them chooses a stretch."""
-    inside = (bars["seconds"] >= begin - length / BARS) & (bars["seconds"] <= end)
-    colour = alt.Color(
+def _chart(bars: pd.DataFrame, start: float, end: float, length: float) -> alt.Chart:
+    """Bars in two colors; dragging over them chooses a stretch."""
+    inside = (bars["seconds"] >= start - length / BARS) & (bars["seconds"] <= end)
+    color = alt.Color(
         "part:N",
-        scale=alt.Scale(domain=["chosen", "left out"], range=[CHOSEN, LEFT_OUT]),
+        scale=alt.Scale(domain=["chosen", "left out"], range=[CHOSEN_COLOR, LEFT_OUT_COLOR]),
         legend=None,
     )
     axis = alt.Axis(grid=False, tickCount=8, labelExpr="datum.label + ' s'", title=None)
@@ -88,24 +99,23 @@ def _chart(bars: pd.DataFrame, begin: float, end: float, length: float) -> alt.C
     chart: alt.Chart = (
         alt.Chart(bars.assign(part=inside.map({True: "chosen", False: "left out"})))
         .mark_bar(width=1.4)
-        .encode(x=time, y=height, y2="high:Q", color=colour)
+        .encode(x=time, y=height, y2="high:Q", color=color)
         .properties(height=HEIGHT)
         .add_params(alt.selection_interval(name="brush", encodings=["x"]))
     )
     return chart
 
 
-def _brushed(brush: str, slider: str, last: float) -> None:
-    """Take a stretch from the brush to the slider."""
-    chosen = st.session_state[brush].selection.get("brush", {}).get("seconds")
-    if chosen:
-        begin, end = sorted(min(max(round(float(edge), 1), 0.0), last) for edge in chosen)
-        if end > begin:
-            st.session_state[slider] = (begin, end)
+def _on_brush(brush_key: str, slider_key: str, slider_end: float) -> None:
+    """Copy a stretch from the brush to the slider."""
+    edges = st.session_state[brush_key].selection.get("brush", {}).get("seconds")
+    if not edges:
+        return
+    start, end = sorted(min(max(round(float(edge), 1), 0.0), slider_end) for edge in edges)
+    if end > start:
+        st.session_state[slider_key] = (start, end)
 
 
-def _slid(moved: str) -> None:
-    """A slider that was moved by hand leaves the brush behind, so the chart is drawn anew without
-    it; the colours show what is chosen.
-    """
-    st.session_state[moved] += 1
+def _on_slide(moves_key: str) -> None:
+    """Remove the brush, which no longer shows what is chosen; the colors of the bars do."""
+    st.session_state[moves_key] += 1

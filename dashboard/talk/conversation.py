@@ -1,0 +1,78 @@
+"""One tab's conversation: its messages, and the recording that may become the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from asr.errors import UserError
+from asr.transcribe.job_queue import Job
+from asr.whisper import LANGUAGE_NAMES
+
+MAX_CHARACTERS = 4000  # of one message
+MAX_SENT_MESSAGES = 20  # the latest, which the model is reminded of
+INSTRUCTIONS = (
+    "Your answers are read aloud: a few short sentences of plain text, "
+    "without lists, links or markup."
+)
+
+
+@dataclass
+class Conversation:
+    """The messages, and what belongs to the last and to the next of them.
+
+    messages: `role` (user or assistant) and `content` of each.
+    needs_answer: the last message waits for its answer.
+    error: why the last answer, or the last recording, failed.
+    answer_sound: the last answer as FLAC.
+    autoplay_until: when the last answer has been played, by `time.monotonic`.
+    take: the number of the recorder; each message gets a new one.
+    recording_id: the recording that became `job`, or failed to.
+    job: the transcription of the recording.
+    """
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    needs_answer: bool = False
+    error: UserError | None = None
+    answer_sound: bytes | None = None
+    autoplay_until: float = 0.0
+    take: int = 0
+    recording_id: str | None = None
+    job: Job | None = None
+
+    def drop_recording(self) -> None:
+        """Cancel the transcription and forget the recording; the next one gets a new recorder."""
+        self.cancel_job()
+        self.take += 1
+
+    def cancel_job(self) -> None:
+        if self.job:
+            self.job.cancel()
+        self.job = None
+        self.recording_id = None
+
+    def send(self, text: str) -> None:
+        """Make a text the next message, and draw the page with it."""
+        self.drop_recording()
+        self.messages.append({"role": "user", "content": text.strip()})
+        self.needs_answer = True
+        self.error = None
+        self.answer_sound = None
+        st.rerun()
+
+
+def prompt(messages: list[dict[str, str]], language: str) -> list[dict[str, str]]:
+    """What is sent to the language model: how to answer, and the latest messages.
+
+    Many models insist that the first turn is the user's and that turns alternate, so messages of
+    one role in a row are joined.
+    """
+    turns: list[dict[str, str]] = []
+    for message in messages[-MAX_SENT_MESSAGES:]:
+        if turns and turns[-1]["role"] == message["role"]:
+            turns[-1] = {**message, "content": f"{turns[-1]['content']}\n{message['content']}"}
+        elif turns or message["role"] == "user":
+            turns.append(message)
+    instructions = f"{INSTRUCTIONS} Answer in {LANGUAGE_NAMES[language]}."
+    return [{"role": "system", "content": instructions}, *turns]
