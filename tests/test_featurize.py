@@ -280,7 +280,7 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def shown(folder):
-    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): hashing.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 count = ended(apart("whole", top / "clean"))
 assert count > 20, count
