@@ -1,13 +1,13 @@
-"""Chunk: decode and check each row; keep the good ones in files of `rows_per_chunk`, name the
-others with their reason.
+"""Chunk: decode and check each row, and write the good ones in files of `rows_per_chunk`.
 
     python -m stages.chunk data/raw data/chunks reports/chunk
 
-Order is the corpus's own, and each source begins a new file. Every row is accounted for, per split
-and source: rows in = rows kept + rejects, or the stage fails. What decoding told, and each chunk,
-is kept by what it was made from, so that rows which come at a source's end cost the last and the
-new chunks alone. Costs one decoding of each recording (3.5 ms for 5 s of mp3), spread over all
-cores; memory holds one record batch per worker, and does not grow with the corpus.
+The others are named in the reports, each with its reason. The order is the corpus's own, and each
+source begins a new file. Every row is accounted for, per split and source: rows in = rows kept +
+rejects, or the stage fails. Measurements and chunks are kept under a name that says what they were
+made from, so that new rows at the end of a source cost their own decoding and the last and the new
+chunks. Costs one decoding of each recording (3.5 ms for 5 s of mp3), spread over all cores; memory
+holds one record batch per worker, and does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -38,63 +38,84 @@ from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
 from asr.storage.scratch import DiskSet
 
-KNOWN = ("id", "text", "speaker", "attributes")  # the columns that come along, besides the sound
-HASHED = re.compile("[0-9a-f]{32,}")
+COLUMNS = ("id", "text", "speaker", "attributes")  # of a raw row, besides the sound
+HASHED_SPEAKER = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
-MAX_SHOWN_EXAMPLES, SHOWN_COPIES = 3, 5
-INDEX_BYTES = 2_500  # of a row, while the stage runs
+MAX_SHOWN_EXAMPLES = 3  # reasons named where no row is left
+MAX_SHOWN_COPIES = 5  # pairs of near duplicates that the page plays
+INDEX_BYTES = 2_500  # of a row in the index of sounds, while the stage runs
+
+BatchPlace = tuple[Path, int, int]  # file, byte at which a record batch begins, its rows
+RowPlace = tuple[Path, int, int]  # file, byte at which its record batch begins, row in that
 
 
 @dataclass
 class RawRow:
-    """A row without its sound: file, byte of the record batch and number in it say where that lies."""
+    """A row of the raw corpus without its sound.
 
-    place: tuple[Path, int, int]
+    Attributes:
+        place: where its sound lies.
+        values: COLUMNS.
+        measured: what decoding its sound gave.
+        source: the corpus it comes from.
+    """
+
+    place: RowPlace
     values: dict[str, Any]
-    sound: Measurement
+    measured: Measurement
     source: str
 
 
 @dataclass
 class Chunk:
-    """Rows that will be one file."""
+    """Rows that will be one file.
+
+    Attributes:
+        hash: of all that the file will hold; names it among the files kept.
+        rows: place and duration of each.
+    """
 
     source: str
-    name: Any = field(default_factory=lambda: hashlib.sha256())
-    rows: list[tuple[tuple[Path, int, int], float]] = field(
-        default_factory=list
-    )  # place and duration
+    hash: Any = field(default_factory=hashlib.sha256)
+    rows: list[tuple[RowPlace, float]] = field(default_factory=list)
 
     def add(self, row: RawRow) -> None:
-        self.name.update(
-            json.dumps([row.values[name] for name in KNOWN] + [row.sound.duration]).encode()
-            + row.sound.digest
-        )
-        self.rows.append((row.place, row.sound.duration))
+        duration = row.measured.duration
+        values = [*(row.values[name] for name in COLUMNS), duration]
+        self.hash.update(json.dumps(values).encode() + row.measured.digest)
+        self.rows.append((row.place, duration))
 
     def write(self, path: Path) -> dict[str, Any]:
-        """Copy the rows from the raw corpus, with their measured durations."""
+        """Copy the rows from the raw corpus, with their measured durations.
+
+        Returns:
+            The file's entry in the manifest.
+        """
         with shards.Shard(path, shards.ROW) as shard:
             for (part, offset), group in groupby(self.rows, key=lambda row: row[0][:2]):
                 batch = shards.read_batch(part, offset)
                 for (_, _, number), duration in group:
-                    shard.add({**batch.slice(number, 1).to_pylist()[0], "duration": duration})
+                    (row,) = batch.slice(number, 1).to_pylist()
+                    shard.add({**row, "duration": duration})
             return shard.close()
 
 
-def rows_of(
-    places: Iterable[tuple[Path, int, int]], heard: Iterator[list[Measurement]]
+def read_rows(
+    places: Iterable[BatchPlace], measured: Iterator[list[Measurement]]
 ) -> Iterator[RawRow]:
-    """Rows of a split in order, each with what decoding it told."""
-    for (path, offset, _), sounds in zip(places, heard, strict=False):
-        known = shards.read_batch(path, offset).select(KNOWN).to_pylist()
-        for number, (values, sound) in enumerate(zip(known, sounds, strict=True)):
-            yield RawRow(
-                (path, offset, number),
-                values,
-                sound,
-                str(json.loads(values["attributes"]).get("source", "")),
-            )
+    """The rows of some record batches in order.
+
+    Args:
+        measured: a list for each batch; those that follow are left to the next caller.
+    """
+    # `places` comes first: zip ends with it before it takes a list that belongs to the next split
+    for (path, offset, _), measurements_of_batch in zip(places, measured, strict=False):
+        rows = shards.read_batch(path, offset).select(COLUMNS).to_pylist()
+        for number, (values, measurement) in enumerate(
+            zip(rows, measurements_of_batch, strict=True)
+        ):
+            source = str(json.loads(values["attributes"]).get("source", ""))
+            yield RawRow((path, offset, number), values, measurement, source)
 
 
 def digest(content: bytes) -> bytes:
@@ -105,52 +126,73 @@ def filter_rows(
     rows: Iterator[RawRow],
     split: str,
     limits: tuple[float, float],
-    tally: DiskSet,
-    leaks: NearDuplicateIndex,
+    seen: DiskSet,
+    duplicates: NearDuplicateIndex,
     left_out: RejectWriter,
 ) -> Iterator[RawRow]:
-    """The rows that stay; the others are noted with their reason. What could be trained or tested
-    on is tallied by split.
+    """The rows that stay; the others go to `left_out` with their reason.
+
+    Args:
+        limits: seconds that a training row must and may have.
+        seen: takes the ids, sounds, speakers and sentences of all splits.
+        duplicates: takes what the rows that stay sound like.
     """
     for row in rows:
-        why = reasons.reason(row.values["text"], row.sound, split, limits)
-        if not why:
-            tally.add("clip", row.sound.digest, split)
-            if speaker := speaker_of(row):
-                tally.add("speaker", speaker, split)
-            if not tally.add("id", digest(row.values["id"].encode())):
-                why = "id_duplicate", "an earlier row has this id"
-        if why:
-            reject = {
-                "id": row.values["id"],
-                "split": split,
-                "code": why[0],
-                "detail": why[1],
-                "source": row.source,
-            }
+        reject = _reject(row, split, limits, seen)
+        if reject:
             left_out.add(reject, row.values["text"], row.place)
             continue
-        leaks.add(split, row.values["id"], row.sound.fingerprint)
-        tally.add("sentence", digest(row.values["text"].encode()), split)
+        duplicates.add(split, row.values["id"], row.measured.fingerprint)
+        seen.add("sentence", digest(row.values["text"].encode()), split)
         yield row
 
 
-def speaker_of(row: RawRow) -> bytes | None:
-    """Who speaks, among those of all sources: a hash, as Common Voice has, is one person
-    everywhere, a name its source's own.
+def _reject(
+    row: RawRow, split: str, limits: tuple[float, float], seen: DiskSet
+) -> dict[str, str] | None:
+    """The line of rejects.parquet for a row that is left out, None for one that stays.
 
-    A name is one however its accents are encoded, for folders that come from a Mac have them apart.
+    Notes sound and speaker of a row also where an earlier one has its id.
+    """
+    reason = reasons.reason(row.values["text"], row.measured, split, limits)
+    if not reason:
+        seen.add("clip", row.measured.digest, split)
+        if speaker := speaker_of(row):
+            seen.add("speaker", speaker, split)
+        if not seen.add("id", digest(row.values["id"].encode())):
+            reason = "id_duplicate", "an earlier row has this id"
+    if not reason:
+        return None
+    code, detail = reason
+    return {
+        "id": row.values["id"],
+        "split": split,
+        "code": code,
+        "detail": detail,
+        "source": row.source,
+    }
+
+
+def speaker_of(row: RawRow) -> bytes | None:
+    """A name for the speaker that is unique among all sources; None where it is unknown.
+
+    A hash, as Common Voice has, is one person everywhere; a name belongs to its source. Accents
+    are composed, for folders that come from a Mac have them apart.
     """
     speaker = unicodedata.normalize("NFC", row.values["speaker"] or "")
     if not speaker:
         return None
-    return (
-        speaker if HASHED.fullmatch(speaker) or not row.source else f"{speaker} of {row.source}"
-    ).encode()
+    if row.source and not HASHED_SPEAKER.fullmatch(speaker):
+        speaker = f"{speaker} of {row.source}"
+    return speaker.encode()
 
 
 def chunks_of(rows: Iterator[RawRow], rows_per_chunk: int, counts: Counter[str]) -> Iterator[Chunk]:
-    """Rows in files of so many, a new one for each source; counts them by source."""
+    """Group rows into chunks, a new one for each source.
+
+    Args:
+        counts: takes the number of rows by source.
+    """
     chunk = None
     for row in rows:
         counts[row.source] += 1
@@ -164,77 +206,83 @@ def chunks_of(rows: Iterator[RawRow], rows_per_chunk: int, counts: Counter[str])
 
 
 def write_split(out: Path, chunks: Iterator[Chunk]) -> dict[str, Any]:
-    """Link a split's chunks into the out, those made that were not made before; returns its
-    manifest.
+    """Link a split's chunks into `out`, and write those that are not kept from before.
+
+    Returns:
+        The split's manifest.
     """
-    store, code = cache.folder(), hashing.code_hash(KEPT["chunks"])
-    entries, known = [], 0
+    store = cache.folder()
+    code = hashing.code_hash(KEPT["chunks"])
+    entries = []
+    num_kept = 0
     out.mkdir()
     for number, chunk in enumerate(chunks):
-        place = cache.path_of(store, [chunk.name.hexdigest(), code])
-        before = cache.entry(place)
-        known += before is not None
-        entry = {**(before or cache.make(place, chunk.write)), "name": f"chunk-{number:05d}.arrow"}
-        files.link(place, out / entry["name"])
-        entries.append(entry)
-    if known:
-        print(f"chunk: {known:,} of {len(entries):,} {out.name} chunks were made before")
+        path = cache.path_of(store, [chunk.hash.hexdigest(), code])
+        entry = cache.entry(path)
+        if entry is None:
+            entry = cache.make(path, chunk.write)
+        else:
+            num_kept += 1
+        name = f"chunk-{number:05d}.arrow"
+        files.link(path, out / name)
+        entries.append({**entry, "name": name})
+    if num_kept:
+        print(f"chunk: {num_kept:,} of {len(entries):,} {out.name} chunks were made before")
     return shards.write_manifest(out, entries)
 
 
 def account(
-    raw: Path, split: str, kept_by_source: Counter[str], left_out: RejectWriter
+    raw: Path, split: str, rows_kept: Counter[str], left_out: RejectWriter
 ) -> dict[str, dict[str, Any]]:
     """Rows in, kept and left out of each source of a split.
 
+    Args:
+        rows_kept: by source.
     Raises:
-        BadData: they do not add up, or no row is left.
+        DataError: they do not add up, or no row is left.
     """
+    rejects: dict[str, dict[str, int]] = defaultdict(dict)
+    for (reject_split, source, code), count in sorted(left_out.counts.items()):
+        if reject_split == split:
+            rejects[source][code] = count
     by_source: dict[str, dict[str, Any]] = {}
-    for source in sorted(
-        {*kept_by_source, *(one for place, one, _ in left_out.counts if place == split)}
-    ):
-        codes = {
-            code: count
-            for (place, one, code), count in sorted(left_out.counts.items())
-            if (place, one) == (split, source)
-        }
-        rows_kept = kept_by_source[source]
+    for source in sorted({*rows_kept, *rejects}):
+        codes = rejects.get(source, {})
         by_source[source] = {
-            "rows_in": rows_kept + sum(codes.values()),
-            "rows_kept": rows_kept,
+            "rows_in": rows_kept[source] + sum(codes.values()),
+            "rows_kept": rows_kept[source],
             "rejects": codes,
         }
-    promised, found = (
-        _promised(raw, split),
-        {source: one["rows_in"] for source, one in by_source.items()},
-    )
-    rows_in = shards.manifest(raw / split)["rows"]
-    if sum(found.values()) != rows_in or any(
-        found.get(source, 0) != rows for source, rows in promised.items()
-    ):
-        raise DataError(
-            f"{split}: in {promised or rows_in}, kept and left out {found}; the raw files are not those of their manifest"
-        )
-    if not kept_by_source.total() and (found or split in shards.SPLITS):
+    _check_sums(raw, split, {source: one["rows_in"] for source, one in by_source.items()})
+    if not rows_kept.total() and (by_source or split in shards.SPLITS):
         raise DataError(f"{split}: no row is left: {_reasons(split, left_out)}")
     return by_source
 
 
+def _check_sums(raw: Path, split: str, counted: dict[str, int]) -> None:
+    """Compare the rows counted by source with those that download promised."""
+    promised = _promised(raw, split)
+    rows_in = shards.manifest(raw / split)["rows"]
+    sources_differ = any(counted.get(source, 0) != rows for source, rows in promised.items())
+    if sources_differ or sum(counted.values()) != rows_in:
+        raise DataError(
+            f"{split}: in {promised or rows_in}, kept and left out {counted}; "
+            "the raw files are not those of their manifest"
+        )
+
+
 def _promised(raw: Path, split: str) -> dict[str, int]:
-    """Rows of each source, as download told."""
-    return {
-        one["name"]: one["rows"].get(split, 0) for one in shards.manifest(raw).get("sources", [])
-    }
+    """Rows of each source, as the manifest of download says."""
+    sources = shards.manifest(raw).get("sources", [])
+    return {source["name"]: source["rows"].get(split, 0) for source in sources}
 
 
 def _reasons(split: str, left_out: RejectWriter) -> str:
-    codes = _by_code(
-        Counter({key: count for key, count in left_out.counts.items() if key[0] == split})
-    )
+    """The most frequent reasons of a split, each with an example."""
+    counts = Counter({key: count for key, count in left_out.counts.items() if key[0] == split})
     return ", ".join(
         f"{count:,} {code} ({_example(left_out, code, split)})"
-        for code, count in codes.most_common(MAX_SHOWN_EXAMPLES)
+        for code, count in _by_code(counts).most_common(MAX_SHOWN_EXAMPLES)
     )
 
 
@@ -243,13 +291,13 @@ def _example(left_out: RejectWriter, code: str, split: str) -> str:
     return f"{reasons.printable(reject['id'])}: {reject['detail']}"
 
 
-def named(
-    places: dict[str, list[tuple[Path, int, int]]],
+def rows_with_speakers(
+    places: dict[str, list[BatchPlace]],
 ) -> Iterator[tuple[str, str, bytes, bytes | None]]:
-    """Split, id, digest of the sound and speaker of all rows, which were heard before."""
+    """Split, id, digest of the sound and speaker of all rows; measurements are kept from before."""
     for split in places:
-        for row in rows_of(places[split], measurements.measure(places[split])):
-            yield split, row.values["id"], row.sound.digest, speaker_of(row)
+        for row in read_rows(places[split], measurements.measure(places[split])):
+            yield split, row.values["id"], row.measured.digest, speaker_of(row)
 
 
 def run(
@@ -260,79 +308,82 @@ def run(
     limits: tuple[float, float],
     allow_shared: list[str],
 ) -> None:
-    """Write data/chunks, and reports/chunk: rejects.parquet, shared.csv, summary.json, and
-    page.html, which plays what lies in sounds.
+    """Write data/chunks and reports/chunk.
 
-    The reports are there also where the stage fails for what stands in two splits.
+    The reports are rejects.parquet, shared.csv, summary.json, and page.html, which plays what lies
+    in sounds. They are written also where the stage fails for what stands in two splits.
+
+    Args:
+        limits: seconds that a training row must and may have.
+        allow_shared: kinds of things that may stand in two splits.
     """
     places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
     disk.check_free_space(out, forecast(raw, places), "chunk")
-    told = measurements.measure([place for split in places for place in places[split]])
+    measured = measurements.measure([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
     manifests: dict[str, dict[str, Any]] = {}
-    with ExitStack() as stack:
-        draft = stack.enter_context(files.new_folder(out))
-        scratch = stack.enter_context(TemporaryDirectory(dir=draft))
-        tally, leaks = (
-            stack.enter_context(closing(DiskSet())),
-            stack.enter_context(closing(NearDuplicateIndex(Path(scratch) / "leaks"))),
-        )
-        left_out = stack.enter_context(RejectWriter(reports / "rejects.parquet"))
+    with (
+        files.new_folder(out) as draft,
+        TemporaryDirectory(dir=draft) as scratch,
+        closing(DiskSet()) as seen,
+        closing(NearDuplicateIndex(Path(scratch) / "leaks")) as duplicates,
+        RejectWriter(reports / "rejects.parquet") as left_out,
+    ):
         for split in places:
-            counts: Counter[str] = Counter()
-            rows = progress(
-                rows_of(places[split], told),
-                shards.manifest(raw / split)["rows"],
-                "rows",
-                f"chunk {split}",
-            )
-            found = chunks_of(
-                filter_rows(rows, split, limits, tally, leaks, left_out), rows_per_chunk, counts
-            )
-            manifests[split] = write_split(draft / split, found)
-            sources[split] = account(raw, split, counts, left_out)
+            num_rows = shards.manifest(raw / split)["rows"]
+            rows = read_rows(places[split], measured)
+            rows = progress(rows, num_rows, "rows", f"chunk {split}")
+            rows = filter_rows(rows, split, limits, seen, duplicates, left_out)
+            rows_kept: Counter[str] = Counter()
+            chunks = chunks_of(rows, rows_per_chunk, rows_kept)
+            manifests[split] = write_split(draft / split, chunks)
+            sources[split] = account(raw, split, rows_kept, left_out)
         left_out.close()
         shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
-        copies = list(leaks.found())
-        shared = {kind: len(tally.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
-        write_reports(
-            reports, sources, shared, left_out, copies_shown(draft, copies[:SHOWN_COPIES])
-        )
-        in_two_splits = split_overlap.found(tally, copies, named(places))
+        copies = list(duplicates.found())
+        shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
+        pairs = recordings_of(draft, copies[:MAX_SHOWN_COPIES])
+        write_reports(reports, sources, shared, left_out, pairs)
+        in_two_splits = split_overlap.found(seen, copies, rows_with_speakers(places))
         split_overlap.write(reports / "shared.csv", in_two_splits)
         split_overlap.refuse(in_two_splits, allow_shared)
+    print_rejects(left_out)
+
+
+def print_rejects(left_out: RejectWriter) -> None:
+    """Print the number of rows left out by reason, each with an example."""
     for code, count in _by_code(left_out.counts).most_common():
-        print(
-            f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, left_out.examples[code][0].reject['split'])})"
-        )
+        split = left_out.examples[code][0].reject["split"]
+        print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, split)})")
 
 
-def forecast(raw: Path, places: dict[str, list[tuple[Path, int, int]]]) -> int:
-    """Bytes that the chunks and what is beside them will take: all of the raw corpus, and an index
-    of what it sounds like.
+def forecast(raw: Path, places: dict[str, list[BatchPlace]]) -> int:
+    """Bytes that the chunks will take, and the index of sounds while the stage runs.
+
+    That is all of the raw corpus, and INDEX_BYTES a row.
     """
-    sounds = sum(path.stat().st_size for split in places for path in shards.paths(raw / split))
-    return sounds + INDEX_BYTES * sum(rows for found in places.values() for _, _, rows in found)
+    corpus_bytes = sum(
+        path.stat().st_size for split in places for path in shards.paths(raw / split)
+    )
+    num_rows = sum(rows for batches in places.values() for _, _, rows in batches)
+    return corpus_bytes + INDEX_BYTES * num_rows
 
 
-def copies_shown(
+def recordings_of(
     chunks: Path, copies: list[NearDuplicate]
 ) -> list[tuple[Recording, Recording, str]]:
     """Pairs of recordings of which one is the other's copy, and where each stands.
 
     Args:
-        chunks: what was kept, where an id stands once.
+        chunks: the rows that were kept, among which an id is unique.
     """
-    found = []
-    for one in copies:
-        pair = [
-            corpus.find(chunks / split, {id})[id][0]
-            for split, id in ((one.split, one.id), (one.other_split, one.other_id))
-        ]
-        found.append(
-            (pair[0], pair[1], f"{one.split} and {one.other_split}, {one.share:.0%} of the shorter")
-        )
-    return found
+    pairs = []
+    for copy in copies:
+        one = corpus.find(chunks / copy.split, {copy.id})[copy.id][0]
+        other = corpus.find(chunks / copy.other_split, {copy.other_id})[copy.other_id][0]
+        where = f"{copy.split} and {copy.other_split}, {copy.share:.0%} of the shorter"
+        pairs.append((one, other, where))
+    return pairs
 
 
 def write_reports(
@@ -342,8 +393,15 @@ def write_reports(
     left_out: RejectWriter,
     copies: list[tuple[Recording, Recording, str]],
 ) -> None:
+    """Write page.html with the sounds that it plays, and summary.json.
+
+    Args:
+        sources: by split, what `account` gives.
+        shared: how many clips, speakers, sentences and copies stand in two splits.
+        copies: pairs of near duplicates, and where each stands.
+    """
     summary = {
-        "splits": {split: _joined(found) for split, found in sources.items()},
+        "splits": {split: _all_sources(by_source) for split, by_source in sources.items()},
         "sources": sources,
         "in_two_splits": shared,
     }
@@ -353,13 +411,14 @@ def write_reports(
 
 
 def _by_code(counts: Counter[tuple[str, str, str]]) -> Counter[str]:
+    """Rows left out by code, from those by split, source and code."""
     codes: Counter[str] = Counter()
     for (_, _, code), count in counts.items():
         codes[code] += count
     return codes
 
 
-def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _all_sources(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All sources of a split as one."""
     codes: Counter[str] = Counter()
     for one in by_source.values():
@@ -370,16 +429,10 @@ def _joined(by_source: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     raw, out, reports = command.paths(__doc__, "raw", "out", "reports")
-    given = reader.load().chunk
+    params = reader.load().chunk
+    limits = params.min_seconds, params.max_seconds
     with command.timing(reports):
-        run(
-            raw,
-            out,
-            reports,
-            given.rows_per_chunk,
-            (given.min_seconds, given.max_seconds),
-            list(given.allow_shared),
-        )
+        run(raw, out, reports, params.rows_per_chunk, limits, list(params.allow_shared))
 
 
 if __name__ == "__main__":

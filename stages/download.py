@@ -1,5 +1,4 @@
-"""Download: bring a corpus into data/raw as delivered, one row per utterance, whatever sources it
-comes from.
+"""Download: bring a corpus into data/raw as delivered, one row per utterance.
 
     python -m stages.download data/raw reports/download
 
@@ -26,55 +25,60 @@ from asr.errors import DataError, exit_with
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
 from asr.runtime.workers import parallel, progress
-from asr.sources import (
-    data_collective,
-    huggingface,
-    selection,
-)
+from asr.sources import data_collective, huggingface, selection
 from asr.sources.opening import open_corpus
 from asr.sources.selection import MAIN, Selection, SelectionCounts
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
-JOB_ROWS, JOB_BYTES = (
-    16,
-    1 << 20,
-)  # utterances that a worker takes at once, and about how much sound; two jobs a worker wait in memory
+# what a worker takes at once; two jobs a worker wait in memory
+JOB_ROWS = 16  # utterances
+JOB_BYTES = 1 << 20  # of sound, about
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
-# of a second of speech, however it is encoded: what a table or header says beyond that is not
-# believed
-LEAST_BYTES = 500
+# of a second of speech, however it is encoded: a table or header that promises more seconds than
+# that allows is wrong
+MIN_SECOND_BYTES = 500
 
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """One of the corpora that make up ours."""
+    """One of the corpora that make up ours.
 
-    given: schema.Download
+    Attributes:
+        params: `download`, with what a mixed-in source has of its own.
+        selection: what is taken of it.
+        counts: what a first pass over its listing found.
+    """
+
+    params: schema.Download
     corpus: Corpus
-    wanted: Selection
-    found: SelectionCounts
+    selection: Selection
+    counts: SelectionCounts
 
 
 def row_of(utterance: Utterance) -> dict[str, Any]:
     """One row of data/raw; fetches the sound."""
     sound = utterance.audio()
+    duration = utterance.duration
+    if duration is None:
+        duration = _header_seconds(sound or b"")
+    attributes = json.dumps(utterance.attributes, sort_keys=True, ensure_ascii=False)
     return {
         "id": _utf8(utterance.id),
         "audio": sound,
         "text": _utf8(utterance.text),
         "speaker": utterance.speaker and _utf8(utterance.speaker),
-        "attributes": _utf8(json.dumps(utterance.attributes, sort_keys=True, ensure_ascii=False)),
-        "duration": utterance.duration
-        if utterance.duration is not None
-        else _header_seconds(sound or b""),
+        "attributes": _utf8(attributes),
+        "duration": duration,
     }
 
 
 def _header_seconds(sound: bytes) -> float | None:
-    """What a recording says of its length, unless so much cannot be in it."""
+    """The duration in a recording's header; None where there is none, or the bytes are too few."""
     seconds = codec.header_seconds(sound) if sound else None
-    return seconds if seconds is not None and seconds <= len(sound) / LEAST_BYTES else None
+    if seconds is not None and seconds <= len(sound) / MIN_SECOND_BYTES:
+        return seconds
+    return None
 
 
 def _utf8(text: str) -> str:
@@ -83,191 +87,228 @@ def _utf8(text: str) -> str:
 
 
 def rows_of(utterances: list[Utterance]) -> list[tuple[str, dict[str, Any]]]:
+    """Split and row of each utterance."""
     return [(str(utterance.split), row_of(utterance)) for utterance in utterances]
 
 
 def fetch(
-    utterances: Iterable[Utterance], count: int, at_once: int
+    utterances: Iterable[Utterance], count: int, job_rows: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Split and row of each of these utterances in order, fetched by all workers, each so many at
-    once.
+    """Split and row of each utterance in order, fetched by all workers.
+
+    Args:
+        count: how many there are.
+        job_rows: utterances that a worker takes at once.
     """
-    jobs = ((job,) for job in _jobs(iter(utterances), at_once))
-    for rows in parallel(rows_of, jobs, -(-count // at_once)):
+    jobs = ((job,) for job in _jobs(iter(utterances), job_rows))
+    for rows in parallel(rows_of, jobs, -(-count // job_rows)):
         yield from rows
 
 
-def _jobs(utterances: Iterator[Utterance], at_once: int) -> Iterable[list[Utterance]]:
-    return iter(lambda: list(islice(utterances, at_once)), [])
+def _jobs(utterances: Iterator[Utterance], job_rows: int) -> Iterable[list[Utterance]]:
+    return iter(lambda: list(islice(utterances, job_rows)), [])
 
 
-def sources(given: schema.Download, working: Path) -> list[OpenedSource]:
-    """Open and survey the main source and those that are mixed in; what these do not say is as the
-    main one says.
+def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
+    """Open and survey the main source and those that are mixed in.
+
+    Where a mixed-in source has no params of its own, those of the main one hold.
+
+    Args:
+        working: an empty folder for what the sources unpack.
+    Raises:
+        ParamsError: a rule asks for a field that no row has.
     """
     opened: list[OpenedSource] = []
-    rules = [rule.model_dump() for rule in given.where or []]
-    for number, mixed in enumerate([None, *(given.mix or [])]):
-        own = given.model_copy(update=mixed.own() if mixed else {})
-        place = working / str(number)
-        place.mkdir()
-        corpus = open_corpus(own, place, mixed.share if mixed else 1.0)
-        wanted = Selection(
-            name=_free_name(corpus.about["name"], [one.wanted.name for one in opened]),
+    rules = [rule.model_dump() for rule in params.where or []]
+    for number, mixed in enumerate([None, *(params.mix or [])]):
+        own = params.model_copy(update=mixed.own() if mixed else {})
+        folder = working / str(number)
+        folder.mkdir()
+        share = mixed.share if mixed else 1.0
+        corpus = open_corpus(own, folder, share)
+        names = [source.selection.name for source in opened]
+        taken = Selection(
+            name=_free_name(corpus.about["name"], names),
             role=mixed.role if mixed else MAIN,
-            share=mixed.share if mixed else 1.0,
+            share=share,
             rules=rules,
             max_rows=own.max_rows_per_split,
             seed=own.seed,
-            language=own.language if own.language != given.language else None,
+            language=own.language if own.language != params.language else None,
         )
         _warn_of_language(corpus, own.language)
-        opened.append(
-            OpenedSource(own, corpus, wanted, selection.survey(corpus.utterances, wanted))
-        )
-    selection.check_fields(rules, set().union(*(one.found.fields for one in opened)))
+        counts = selection.survey(corpus.utterances, taken)
+        opened.append(OpenedSource(own, corpus, taken, counts))
+    selection.check_fields(rules, set().union(*(source.counts.fields for source in opened)))
     return opened
 
 
 def _warn_of_language(corpus: Corpus, language: str) -> None:
-    told = corpus.about.get("language")
-    if told not in (None, language):
+    corpus_language = corpus.about.get("language")
+    if corpus_language not in (None, language):
         print(
-            f"download: {corpus.about['name']} says that it is in {told}; download.language is {language}"
+            f"download: {corpus.about['name']} says that it is in {corpus_language}; "
+            f"download.language is {language}"
         )
 
 
 def _free_name(name: str, taken: list[str]) -> str:
-    return next(
-        one
-        for one in (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
-        if one not in taken
-    )
+    """The name, with a number from 2 on if another source has it."""
+    numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
+    return next(candidate for candidate in (name, *numbered) if candidate not in taken)
 
 
 def forecast(opened: list[OpenedSource], out: Path) -> list[int]:
-    """Say what the data stages will write, from a sample of each source, and refuse what the disk
-    cannot hold.
+    """Print what the data stages will write, and refuse what the disk cannot hold.
+
+    Costs fetching a sample of each source.
 
     Returns:
         How many utterances of each source a worker may take at once.
+    Raises:
+        DiskError: there is no room.
     """
-    raw = seconds = 0.0
-    at_once = []
-    for one in opened:
-        sample = [_measured(utterance) for utterance in one.found.sample]
-        share = one.found.rows.total() / max(len(sample), 1)
-        at_once.append(
-            max(1, min(JOB_ROWS, JOB_BYTES // max((size for size, _ in sample), default=1)))
-        )
-        raw += share * sum(size for size, _ in sample)
-        seconds += share * sum(min(length, size / LEAST_BYTES) for size, length in sample)
-    features = seconds * FEATURE_BYTES
+    raw_bytes = seconds = 0.0
+    job_rows = []
+    for source in opened:
+        sample = [_size_and_seconds(utterance) for utterance in source.counts.sample]
+        scale = source.counts.rows.total() / max(len(sample), 1)
+        largest = max((size for size, _ in sample), default=1)
+        job_rows.append(max(1, min(JOB_ROWS, JOB_BYTES // largest)))
+        raw_bytes += scale * sum(size for size, _ in sample)
+        seconds += scale * sum(min(length, size / MIN_SECOND_BYTES) for size, length in sample)
+    feature_bytes = seconds * FEATURE_BYTES
     print(
-        f"forecast: {seconds / 3600:,.2f} h; raw {formatting.bytes_text(raw)}, chunks the same, features {formatting.bytes_text(features)}",
+        f"forecast: {seconds / 3600:,.2f} h; raw {formatting.bytes_text(raw_bytes)}, "
+        f"chunks the same, features {formatting.bytes_text(feature_bytes)}",
         flush=True,
     )
-    disk.check_free_space(out, 2 * raw + features, "the corpus (raw, chunks and features)")
-    return at_once
+    needed = 2 * raw_bytes + feature_bytes
+    disk.check_free_space(out, needed, "the corpus (raw, chunks and features)")
+    return job_rows
 
 
-def _measured(utterance: Utterance) -> tuple[int, float]:
-    """Bytes, 1 at least, and seconds of a recording, which is let go."""
+def _size_and_seconds(utterance: Utterance) -> tuple[int, float]:
+    """Bytes, 1 at least, and seconds of a recording, which is not held."""
     row = row_of(utterance)
     return len(row["audio"] or b"x"), row["duration"] or 0.0
 
 
-def run(out: Path, given: schema.Download) -> None:
-    """Write data/raw: per split its rows and manifest, and a manifest that says where they come
-    from.
+def run(out: Path, params: schema.Download) -> None:
+    """Write data/raw: for each split its rows and manifest, and one manifest for all.
+
+    Raises:
+        DataError: a split or source is empty, or a source changed while it was read.
     """
     with files.new_folder(out) as draft, TemporaryDirectory(dir=draft) as working:
-        opened = sources(given, Path(working))
+        opened = sources(params, Path(working))
         _refuse_empty(opened)
-        sizes = forecast(opened, out)
-        writers = {
-            split: shards.SplitWriter(draft / split, "part", shards.ROW)
-            for split in shards.ALL_SPLITS
-        }
-        for one, at_once in zip(opened, sizes, strict=True):
-            count = one.found.rows.total()
-            utterances = selection.selected(one.corpus.utterances, one.wanted, one.found)
-            for split, row in progress(
-                fetch(utterances, count, at_once),
-                count,
-                "utterances",
-                f"download {one.wanted.name}",
-            ):
-                writers[split].add(row)
-            for writer in writers.values():
-                writer.next()
-        manifests = {split: writer.close() for split, writer in writers.items()}
-        _account(opened, manifests)
-        told = [{"name": one.wanted.name, **about(one)} for one in opened]
+        job_rows = forecast(opened, out)
+        manifests = write_rows(draft, opened, job_rows)
+        _check_counts(opened, manifests)
+        abouts = [{"name": source.selection.name, **about(source)} for source in opened]
+        main_about = opened[0].corpus.about
         shards.write_top_manifest(
-            draft, manifests, source=given.source, **opened[0].corpus.about, sources=told
+            draft, manifests, source=params.source, **main_about, sources=abouts
         )
-    for one in opened:
-        forget(one.given)
+    for source in opened:
+        forget(source.params)
 
 
-def forget(given: schema.Download) -> None:
+def write_rows(
+    folder: Path, opened: list[OpenedSource], job_rows: list[int]
+) -> dict[str, dict[str, Any]]:
+    """Fetch the rows of all sources, and write them by split, a new file for each source.
+
+    Args:
+        job_rows: utterances of each source that a worker takes at once.
+    Returns:
+        The manifest of each split.
+    """
+    writers = {
+        split: shards.SplitWriter(folder / split, "part", shards.ROW) for split in shards.ALL_SPLITS
+    }
+    for source, rows_at_once in zip(opened, job_rows, strict=True):
+        count = source.counts.rows.total()
+        utterances = selection.selected(source.corpus.utterances, source.selection, source.counts)
+        rows = fetch(utterances, count, rows_at_once)
+        for split, row in progress(rows, count, "utterances", f"download {source.selection.name}"):
+            writers[split].add(row)
+        for writer in writers.values():
+            writer.next()
+    return {split: writer.close() for split, writer in writers.items()}
+
+
+def forget(params: schema.Download) -> None:
     """Remove what was fetched, now that data/raw holds it."""
-    if given.source == "huggingface":
-        huggingface.forget(given.path or "")
-    if given.source == "data_collective":
-        data_collective.forget(given.path or "")
+    if params.source == "huggingface":
+        huggingface.forget(params.path or "")
+    if params.source == "data_collective":
+        data_collective.forget(params.path or "")
 
 
-def about(one: OpenedSource) -> dict[str, Any]:
-    """What the manifest tells of a source."""
-    rows = {split: one.found.rows[split] for split in shards.ALL_SPLITS if one.found.rows[split]}
-    known = {key: value for key, value in one.corpus.about.items() if key != "name"}
+def about(source: OpenedSource) -> dict[str, Any]:
+    """A source's entry in the manifest, without its name."""
+    counts = source.counts
+    rest = {key: value for key, value in source.corpus.about.items() if key != "name"}
     return {
-        "source": one.given.source,
-        "role": one.wanted.role,
-        "rows": rows,
-        "left_out": dict(sorted(one.found.left_out.items())),
-        **known,
+        "source": source.params.source,
+        "role": source.selection.role,
+        "rows": {split: counts.rows[split] for split in shards.ALL_SPLITS if counts.rows[split]},
+        "left_out": dict(sorted(counts.left_out.items())),
+        **rest,
     }
 
 
 def _refuse_empty(opened: list[OpenedSource]) -> None:
-    empty = [split for split in shards.SPLITS if not any(one.found.rows[split] for one in opened)]
+    """Refuse a split that no source fills, and a source of which nothing is taken."""
+    empty = [
+        split for split in shards.SPLITS if not any(source.counts.rows[split] for source in opened)
+    ]
     if empty:
         raise DataError(
-            f"download: no utterance in {', '.join(empty)}; training needs all of {', '.join(shards.SPLITS)}; {_way_out(opened[0])}"
+            f"download: no utterance in {', '.join(empty)}; "
+            f"training needs all of {', '.join(shards.SPLITS)}; {_way_out(opened[0])}"
         )
-    for one in opened:
-        if not one.found.rows.total():
-            why = _told(one.found.left_out) or "it is empty"
-            raise DataError(f"download.mix: no utterance of {one.wanted.name} is left ({why})")
+    for source in opened:
+        if not source.counts.rows.total():
+            why = _counts_text(source.counts.left_out) or "it is empty"
+            raise DataError(
+                f"download.mix: no utterance of {source.selection.name} is left ({why})"
+            )
 
 
 def _way_out(main: OpenedSource) -> str:
-    """What to do about a split that is empty: rules left its rows out, the dice of few speakers
-    did, or the source has none.
+    """What to do about a split that is empty.
+
+    Rules left its rows out, the hash of few speakers did, or the source has none.
     """
-    if main.found.left_out:
-        return f"{_told(main.found.left_out)} were left out"
-    if not main.found.rows:
+    if main.counts.left_out:
+        return f"{_counts_text(main.counts.left_out)} were left out"
+    if not main.counts.rows:
         return "the corpus has no rows at all"
-    if all(one.split for one in main.corpus.utterances):
+    if all(utterance.split for utterance in main.corpus.utterances):
         return "the corpus has splits of its own, and not these"
-    given = "a column split, folders train, validation and test, or the corpus's official splits"
-    return f"a speaker has eight chances in ten to train, so few speakers may leave a split empty; give splits of your own ({given})"
+    return (
+        "a speaker has eight chances in ten to train, so few speakers may leave a split empty; "
+        "give splits of your own (a column split, folders train, validation and test, "
+        "or the corpus's official splits)"
+    )
 
 
-def _told(left_out: Counter[str]) -> str:
+def _counts_text(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} by {reason}" for reason, count in left_out.items())
 
 
-def _account(opened: list[OpenedSource], manifests: dict[str, dict[str, Any]]) -> None:
+def _check_counts(opened: list[OpenedSource], manifests: dict[str, dict[str, Any]]) -> None:
+    """Compare the rows fetched with those that the first pass counted."""
     for split, manifest in manifests.items():
-        listed = sum(one.found.rows[split] for one in opened)
+        listed = sum(source.counts.rows[split] for source in opened)
         if listed != manifest["rows"]:
             raise DataError(
-                f"{split}: {listed} utterances listed, {manifest['rows']} fetched; the source changed meanwhile: run again"
+                f"{split}: {listed} utterances listed, {manifest['rows']} fetched; "
+                "the source changed meanwhile: run again"
             )
 
 

@@ -1,12 +1,11 @@
-"""Evaluate: decode the whole test split with the fine-tuned model and each baseline; score, with an
-interval; tell the worst.
+"""Evaluate: decode the test split with the fine-tuned model and each baseline, and score them.
 
     python -m stages.evaluate data/features/test models/finetuned reports/train reports/evaluate
 
 The only stage that sees test features, and those held out to measure forgetting, if there are any.
-WER and CER are summed over the corpus, raw and normalised. Differences to a baseline are paired:
-the same utterances, resampled together. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters
-on two cores.
+WER and CER are summed over the corpus, raw and normalised, and the WER has an interval. Differences
+to a baseline are paired: the same utterances, resampled together. The report names the worst
+utterances. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters on two cores.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from asr.errors import ModelError, ParamsError, exit_with
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
 from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
-from asr.features import FeatureRows, LogMel
+from asr.features import FeatureRows
 from asr.metrics import STEP_METRICS
 from asr.model import greedy, loader
 from asr.model.loader import Start
@@ -41,139 +39,167 @@ from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import follower, journal
 
-START = "start"
+START = "start"  # the model as it was before training
+UNSAFE = "[^A-Za-z0-9_. -]"  # characters that MLflow does not take in the name of a metric
 
 
-def start_again(finetuned: Start, run: dict[str, Any], given: schema.Params) -> Start:
+def start_again(finetuned: Start, run: dict[str, Any], params: schema.Params) -> Start:
     """The model before training, as `train` had it.
 
+    Args:
+        run: the content of reports/train/run.json.
     Raises:
-        BadModel: its weights are not those that `train` started from.
+        ModelError: its weights are not those that `train` started from.
     """
     if run["start"]["name"] == loader.SCRATCH:
-        weights = loader.untrained(finetuned.model.config, run["seed"])
-        weights.generation_config = finetuned.model.generation_config
-        start = Start(weights, finetuned.tokenizer, loader.SCRATCH, None)
+        model = loader.untrained(finetuned.model.config, run["seed"])
+        model.generation_config = finetuned.model.generation_config
+        start = Start(model, finetuned.tokenizer, loader.SCRATCH, None)
     else:
-        start = loader.load(
-            given.model.name,
-            run["start"]["revision"] or given.model.revision,
-            loader.window_seconds(finetuned.model),
-        )
-        loader.set_prompt(start.model, given.language, given.model.task)
+        revision = run["start"]["revision"] or params.model.revision
+        window = loader.window_seconds(finetuned.model)
+        start = loader.load(params.model.name, revision, window)
+        loader.set_prompt(start.model, params.language, params.model.task)
     if loader.weights_hash(start.model) != run["start"]["sha256"]:
         raise ModelError(
-            f"{given.model.name} has changed since it was trained from; train again (dvc repro -f train)"
+            f"{params.model.name} has changed since it was trained from; "
+            "train again (dvc repro -f train)"
         )
     return start
 
 
-def baseline(name: str, finetuned: Start, run: dict[str, Any], given: schema.Params) -> Start:
-    """Any other model to compare with, at its own window."""
+def baseline(name: str, finetuned: Start, run: dict[str, Any], params: schema.Params) -> Start:
+    """A model to compare with: the start, or any other one at its own window."""
     if name == START:
-        return start_again(finetuned, run, given)
+        return start_again(finetuned, run, params)
     other = loader.load(name, None, None)
-    loader.set_prompt(other.model, given.language, given.model.task)
+    loader.set_prompt(other.model, params.language, params.model.task)
     return other
 
 
 def utterances(
-    name: str, one: Start, test: FeatureRows, given: schema.Evaluate
+    name: str, loaded: Start, test: FeatureRows, params: schema.Evaluate
 ) -> tuple[list[dict[str, Any]], float]:
-    """Decode and score every row of a split with one model; also gives the seconds it took."""
-    loader.check_mel_bins(one.model, test.num_mel_bins)
-    one.model.to(loader.device())
-    rows = {
-        column: test.column(column)
-        for column in ("id", "text", "duration", "speaker", "attributes")
-    }
+    """Decode and score every row of a split with one model.
+
+    Args:
+        name: what the table calls the model.
+    Returns:
+        The rows of the table, and the seconds that decoding took.
+    """
+    loader.check_mel_bins(loaded.model, test.num_mel_bins)
+    loaded.model.to(loader.device())
     began = time.monotonic()
-    hypotheses = [""] * len(test)
-    for language, places in by_language(rows["attributes"]).items():
-        with prompted(one, language):
-            said = greedy.transcribe(
-                one.model,
-                one.tokenizer,
-                [rows["duration"][row] for row in places],
-                partial(_nth, test, places),
-                given.per_device_eval_batch_size,
-                given.max_new_tokens,
-                lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
-            )
-        for row, text in zip(places, said, strict=True):
-            hypotheses[row] = text
+    hypotheses = decode(name, loaded, test, params)
     seconds = time.monotonic() - began
+    columns = zip(
+        test.column("id"),
+        test.column("text"),
+        hypotheses,
+        test.column("duration"),
+        test.column("speaker"),
+        test.column("attributes"),
+        strict=True,
+    )
     table = [
         {
             "id": id,
             "model": name,
             "reference": text,
-            "hypothesis": said,
-            **wer.utterance_scores(text, said),
+            "hypothesis": hypothesis,
+            **wer.utterance_scores(text, hypothesis),
             "duration": duration,
+            "speaker": speaker,
+            "attributes": attributes,
         }
-        for id, text, said, duration in zip(
-            rows["id"], rows["text"], hypotheses, rows["duration"], strict=True
-        )
+        for id, text, hypothesis, duration, speaker, attributes in columns
     ]
-    for line, speaker, attributes in zip(table, rows["speaker"], rows["attributes"], strict=True):
-        line |= {"speaker": speaker, "attributes": attributes}
     return table, seconds
 
 
-def _nth(rows: FeatureRows, places: list[int], number: int) -> LogMel:
-    return rows.log_mel(places[number])
+def decode(name: str, loaded: Start, test: FeatureRows, params: schema.Evaluate) -> list[str]:
+    """The hypothesis of every row, decoded in the row's own language."""
+    hypotheses = [""] * len(test)
+    for language, rows in by_language(test.column("attributes")).items():
+        with prompted(loaded, language):
+            texts = _decode_rows(name, loaded, test, rows, params)
+        for row, text in zip(rows, texts, strict=True):
+            hypotheses[row] = text
+    return hypotheses
+
+
+def _decode_rows(
+    name: str, loaded: Start, test: FeatureRows, rows: list[int], params: schema.Evaluate
+) -> list[str]:
+    durations = test.column("duration")
+    return greedy.transcribe(
+        loaded.model,
+        loaded.tokenizer,
+        [durations[row] for row in rows],
+        lambda index: test.log_mel(rows[index]),
+        params.per_device_eval_batch_size,
+        params.max_new_tokens,
+        lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
+    )
 
 
 def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
-    """Rows of each language; None for the one that the model is prompted with anyway, which all
-    rows but held-out ones have.
+    """Row numbers by the language that the rows' attributes name.
+
+    None stands for the language that the model is prompted with anyway; only held-out rows have
+    another one.
     """
-    found: dict[str | None, list[int]] = {}
-    for row, one in enumerate(attributes):
-        found.setdefault(json.loads(one).get("language"), []).append(row)
-    return found
+    rows: dict[str | None, list[int]] = {}
+    for row, text in enumerate(attributes):
+        rows.setdefault(json.loads(text).get("language"), []).append(row)
+    return rows
 
 
 @contextmanager
-def prompted(one: Start, language: str | None) -> Iterator[None]:
-    """Ask a model for another language for a while."""
-    config = one.model.generation_config
+def prompted(loaded: Start, language: str | None) -> Iterator[None]:
+    """Prompt a model for another language while the block runs; None leaves it as it is."""
+    if not language:
+        yield
+        return
+    config = loaded.model.generation_config
     before = getattr(config, "language", None), getattr(config, "task", None)
-    if language:
-        loader.set_prompt(one.model, language, before[1] or "transcribe")
+    loader.set_prompt(loaded.model, language, before[1] or "transcribe")
     yield
-    if language:
-        config.language, config.task = before
+    config.language, config.task = before
 
 
 def metrics_of(
-    table: list[dict[str, Any]], seconds: float, given: schema.Evaluate
+    table: list[dict[str, Any]], seconds: float, params: schema.Evaluate
 ) -> dict[str, Any]:
-    """One model's scores, as fractions."""
-    pairs = [(line["reference"], line["hypothesis"]) for line in table]
-    raw = corpus_scores([a for a, _ in pairs], [b for _, b in pairs])
-    scores = corpus_scores(
-        [wer.normalize(a) for a, _ in pairs], [wer.normalize(b) for _, b in pairs]
+    """One model's scores, as fractions.
+
+    Args:
+        seconds: that decoding took.
+    """
+    references = [row["reference"] for row in table]
+    hypotheses = [row["hypothesis"] for row in table]
+    raw = corpus_scores(references, hypotheses)
+    normalized = corpus_scores(
+        [wer.normalize(text) for text in references], [wer.normalize(text) for text in hypotheses]
     )
-    speakers = [line["speaker"] for line in table]
+    speakers = [row["speaker"] for row in table]
     interval = wer.bootstrap(
-        [errors(line) for line in table],
-        [words(line) for line in table],
+        [errors(row) for row in table],
+        [words(row) for row in table],
         speakers,
-        given.bootstrap_resamples,
-        given.seed,
+        params.bootstrap_resamples,
+        params.seed,
     )
-    hours = sum(line["duration"] for line in table) / 3600
+    hours = sum(row["duration"] for row in table) / 3600
     return {
-        "wer": scores["wer"],
+        "wer": normalized["wer"],
         "wer_low": interval.low,
         "wer_high": interval.high,
         "ci_unit": interval.unit,
-        "cer": scores["cer"],
+        "cer": normalized["cer"],
         "wer_raw": raw["wer"],
         "cer_raw": raw["cer"],
-        **{name: sum(line[name] for line in table) for name in COUNTS[1:]},
+        **{name: sum(row[name] for row in table) for name in COUNTS[1:]},
         "rows": len(table),
         "words": sum(map(words, table)),
         "speakers": len({name for name in speakers if name}),
@@ -183,146 +209,165 @@ def metrics_of(
 
 
 def difference(
-    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], given: schema.Evaluate
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], params: schema.Evaluate
 ) -> dict[str, Any]:
-    """WER of the fine-tuned model less a baseline's, with a paired interval, and what that allows
-    one to say.
-    """
-    found = wer.paired(
-        [errors(line) for line in ours],
-        [errors(line) for line in theirs],
-        [words(line) for line in ours],
-        [line["speaker"] for line in ours],
-        given.bootstrap_resamples,
-        given.seed,
+    """WER of the fine-tuned model less a baseline's, with its paired interval and a verdict."""
+    paired = wer.paired(
+        [errors(row) for row in ours],
+        [errors(row) for row in theirs],
+        [words(row) for row in ours],
+        [row["speaker"] for row in ours],
+        params.bootstrap_resamples,
+        params.seed,
     )
     return {
-        "difference": found.difference,
-        "difference_low": found.low,
-        "difference_high": found.high,
-        "verdict": found.verdict,
+        "difference": paired.difference,
+        "difference_low": paired.low,
+        "difference_high": paired.high,
+        "verdict": paired.verdict,
     }
 
 
 def evaluate(
-    test: FeatureRows, finetuned: Start, run: dict[str, Any], given: schema.Params
+    test: FeatureRows, finetuned: Start, run: dict[str, Any], params: schema.Params
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Scores and utterances of the fine-tuned model and of each baseline."""
-    scores, tables = {}, {}
-    for name in [FINETUNED, *given.evaluate.baselines]:
-        one = finetuned if name == FINETUNED else baseline(name, finetuned, run, given)
-        shown = name if name in (FINETUNED, START) else one.name
-        if shown in scores or (shown in (FINETUNED, START) and shown != name):
+    """Scores and utterances of the fine-tuned model and of each baseline.
+
+    Raises:
+        ParamsError: two models would have the same name in the table.
+    """
+    scores: dict[str, Any] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    own_names = (FINETUNED, START)
+    for name in [FINETUNED, *params.evaluate.baselines]:
+        loaded = finetuned if name == FINETUNED else baseline(name, finetuned, run, params)
+        title = name if name in own_names else loaded.name
+        if title in scores or (title in own_names and title != name):
             raise ParamsError(
-                f"evaluate.baselines: {name} would be shown as {shown}, which another model is; rename its folder"
+                f"evaluate.baselines: {name} would be shown as {title}, which another model is; "
+                "rename its folder"
             )
-        tables[shown], seconds = utterances(shown, one, test, given.evaluate)
-        scores[shown] = metrics_of(tables[shown], seconds, given.evaluate)
-        if shown != FINETUNED:
-            scores[shown] |= difference(tables[FINETUNED], tables[shown], given.evaluate)
-    return scores, [line for table in tables.values() for line in table]
+        tables[title], seconds = utterances(title, loaded, test, params.evaluate)
+        scores[title] = metrics_of(tables[title], seconds, params.evaluate)
+        if title != FINETUNED:
+            scores[title] |= difference(tables[FINETUNED], tables[title], params.evaluate)
+    return scores, [row for table in tables.values() for row in table]
 
 
 def holdout(
-    test: Path, finetuned: Start, run: dict[str, Any], taught: Path, given: schema.Params
+    test: Path, finetuned: Start, run: dict[str, Any], seen_audio: Path, params: schema.Params
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Scores and utterances of what was held out, which shows what training made a model forget;
-    None where nothing was.
+    """Scores and utterances of held-out data, which show what training made a model forget.
+
+    Args:
+        test: the test split; held-out data lies beside it.
+        seen_audio: taught.npy.
+    Returns:
+        None and no rows where nothing is held out.
     """
     split = test.with_name(shards.HOLDOUT)
     if not split.is_dir() or not shards.manifest(split)["rows"]:
         return None, []
-    scores, table = evaluate(FeatureRows(split), finetuned, run, given)
-    return {
+    rows = FeatureRows(split)
+    scores, table = evaluate(rows, finetuned, run, params)
+    metrics = {
         **scores[FINETUNED],
-        "rows_taught": num_taught(FeatureRows(split), taught),
+        "rows_taught": num_taught(rows, seen_audio),
         "models": scores,
-    }, table
+    }
+    return metrics, table
 
 
-def num_taught(test: FeatureRows, path: Path) -> int:
-    """Rows whose sound the model was taught, or chosen by: what they measure is memory."""
-    taught = {row.tobytes() for row in np.load(path, allow_pickle=False)}
-    return sum(test.digest(row) in taught for row in range(len(test)))
+def num_taught(test: FeatureRows, seen_audio: Path) -> int:
+    """Rows whose sound the model was trained or chosen by: what they measure is memory."""
+    seen = {digest.tobytes() for digest in np.load(seen_audio, allow_pickle=False)}
+    return sum(test.digest(row) in seen for row in range(len(test)))
 
 
 def record(
-    run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], given: schema.Params
+    run: dict[str, Any], metrics: dict[str, Any], steps: list[dict[str, str]], params: schema.Params
 ) -> None:
-    """Tell the journal, and MLflow from it; a training that was fetched rather than run here is
-    told first.
+    """Write the evaluation to the journal, and upload that to MLflow.
+
+    Args:
+        steps: the rows of steps.csv.
     """
     path = journal.path_of(run["fingerprint"])
     if not path.is_file():
-        journal.append(
-            path,
-            "begin",
-            fingerprint=run["fingerprint"],
-            name=f"fetched-{run['fingerprint'][:8]}",
-            params=run["params"],
-            tags={},
-        )
-        for row in steps:
-            journal.append(
-                path,
-                "metrics",
-                step=int(row["step"]),
-                values={name: float(row[key]) for key, name in STEP_METRICS.items() if row[key]},
-            )
-        journal.append(path, "end", status="FINISHED")
-    values = {
-        f"test/{key}": value for key, value in metrics.items() if isinstance(value, int | float)
-    }
-    values |= {
-        f"holdout/{key}": value
-        for key, value in metrics.get(shards.HOLDOUT, {}).items()
-        if isinstance(value, int | float)
-    }
-    for name, scores in metrics["models"].items():
-        if name != FINETUNED:
-            values |= {
-                f"test/{re.sub('[^A-Za-z0-9_. -]', '-', name)}/{key}": scores[key]
-                for key in ("wer", "cer", "difference")
-            }
-    chosen = reader.flat({"evaluate": given.evaluate.model_dump()})
-    inputs = hashing.hash_of(
-        [run["fingerprint"], metrics["test_hash"], chosen, hashing.code_hash(KEPT["evaluation"])]
-    )
+        record_fetched(path, run, steps)
+    evaluate_params = reader.flat({"evaluate": params.evaluate.model_dump()})
+    code = hashing.code_hash(KEPT["evaluation"])
+    inputs = [run["fingerprint"], metrics["test_hash"], evaluate_params, code]
     journal.append(
         path,
         "evaluation",
-        inputs=inputs,
+        inputs=hashing.hash_of(inputs),
         name=run["fingerprint"][:8],
-        params=chosen,
-        values=values,
+        params=evaluate_params,
+        values=logged_values(metrics),
         step=run["best_step"],
     )
     follower.sync_apart(path)
 
 
+def record_fetched(path: Path, run: dict[str, Any], steps: list[dict[str, str]]) -> None:
+    """Write the journal of a training that was fetched rather than run here."""
+    fingerprint = run["fingerprint"]
+    journal.append(
+        path,
+        "begin",
+        fingerprint=fingerprint,
+        name=f"fetched-{fingerprint[:8]}",
+        params=run["params"],
+        tags={},
+    )
+    for row in steps:
+        values = {name: float(row[key]) for key, name in STEP_METRICS.items() if row[key]}
+        journal.append(path, "metrics", step=int(row["step"]), values=values)
+    journal.append(path, "end", status="FINISHED")
+
+
+def logged_values(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers of metrics.json under the names that MLflow has for them."""
+    values = _numbers("test", metrics) | _numbers("holdout", metrics.get(shards.HOLDOUT, {}))
+    for model, scores in metrics["models"].items():
+        if model != FINETUNED:
+            prefix = f"test/{re.sub(UNSAFE, '-', model)}"
+            values |= {f"{prefix}/{key}": scores[key] for key in ("wer", "cer", "difference")}
+    return values
+
+
+def _numbers(prefix: str, metrics: dict[str, Any]) -> dict[str, float]:
+    return {
+        f"{prefix}/{key}": value for key, value in metrics.items() if isinstance(value, int | float)
+    }
+
+
 def write_table(path: Path, table: list[dict[str, Any]]) -> None:
+    """Write the table of utterances as Parquet."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), sink)
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def run(
-    test: Path, finetuned: Path, train_reports: Path, reports: Path, given: schema.Params
+    test: Path, finetuned: Path, train_reports: Path, reports: Path, params: schema.Params
 ) -> None:
     """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg."""
-    told = files.read_json(train_reports / "run.json")
+    training_run = files.read_json(train_reports / "run.json")
+    seen_audio = train_reports / "taught.npy"
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
-    scores, table = evaluate(FeatureRows(test), loader.load_saved(finetuned), told, given)
-    known = num_taught(FeatureRows(test), train_reports / "taught.npy")
+    rows = FeatureRows(test)
+    scores, table = evaluate(rows, loader.load_saved(finetuned), training_run, params)
     metrics = {
         **scores[FINETUNED],
         "test_hash": shards.data_hash(test),
-        "rows_taught": known,
+        "rows_taught": num_taught(rows, seen_audio),
         "models": scores,
     }
     held_out, held_out_table = holdout(
-        test, loader.load_saved(finetuned), told, train_reports / "taught.npy", given
+        test, loader.load_saved(finetuned), training_run, seen_audio, params
     )
     if held_out:
         metrics[shards.HOLDOUT] = held_out
@@ -331,31 +376,36 @@ def run(
     curves(steps, reports / "curves.svg")
     files.write_text(reports / "report.md", report(metrics, table, steps))
     files.write_json(reports / "metrics.json", metrics)
-    record(told, metrics, steps, given)
-    for name, line in scores.items():
-        print(
-            f"{name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), CER {line['cer']:.4f}"
-        )
-    for name, line in metrics.get(shards.HOLDOUT, {}).get("models", {}).items():
-        print(
-            f"held out, {name}: WER {line['wer']:.4f} ({line['wer_low']:.4f} to {line['wer_high']:.4f}), {line['rows']:,} utterances"
-        )
+    record(training_run, metrics, steps, params)
+    print_scores(metrics)
+
+
+def print_scores(metrics: dict[str, Any]) -> None:
+    """Print each model's scores, and how many rows measure memory."""
+    held_out = metrics.get(shards.HOLDOUT, {"rows_taught": 0, "models": {}})
+    for name, scores in metrics["models"].items():
+        print(f"{name}: {_wer_text(scores)}, CER {scores['cer']:.4f}")
+    for name, scores in held_out["models"].items():
+        print(f"held out, {name}: {_wer_text(scores)}, {scores['rows']:,} utterances")
     print(caveat(metrics))
-    for name, scored in (("test", metrics), ("holdout", held_out or {"rows_taught": 0})):
-        if seen := scored["rows_taught"]:
-            which = f"{seen} of {scored['rows']} {name} rows"
+    for split, split_metrics in (("test", metrics), (shards.HOLDOUT, held_out)):
+        if seen := split_metrics["rows_taught"]:
             print(
-                f"CHECK FAILED: {name}_rows_unseen: {which} are in training or validation; their WER is memory"
+                f"CHECK FAILED: {split}_rows_unseen: {seen} of {split_metrics['rows']} {split} "
+                "rows are in training or validation; their WER is memory"
             )
 
 
+def _wer_text(scores: dict[str, Any]) -> str:
+    return f"WER {scores['wer']:.4f} ({scores['wer_low']:.4f} to {scores['wer_high']:.4f})"
+
+
 def main() -> None:
-    test, finetuned, train_reports, reports = command.paths(
-        __doc__, "test", "finetuned", "train_reports", "reports"
-    )
-    given = reader.load()
+    names = ("test", "finetuned", "train_reports", "reports")
+    test, finetuned, train_reports, reports = command.paths(__doc__, *names)
+    params = reader.load()
     with command.timing(reports):
-        run(test, finetuned, train_reports, reports, given)
+        run(test, finetuned, train_reports, reports, params)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Stats: how long the recordings are, which window to take and what it costs, how long the labels
-are, and which rows look wrong.
+"""Stats: how long the recordings and labels are, what each window costs, which rows look wrong.
 
     python -m stages.stats data/raw reports/stats
 
-Costs 60 us a row, most of it for tokens, decoding 200 recordings of each split, and a trial of a
-few seconds in which up to 20 recordings are trained on. Memory grows by 13 bytes a row, and by the
-different words of the texts while a tokenizer is made. Written for people (a report, a picture),
-programs (JSON) and `dvc plots` (CSV). The time that a row takes is another in each run: it is
-printed, and stands in timing.json alone.
+Also recommends a window. Costs 60 us a row, most of it for tokens, decoding 200 recordings of each
+split, and a trial of a few seconds in which up to 20 recordings are trained on. Memory grows by 13
+bytes a row, and by the different words of the texts while a tokenizer is made.
+
+Written for people (a report, a picture), programs (JSON) and `dvc plots` (CSV). The time that a row
+takes differs from run to run: it is printed, and stands in timing.json alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.errors import DataError, exit_with
-from asr.model import tokenization
 from asr.model.window import window_seconds
 from asr.params import reader, schema
 from asr.runtime import command
@@ -35,6 +34,9 @@ from asr.whisper import POSITIONS_PER_SECOND
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
+
+
+SCRATCH = "scratch"  # loader.SCRATCH, without the import of torch
 
 
 def summary(seconds: np.ndarray) -> dict[str, float]:
@@ -59,149 +61,151 @@ def texts(split: Path) -> Iterator[str]:
     return (row["text"] or "" for row in shards.rows(split, ["text"]))
 
 
-def model_of(raw: Path, given: schema.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
-    """The tokenizer and the sizes, under the names of `WhisperConfig`, of the model that training
-    would start from.
+def start_sizes(raw: Path, params: schema.Params) -> tuple[WhisperTokenizer, dict[str, Any]]:
+    """The tokenizer and the sizes of the model that training would start from.
+
+    Returns:
+        The sizes have the names of `WhisperConfig`.
     """
-    from asr.model import tokenization  # 1 s
+    from asr.model import tokenization  # here and below: imports transformers, 1 s for each worker
 
-    chosen, bins = given.model, given.featurize.num_mel_bins
-    if chosen.name == "scratch":
-        made = tokenization.from_texts(texts(raw / "train"), chosen.scratch.vocab_size)
-        return made, {**chosen.scratch.model_dump(), "vocab_size": len(made), "num_mel_bins": bins}
-    from asr.model import loader  # torch, only for the checkpoint's place
+    model = params.model
+    num_mel_bins = params.featurize.num_mel_bins
+    if model.name == SCRATCH:
+        scratch = model.scratch
+        tokenizer = tokenization.from_texts(texts(raw / "train"), scratch.vocab_size)
+        sizes = scratch.model_dump() | {"vocab_size": len(tokenizer)}
+    else:
+        from asr.model import loader  # imports torch, which scratch does not need
 
-    made = tokenization.load(loader.resolve_model(chosen.name), chosen.revision)
-    return made, {
-        **loader.load_config(chosen.name, chosen.revision).to_dict(),
-        "num_mel_bins": bins,
-    }
+        tokenizer = tokenization.load(loader.resolve_model(model.name), model.revision)
+        sizes = loader.load_config(model.name, model.revision).to_dict()
+    return tokenizer, {**sizes, "num_mel_bins": num_mel_bins}
 
 
-def windows_of(chosen: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
-    """The param that sets the window, the window, and the one that the start model was trained
-    with, if it was.
+def windows_of(model: schema.Model, sizes: Mapping[str, Any]) -> tuple[str, int, int | None]:
+    """The window that params name.
+
+    Returns:
+        The param that sets it, its seconds, and those that the start model was trained with; None
+        where it is built from scratch.
     """
-    own = (
-        None
-        if chosen.name == "scratch"
-        else int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
-    )
-    param = "model.window_seconds"
-    if chosen.window_seconds is None:
-        param = (
-            "model.scratch.window_seconds"
-            if own is None
-            else "model.window_seconds: null, the start model's own,"
-        )
-    return param, window_seconds(chosen, own), own
+    own = None
+    if model.name != SCRATCH:
+        own = int(sizes["max_source_positions"]) // POSITIONS_PER_SECOND
+    if model.window_seconds is not None:
+        param = "model.window_seconds"
+    elif own is None:
+        param = "model.scratch.window_seconds"
+    else:
+        param = "model.window_seconds: null, the start model's own,"
+    return param, window_seconds(model, own), own
 
 
-def label_lengths(train: Path, made: WhisperTokenizer) -> np.ndarray:
-    """(N,) int32 lengths of the training labels in the model's tokens, prompt and end not counted."""
+def label_lengths(train: Path, tokenizer: WhisperTokenizer) -> np.ndarray:
+    """(N,) int32 tokens of the training labels, prompt and end not counted."""
     from asr.model import tokenization
 
     blocks = [np.zeros(0, np.int32)]
     for path in shards.paths(train):
         for batch in shards.batches(path, ["text"]):
-            found = [text or "" for text in batch.column("text").to_pylist()]
-            blocks.append(
-                np.array([len(ids) for ids in tokenization.text_ids(made, found)], np.int32)
-            )
+            batch_texts = [text or "" for text in batch.column("text").to_pylist()]
+            ids = tokenization.text_ids(tokenizer, batch_texts)
+            blocks.append(np.array([len(tokens) for tokens in ids], np.int32))
     return np.concatenate(blocks)
 
 
 def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Quantiles of the labels' lengths, and those near the limit of the decoder's positions."""
+    """How long the labels are, and which are near the limit of the decoder's positions.
+
+    Args:
+        lengths: (N,) tokens, prompt and end not counted.
+    """
+    from asr.model import tokenization
+
+    positions = sizes["max_target_positions"]
     prompt = tokenization.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
-    longest = outliers.most(
-        lengths,
-        np.flatnonzero(
-            lengths + prompt > outliers.NEAR_LIMIT_SHARE * sizes["max_target_positions"]
-        ),
-    )
-    ids = {place: row["id"] for place, row in row_stats.rows_at(train, longest, "id")}
+    near = np.flatnonzero(lengths + prompt > outliers.NEAR_LIMIT_SHARE * positions)
+    longest = outliers.most(lengths, near)
+    ids = {index: row["id"] for index, row in row_stats.rows_at(train, longest, "id")}
+    examples = [{"id": ids[index], "tokens": int(lengths[index]) + prompt} for index in longest]
     return {
         "mean_tokens": float(np.mean(lengths)),
         "median_tokens": float(q50),
         "q95_tokens": float(q95),
         "max_tokens": int(lengths.max()),
         "prompt_tokens": prompt,
-        **outliers.labels(lengths + prompt, sizes["max_target_positions"]),
-        "examples": [
-            {"id": ids[place], "tokens": int(lengths[place]) + prompt} for place in longest
-        ],
+        **outliers.labels(lengths + prompt, positions),
+        "examples": examples,
     }
 
 
 def forecast(
     train: Path,
-    given: schema.Params,
-    told: Mapping[str, Any],
-    made: WhisperTokenizer,
+    params: schema.Params,
+    stats: Mapping[str, Any],
+    tokenizer: WhisperTokenizer,
     sizes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Seconds of a training row, and of all that fit, at each window, as a trial on this machine
-    tells; nothing where it cannot be made.
+    """Seconds of a training row, and of all that fit, at each window, from a trial on this machine.
+
+    Returns:
+        `{row_seconds, measured, epoch_seconds}` by window; nothing where no trial is possible.
     """
     from asr import features
-    from asr.model import tokenization  # torch, 3 s
-    from asr.preflight import trial
+    from asr.model import tokenization
+    from asr.preflight import trial  # imports torch, 3 s
 
-    clips = [
-        (
-            features.log_mel(sound, sizes["num_mel_bins"]),
-            tokenization.text_ids(made, [row["text"] or ""])[0],
-        )
-        for row in outliers.sample(train, trial.CLIPS, ["text", "audio"])
-        if (sound := outliers.first_samples(row)) is not None
-    ]
-    fit = {row["window_seconds"]: row["rows_fit"] for row in told["windows"].values()}
-    first = {
-        float(told["recommended"][key]) for key in ("window_seconds", "present_window_seconds")
-    }
-    order = [*sorted(first), *sorted(set(fit) - first)]
-    times = (
-        trial.run(
-            given, made, clips, order, lambda window: window_cost.training_flops(window, sizes)
-        )
-        if clips
-        else {}
+    clips = []
+    for row in outliers.sample(train, trial.CLIPS, ["text", "audio"]):
+        samples = outliers.first_samples(row)
+        if samples is not None:
+            (ids,) = tokenization.text_ids(tokenizer, [row["text"] or ""])
+            clips.append((features.log_mel(samples, sizes["num_mel_bins"]), ids))
+    if not clips:
+        return {}
+    rows_fit = {row["window_seconds"]: row["rows_fit"] for row in stats["windows"].values()}
+    recommended = stats["recommended"]
+    first = {float(recommended[key]) for key in ("window_seconds", "present_window_seconds")}
+    windows = [*sorted(first), *sorted(set(rows_fit) - first)]
+    times = trial.run(
+        params, tokenizer, clips, windows, lambda window: window_cost.training_flops(window, sizes)
     )
     return {
         f"{window:g}": {
             **times[window],
-            "epoch_seconds": times[window]["row_seconds"] * fit[window],
+            "epoch_seconds": times[window]["row_seconds"] * rows_fit[window],
         }
         for window in sorted(times)
     }
 
 
-def forecast_apart(*given: Any) -> dict[str, Any]:
-    """The forecast in a process of its own, for torch holds more memory than all else here does,
-    and a recording may end it.
+def forecast_apart(*arguments: Any) -> dict[str, Any]:
+    """The forecast, in a process of its own.
+
+    Torch holds more memory than all else here, and a damaged recording may end the process.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return apart.submit(forecast, *given).result()
+            return pool.submit(forecast, *arguments).result()
         except BrokenProcessPool:
             return {}
 
 
 def print_epoch_times(times: Mapping[str, Mapping[str, float]]) -> None:
-    """How long an epoch takes, for a terminal."""
-    told = ", ".join(
-        f"{rough_duration(one['epoch_seconds'])} at {window} s" for window, one in times.items()
+    """Print how long an epoch takes at each window."""
+    if not times:
+        print("how long an epoch takes is unknown: no trial was possible here")
+        return
+    durations = ", ".join(
+        f"{rough_duration(time['epoch_seconds'])} at {window} s" for window, time in times.items()
     )
-    print(
-        f"an epoch would take about {told}"
-        if told
-        else "how long an epoch takes is unknown: no trial was possible here"
-    )
+    print(f"an epoch would take about {durations}")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, with the columns of the first."""
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -210,116 +214,135 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(windows: Iterable[Mapping[str, float]]) -> str:
-    """The windows' prices for a terminal."""
-    lines = [
-        f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8} {'features':>10} {'padded fp32':>12}"
-    ]
+    """The cost of each window as a table for a terminal."""
+    heads = f"{'window':>8} {'rows that fit':>18} {'padding':>8} {'compute':>8}"
+    lines = [f"{heads} {'features':>10} {'padded fp32':>12}"]
     for row in windows:
+        rows_fit = f"{row['rows_fit']:>9,} {row['share_fit']:>8.2%}"
+        compute = f"{row['padding_share']:>8.0%} {row['compute_against_30s']:>8.0%}"
+        features_mb = row["feature_bytes"] / 1e6
+        padded_mb = row["padded_float32_bytes"] / 1e6
         lines.append(
-            f"{row['window_seconds']:>6g} s {row['rows_fit']:>9,} {row['share_fit']:>8.2%} {row['padding_share']:>8.0%} "
-            f"{row['compute_against_30s']:>8.0%} {row['feature_bytes'] / 1e6:>7,.0f} MB {row['padded_float32_bytes'] / 1e6:>9,.0f} MB"
+            f"{row['window_seconds']:>6g} s {rows_fit} {compute} "
+            f"{features_mb:>7,.0f} MB {padded_mb:>9,.0f} MB"
         )
     return "\n".join(lines)
 
 
 def measure(
-    raw: Path, given: schema.Params, made: WhisperTokenizer, sizes: Mapping[str, Any]
+    raw: Path, params: schema.Params, tokenizer: WhisperTokenizer, sizes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """All that stats.json tells, and the durations of each split."""
-    met: list[str] = []
-    by_split = {split: row_stats.take(raw / split, met) for split in shards.splits(raw)}
+    """The content of stats.json, and the known durations of each split in seconds.
+
+    Raises:
+        DataError: no training recording can be read.
+    """
+    scripts: list[str] = []  # all writing systems that the texts have
+    by_split = {split: row_stats.take(raw / split, scripts) for split in shards.splits(raw)}
     seconds = by_split["train"].known
     if not len(seconds):
         raise DataError("train: no recording can be read, so there is nothing to measure")
-    param, present, trained = windows_of(given.model, sizes)
-    least = given.stats.min_share_kept
-    chosen = window_cost.recommended(seconds, least, sizes, trained)
-    wanted = sorted(
-        {float(one) for one in (*given.stats.window_candidates_seconds, chosen, present)}
-    )
-    prices = {f"{one:g}": window_cost.price(one, seconds, sizes) for one in wanted}
-    reasons = (
-        window_cost.reason(prices[f"{chosen}"], least, trained, len(seconds)),
-        window_cost.difference(prices[f"{chosen}"], prices[f"{present}"], param),
-    )
-    told = {
+    windows, recommended = window_stats(params, seconds, sizes)
+    stats = {
         "durations": {
-            split: {**summary(one.known), "unknown": len(one.seconds) - len(one.known)}
-            for split, one in by_split.items()
+            split: {**summary(rows.known), "unknown": len(rows.seconds) - len(rows.known)}
+            for split, rows in by_split.items()
         },
-        "labels": labels(raw / "train", label_lengths(raw / "train", made), sizes),
-        "windows": prices,
-        "recommended": {
-            "window_seconds": chosen,
-            "present_window_seconds": present,
-            "reason": " ".join(reasons),
-        },
+        "labels": labels(raw / "train", label_lengths(raw / "train", tokenizer), sizes),
+        "windows": windows,
+        "recommended": recommended,
         "silence": {split: outliers.silence(raw / split) for split in by_split},
         "speaking_rate": outliers.improbable(raw, by_split),
-        "scripts": outliers.strange(raw, by_split, met),
+        "scripts": outliers.strange(raw, by_split, scripts),
     }
-    return told, {split: one.known for split, one in by_split.items()}
+    return stats, {split: rows.known for split, rows in by_split.items()}
+
+
+def window_stats(
+    params: schema.Params, seconds: np.ndarray, sizes: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cost of each window by its seconds, and the one that is recommended, with the reason.
+
+    Args:
+        seconds: (N,) of the training recordings.
+    """
+    param, present, trained = windows_of(params.model, sizes)
+    min_share = params.stats.min_share_kept
+    best = window_cost.recommended(seconds, min_share, sizes, trained)
+    candidates = {float(window) for window in params.stats.window_candidates_seconds}
+    windows = sorted(candidates | {float(best), float(present)})
+    costs = {f"{window:g}": window_cost.price(window, seconds, sizes) for window in windows}
+    reason = window_cost.reason(costs[f"{best}"], min_share, trained, len(seconds))
+    difference = window_cost.difference(costs[f"{best}"], costs[f"{present}"], param)
+    return costs, {
+        "window_seconds": best,
+        "present_window_seconds": present,
+        "reason": f"{reason} {difference}",
+    }
 
 
 def run(
-    raw: Path, reports: Path, given: schema.Params, timed: dict[str, Any] | None = None
+    raw: Path, reports: Path, params: schema.Params, timed: dict[str, Any] | None = None
 ) -> None:
     """Write reports/stats: stats.json, report.md, windows.csv, durations.csv, durations.svg.
 
     Args:
         timed: takes what a row takes at each window; without it no trial is made.
     """
-    made, sizes = model_of(raw, given)
-    told, by_split = measure(raw, given, made, sizes)
-    print_summary(told)
+    tokenizer, sizes = start_sizes(raw, params)
+    stats, seconds = measure(raw, params, tokenizer, sizes)
+    print_summary(stats)
     if timed is not None:
-        timed["windows"] = forecast_apart(raw / "train", given, told, made, sizes)
+        timed["windows"] = forecast_apart(raw / "train", params, stats, tokenizer, sizes)
         print_epoch_times(timed["windows"])
-    chosen, present = (
-        told["recommended"][key] for key in ("window_seconds", "present_window_seconds")
-    )
-    bins = report.histogram(by_split)
+    bins = report.histogram(seconds)
     reports.mkdir(parents=True, exist_ok=True)
     report.draw(
-        bins, given.stats.window_candidates_seconds, chosen, present, reports / "durations.svg"
+        bins,
+        params.stats.window_candidates_seconds,
+        stats["recommended"]["window_seconds"],
+        stats["recommended"]["present_window_seconds"],
+        reports / "durations.svg",
     )
-    files.write_text(reports / "windows.csv", csv_text(list(told["windows"].values())))
+    files.write_text(reports / "windows.csv", csv_text(list(stats["windows"].values())))
     files.write_text(reports / "durations.csv", csv_text(bins))
-    files.write_text(reports / "report.md", report.report(told))
-    files.write_json(reports / "stats.json", told)
+    files.write_text(reports / "report.md", report.report(stats))
+    files.write_json(reports / "stats.json", stats)
 
 
-def print_summary(told: Mapping[str, Any]) -> None:
-    """The gist, for a terminal."""
-    for split, one in told["durations"].items():
-        if one["count"]:
-            hours, median, longest = one["hours"], one["median_seconds"], one["max_seconds"]
+def print_summary(stats: Mapping[str, Any]) -> None:
+    """Print the gist of stats.json."""
+    for split, durations in stats["durations"].items():
+        if durations["count"]:
             print(
-                f"{split}: {one['count']:,} recordings, {hours:.2f} h, median {median:.2f} s, longest {longest:.2f} s"
+                f"{split}: {durations['count']:,} recordings, {durations['hours']:.2f} h, "
+                f"median {durations['median_seconds']:.2f} s, "
+                f"longest {durations['max_seconds']:.2f} s"
             )
-    print(table(told["windows"].values()))
-    print(f"recommended window: {told['recommended']['reason']}")
-    lengths = told["labels"]
+    print(table(stats["windows"].values()))
+    print(f"recommended window: {stats['recommended']['reason']}")
+    lengths = stats["labels"]
     print(
         f"labels: median {lengths['median_tokens']:.0f} tokens, longest {lengths['max_tokens']:,}; "
         f"{lengths['over_limit']:,} do not fit the decoder, {lengths['near_limit']:,} nearly"
     )
     silent = ", ".join(
-        f"{one['silent_share']:.0%} of {split}"
-        for split, one in told["silence"].items()
-        if one["recordings"]
+        f"{silence['silent_share']:.0%} of {split}"
+        for split, silence in stats["silence"].items()
+        if silence["recordings"]
     )
     print(
-        f"silent: {silent or 'unknown'}; {told['speaking_rate']['outliers']:,} rows with an improbable rate of speech, "
-        f"{told['scripts']['suspects']:,} in a strange script (report.md names some)"
+        f"silent: {silent or 'unknown'}; "
+        f"{stats['speaking_rate']['outliers']:,} rows with an improbable rate of speech, "
+        f"{stats['scripts']['suspects']:,} in a strange script (report.md names some)"
     )
 
 
 def main() -> None:
     raw, reports = command.paths(__doc__, "raw", "reports")
-    given = reader.load()
+    params = reader.load()
     with command.timing(reports) as timed:
-        run(raw, reports, given, timed)
+        run(raw, reports, params, timed)
 
 
 if __name__ == "__main__":

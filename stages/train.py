@@ -1,15 +1,14 @@
-"""Train: fine-tune a Whisper, or train a small one from scratch; keep the weights with the best
-validation WER.
+"""Train: fine-tune a Whisper, or train a small one from scratch, and keep the best weights.
 
     python -m stages.train data/features/train data/features/validation models/finetuned
     reports/train
 
-One optimiser and one schedule over all rows; a training that is stopped at any moment and started
-again ends with the same bits as one that never stopped (at the same number of threads). Checkpoints
-lie in .cache/checkpoints/<fingerprint>, outside the outs that DVC deletes. With PROCESSES=4 in the
-environment four GPUs (or processes) share each step, and give the curve of one that takes four
-times as many batches a step. The test split is never opened. What was checked stands in
-reports/train/checks.json.
+The best weights are those with the lowest validation WER. One optimizer and one schedule over all
+rows; a training that is stopped at any moment and started again ends with the same bits as one that
+never stopped (at the same number of threads). Checkpoints lie in .cache/checkpoints/<fingerprint>,
+outside the outs that DVC deletes. With PROCESSES=4 in the environment four GPUs (or processes)
+share each step, and give the curve of one that takes four times as many batches a step. The test
+split is never opened. The results of the checks stand in reports/train/checks.json.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,52 +64,67 @@ EVALUATION_MEMORY = (
 )
 
 
-def identity(given: schema.Params, start: Start, train: Path, validation: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Provenance:
+    """What a training is made from.
+
+    Attributes:
+        fingerprint: hash of `identity`; names checkpoints, journal and MLflow run.
+        identity: all that decides the weights.
+        params: all params but those of `evaluate`, flat.
+    """
+
+    fingerprint: str
+    identity: dict[str, Any]
+    params: dict[str, Any]
+
+
+def training_identity(
+    params: schema.Params, start: Start, train: Path, validation: Path
+) -> dict[str, Any]:
     """All that decides the weights; its hash is the training's fingerprint."""
-    chosen = given.model.model_dump(exclude=set() if start.name == loader.SCRATCH else {"scratch"})
+    unused = set() if start.name == loader.SCRATCH else {"scratch"}
+    model_params = params.model.model_dump(exclude=unused)
+    model_params |= {"language": params.language, "name": start.name}
     return {
-        "params": reader.flat(
-            {
-                "model": {**chosen, "language": given.language, "name": start.name},
-                "train": given.train.model_dump(),
-            }
-        ),
+        "params": reader.flat({"model": model_params, "train": params.train.model_dump()}),
         "data": shards.data_hash(train, validation),
         "start": start.provenance(),
         "code": hashing.code_hash(KEPT["training"]),
     }
 
 
-def say_if_longer(folder: Path, known: dict[str, Any]) -> None:
-    """Where only `max_steps` differs from a finished training: this one starts anew; say how to go
-    on instead.
+def say_if_longer(folder: Path, identity: dict[str, Any]) -> None:
+    """Say how to go on from a finished training from which only `max_steps` differs.
+
+    This one starts anew, for the schedule of the other has ended.
+
+    Args:
+        folder: the checkpoints of this training; others lie beside it.
     """
     for path in sorted(folder.parent.glob("*/identity.json")):
         other = files.read_json(path)
-        if (
-            other.get("finished")
-            and _without_steps(other["identity"]) == _without_steps(known)
-            and path.parent != folder
-        ):
-            done, wanted = (one["params"]["train.max_steps"] for one in (other["identity"], known))
-            print(
-                f"a training of {done} steps with the same params is finished; its schedule has ended, so {wanted} steps train anew. "
-                "To go on from it: make keep NAME=mine, then -S model.name=models/kept/mine",
-                flush=True,
-            )
+        if not other.get("finished") or path.parent == folder:
+            continue
+        if _without_steps(other["identity"]) != _without_steps(identity):
+            continue
+        finished_steps = other["identity"]["params"]["train.max_steps"]
+        steps = identity["params"]["train.max_steps"]
+        print(
+            f"a training of {finished_steps} steps with the same params is finished; its schedule "
+            f"has ended, so {steps} steps train anew. "
+            "To go on from it: make keep NAME=mine, then -S model.name=models/kept/mine",
+            flush=True,
+        )
 
 
-def _without_steps(known: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **known,
-        "params": {
-            key: value for key, value in known["params"].items() if key != "train.max_steps"
-        },
-    }
+def _without_steps(identity: dict[str, Any]) -> dict[str, Any]:
+    params = {key: value for key, value in identity["params"].items() if key != "train.max_steps"}
+    return {**identity, "params": params}
 
 
 def steps_csv(rows: list[dict[str, Any]]) -> str:
-    """steps.csv; a value that was not measured at a step stays empty."""
+    """The content of steps.csv; a value that was not measured at a step stays empty."""
     table = io.StringIO()
     writer = csv.DictWriter(table, STEP_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -118,9 +133,15 @@ def steps_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def summary_of(
-    training: Training, steps: list[int], loss_after: float, moved: dict[str, Any]
+    training: Training, steps: list[int], loss_after: float, weight_facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a person should know of a training: reports/train/summary.json."""
+    """The content of reports/train/summary.json: what a person should know of a training.
+
+    Args:
+        steps: whose weights, or the mean of whose weights, the model has.
+        loss_after: on the fixed batch.
+        weight_facts: how far the weights moved.
+    """
     state = training.state
     return {
         "best_step": state.best_step,
@@ -134,82 +155,100 @@ def summary_of(
         "rows_left_out": training.choice.left_out,
         "fixed_batch_loss_before": state.fixed_loss,
         "fixed_batch_loss_after": loss_after,
-        **moved,
+        **weight_facts,
     }
 
 
-def print_summary(summary: dict[str, Any], found: list[Check]) -> None:
+def print_summary(summary: dict[str, Any], checks: list[Check]) -> None:
+    """Print the result of a training, the rows left out, and the checks that failed."""
     before, after = summary["fixed_batch_loss_before"], summary["fixed_batch_loss_after"]
     print(
-        f"best step {summary['best_step']:,}: validation WER {summary['best_validation_wer']:.4f}; "
-        f"weights moved by {summary['weights_moved']:.1%}; loss on one fixed batch: {before:.4f} -> {after:.4f}"
+        f"best step {summary['best_step']:,}: "
+        f"validation WER {summary['best_validation_wer']:.4f}; "
+        f"weights moved by {summary['weights_moved']:.1%}; "
+        f"loss on one fixed batch: {before:.4f} -> {after:.4f}"
     )
     for reason, count in summary["rows_left_out"].items():
         if count:
             print(f"left out: {count} training rows, {reason}")
-    failed = [one for one in found if not one.passed]
+    failed = [one for one in checks if not one.passed]
     for one in failed:
         print(f"CHECK FAILED: {one.name}: {one.detail}")
-    print(f"checks: {len(found) - len(failed)} of {len(found)} passed")
+    print(f"checks: {len(checks) - len(failed)} of {len(checks)} passed")
 
 
-def before_training(
+def refuse_unfit(
     start: Start,
     rows: FeatureRows,
-    validation: FeatureRows,
+    validation_rows: FeatureRows,
     splits: tuple[Path, Path],
-    given: schema.Params,
+    params: schema.Params,
 ) -> None:
-    """What must hold before any time is spent."""
+    """Refuse data and start models that would waste the time of a training.
+
+    Raises:
+        DataError: features are damaged, or rows stand in both splits.
+        ModelError: tokenizer or prompt do not fit the model.
+    """
     refusals.refuse_damaged_rows(*splits)
-    refusals.refuse_shared_rows(rows, validation)
+    refusals.refuse_shared_rows(rows, validation_rows)
     refusals.refuse_other_tokens(start, rows.column("text"))
-    refusals.refuse_other_prompt(start, given.language, given.model.task)
+    refusals.refuse_other_prompt(start, params.language, params.model.task)
 
 
-def run(train: Path, validation: Path, out: Path, reports: Path, given: schema.Params) -> None:
+def run(train: Path, validation: Path, out: Path, reports: Path, params: schema.Params) -> None:
     """Train and write models/finetuned and reports/train; of several processes one writes."""
-    rows, judged = FeatureRows(train), FeatureRows(validation)
-    start = start_model(given, rows)
-    before_training(start, rows, judged, (train, validation), given)
-    known = identity(given, start, train, validation)
-    choose_trained(start, given.model, given.train.seed)
-    fingerprint = hashing.hash_of(known)[:32]
-    from accelerate import (
-        PartialState,
-    )  # at the top it would import torch before `asr` has set how torch is to wait
+    rows = FeatureRows(train)
+    validation_rows = FeatureRows(validation)
+    start = start_model(params, rows)
+    refuse_unfit(start, rows, validation_rows, (train, validation), params)
+    identity = training_identity(params, start, train, validation)
+    choose_trained(start, params.model, params.train.seed)
+    fingerprint = hashing.hash_of(identity)[:32]
+    all_params = reader.flat(params.model_dump(exclude={"evaluate"}))
+    provenance = Provenance(fingerprint, identity, all_params)
 
-    folder, log = paths.cache("checkpoints", fingerprint), journal.path_of(fingerprint)
-    main = PartialState(cpu=loader.device() == "cpu").is_main_process
-    with checkpoints.held(folder) if main else nullcontext():
-        if main:
-            say_if_longer(folder, known)
-            files.write_json(folder / "identity.json", {"identity": known, "finished": False})
-        with mirror.copied(folder, log) if main else nullcontext():
-            training = Training(
-                start, rows, judged, given.train, folder, partial(journal.append, log)
-            )
-            all_params = reader.flat(given.model_dump(exclude={"evaluate"}))
-            with (
-                journaled(log, fingerprint, all_params) if main else nullcontext(),
-                memory.must_hold(EVALUATION_MEMORY),
-            ):
-                train_and_write(
-                    training, out, reports, {**known, "params_all": all_params}, fingerprint
-                )
-        if main:
-            files.write_json(folder / "identity.json", {"identity": known, "finished": True})
+    # at the top it would import torch before `asr` has set how torch is to wait
+    from accelerate import PartialState
+
+    folder = paths.cache("checkpoints", fingerprint)
+    log = journal.path_of(fingerprint)
+    is_main = PartialState(cpu=loader.device() == "cpu").is_main_process
+    with ExitStack() as stack:
+        if is_main:
+            stack.enter_context(own_checkpoints(folder, log, identity))
+        record = partial(journal.append, log)
+        training = Training(start, rows, validation_rows, params.train, folder, record)
+        if is_main:
+            stack.enter_context(journaled(log, provenance))
+        with memory.must_hold(EVALUATION_MEMORY):
+            train_and_write(training, out, reports, provenance)
 
 
 @contextmanager
-def journaled(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterator[None]:
-    """Tell the journal how a training begins and ends, and MLflow from it."""
+def own_checkpoints(folder: Path, log: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Keep a training's checkpoints to this process and copy them to the mirror, if there is one.
+
+    identity.json beside them says what they belong to, and whether the training has finished.
+    """
+    path = folder / "identity.json"
+    with checkpoints.held(folder):
+        say_if_longer(folder, identity)
+        files.write_json(path, {"identity": identity, "finished": False})
+        with mirror.copied(folder, log):
+            yield
+        files.write_json(path, {"identity": identity, "finished": True})
+
+
+@contextmanager
+def journaled(log: Path, provenance: Provenance) -> Iterator[None]:
+    """Write begin and end to the journal, and run the process that uploads it to MLflow."""
     journal.append(
         log,
         "begin",
-        fingerprint=fingerprint,
-        name=run_name(fingerprint),
-        params=all_params,
+        fingerprint=provenance.fingerprint,
+        name=run_name(provenance.fingerprint),
+        params=provenance.params,
         tags=tags(),
     )
     follower = Follower(log)
@@ -222,107 +261,126 @@ def journaled(log: Path, fingerprint: str, all_params: dict[str, Any]) -> Iterat
         follower.finish()
 
 
-def train_and_write(
-    training: Training, out: Path, reports: Path, known: dict[str, Any], fingerprint: str
-) -> None:
-    """The training itself, what must hold of it, and its outs."""
-    main = training.accelerator.is_main_process
+def train_and_write(training: Training, out: Path, reports: Path, provenance: Provenance) -> None:
+    """Train, check what was trained, and write the outs."""
     training.accelerator.print(training.padding(), flush=True)
-    before = {name: value.clone() for name, value in training.bare.state_dict().items()}
-    look = (
-        batch_is_sound,
-        order_is_whole,
-        metric_is_sound,
-        noise_is_where_it_belongs,
-        loss_is_of_all_labels,
-    )
-    found = [check(training) for check in look]
+    weights_before = {name: value.clone() for name, value in training.bare.state_dict().items()}
+    checks = checks_before(training)
     training.resume()
     forecast.forecast(training, out)
     training.run()
     steps = training.load_best()
-    given = known["params_all"]
-    moved, facts = weights_moved(
-        before, training, given["model.freeze_encoder"], given["model.lora.rank"]
+
+    params = provenance.params
+    weights_check, weight_facts = weights_moved(
+        weights_before, training.bare, params["model.freeze_encoder"], params["model.lora.rank"]
     )
-    loss = training.mean_loss(training.train, training.fixed_batch())
-    summary = summary_of(training, steps, loss, facts)
-    found += [
-        start_knows_its_tokens(training, known["start"]["name"]),
-        moved,
-        *after_training(training, loss),
-    ]
-    if main:
+    loss_after = training.mean_loss(training.train, training.fixed_batch())
+    summary = summary_of(training, steps, loss_after, weight_facts)
+    start = provenance.identity["start"]["name"]
+    checks += checks_after(training, start, weights_check, loss_after)
+    if training.accelerator.is_main_process:
         write_model(training, out)
-        names = digests(training.train), digests(training.validation.rows)
-        found += [saved_model_is_the_best(out, training, steps), splits_are_apart(*names)]
-        files.write_bytes(reports / "taught.npy", seen_audio(names[0] | names[1]))
-        write_reports(training, reports, summary, found, known, fingerprint)
-        failed = [one.name for one in found if not one.passed]
-        training.record(
-            "end",
-            status="FINISHED",
-            tags={"checks": f"failed: {', '.join(failed)}" if failed else "passed"},
-        )
-        print_summary(summary, found)
+        train_digests = digests(training.train)
+        validation_digests = digests(training.validation.rows)
+        checks.append(saved_model_is_the_best(out, training, steps))
+        checks.append(splits_are_apart(train_digests, validation_digests))
+        files.write_bytes(reports / "taught.npy", seen_audio(train_digests | validation_digests))
+        write_reports(training, reports, summary, checks, provenance)
+        record_end(training, checks)
+        print_summary(summary, checks)
 
 
-def after_training(training: Training, loss: float) -> list[Check]:
-    """What must hold of a training that has ended."""
-    state = training.state
-    prefix = " ".join(training.collator.made.convert_ids_to_tokens(training.collator.prompt))
+def checks_before(training: Training) -> list[Check]:
+    """Checks of what a training is fed, and of its loss and metric."""
+    tokenizer = training.collator.made
     return [
-        loss_fell(state.fixed_loss or 0.0, loss),
-        rate_followed(training),
-        updates_were_made(training),
-        loss_and_wer_agree(
-            state.rows, lambda: training.validation.worst(training.heard(), MAX_SHOWN), prefix
-        ),
+        batch_is_sound(training),
+        order_is_whole(training),
+        metric_is_sound(training.validation, tokenizer, training.given.eval_rows),
+        noise_is_where_it_belongs(training),
+        loss_is_of_all_labels(training),
     ]
+
+
+def checks_after(
+    training: Training, start: str, weights_check: Check, loss_after: float
+) -> list[Check]:
+    """Checks of a training that has ended.
+
+    Args:
+        start: the name of the start model.
+        loss_after: on the fixed batch.
+    """
+    state = training.state
+    params = training.given
+    collator = training.collator
+    loss_before = state.fixed_loss or 0.0
+    prompt = " ".join(collator.made.convert_ids_to_tokens(collator.prompt))
+
+    def worst() -> list[tuple[str, str]]:
+        return training.validation.worst(training.heard(), MAX_SHOWN)
+
+    return [
+        start_knows_its_tokens(start, loss_before, training.bare.config.vocab_size),
+        weights_check,
+        loss_fell(loss_before, loss_after),
+        rate_followed(state, params, training.learning_rate),
+        updates_were_made(training.optimizer, state.step, params.precision),
+        loss_and_wer_agree(state.rows, worst, prompt),
+    ]
+
+
+def record_end(training: Training, checks: list[Check]) -> None:
+    """Tell the journal that the training has finished, and which checks failed."""
+    failed = [one.name for one in checks if not one.passed]
+    result = f"failed: {', '.join(failed)}" if failed else "passed"
+    training.record("end", status="FINISHED", tags={"checks": result})
 
 
 def write_reports(
     training: Training,
     reports: Path,
     summary: dict[str, Any],
-    found: list[Check],
-    known: dict[str, Any],
-    fingerprint: str,
+    checks: list[Check],
+    provenance: Provenance,
 ) -> None:
-    """reports/train."""
+    """Write reports/train."""
+    identity = provenance.identity
+    run = {
+        "fingerprint": provenance.fingerprint,
+        "params_hash": hashing.hash_of(identity["params"]),
+        "data_hash": identity["data"],
+        "code_hash": identity["code"],
+        "start": identity["start"],
+        "best_step": training.state.best_step,
+        "seed": training.given.seed,
+        "params": provenance.params,
+    }
     files.write_text(reports / "steps.csv", steps_csv(training.state.rows))
     files.write_json(reports / "summary.json", summary)
-    files.write_json(reports / "checks.json", check.table(found))
-    files.write_json(
-        reports / "run.json",
-        {
-            "fingerprint": fingerprint,
-            "params_hash": hashing.hash_of(known["params"]),
-            "data_hash": known["data"],
-            "code_hash": known["code"],
-            "start": known["start"],
-            "best_step": training.state.best_step,
-            "seed": training.given.seed,
-            "params": known["params_all"],
-        },
-    )
+    files.write_json(reports / "checks.json", check.table(checks))
+    files.write_json(reports / "run.json", run)
 
 
 def digests(rows: FeatureRows) -> set[bytes]:
-    """Short names of all sounds of a split."""
+    """Digests of all sounds of a split, 12 bytes each."""
     return {rows.digest(row) for row in range(len(rows))}
 
 
-def seen_audio(names: set[bytes]) -> bytes:
-    """(N, 12) names of the sounds that the model was taught or chosen by, for `evaluate` to find
-    none of them in the test.
+def seen_audio(sounds: set[bytes]) -> bytes:
+    """The content of taught.npy: digests of the sounds that the model was trained or chosen by.
+
+    `evaluate` looks for them among the test rows.
+
+    Args:
+        sounds: their digests.
+    Returns:
+        A NumPy file of (N, 12) uint8.
     """
+    array = np.frombuffer(b"".join(sorted(sounds)), np.uint8).reshape(len(sounds), -1)
     file = io.BytesIO()
-    np.save(
-        file,
-        np.frombuffer(b"".join(sorted(names)), np.uint8).reshape(len(names), -1),
-        allow_pickle=False,
-    )
+    np.save(file, array, allow_pickle=False)
     return file.getvalue()
 
 
@@ -332,6 +390,7 @@ def write_model(training: Training, out: Path) -> None:
 
 
 def run_name(fingerprint: str) -> str:
+    """The name of the MLflow run: that of the DVC experiment, if it is one."""
     return os.environ.get("DVC_EXP_NAME") or f"repro-{fingerprint[:8]}"
 
 
@@ -342,34 +401,30 @@ def tags() -> dict[str, str]:
 
 
 def launch_processes() -> None:
-    """With PROCESSES in the environment, start that many of this command, which share each batch
-    (torchrun, one per GPU).
+    """Become torchrun if PROCESSES asks for several: it starts as many of this command.
+
+    They share each batch, one per GPU.
+
+    Raises:
+        ParamsError: PROCESSES is not a number of processes.
     """
     count = os.environ.get("PROCESSES", "1")
     if not count.isdecimal() or int(count) < 1:
         raise ParamsError(f"PROCESSES: got {count!r}, want a number of processes")
-    if int(count) > 1 and "LOCAL_RANK" not in os.environ:
-        launcher = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            count,
-            "-m",
-            "stages.train",
-            *sys.argv[1:],
-        ]
-        os.execv(sys.executable, [sys.executable, *launcher])
+    if int(count) == 1 or "LOCAL_RANK" in os.environ:
+        return
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
+    command_line = ["-m", "stages.train", *sys.argv[1:]]
+    os.execv(sys.executable, [sys.executable, *launcher, *command_line])
 
 
 def main() -> None:
     launch_processes()
-    train, validation, out, reports = command.paths(
-        __doc__, "train", "validation", "out", "reports"
-    )
-    given = reader.load()
+    names = ("train", "validation", "out", "reports")
+    train, validation, out, reports = command.paths(__doc__, *names)
+    params = reader.load()
     with command.timing(reports):
-        run(train, validation, out, reports, given)
+        run(train, validation, out, reports, params)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,26 @@
 """Planted faults, one at a time, from outside: each is caught by a named check or refused; healthy
 trainings are left in peace.
+
+A fault is planted by patching functions. A test fails if one of these was never called, as after a
+move or a renaming: then nothing was planted, and nothing was caught.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from conftest import TINY, write_params
 from transformers import PreTrainedModel, WhisperModel
 
@@ -24,6 +31,7 @@ from asr.model import greedy, loader, regularization, tokenization
 from asr.params import reader, schema
 from asr.storage import files
 from asr.training import batches, loop, optimization, validation
+from asr.training.examples import TrainingRow
 from asr.training.loop import Training
 from stages import evaluate, train
 
@@ -37,6 +45,57 @@ LEARNS = {
     "model.scratch.d_model": 48,
 }
 NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation_dropout": 0.1}
+
+
+class CountingPatch:
+    """Replaces functions as pytest's `monkeypatch` does, and counts the calls of each."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.patch = patch
+        self.calls: Counter[str] = Counter()
+
+    def setattr(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        key = f"{owner.__name__}.{name}"
+        self.calls[key] = 0
+
+        @functools.wraps(function)
+        def counted(*args: Any, **options: Any) -> Any:
+            self.calls[key] += 1
+            return function(*args, **options)
+
+        self.patch.setattr(owner, name, counted)
+
+
+Plant = Callable[[CountingPatch], None]
+
+
+@contextmanager
+def planted(plant: Plant) -> Iterator[None]:
+    """Plant a fault while the block runs, which must call every function that was replaced."""
+    with pytest.MonkeyPatch.context() as patch:
+        counting = CountingPatch(patch)
+        plant(counting)
+        yield
+    assert counting.calls, "nothing was replaced"
+    uncalled = [name for name, count in counting.calls.items() if not count]
+    assert not uncalled, f"replaced, but never called: {', '.join(uncalled)}"
+
+
+def test_a_fault_that_is_never_called_is_not_planted() -> None:
+    def nothing(_: CountingPatch) -> None:
+        pass
+
+    def two_faults(patch: CountingPatch) -> None:
+        patch.setattr(wer, "normalize", str.upper)
+        patch.setattr(greedy, "max_tokens", lambda _: 2)
+
+    with planted(two_faults):
+        assert (wer.normalize("a"), greedy.max_tokens(1.0)) == ("A", 2)
+    uncalled = r"never called: asr\.model\.greedy\.max_tokens"
+    with pytest.raises(AssertionError, match=uncalled), planted(two_faults):
+        wer.normalize("a")
+    with pytest.raises(AssertionError, match="nothing was replaced"), planted(nothing):
+        pass
 
 
 def given(folder: Path, **changes: Any) -> schema.Params:
@@ -98,25 +157,25 @@ def test_no_check_fires_on_a_healthy_training(
     assert failed(found) == set(), {name: found[name]["detail"] for name in failed(found)}
 
 
-def _frozen_optimiser(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("accelerate.optimizer.AcceleratedOptimizer.step", lambda *_, **__: None)
+def _frozen_optimiser(patch: CountingPatch) -> None:
+    patch.setattr(AcceleratedOptimizer, "step", lambda *_, **__: None)
 
 
-def _other_optimiser(patch: pytest.MonkeyPatch) -> None:
+def _other_optimiser(patch: CountingPatch) -> None:
     make = optimization.make_optimizer
     patch.setattr(
         optimization, "make_optimizer", lambda whisper, *rest: make(copy.deepcopy(whisper), *rest)
     )
 
 
-def _half_an_optimiser(patch: pytest.MonkeyPatch) -> None:
+def _half_an_optimiser(patch: CountingPatch) -> None:
     make = optimization.make_optimizer
     patch.setattr(
         optimization, "make_optimizer", lambda whisper, *rest: make(whisper.model.decoder, *rest)
     )
 
 
-def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
+def _shifted_labels(patch: CountingPatch) -> None:
     collate = batches.collate
 
     def shifted(*given: Any) -> Any:
@@ -126,7 +185,7 @@ def _shifted_labels(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batches, "collate", shifted)
 
 
-def _labels_without_end(patch: pytest.MonkeyPatch) -> None:
+def _labels_without_end(patch: CountingPatch) -> None:
     collate = batches.collate
     patch.setattr(
         batches,
@@ -135,7 +194,7 @@ def _labels_without_end(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
+def _texts_of_other_rows(patch: CountingPatch) -> None:
     choose = batches.usable_rows
 
     def mixed(*given: Any) -> Any:
@@ -143,14 +202,13 @@ def _texts_of_other_rows(patch: pytest.MonkeyPatch) -> None:
         turned = [*found.examples[1:], found.examples[0]]
         pairs = zip(found.examples, turned, strict=True)
         return batches.UsableRows(
-            [batches.TrainingRow(a.index, a.num_frames, b.text_ids) for a, b in pairs],
-            found.left_out,
+            [TrainingRow(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out
         )
 
     patch.setattr(batches, "usable_rows", mixed)
 
 
-def _zero_padding(patch: pytest.MonkeyPatch) -> None:
+def _zero_padding(patch: CountingPatch) -> None:
     pad = features.pad
 
     def zeros(clip: Any, num_frames: int) -> np.ndarray:
@@ -161,14 +219,14 @@ def _zero_padding(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(features, "pad", zeros)
 
 
-def _no_warmup(patch: pytest.MonkeyPatch) -> None:
+def _no_warmup(patch: CountingPatch) -> None:
     get = loop.get_scheduler
     patch.setattr(
         loop, "get_scheduler", lambda kind, optimizer, _, steps: get(kind, optimizer, 0, steps)
     )
 
 
-def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
+def _endless_warmup(patch: CountingPatch) -> None:
     get = loop.get_scheduler
     patch.setattr(
         loop,
@@ -177,19 +235,19 @@ def _endless_warmup(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _half_the_rate(patch: pytest.MonkeyPatch) -> None:
+def _half_the_rate(patch: CountingPatch) -> None:
     make = optimization.make_optimizer
     patch.setattr(
         optimization, "make_optimizer", lambda whisper, rate, decay: make(whisper, rate / 2, decay)
     )
 
 
-def _rate_never_falls(patch: pytest.MonkeyPatch) -> None:
+def _rate_never_falls(patch: CountingPatch) -> None:
     get = loop.get_scheduler
     patch.setattr(loop, "get_scheduler", lambda _, *rest: get("constant_with_warmup", *rest))
 
 
-def _every_other_update(patch: pytest.MonkeyPatch) -> None:
+def _every_other_update(patch: CountingPatch) -> None:
     step, seen = torch.optim.AdamW.step, itertools.count()
     patch.setattr(
         torch.optim.AdamW,
@@ -198,7 +256,7 @@ def _every_other_update(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _moments_forgotten(patch: pytest.MonkeyPatch) -> None:
+def _moments_forgotten(patch: CountingPatch) -> None:
     """What a resume does that loads weights alone."""
     train_step = Training.train_step
 
@@ -210,12 +268,12 @@ def _moments_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "train_step", forgetful)
 
 
-def _same_batch_again(patch: pytest.MonkeyPatch) -> None:
+def _same_batch_again(patch: CountingPatch) -> None:
     batches_of = Training.micro_batches
     patch.setattr(Training, "micro_batches", lambda self, _: batches_of(self, 0))
 
 
-def _never_shuffled(patch: pytest.MonkeyPatch) -> None:
+def _never_shuffled(patch: CountingPatch) -> None:
     def in_order(lengths: Any, size: int, _: int, index: int) -> list[int]:
         count = -(-len(lengths) // size)
         return list(range(len(lengths)))[index % count * size :][:size]
@@ -223,20 +281,20 @@ def _never_shuffled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batches, "batch_rows", in_order)
 
 
-def _decoding_cut_short(patch: pytest.MonkeyPatch) -> None:
+def _decoding_cut_short(patch: CountingPatch) -> None:
     patch.setattr(greedy, "max_tokens", lambda _: 2)
 
 
-def _nothing_heard(patch: pytest.MonkeyPatch) -> None:
+def _nothing_heard(patch: CountingPatch) -> None:
     decode = greedy.decode_batch
     patch.setattr(greedy, "decode_batch", lambda *given: [[] for _ in decode(*given)])
 
 
-def _first_part_only(patch: pytest.MonkeyPatch) -> None:
+def _first_part_only(patch: CountingPatch) -> None:
     patch.setattr(Training, "my_parts", lambda _: range(1))
 
 
-def _loss_of_the_first_part(patch: pytest.MonkeyPatch) -> None:
+def _loss_of_the_first_part(patch: CountingPatch) -> None:
     backward = Training._backward
 
     def forgetful(self: Training, parts: Any) -> Any:
@@ -250,12 +308,12 @@ def _loss_of_the_first_part(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "_backward", forgetful)
 
 
-def _loss_too_large(patch: pytest.MonkeyPatch) -> None:
+def _loss_too_large(patch: CountingPatch) -> None:
     loss = Training.loss
     patch.setattr(Training, "loss", lambda self, batch: loss(self, batch) * 2)
 
 
-def _next_token_given(patch: pytest.MonkeyPatch) -> None:
+def _next_token_given(patch: CountingPatch) -> None:
     collate = batches.collate
 
     def leaking(*given: Any) -> Any:
@@ -270,12 +328,12 @@ def _next_token_given(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batches, "collate", leaking)
 
 
-def _features_halved(patch: pytest.MonkeyPatch) -> None:
+def _features_halved(patch: CountingPatch) -> None:
     unpack = features.unpack
     patch.setattr(features, "unpack", lambda *given: unpack(*given) / 2)
 
 
-def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
+def _judged_by_training_rows(patch: CountingPatch) -> None:
     make = loop.Validation
     patch.setattr(
         loop,
@@ -286,12 +344,12 @@ def _judged_by_training_rows(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _judged_by_one_row(patch: pytest.MonkeyPatch) -> None:
+def _judged_by_one_row(patch: CountingPatch) -> None:
     subset = validation.subset
     patch.setattr(validation, "subset", lambda *given: subset(*given)[:1])
 
 
-def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
+def _masks_in_evaluation(patch: CountingPatch) -> None:
     mask = WhisperModel._mask_input_features
 
     def always(self: WhisperModel, *given: Any, **named: Any) -> Any:
@@ -304,21 +362,20 @@ def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WhisperModel, "_mask_input_features", always)
 
 
-def _same_noise_at_each_step(patch: pytest.MonkeyPatch) -> None:
+def _same_noise_at_each_step(patch: CountingPatch) -> None:
     seed = regularization.seed
     patch.setattr(regularization, "seed", lambda number, _, part: seed(number, 0, part))
 
 
-def _dropout_forgotten(patch: pytest.MonkeyPatch) -> None:
+def _dropout_forgotten(patch: CountingPatch) -> None:
     patch.setattr(regularization, "apply", lambda _: None)
 
 
-def _evaluation_in_training_mode(patch: pytest.MonkeyPatch) -> None:
-    for kind in (torch.nn.Module, PreTrainedModel):
-        patch.setattr(kind, "eval", lambda self: self)
+def _evaluation_in_training_mode(patch: CountingPatch) -> None:
+    patch.setattr(PreTrainedModel, "eval", lambda self: self)
 
 
-def _teacher_forced(patch: pytest.MonkeyPatch) -> None:
+def _teacher_forced(patch: CountingPatch) -> None:
     """A metric on the tokens that the model would say if it were told all before them."""
 
     def forced(self: Training) -> list[str]:
@@ -327,7 +384,7 @@ def _teacher_forced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "heard", forced)
 
 
-def _best_never_reloaded(patch: pytest.MonkeyPatch) -> None:
+def _best_never_reloaded(patch: CountingPatch) -> None:
     validate = Training.validate
 
     def first_is_best(self: Training) -> None:
@@ -340,28 +397,28 @@ def _best_never_reloaded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "load_weights", lambda *_: None)
 
 
-def _saved_with_other_tokens(patch: pytest.MonkeyPatch) -> None:
+def _saved_with_other_tokens(patch: CountingPatch) -> None:
     save = loader.save
     other = tokenization.from_texts(["ein zwei drei vier", "zwei vier drei"], 300)
     patch.setattr(loader, "save", lambda whisper, _, folder: save(whisper, other, folder))
 
 
-def _rows_forgotten(patch: pytest.MonkeyPatch) -> None:
+def _rows_forgotten(patch: CountingPatch) -> None:
     rows = batches.batch_rows
     patch.setattr(
         batches, "batch_rows", lambda lengths, size, seed, _: rows(lengths, size, seed, 0)
     )
 
 
-def _deaf_metric(patch: pytest.MonkeyPatch) -> None:
+def _deaf_metric(patch: CountingPatch) -> None:
     patch.setattr(wer, "normalize", lambda _: "")
 
 
-def _mean_over_utterances(patch: pytest.MonkeyPatch) -> None:
+def _mean_over_utterances(patch: CountingPatch) -> None:
     patch.setattr(wer, "error_rates", lambda *_: {"wer": 0.25, "cer": 0.25})
 
 
-def _loss_climbs(patch: pytest.MonkeyPatch) -> None:
+def _loss_climbs(patch: CountingPatch) -> None:
     loss = Training.loss
     patch.setattr(
         Training,
@@ -370,7 +427,7 @@ def _loss_climbs(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _decoding_breaks(patch: pytest.MonkeyPatch) -> None:
+def _decoding_breaks(patch: CountingPatch) -> None:
     """The model hears half of it at first; then the loss goes on falling, and it hears nothing
     more.
     """
@@ -387,7 +444,7 @@ def _decoding_breaks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Training, "heard", broken)
 
 
-PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] = [
+PLANTED: list[tuple[Plant, str, dict[str, Any]]] = [
     (_frozen_optimiser, "weights", {}),
     (_other_optimiser, "weights", {}),
     (_half_an_optimiser, "weights", {}),
@@ -434,31 +491,30 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str, dict[str, Any]]] 
     ("plant", "name", "changes"), PLANTED, ids=lambda one: getattr(one, "__name__", "")
 )
 def test_a_planted_fault_is_caught_by_its_check(
-    plant: Callable[[pytest.MonkeyPatch], None],
+    plant: Plant,
     name: str,
     changes: Any,
     tmp_path: Path,
     tiny_data: Path,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch)
+    with planted(plant):
         found = trained(tiny_data, tmp_path, given(tmp_path, **changes))
     record_property("caught by", ", ".join(sorted(failed(found))) or "nothing")
     assert name in failed(found), {check: one["detail"] for check, one in found.items()}
 
 
-def _wrong_language(patch: pytest.MonkeyPatch) -> None:
+def _wrong_language(patch: CountingPatch) -> None:
     set_prompt = loader.set_prompt
     patch.setattr(loader, "set_prompt", lambda whisper, _, task: set_prompt(whisper, "de", task))
 
 
-def _wrong_prompt(patch: pytest.MonkeyPatch) -> None:
+def _wrong_prompt(patch: CountingPatch) -> None:
     prompt = tokenization.prompt
     patch.setattr(tokenization, "prompt", lambda generation: prompt(generation)[:-1])
 
 
-def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
+def _tokenizer_of_another_model(patch: CountingPatch) -> None:
     build = loader.build
     other = tokenization.from_texts(["ein zwei drei"], 290)
     patch.setattr(
@@ -466,7 +522,7 @@ def _tokenizer_of_another_model(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[UserError], str]] = [
+REFUSED: list[tuple[Plant, type[UserError], str]] = [
     (_wrong_language, ModelError, "params say sv"),
     (_wrong_prompt, ModelError, "labels start with"),
     (_tokenizer_of_another_model, ModelError, "belong to different models"),
@@ -477,17 +533,15 @@ REFUSED: list[tuple[Callable[[pytest.MonkeyPatch], None], type[UserError], str]]
     ("plant", "fault", "said"), REFUSED, ids=lambda one: getattr(one, "__name__", "")
 )
 def test_some_faults_are_refused_before_the_first_step(
-    plant: Callable[[pytest.MonkeyPatch], None],
+    plant: Plant,
     fault: type[UserError],
     said: str,
     tmp_path: Path,
     tiny_data: Path,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch)
-        with pytest.raises(fault, match=said) as caught:
-            trained(tiny_data, tmp_path, given(tmp_path))
+    with planted(plant), pytest.raises(fault, match=said) as caught:
+        trained(tiny_data, tmp_path, given(tmp_path))
     record_property("refused", str(caught.value))
     assert not (tmp_path / "models").exists()
 

@@ -510,6 +510,6 @@ def test_a_duration_that_a_table_has_wrong_does_not_make_the_corpus_too_large(tm
         for number in range(3)
     ]
     gone = [Utterance("gone", "train", "x", lambda: None, None, {}, 3600.0)]
-    source = SimpleNamespace(found=SimpleNamespace(sample=lied + gone, rows=Counter(train=400)))
+    source = SimpleNamespace(counts=SimpleNamespace(sample=lied + gone, rows=Counter(train=400)))
     download.forecast([source], tmp_path)
     assert "forecast: 2.67 h; raw " in capsys.readouterr().out

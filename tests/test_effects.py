@@ -217,7 +217,7 @@ def listed(given: Params, working: Path) -> Any:
     chosen = [
         row
         for one in opened
-        for row in selection.selected(one.corpus.utterances, one.wanted, one.found)
+        for row in selection.selected(one.corpus.utterances, one.selection, one.counts)
     ]
     return [(one.id, one.split, one.text, one.speaker, one.attributes) for one in chosen]
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_checks import _frozen_optimiser, _shifted_labels
+from test_checks import Plant, _frozen_optimiser, _shifted_labels, planted
 from training_fixtures import given
 
 from asr.errors import DataError, Diverged
@@ -60,17 +60,19 @@ def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
 @pytest.mark.parametrize("plant", [_frozen_optimiser, _shifted_labels])
 def test_a_broken_one_does_not_and_says_what_was_heard(
-    plant: object,
+    plant: Plant,
     room: Path,
     chosen: schema.Params,
     tiny_data: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(overfit, "STEPS", 100)  # twice what a healthy one takes
-    plant(monkeypatch)
-    with pytest.raises(
-        Diverged, match=r"100 steps did not teach eight rows: loss .* was heard as"
-    ) as fault:
+    with (
+        planted(plant),
+        pytest.raises(
+            Diverged, match=r"100 steps did not teach eight rows: loss .* was heard as"
+        ) as fault,
+    ):
         overfit.run(tiny_data / "data/features/train", chosen)
     assert fault.value.exit_code == 6
     assert list(room.iterdir()) == []
@@ -81,8 +83,8 @@ def test_rows_are_eight_that_fit_and_depend_on_the_seed(
 ) -> None:
     rows = FeatureRows(tiny_data / "data/features/train")
     start = start_model(chosen, rows)
-    ids = [overfit.eight(rows, start, seed).column("id") for seed in (1, 1, 2)]
+    ids = [overfit.choose_rows(rows, start, seed).column("id") for seed in (1, 1, 2)]
     assert ids[0] == ids[1] != ids[2]
     assert len(set(ids[0])) == len(set(ids[2])) == overfit.ROWS
     with pytest.raises(DataError, match="4 of 4 training rows fit the model, want 8"):
-        overfit.eight(overfit.only(rows, range(4)), start, 1)
+        overfit.choose_rows(overfit.select(rows, range(4)), start, 1)

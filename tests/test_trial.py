@@ -42,7 +42,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 
 def step(given: Params, seconds: int) -> trial.Step:
-    whisper = trial.built(given, MADE, seconds)
+    whisper = trial.build_model(given, MADE, seconds)
     assert whisper is not None
     return trial.Step(
         whisper, whisper.model.encoder.embed_positions.weight, given.train.precision, 2
@@ -114,12 +114,12 @@ def test_a_step_goes_forward_and_backward_and_leaves_no_gradient(
 
 def test_a_model_that_was_given_a_window_hears_as_one_that_was_built_with_it(small: Params) -> None:
     tried, whole = step(small, 3), step(small, 2)
-    tried.hear(2)
+    tried.set_window(2)
     tried.whisper.load_state_dict(whole.whisper.state_dict())
     clip = torch.from_numpy(np.stack([features.pad(CLIPS[0][0], 200)]))
     heard = [one.whisper.eval().model.encoder(clip).last_hidden_state for one in (tried, whole)]
     assert torch.equal(*heard)
-    tried.hear(3)
+    tried.set_window(3)
     assert len(tried.whisper.model.encoder.embed_positions.weight) == 150
 
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_is_tried_by_its_shape_alone_and_frozen_layers_are_kept(
     given = load(
         tmp_path, model__name=str(folder), model__freeze_encoder="all", train__precision="bf16"
     )
-    whisper = trial.built(given, MADE, 2)
+    whisper = trial.build_model(given, MADE, 2)
     assert whisper is not None
     assert loader.window_seconds(whisper) == 2
     assert not any(one.requires_grad for one in whisper.model.encoder.parameters())

@@ -1,4 +1,4 @@
-"""Questions to a training, from outside; the answers are its checks.json.
+"""Checks of a training from outside; their results are reports/train/checks.json.
 
-Imports `whisper`, `features`, `model`, `wer`, `training`.
+Imports `whisper`, `params`, `features`, `model`, `wer`, `training`.
 """

@@ -1,7 +1,7 @@
-"""One question to a training, and the table of all of them: reports/train/checks.json.
+"""A check and its result, and the table of all results: reports/train/checks.json.
 
-None of the checks knows a particular fault: each looks at the result from outside, by another way
-than the one that made it. Together they cost one more evaluation of the validation rows, and a few
+Each check looks at what training produced by another way than the one that produced it, and knows
+no particular fault. All checks together cost one more evaluation of the validation rows, and a few
 passes of one batch.
 """
 
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question, whether it was answered well, and with what."""
+    """The result of one check.
+
+    Attributes:
+        name: its key in checks.json.
+        passed: whether what was looked at is sound.
+        detail: what was seen, in words.
+    """
 
     name: str
     passed: bool
@@ -25,8 +28,9 @@ class Check:
 
 
 def table(checks: Iterable[Check]) -> dict[str, Any]:
-    """For checks.json: by name."""
-    return {
-        one.name: {key: value for key, value in asdict(one).items() if key != "name"}
-        for one in checks
-    }
+    """The content of checks.json: `{passed, detail}` by name."""
+    results = {}
+    for check in checks:
+        values = asdict(check)
+        results[values.pop("name")] = values
+    return results

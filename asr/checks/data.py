@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain, count, islice, pairwise
 from typing import TYPE_CHECKING
 
@@ -10,156 +11,194 @@ import numpy as np
 
 from asr import features
 from asr.checks.check import Check
-from asr.features import FeatureRows
+from asr.features import FeatureRows, LogMel
 from asr.model import tokenization
 from asr.training import batches, epochs
 from asr.training.examples import TrainingExample
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
+    import torch
+
     from asr.training.loop import Training
 
 SHUFFLED = 32  # windows that cannot come in the same order twice by chance
 QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
-FRAME_ERROR = 1e-6  # of sums of durations
-LOWEST = -1.5  # of Whisper's features: of 1e-10, where it stops
+ROUNDING_SECONDS = 1e-6  # error of sums of durations
+LOWEST = -1.5  # of Whisper's features: log-mel of a power of 1e-10, below which it does not go
 FLOOR_ERROR = 0.01
 
 
 def batch_is_sound(training: Training) -> Check:
-    """In batches as the model gets them: the rows' own texts between prompt and end, each label the
-    next input, silence the floor.
+    """Batches hold the rows' own texts and features, labels one token ahead, the floor as padding.
 
     Looks at the first batch of two steps, and at one window of each kind: by number of rows, with
-        times and without, silence.
+    times and without, silence.
     """
-    kinds = list({(len(one.rows), one.prompt): one for one in training.windows}.values())
-    mine = training.my_parts()[0]
-    steps = [
-        (training.micro_batches(step)[0], training.step_examples(step)[mine]) for step in (0, 1)
+    by_kind = {(len(window.rows), window.prompt): window for window in training.windows}
+    kinds = list(by_kind.values())
+    first_part = training.my_parts()[0]
+    to_check = [
+        (training.micro_batches(step)[0], training.step_examples(step)[first_part])
+        for step in (0, 1)
     ]
+    to_check.append((training.collator.batch(training.train, kinds), kinds))
     wrong: set[str] = set()
-    for batch, windows in (*steps, (training.collator.batch(training.train, kinds), kinds)):
-        for row, window in enumerate(windows):
-            wrong |= _wrong_label(
-                training,
-                window,
-                batch["decoder_input_ids"][row].tolist(),
-                batch["labels"][row].tolist(),
-            )
-            wrong |= _wrong_sound(training.train, window, batch["input_features"][row].numpy())
-    return Check(
-        "batch",
-        not wrong,
-        "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own",
-    )
+    for batch, windows in to_check:
+        wrong |= _wrong_in_batch(training, batch, windows)
+    detail = "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own"
+    return Check("batch", not wrong, detail)
 
 
-def _wrong_label(
-    training: Training, window: TrainingExample, given: list[int], labels: list[int]
+def _wrong_in_batch(
+    training: Training, batch: dict[str, torch.Tensor], windows: Sequence[TrainingExample]
 ) -> set[str]:
-    """What is wrong with a window's inputs and labels."""
-    prompt, said = _as_taught(training, window, given)
-    wanted, start = [*prompt, *said, training.collator.end], len(prompt) - 1
-    learnt, rest = [batches.IGNORED] * start + wanted[start + 1 :], set(labels[len(wanted) - 1 :])
-    wrong = set() if given[: len(wanted) - 1] == wanted[:-1] else {"inputs are not prompt and text"}
-    return wrong | (
-        set()
-        if labels[: len(wanted) - 1] == learnt and rest <= {batches.IGNORED}
-        else {"labels are not the inputs that come next"}
-    )
+    """What is wrong with a batch that should hold these windows."""
+    wrong: set[str] = set()
+    for row, window in enumerate(windows):
+        inputs = batch["decoder_input_ids"][row].tolist()
+        labels = batch["labels"][row].tolist()
+        mel = batch["input_features"][row].numpy()
+        wrong |= _wrong_tokens(training, window, inputs, labels)
+        wrong |= _wrong_features(training.train, window, mel)
+    return wrong
 
 
-def _as_taught(
-    training: Training, window: TrainingExample, given: list[int]
+def _wrong_tokens(
+    training: Training, window: TrainingExample, inputs: list[int], labels: list[int]
+) -> set[str]:
+    """What is wrong with the decoder's inputs and the labels of a window."""
+    prompt, text = _expected_tokens(training, window, inputs)
+    tokens = [*prompt, *text, training.collator.end]
+    num_inputs = len(tokens) - 1
+    ignored = len(prompt) - 1  # labels at the prompt's own tokens, which are always given
+    expected_labels = [batches.IGNORED] * ignored + tokens[ignored + 1 :]
+    wrong = set()
+    if inputs[:num_inputs] != tokens[:-1]:
+        wrong.add("inputs are not prompt and text")
+    padding_is_ignored = set(labels[num_inputs:]) <= {batches.IGNORED}
+    if labels[:num_inputs] != expected_labels or not padding_is_ignored:
+        wrong.add("labels are not the inputs that come next")
+    return wrong
+
+
+def _expected_tokens(
+    training: Training, window: TrainingExample, inputs: list[int]
 ) -> tuple[list[int], list[int]]:
-    """Prompt and text as a window must have them: spelt anew from the rows' texts, with times from
-    their durations.
+    """Prompt and text of a window, tokenized anew from the rows' texts.
+
+    Where the window is taught with times, these are computed anew from the rows' durations.
     """
-    made, collator, rows = training.collator.made, training.collator, training.train
-    texts = tokenization.text_ids(
-        made, [collator.lead + text if (text := rows.text(row)) else "" for row in window.rows]
+    collator = training.collator
+    plain_prompt = collator.plain_prompt
+    texts = [training.train.text(row) for row in window.rows]
+    ids = tokenization.text_ids(
+        collator.made, [collator.lead + text if text else "" for text in texts]
     )
-    if not collator.timed or given[: len(collator.plain_prompt)] == collator.plain_prompt:
-        return collator.plain_prompt, [token for text in texts for token in text]
-    frames = np.cumsum(
-        [
-            0,
-            *(
-                math.ceil(rows.duration(row) * FRAMES_PER_SECOND - FRAME_ERROR)
-                for row in window.rows
-            ),
-        ]
-    )
-    times = made.convert_tokens_to_ids(
-        [f"<|{math.floor(end / 2 + 0.5) / 50:.2f}|>" for end in frames]
-    )
-    pairs = zip(texts, pairwise(times), strict=True)
-    return collator.prompt, [
-        token for text, (first, last) in pairs if text for token in (first, *text, last)
-    ] or times[:1]
+    if not collator.timed or inputs[: len(plain_prompt)] == plain_prompt:
+        return plain_prompt, [token for text in ids for token in text]
+    times = _timestamp_ids(training, window)
+    tokens: list[int] = []
+    for text_ids, (start, end) in zip(ids, pairwise(times), strict=True):
+        if text_ids:
+            tokens += [start, *text_ids, end]
+    return collator.prompt, tokens or times[:1]
 
 
-def _wrong_sound(rows: FeatureRows, window: TrainingExample, heard: np.ndarray) -> set[str]:
-    """What is wrong with a window's features: each row stands at its place, raised to the highest
-    floor, which comes after the last.
+def _timestamp_ids(training: Training, window: TrainingExample) -> list[int]:
+    """Tokens of the moments at which the rows of a window begin, and of the end of the last."""
+    num_frames = [
+        math.ceil(training.train.duration(row) * FRAMES_PER_SECOND - ROUNDING_SECONDS)
+        for row in window.rows
+    ]
+    frames = np.cumsum([0, *num_frames])
+    # a timestamp token stands for two frames; halves are rounded up
+    names = [f"<|{math.floor(frame / 2 + 0.5) / 50:.2f}|>" for frame in frames]
+    ids: list[int] = training.collator.made.convert_tokens_to_ids(names)
+    return ids
+
+
+def _wrong_features(rows: FeatureRows, window: TrainingExample, mel: np.ndarray) -> set[str]:
+    """What is wrong with a window's features, (M, T).
+
+    The rows should follow one another, raised to the highest of their floors; the floor follows
+    the last of them.
     """
     if not window.rows:
-        return {"silence is loud"} if heard.max() > QUIET else set()
+        return {"silence is loud"} if mel.max() > QUIET else set()
     clips = [rows.log_mel(row) for row in window.rows]
-    floor, at, wrong = np.float32(max(clip.floor for clip in clips)), 0, set[str]()
+    floor = np.float32(max(clip.floor for clip in clips))
+    wrong: set[str] = set()
+    start = 0
     for clip in clips:
-        if abs(max(clip.mel.max() - features.RANGE, LOWEST) - clip.floor) > FLOOR_ERROR:
+        if not _floor_is_whispers(clip):
             wrong.add("features do not span what Whisper's do")
         own = clip.mel[:, : -features.TAIL]
-        there = heard[:, at : at + own.shape[1]]
-        same = there.shape == own.shape and np.array_equal(
-            there[:, :-1], np.maximum(own, floor)[:, :-1]
-        )  # a full window's end is reflected
-        wrong |= set() if same else {"features are not the row's"}
-        at += own.shape[1]
-    if not (heard[:, at + features.TAIL :] == floor).all():
+        end = start + own.shape[1]
+        if not _same_frames(mel[:, start:end], np.maximum(own, floor)):
+            wrong.add("features are not the row's")
+        start = end
+    if not (mel[:, start + features.TAIL :] == floor).all():
         wrong.add("padding is not the row's floor")
     return wrong
 
 
+def _floor_is_whispers(clip: LogMel) -> bool:
+    """Whether a clip's floor lies below its loudest value by the range that Whisper keeps."""
+    floor = max(clip.mel.max() - features.RANGE, LOWEST)
+    return bool(abs(floor - clip.floor) <= FLOOR_ERROR)
+
+
+def _same_frames(mel: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether all frames but the last are equal: that one is reflected where a window is full."""
+    return mel.shape == expected.shape and np.array_equal(mel[:, :-1], expected[:, :-1])
+
+
 def splits_are_apart(train: set[bytes], validation: set[bytes]) -> Check:
-    """No sound that was taught is among those that the training was judged by."""
-    return Check(
-        "splits",
-        not train & validation,
-        f"{len(train & validation):,} sounds were taught and judged by",
-    )
+    """No sound stands in both splits; takes the digests of the sounds."""
+    shared = len(train & validation)
+    return Check("splits", not shared, f"{shared:,} sounds were taught and judged by")
 
 
 def order_is_whole(training: Training) -> Check:
-    """An epoch takes every row that fits as often as it counts; the next one in another order; no
-    window is fuller than full.
+    """An epoch takes every row that fits as often as it counts, and the next has another order.
+
+    No window holds more than fits into it.
     """
-    first, second = _epochs(training)
-    counts = epochs.repeats(training.train)
-    rows = [row for one in first for row in one.rows]
-    wanted = [one.index for one in training.choice.examples for _ in range(counts[one.index])]
-    durations, window = (
-        training.train.column("duration"),
-        training.collator.frames / FRAMES_PER_SECOND,
-    )
+    first, second = _first_epochs(training)
+    repeats = epochs.repeats(training.train)
+    rows = [row for window in first for row in window.rows]
+    expected = [
+        example.index for example in training.choice.examples for _ in range(repeats[example.index])
+    ]
     wrong = []
-    if len(first) != len(training.windows) or sorted(rows) != sorted(wanted):
+    if len(first) != len(training.windows) or sorted(rows) != sorted(expected):
         wrong.append("not all, each as often as it counts")
     if len(first) > SHUFFLED and first == second:
         wrong.append("the second epoch has the same order")
-    if any(
-        sum(durations[row] for row in one.rows) > window + FRAME_ERROR for one in training.windows
-    ):
+    if _overfull(training):
         wrong.append("windows that are fuller than full")
-    detail = f"{len(set(rows)):,} of {len(set(wanted)):,} rows in the first epoch, {len(rows):,} of {len(wanted):,} in all"
+    detail = (
+        f"{len(set(rows)):,} of {len(set(expected)):,} rows in the first epoch, "
+        f"{len(rows):,} of {len(expected):,} in all"
+    )
     return Check("order", not wrong, "; ".join([detail, *wrong]))
 
 
-def _epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """What the first two epochs teach, in the order of the steps."""
+def _overfull(training: Training) -> bool:
+    """Whether the rows of some window are longer than the window."""
+    durations = training.train.column("duration")
+    window_seconds = training.collator.frames / FRAMES_PER_SECOND
+    return any(
+        sum(durations[row] for row in window.rows) > window_seconds + ROUNDING_SECONDS
+        for window in training.windows
+    )
+
+
+def _first_epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """The windows of the first two epochs, in the order in which the steps take them."""
     num_parts = -(-len(training.windows) // training.given.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))
-    first, second = ([one for part in islice(parts, num_parts) for one in part] for _ in range(2))
+    first = [window for part in islice(parts, num_parts) for window in part]
+    second = [window for part in islice(parts, num_parts) for window in part]
     return first, second

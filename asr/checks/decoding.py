@@ -1,4 +1,4 @@
-"""Checks of what is heard: the metric, the decoding of validation, and the model as it was saved."""
+"""Checks of decoding: the metric, the validation WER, and the model as it was saved."""
 
 from __future__ import annotations
 
@@ -12,161 +12,181 @@ from asr import wer
 from asr.checks.check import Check
 from asr.features import input_features
 from asr.model import greedy, loader, lora, tokenization
+from asr.model.loader import Start
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
-    from transformers import WhisperForConditionalGeneration, WhisperTokenizer
+    from transformers import WhisperTokenizer
 
     from asr.training.loop import Training
     from asr.training.validation import Validation
 
 CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
 JUMP = 0.1  # a validation WER that rises by so much while the loss falls is no noise
-GENERATED = 4  # rows that plain `generate()` must hear as we do
-MAX_SHOWN = 10
+GENERATED = 4  # rows that are decoded by plain `generate()` too
+MAX_SHOWN = 10  # rows named in the detail of a failed check
+MAX_WRONG = 3  # faults named there
+MIN_WORDS_SHARE = 0.5  # of the texts' words that normalized references must have
 
 
-def metric_is_sound(training: Training) -> Check:
-    """The WER of a text against itself is 0, of silence 1, of each text said twice 1; and decoding
-    has room for what was said.
+def metric_is_sound(validation: Validation, tokenizer: WhisperTokenizer, eval_rows: int) -> Check:
+    """The WER of a text against itself is 0, of silence 1, of each text said twice 1.
+
+    Also: normalizing leaves most words, decoding has room for the texts, and as many rows are
+    validated as params say.
+
+    Args:
+        eval_rows: of params.
     """
-    references = training.validation.references
-    same, silent = (
-        wer.error_rates(references, references)["wer"],
-        wer.error_rates(references, [""] * len(references))["wer"],
-    )
-    other = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
-    texts = [training.validation.rows.text(row) for row in training.validation.chosen]
-    words = sum(len(text.split()) for text in references) / max(
-        sum(len(text.split()) for text in texts), 1
-    )
-    lengths = map(len, tokenization.text_ids(training.collator.made, texts))
-    cut = sum(
+    references = validation.references
+    same = wer.error_rates(references, references)["wer"]
+    silent = wer.error_rates(references, [""] * len(references))["wer"]
+    twice = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
+
+    texts = [validation.rows.text(row) for row in validation.chosen]
+    words_share = _num_words(references) / max(_num_words(texts), 1)
+    lengths = map(len, tokenization.text_ids(tokenizer, texts))
+    num_cut = sum(
         length > greedy.max_tokens(seconds)
-        for length, seconds in zip(lengths, training.validation.durations, strict=True)
+        for length, seconds in zip(lengths, validation.durations, strict=True)
     )
-    rows = min(training.given.eval_rows, len(training.validation.rows))
-    passed = (
-        same == 0
-        and silent == 1
-        and other == 1
-        and words > 0.5
-        and cut <= CUT_SHARE * len(texts)
-        and len(texts) == rows
+    num_rows = min(eval_rows, len(validation.rows))
+
+    rates_are_right = same == 0 and silent == 1 and twice == 1
+    texts_are_whole = words_share > MIN_WORDS_SHARE and num_cut <= CUT_SHARE * len(texts)
+    passed = rates_are_right and texts_are_whole and len(texts) == num_rows
+    detail = (
+        f"itself {same:.3f}, silence {silent:.3f}, said twice {twice:.3f}; "
+        f"{words_share:.0%} of words compared; decoding has too little room for {num_cut} of "
+        f"{len(texts)} texts, {num_rows} were asked for"
     )
-    detail = f"itself {same:.3f}, silence {silent:.3f}, said twice {other:.3f}; {words:.0%} of words compared"
-    return Check(
-        "metric",
-        passed,
-        f"{detail}; decoding has too little room for {cut} of {len(texts)} texts, {rows} were asked for",
-    )
+    return Check("metric", passed, detail)
+
+
+def _num_words(texts: Sequence[str]) -> int:
+    return sum(len(text.split()) for text in texts)
 
 
 def loss_and_wer_agree(
-    rows: Sequence[dict[str, Any]], worst: Callable[[], Sequence[tuple[str, str]]], prefix: str
+    rows: Sequence[dict[str, Any]], worst: Callable[[], Sequence[tuple[str, str]]], prompt: str
 ) -> Check:
-    """A validation loss that falls while the WER jumps is a fault of decoding: shows what was
-    heard, after which tokens.
+    """The validation WER does not jump while the validation loss falls: that is a decoding fault.
 
-    A model that still hears less than nothing (WER of 1 and more, as at the start from scratch) may
-    jump as it likes.
+    Args:
+        rows: of steps.csv.
+        worst: decodes the validation rows; gives reference and hypothesis of the worst. Called
+            only if the check fails.
+        prompt: the tokens that decoding starts with, as text.
+    """
+    jumps = _jumps(rows)
+    if not jumps:
+        return Check("decoding", True, "the WER fell, or rose with the loss")
+    pairs = [f"{reference!r} was heard as {hypothesis!r}" for reference, hypothesis in worst()]
+    return Check("decoding", False, f"{'; '.join(jumps)}; after {prompt}: {'; '.join(pairs)}")
+
+
+def _jumps(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The steps at which the WER jumped while the loss fell, against the best step before.
+
+    A WER of 1 or more, as at the start from scratch, is no best one: it may jump freely.
     """
     jumps: list[str] = []
     best: dict[str, Any] | None = None
     for row in rows:
         if row.get("validation_loss") is None or "validation_wer" not in row:
             continue
-        if (
-            best
-            and row["validation_loss"] < best["validation_loss"]
-            and row["validation_wer"] > best["validation_wer"] + JUMP
-        ):
-            jumps.append(
-                f"step {row['step']}: loss {best['validation_loss']:.3f} -> {row['validation_loss']:.3f}, "
-                f"WER {best['validation_wer']:.3f} -> {row['validation_wer']:.3f}"
-            )
-        if row["validation_wer"] < (best["validation_wer"] if best else 1.0):
+        loss, error_rate = row["validation_loss"], row["validation_wer"]
+        if best is not None:
+            best_loss, best_wer = best["validation_loss"], best["validation_wer"]
+            if loss < best_loss and error_rate > best_wer + JUMP:
+                jumps.append(
+                    f"step {row['step']}: loss {best_loss:.3f} -> {loss:.3f}, "
+                    f"WER {best_wer:.3f} -> {error_rate:.3f}"
+                )
+        if error_rate < (best["validation_wer"] if best else 1.0):
             best = row
-    if not jumps:
-        return Check("decoding", True, "the WER fell, or rose with the loss")
-    said = [f"{reference!r} was heard as {heard!r}" for reference, heard in worst()]
-    return Check("decoding", False, f"{'; '.join(jumps)}; after {prefix}: {'; '.join(said)}")
+    return jumps
 
 
 def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) -> Check:
-    """The model as it was saved, loaded anew, has the best weights and the WER that was measured;
-    plain `generate()` hears the same.
+    """The model in `folder`, loaded anew, has the best weights and gives the WER that was measured.
+
+    Plain `generate()` gives the same texts as our decoding. Costs one decoding of the validation
+    rows.
+
+    Args:
+        steps: whose weights, or the mean of whose weights, are the best.
     """
     saved = loader.load_saved(folder)
-    wer_told = training.state.best_wer or 0.0
-    best, found_there = (
-        lora.plain_weights(training.bare, training.best_weights(steps)),
-        saved.model.state_dict(),
-    )
-    others = [
-        name for name, value in best.items() if not torch.equal(value.cpu(), found_there[name])
-    ]
+    other_weights = _other_weights(saved, training, steps)
     saved.model.to(training.accelerator.device).eval()
+    hypotheses = _decoded(saved, training)
+    normalized = [wer.normalize(text) for text in hypotheses]
+    measured = training.state.best_wer or 0.0
+    error_rate = wer.error_rates(training.validation.references, normalized)["wer"]
+
+    wrong = []
+    if other_weights:
+        wrong.append(f"{other_weights[0]} is not that of step {steps}")
+    if saved.tokenizer.get_vocab() != training.collator.made.get_vocab():
+        wrong.append("its tokenizer is another one")
+    if error_rate != measured:
+        wrong.append(f"WER {error_rate:.4f}, but {measured:.4f} was measured")
+    generated = _generated(saved, training.validation, training.collator.prompt)
+    wrong += [
+        f"generate() hears {text!r}, we {hypotheses[index]!r}"
+        for index, text in generated.items()
+        if text != hypotheses[index]
+    ]
+    sound = f"loaded anew: WER {error_rate:.4f}, as measured; generate() agrees"
+    return Check("saved_model", not wrong, "; ".join(wrong[:MAX_WRONG]) or sound)
+
+
+def _other_weights(saved: Start, training: Training, steps: list[int]) -> list[str]:
+    """The tensors of a saved model that are not those of the best steps."""
+    best = lora.plain_weights(training.bare, training.best_weights(steps))
+    weights = saved.model.state_dict()
+    return [name for name, value in best.items() if not torch.equal(value.cpu(), weights[name])]
+
+
+def _decoded(saved: Start, training: Training) -> list[str]:
+    """Hypotheses of a saved model for the validation rows, decoded as `evaluate` decodes."""
     validation = training.validation
-    texts = greedy.transcribe(
+    return greedy.transcribe(
         saved.model,
         saved.tokenizer,
         validation.durations,
-        lambda place: validation.rows.log_mel(validation.chosen[place]),
+        lambda index: validation.rows.log_mel(validation.chosen[index]),
         validation.batch_size,
         training.collator.positions,
     )
-    found = wer.error_rates(validation.references, [wer.normalize(text) for text in texts])["wer"]
-    wrong = [f"{others[0]} is not that of step {steps}"] if others else []
-    wrong += (
-        []
-        if saved.tokenizer.get_vocab() == training.collator.made.get_vocab()
-        else ["its tokenizer is another one"]
-    )
-    wrong += [] if found == wer_told else [f"WER {found:.4f}, but {wer_told:.4f} was measured"]
-    heard = _generated(saved.model, saved.tokenizer, training.validation, training.collator.prompt)
-    wrong += [
-        f"generate() hears {plain!r}, we {texts[place]!r}"
-        for place, plain in heard.items()
-        if plain != texts[place]
-    ]
-    return Check(
-        "saved_model",
-        not wrong,
-        "; ".join(wrong[:3]) or f"loaded anew: WER {found:.4f}, as measured; generate() agrees",
-    )
 
 
-def _generated(
-    whisper: WhisperForConditionalGeneration,
-    made: WhisperTokenizer,
-    validation: Validation,
-    prompt: list[int],
-) -> dict[int, str]:
-    """What plain `generate()` hears in a few of the validation rows that fit the window, up to our
-    limit of tokens per second.
+def _generated(saved: Start, validation: Validation, prompt: list[int]) -> dict[int, str]:
+    """Texts that plain `generate()` gives for a few validation rows, by the row's index there.
+
+    Only rows that fit the window are taken; texts are cut at our limit of tokens for their length.
     """
-    frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
-    places = [
-        place
-        for place, seconds in enumerate(validation.durations)
+    frames = loader.window_seconds(saved.model) * FRAMES_PER_SECOND
+    fitting = [
+        index
+        for index, seconds in enumerate(validation.durations)
         if seconds * FRAMES_PER_SECOND <= frames
     ][:GENERATED]
-    if not places:
+    if not fitting:
         return {}
-    stretches = [
-        greedy.cut(validation.rows.log_mel(validation.chosen[place]), frames)[0] for place in places
+    segments = [
+        greedy.cut(validation.rows.log_mel(validation.chosen[index]), frames)[0]
+        for index in fitting
     ]
     with loader.quiet(), torch.inference_mode():
-        inputs = input_features([one.features for one in stretches], frames).to(whisper.device)
-        told = whisper.generate(
-            inputs, do_sample=False, force_unique_generate_call=True
-        )  # or it hears the end of a window anew
-    said = [ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids for ids in told.tolist()]
-    kept = [
-        ids[: greedy.max_tokens(one.duration)] for ids, one in zip(said, stretches, strict=True)
-    ]
-    return {
-        place: made.decode(ids, skip_special_tokens=True).strip()
-        for place, ids in zip(places, kept, strict=True)
-    }
+        clips = [segment.features for segment in segments]
+        inputs = input_features(clips, frames).to(saved.model.device)
+        # the last argument keeps it from decoding the end of a window again
+        output = saved.model.generate(inputs, do_sample=False, force_unique_generate_call=True)
+    texts = {}
+    for index, segment, ids in zip(fitting, segments, output.tolist(), strict=True):
+        after_prompt = ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids
+        tokens = after_prompt[: greedy.max_tokens(segment.duration)]
+        texts[index] = saved.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return texts

@@ -1,6 +1,5 @@
-"""What is asked before hours are spent: refusals, forecasts, trials of a few steps. Changes no byte
-of an output.
+"""What is asked before hours are spent: refusals, forecasts, trials of a few steps.
 
-Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `params`, `features`, `model`, `wer`,
-`training`.
+Changes no byte of an output. Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `params`,
+`features`, `model`, `wer`, `training`.
 """

@@ -1,10 +1,11 @@
 """Can the model learn eight rows by heart? If it cannot, no long run will teach it anything.
 
-    earshot overfit data/features/train     # make overfit: half a minute for the default model on one core
+    earshot overfit data/features/train     # make overfit
 
-Takes eight training rows and the start model of params.yaml, and trains with everything off that
-keeps a model from learning by heart, until it says the eight texts. Leaves nothing behind: no
-checkpoint, no MLflow run, no out. Ends with 6 if it cannot.
+Takes half a minute for the default model on one core. Takes eight training rows and the start model
+of params.yaml, and trains, with everything off that keeps a model from learning by heart, until it
+decodes the eight texts. Leaves nothing behind: no checkpoint, no MLflow run, no out. Ends with 6 if
+it cannot.
 """
 
 from __future__ import annotations
@@ -31,73 +32,78 @@ STEPS = 600
 SPARE = 8  # times as many rows are looked at, as some may not fit the model
 
 
-def eight(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
+def choose_rows(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
     """Eight rows that the model can take, chosen by seed.
 
     Raises:
-        BadData: there are not so many.
+        DataError: there are not so many.
     """
-    looked_at = only(rows, subset(rows.column("id"), SPARE * ROWS, seed))
-    fitting = only(
-        looked_at,
-        [one.index for one in Collator(start.model, start.tokenizer).choose(looked_at).examples],
-    )
+    sample = select(rows, subset(rows.column("id"), SPARE * ROWS, seed))
+    usable = Collator(start.model, start.tokenizer).choose(sample)
+    fitting = select(sample, [example.index for example in usable.examples])
     if len(fitting) < ROWS:
         raise DataError(
-            f"{len(fitting)} of {len(looked_at)} training rows fit the model, want {ROWS}; raise model.window_seconds"
+            f"{len(fitting)} of {len(sample)} training rows fit the model, want {ROWS}; "
+            "raise model.window_seconds"
         )
-    return only(fitting, subset(fitting.column("id"), ROWS, seed))
+    return select(fitting, subset(fitting.column("id"), ROWS, seed))
 
 
-def only(rows: FeatureRows, chosen: Sequence[int]) -> FeatureRows:
+def select(rows: FeatureRows, indices: Sequence[int]) -> FeatureRows:
     """Some rows of a split."""
-    found = copy.copy(rows)
-    found.dataset = rows.dataset.select(chosen)
-    return found
+    selected = copy.copy(rows)
+    selected.dataset = rows.dataset.select(indices)
+    return selected
 
 
-def unhindered(given: schema.Params) -> schema.Params:
-    """The same params, but for what keeps a model from learning rows by heart, and how long it may
-    try.
-    """
-    lora = given.model.lora.model_copy(update={"dropout": 0.0})
-    off = dict.fromkeys(regularization.DROPOUTS, 0.0) | {"apply_spec_augment": False, "lora": lora}
-    train = {
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": 20,
-        "max_steps": STEPS,
-        "per_device_train_batch_size": ROWS,
-        "per_device_eval_batch_size": ROWS,
-        "gradient_accumulation_steps": 1,
-        "weight_decay": 0.0,
-        "label_smoothing_factor": 0.0,
-        "eval_steps": 50,
-        "eval_rows": ROWS,
-        "early_stopping_patience": None,
-        "average_weights": "none",
-        "pack_to_window": False,
-        "no_speech_share": 0.0,
-        "save_steps": STEPS,
-        "logging_steps": 50,
-    }
-    model, training = given.model.model_copy(update=off), given.train.model_copy(update=train)
-    return given.model_copy(update={"model": model, "train": training})
+def overfitting_params(params: schema.Params) -> schema.Params:
+    """The same params without what keeps a model from learning rows by heart."""
+    model = params.model.model_copy(
+        update={
+            **dict.fromkeys(regularization.DROPOUTS, 0.0),
+            "apply_spec_augment": False,
+            "lora": params.model.lora.model_copy(update={"dropout": 0.0}),
+        }
+    )
+    train = params.train.model_copy(
+        update={
+            "lr_scheduler_type": "constant_with_warmup",
+            "warmup_steps": 20,
+            "max_steps": STEPS,
+            "per_device_train_batch_size": ROWS,
+            "per_device_eval_batch_size": ROWS,
+            "gradient_accumulation_steps": 1,
+            "weight_decay": 0.0,
+            "label_smoothing_factor": 0.0,
+            "eval_steps": 50,
+            "eval_rows": ROWS,
+            "early_stopping_patience": None,
+            "average_weights": "none",
+            "pack_to_window": False,
+            "no_speech_share": 0.0,
+            "save_steps": STEPS,
+            "logging_steps": 50,
+        }
+    )
+    return params.model_copy(update={"model": model, "train": train})
 
 
-def run(split: Path, given: schema.Params) -> int:
-    """Train on eight rows; gives the steps that it took.
+def run(split: Path, params: schema.Params) -> int:
+    """Train on eight rows.
 
+    Returns:
+        The steps that it took.
     Raises:
         Diverged: the model does not know them by heart after STEPS steps.
     """
-    given, rows = unhindered(given), FeatureRows(split)
-    start = start_model(given, rows)
-    choose_trained(start, given.model, given.train.seed)
-    chosen = eight(rows, start, given.train.seed)
+    params = overfitting_params(params)
+    rows = FeatureRows(split)
+    start = start_model(params, rows)
+    choose_trained(start, params.model, params.train.seed)
+    eight = choose_rows(rows, start, params.train.seed)
     with tempfile.TemporaryDirectory(prefix="earshot-overfit-") as folder:
-        training = Training(
-            start, chosen, chosen, given.train, Path(folder) / "checkpoints", lambda *_, **__: None
-        )
+        checkpoints = Path(folder) / "checkpoints"
+        training = Training(start, eight, eight, params.train, checkpoints, lambda *_, **__: None)
         try:
             training.run(lambda: known_by_heart(training))
         except Stopped:
@@ -106,13 +112,14 @@ def run(split: Path, given: schema.Params) -> int:
             ) from None
         if not known_by_heart(training):
             raise Diverged(
-                f"{training.state.step} steps did not teach eight rows: {missed(training)}; look at the rows, or at what was changed last"
+                f"{training.state.step} steps did not teach eight rows: {failure_text(training)}; "
+                "look at the rows, or at what was changed last"
             )
     return training.state.step
 
 
 def known_by_heart(training: Training) -> bool:
-    """Whether the evaluation of this step shows it; between two evaluations nobody knows."""
+    """Whether the evaluation of this step shows it; False where this step has none."""
     state = training.state
     if not state.step or not state.validated():
         return False
@@ -124,19 +131,18 @@ def known_by_heart(training: Training) -> bool:
     )
 
 
-def missed(training: Training) -> str:
-    """What the last evaluation found, in words."""
+def failure_text(training: Training) -> str:
+    """The loss of the last evaluation, and the texts that are decoded wrong."""
+    loss = training.state.evaluations()[-1]["validation_loss"]
     pairs = zip(texts(training), training.heard(), strict=True)
-    wrong = [f"{text!r} was heard as {heard!r}" for text, heard in pairs if text != heard]
-    return "; ".join(
-        [
-            f"loss {training.state.evaluations()[-1]['validation_loss']:.3f}, want under {LOSS}",
-            *wrong,
-        ]
-    )
+    wrong = [
+        f"{text!r} was heard as {hypothesis!r}" for text, hypothesis in pairs if text != hypothesis
+    ]
+    return "; ".join([f"loss {loss:.3f}, want under {LOSS}", *wrong])
 
 
 def texts(training: Training) -> list[str]:
+    """The texts of the eight rows, in the order of validation."""
     return [training.train.text(row) for row in training.validation.chosen]
 
 

@@ -1,11 +1,11 @@
-"""Which of Whisper's languages carries one it has no token for: the start model hears validation
-rows once per candidate.
+"""Which of Whisper's languages carries a language that it has no token for.
 
     earshot prompt-language no da is [--model openai/whisper-small] [--rows 64]
 
-The candidate with the lowest WER is the one for `model.language`. Rows, start model and task are
-those of params.yaml, and the features must be there (dvc repro featurize). Costs one pass of the
-encoder over the rows, and one of the decoder per candidate.
+The start model decodes validation rows once per candidate. The candidate with the lowest WER is the
+one for `model.language`. Rows, start model and task are those of params.yaml, and the features must
+be there (dvc repro featurize). Costs one pass of the encoder over the rows, and one of the decoder
+per candidate.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from asr.features import FeatureRows
     from asr.model.loader import Start
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # of the paired bootstrap
 
 
 @dataclass(frozen=True)
 class Score:
-    """One candidate: its WER and CER, and how its WER compares with the best one's on the same
-    rows.
+    """One candidate's WER and CER.
+
+    Attributes:
+        verdict: how its WER compares with the best one's on the same rows.
     """
 
     language: str
@@ -46,32 +48,35 @@ def refuse_unknown(languages: Iterable[str]) -> None:
     """Refuse codes that Whisper has no token for.
 
     Raises:
-        BadParams: with the codes.
+        ParamsError: with the codes.
     """
     unknown = [code for code in languages if code not in WHISPER_LANGUAGES]
     if unknown:
         raise ParamsError(
-            f"{', '.join(unknown)}: not among Whisper's languages; want codes such as sv, no, fi (asr/whisper.py)"
+            f"{', '.join(unknown)}: not among Whisper's languages; "
+            "want codes such as sv, no, fi (asr/whisper.py)"
         )
 
 
-def start_model(given: schema.Params, name: str | None) -> Start:
+def start_model(params: schema.Params, name: str | None) -> Start:
     """The trained model that candidates are tried with.
 
+    Args:
+        name: a hub id or a folder; None for the one that params name.
     Raises:
-        BadParams: params start from scratch, where no language is known yet.
-        BadModel: the model knows one language only, or cannot be loaded.
+        ParamsError: params start from scratch, where no language is known yet.
+        ModelError: the model knows one language only, or cannot be loaded.
     """
     from asr.model import loader
 
-    name = name or given.model.name
+    name = name or params.model.name
     if name == loader.SCRATCH:
         raise ParamsError(
-            "model.name: scratch knows no language yet; want a trained start: --model openai/whisper-small, or a folder"
+            "model.name: scratch knows no language yet; "
+            "want a trained start: --model openai/whisper-small, or a folder"
         )
-    start = loader.load(
-        name, given.model.revision if name == given.model.name else None, given.model.window_seconds
-    )
+    revision = params.model.revision if name == params.model.name else None
+    start = loader.load(name, revision, params.model.window_seconds)
     if not start.model.generation_config.is_multilingual:
         raise ModelError(f"{start.name} knows one language only; want a multilingual start")
     return start
@@ -81,22 +86,22 @@ def prompts(start: Start, languages: Iterable[str], task: str) -> dict[str, list
     """The prompt of each candidate.
 
     Raises:
-        BadModel: the model has no token for one of them.
+        ModelError: the model has no token for one of them.
     """
     from asr.model import loader, tokenization
 
-    found = {}
+    by_language = {}
     for code in languages:
         loader.set_prompt(start.model, code, task)
-        found[code] = tokenization.prompt(start.model.generation_config)
-    return found
+        by_language[code] = tokenization.prompt(start.model.generation_config)
+    return by_language
 
 
 def chosen_rows(rows: FeatureRows, count: int, seed: int, window_seconds: int) -> list[int]:
-    """The validation rows that training is judged by, as far as they fit the window; longest first.
+    """The rows that training would validate on, if they fit the window; longest first.
 
     Raises:
-        BadData: none fits.
+        DataError: none fits.
     """
     from asr.training import validation
 
@@ -105,11 +110,13 @@ def chosen_rows(rows: FeatureRows, count: int, seed: int, window_seconds: int) -
     fitting = [row for row in subset if durations[row] <= window_seconds]
     if not fitting:
         raise DataError(
-            f"validation: no row is shorter than the window of {window_seconds} s; raise model.window_seconds"
+            f"validation: no row is shorter than the window of {window_seconds} s; "
+            "raise model.window_seconds"
         )
     if len(fitting) < len(subset):
+        num_longer = len(subset) - len(fitting)
         print(
-            f"left out: {len(subset) - len(fitting)} rows longer than the window of {window_seconds} s",
+            f"left out: {num_longer} rows longer than the window of {window_seconds} s",
             flush=True,
         )
     return sorted(fitting, key=lambda row: -durations[row])
@@ -119,83 +126,92 @@ def hypotheses(
     start: Start,
     rows: FeatureRows,
     chosen: list[int],
-    prompted: dict[str, list[int]],
+    prompts: dict[str, list[int]],
     batch_size: int,
 ) -> dict[str, list[str]]:
-    """What each candidate's prompt makes of each row; the encoder hears a row once."""
+    """The text of each row by each candidate's prompt; a row is encoded once."""
     from asr.features import input_features
     from asr.model import greedy, loader
     from asr.whisper import FRAMES_PER_SECOND
 
     whisper = start.model.to(loader.device()).eval()
-    frames, durations = loader.window_seconds(whisper) * FRAMES_PER_SECOND, rows.column("duration")
-    heard: dict[str, list[str]] = {code: [] for code in prompted}
+    num_frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
+    durations = rows.column("duration")
+    texts: dict[str, list[str]] = {code: [] for code in prompts}
     groups = list(greedy.in_groups(chosen, batch_size))
-    for group in progress(groups, len(groups), "batches", f"decode for {len(prompted)} languages"):
-        encoded = greedy.encode(
-            whisper, input_features([rows.log_mel(row) for row in group], frames).to(whisper.device)
-        )
+    for group in progress(groups, len(groups), "batches", f"decode for {len(prompts)} languages"):
+        features = input_features([rows.log_mel(row) for row in group], num_frames)
+        encoded = greedy.encode(whisper, features.to(whisper.device))
         limits = [greedy.max_tokens(durations[row]) for row in group]
-        for code, prompt in prompted.items():
+        for code, prompt in prompts.items():
             tokens = greedy.decode_encoded(whisper, encoded, prompt, limits)
-            heard[code] += start.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return heard
+            texts[code] += start.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return texts
 
 
 def scores(
-    references: list[str], heard: dict[str, list[str]], speakers: list[str | None], seed: int
+    references: list[str],
+    hypotheses: dict[str, list[str]],
+    speakers: list[str | None],
+    seed: int,
 ) -> list[Score]:
-    """The candidates, best first; among equal ones, that of the lower CER."""
+    """The candidates, best first; of two with the same WER, the one with the lower CER.
+
+    Args:
+        hypotheses: by language.
+    """
     from asr import wer
 
-    spoken = [wer.normalize(text) for text in references]
-    texts = {code: [wer.normalize(text) for text in said] for code, said in heard.items()}
-    rates = {code: wer.error_rates(spoken, said) for code, said in texts.items()}
-    errors = {
-        code: [wer.count_words(*pair).errors for pair in zip(spoken, said, strict=True)]
-        for code, said in texts.items()
-    }
-    words = [len(text.split()) for text in spoken]
-    best, *_ = ranked = sorted(rates, key=lambda code: (rates[code]["wer"], rates[code]["cer"]))
-    verdicts = {
-        code: wer.paired(errors[code], errors[best], words, speakers, RESAMPLES, seed).verdict
-        for code in ranked
-    }
-    return [
-        Score(
-            code, rates[code]["wer"], rates[code]["cer"], "best" if code == best else verdicts[code]
-        )
-        for code in ranked
-    ]
+    references = [wer.normalize(text) for text in references]
+    words = [len(text.split()) for text in references]
+    rates: dict[str, dict[str, float]] = {}
+    errors: dict[str, list[int]] = {}
+    for code, texts in hypotheses.items():
+        normalized = [wer.normalize(text) for text in texts]
+        pairs = zip(references, normalized, strict=True)
+        rates[code] = wer.error_rates(references, normalized)
+        errors[code] = [wer.count_words(*pair).errors for pair in pairs]
+    ranked = sorted(rates, key=lambda code: (rates[code]["wer"], rates[code]["cer"]))
+    best = ranked[0]
+
+    def verdict(code: str) -> str:
+        if code == best:
+            return "best"
+        return wer.paired(errors[code], errors[best], words, speakers, RESAMPLES, seed).verdict
+
+    return [Score(code, rates[code]["wer"], rates[code]["cer"], verdict(code)) for code in ranked]
 
 
 def measure(
-    start: Start, rows: FeatureRows, languages: list[str], given: schema.Params, count: int
+    start: Start, rows: FeatureRows, languages: list[str], params: schema.Params, count: int
 ) -> list[Score]:
     """The candidates' scores on `count` validation rows, best first."""
     from asr.model import loader
 
-    prompted = prompts(start, languages, given.model.task)
+    by_language = prompts(start, languages, params.model.task)
     loader.check_mel_bins(start.model, rows.num_mel_bins)
-    chosen = chosen_rows(rows, count, given.train.seed, loader.window_seconds(start.model))
-    heard = hypotheses(start, rows, chosen, prompted, given.train.per_device_eval_batch_size)
-    texts, speakers = rows.column("text"), rows.column("speaker")
-    return scores(
-        [texts[row] for row in chosen], heard, [speakers[row] for row in chosen], given.train.seed
-    )
+    seed = params.train.seed
+    chosen = chosen_rows(rows, count, seed, loader.window_seconds(start.model))
+    batch_size = params.train.per_device_eval_batch_size
+    decoded = hypotheses(start, rows, chosen, by_language, batch_size)
+    texts = rows.column("text")
+    speakers = rows.column("speaker")
+    references = [texts[row] for row in chosen]
+    return scores(references, decoded, [speakers[row] for row in chosen], seed)
 
 
-def table(found: list[Score]) -> str:
-    """What a person reads, with the command to go on by."""
+def table(ranked: list[Score]) -> str:
+    """The scores as a table for a terminal, with the command to go on by."""
     lines = [f"{'language':<18}{'WER':>8}{'CER':>8}  against the best"]
-    lines += [
-        f"{one.language:<4}{LANGUAGE_NAMES[one.language]:<14}{one.wer:8.4f}{one.cer:8.4f}  {one.verdict}"
-        for one in found
-    ]
-    return "\n".join([*lines, f"train with it: dvc exp run -S model.language={found[0].language}"])
+    for score in ranked:
+        name = f"{score.language:<4}{LANGUAGE_NAMES[score.language]:<14}"
+        lines.append(f"{name}{score.wer:8.4f}{score.cer:8.4f}  {score.verdict}")
+    best = ranked[0].language
+    return "\n".join([*lines, f"train with it: dvc exp run -S model.language={best}"])
 
 
 def arguments() -> argparse.Namespace:
+    """The command line: languages, model, rows."""
     parser = command.parser(__doc__)
     parser.add_argument(
         "languages",
@@ -207,25 +223,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, default=64, help="validation rows, chosen by train.seed (default: 64)"
     )
-    given = parser.parse_args()
-    if given.rows < 1:
-        parser.error(f"--rows: got {given.rows}, want 1 or more")
-    return given
+    options = parser.parse_args()
+    if options.rows < 1:
+        parser.error(f"--rows: got {options.rows}, want 1 or more")
+    return options
 
 
 def main() -> None:
-    asked = arguments()
-    languages = list(dict.fromkeys(asked.languages))
+    options = arguments()
+    languages = list(dict.fromkeys(options.languages))
     refuse_unknown(languages)
-    given, split = reader.load(), Path(paths.FEATURES, "validation")
+    params = reader.load()
+    split = Path(paths.FEATURES, "validation")
     if not (paths.root() / split / "manifest.json").is_file():
         raise DataError(f"{split}: not there; run dvc repro featurize")
-    start = start_model(given, asked.model)
-    from asr.features import (
-        FeatureRows,
-    )  # with its libraries, which help and a wrong argument need not wait for
+    start = start_model(params, options.model)
 
-    print(table(measure(start, FeatureRows(paths.root() / split), languages, given, asked.rows)))
+    # with its libraries, which help and a wrong argument need not wait for
+    from asr.features import FeatureRows
+
+    rows = FeatureRows(paths.root() / split)
+    print(table(measure(start, rows, languages, params, options.rows)))
 
 
 if __name__ == "__main__":

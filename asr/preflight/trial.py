@@ -1,9 +1,9 @@
-"""How long a training row takes on this machine at each window: a real forward and backward pass
-over a few recordings.
+"""How long a training row takes on this machine at each window.
 
-The model has the shape that params name, and random weights: what they are changes no time, so none
-are fetched. A window takes at most a second or two, and all of them a few; those for which no time
-is left are told from the others by their compute. Costs the import of torch and transformers (3 s)
+Measured by a real forward and backward pass over a few recordings. The model has the shape that
+params name, and random weights: their values change no time, so none are fetched. A window takes a
+second or two at most, and all of them a few; windows not measured are estimated from the nearest
+measured one, in proportion to their FLOPs. Costs the import of torch and transformers (3 s)
 besides, and the memory of one step.
 """
 
@@ -29,53 +29,50 @@ from asr.whisper import POSITIONS_PER_SECOND
 CLIPS = 20  # recordings that are tried, at most
 PROMPT = 4  # tokens before a text
 ROUNDS = 3
-WINDOW_SECONDS = (
-    0.2  # spent on the clips of one window in one round, after which no further batch begins
-)
-ALL_SECONDS = 3.0  # on all windows, after which no further window is tried that will not fit
+WINDOW_SECONDS = 0.2  # for one window in one round, after which no further batch begins
+ALL_SECONDS = 3.0  # for all windows, after which none is tried that would take longer
 WARM_UP = 3  # rows' time that a window takes at least
-# of sound at once on a CPU, where longer windows are told from shorter ones: the trial's memory is
-# small and the same
+# of sound at once on a CPU, so that the trial's memory stays small; longer windows are estimated
 CPU_SECONDS = 12
 SEED = 1
 COPIES = 3  # of the weights: themselves, their gradients, and what a step holds besides
 
+Clips = Sequence[tuple[LogMel, list[int]]]  # features and tokens of a few recordings
+
 
 @dataclass(frozen=True)
 class Step:
-    """What is tried: a model, and how training runs it."""
+    """A training step that is tried.
+
+    Attributes:
+        table: (P, D) positions of the longest window.
+        precision: fp32, bf16 or fp16.
+        rows: of a batch in training.
+    """
 
     whisper: WhisperForConditionalGeneration
-    table: torch.Tensor  # positions of the longest window
+    table: torch.Tensor
     precision: str
     rows: int
 
-    def hear(self, seconds: float) -> None:
+    def set_window(self, seconds: float) -> None:
         """Give the model this window."""
-        positions, own = (
-            max(round(seconds * POSITIONS_PER_SECOND), 1),
-            self.whisper.model.encoder.embed_positions,
-        )
-        own.weight = torch.nn.Parameter(self.table[:positions].detach(), requires_grad=False)
-        own.num_embeddings = self.whisper.config.max_source_positions = positions
+        positions = max(round(seconds * POSITIONS_PER_SECOND), 1)
+        embedding = self.whisper.model.encoder.embed_positions
+        weight = self.table[:positions].detach()
+        embedding.weight = torch.nn.Parameter(weight, requires_grad=False)
+        embedding.num_embeddings = positions
+        self.whisper.config.max_source_positions = positions
 
-    def seconds(self, clips: Sequence[tuple[LogMel, list[int]]]) -> float:
-        """Seconds of one batch, forward and backward, at the model's window; the gradients are
-        dropped.
+    def seconds(self, clips: Clips) -> float:
+        """Seconds of one batch, forward and backward, at the model's window.
+
+        The gradients are dropped.
         """
-        config, device = self.whisper.config, self.whisper.device
-        room = config.max_target_positions - PROMPT
-        prompts = [[config.decoder_start_token_id] * PROMPT] * len(clips)
-        texts = [ids[:room] for _, ids in clips]
-        made = batches.collate(
-            [one for one, _ in clips],
-            texts,
-            prompts,
-            config.eos_token_id,
-            2 * config.max_source_positions,
-        )
+        device = self.whisper.device
+        cpu_batch = self._collate(clips)
         began = now(device)
-        batch = {key: value.to(device) for key, value in made.items()}
+        batch = {key: value.to(device) for key, value in cpu_batch.items()}
         labels = batch.pop("labels")
         half = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(device.type, half, enabled=self.precision != "fp32"):
@@ -84,147 +81,148 @@ class Step:
         self.whisper.zero_grad(set_to_none=True)
         return now(device) - began
 
-    def row_seconds(self, clips: Sequence[tuple[LogMel, list[int]]]) -> float:
-        """Seconds of a row in a batch as large as training's, or as time allows; one step warms up."""
-        alone = min(self.seconds(clips[:1]) for _ in range(2))
-        rows = max(1, min(self.rows_at_once(), int(WINDOW_SECONDS / alone)))
-        paces: list[float] = []
+    def _collate(self, clips: Clips) -> dict[str, torch.Tensor]:
+        """A training batch; texts too long for the decoder are cut."""
+        config = self.whisper.config
+        room = config.max_target_positions - PROMPT
+        return batches.collate(
+            [log_mel for log_mel, _ in clips],
+            [ids[:room] for _, ids in clips],
+            [[config.decoder_start_token_id] * PROMPT] * len(clips),
+            config.eos_token_id,
+            2 * config.max_source_positions,
+        )
+
+    def row_seconds(self, clips: Clips) -> float:
+        """Seconds of a row in a batch as large as training's, or as time allows."""
+        first_clip = min(self.seconds(clips[:1]) for _ in range(2))  # the first time warms up
+        rows = max(1, min(self.rows_at_once(), int(WINDOW_SECONDS / first_clip)))
+        row_times: list[float] = []
         began = time.monotonic()
-        for at in range(0, len(clips), rows):
-            part = clips[at : at + rows]
-            paces.append(self.seconds(part) / len(part))
+        for start in range(0, len(clips), rows):
+            part = clips[start : start + rows]
+            row_times.append(self.seconds(part) / len(part))
             if time.monotonic() - began > WINDOW_SECONDS:
                 break
-        return min(paces)
+        return min(row_times)
 
     def rows_at_once(self) -> int:
-        """As many as in training; on a CPU, where more are hardly faster, as many as take little
-        memory.
-        """
+        """As many rows as in training; on a CPU, where more are hardly faster, fewer."""
+        if self.whisper.device.type == "cuda":
+            return self.rows
         seconds = self.whisper.config.max_source_positions / POSITIONS_PER_SECOND
-        return (
-            self.rows
-            if self.whisper.device.type == "cuda"
-            else max(1, min(self.rows, int(CPU_SECONDS / seconds)))
-        )
+        return max(1, min(self.rows, int(CPU_SECONDS / seconds)))
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock, when the device has done what it was told."""
+    """Seconds of a clock, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.monotonic()
 
 
-def built(
-    given: schema.Params, made: WhisperTokenizer, seconds: int
+def build_model(
+    params: schema.Params, tokenizer: WhisperTokenizer, seconds: int
 ) -> WhisperForConditionalGeneration | None:
-    """A model as `train` starts from, but for its weights; None where memory would not hold a step
-    of it.
+    """A model as `train` starts from, with other weights.
 
     Args:
         seconds: its window, which is cut for shorter ones.
+    Returns:
+        None where memory would not hold a step of it.
     """
-    chosen = given.model
-    if chosen.name == loader.SCRATCH:
-        shape = {**chosen.scratch.model_dump(), "window_seconds": seconds}
-        whisper = loader.build(shape, made, given.featurize.num_mel_bins, SEED)
+    model = params.model
+    num_mel_bins = params.featurize.num_mel_bins
+    if model.name == loader.SCRATCH:
+        shape = {**model.scratch.model_dump(), "window_seconds": seconds}
+        whisper = loader.build(shape, tokenizer, num_mel_bins, SEED)
     else:
-        config = loader.load_config(chosen.name, chosen.revision)
-        config.max_source_positions, config.num_mel_bins = (
-            seconds * POSITIONS_PER_SECOND,
-            given.featurize.num_mel_bins,
-        )
+        config = loader.load_config(model.name, model.revision)
+        config.max_source_positions = seconds * POSITIONS_PER_SECOND
+        config.num_mel_bins = num_mel_bins
         if COPIES * weights_bytes(config) > memory.free(torch.device(loader.device())):
             return None
         whisper = loader.untrained(config, SEED)
-    choose_trained(Start(whisper, made, chosen.name, None), chosen, SEED)
-    if given.train.gradient_checkpointing:
+    choose_trained(Start(whisper, tokenizer, model.name, None), model, SEED)
+    if params.train.gradient_checkpointing:
         with loader.quiet():
             whisper.activation_checkpointing_enable()
     return whisper.to(loader.device()).train()
 
 
 def weights_bytes(config: WhisperConfig) -> int:
-    """Bytes of a model's weights in fp32; nothing is built."""
+    """Bytes of a model's weights in fp32; no memory is taken for them."""
     with torch.device("meta"):
         return 4 * int(WhisperForConditionalGeneration(config).num_parameters())
 
 
 def run(
-    given: schema.Params,
-    made: WhisperTokenizer,
-    clips: Sequence[tuple[LogMel, list[int]]],
+    params: schema.Params,
+    tokenizer: WhisperTokenizer,
+    clips: Clips,
     windows: Sequence[float],
     flops: Callable[[float], float],
 ) -> dict[float, dict[str, Any]]:
-    """Seconds that a training row takes at each window, and whether that was measured or follows
-    from one that was.
+    """Seconds that a training row takes at each window.
 
     Args:
-        clips: features and tokens of a few recordings.
         windows: seconds, those that matter most first; the first is tried however long it takes.
         flops: the compute of a window.
     Returns:
-        `{row_seconds, measured}` by window; nothing where memory holds no step.
+        `{row_seconds, measured}` by window, where `measured` is False for an estimate; nothing
+        where memory holds no step.
     """
     memory.give_back()
-    whisper = built(given, made, math.ceil(max(windows)))
+    whisper = build_model(params, tokenizer, math.ceil(max(windows)))
     if whisper is None:
         return {}
-    step = Step(
-        whisper,
-        whisper.model.encoder.embed_positions.weight,
-        given.train.precision,
-        given.train.per_device_train_batch_size,
-    )
-    found = tried(step, clips, windows, flops)
-    del whisper, step
+    table = whisper.model.encoder.embed_positions.weight
+    step = Step(whisper, table, params.train.precision, params.train.per_device_train_batch_size)
+    measured = measure(step, clips, windows, flops)
+    del whisper, table, step
     memory.give_back()
-    return (
-        {
-            one: {"row_seconds": estimated_seconds(one, found, flops), "measured": one in found}
-            for one in windows
+    if not measured:
+        return {}
+    return {
+        window: {
+            "row_seconds": estimated_seconds(window, measured, flops),
+            "measured": window in measured,
         }
-        if found
-        else {}
-    )
+        for window in windows
+    }
 
 
-def tried(
-    step: Step,
-    clips: Sequence[tuple[LogMel, list[int]]],
-    windows: Sequence[float],
-    flops: Callable[[float], float],
+def measure(
+    step: Step, clips: Clips, windows: Sequence[float], flops: Callable[[float], float]
 ) -> dict[float, float]:
-    """Seconds of a row at each window for which there was time and memory: the least of a few
-    rounds, as the machine does other things.
+    """Seconds of a row at each window for which there is time and memory.
+
+    The least of a few rounds, as the machine does other things too.
     """
-    found: dict[float, float] = {}
+    measured: dict[float, float] = {}
+    on_cpu = step.whisper.device.type == "cpu"
     began = time.monotonic()
     for window in [*windows] * ROUNDS:
-        if found and step.whisper.device.type == "cpu" and window > CPU_SECONDS:
-            continue
-        if (
-            found
-            and time.monotonic() - began + WARM_UP * estimated_seconds(window, found, flops)
-            > ALL_SECONDS
-        ):
-            continue
-        step.hear(window)
+        if measured:  # the first window is tried in any case
+            if on_cpu and window > CPU_SECONDS:
+                continue
+            least_seconds = WARM_UP * estimated_seconds(window, measured, flops)
+            if time.monotonic() - began + least_seconds > ALL_SECONDS:
+                continue
+        step.set_window(window)
         try:
-            found[window] = min(found.get(window, math.inf), step.row_seconds(clips))
+            seconds = step.row_seconds(clips)
         except Exception as error:
             if not memory.ran_out(error):
                 raise
-    return found
+            continue
+        measured[window] = min(measured.get(window, math.inf), seconds)
+    return measured
 
 
 def estimated_seconds(
-    window: float, found: dict[float, float], flops: Callable[[float], float]
+    window: float, measured: dict[float, float], flops: Callable[[float], float]
 ) -> float:
-    """Seconds of a row at a window: as measured, or as the nearest window's and the compute of both
-    tell.
-    """
-    nearest = min(found, key=lambda one: abs(math.log(one / window)))
-    return found[nearest] * flops(window) / flops(nearest)
+    """Seconds of a row at a window: as measured, or from the nearest window by its FLOPs."""
+    nearest = min(measured, key=lambda other: abs(math.log(other / window)))
+    return measured[nearest] * flops(window) / flops(nearest)
