@@ -202,7 +202,7 @@ def _read(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cannot be mixed in: {error}; take it out of the folder") from None
 
 
-def voices(chunk: Path) -> pa.ChunkedArray:
+def encoded_recordings(chunk: Path) -> pa.ChunkedArray:
     """The encoded recordings of a chunk file, memory-mapped."""
     return pa.Table.from_batches(list(shards.batches(chunk, ["audio"])))["audio"]
 
@@ -344,7 +344,7 @@ def main() -> None:
 def _write_row_examples(id: str, params: schema.Augment, train: Path, out: Path) -> None:
     """Write the examples of a training row, with babble of its own chunk."""
     chunk, own = find(train, id)
-    rows = voices(chunk)
+    rows = encoded_recordings(chunk)
     write_examples(rows[own].as_py(), id, params, rows, own, out)
 
 
@@ -355,7 +355,7 @@ def _write_file_examples(recording: Path, params: schema.Augment, train: Path, o
             f"{recording}: not there; want a recording, or the id of a training row and --row"
         )
     chunk = next(iter(shards.paths(train)), None) if train.is_dir() else None
-    rows = voices(chunk) if chunk else None
+    rows = encoded_recordings(chunk) if chunk else None
     write_examples(recording.read_bytes(), recording.name, params, rows, None, out)
 
 

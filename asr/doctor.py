@@ -250,7 +250,7 @@ def drafts(root: Path) -> Iterator[Finding]:
         match = DRAFT_NAME.fullmatch(draft.name)
         pid = match["pid"] if match else None
         owned = is_alive(int(pid), modified_at(draft)) if pid else bool(at_work(root))
-        if owned or follower.training_runs(draft.parent.name):
+        if owned or follower.is_training(draft.parent.name):
             continue
         if not draft.is_relative_to(root / ".cache/sessions"):  # `sessions` removes it
             yield Finding(
@@ -285,7 +285,7 @@ def tracked_runs() -> Iterator[Finding]:
     for run in running:
         fingerprint = run["fingerprint"] or ""
         log = journal.path_of(fingerprint)
-        if fingerprint and log.is_file() and not follower.training_runs(fingerprint):
+        if fingerprint and log.is_file() and not follower.is_training(fingerprint):
             yield Finding(
                 f"MLflow's run {run['name']} stands RUNNING, but no training runs",
                 run["start"] or 0.0,

@@ -148,7 +148,7 @@ def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:
     return LogMel(scaled.astype(np.float32), (bottom + 4.0) / 4.0, edge)
 
 
-def stored(samples: np.ndarray, num_mel_bins: int) -> LogMel:
+def stored_log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
     """Features rounded to 12 bits, as data/features holds them.
 
     Transcription takes these, so that it gives the text that evaluation scored.

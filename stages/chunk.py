@@ -317,7 +317,7 @@ def run(
         limits: seconds that a training row must and may have.
         allow_shared: kinds of things that may stand in two splits.
     """
-    places = {split: list(shards.batch_places(raw / split)) for split in shards.splits(raw)}
+    places = {split: list(shards.batch_locations(raw / split)) for split in shards.splits(raw)}
     disk.check_free_space(out, forecast(raw, places), "chunk")
     measured = measurements.measure([place for split in places for place in places[split]])
     sources: dict[str, dict[str, Any]] = {}
@@ -344,7 +344,7 @@ def run(
         shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
         pairs = recordings_of(draft, copies[:MAX_SHOWN_COPIES])
         write_reports(reports, sources, shared, left_out, pairs)
-        in_two_splits = split_overlap.found(seen, copies, rows_with_speakers(places))
+        in_two_splits = split_overlap.find_shared(seen, copies, rows_with_speakers(places))
         split_overlap.write(reports / "shared.csv", in_two_splits)
         split_overlap.refuse(in_two_splits, allow_shared)
     print_rejects(left_out)

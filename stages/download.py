@@ -231,7 +231,7 @@ def write_rows(
     }
     for source, rows_at_once in zip(opened, job_rows, strict=True):
         count = source.counts.rows.total()
-        utterances = selection.selected(source.corpus.utterances, source.selection, source.counts)
+        utterances = selection.select(source.corpus.utterances, source.selection, source.counts)
         rows = fetch(utterances, count, rows_at_once)
         for split, row in progress(rows, count, "utterances", f"download {source.selection.name}"):
             writers[split].add(row)

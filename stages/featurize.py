@@ -111,7 +111,7 @@ def sounds(
     if not copy or not inputs:
         yield from ((row, codec.decode(row["audio"])) for row in rows)
         return
-    voices = augmentation.voices(chunk)
+    voices = augmentation.encoded_recordings(chunk)
     responses = augmentation.responses_of(inputs.params, inputs.responses)
     for index, row in enumerate(rows):
         noises = augmentation.noises_of(inputs.params, inputs.noises, voices, index)

@@ -127,7 +127,7 @@ def labels(train: Path, lengths: np.ndarray, sizes: Mapping[str, Any]) -> dict[s
     prompt = tokenization.prompt_tokens(sizes["vocab_size"])
     q50, q95 = np.quantile(lengths, [0.5, 0.95])
     near = np.flatnonzero(lengths + prompt > outliers.NEAR_LIMIT_SHARE * positions)
-    longest = outliers.most(lengths, near)
+    longest = outliers.highest(lengths, near)
     ids = {index: row["id"] for index, row in row_stats.rows_at(train, longest, "id")}
     examples = [{"id": ids[index], "tokens": int(lengths[index]) + prompt} for index in longest]
     return {
@@ -238,7 +238,9 @@ def measure(
         DataError: no training recording can be read.
     """
     scripts: list[str] = []  # all writing systems that the texts have
-    by_split = {split: row_stats.take(raw / split, scripts) for split in shards.splits(raw)}
+    by_split = {
+        split: row_stats.read_row_stats(raw / split, scripts) for split in shards.splits(raw)
+    }
     seconds = by_split["train"].known
     if not len(seconds):
         raise DataError("train: no recording can be read, so there is nothing to measure")
@@ -252,8 +254,8 @@ def measure(
         "windows": windows,
         "recommended": recommended,
         "silence": {split: outliers.silence(raw / split) for split in by_split},
-        "speaking_rate": outliers.improbable(raw, by_split),
-        "scripts": outliers.strange(raw, by_split, scripts),
+        "speaking_rate": outliers.improbable_rates(raw, by_split),
+        "scripts": outliers.strange_scripts(raw, by_split, scripts),
     }
     return stats, {split: rows.known for split, rows in by_split.items()}
 

@@ -232,10 +232,10 @@ def own_checkpoints(folder: Path, log: Path, identity: dict[str, Any]) -> Iterat
     identity.json beside them says what they belong to, and whether the training has finished.
     """
     path = folder / "identity.json"
-    with checkpoints.held(folder):
+    with checkpoints.hold_folder(folder):
         say_if_longer(folder, identity)
         files.write_json(path, {"identity": identity, "finished": False})
-        with mirror.copied(folder, log):
+        with mirror.mirrored(folder, log):
             yield
         files.write_json(path, {"identity": identity, "finished": True})
 

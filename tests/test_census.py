@@ -37,7 +37,7 @@ def test_rows_are_found_by_their_place(split: Path, places: list[int]) -> None:
 
 def test_a_census_tells_of_every_row_in_order(split: Path) -> None:
     met: list[str] = []
-    taken = row_stats.take(split, met)
+    taken = row_stats.read_row_stats(split, met)
     assert taken.seconds.tolist() == [1.0 + number for number in range(COUNT)]
     assert taken.rates == pytest.approx(
         [(4 + len(str(number))) / (1 + number) for number in range(COUNT)]
@@ -62,7 +62,7 @@ def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_unknow
         row("f", b"", "a", duration=0.0),
     ]
     met: list[str] = []
-    taken = row_stats.take(
+    taken = row_stats.read_row_stats(
         write_rows(tmp_path, "part", {"train": rows, "holdout": []}) / "train", met
     )
     assert taken.seconds == pytest.approx(
@@ -78,5 +78,5 @@ def test_durations_that_no_header_tells_are_measured_and_what_has_none_is_unknow
         "LATIN",
     ]
     assert len(taken.known) == 4
-    empty = row_stats.take(tmp_path / "holdout", met)
+    empty = row_stats.read_row_stats(tmp_path / "holdout", met)
     assert (len(empty.seconds), len(empty.known), empty.letters.total()) == (0, 0, 0)

@@ -223,7 +223,7 @@ def test_a_second_holder_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     with first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(ModelError) as caught, checkpoints.held(tmp_path):
+        with pytest.raises(ModelError) as caught, checkpoints.hold_folder(tmp_path):
             pass
         assert (
             str(caught.value)
@@ -231,7 +231,7 @@ def test_a_second_holder_is_told_who_holds_the_folder(tmp_path: Path) -> None:
         )
         assert caught.value.exit_code == 5
         first.kill()
-    with checkpoints.held(tmp_path):
+    with checkpoints.hold_folder(tmp_path):
         assert (tmp_path / "lock").read_text(encoding="utf-8") == str(os.getpid())
 
 

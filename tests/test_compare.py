@@ -121,8 +121,8 @@ def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Pa
 
 def test_params_that_differ() -> None:
     rows = [row("a", None, x=1, y=2), row("b", None, x=1, y=3), row("c", None, x=1, y=2, z=None)]
-    assert comparison.differing(rows) == ["y", "z"]
-    assert comparison.differing(rows[:1]) == comparison.differing([]) == []
+    assert comparison.differing_params(rows) == ["y", "z"]
+    assert comparison.differing_params(rows[:1]) == comparison.differing_params([]) == []
 
 
 def test_the_command_names_what_differs_from_the_workspace() -> None:
@@ -139,7 +139,7 @@ def test_the_command_names_what_differs_from_the_workspace() -> None:
         "chunk.allow_shared": ["speaker"],
         "old.key": 1,
     }
-    told, unknown = comparison.commands(row("tidy-newt", None, **known), here)
+    told, unknown = comparison.reproduce_commands(row("tidy-newt", None, **known), here)
     assert told.splitlines() == [
         "# its files, from DVC's cache or remote",
         "dvc exp apply tidy-newt",
@@ -154,7 +154,7 @@ def test_the_command_names_what_differs_from_the_workspace() -> None:
 
 def test_hostile_names_stay_one_word_of_the_command() -> None:
     name = "$(touch ran);'\"`b`"
-    told, _ = comparison.commands(row(name, None), {})
+    told, _ = comparison.reproduce_commands(row(name, None), {})
     assert shlex.split(told.splitlines()[1]) == ["dvc", "exp", "apply", name]
 
 
@@ -175,7 +175,7 @@ VALUES = st.recursive(
 def test_dvc_reads_back_the_value_that_was_written(value: Any) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    line = f"dvc exp run -S {shlex.quote(f'key={comparison.written(value)}')}"
+    line = f"dvc exp run -S {shlex.quote(f'key={comparison.override_text(value)}')}"
     override = shlex.split(line)[-1]
     read = OverridesParser.create().parse_override(override).value()
     assert plain(read) == value

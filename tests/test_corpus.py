@@ -128,7 +128,7 @@ def test_damage_is_a_fault_with_a_name(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         corpus.split_hash(folder)
     with pytest.raises(DataError, match="cannot be read"):
-        corpus.about(folder)
+        corpus.read_manifest(folder)
 
 
 def test_a_table_of_other_columns_is_refused(tmp_path):

@@ -184,7 +184,7 @@ def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -
         "copy-3.wav",
     ]
     given = reader.load(results.root / "params.yaml").featurize.augment
-    rows = augmentation.voices(results.root / "data/chunks/train/chunk-00000.arrow")
+    rows = augmentation.encoded_recordings(results.root / "data/chunks/train/chunk-00000.arrow")
     own = [one["id"] for one in shards.rows(results.root / "data/chunks/train", ["id"])].index(
         "train-3"
     )

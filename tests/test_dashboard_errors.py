@@ -302,7 +302,7 @@ def test_a_fault_that_is_none_of_ours_would_be_seen(
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(slices, "ordered", broken)
+    monkeypatch.setattr(slices, "order", broken)
     at.run()
     with pytest.raises(AssertionError):
         check(at)

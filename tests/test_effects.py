@@ -217,7 +217,7 @@ def listed(given: Params, working: Path) -> Any:
     chosen = [
         row
         for one in opened
-        for row in selection.selected(one.corpus.utterances, one.selection, one.counts)
+        for row in selection.select(one.corpus.utterances, one.selection, one.counts)
     ]
     return [(one.id, one.split, one.text, one.speaker, one.attributes) for one in chosen]
 
@@ -349,8 +349,8 @@ def test_chunk_allow_shared() -> None:
     for split, *_, speaker in rows:
         tally.add("speaker", speaker, split)
     with pytest.raises(UserError, match="1 speakers stand in two splits"):
-        split_overlap.refuse(split_overlap.found(tally, [], rows), [])
-    split_overlap.refuse(split_overlap.found(tally, [], rows), CHUNK["allow_shared"])
+        split_overlap.refuse(split_overlap.find_shared(tally, [], rows), [])
+    split_overlap.refuse(split_overlap.find_shared(tally, [], rows), CHUNK["allow_shared"])
 
 
 @pytest.mark.parametrize("key", FEATURIZE)

@@ -418,7 +418,7 @@ def test_plain_transformers_tell_the_same_words_and_times(
 ) -> None:
     folder, start = learnt(0.3).root / "models/finetuned", learnt(0.3).start
     plain = WhisperForConditionalGeneration.from_pretrained(folder)
-    clips = [features.stored(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
+    clips = [features.stored_log_mel(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
     inputs = input_features(clips, 400)
     heard = [parts[0] for parts in greedy.decode_clips(start.model, start.tokenizer, clips, 2, 444)]
     texts = start.tokenizer.batch_decode(plain.generate(inputs), skip_special_tokens=True)

@@ -373,7 +373,7 @@ def test_a_copy_is_what_the_command_lets_one_hear(chunks, root):
     given = changed(root, copies="1")
     featurize.run(chunks, root / "features", 80, given)
     chunk, own = augmentation.find(chunks / "train", "train-3")
-    rows = augmentation.voices(chunk)
+    rows = augmentation.encoded_recordings(chunk)
     augmentation.write_examples(rows[own].as_py(), "train-3", given, rows, own, root / "heard")
     wanted = features.log_mel(codec.decode((root / "heard/copy-1.wav").read_bytes()), 80)
     (found,) = [

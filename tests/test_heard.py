@@ -31,7 +31,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, 
     ]
     rows[3]["audio"] = b"no sound"
     return list(
-        shards.batch_places(write_rows(tmp_path / "raw", "part", {"train": rows}) / "train")
+        shards.batch_locations(write_rows(tmp_path / "raw", "part", {"train": rows}) / "train")
     )
 
 
@@ -78,7 +78,7 @@ def test_another_promise_is_another_thing(places, tmp_path, monkeypatch):
     told(places)
     rows = [{**one, "duration": 9.0} for one in shards.rows(tmp_path / "raw/train")]
     longer = list(
-        shards.batch_places(write_rows(tmp_path / "longer", "part", {"train": rows}) / "train")
+        shards.batch_locations(write_rows(tmp_path / "longer", "part", {"train": rows}) / "train")
     )
     assert [one.code for one in told(longer)] == ["audio_truncated"] * 3 + [
         "audio_undecodable",

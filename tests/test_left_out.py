@@ -36,7 +36,7 @@ def written(folder: Path, sounds: list[bytes | None]) -> str:
             ]
         },
     )
-    ((path, offset, _),) = shards.batch_places(raw / "train")
+    ((path, offset, _),) = shards.batch_locations(raw / "train")
     with RejectWriter(folder / "rejects.parquet") as left_out:
         for number in range(len(sounds)):
             left_out.add(reject(f"{number} {HOSTILE}"), HOSTILE, (path, offset, number))

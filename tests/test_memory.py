@@ -104,7 +104,7 @@ def test_a_tensor_too_large_for_any_machine_is_an_error_of_memory() -> None:
 @given(st.integers(1, 20), st.integers(1, 25))
 def test_parts_hold_every_row_in_order(rows: int, size: int) -> None:
     batch = {"a": torch.arange(rows), "b": torch.arange(2 * rows).view(rows, 2)}
-    parts = list(memory.parts(batch, size))
+    parts = list(memory.split_batch(batch, size))
     assert len(parts) == -(-rows // size)
     assert all(len(part["a"]) <= size for part in parts)
     for key, value in batch.items():

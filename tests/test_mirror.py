@@ -85,5 +85,5 @@ def test_without_an_address_nothing_is_started(
 ) -> None:
     monkeypatch.delenv("EARSHOT_MIRROR", raising=False)
     monkeypatch.setattr(mirror, "CheckpointMirror", None)
-    with mirror.copied(tmp_path, tmp_path / "log"):
+    with mirror.mirrored(tmp_path, tmp_path / "log"):
         pass

@@ -370,7 +370,7 @@ def test_runs_that_were_made_twice_become_one(proxy: Proxy, tmp_path: Path) -> N
 @pytest.mark.usefixtures("proxy")
 def test_a_sync_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
     path = training(journal.path_of("running1"), ended=None)
-    with checkpoints.held(paths.cache("checkpoints", path.stem)):
+    with checkpoints.hold_folder(paths.cache("checkpoints", path.stem)):
         follower.sync([path])
         assert status(path) == "RUNNING"
     losses(path, range(5, 6))
@@ -385,7 +385,10 @@ def test_a_training_that_ends_while_a_sync_reads_is_not_taken_for_a_killed_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = training(journal.path_of("ending1"), ended=None)
-    holder, catch_up = checkpoints.held(paths.cache("checkpoints", path.stem)), RunUploader.catch_up
+    holder, catch_up = (
+        checkpoints.hold_folder(paths.cache("checkpoints", path.stem)),
+        RunUploader.catch_up,
+    )
     holder.__enter__()
 
     def ends_then(self: RunUploader) -> None:

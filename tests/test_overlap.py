@@ -29,7 +29,7 @@ def found(
         tally.add("clip", digest, split)
         if speaker:
             tally.add("speaker", speaker, split)
-    return split_overlap.found(tally, copies or [], iter(rows))
+    return split_overlap.find_shared(tally, copies or [], iter(rows))
 
 
 def test_every_row_is_named(tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
     for split in ("train", "test"):
         tally.add("speaker", b"anna", split)
     with pytest.raises(DataError, match="1 speakers stand in two splits"):
-        split_overlap.refuse(split_overlap.found(tally, [], []), [])
+        split_overlap.refuse(split_overlap.find_shared(tally, [], []), [])
 
 
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:
     split_overlap.write(
-        tmp_path / "shared.csv", split_overlap.found(DiskSet(), [], (1 / 0 for _ in "x"))
+        tmp_path / "shared.csv", split_overlap.find_shared(DiskSet(), [], (1 / 0 for _ in "x"))
     )  # type: ignore[misc]
     assert (tmp_path / "shared.csv").read_text() == "kind,shared,split,id\n"

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.cleaning import measurements, reasons
-from asr.cleaning.measurements import Measurement, cpu_limit_seconds, died, measure_audio
+from asr.cleaning.measurements import Measurement, cpu_limit_seconds, crashed, measure_audio
 from asr.cleaning.reasons import reason
 from asr.runtime.limits import allow
 from asr.runtime.sandbox import guarded
@@ -39,7 +39,7 @@ def judged(rows: list[tuple[str, bytes | None, str, float | None]], start: int) 
 
 
 def rejected_by_worker(why: str) -> tuple[str, str]:
-    return died(why).code, died(why).detail
+    return crashed(why).code, crashed(why).detail
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def long_ones(content: bytes, start: int) -> Iterator[Measurement]:
 def test_a_recording_of_two_hours_is_heard_within_the_limits(monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     content = encoded(np.tile(voice(60.0, 8_000), 120), 8_000, subtype="ULAW")
-    (sound,) = guarded(long_ones, [(1, (content,))], 1, died)
+    (sound,) = guarded(long_ones, [(1, (content,))], 1, crashed)
     assert sound.code == ""
     assert sound.duration == 7_200
 
@@ -267,7 +267,7 @@ def test_patience_grows_with_the_file_and_never_for_a_small_one(size, seconds):
 
 
 def test_who_kills_its_process_cannot_be_decoded():
-    assert died("it wants more than 448 MB") == Measurement(
+    assert crashed("it wants more than 448 MB") == Measurement(
         code="audio_undecodable",
         detail="decoding stopped: it wants more than 448 MB",
         loud=math.inf,

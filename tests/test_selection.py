@@ -55,7 +55,7 @@ def rule(field: str, weight: float = 1, otherwise: float = 0, **test: Any) -> di
 def taken(rows: list[Utterance], **changes: Any) -> list[Utterance]:
     listing, one = UtteranceIterable(lambda: iter(rows)), wanted(**changes)
     found = selection.survey(listing, one)
-    chosen = list(selection.selected(listing, one, found))
+    chosen = list(selection.select(listing, one, found))
     assert found.rows.total() == len(chosen)
     assert found.rows.total() + found.left_out.total() == len(rows)
     return chosen

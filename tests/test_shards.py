@@ -79,7 +79,7 @@ def test_rows_without_sound_still_end_their_record_batch(tmp_path):
 def test_batch_places_lead_to_every_row_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BATCH_ROWS", 3)
     write_rows(tmp_path, "part", {"train": [row(str(number), None) for number in range(20)]}, 7)
-    places = list(shards.batch_places(tmp_path / "train"))
+    places = list(shards.batch_locations(tmp_path / "train"))
     ids = [one["id"] for place in places for one in shards.read_batch(*place[:2]).to_pylist()]
     assert ids == [str(number) for number in range(20)]
     assert len(places) == 3 + 3 + 2

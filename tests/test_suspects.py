@@ -29,7 +29,7 @@ def corpus(folder: Path, planted: dict[str, str]) -> tuple[Path, dict[str, RowSt
     return (
         raw,
         {
-            split: row_stats.take(raw / split, met)
+            split: row_stats.read_row_stats(raw / split, met)
             for split in ("train", "validation", "test", "holdout")
         },
         met,
@@ -38,7 +38,7 @@ def corpus(folder: Path, planted: dict[str, str]) -> tuple[Path, dict[str, RowSt
 
 def test_improbable_rates_are_found_and_only_they(tmp_path: Path) -> None:
     raw, by_split, _ = corpus(tmp_path / "dirty", {"much": "c" * 500 + "\n", "little": "c"})
-    found = outliers.improbable(raw, by_split)
+    found = outliers.improbable_rates(raw, by_split)
     assert found["outliers"] == 2
     assert [(one["id"], one["split"]) for one in found["examples"]] == [
         ("little", "train"),
@@ -48,7 +48,7 @@ def test_improbable_rates_are_found_and_only_they(tmp_path: Path) -> None:
     assert found["examples"][1]["characters_per_second"] == 500 / SECONDS
     assert found["examples"][0]["deviations"] < -outliers.IMPROBABLE
     raw, by_split, _ = corpus(tmp_path / "clean", {})
-    assert outliers.improbable(raw, by_split)["outliers"] == 0
+    assert outliers.improbable_rates(raw, by_split)["outliers"] == 0
 
 
 def test_strange_scripts_are_found_and_only_they(tmp_path: Path) -> None:
@@ -58,13 +58,13 @@ def test_strange_scripts_are_found_and_only_they(tmp_path: Path) -> None:
         "foreign name": "a song by Кино again",
     }
     raw, by_split, met = corpus(tmp_path / "dirty", planted)
-    found = outliers.strange(raw, by_split, met)
+    found = outliers.strange_scripts(raw, by_split, met)
     assert (found["own"], found["suspects"]) == (["LATIN"], 2)
     assert [(one["id"], one["script"]) for one in found["examples"]] == [
         ("russian", "CYRILLIC"),
         ("greek", "GREEK"),
     ]
-    assert outliers.strange(*corpus(tmp_path / "clean", {}))["suspects"] == 0
+    assert outliers.strange_scripts(*corpus(tmp_path / "clean", {}))["suspects"] == 0
 
 
 def test_rates_that_are_all_alike_have_no_outliers_and_unknown_ones_are_none() -> None:

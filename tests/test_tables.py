@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from asr.errors import DataError
 from asr.sources.tables import (
     MAX_LINE,
+    attribute_value,
     lines,
     read_json_lines,
     read_table,
-    scalar,
     scratch_database,
 )
 
@@ -151,7 +151,7 @@ def test_a_line_that_is_no_object_is_refused(tmp_path: Path, content: bytes, mat
     [("a", "a"), (3, 3), (0.5, 0.5), (True, True), ([1, "ö"], '[1, "ö"]'), (1e400, "Infinity")],
 )
 def test_an_attribute_is_a_plain_value(value: Any, kept: Any) -> None:
-    assert scalar(value) == kept
+    assert attribute_value(value) == kept
 
 
 def test_what_is_put_on_disk_is_there_until_it_is_made_anew(tmp_path: Path) -> None:

@@ -194,4 +194,4 @@ def test_a_model_keeps_its_own_limit_of_the_first_time() -> None:
     plain = config(latest=None)
     timestamps.set_return_timestamps(plain, False)
     assert (plain.return_timestamps, plain.max_initial_timestamp_index) == (False, None)
-    assert [tokenization.says_when(one) for one in (generation, plain)] == [True, False]
+    assert [tokenization.predicts_timestamps(one) for one in (generation, plain)] == [True, False]

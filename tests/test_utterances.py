@@ -92,7 +92,7 @@ def test_quartiles_hold_every_known_duration(durations):
     if "duration" in found.slices:
         assert np.flatnonzero(found.slices["duration"].codes >= 0).tolist() == known
     for order in slices.ORDERS:
-        assert sorted(slices.ordered(found, np.ones(len(found), bool), order, "")) == list(
+        assert sorted(slices.order(found, np.ones(len(found), bool), order, "")) == list(
             range(len(found))
         )
 
@@ -100,7 +100,7 @@ def test_quartiles_hold_every_known_duration(durations):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), TEXT)
 def test_a_search_finds_what_python_finds(pairs, words):
-    found = slices.matching(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})
+    found = slices.match(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})
     joined = ["\n".join(pair).lower() for pair in pairs]
     assert found.tolist() == [
         all(word in text for word in words.lower().split()) for text in joined
@@ -110,7 +110,7 @@ def test_a_search_finds_what_python_finds(pairs, words):
 @pytest.mark.parametrize("text", HOSTILE[:20])
 def test_a_hostile_search_is_a_search(text):
     found = one([("a", text, ""), ("b", "nothing", "")])
-    assert slices.matching(found, text, {}).tolist() == [True, False]
+    assert slices.match(found, text, {}).tolist() == [True, False]
 
 
 def test_two_models_are_joined_by_recording_and_transcript():
@@ -126,21 +126,21 @@ def test_two_models_are_joined_by_recording_and_transcript():
         ],
         "r",
     )
-    both = slices.compared(left, right)
+    both = slices.compare(left, right)
     assert both.two
     assert both.rows["id"].tolist() == ["a", "b"]
     assert both.rows["other_hypothesis"].tolist() == ["en", "tre"]
     assert slices.errors(both.rows, "").tolist() == [0, 1]
     assert slices.errors(both.rows, "other_").tolist() == [1, 0]
     everywhere = np.ones(2, bool)
-    assert slices.ordered(both, everywhere, "second model worse", "").tolist() == [0, 1]
-    assert slices.ordered(both, everywhere, "second model better", "").tolist() == [1, 0]
-    assert slices.matching(both, "fyra", {}).tolist() == [False, True]
+    assert slices.order(both, everywhere, "second model worse", "").tolist() == [0, 1]
+    assert slices.order(both, everywhere, "second model better", "").tolist() == [1, 0]
+    assert slices.match(both, "fyra", {}).tolist() == [False, True]
     gap = slices.difference(both.rows, "")
     assert (gap.difference, gap.verdict) == (0.0, "not distinguishable")
     assert left.key != right.key
     with pytest.raises(DataError, match="not tested on the same recordings"):
-        slices.compared(left, heard([("a", "other", "")], "r"))
+        slices.compare(left, heard([("a", "other", "")], "r"))
     with pytest.raises(DataError, match="no utterance of other"):
         slices.of_model(ModelResults(left.table, "", "other"))
 

@@ -59,7 +59,7 @@ def _loss_per_label(training: Training, parts: list[dict[str, torch.Tensor]]) ->
 
 def _evaluation_losses(training: Training, part: dict[str, torch.Tensor]) -> tuple[float, float]:
     """The loss per label in evaluation mode, by our sum and by that of transformers."""
-    batch = next(memory.parts(part, training.micro_batch_rows()))
+    batch = next(memory.split_batch(part, training.micro_batch_rows()))
     training.model.eval()
     with torch.no_grad():
         ours = float(training.loss(batch)) / batches.num_labels(batch)
@@ -72,7 +72,7 @@ def _noisy_loss(training: Training, number: int, batch: dict[str, torch.Tensor])
     """The summed loss of micro-batch `number` of the first step, with the noise of that step."""
     training.model.train()
     total = 0.0
-    for index, part in enumerate(memory.parts(batch, training.micro_batch_rows())):
+    for index, part in enumerate(memory.split_batch(batch, training.micro_batch_rows())):
         regularization.seed(training.given.seed, 0, (number << training.state.halvings) + index)
         with torch.no_grad():
             total += float(training.loss(part))

@@ -81,7 +81,7 @@ def measure(places: Sequence[shards.BatchPlace]) -> Iterator[list[Measurement]]:
     store = cache.folder("heard")
     code = hashing.code_hash(KEPT["measurements"])
     jobs = ((num_rows, (path, offset, store, code)) for path, offset, num_rows in places)
-    measurements = guarded(measure_batch, jobs, len(places), died)
+    measurements = guarded(measure_batch, jobs, len(places), crashed)
     for _, _, num_rows in places:
         yield list(islice(measurements, num_rows))
 
@@ -136,7 +136,7 @@ def measure_audio(encoded: bytes | None, promised: float | None) -> Measurement:
     )
 
 
-def died(reason: str) -> Measurement:
+def crashed(reason: str) -> Measurement:
     """The measurement of a recording that crashed the process in which it was decoded."""
     return Measurement(code="audio_undecodable", detail=f"decoding stopped: {reason}")
 

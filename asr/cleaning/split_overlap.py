@@ -46,7 +46,9 @@ class Shared:
         return " in ".join(f"{printable(id)} of {split}" for split, id in first_ids.items())
 
 
-def found(tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[Row]) -> list[Shared]:
+def find_shared(
+    tally: DiskSet, copies: Sequence[NearDuplicate], rows: Iterable[Row]
+) -> list[Shared]:
     """Find the clips and speakers in two splits, other than the two splits that are only scored.
 
     Args:

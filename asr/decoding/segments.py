@@ -17,7 +17,7 @@ def timed_texts(start: Start, decoded: DecodedSegment) -> list[tuple[float, floa
     utterance, as long as the segment; utterances without text are left out where it has them.
     """
     generation = start.model.generation_config
-    if not tokenization.says_when(generation) or not decoded.text:
+    if not tokenization.predicts_timestamps(generation) or not decoded.text:
         return [(decoded.start, decoded.start + decoded.duration, decoded.text)]
     utterances = split_at_timestamps(
         decoded.ids, timestamps.first_timestamp(generation), decoded.duration

@@ -87,7 +87,7 @@ def of_model(results: ModelResults) -> Utterances:
     return _utterances(results.key, rows)
 
 
-def compared(results: ModelResults, other: ModelResults) -> Utterances:
+def compare(results: ModelResults, other: ModelResults) -> Utterances:
     """The utterances that two models heard; the second's columns begin with `other_`.
 
     Raises:
@@ -186,7 +186,7 @@ def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(known, quarters, -1), categories=labels)
 
 
-def matching(
+def match(
     utterances: Utterances, words: str, values_by_slice: Mapping[str, Sequence[str]]
 ) -> np.ndarray:
     """Find rows by words and slices.
@@ -236,7 +236,7 @@ CHANGES = {
 }
 
 
-def ordered(utterances: Utterances, matches: np.ndarray, order: str, text: str) -> np.ndarray:
+def order(utterances: Utterances, matches: np.ndarray, order: str, text: str) -> np.ndarray:
     """Indices of the rows that match, in an order; among equals the table's order stays."""
     indices = np.flatnonzero(matches)
     keys = {**ORDERS, **CHANGES}[order](utterances.rows.iloc[indices], text)

@@ -104,7 +104,7 @@ def decode_encoded(
 ) -> list[list[int]]:
     """As `decode_batch`, from the encoder's output, so that several prompts can share it."""
     generation, device = whisper.generation_config, encoded.device
-    has_timestamps = tokenization.says_when(generation)
+    has_timestamps = tokenization.predicts_timestamps(generation)
     never = _token_tensor(generation.suppress_tokens, device)
     not_first = _token_tensor(getattr(generation, "begin_suppress_tokens", None), device)
     cache = EncoderDecoderCache(

@@ -264,7 +264,7 @@ def _update_generation_config(
     generation = model.generation_config
     generation.forced_decoder_ids = None
     generation._from_model_config = False  # else the prompt that we save would not be read
-    generation.return_timestamps = tokenization.says_when(generation)
+    generation.return_timestamps = tokenization.predicts_timestamps(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
     for key, value in _prompt_tables(tokenizer).items():
@@ -327,7 +327,7 @@ def save(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, fo
     generation = model.generation_config
     if generation.is_multilingual:
         tokenizer.set_prefix_tokens(
-            generation.language, generation.task, tokenization.says_when(generation)
+            generation.language, generation.task, tokenization.predicts_timestamps(generation)
         )
     model.save_pretrained(folder)
     WhisperProcessor(extractor, tokenizer).save_pretrained(folder)

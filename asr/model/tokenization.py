@@ -118,7 +118,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def says_when(generation: GenerationConfig) -> bool:
+def predicts_timestamps(generation: GenerationConfig) -> bool:
     """Whether a model predicts timestamps."""
     return bool(getattr(generation, "return_timestamps", False))
 
@@ -136,7 +136,7 @@ def prompt(generation: GenerationConfig) -> list[int]:
     if getattr(generation, "is_multilingual", False):
         ids.append(_token_id(generation.lang_to_id, f"<|{generation.language}|>"))
         ids.append(_token_id(generation.task_to_id, generation.task))
-    if not says_when(generation):
+    if not predicts_timestamps(generation):
         ids.append(generation.no_timestamps_token_id)
     return ids
 

@@ -85,7 +85,7 @@ def special_ids(whisper: WhisperForConditionalGeneration) -> dict[str, int]:
         tokenization.START: generation.decoder_start_token_id,
         "<|notimestamps|>": generation.no_timestamps_token_id,
     }
-    if tokenization.says_when(generation):
+    if tokenization.predicts_timestamps(generation):
         ids["<|0.00|>"] = timestamps.first_timestamp(generation)
     if generation.is_multilingual:
         ids |= generation.lang_to_id

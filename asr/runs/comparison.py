@@ -78,7 +78,7 @@ def errors_of(row: RunRow) -> dict[str, tuple[int, int, str | None]]:
     )
 
 
-def differing(rows: list[RunRow]) -> list[str]:
+def differing_params(rows: list[RunRow]) -> list[str]:
     """The params that do not have one value in all of these trainings."""
     keys = dict.fromkeys(key for row in rows for key in row.params)
     return [key for key in keys if _differs([row.params.get(key, MISSING) for row in rows])]
@@ -88,7 +88,7 @@ def _differs(values: list[Any]) -> bool:
     return values.count(values[0]) < len(values)
 
 
-def commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
+def reproduce_commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
     """What to type to have this training again.
 
     Args:
@@ -102,7 +102,8 @@ def commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
         if key in here and not _same(value, here[key])
     }
     options = " ".join(
-        f"-S {shlex.quote(f'{key}={written(value)}')}" for key, value in sorted(changed.items())
+        f"-S {shlex.quote(f'{key}={override_text(value)}')}"
+        for key, value in sorted(changed.items())
     )
     lines = [
         *_checkout(row),
@@ -140,14 +141,14 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
-def written(value: Any) -> str:
+def override_text(value: Any) -> str:
     """A value in the grammar of `dvc exp run -S`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
+        return f"[{','.join(map(override_text, value))}]"
     text = str(value)
     if PLAIN_WORD.fullmatch(text) and text.lower() not in RESERVED:
         return text

@@ -193,7 +193,7 @@ def is_training(fingerprint: str | None) -> bool:
         return has_server  # not one of our fingerprints, which name files
     if has_server and not journal.path_of(fingerprint).is_file():
         return True
-    return follower.training_runs(fingerprint)
+    return follower.is_training(fingerprint)
 
 
 def rows() -> list[RunRow]:

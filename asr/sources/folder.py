@@ -34,10 +34,10 @@ from asr.errors import DataError
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import (
     Rows,
+    attribute_value,
     printable,
     read_json_lines,
     read_table,
-    scalar,
     scratch_database,
 )
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, one_line, read_bytes
@@ -223,7 +223,7 @@ def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, A
         audio=partial(read_bytes, recording),
         speaker=None if speaker in (None, "") else str(speaker),
         attributes={
-            key: scalar(value)
+            key: attribute_value(value)
             for key, value in row.items()
             if key not in ours and value not in (None, "")
         },

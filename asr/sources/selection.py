@@ -108,7 +108,7 @@ def _apply_max_rows(
             counts.rows[split] = max_rows
 
 
-def selected(
+def select(
     utterances: UtteranceIterable, selection: Selection, counts: SelectionCounts
 ) -> Iterator[Utterance]:
     """Yield the utterances that a selection takes, in the source's order.

@@ -118,7 +118,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in shown)
 
 
-def scalar(value: Any) -> str | int | float | bool:
+def attribute_value(value: Any) -> str | int | float | bool:
     """Turn a value into what an attribute can hold: lists and objects become their JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)

@@ -95,7 +95,7 @@ def deviations(rates: np.ndarray) -> np.ndarray:
     return result
 
 
-def most(values: np.ndarray, among: np.ndarray) -> list[int]:
+def highest(values: np.ndarray, among: np.ndarray) -> list[int]:
     """Return the indices of the MAX_SHOWN_EXAMPLES highest values, of equal ones the first.
 
     Args:
@@ -171,7 +171,7 @@ def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
         yield None if samples is None else (row["id"], *silent_frames(samples))
 
 
-def improbable(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
+def improbable_rates(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
     """Find rows whose rate of speech is far from the corpus's median."""
     rates = np.concatenate([stats.rates for stats in by_split.values()])
     by_row = deviations(rates)
@@ -183,7 +183,7 @@ def improbable(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, Any]:
             "characters_per_second": round(float(rates[index]), 2),
             "deviations": round(float(by_row[index]), 2),
         }
-        for index, row in example_rows(raw, by_split, most(distances, outliers))
+        for index, row in example_rows(raw, by_split, highest(distances, outliers))
     ]
     return {
         "median_characters_per_second": _median(rates),
@@ -198,7 +198,9 @@ def _median(rates: np.ndarray) -> float:
     return float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
 
 
-def strange(raw: Path, by_split: Mapping[str, RowStats], scripts: Sequence[str]) -> dict[str, Any]:
+def strange_scripts(
+    raw: Path, by_split: Mapping[str, RowStats], scripts: Sequence[str]
+) -> dict[str, Any]:
     """Find rows that are written mostly in a script that is not the corpus's.
 
     Args:

@@ -45,7 +45,7 @@ class RowStats:
         return known_seconds
 
 
-def take(split: Path, scripts: list[str]) -> RowStats:
+def read_row_stats(split: Path, scripts: list[str]) -> RowStats:
     """Read the stats of a split in one pass.
 
     Args:
@@ -54,7 +54,7 @@ def take(split: Path, scripts: list[str]) -> RowStats:
     letters: Counter[str] = Counter()
     # The empty arrays are for a split without rows.
     blocks = [(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))]
-    places = list(shards.batch_places(split))
+    places = list(shards.batch_locations(split))
     for (path, offset, _), seconds in zip(places, durations(places), strict=True):
         column = shards.read_batch(path, offset).column("text")
         texts = [text or "" for text in column.to_pylist()]

@@ -130,7 +130,7 @@ def _hours_by_speaker(table: pa.Table) -> list[tuple[str | None, int, float]]:
     return [(speaker, rows, total / 3600) for speaker, rows, total in zip(*columns, strict=True)]
 
 
-def about(folder: Path) -> dict[str, object]:
+def read_manifest(folder: Path) -> dict[str, object]:
     """Return the manifest of a data folder.
 
     Raises:

@@ -204,7 +204,7 @@ def read_batch(path: Path, offset: int) -> pa.RecordBatch:
             raise DataError(message) from None
 
 
-def batch_places(split: Path) -> Iterator[BatchPlace]:
+def batch_locations(split: Path) -> Iterator[BatchPlace]:
     """Where the record batches of a split lie, in order."""
     for path in paths(split):
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:

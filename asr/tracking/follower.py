@@ -159,10 +159,10 @@ def _upload(path: Path, store: MlflowClient) -> None:
     It was killed only if none ran both before and after reading: a training that ended meanwhile
     wrote its end after we read.
     """
-    idle = not training_runs(path.stem)
+    idle = not is_training(path.stem)
     uploader = RunUploader(path, store)
     uploader.catch_up()
-    if idle and not training_runs(path.stem):
+    if idle and not is_training(path.stem):
         uploader.close()
 
 
@@ -206,7 +206,7 @@ def _answers() -> bool:
     return True
 
 
-def training_runs(fingerprint: str) -> bool:
+def is_training(fingerprint: str) -> bool:
     """Whether a training with this fingerprint runs now: it locks its folder of checkpoints."""
     return is_locked(paths.cache("checkpoints", fingerprint, "lock"))
 

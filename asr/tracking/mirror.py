@@ -118,7 +118,7 @@ class CheckpointMirror:
 
 
 @contextmanager
-def copied(folder: Path, log: Path) -> Iterator[None]:
+def mirrored(folder: Path, log: Path) -> Iterator[None]:
     """Fetch a newer checkpoint from the mirror, and copy there what the block saves.
 
     Does nothing if there is no mirror.

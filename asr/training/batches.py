@@ -82,7 +82,7 @@ class Collator:
         generation = whisper.generation_config
         self.made = tokenizer
         self.prompt = tokenization.prompt(generation)
-        self.timed = tokenization.says_when(generation)
+        self.timed = tokenization.predicts_timestamps(generation)
         self.first_timestamp = timestamps.first_timestamp(generation)
         self.plain_prompt = self.prompt
         if self.timed:

@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[None]:
     """Lock the folder for this process.
 
     Raises:

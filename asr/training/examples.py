@@ -108,12 +108,12 @@ def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> Lo
     """A recording in which nobody speaks: zeros, or noise of any loudness and color."""
     num_samples = num_frames * HOP
     if draw.random() < NO_NOISE_SHARE:
-        return features.stored(np.zeros(num_samples, np.float32), num_mel_bins)
+        return features.stored_log_mel(np.zeros(num_samples, np.float32), num_mel_bins)
     # A one-pole low-pass filter: at 0 the noise is white, near 1 it is a rumble.
     pole = draw.uniform(0, 0.99)
     noise = scipy.signal.lfilter([1 - pole], [1, -pole], draw.standard_normal(num_samples))
     level = FAINTEST * (LOUDEST / FAINTEST) ** draw.random()
-    return features.stored((noise * level / noise.std()).astype(np.float32), num_mel_bins)
+    return features.stored_log_mel((noise * level / noise.std()).astype(np.float32), num_mel_bins)
 
 
 def timed_label(

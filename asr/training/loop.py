@@ -208,7 +208,7 @@ class Training:
             for number, micro_batch in zip(self.my_parts(), micro_batches, strict=True):
                 # Each micro-batch has room for 2 ** halvings parts, each with its own noise.
                 first_part = number << self.state.halvings
-                parts = memory.parts(micro_batch, self.micro_batch_rows())
+                parts = memory.split_batch(micro_batch, self.micro_batch_rows())
                 for index, part in enumerate(parts):
                     regularization.seed(self.given.seed, self.state.step, first_part + index)
                     total += self._backward_part(part, num_labels)

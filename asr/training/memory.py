@@ -92,7 +92,7 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def parts(batch: dict[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
+def split_batch(batch: dict[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
     """Split a batch into parts of at most `size` rows; a batch that is no larger comes as it is."""
     num_rows = len(next(iter(batch.values())))
     if num_rows <= size:

@@ -78,7 +78,7 @@ def choose_prompt(
         return None
     if language == DETECT:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
-        mel = features.stored(window, start.model.config.num_mel_bins)
+        mel = features.stored_log_mel(window, start.model.config.num_mel_bins)
         language, _ = detect_language(start.model, mel)
     language = language or getattr(generation, "language", None) or "en"
     task = task or getattr(generation, "task", None) or "transcribe"
@@ -111,7 +111,7 @@ def transcribe(
                 on_progress(offset + length * done / total)
                 yield batch
 
-        clips = [features.stored(samples, start.model.config.num_mel_bins)]
+        clips = [features.stored_log_mel(samples, start.model.config.num_mel_bins)]
         (windows,) = greedy.decode_clips(
             start.model, start.tokenizer, clips, BATCH, MAX_NEW_TOKENS, with_progress
         )

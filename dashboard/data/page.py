@@ -49,7 +49,7 @@ def part(title: str, show: Callable[[Path], None], root: Path) -> None:
 
 def show_corpus(root: Path) -> None:
     """Name, licence and size of the corpus."""
-    manifest = corpus.about(root / paths.RAW)
+    manifest = corpus.read_manifest(root / paths.RAW)
     st.html(diff_html.STYLE)
     name, licence, source = (
         str(manifest.get(key) or "not told") for key in ("name", "licence", "source")

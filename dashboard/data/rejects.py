@@ -129,7 +129,7 @@ def find_recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Rec
     Raises:
         DataError: data/raw is not there, is damaged, or has no such split.
     """
-    if split not in split_names(corpus.about(raw)):
+    if split not in split_names(corpus.read_manifest(raw)):
         raise DataError(f"{paths.RAW}: no split {split}; run dvc checkout or dvc repro")
     return corpus.find(raw / split, ids)
 

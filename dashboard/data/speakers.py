@@ -39,7 +39,7 @@ def show(root: Path) -> None:
     chunks = root / paths.CHUNKS
     by_split = {
         split: hours_by_speaker(chunks / split, corpus.split_hash(chunks / split))
-        for split in split_names(corpus.about(chunks))
+        for split in split_names(corpus.read_manifest(chunks))
     }
     table = pd.DataFrame([split_line(split, rows) for split, rows in by_split.items()])
     st.dataframe(table, hide_index=True, column_config=COLUMNS)

@@ -67,7 +67,7 @@ def page() -> None:
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=HASHES)
 def prepare(first: ModelResults, second: ModelResults | None) -> Utterances:
     """Prepare one model's results, or two models' side by side, for searching."""
-    return slices.compared(first, second) if second else slices.of_model(first)
+    return slices.compare(first, second) if second else slices.of_model(first)
 
 
 def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
@@ -94,7 +94,7 @@ def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
         if with_error is None:
             return
         mask = with_error
-    order = slices.ordered(utterances, mask, query.order, query.text)
+    order = slices.order(utterances, mask, query.order, query.text)
     utterance_list.show(utterances, order, sources, query.text)
 
 
@@ -128,7 +128,7 @@ def choose_query(utterances: Utterances) -> Query:
         name: choose_values(box, name, utterances)
         for box, name in zip(boxes, names, strict=False)  # there are at least two boxes
     }
-    return Query(slices.matching(utterances, words or "", values), text or COUNTED, order)
+    return Query(slices.match(utterances, words or "", values), text or COUNTED, order)
 
 
 def choose_values(box: Any, name: str, utterances: Utterances) -> list[str]:

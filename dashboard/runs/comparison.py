@@ -149,7 +149,7 @@ def show_differing_params(compared: list[RunRow]) -> None:
     if len(compared) < 2:
         return
     st.subheader("Params that differ")
-    keys = comparison.differing(compared)
+    keys = comparison.differing_params(compared)
     if not keys:
         st.caption("None: these runs have the same params.")
         return
@@ -180,7 +180,7 @@ def show_command(compared: list[RunRow]) -> None:
     except UserError as error:
         widgets.show_error(error)
         return
-    command, unknown = comparison.commands(compared[chosen or 0], params)
+    command, unknown = comparison.reproduce_commands(compared[chosen or 0], params)
     st.code(command, language="bash", wrap_lines=True)
     if unknown:
         names_text = widgets.plain(", ".join(unknown[:MAX_UNKNOWN]))

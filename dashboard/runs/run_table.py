@@ -76,7 +76,9 @@ def table(root: str, generation: str) -> RunTable:  # noqa: ARG001 (the cache ke
     rows = run_index.rows()
     columns = metric_columns(rows)
     differing = [
-        key for key in comparison.differing(rows) if key not in HIDDEN_PARAMS and key not in columns
+        key
+        for key in comparison.differing_params(rows)
+        if key not in HIDDEN_PARAMS and key not in columns
     ]
     columns |= {key: param_column(rows, key) for key in differing}
     constant = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
