@@ -151,8 +151,8 @@ def summary_of(
         "parameters": lora.merged(training.bare).num_parameters(),
         "parameters_trained": training.bare.num_parameters(only_trainable=True),
         "window_seconds": loader.window_seconds(training.bare),
-        "rows_trained": len(training.choice.examples),
-        "rows_left_out": training.choice.left_out,
+        "rows_trained": len(training.usable_rows.examples),
+        "rows_left_out": training.usable_rows.left_out,
         "fixed_batch_loss_before": state.fixed_loss,
         "fixed_batch_loss_after": loss_after,
         **weight_facts,
@@ -293,11 +293,11 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
 
 def checks_before(training: Training) -> list[Check]:
     """Checks of what a training is fed, and of its loss and metric."""
-    tokenizer = training.collator.made
+    tokenizer = training.collator.tokenizer
     return [
         batch_is_sound(training),
         order_is_whole(training),
-        metric_is_sound(training.validation, tokenizer, training.given.eval_rows),
+        metric_is_sound(training.validation, tokenizer, training.params.eval_rows),
         noise_is_where_it_belongs(training),
         loss_is_of_all_labels(training),
     ]
@@ -313,13 +313,13 @@ def checks_after(
         loss_after: on the fixed batch.
     """
     state = training.state
-    params = training.given
+    params = training.params
     collator = training.collator
     loss_before = state.fixed_loss or 0.0
-    prompt = " ".join(collator.made.convert_ids_to_tokens(collator.prompt))
+    prompt = " ".join(collator.tokenizer.convert_ids_to_tokens(collator.prompt))
 
     def worst() -> list[tuple[str, str]]:
-        return training.validation.worst(training.heard(), MAX_SHOWN)
+        return training.validation.worst(training.hypotheses(), MAX_SHOWN)
 
     return [
         start_knows_its_tokens(start, loss_before, training.bare.config.vocab_size),
@@ -354,7 +354,7 @@ def write_reports(
         "code_hash": identity["code"],
         "start": identity["start"],
         "best_step": training.state.best_step,
-        "seed": training.given.seed,
+        "seed": training.params.seed,
         "params": provenance.params,
     }
     files.write_text(reports / "steps.csv", steps_csv(training.state.rows))
@@ -386,7 +386,7 @@ def seen_audio(sounds: set[bytes]) -> bytes:
 
 def write_model(training: Training, out: Path) -> None:
     with files.new_folder(out) as draft:
-        loader.save(lora.merged(training.bare), training.collator.made, draft)
+        loader.save(lora.merged(training.bare), training.collator.tokenizer, draft)
 
 
 def run_name(fingerprint: str) -> str:

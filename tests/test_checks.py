@@ -379,9 +379,9 @@ def _teacher_forced(patch: CountingPatch) -> None:
     """A metric on the tokens that the model would say if it were told all before them."""
 
     def forced(self: Training) -> list[str]:
-        return [self.validation.rows.text(row) for row in self.validation.chosen]
+        return [self.validation.rows.text(row) for row in self.validation.row_numbers]
 
-    patch.setattr(Training, "heard", forced)
+    patch.setattr(Training, "hypotheses", forced)
 
 
 def _best_never_reloaded(patch: CountingPatch) -> None:
@@ -431,17 +431,17 @@ def _decoding_breaks(patch: CountingPatch) -> None:
     """The model hears half of it at first; then the loss goes on falling, and it hears nothing
     more.
     """
-    heard = Training.heard
+    heard = Training.hypotheses
 
     def broken(self: Training) -> list[str]:
-        texts = [self.validation.rows.text(row) for row in self.validation.chosen]
+        texts = [self.validation.rows.text(row) for row in self.validation.row_numbers]
         return (
             texts[: len(texts) // 2] + heard(self)[len(texts) // 2 :]
             if self.state.step <= 15
             else heard(self)
         )
 
-    patch.setattr(Training, "heard", broken)
+    patch.setattr(Training, "hypotheses", broken)
 
 
 PLANTED: list[tuple[Plant, str, dict[str, Any]]] = [

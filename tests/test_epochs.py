@@ -141,7 +141,7 @@ def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> No
     made = collator()
     (first, *_) = epochs.speech_examples(rows, made.choose(rows).examples, made, 1.0, True, 1)
     told = split_at_timestamps(first.text_ids, made.first_timestamp, 4.0)
-    assert [made.made.decode(words) for *_, words in told] == [
+    assert [made.tokenizer.decode(words) for *_, words in told] == [
         f" {rows.text(row)}" for row in first.rows
     ]
     assert [end for _, end, _ in told] == pytest.approx(
@@ -300,7 +300,7 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
 
 def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) -> None:
     made = training()
-    start = loader.Start(made.bare, made.collator.made, "mine", None)
+    start = loader.Start(made.bare, made.collator.tokenizer, "mine", None)
     refusals.refuse_other_tokens(start, TEXTS)
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     start.model.generation_config.no_timestamps_token_id -= 1

@@ -185,7 +185,7 @@ def test_an_evaluation_is_forecast_by_rows_and_groups(
     decoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
     monkeypatch.setattr(forecast, "now", lambda _: clock[0])
     longest = max(len(example.text_ids) for example in one.validation.windows)
-    assert len(one.validation.chosen) == 6
+    assert len(one.validation.row_numbers) == 6
     assert forecast.evaluation_seconds(one) == pytest.approx(2 * 8 * 6 / 4 + 2 * (longest + 1))
 
 

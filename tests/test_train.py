@@ -47,12 +47,12 @@ def killed(self, parts):
 train.Training.train_step = killed
 """
 KILL_IN_EVALUATION = """
-heard = train.Training.heard
+heard = train.Training.hypotheses
 def killed(self):
     if self.state.step == {step}:
         os.kill(os.getpid(), signal.{signal})
     return heard(self)
-train.Training.heard = killed
+train.Training.hypotheses = killed
 """
 
 STOPWATCH = """

@@ -153,7 +153,7 @@ def test_an_evaluation_that_finds_no_memory_is_a_fault_with_its_way_out(
     def short(_: Training) -> None:
         raise OUT_OF_MEMORY["gpu"]
 
-    monkeypatch.setattr(Training, "heard", short)
+    monkeypatch.setattr(Training, "hypotheses", short)
     with pytest.raises(ModelError, match=r"lower train\.per_device_eval_batch_size"):
         training_fixtures.run(tiny_data, tmp_path)
 

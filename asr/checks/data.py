@@ -93,7 +93,7 @@ def _expected_tokens(
     plain_prompt = collator.plain_prompt
     texts = [training.train.text(row) for row in window.rows]
     ids = tokenization.text_ids(
-        collator.made, [collator.lead + text if text else "" for text in texts]
+        collator.tokenizer, [collator.lead + text if text else "" for text in texts]
     )
     if not collator.timed or inputs[: len(plain_prompt)] == plain_prompt:
         return plain_prompt, [token for text in ids for token in text]
@@ -114,7 +114,7 @@ def _timestamp_ids(training: Training, window: TrainingExample) -> list[int]:
     frames = np.cumsum([0, *num_frames])
     # a timestamp token stands for two frames; halves are rounded up
     names = [f"<|{math.floor(frame / 2 + 0.5) / 50:.2f}|>" for frame in frames]
-    ids: list[int] = training.collator.made.convert_tokens_to_ids(names)
+    ids: list[int] = training.collator.tokenizer.convert_tokens_to_ids(names)
     return ids
 
 
@@ -169,7 +169,9 @@ def order_is_whole(training: Training) -> Check:
     repeats = epochs.repeats(training.train)
     rows = [row for window in first for row in window.rows]
     expected = [
-        example.index for example in training.choice.examples for _ in range(repeats[example.index])
+        example.index
+        for example in training.usable_rows.examples
+        for _ in range(repeats[example.index])
     ]
     wrong = []
     if len(first) != len(training.windows) or sorted(rows) != sorted(expected):
@@ -197,7 +199,7 @@ def _overfull(training: Training) -> bool:
 
 def _first_epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """The windows of the first two epochs, in the order in which the steps take them."""
-    num_parts = -(-len(training.windows) // training.given.per_device_train_batch_size)
+    num_parts = -(-len(training.windows) // training.params.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))
     first = [window for part in islice(parts, num_parts) for window in part]
     second = [window for part in islice(parts, num_parts) for window in part]

@@ -43,7 +43,7 @@ def metric_is_sound(validation: Validation, tokenizer: WhisperTokenizer, eval_ro
     silent = wer.error_rates(references, [""] * len(references))["wer"]
     twice = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
 
-    texts = [validation.rows.text(row) for row in validation.chosen]
+    texts = [validation.rows.text(row) for row in validation.row_numbers]
     words_share = _num_words(references) / max(_num_words(texts), 1)
     lengths = map(len, tokenization.text_ids(tokenizer, texts))
     num_cut = sum(
@@ -128,7 +128,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
     wrong = []
     if other_weights:
         wrong.append(f"{other_weights[0]} is not that of step {steps}")
-    if saved.tokenizer.get_vocab() != training.collator.made.get_vocab():
+    if saved.tokenizer.get_vocab() != training.collator.tokenizer.get_vocab():
         wrong.append("its tokenizer is another one")
     if error_rate != measured:
         wrong.append(f"WER {error_rate:.4f}, but {measured:.4f} was measured")
@@ -156,7 +156,7 @@ def _decoded(saved: Start, training: Training) -> list[str]:
         saved.model,
         saved.tokenizer,
         validation.durations,
-        lambda index: validation.rows.log_mel(validation.chosen[index]),
+        lambda index: validation.rows.log_mel(validation.row_numbers[index]),
         validation.batch_size,
         training.collator.positions,
     )
@@ -176,7 +176,7 @@ def _generated(saved: Start, validation: Validation, prompt: list[int]) -> dict[
     if not fitting:
         return {}
     segments = [
-        greedy.cut(validation.rows.log_mel(validation.chosen[index]), frames)[0]
+        greedy.cut(validation.rows.log_mel(validation.row_numbers[index]), frames)[0]
         for index in fitting
     ]
     with loader.quiet(), torch.inference_mode():

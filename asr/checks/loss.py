@@ -25,7 +25,7 @@ def loss_is_of_all_labels(training: Training) -> Check:
     """A step's loss is the mean over its labels; an evaluation's is what transformers computes."""
     step_loss = float(training.gradients(training.micro_batches(0)))
     training.optimizer.zero_grad(set_to_none=True)
-    moment = (training.given.seed, 0)
+    moment = (training.params.seed, 0)
     parts = [  # of all processes
         training.collator.batch(training.train, part, moment) for part in training.step_examples(0)
     ]
@@ -52,7 +52,7 @@ def _loss_per_label(training: Training, parts: list[dict[str, torch.Tensor]]) ->
     """
     world = training.accelerator.num_processes
     rank = training.accelerator.process_index
-    own_parts = range(rank, training.given.gradient_accumulation_steps * world, world)
+    own_parts = range(rank, training.params.gradient_accumulation_steps * world, world)
     summed = sum(_noisy_loss(training, number, parts[number]) for number in own_parts)
     return summed / sum(map(batches.num_labels, parts))
 
@@ -73,7 +73,7 @@ def _noisy_loss(training: Training, number: int, batch: dict[str, torch.Tensor])
     training.model.train()
     total = 0.0
     for index, part in enumerate(memory.split_batch(batch, training.micro_batch_rows())):
-        regularization.seed(training.given.seed, 0, (number << training.state.halvings) + index)
+        regularization.seed(training.params.seed, 0, (number << training.state.halvings) + index)
         with torch.no_grad():
             total += float(training.loss(part))
     return total
@@ -125,7 +125,7 @@ def _losses_at(
     """The loss of one batch with the noise of each moment: step, and part of it."""
     for step, part in moments:
         set_mode()
-        regularization.seed(training.given.seed, step, part)
+        regularization.seed(training.params.seed, step, part)
         with torch.no_grad():
             yield float(training.loss(batch))
 

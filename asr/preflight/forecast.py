@@ -46,7 +46,7 @@ def forecast(training: Training, out: Path) -> None:
     if accelerator.num_processes == 1 and training.signals.received:
         return
     evaluation = evaluation_seconds(training)
-    steps = training.given.max_steps - training.state.step
+    steps = training.params.max_steps - training.state.step
     seconds = steps * step + evaluations_left(training) * evaluation
     needed = memory_needed(training)
     free = memory.free(accelerator.device)
@@ -71,7 +71,7 @@ def step_seconds(training: Training) -> float:
     """
     parts = training.micro_batches(training.state.step)
     longest = heapq.nlargest(
-        training.given.per_device_train_batch_size,
+        training.params.per_device_train_batch_size,
         training.windows,
         key=lambda window: len(window.text_ids),
     )
@@ -102,7 +102,7 @@ def evaluation_seconds(training: Training) -> float:
     validation = training.validation
     encoded, token = decoding_seconds(training)
     longest = max((len(window.text_ids) for window in validation.windows), default=TOKENS)
-    rows = -(-len(validation.chosen) // training.accelerator.num_processes)
+    rows = -(-len(validation.row_numbers) // training.accelerator.num_processes)
     batches = -(-rows // validation.batch_size)
     return float(2 * encoded * rows + batches * (longest + 1) * token)
 
@@ -112,8 +112,8 @@ def decoding_seconds(training: Training) -> tuple[float, float]:
     validation = training.validation
     whisper = training.bare
     frames = training.collator.frames
-    num_rows = min(validation.batch_size, training.given.per_device_train_batch_size)
-    chosen = validation.chosen[:num_rows]
+    num_rows = min(validation.batch_size, training.params.per_device_train_batch_size)
+    chosen = validation.row_numbers[:num_rows]
     times = [now(training)]
     hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: times.append(now(training)))
     training.model.eval()
@@ -130,8 +130,8 @@ def decoding_seconds(training: Training) -> tuple[float, float]:
 def evaluations_left(training: Training) -> int:
     """Evaluations from the present step to the last one."""
     step = training.state.step
-    every = training.given.eval_steps
-    last = training.given.max_steps
+    every = training.params.eval_steps
+    last = training.params.max_steps
     next_due = -(-step // every) * every
     return len({*range(next_due, last, every), last}) - training.state.validated()
 
@@ -165,7 +165,7 @@ def disk_needed(training: Training, out: Path) -> dict[Path, int]:
 
     A checkpoint is written before the oldest one is removed.
     """
-    params = training.given
+    params = training.params
     weights_bytes = sum(weight.nbytes for weight in training.bare.parameters())
     checkpoint_bytes = weights_bytes + moments_bytes(training)
     num_averaged = params.average_count if params.average_weights != "none" else 0

@@ -127,14 +127,14 @@ def known_by_heart(training: Training) -> bool:
     return (
         last["validation_loss"] < LOSS
         and last["validation_wer"] == 0
-        and training.heard() == texts(training)
+        and training.hypotheses() == texts(training)
     )
 
 
 def failure_text(training: Training) -> str:
     """The loss of the last evaluation, and the texts that are decoded wrong."""
     loss = training.state.evaluations()[-1]["validation_loss"]
-    pairs = zip(texts(training), training.heard(), strict=True)
+    pairs = zip(texts(training), training.hypotheses(), strict=True)
     wrong = [
         f"{text!r} was heard as {hypothesis!r}" for text, hypothesis in pairs if text != hypothesis
     ]
@@ -143,7 +143,7 @@ def failure_text(training: Training) -> str:
 
 def texts(training: Training) -> list[str]:
     """The texts of the eight rows, in the order of validation."""
-    return [training.train.text(row) for row in training.validation.chosen]
+    return [training.train.text(row) for row in training.validation.row_numbers]
 
 
 def main() -> None:

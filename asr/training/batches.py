@@ -80,7 +80,7 @@ class Collator:
 
     def __init__(self, whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer):
         generation = whisper.generation_config
-        self.made = tokenizer
+        self.tokenizer = tokenizer
         self.prompt = tokenization.prompt(generation)
         self.timed = tokenization.predicts_timestamps(generation)
         self.first_timestamp = timestamps.first_timestamp(generation)
@@ -97,7 +97,7 @@ class Collator:
         num_timestamps = PAIR if self.timed else 0
         return usable_rows(
             rows,
-            self.made,
+            self.tokenizer,
             len(self.prompt) + num_timestamps,
             self.positions,
             self.frames // FRAMES_PER_SECOND,

@@ -38,7 +38,7 @@ FIXED_ROWS = 16  # of the batch whose loss is measured before and after training
 class Training:
     """One training.
 
-    given: the params of the `train` section.
+    params: the params of the `train` section.
     folder: of its checkpoints.
     record: `record(kind, **values)` writes an event to the journal.
     train: rows of the training split; choice: those that fit the model; windows: the training
@@ -56,15 +56,16 @@ class Training:
         folder: Path,
         record: Callable[..., None],
     ):
-        self.given = params
+        self.params = params
         self.folder = folder
         self.record = record
         self.train = train
         self.collator = Collator(start.model, start.tokenizer)
-        self.choice = self.collator.choose(train)
-        if not self.choice.examples:
+        self.usable_rows = self.collator.choose(train)
+        if not self.usable_rows.examples:
             raise DataError(
-                f"train: no row fits the model: {self.choice.left_out}; raise model.window_seconds"
+                f"train: no row fits the model: {self.usable_rows.left_out}; "
+                "raise model.window_seconds"
             )
         self.windows = self._epoch_examples()
         self.lengths = tuple(window.num_frames for window in self.windows)
@@ -97,10 +98,10 @@ class Training:
     # What a step takes
 
     def _epoch_examples(self) -> list[TrainingExample]:
-        params = self.given
+        params = self.params
         speech = epochs.speech_examples(
             self.train,
-            self.choice.examples,
+            self.usable_rows.examples,
             self.collator,
             params.timestamp_share,
             params.pack_to_window,
@@ -112,15 +113,15 @@ class Training:
 
     def padding(self) -> str:
         """How much of what is computed is padding, as a line of the log."""
-        row_lengths = [row.num_frames for row in self.choice.examples]
+        row_lengths = [row.num_frames for row in self.usable_rows.examples]
         alone = epochs.padding(row_lengths, self.collator.frames)
         packed = epochs.padding(self.lengths, self.collator.frames)
         line = f"padding: {alone:.0%} of frames"
-        return f"{line}, packed {packed:.0%}" if self.given.pack_to_window else line
+        return f"{line}, packed {packed:.0%}" if self.params.pack_to_window else line
 
     def step_examples(self, step: int) -> list[list[TrainingExample]]:
         """The examples of one optimizer step, by micro-batch, of all processes."""
-        params = self.given
+        params = self.params
         count = params.gradient_accumulation_steps * self.accelerator.num_processes
         rows = [
             batches.batch_rows(
@@ -133,20 +134,20 @@ class Training:
     def my_parts(self) -> range:
         """Numbers of the micro-batches of a step that this process takes."""
         num_processes = self.accelerator.num_processes
-        count = self.given.gradient_accumulation_steps * num_processes
+        count = self.params.gradient_accumulation_steps * num_processes
         return range(self.accelerator.process_index, count, num_processes)
 
     def micro_batches(self, step: int) -> list[dict[str, torch.Tensor]]:
         """This process's micro-batches of one optimizer step."""
         examples = self.step_examples(step)
         return [
-            self.collator.batch(self.train, examples[number], (self.given.seed, step))
+            self.collator.batch(self.train, examples[number], (self.params.seed, step))
             for number in self.my_parts()
         ]
 
     def fixed_batch(self) -> list[TrainingExample]:
         """The examples whose loss is measured before and after training."""
-        rows = batches.batch_rows(self.lengths, FIXED_ROWS, self.given.seed, 0)
+        rows = batches.batch_rows(self.lengths, FIXED_ROWS, self.params.seed, 0)
         return [self.windows[row] for row in rows]
 
     # One step
@@ -160,11 +161,11 @@ class Training:
         """
         total = self.gradients(micro_batches)
         norm = float(
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.given.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.params.max_grad_norm)
         )
         loss = float(self.accelerator.reduce(total, "sum"))
         # With fp16 the gradient may overflow: the scaler then skips the update and scales less.
-        norm_is_sound = math.isfinite(norm) or self.given.precision == "fp16"
+        norm_is_sound = math.isfinite(norm) or self.params.precision == "fp16"
         if not math.isfinite(loss) or not norm_is_sound:
             self._diverged(loss, norm)
         rate = float(self.optimizer.param_groups[0]["lr"])
@@ -210,7 +211,7 @@ class Training:
                 first_part = number << self.state.halvings
                 parts = memory.split_batch(micro_batch, self.micro_batch_rows())
                 for index, part in enumerate(parts):
-                    regularization.seed(self.given.seed, self.state.step, first_part + index)
+                    regularization.seed(self.params.seed, self.state.step, first_part + index)
                     total += self._backward_part(part, num_labels)
         except Exception as error:
             if not memory.ran_out(error):
@@ -235,12 +236,12 @@ class Training:
         batch = {key: value.to(device, copy=True) for key, value in batch.items()}
         labels = batch.pop("labels")
         logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
-        smoothing = self.given.label_smoothing_factor if self.model.training else 0.0
+        smoothing = self.params.label_smoothing_factor if self.model.training else 0.0
         return batches.summed_loss(logits, labels, smoothing)
 
     def micro_batch_rows(self) -> int:
         """Rows that go through the model at once: params' count, halved whenever memory ran out."""
-        return -(-self.given.per_device_train_batch_size // (1 << self.state.halvings))
+        return -(-self.params.per_device_train_batch_size // (1 << self.state.halvings))
 
     def _in_any_process(self, here: bool) -> bool:
         """Whether something is so in at least one of the processes."""
@@ -308,12 +309,12 @@ class Training:
             rows,
             list(windows),
             self.collator,
-            self.given.per_device_eval_batch_size,
+            self.params.per_device_eval_batch_size,
             self.accelerator,
             self.until_signal,
         )
 
-    def heard(self) -> list[str]:
+    def hypotheses(self) -> list[str]:
         """The text that the model gives for each validation row."""
         self.model.eval()
         return self.validation.hypotheses(
@@ -335,7 +336,7 @@ class Training:
         loss = None
         if validation.windows:
             loss = self.mean_loss(validation.rows, validation.windows)
-        scores = validation.scores(self.heard())
+        scores = validation.scores(self.hypotheses())
         row = state.row(state.step)
         row["validation_loss"] = loss
         row["validation_wer"] = scores["wer"]
@@ -363,7 +364,7 @@ class Training:
         return sorted({self.state.best_step, *averaged} - {0})
 
     def _averaged_steps(self) -> list[int]:
-        return self.state.averaged(self.given.average_weights, self.given.average_count)
+        return self.state.averaged(self.params.average_weights, self.params.average_count)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """The weights that are trained; the output layer is left out, for it is the embedding."""
@@ -410,7 +411,7 @@ class Training:
         if scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(scaler)
         self.accelerator.print(
-            f"resumed at step {self.state.step} of {self.given.max_steps}", flush=True
+            f"resumed at step {self.state.step} of {self.params.max_steps}", flush=True
         )
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
@@ -425,7 +426,7 @@ class Training:
         steps = self._averaged_steps()
         if len(steps) > 1:
             self.load_weights(self.best_weights(steps))
-            scores = self.validation.scores(self.heard())
+            scores = self.validation.scores(self.hypotheses())
             self.accelerator.print(
                 f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}",
                 flush=True,
@@ -483,33 +484,33 @@ class Training:
                 if self._loss_is_due():
                     self.record_loss(rate)
                     self._print_progress(began, first_step)
-        if state.step < self.given.max_steps and self.ended():
+        if state.step < self.params.max_steps and self.ended():
             self.accelerator.print(
-                f"stopped early: {self.given.early_stopping_patience} evaluations "
+                f"stopped early: {self.params.early_stopping_patience} evaluations "
                 "brought no better WER",
                 flush=True,
             )
 
     def ended(self) -> bool:
         """Whether all steps are done, or patience is spent."""
-        return self.state.step == self.given.max_steps or self.state.patience_spent(
-            self.given.early_stopping_patience
+        return self.state.step == self.params.max_steps or self.state.patience_spent(
+            self.params.early_stopping_patience
         )
 
     def _validation_is_due(self) -> bool:
-        at_step = self.ended() or self.state.step % self.given.eval_steps == 0
+        at_step = self.ended() or self.state.step % self.params.eval_steps == 0
         return at_step and not self.state.validated()
 
     def _save_is_due(self, first_step: int) -> bool:
         step = self.state.step
-        return self.ended() or (step % self.given.save_steps == 0 and step > first_step)
+        return self.ended() or (step % self.params.save_steps == 0 and step > first_step)
 
     def _loss_is_due(self) -> bool:
         step = self.state.step
-        return step % self.given.logging_steps == 0 or step == self.given.max_steps
+        return step % self.params.logging_steps == 0 or step == self.params.max_steps
 
     def _print_progress(self, began: float, first_step: int) -> None:
-        step, max_steps = self.state.step, self.given.max_steps
+        step, max_steps = self.state.step, self.params.max_steps
         row = self.state.rows[-1]
         steps_per_second = (step - first_step) / (time.monotonic() - began)
         seconds_left = (max_steps - step) / steps_per_second
@@ -539,6 +540,6 @@ class Training:
             self.record("end", status="KILLED")
         raise Stopped(
             self.signals.received,
-            f"stopped by a signal at step {self.state.step} of {self.given.max_steps}; "
+            f"stopped by a signal at step {self.state.step} of {self.params.max_steps}; "
             "dvc repro goes on from there",
         )

@@ -29,7 +29,7 @@ UntilSignal = Callable[..., Iterable[Any]]
 class Validation:
     """A subset of the validation split.
 
-    chosen: numbers of its rows; durations and references (normalized) are in the same order.
+    row_numbers: of its rows; durations and references (normalized) are in the same order.
     windows: training examples of those rows that fit the window, for the loss.
     """
 
@@ -39,11 +39,11 @@ class Validation:
         self.rows = rows
         self.collator = collator
         self.batch_size = batch_size
-        self.chosen = subset(rows.column("id"), count, seed)
+        self.row_numbers = subset(rows.column("id"), count, seed)
         durations, texts = rows.column("duration"), rows.column("text")
-        self.durations = [durations[row] for row in self.chosen]
-        self.references = [wer.normalize(texts[row]) for row in self.chosen]
-        numbers = set(self.chosen)
+        self.durations = [durations[row] for row in self.row_numbers]
+        self.references = [wer.normalize(texts[row]) for row in self.row_numbers]
+        numbers = set(self.row_numbers)
         usable = [row for row in collator.choose(rows).examples if row.index in numbers]
         self.windows = [collator.example([row], collator.timed) for row in usable]
 
@@ -54,14 +54,14 @@ class Validation:
         until_signal: UntilSignal,
     ) -> list[str]:
         """The text that the model gives for each row, decoded as `evaluate` decodes."""
-        mine = range(accelerator.process_index, len(self.chosen), accelerator.num_processes)
+        mine = range(accelerator.process_index, len(self.row_numbers), accelerator.num_processes)
 
         def log_mel(number: int) -> LogMel:
-            return self.rows.log_mel(self.chosen[mine[number]])
+            return self.rows.log_mel(self.row_numbers[mine[number]])
 
         texts = greedy.transcribe(
             whisper,
-            self.collator.made,
+            self.collator.tokenizer,
             [self.durations[index] for index in mine],
             log_mel,
             self.batch_size,
