@@ -148,9 +148,9 @@ def summary_of(
         "averaged_steps": ", ".join(map(str, steps)) if len(steps) > 1 else "",
         "best_validation_wer": state.best_wer,
         "learning_rate": training.learning_rate,
-        "parameters": lora.merged(training.bare).num_parameters(),
-        "parameters_trained": training.bare.num_parameters(only_trainable=True),
-        "window_seconds": loader.window_seconds(training.bare),
+        "parameters": lora.merged(training.unwrapped).num_parameters(),
+        "parameters_trained": training.unwrapped.num_parameters(only_trainable=True),
+        "window_seconds": loader.window_seconds(training.unwrapped),
         "rows_trained": len(training.usable_rows.examples),
         "rows_left_out": training.usable_rows.left_out,
         "fixed_batch_loss_before": state.fixed_loss,
@@ -264,7 +264,9 @@ def journaled(log: Path, provenance: Provenance) -> Iterator[None]:
 def train_and_write(training: Training, out: Path, reports: Path, provenance: Provenance) -> None:
     """Train, check what was trained, and write the outs."""
     training.accelerator.print(training.padding(), flush=True)
-    weights_before = {name: value.clone() for name, value in training.bare.state_dict().items()}
+    weights_before = {
+        name: value.clone() for name, value in training.unwrapped.state_dict().items()
+    }
     checks = checks_before(training)
     training.resume()
     forecast.forecast(training, out)
@@ -273,7 +275,10 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
 
     params = provenance.params
     weights_check, weight_facts = weights_moved(
-        weights_before, training.bare, params["model.freeze_encoder"], params["model.lora.rank"]
+        weights_before,
+        training.unwrapped,
+        params["model.freeze_encoder"],
+        params["model.lora.rank"],
     )
     loss_after = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss_after, weight_facts)
@@ -322,7 +327,7 @@ def checks_after(
         return training.validation.worst(training.hypotheses(), MAX_SHOWN)
 
     return [
-        start_knows_its_tokens(start, loss_before, training.bare.config.vocab_size),
+        start_knows_its_tokens(start, loss_before, training.unwrapped.config.vocab_size),
         weights_check,
         loss_fell(loss_before, loss_after),
         rate_followed(state, params, training.learning_rate),
@@ -386,7 +391,7 @@ def seen_audio(sounds: set[bytes]) -> bytes:
 
 def write_model(training: Training, out: Path) -> None:
     with files.new_folder(out) as draft:
-        loader.save(lora.merged(training.bare), training.collator.tokenizer, draft)
+        loader.save(lora.merged(training.unwrapped), training.collator.tokenizer, draft)
 
 
 def run_name(fingerprint: str) -> str:

@@ -291,7 +291,7 @@ def _nothing_heard(patch: CountingPatch) -> None:
 
 
 def _first_part_only(patch: CountingPatch) -> None:
-    patch.setattr(Training, "my_parts", lambda _: range(1))
+    patch.setattr(Training, "my_micro_batches", lambda _: range(1))
 
 
 def _loss_of_the_first_part(patch: CountingPatch) -> None:

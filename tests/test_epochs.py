@@ -201,7 +201,7 @@ def test_padding_is_told_before_and_after_packing(training: Callable[[], Trainin
     made = training()
     alone, packed = (
         1 - 12.24 / 12 / 4,
-        1 - sum(one.num_frames for one in made.windows) / len(made.windows) / 400,
+        1 - sum(one.num_frames for one in made.examples) / len(made.examples) / 400,
     )
     assert made.padding() == f"padding: {alone:.0%} of frames, packed {packed:.0%}"
     assert packed < alone
@@ -300,7 +300,7 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
 
 def test_a_tokenizer_without_times_is_refused(training: Callable[[], Training]) -> None:
     made = training()
-    start = loader.Start(made.bare, made.collator.tokenizer, "mine", None)
+    start = loader.Start(made.unwrapped, made.collator.tokenizer, "mine", None)
     refusals.refuse_other_tokens(start, TEXTS)
     refusals.refuse_other_prompt(start, "sv", "transcribe")
     start.model.generation_config.no_timestamps_token_id -= 1

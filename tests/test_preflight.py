@@ -134,7 +134,7 @@ def test_memory_that_is_short_is_found_before_the_first_step(
     forecast.forecast(one, tmp_path / "models/finetuned")
     assert (one.state.halvings, one.state.step) == (1, 0)
     assert "from here on 2 at once" in capsys.readouterr().out
-    assert all(value.grad is None for value in one.bare.parameters())
+    assert all(value.grad is None for value in one.unwrapped.parameters())
     monkeypatch.setattr(forecast, "moments_to_come", lambda _: 1 << 60)
     with pytest.raises(ModelError, match="no memory for AdamW's moments"):
         forecast.forecast(one, tmp_path / "models/finetuned")
@@ -142,7 +142,7 @@ def test_memory_that_is_short_is_found_before_the_first_step(
 
 def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path) -> None:
     one = training(tiny_data, tmp_path)
-    trained = sum(value.nbytes for value in one.bare.parameters() if value.requires_grad)
+    trained = sum(value.nbytes for value in one.unwrapped.parameters() if value.requires_grad)
     assert forecast.moments_to_come(one) == 2 * trained
     assert forecast.memory_needed(one) == memory.peak(torch.device("cpu")) + 2 * trained
     one.train_step(one.micro_batches(0))
@@ -180,11 +180,11 @@ def test_an_evaluation_is_forecast_by_rows_and_groups(
     """
     one = training(tiny_data, tmp_path, **{"train.per_device_eval_batch_size": 4})
     clock = [0.0]
-    encoder, decoder = one.bare.model.encoder, one.bare.model.decoder
+    encoder, decoder = one.unwrapped.model.encoder, one.unwrapped.model.decoder
     encoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 8))
     decoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
     monkeypatch.setattr(forecast, "now", lambda _: clock[0])
-    longest = max(len(example.text_ids) for example in one.validation.windows)
+    longest = max(len(example.text_ids) for example in one.validation.examples)
     assert len(one.validation.row_numbers) == 6
     assert forecast.evaluation_seconds(one) == pytest.approx(2 * 8 * 6 / 4 + 2 * (longest + 1))
 

@@ -185,7 +185,7 @@ def poisoned_gradient(value: float) -> Callable[[Training, pytest.MonkeyPatch], 
             spoiled.view(-1)[0] = value if seen[0] == 2 else spoiled.view(-1)[0]
             return spoiled
 
-        one.bare.model.decoder.layers[0].fc1.weight.register_hook(spoil)
+        one.unwrapped.model.decoder.layers[0].fc1.weight.register_hook(spoil)
 
     return poison
 
@@ -240,7 +240,7 @@ def everything(one: Training) -> dict[str, torch.Tensor]:
         for index, values in one.optimizer.state_dict()["state"].items()
         for key, value in values.items()
     }
-    return {name: value.clone() for name, value in (one.bare.state_dict() | moments).items()}
+    return {name: value.clone() for name, value in (one.unwrapped.state_dict() | moments).items()}
 
 
 def test_a_healthy_step_updates(tmp_path: Path, tiny_data: Path) -> None:

@@ -72,7 +72,7 @@ def gradients(one: Training) -> dict[str, torch.Tensor]:
     one.gradients(one.micro_batches(one.state.step))
     found = {
         name: value.grad.clone()
-        for name, value in one.bare.named_parameters()
+        for name, value in one.unwrapped.named_parameters()
         if value.grad is not None
     }
     one.optimizer.zero_grad(set_to_none=True)

@@ -35,9 +35,9 @@ def batch_is_sound(training: Training) -> Check:
     Looks at the first batch of two steps, and at one window of each kind: by number of rows, with
     times and without, silence.
     """
-    by_kind = {(len(window.rows), window.prompt): window for window in training.windows}
+    by_kind = {(len(window.rows), window.prompt): window for window in training.examples}
     kinds = list(by_kind.values())
-    first_part = training.my_parts()[0]
+    first_part = training.my_micro_batches()[0]
     to_check = [
         (training.micro_batches(step)[0], training.step_examples(step)[first_part])
         for step in (0, 1)
@@ -174,7 +174,7 @@ def order_is_whole(training: Training) -> Check:
         for _ in range(repeats[example.index])
     ]
     wrong = []
-    if len(first) != len(training.windows) or sorted(rows) != sorted(expected):
+    if len(first) != len(training.examples) or sorted(rows) != sorted(expected):
         wrong.append("not all, each as often as it counts")
     if len(first) > SHUFFLED and first == second:
         wrong.append("the second epoch has the same order")
@@ -193,13 +193,13 @@ def _overfull(training: Training) -> bool:
     window_seconds = training.collator.frames / FRAMES_PER_SECOND
     return any(
         sum(durations[row] for row in window.rows) > window_seconds + ROUNDING_SECONDS
-        for window in training.windows
+        for window in training.examples
     )
 
 
 def _first_epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """The windows of the first two epochs, in the order in which the steps take them."""
-    num_parts = -(-len(training.windows) // training.params.per_device_train_batch_size)
+    num_parts = -(-len(training.examples) // training.params.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))
     first = [window for part in islice(parts, num_parts) for window in part]
     second = [window for part in islice(parts, num_parts) for window in part]

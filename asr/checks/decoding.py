@@ -144,7 +144,7 @@ def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) 
 
 def _other_weights(saved: Start, training: Training, steps: list[int]) -> list[str]:
     """The tensors of a saved model that are not those of the best steps."""
-    best = lora.plain_weights(training.bare, training.best_weights(steps))
+    best = lora.plain_weights(training.unwrapped, training.best_weights(steps))
     weights = saved.model.state_dict()
     return [name for name, value in best.items() if not torch.equal(value.cpu(), weights[name])]
 

@@ -104,7 +104,7 @@ def noise_is_where_it_belongs(training: Training) -> Check:
     eval_mode = training.model.eval
     steps = [(number, 0) for number in range(MAX_DRAWS)]
     parts = [(0, number) for number in range(MAX_DRAWS)]
-    asked = any(getattr(training.bare.config, name) for name in regularization.DROPOUTS)
+    asked = any(getattr(training.unwrapped.config, name) for name in regularization.DROPOUTS)
     wrong = []
     if asked and not all(_varies(losses(train_mode, moments)) for moments in (steps, parts)):
         wrong.append("dropout is asked for and does nothing, or the same again and again")

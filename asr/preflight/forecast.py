@@ -72,7 +72,7 @@ def step_seconds(training: Training) -> float:
     parts = training.micro_batches(training.state.step)
     longest = heapq.nlargest(
         training.params.per_device_train_batch_size,
-        training.windows,
+        training.examples,
         key=lambda window: len(window.text_ids),
     )
     device = training.accelerator.device
@@ -101,7 +101,7 @@ def evaluation_seconds(training: Training) -> float:
     """
     validation = training.validation
     encoded, token = decoding_seconds(training)
-    longest = max((len(window.text_ids) for window in validation.windows), default=TOKENS)
+    longest = max((len(window.text_ids) for window in validation.examples), default=TOKENS)
     rows = -(-len(validation.row_numbers) // training.accelerator.num_processes)
     batches = -(-rows // validation.batch_size)
     return float(2 * encoded * rows + batches * (longest + 1) * token)
@@ -110,7 +110,7 @@ def evaluation_seconds(training: Training) -> float:
 def decoding_seconds(training: Training) -> tuple[float, float]:
     """Seconds to encode a row, and seconds of a batch for each token that is decoded."""
     validation = training.validation
-    whisper = training.bare
+    whisper = training.unwrapped
     frames = training.collator.frames
     num_rows = min(validation.batch_size, training.params.per_device_train_batch_size)
     chosen = validation.row_numbers[:num_rows]
@@ -166,7 +166,7 @@ def disk_needed(training: Training, out: Path) -> dict[Path, int]:
     A checkpoint is written before the oldest one is removed.
     """
     params = training.params
-    weights_bytes = sum(weight.nbytes for weight in training.bare.parameters())
+    weights_bytes = sum(weight.nbytes for weight in training.unwrapped.parameters())
     checkpoint_bytes = weights_bytes + moments_bytes(training)
     num_averaged = params.average_count if params.average_weights != "none" else 0
     evaluations_per_save = -(-params.save_steps // params.eval_steps)

@@ -41,9 +41,9 @@ class Training:
     params: the params of the `train` section.
     folder: of its checkpoints.
     record: `record(kind, **values)` writes an event to the journal.
-    train: rows of the training split; choice: those that fit the model; windows: the training
-        examples of one epoch, lengths: their frames.
-    model: as accelerate wraps it; bare: the Whisper itself.
+    train: rows of the training split; usable_rows: those that fit the model.
+    examples: what one epoch teaches; lengths: their frames.
+    model: as accelerate wraps it; unwrapped: the Whisper itself.
     state: all that changes and is no tensor.
     """
 
@@ -67,8 +67,8 @@ class Training:
                 f"train: no row fits the model: {self.usable_rows.left_out}; "
                 "raise model.window_seconds"
             )
-        self.windows = self._epoch_examples()
-        self.lengths = tuple(window.num_frames for window in self.windows)
+        self.examples = self._epoch_examples()
+        self.lengths = tuple(window.num_frames for window in self.examples)
         self.validation = Validation(
             validation,
             self.collator,
@@ -92,7 +92,7 @@ class Training:
         self.signals = Signals()
 
     @property
-    def bare(self) -> WhisperForConditionalGeneration:
+    def unwrapped(self) -> WhisperForConditionalGeneration:
         return self.accelerator.unwrap_model(self.model)
 
     # What a step takes
@@ -129,9 +129,9 @@ class Training:
             )
             for number in range(count)
         ]
-        return [[self.windows[row] for row in micro_batch] for micro_batch in rows]
+        return [[self.examples[row] for row in micro_batch] for micro_batch in rows]
 
-    def my_parts(self) -> range:
+    def my_micro_batches(self) -> range:
         """Numbers of the micro-batches of a step that this process takes."""
         num_processes = self.accelerator.num_processes
         count = self.params.gradient_accumulation_steps * num_processes
@@ -142,13 +142,13 @@ class Training:
         examples = self.step_examples(step)
         return [
             self.collator.batch(self.train, examples[number], (self.params.seed, step))
-            for number in self.my_parts()
+            for number in self.my_micro_batches()
         ]
 
     def fixed_batch(self) -> list[TrainingExample]:
         """The examples whose loss is measured before and after training."""
         rows = batches.batch_rows(self.lengths, FIXED_ROWS, self.params.seed, 0)
-        return [self.windows[row] for row in rows]
+        return [self.examples[row] for row in rows]
 
     # One step
 
@@ -206,7 +206,7 @@ class Training:
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
         try:
-            for number, micro_batch in zip(self.my_parts(), micro_batches, strict=True):
+            for number, micro_batch in zip(self.my_micro_batches(), micro_batches, strict=True):
                 # Each micro-batch has room for 2 ** halvings parts, each with its own noise.
                 first_part = number << self.state.halvings
                 parts = memory.split_batch(micro_batch, self.micro_batch_rows())
@@ -318,7 +318,7 @@ class Training:
         """The text that the model gives for each validation row."""
         self.model.eval()
         return self.validation.hypotheses(
-            lora.merged(self.bare), self.accelerator, self.until_signal
+            lora.merged(self.unwrapped), self.accelerator, self.until_signal
         )
 
     def until_signal(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
@@ -334,8 +334,8 @@ class Training:
         """Measure loss and WER on the validation subset; save the weights if they may be used."""
         validation, state = self.validation, self.state
         loss = None
-        if validation.windows:
-            loss = self.mean_loss(validation.rows, validation.windows)
+        if validation.examples:
+            loss = self.mean_loss(validation.rows, validation.examples)
         scores = validation.scores(self.hypotheses())
         row = state.row(state.step)
         row["validation_loss"] = loss
@@ -368,7 +368,7 @@ class Training:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """The weights that are trained; the output layer is left out, for it is the embedding."""
-        weights = self.bare.state_dict()
+        weights = self.unwrapped.state_dict()
         return lora.trained({name: value for name, value in weights.items() if name != loader.TIED})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
@@ -416,7 +416,7 @@ class Training:
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Put weights into the model; those that are missing stay as they are."""
-        self.bare.load_state_dict(weights, strict=False)
+        self.unwrapped.load_state_dict(weights, strict=False)
 
     def load_best(self) -> list[int]:
         """Put the best weights into the model; returns the steps they come from.

@@ -45,7 +45,7 @@ class Validation:
         self.references = [wer.normalize(texts[row]) for row in self.row_numbers]
         numbers = set(self.row_numbers)
         usable = [row for row in collator.choose(rows).examples if row.index in numbers]
-        self.windows = [collator.example([row], collator.timed) for row in usable]
+        self.examples = [collator.example([row], collator.timed) for row in usable]
 
     def hypotheses(
         self,
