@@ -89,6 +89,19 @@ def test_prose_keeps_the_hash_of_code(tmp_path, same, place):
     assert copied(tmp_path, same).code_hash([place]) == before
 
 
+def test_what_looks_like_layout_inside_a_string_is_content(tmp_path):
+    texts = ["a\n\nb", "a\nb", "a \nb", "a\u2028b", "a\n# b", "a\nb #"]
+    begins = ["x = ", "x = f", "print(1, "]
+    ends = ["", "", ")"]
+    sources = [
+        f'{begin}"""{text}"""{end}\n'
+        for text in texts
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+    hashes = {copied(tmp_path, source).code_hash(["asr/thing"]) for source in sources}
+    assert len(hashes) == len(sources)
+
+
 @pytest.mark.parametrize(
     "other", ["x = 2\n", "y = 1\n", "x = 1.0\n", "x = 1\ny = 1\n", "x = '1'\n", ""]
 )

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+Span = tuple[tuple[int, int], tuple[int, int]]  # two places: line, counted from 1, and column
+
 
 def fraction_of(key: str) -> float:
     """A number in [0, 1), the same for the same key on any machine."""
@@ -70,16 +72,22 @@ def _python_files(path: Path) -> list[Path]:
 
 def without_prose(source: str) -> str:
     """Python source without docstrings, comments and blank lines. Costs 5 ms for 300 lines."""
-    lines = source.splitlines()
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    in_strings = _lines_in_strings(tokens)
+    lines = [(text, number in in_strings) for number, text in enumerate(source.split("\n"), 1)]
     # From the end, so that the positions of what comes before stay valid.
-    for (first, start), (last, end) in sorted(_prose(source), reverse=True):
-        rest = lines[last - 1][end:]
-        lines[first - 1 : last] = [lines[first - 1][:start] + rest]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    for (first, start), (last, end) in sorted(_prose(tokens), reverse=True):
+        before, after = lines[first - 1][0][:start], lines[last - 1][0][end:]
+        lines[first - 1 : last] = [(before + after, False)]
+    return "\n".join(
+        text if in_string else text.rstrip()
+        for text, in_string in lines
+        if in_string or text.strip()
+    )
 
 
-def _prose(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where comments and docstrings begin and end: line, counted from 1, and column.
+def _prose(tokens: list[tokenize.TokenInfo]) -> Iterator[Span]:
+    """Where comments and docstrings begin and end.
 
     A docstring is a string that is a statement of its own: it follows the beginning of a statement,
     and the end of the statement follows it.
@@ -88,7 +96,7 @@ def _prose(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     statement_ends = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
     previous = tokenize.NEWLINE
     string = None  # a string at the beginning of a statement
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             yield token.start, token.end
         if token.type in layout:
@@ -98,3 +106,17 @@ def _prose(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         begins_statement = previous in statement_ends
         string = token if token.type == tokenize.STRING and begins_statement else None
         previous = token.type
+
+
+def _lines_in_strings(tokens: list[tokenize.TokenInfo]) -> set[int]:
+    """Lines that end inside a string: what looks like layout there is content."""
+    lines: set[int] = set()
+    begun = []  # f-strings are several tokens from Python 3.12 on
+    for token in tokens:
+        if token.type == tokenize.STRING:
+            lines |= set(range(token.start[0], token.end[0]))
+        elif token.type == getattr(tokenize, "FSTRING_START", None):
+            begun.append(token.start[0])
+        elif token.type == getattr(tokenize, "FSTRING_END", None):
+            lines |= set(range(begun.pop(), token.end[0]))
+    return lines
