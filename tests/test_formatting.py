@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from asr.markdown import cell
 from asr.runtime import formatting
 
 
@@ -77,6 +78,9 @@ def test_a_share_is_said_in_percent(share: float | None, text: str) -> None:
         ("hf://me/mine@main/a", "hf://me/mine@main/a"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("postgresql://me:secret@db/runs", "postgresql://db/runs"),
+        ("postgresql://me:pa/ss@db/runs", "postgresql://db/runs"),
+        ("postgresql://me:pa?ss@db/runs", "postgresql://db/runs"),
+        ("http://host:5000/a?token=secret@b", "http://host:5000/a"),
     ],
 )
 def test_an_address_loses_its_secrets_and_nothing_else(address: str | None, text: str) -> None:
@@ -84,5 +88,5 @@ def test_an_address_loses_its_secrets_and_nothing_else(address: str | None, text
 
 
 def test_text_in_a_markdown_table_stays_text() -> None:
-    assert formatting.cell("a|b *c*\n<script>") == "a\\|b \\*c\\* &lt;script&gt;"
-    assert formatting.cell(" ") == "(nothing)"
+    assert cell("a|b *c*\n<script>") == "a\\|b \\*c\\* &lt;script&gt;"
+    assert cell(" ") == "(nothing)"

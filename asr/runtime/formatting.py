@@ -5,19 +5,7 @@ Costs microseconds.
 
 from __future__ import annotations
 
-import html
 import re
-
-MARKDOWN_SIGNS = r"\`*_{}[]#|~!"
-
-
-def cell(text: str) -> str:
-    """Text for a cell of a Markdown table: one line, with its markup escaped."""
-    escaped = "".join(
-        f"\\{character}" if character in MARKDOWN_SIGNS else character
-        for character in html.escape(text, quote=False)
-    )
-    return " ".join(escaped.split()) or "(nothing)"
 
 
 def bytes_text(num_bytes: float) -> str:
@@ -62,5 +50,15 @@ def clock(seconds: float) -> str:
 
 
 def without_secret(address: str | None) -> str:
-    """An address without its query, and without the password or token before an @."""
-    return re.sub(r"//[^/]*@", "//", (address or "").partition("?")[0])
+    """An address without the password or token that may stand in it.
+
+    A password may hold what should have been escaped (`/`, `?`, `@`): in doubt too much is hidden.
+    """
+    scheme, separator, rest = (address or "").partition("://")
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    _, colon, port = authority.partition(":")
+    if "@" in authority:
+        rest = rest[authority.rindex("@") + 1 :]
+    elif colon and not port.isdecimal():
+        rest = rest.rpartition("@")[2]
+    return f"{scheme}{separator}{rest}".partition("?")[0]
