@@ -21,6 +21,7 @@ PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 METRIC = "asr/evaluation/error_rates.py"  # loaded by its path
 MAKERS = {
     "measurements": "asr/cleaning/measurements.py",
+    "chunks": "stages/chunk.py",
     "features": "stages/featurize.py",
     "augmented features": "stages/featurize.py",
     "training": "stages/train.py",
@@ -85,10 +86,18 @@ def test_what_is_kept_is_named_by_the_code_that_decides_it(kept: str) -> None:
     reading and keeping of rows.
     """
     others = {
-        "measurements": {"asr/storage"},
+        "measurements": {"asr/storage", "asr/cleaning/sandbox.py"},
+        "chunks": {
+            "asr/audio",
+            "asr/cleaning",
+            "asr/storage/cache.py",
+            "asr/storage/corpus.py",
+            "asr/storage/scratch.py",
+            "asr/whisper.py",
+        },
         "features": {"asr/augmentation.py", "asr/audio/sample_file.py"},
         "training": {"asr/checks"},
-        "evaluation": {"asr/evaluation/report.py"},
+        "evaluation": {"asr/evaluation/report.py", "asr/markdown.py"},
     }.get(kept, set())
     files = {
         file
@@ -136,6 +145,20 @@ def test_a_param_is_seen_whatever_the_variable_is_called(tmp_path: Path) -> None
         "model.name": "def f():\n    return reader.load().model.name\n",
         "evaluate": "def f(one: schema.Evaluate | None):\n    return one.model_dump()\n",
         "model.language": "def f(one: schema.Params):\n    return one.language\n",
+        "train.save_steps": (
+            "class A:\n    def __init__(self, one: schema.Train):\n        self.kept = one\n"
+            "    def f(self):\n        return self.kept.save_steps\n"
+        ),
+        "train.eval_steps": (
+            "class A:\n    part: schema.Train\n\ndef f(a: A):\n    return a.part.eval_steps\n"
+        ),
+        "train.eval_rows": "def f(one: 'schema.Train'):\n    return one.eval_rows\n",
+        "train.precision": (
+            "def f(one: schema.Params):\n    a, b = one.train, 1\n    return a.precision\n"
+        ),
+        "train.average_count": (
+            "def f(one: schema.Params):\n    if a := one.train:\n        return a.average_count\n"
+        ),
     }
     for number, (key, source) in enumerate(sources.items()):
         path = tmp_path / f"{number}.py"

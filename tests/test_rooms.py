@@ -16,7 +16,8 @@ ASR = REPOSITORY / "asr"
 NAMES = [room.name for room in ROOMS]
 FILES = sorted(path for path in ASR.rglob("*.py") if path != ASR / "__init__.py")
 OUTSIDE = {"stages": {"asr", "stages"}, "dashboard": {"asr", "dashboard"}}
-WITHOUT_TORCH = ("training", "model", "preflight", "checks", "decoding")
+WITH_TORCH = ("training", "model", "preflight", "checks", "decoding")
+NOT_FOR_STAGES = ("stages.", "asr.runs", "asr.transcribe", "asr.doctor")
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -46,7 +47,9 @@ def test_the_list_names_every_room_once() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ASR)))
 def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
-    assert against_the_order(path, NAMES) == set()
+    wrong = against_the_order(path, NAMES)
+    room = module_graph.room_of(path)
+    assert not wrong, f"{path}: {room} imports {wrong}, which stand after it in asr/rooms.py"
 
 
 def test_an_import_against_the_order_is_noticed() -> None:
@@ -55,6 +58,13 @@ def test_an_import_against_the_order_is_noticed() -> None:
         ASR / "training/loop.py"
     )
     assert {"features.py", "model"} <= rooms_imported(ASR / "training/loop.py")
+
+
+def circle_in(graph: dict[Path, set[Path]], files: set[Path]) -> set[Path]:
+    """Without the files that only import from a circle."""
+    while idle := {path for path in files if not any(path in graph[other] for other in files)}:
+        files = files - idle
+    return files
 
 
 def test_there_are_no_circles() -> None:
@@ -66,9 +76,7 @@ def test_there_are_no_circles() -> None:
     done: set[Path] = set()
     while len(done) < len(graph):
         free = {path for path, needs in graph.items() if path not in done and needs <= done}
-        assert free, (
-            f"a circle among {[str(path.relative_to(ASR)) for path in graph if path not in done]}"
-        )
+        assert free, f"a circle among {sorted(map(str, circle_in(graph, set(graph) - done)))}"
         done |= free
 
 
@@ -86,20 +94,39 @@ def test_a_room_opens_with_what_it_is_for_and_all_that_it_imports(room: str) -> 
     assert len(text.partition("Imports")[0].split()) > 5
 
 
+def started_by(path: Path) -> set[Path]:
+    """All our files that are imported when a file is."""
+    seen: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            names = module_graph.imports(current, at_start=True)
+            waiting += [found for name in names if (found := module_graph.path_of(name))]
+    return seen
+
+
+def rooms_with_torch(path: Path) -> set[str]:
+    rooms = {module_graph.room_of(one) for one in started_by(path) if one.is_relative_to(ASR)}
+    return rooms & set(WITH_TORCH)
+
+
 def test_stages_and_pages_import_only_what_they_may() -> None:
     for package, allowed in OUTSIDE.items():
         for path in (REPOSITORY / package).rglob("*.py"):
             names = module_graph.imports(path)
             assert {name.split(".")[0] for name in names} <= allowed, path
             if package == "stages":
-                assert not any(name.startswith("stages.") for name in names), (
-                    f"{path} imports another stage"
-                )
-                assert not any(
-                    name.startswith(("asr.runs", "asr.transcribe", "asr.doctor")) for name in names
-                ), path
-            else:
-                assert not any(
-                    name.startswith(tuple(f"asr.{room}" for room in WITHOUT_TORCH))
-                    for name in names
-                ), path
+                others = [name for name in names if name.startswith(NOT_FOR_STAGES)]
+                assert not others, f"{path} imports {others}"
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "dashboard").rglob("*.py")), ids=str)
+def test_no_page_starts_a_room_that_imports_torch(path: Path) -> None:
+    assert rooms_with_torch(path) == set(), f"{path} brings torch into the pages"
+
+
+def test_a_room_that_imports_torch_is_noticed_behind_another() -> None:
+    """The control."""
+    assert rooms_with_torch(ASR / "transcribe/recognizer.py") >= {"model"}
