@@ -12,10 +12,10 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos kills scale fuzz faults overfit size dashboard mlflow sync doctor keep carrier results fresh clean lock
+.PHONY: help setup repro refresh test check bench chaos kills scale fuzz faults overfit size dashboard mlflow sync doctor keep prompt-language results fresh clean lock
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
 
 setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and give the clone a git identity where git has none
 	@git config user.email >/dev/null || git config user.email earshot@localhost
@@ -91,7 +91,7 @@ doctor: setup  ## explain what a killed DVC or machine left behind; `earshot doc
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr keep $(NAME)
 
-carrier: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
+prompt-language: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
 	@python -m asr prompt-language $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table

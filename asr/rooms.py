@@ -34,6 +34,7 @@ ROOMS = (
     Room("paths.py", "where things lie", exempt=True),
     Room("whisper.py", "what Whisper fixes: rates, languages, token names"),
     Room("storage", "files that appear whole, hashes, Arrow rows, the cache of computed files"),
+    Room("markdown.py", "text inside a Markdown table"),
     Room(
         "runtime",
         "processes, limits, signals, progress, command lines, numbers as text",
@@ -42,7 +43,7 @@ ROOMS = (
     Room("params", "params.yaml, read and checked", exempt=True),
     Room("audio", "encoded recordings to samples"),
     Room("sources", "where a corpus comes from, and which rows of it are taken"),
-    Room("cleaning", "recordings measured, reasons to leave a row out, copies across splits"),
+    Room("cleaning", "recordings measured apart, reasons to leave a row out, copies across splits"),
     Room("stats", "what the recordings are like, and which window to take"),
     Room("features.py", "log-mel features and their rows"),
     Room("augmentation.py", "copies of training rows that sound otherwise"),

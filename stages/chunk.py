@@ -45,7 +45,6 @@ MAX_SHOWN_EXAMPLES = 3  # reasons named where no row is left
 MAX_SHOWN_COPIES = 5  # pairs of near duplicates that the page plays
 INDEX_BYTES = 2_500  # of a row in the index of sounds, while the stage runs
 
-BatchPlace = tuple[Path, int, int]  # file, byte at which a record batch begins, its rows
 RowPlace = tuple[Path, int, int]  # file, byte at which its record batch begins, row in that
 
 
@@ -101,7 +100,7 @@ class Chunk:
 
 
 def read_rows(
-    places: Iterable[BatchPlace], measured: Iterator[list[Measurement]]
+    places: Iterable[shards.BatchPlace], measured: Iterator[list[Measurement]]
 ) -> Iterator[RawRow]:
     """The rows of some record batches in order.
 
@@ -292,7 +291,7 @@ def _example(left_out: RejectWriter, code: str, split: str) -> str:
 
 
 def rows_with_speakers(
-    places: dict[str, list[BatchPlace]],
+    places: dict[str, list[shards.BatchPlace]],
 ) -> Iterator[tuple[str, str, bytes, bytes | None]]:
     """Split, id, digest of the sound and speaker of all rows; measurements are kept from before."""
     for split in places:
@@ -357,7 +356,7 @@ def print_rejects(left_out: RejectWriter) -> None:
         print(f"chunk: {count:,} rows left out, {code} ({_example(left_out, code, split)})")
 
 
-def forecast(raw: Path, places: dict[str, list[BatchPlace]]) -> int:
+def forecast(raw: Path, places: dict[str, list[shards.BatchPlace]]) -> int:
     """Bytes that the chunks will take, and the index of sounds while the stage runs.
 
     That is all of the raw corpus, and INDEX_BYTES a row.

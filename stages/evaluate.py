@@ -3,7 +3,7 @@
     python -m stages.evaluate data/features/test models/finetuned reports/train reports/evaluate
 
 The only stage that sees test features, and those held out to measure forgetting, if there are any.
-WER and CER are summed over the corpus, raw and normalised, and the WER has an interval. Differences
+WER and CER are summed over the corpus, raw and normalized, and the WER has an interval. Differences
 to a baseline are paired: the same utterances, resampled together. The report names the worst
 utterances. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters on two cores.
 """

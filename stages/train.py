@@ -151,7 +151,7 @@ def summary_of(
         "parameters": lora.merged(training.unwrapped).num_parameters(),
         "parameters_trained": training.unwrapped.num_parameters(only_trainable=True),
         "window_seconds": loader.window_seconds(training.unwrapped),
-        "rows_trained": len(training.usable_rows.examples),
+        "rows_trained": len(training.usable_rows.rows),
         "rows_left_out": training.usable_rows.left_out,
         "fixed_batch_loss_before": state.fixed_loss,
         "fixed_batch_loss_after": loss_after,

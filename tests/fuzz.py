@@ -33,10 +33,10 @@ from mutants import mutant
 
 from asr.audio import codec
 from asr.cleaning import measurements
+from asr.cleaning.sandbox import ITEM_SECONDS, guarded
 from asr.errors import UserError
 from asr.params import reader
 from asr.runtime.limits import allow
-from asr.runtime.sandbox import ITEM_SECONDS, guarded
 from asr.runtime.workers import progress
 from asr.sources import common_voice
 from asr.sources.subtitles import cues

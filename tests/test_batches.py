@@ -113,10 +113,10 @@ def test_features_are_read_as_they_were_written(rows: FeatureRows) -> None:
 def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: FeatureRows) -> None:
     made = scratch().tokenizer
     choice = batches.usable_rows(rows, made, 4, 48, 2)
-    assert [one.index for one in choice.examples] == [0, 1, 3]
-    assert [one.num_frames for one in choice.examples] == [50, 100, 200]
+    assert [one.index for one in choice.rows] == [0, 1, 3]
+    assert [one.num_frames for one in choice.rows] == [50, 100, 200]
     assert choice.left_out == {"longer_than_window": 2, "label_too_long": 1}
-    assert [list(one.text_ids) for one in choice.examples] == tokenization.text_ids(
+    assert [list(one.text_ids) for one in choice.rows] == tokenization.text_ids(
         made, ["ett", "", "tre fyra"]
     )
 
@@ -124,10 +124,8 @@ def test_choose_leaves_out_what_the_model_cannot_take_and_counts_it(rows: Featur
 def test_choose_takes_a_label_that_just_fills_the_positions(rows: FeatureRows) -> None:
     made = scratch().tokenizer
     length = len(tokenization.text_ids(made, ["tre fyra"])[0])
-    assert 3 in [one.index for one in batches.usable_rows(rows, made, 4, 4 + length, 2).examples]
-    assert 3 not in [
-        one.index for one in batches.usable_rows(rows, made, 4, 3 + length, 2).examples
-    ]
+    assert 3 in [one.index for one in batches.usable_rows(rows, made, 4, 4 + length, 2).rows]
+    assert 3 not in [one.index for one in batches.usable_rows(rows, made, 4, 3 + length, 2).rows]
 
 
 def test_collate_gives_the_batch_worked_out_by_hand() -> None:

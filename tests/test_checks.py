@@ -199,8 +199,8 @@ def _texts_of_other_rows(patch: CountingPatch) -> None:
 
     def mixed(*given: Any) -> Any:
         found = choose(*given)
-        turned = [*found.examples[1:], found.examples[0]]
-        pairs = zip(found.examples, turned, strict=True)
+        turned = [*found.rows[1:], found.rows[0]]
+        pairs = zip(found.rows, turned, strict=True)
         return batches.UsableRows(
             [TrainingRow(a.index, a.num_frames, b.text_ids) for a, b in pairs], found.left_out
         )

@@ -94,7 +94,7 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(
     rows: FeatureRows, share: float, pack: bool
 ) -> None:
     made = collator()
-    found = epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).rows, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == list(range(12))
     timed = [one for one in found if list(one.prompt) == made.prompt]
     assert all(one.text_ids[0] >= made.first_timestamp for one in timed)
@@ -113,7 +113,7 @@ def test_every_row_comes_once_in_an_epoch_alone_or_packed(
         for one in found
     )
     assert [
-        epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, seed) == found
+        epochs.speech_examples(rows, made.choose(rows).rows, made, share, pack, seed) == found
         for seed in (1, 2)
     ] == [
         True,
@@ -132,14 +132,14 @@ def test_a_row_of_more_weight_comes_more_often_and_never_beside_itself(
     column = rows.column
     monkeypatch.setattr(rows, "column", lambda name: told if name == "attributes" else column(name))
     made = collator()
-    found = epochs.speech_examples(rows, made.choose(rows).examples, made, share, pack, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).rows, made, share, pack, 1)
     assert sorted(row for one in found for row in one.rows) == sorted([*range(12), 4, 4, 7])
     assert all(len(set(one.rows)) == len(one.rows) for one in found)
 
 
 def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> None:
     made = collator()
-    (first, *_) = epochs.speech_examples(rows, made.choose(rows).examples, made, 1.0, True, 1)
+    (first, *_) = epochs.speech_examples(rows, made.choose(rows).rows, made, 1.0, True, 1)
     told = split_at_timestamps(first.text_ids, made.first_timestamp, 4.0)
     assert [made.tokenizer.decode(words) for *_, words in told] == [
         f" {rows.text(row)}" for row in first.rows
@@ -152,9 +152,9 @@ def test_times_of_a_label_are_the_durations_of_its_rows(rows: FeatureRows) -> No
 def test_without_any_of_it_a_window_is_a_row(rows: FeatureRows) -> None:
     start = scratch(window_seconds=4)
     made = Collator(start.model, start.tokenizer)
-    found = epochs.speech_examples(rows, made.choose(rows).examples, made, 0.0, False, 1)
+    found = epochs.speech_examples(rows, made.choose(rows).rows, made, 0.0, False, 1)
     assert [(one.rows, one.num_frames, one.text_ids) for one in found] == [
-        ((one.index,), one.num_frames, one.text_ids) for one in made.choose(rows).examples
+        ((one.index,), one.num_frames, one.text_ids) for one in made.choose(rows).rows
     ]
     assert epochs.silence_examples(12, made, 0.0, 0.0, 1) == []
 

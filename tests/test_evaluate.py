@@ -25,9 +25,9 @@ from asr.errors import ModelError, UserError
 from asr.evaluation import report
 from asr.evaluation.table import errors, words
 from asr.features import FeatureRows
+from asr.markdown import cell
 from asr.model import loader
 from asr.params import reader, schema
-from asr.runtime import formatting
 from asr.storage import files, shards
 from asr.tracking import journal
 from stages import evaluate
@@ -235,7 +235,7 @@ def shown(cell: str) -> str:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(MARKS | st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).map("".join))
 def test_a_cell_reads_as_its_text_on_one_line(text: str) -> None:
-    found = formatting.cell(text)
+    found = cell(text)
     assert len(found.splitlines()) == 1
     assert shown(found) == (" ".join(text.split()) or "(nothing)")
 

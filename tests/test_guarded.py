@@ -14,10 +14,10 @@ import psutil
 import pytest
 from data_fixtures import REPOSITORY
 
+from asr.cleaning import sandbox as module
+from asr.cleaning.sandbox import guarded
 from asr.errors import DataError
-from asr.runtime import sandbox as module
 from asr.runtime.limits import allow
-from asr.runtime.sandbox import guarded
 
 LOST: list[bytes] = []
 
@@ -204,7 +204,7 @@ def test_whoever_stops_listening_leaves_no_process():
 def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     code = tmp_path / "parent.py"
     code.write_text(
-        "from asr.runtime.sandbox import guarded\nfrom test_guarded import act\n"
+        "from asr.cleaning.sandbox import guarded\nfrom test_guarded import act\n"
         "if __name__ == '__main__':\n"
         "    for pid in guarded(act, [(2, (['fine', 'loop'],))], 1, str): print(pid, flush=True)\n"
     )

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from asr.cleaning import measurements, reasons
 from asr.cleaning.measurements import Measurement, cpu_limit_seconds, crashed, measure_audio
 from asr.cleaning.reasons import reason
+from asr.cleaning.sandbox import guarded
 from asr.runtime.limits import allow
-from asr.runtime.sandbox import guarded
 from asr.storage import shards
 from stages import chunk
 

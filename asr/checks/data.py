@@ -170,7 +170,7 @@ def order_is_whole(training: Training) -> Check:
     rows = [row for window in first for row in window.rows]
     expected = [
         example.index
-        for example in training.usable_rows.examples
+        for example in training.usable_rows.rows
         for _ in range(repeats[example.index])
     ]
     wrong = []

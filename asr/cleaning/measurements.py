@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from asr.audio import codec
 from asr.cleaning.audio_fingerprint import fingerprint
+from asr.cleaning.sandbox import guarded
 from asr.rooms import KEPT
 from asr.runtime.limits import allow
-from asr.runtime.sandbox import guarded
 from asr.storage import cache, files, hashing, shards
 from asr.whisper import SAMPLE_RATE
 
@@ -73,10 +73,10 @@ class Measurement:
 def measure(places: Sequence[shards.BatchPlace]) -> Iterator[list[Measurement]]:
     """Yield the measurements of each record batch, in order.
 
-    A recording that crashes its process gets the measurement `died`.
+    A recording that crashes its process gets the measurement `crashed`.
 
     Args:
-        places: where the record batches lie, as `shards.batch_places` gives them.
+        places: where the record batches lie, as `shards.batch_locations` gives them.
     """
     store = cache.folder("heard")
     code = hashing.code_hash(KEPT["measurements"])

@@ -1,4 +1,4 @@
 """The table of utterances that `evaluate` writes, and what people read of it.
 
-Imports `errors`, `storage`, `runtime`, `wer`.
+Imports `errors`, `storage`, `markdown`, `wer`.
 """

@@ -12,7 +12,7 @@ import matplotlib
 
 from asr import wer
 from asr.evaluation.table import COUNTS, FINETUNED, errors
-from asr.runtime.formatting import cell
+from asr.markdown import cell
 from asr.storage import files
 from asr.storage.shards import HOLDOUT
 

@@ -40,7 +40,7 @@ def choose_rows(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
     """
     sample = select(rows, subset(rows.column("id"), SPARE * ROWS, seed))
     usable = Collator(start.model, start.tokenizer).choose(sample)
-    fitting = select(sample, [example.index for example in usable.examples])
+    fitting = select(sample, [example.index for example in usable.rows])
     if len(fitting) < ROWS:
         raise DataError(
             f"{len(fitting)} of {len(sample)} training rows fit the model, want {ROWS}; "

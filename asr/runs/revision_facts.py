@@ -60,7 +60,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     except UserError:
         return None, {}, {}
     fingerprint = str(run["fingerprint"])
-    if revision.sha is None and not is_locked(paths.root() / paths.RUN):
+    if revision.sha is None and not matches_lock(paths.root() / paths.RUN):
         return fingerprint, {"params": run["params"], "scores": {}}, _curves(revision)
     scores = _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
@@ -76,7 +76,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     return fingerprint, facts, _curves(revision)
 
 
-def is_locked(run: Path) -> bool:
+def matches_lock(run: Path) -> bool:
     """Whether dvc.lock holds the hash of this run.json, or is not there.
 
     After a git checkout without dvc checkout the scores beside it are another model's.

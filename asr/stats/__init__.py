@@ -1,4 +1,4 @@
 """What the recordings of a corpus are like, and which window to take for them.
 
-Imports `whisper`, `storage`, `runtime`, `audio`, `cleaning`.
+Imports `whisper`, `storage`, `markdown`, `audio`, `cleaning`.
 """

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from asr.audio import codec
-from asr.runtime.sandbox import guarded
+from asr.cleaning.sandbox import guarded
 from asr.stats import row_stats, writing_systems
 from asr.stats.row_stats import RowStats
 from asr.storage import shards

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.runtime.formatting import cell
+from asr.markdown import cell
 from asr.storage import files
 
 BINS = 40

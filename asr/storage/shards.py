@@ -190,7 +190,7 @@ def read_batch(path: Path, offset: int) -> pa.RecordBatch:
     """Read one record batch of a shard; those before it are not read.
 
     Args:
-        offset: byte at which it begins, as `batch_places` tells.
+        offset: byte at which it begins, as `batch_locations` tells.
     Raises:
         DataError: there is none.
     """

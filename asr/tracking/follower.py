@@ -1,7 +1,7 @@
 """The process that fills MLflow from journals, so that no outage and no import touches training.
 
     python -m asr.tracking.follower follow JOURNAL  # until standard input closes; `train` starts it
-    python -m asr.tracking.follower sync [JOURNAL]  # once; without a journal, all of them
+    earshot sync [JOURNAL]                          # once; without a journal, all of them
 
 Whatever happens to a server, the journal is whole, and the training waits for MLflow for half a
 percent of its time at most; what did not arrive, `sync` brings. A run whose training and follower
@@ -226,12 +226,18 @@ def sync_apart(path: Path) -> None:
 
 
 def sync_main() -> None:
-    """The command line of `earshot sync`."""
-    parser = command.parser(__doc__)
+    """Fill MLflow from the journals of .cache/journal, after an outage; what it has stays.
+
+    Raises:
+        ParamsError: there is no such journal.
+    """
+    parser = command.parser(sync_main.__doc__)
     parser.add_argument(
         "journal", nargs="?", type=Path, help="one of .cache/journal (default: all of them)"
     )
     path = parser.parse_args().journal
+    if path and not path.is_file():
+        raise ParamsError(f"{path}: not there; want one of {paths.cache('journal')}")
     sync([path] if path else _journals())
 
 

@@ -30,7 +30,7 @@ POOL = 32  # batches whose rows are sorted by length together
 class UsableRows:
     """The rows a model can train on, and how many it cannot, by reason."""
 
-    examples: list[TrainingRow]
+    rows: list[TrainingRow]
     left_out: dict[str, int]
 
 
@@ -66,7 +66,7 @@ def usable_rows(
 class Collator:
     """Makes training examples and batches for one model.
 
-    made: the model's tokenizer.
+    tokenizer: the model's own.
     prompt: tokens before a label with timestamps, or before any label of a model without them.
     timed: whether the model is trained to predict timestamps.
     first_timestamp: the token of 0.00 s.

@@ -33,14 +33,14 @@ def speech_examples(
         pack_to_window: whether rows with timestamps share a window.
     """
     counts = repeats(rows)
-    windows: list[TrainingExample] = []
+    epoch: list[TrainingExample] = []
     # Rows that come again are packed apart, so that no window holds a row twice.
     for time in range(1, max(counts, default=1) + 1):
         rows_this_time = [row for row in usable if counts[row.index] >= time]
-        windows += _examples_once(
+        epoch += _examples_once(
             rows, rows_this_time, collator, timestamp_share, pack_to_window, seed
         )
-    return windows
+    return epoch
 
 
 def repeats(rows: FeatureRows) -> list[int]:
@@ -88,13 +88,13 @@ def silence_examples(
         count: of the epoch's other windows.
         no_speech_share: of these windows among all.
     """
-    windows: list[TrainingExample] = []
+    silences: list[TrainingExample] = []
     for number in range(math.ceil(count * no_speech_share / (1 - no_speech_share))):
         num_frames = max(int(collator.frames * fraction_of(f"{seed}:silence:{number}")), 1)
         timed = fraction_of(f"{seed}:silence times:{number}") < timestamp_share
         empty = collator.example([], timed)
-        windows.append(replace(empty, num_frames=num_frames, number=number))
-    return windows
+        silences.append(replace(empty, num_frames=num_frames, number=number))
+    return silences
 
 
 def padding(lengths: Sequence[int], window_frames: int) -> float:

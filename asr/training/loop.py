@@ -62,7 +62,7 @@ class Training:
         self.train = train
         self.collator = Collator(start.model, start.tokenizer)
         self.usable_rows = self.collator.choose(train)
-        if not self.usable_rows.examples:
+        if not self.usable_rows.rows:
             raise DataError(
                 f"train: no row fits the model: {self.usable_rows.left_out}; "
                 "raise model.window_seconds"
@@ -101,7 +101,7 @@ class Training:
         params = self.params
         speech = epochs.speech_examples(
             self.train,
-            self.usable_rows.examples,
+            self.usable_rows.rows,
             self.collator,
             params.timestamp_share,
             params.pack_to_window,
@@ -113,7 +113,7 @@ class Training:
 
     def padding(self) -> str:
         """How much of what is computed is padding, as a line of the log."""
-        row_lengths = [row.num_frames for row in self.usable_rows.examples]
+        row_lengths = [row.num_frames for row in self.usable_rows.rows]
         alone = epochs.padding(row_lengths, self.collator.frames)
         packed = epochs.padding(self.lengths, self.collator.frames)
         line = f"padding: {alone:.0%} of frames"
@@ -301,13 +301,13 @@ class Training:
         if self.accelerator.is_main_process:
             self.record("metrics", step=self.state.step, values=values)
 
-    def mean_loss(self, rows: FeatureRows, windows: Sequence[TrainingExample]) -> float:
+    def mean_loss(self, rows: FeatureRows, examples: Sequence[TrainingExample]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
         return mean_loss(
             self.loss,
             rows,
-            list(windows),
+            list(examples),
             self.collator,
             self.params.per_device_eval_batch_size,
             self.accelerator,

@@ -30,7 +30,7 @@ class Validation:
     """A subset of the validation split.
 
     row_numbers: of its rows; durations and references (normalized) are in the same order.
-    windows: training examples of those rows that fit the window, for the loss.
+    examples: of those rows that fit the window, for the loss.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Validation:
         self.durations = [durations[row] for row in self.row_numbers]
         self.references = [wer.normalize(texts[row]) for row in self.row_numbers]
         numbers = set(self.row_numbers)
-        usable = [row for row in collator.choose(rows).examples if row.index in numbers]
+        usable = [row for row in collator.choose(rows).rows if row.index in numbers]
         self.examples = [collator.example([row], collator.timed) for row in usable]
 
     def hypotheses(
