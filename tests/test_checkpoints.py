@@ -25,7 +25,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from asr.training import checkpoints
-with checkpoints.held(Path(sys.argv[1])):
+with checkpoints.hold_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -193,7 +193,7 @@ def test_a_row_and_its_copies_are_heard(at: AppTest, results: SimpleNamespace) -
         augmentation.responses_of(given, None),
     )
     drawn = [
-        augmentation.augmented(voice(0.5), "train-3", copy, given, noises, responses)[1].told()
+        augmentation.augmented(voice(0.5), "train-3", copy, given, noises, responses)[1].text()
         for copy in (1, 2, 3)
     ]
     assert [line.partition(": ")[2] for line in told] == drawn

@@ -247,9 +247,9 @@ hashing.code_hash(KEPT["augmented features"])
 top = Path(sys.argv[1])
 given = reader.load(top / "params.yaml").featurize.augment
 if "broken" in sys.argv:  # the control: chance hangs on what lies in the store, and so on kills
-    chosen = augmentation._chosen
+    generator = augmentation._generator
     store = lambda: len(list(Path(os.environ["DVC_ROOT"], ".cache/shards").iterdir()))
-    augmentation._chosen = lambda seed, *rest: chosen(seed + store(), *rest)
+    augmentation._generator = lambda seed, *rest: generator(seed + store(), *rest)
 EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.chmod")
 
 def run(name, root, kill_at=None):

@@ -113,9 +113,6 @@ def test_the_comparison_sees_a_missed_defect_and_a_lost_row(found, missed):
     assert len(wrong({**codes, "whisper 00": "audio_silent"}, wanted)) == 1
 
 
-@pytest.mark.skipif(
-    not hasattr(chunk, "rejects"), reason="the stage does not ask asr.cleaning.reasons yet"
-)
 def test_the_stage_leaves_out_what_is_planted_and_nothing_else(tmp_path):
     splits, wanted = dirt.corpus(SEED)
     doubled = dirt.twice(splits)
