@@ -103,9 +103,9 @@ def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(
         page.locator("input[type=file]").set_input_files(three_hours)
         expect(page.get_by_text("2 h 59 min", exact=False).first).to_be_visible(timeout=240_000)
         page.get_by_role("button", name="Transcribe").click()
-        expect(page.get_by_text(re.compile(r"listening: [4-9]:.* of 2:59"))).to_be_visible(
-            timeout=240_000
-        )
+        # Four minutes or more are heard, however fast: two pages of text.
+        heard = re.compile(r"listening: ([4-9]|[1-9][0-9]|[1-9]:[0-9]{2}):.* of 2:59")
+        expect(page.get_by_text(heard)).to_be_visible(timeout=240_000)
     assert max(peak) - before < LIMIT_MB + three_hours.stat().st_size / 2**20
     assert page.get_by_role("progressbar").count() == 1
     page.get_by_role("button", name="Cancel").click()
