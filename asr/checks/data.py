@@ -53,7 +53,7 @@ def batch_is_sound(training: Training) -> Check:
 def _wrong_in_batch(
     training: Training, batch: dict[str, torch.Tensor], windows: Sequence[TrainingExample]
 ) -> set[str]:
-    """What is wrong with a batch that should hold these windows."""
+    """What is wrong with a batch that should hold these examples."""
     wrong: set[str] = set()
     for row, window in enumerate(windows):
         inputs = batch["decoder_input_ids"][row].tolist()
@@ -198,7 +198,7 @@ def _overfull(training: Training) -> bool:
 
 
 def _first_epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """The windows of the first two epochs, in the order in which the steps take them."""
+    """The examples of the first two epochs, in the order in which the steps take them."""
     num_parts = -(-len(training.examples) // training.params.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))
     first = [window for part in islice(parts, num_parts) for window in part]

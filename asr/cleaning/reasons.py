@@ -33,7 +33,8 @@ _SYLLABLES = re.compile(
 _ANNOTATION = re.compile(r"<[^<>]*>|&#?\w+;|\[[\w /-]{1,30}\]")
 _TAG = re.compile(
     r"</(a|b|i|u|em|strong|font|span|div|p|h[1-6]|li|ul|ol|td|tr|table|body|html|script|style|c|v)>"
-    r"|<(br|hr|img|div|span|font|table|tr|td|iframe|svg|script|style|body|html|!doctype|\?xml)\b[^<>]*>"
+    r"|<(br|hr|img|div|span|font|table|tr|td|iframe|svg|script|style|body|html|!doctype|\?xml)"
+    r"\b[^<>]*>"
     r"|<!--|\d\d:\d\d[.,]\d\d\d --> \d\d:"
     r"|^\s*[\[{]+\"\w+\":",
     re.IGNORECASE,

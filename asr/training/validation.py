@@ -93,7 +93,7 @@ def mean_loss(
     accelerator: Accelerator,
     until_signal: UntilSignal,
 ) -> float:
-    """Loss per label over these windows, in all processes together; 0 if there is no label.
+    """Loss per label over these examples, in all processes together; 0 if there is no label.
 
     Args:
         loss: gives the summed loss of a batch.

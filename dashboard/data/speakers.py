@@ -54,7 +54,7 @@ def show(root: Path) -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def hours_by_speaker(split: Path, digest: str) -> SpeakerHours:  # noqa: ARG001 (part of the cache key)
+def hours_by_speaker(split: Path, digest: str) -> SpeakerHours:  # noqa: ARG001 (cache key)
     return corpus.hours_by_speaker(split)
 
 
