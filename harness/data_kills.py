@@ -1,13 +1,12 @@
 """Kill the data stages at random moments, and see that the next run gives the same bytes.
 
-    python tests/data_kills.py [KILLS [SEED]] [--broken]     # make kills: 100 kills, 5 minutes
+    make harness NAME=data-kills COUNT=100      # 5 minutes
 
 Download, stats, chunk and featurize run in a child, with their workers, forked from a process that
 has imported them. The child and its workers are killed by SIGKILL at a moment drawn evenly from the
 time that all four take. Then, as DVC does, the outs of the stage that was not finished are removed,
-and it and the later ones run again, often to be killed again. Prints what was hit, and ends with 1
-if one byte differs from those of a run that was never stopped. `--broken` is the control: files
-that are written in place.
+and it and the later ones run again, often to be killed again. Prints what was hit; all is well if
+every byte is that of a run that was never stopped. The control is files that are written in place.
 """
 
 from __future__ import annotations
@@ -146,11 +145,10 @@ def trial(
     return hit, same
 
 
-def main() -> None:
-    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
-    kills, seed = (*numbers, *(100, 1)[len(numbers) :])
+def shake(count: int, seed: int, broken: bool) -> bool:
+    """Kill the stages `count` times; whether the files were the same each time."""
     draw, hit = random.Random(seed), Counter[str]()
-    if "--broken" in sys.argv:
+    if broken:
         write_in_place()
     with tempfile.TemporaryDirectory(prefix="earshot-kills-") as folder:
         top = Path(folder)
@@ -160,7 +158,7 @@ def main() -> None:
         run(reference, None)
         whole, wanted = time.monotonic() - began, bytes_of(reference)
         print(f"seed {seed}; a run takes {whole:.1f} s and writes {len(wanted)} files", flush=True)
-        while hit.total() < kills:
+        while hit.total() < count:
             found, same = trial(top, draw, whole, wanted)
             hit += found
             if not same:
@@ -169,17 +167,13 @@ def main() -> None:
                     for name in {**wanted, **bytes_of(top / "trial")}
                     if wanted.get(name) != bytes_of(top / "trial").get(name)
                 ]
-                raise SystemExit(
-                    f"after {hit.total()} kills other bytes: {', '.join(sorted(lost)[:9])}"
-                )
+                print(f"after {hit.total()} kills other bytes: {', '.join(sorted(lost)[:9])}")
+                return False
             if hit.total() % 10 < found.total():
                 print(f"{hit.total()} kills, all the same: {dict(hit)}", flush=True)
     print(
         f"{hit.total()} kills "
-        f"({', '.join(f'{count} in {name}' for name, count in hit.items())}): the "
+        f"({', '.join(f'{number} in {name}' for name, number in hit.items())}): the "
         f"same {len(wanted)} files each time"
     )
-
-
-if __name__ == "__main__":
-    main()
+    return True

@@ -1,13 +1,13 @@
 """Broken files without end: mutants of every format we read, opened as the stages open them, in the
 workers that guard against them.
 
-    python tests/fuzz.py [N [SEED]] [--control]     # make fuzz: 100,000 mutants, 3 minutes, 2 cores
+    make harness NAME=fuzz COUNT=100000     # 3 minutes on two cores
 
 A mutant is drawn from (SEED, its number) alone. Each is read, or refused by a known fault, or it
 ends the worker that reads it, which costs the worker and not the run. Anything else is a failure:
 an error nobody expects, a worker over 512 MB, an item over 5 s. What failed or ended a worker is
-written to tests/corpus, which every later run replays first. `--control` adds readers that raise,
-loop, stand still, crash and eat memory: the run must notice each, and ends with 1.
+written to harness/corpus, which every later run replays first. The control adds readers that raise,
+loop, stand still, crash and eat memory: the run must notice each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import hashlib
 import os
 import resource
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -43,7 +42,7 @@ from asr.sources.tables import read_json_lines, read_table
 from harness.mutants import mutant
 
 CORPUS = Path(__file__).parent / "corpus"
-N, SEED, JOB = 100_000, 1, 50
+JOB = 50  # mutants
 MAX_BYTES = 512 << 20
 KEPT = 3  # files of one format and one end that a run writes to the corpus
 Outcome = tuple[str, str, float]  # read, refused, bug or died; of what; seconds of work
@@ -245,17 +244,16 @@ def run(number: int, seed: int, control: bool = False) -> Tally:
     return tally
 
 
-def main() -> None:
-    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
-    number, seed = (*numbers, *(N, SEED)[len(numbers) :])
+def shake(count: int, seed: int, broken: bool) -> bool:
+    """Open `count` mutants; whether none did harm."""
     print(
         (
-            f"{number:,} mutants of {len(READERS)} formats, seed {seed}; the corpus "
+            f"{count:,} mutants of {len(READERS)} formats, seed {seed}; the corpus "
             f"has {len(list(CORPUS.glob('*-*')))} files"
         ),
         flush=True,
     )
-    tally = run(number, seed, "--control" in sys.argv)
+    tally = run(count, seed, broken)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
     print(tally.told())
     print(
@@ -267,8 +265,4 @@ def main() -> None:
         f"MB; {len(tally.bugs)} errors that nobody expects"
     )
     print(*tally.bugs[:5], sep="\n\n")
-    sys.exit(bool(tally.bugs or peak > MAX_BYTES or tally.slowest > ITEM_SECONDS))
-
-
-if __name__ == "__main__":
-    main()
+    return not (tally.bugs or peak > MAX_BYTES or tally.slowest > ITEM_SECONDS)

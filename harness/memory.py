@@ -1,14 +1,12 @@
 """Memory of a training while it goes through its corpus: flat, chunk after chunk and evaluation
 after evaluation.
 
-    python tests/size.py [CHUNKS [ROWS]] [--leak]     # make size
-
-That is 20 chunks of 1,000 rows and 10 evaluations.
+    make harness NAME=memory COUNT=1000     # 20 chunks of so many rows, 10 evaluations; 2 minutes
 
 The stage's own `run` is a child forked from a process that has imported torch. After each chunk's
 worth of rows, and after each evaluation, it reads its unique memory, in which mapped files do not
-count. Prints the figures, and ends with 1 if those from the second chunk on are not within 2 % of
-each other. `--leak` is the control: a training that keeps its batches.
+count. Prints the figures; all is well if those from the second chunk on are within 2 % of each
+other. The control is a training that keeps its batches.
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ from asr.training.loop import Training
 from stages import train
 from support.repository import TINY, write_params
 
+CHUNKS = 20
 BATCH = 25
 EVALUATIONS = 10
 WITHIN = 0.02
@@ -135,17 +134,16 @@ def spread(values: list[int]) -> float:
     return (max(values) - min(values)) / min(values)
 
 
-def main() -> None:
-    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
-    chunks, rows_per_chunk = (*numbers, *(20, 1000)[len(numbers) :])
-    with tempfile.TemporaryDirectory(prefix="earshot-size-") as folder:
+def shake(count: int, seed: int, broken: bool) -> bool:
+    """Train on 20 chunks of `count` rows; whether memory stayed flat."""
+    with tempfile.TemporaryDirectory(prefix="earshot-memory-") as folder:
         top = Path(folder)
-        write_split(top / "features/train", chunks * rows_per_chunk, rows_per_chunk, 1)
-        write_split(top / "features/validation", 40, 40, 2)
+        write_split(top / "features/train", CHUNKS * count, count, seed)
+        write_split(top / "features/validation", 40, 40, seed + 1)
         pid = os.fork()
         if pid == 0:
             try:
-                child(top, chunks, rows_per_chunk, "--leak" in sys.argv)
+                child(top, CHUNKS, count, broken)
             except BaseException as error:  # a child must not fall into its parent's code
                 print(repr(error), file=sys.stderr)
             sys.stdout.flush()
@@ -158,8 +156,4 @@ def main() -> None:
             f"{name}: {len(values)} figures, {spread(values):.1%} apart; "
             f"MiB: {' '.join(f'{value / 1024:.1f}' for value in values)}"
         )
-    sys.exit(any(spread(values) > WITHIN for values in seen.values()))
-
-
-if __name__ == "__main__":
-    main()
+    return all(spread(values) <= WITHIN for values in seen.values())

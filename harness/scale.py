@@ -1,17 +1,15 @@
-"""The data stages at 5,000 and at 500,000 rows: memory of each process, CPU per row from first to
+"""The data stages at a few rows and at many: memory of each process, CPU per row from first to
 last, bytes on the disk.
 
-    python tests/scale.py [ROWS [FEW]] [--leak]     # make scale: 500,000 and 5,000 rows
-
-That takes 30 minutes on two cores, and 15 GB.
+    make harness NAME=scale COUNT=500000    # beside a hundredth of them; 30 minutes, 15 GB
 
 Makes folders of short recordings, each unlike any other, and takes them through the four stages by
 their own command lines. Every process's unique memory (mapped files do not count) is read five
 times a second, and the CPU time of all of them whenever a stage tells how far it is. Prints a
-table, and ends with 1 if a process holds more than 400 MB, or at the greater size over a tenth more
-than at the smaller, if a row at the end costs over a quarter more CPU than one at the beginning, or
-if workspace, cache and kept files take more than 1.1 times raw, chunks and features. `--leak` is
-the control: a writer of files that keeps its rows (20,000 and 2,000 rows show it).
+table. All is well unless a process holds more than 400 MB, or at the greater size over a tenth more
+than at the smaller, a row at the end costs over a quarter more CPU than one at the beginning, or
+workspace, cache and kept files take more than 1.1 times raw, chunks and features. The control is a
+writer of files that keeps its rows; 20,000 of them show it.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ import psutil
 
 from support.repository import REPOSITORY, TINY, write_params
 
+FEW = 2000  # rows, at least
 MAX_BYTES = 400e6
 MEMORY_WITHIN, CPU_WITHIN, DISK_WITHIN = 1.1, 1.25, 1.1
 SAMPLES, RATE = 4000, 8000  # half a second
@@ -69,9 +68,9 @@ def header(num_bytes: int) -> bytes:
     )
 
 
-def make_corpus(folder: Path, rows: int) -> None:
+def make_corpus(folder: Path, rows: int, seed: int) -> None:
     """A folder with metadata.csv: noise that swells and fades, five rows a speaker."""
-    draw, swell, head = np.random.default_rng(1), np.hanning(SAMPLES), header(SAMPLES)
+    draw, swell, head = np.random.default_rng(seed), np.hanning(SAMPLES), header(SAMPLES)
     folder.mkdir(parents=True)
     with (folder / "metadata.csv").open("w", encoding="utf-8") as table:
         table.write("file_name,transcription,speaker_id,accent\n")
@@ -174,11 +173,11 @@ def disk(folder: Path) -> float:
     return used("data", ".cache", "reports") / used("data/raw", "data/chunks", "data/features")
 
 
-def measure(top: Path, rows: int) -> dict[str, tuple[float, float | None]]:
+def measure(top: Path, rows: int, seed: int, broken: bool) -> dict[str, tuple[float, float | None]]:
     """Memory and growth of each stage at one size."""
     folder = top / str(rows)
-    make_corpus(folder / "corpus", rows)
-    if "--leak" in sys.argv:
+    make_corpus(folder / "corpus", rows, seed)
+    if broken:
         (folder / "leak").mkdir()
         (folder / "leak/sitecustomize.py").write_text(LEAK)
     changes = {"download.source": "folder", "download.path": "corpus", "chunk.rows_per_chunk": 1000}
@@ -204,11 +203,11 @@ def measure(top: Path, rows: int) -> dict[str, tuple[float, float | None]]:
     return found
 
 
-def main() -> None:
-    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
-    many, few = (*numbers, *(500_000, 5_000)[len(numbers) :])
+def shake(count: int, seed: int, broken: bool) -> bool:
+    """Take `count` rows and a hundredth of them through the stages; whether limits were kept."""
     with tempfile.TemporaryDirectory(prefix="earshot-scale-") as folder:
-        small, large = measure(Path(folder), few), measure(Path(folder), many)
+        small = measure(Path(folder), max(FEW, count // 100), seed, broken)
+        large = measure(Path(folder), count, seed, broken)
     wrong = [
         f"{name}: {one / 1e6:.0f} MB"
         for name, (one, _) in large.items()
@@ -226,8 +225,4 @@ def main() -> None:
     ]
     wrong += [f"disk: {large['disk'][0]:.2f}"] if large["disk"][0] > DISK_WITHIN else []
     print("; ".join(wrong) or "memory, CPU and disk are within their limits")
-    sys.exit(bool(wrong))
-
-
-if __name__ == "__main__":
-    main()
+    return not wrong

@@ -23,10 +23,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from asr.sources import folder
 from asr.transcribe import job_queue
 from support import hostile_texts
-from support.browser import SENTENCES, Server, Visitor, speech, wav
+from support.browser import Server, Visitor
+from support.experiments import SENTENCES, speech, wav
 
 Enter = Callable[..., Visitor]
-HEAVY = {"torch", "transformers", "mlflow", "datasets", "evaluate"}
 LIMIT_MB = 300
 
 
@@ -49,46 +49,6 @@ def three_hours(server: Server) -> Path:
     path = server.brought / "three hours.mp3"
     path.write_bytes(file.getvalue() * 36)
     return path
-
-
-def test_it_listens_on_this_machine_alone(server: Server) -> None:
-    sockets = {
-        link.readlink().name
-        for link in Path(f"/proc/{server.process.pid}/fd").iterdir()
-        if link.is_symlink()
-    }
-    rows = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
-    listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
-    assert listening == [f"0100007F:{server.port:04X}"]
-
-
-def test_the_server_never_imports_what_is_heavy(visitor: Enter, server: Server) -> None:
-    one = visitor()
-    for name in ("Runs", "Errors", "Data", "Talk", "Transcribe"):
-        one.go(name)
-    one.bring("fyra.wav", wav(speech(SENTENCES[1])))
-    assert one.transcribe() == [SENTENCES[1]]
-    imported = set((server.workspace.root / "imports.log").read_text().split())
-    assert {"streamlit", "pandas"} <= imported, "the watch itself must see some"
-    assert not imported & HEAVY
-    assert "libtorch" not in _maps(server.process.pid)
-    (decoder,) = [pid for pid, line in server.family().items() if "asr.transcribe.worker" in line]
-    assert "libtorch" in _maps(decoder), "it is there where it belongs"
-
-
-def _maps(pid: int) -> str:
-    return Path(f"/proc/{pid}/maps").read_text()
-
-
-def test_no_foreign_socket_is_opened(server: Server) -> None:
-    """By the server, the decoding process or anything else that they start; `test_pipeline` shows
-    that the watch sees one.
-    """
-    assert not server.workspace.log.exists(), server.workspace.log.read_text()
 
 
 def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(

@@ -1,16 +1,14 @@
 """Kill trainings at every moment, and see that nothing is lost: the same final bits, and never a
 committed step done again.
 
-    python tests/chaos.py [KILLS [SEED]] [--broken]     # make chaos
-
-That is 500 kills and more, 20 minutes on one core.
+    make harness NAME=training-kills COUNT=500      # 20 minutes on one core
 
 Trainings are children forked from a process that has imported torch, so that each costs a second
 and not ten. A child is killed by SIGKILL at a random moment; before its n-th file operation or
-sync, for every n there is if KILLS are that many; half-way through a file of tensors; or it finds
+sync, for every n there is if COUNT is that large; half-way through a file of tensors; or it finds
 the disk full there. It is then started again, often to be killed again while it resumes, until it
-ends. Prints what it hit, and ends with 1 if one training ended otherwise than the one that was
-never stopped. `--broken` is the control: dropout that forgets its seed.
+ends. Prints what it hit; all is well if every training ended as the one that was never stopped.
+The control is dropout that forgets its seed.
 """
 
 from __future__ import annotations
@@ -297,20 +295,19 @@ def forget_the_seed() -> None:
     regularization.seed = lambda number, step, part: seed(number + os.getpid(), step, part)
 
 
-def main() -> None:
-    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
-    kills, number = (*numbers, *(500, 1)[len(numbers) :])
-    with tempfile.TemporaryDirectory(prefix="earshot-chaos-") as folder:
+def shake(count: int, seed: int, broken: bool) -> bool:
+    """Kill trainings `count` times or more; whether all ended as one that was never stopped."""
+    with tempfile.TemporaryDirectory(prefix="earshot-training-kills-") as folder:
         top = Path(folder)
         make_data(top)
-        if "--broken" in sys.argv:
+        if broken:
             forget_the_seed()
         began = time.monotonic()
         wanted, _ = trial(room(top, "whole"), [], Counter())
         seconds = time.monotonic() - began
         operations = count_operations(room(top, "counted"))
         hit, wrong, lost = Counter[str](), [], 0
-        trials = plans_of(kills, operations, seconds, random.Random(number))
+        trials = plans_of(count, operations, seconds, random.Random(seed))
         for index, plans in enumerate(trials):
             root = room(top, f"trial-{index}")
             found, steps = trial(root, plans, hit)
@@ -330,17 +327,13 @@ def main() -> None:
                     ),
                     flush=True,
                 )
-    stops = sum(count for name, count in hit.items() if not name.startswith("left"))
+    stops = sum(number for name, number in hit.items() if not name.startswith("left"))
     print(
-        f"{stops} stops (seed {number}) in {time.monotonic() - began:.0f} s; a whole "
+        f"{stops} stops (seed {seed}) in {time.monotonic() - began:.0f} s; a whole "
         f"training has {operations} file operations"
     )
-    print("\n".join(f"{count:5}  {name}" for name, count in sorted(hit.items())))
+    print("\n".join(f"{number:5}  {name}" for name, number in sorted(hit.items())))
     print(
         f"{lost} committed steps lost; {len(wrong)} trainings ended otherwise", *wrong[:5], sep="\n"
     )
-    sys.exit(bool(wrong or lost or hit["disk full without exit 7"]))
-
-
-if __name__ == "__main__":
-    main()
+    return not (wrong or lost or hit["disk full without exit 7"])

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 pytest_plugins = [
     "support.fixtures",
     "support.pipeline",
+    "support.experiments",
     "support.browser",
     "support.reporting",
 ]

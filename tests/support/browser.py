@@ -1,14 +1,8 @@
-"""What the browser tests share: a repository whose model has learnt a few sentences by heart, the
-real server on it, and Chromium.
-"""
+"""The real server on the experiments of support/experiments.py, and Chromium."""
 
 from __future__ import annotations
 
-import csv
-import io
-import random
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,35 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 from support import hostile_texts
-from support.pipeline import Workspace, copied
-from support.repository import REPOSITORY, TINY, write_params
+from support.experiments import speech, wav
+from support.pipeline import Workspace
 
 CHROMIUM = Path("/usr/bin/chromium")
-SENTENCES = ("ett två tre", "fyra fem", "sju åtta nio", "tio elva", "tolv tretton", "noll")
 MICROPHONE = "tolv tretton"
-COPIES = {"train": 10, "validation": 1, "test": 1}
-LEARNT = {
-    **TINY,
-    "download.source": "folder",
-    "download.path": "corpus",
-    "chunk.allow_shared": ["speaker", "clip"],
-    "model.scratch.d_model": 64,
-    "model.scratch.encoder_ffn_dim": 128,
-    "model.scratch.decoder_ffn_dim": 128,
-    "train.learning_rate": 2e-3,
-    "train.warmup_steps": 20,
-    "train.max_steps": 120,
-    "train.eval_steps": 60,
-    "train.save_steps": 120,
-    "train.logging_steps": 20,
-    "train.per_device_train_batch_size": 12,
-}
 # What `streamlit run` does, but a visitor is lost sooner than after a minute, and the libraries
 # that are imported are noted.
 HURRIED = """
@@ -69,71 +43,6 @@ QUIET = (
     "--disable-component-update --disable-sync"
 ).split()
 SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
-
-
-def speech(text: str, before: float = 0.3, after: float = 0.3) -> np.ndarray:
-    """(S,) one voice says a text between two silences, at 22,050 Hz."""
-    from asr.sources import synthetic
-
-    samples, rate = soundfile.read(
-        io.BytesIO(synthetic.speak(text, "sv+m3", 180, 50)), dtype="float32"
-    )
-    return np.concatenate(
-        [np.zeros(int(before * rate), np.float32), samples, np.zeros(int(after * rate), np.float32)]
-    )
-
-
-def wav(samples: np.ndarray, rate: int = 22_050) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV")
-    return file.getvalue()
-
-
-def write_corpus(folder: Path) -> None:
-    """Each sentence a few times in each split, at other moments and loudnesses: learnt by heart,
-    wherever it begins.
-    """
-    folder.mkdir()
-    draw = random.Random(1)
-    rows = []
-    for split, copies in COPIES.items():
-        for number, text in enumerate(SENTENCES):
-            for copy in range(copies):
-                heard = speech(text, draw.uniform(0, 1.2), draw.uniform(0, 0.5)) * draw.uniform(
-                    0.4, 1.0
-                )
-                name = f"{split}-{number}-{copy}.flac"
-                soundfile.write(folder / name, heard, 22_050)
-                rows.append(
-                    {"file_name": name, "transcription": text, "speaker_id": "m3", "split": split}
-                )
-    with (folder / "metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-@pytest.fixture(scope="session")
-def learnt(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The tiny run on branch main; above it two experiments: `brief`, and `learnt`, whose model is
-    the workspace's and knows SENTENCES.
-    """
-    made = copied(workspace, tmp_path_factory.mktemp("learnt"))
-    for name in ("dashboard", ".streamlit"):
-        shutil.copytree(
-            REPOSITORY / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    write_corpus(made.root / "corpus")
-    made.commit("pages and corpus")
-    write_params(made.root / "params.yaml", LEARNT)
-    for more in (
-        ["-n", "brief", "-S", "train.max_steps=30"],
-        ["-n", "learnt", "-S", f"train.max_steps={LEARNT['train.max_steps']}"],
-    ):
-        made.run(
-            "env", "WORKERS=1", "dvc", "exp", "run", *more
-        )  # one process is quickest for so little
-    return made
 
 
 class Server:

@@ -29,6 +29,18 @@ Follower.finish = lambda _: None
 """
 
 
+def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m harness` with these arguments, in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 class Nursery:
     """The process that has imported, and the way to have it fork."""
 

@@ -10,10 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from asr.runtime.locks import locked
 from support.repository import TINY, copy_repository, write_params
 
 # Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, a
@@ -95,10 +97,51 @@ class Workspace:
         return list(csv.DictReader(io.StringIO(table)))
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def check_mlflow(workspace: Workspace, steps: set[str], num_trainings: int | None = None) -> None:
+    """Each training has one run with its WER per step, and one child with the test's.
+
+    Args:
+        steps: `train.max_steps` of the trainings.
+        num_trainings: how many they are, if not one for each number of steps.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("earshot")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {run.info.run_id: run for run in runs if "fingerprint" in run.data.tags}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert {run.data.params["train.max_steps"] for run in parents.values()} == steps
+    assert len(parents) == (num_trainings or len(steps))
+    assert sorted(run.data.tags["mlflow.parentRunId"] for run in children) == sorted(parents)
+    for run_id, run in parents.items():
+        history = client.get_metric_history(run_id, "validation/wer")
+        assert [point.step for point in history] == sorted({point.step for point in history})
+        assert len(history) >= 2
+        assert run.info.status == "FINISHED"
+        assert "test/wer" in run.data.metrics
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one process of a test run fills, and that the others wait for.
+
+    Args:
+        make: fills an empty folder.
+    """
+    top = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent
+    with locked(top / f"{name}.lock"):
+        if not (top / name).exists():
+            draft = factory.mktemp(f"{name}-draft")
+            make(draft)
+            draft.rename(top / name)
+    return top / name
+
+
+def make_workspace(root: Path) -> None:
     """A finished tiny run, committed."""
-    made = Workspace(tmp_path_factory.mktemp("pipeline"))
+    made = Workspace(root)
     made.root.mkdir()
     copy_repository(made.root)
     write_params(made.root / "params.yaml", TINY)
@@ -107,10 +150,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made.commit("start")
     made.run("dvc", "repro")
     made.commit("default run")
-    return made
 
 
-def copied(workspace: Workspace, root: Path) -> Workspace:
-    """The same clone elsewhere, to be changed."""
-    shutil.copytree(workspace.root, root / "clone", symlinks=True)
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A finished tiny run, committed; each process has a copy."""
+    made = made_once(tmp_path_factory, "pipeline", make_workspace)
+    return copied(made, tmp_path_factory.mktemp("pipeline"))
+
+
+def copied(made: Path, root: Path) -> Workspace:
+    """The clone of `made` in another folder, to be changed."""
+    shutil.copytree(made / "clone", root / "clone", symlinks=True)
     return Workspace(root)

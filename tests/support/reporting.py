@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,21 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 from support.repository import ABSENT
 
-ONE_REPOSITORY = (
-    "test_pipeline.py",
-    "test_dashboard_browser.py",
-    "test_dashboard_load.py",
-)  # which takes a minute to make
-
 
 class ByFile(LoadScopeScheduling):
-    """Of several processes, one runs a file's tests, and those of the files that share a
-    repository.
-    """
+    """Of several processes, one runs all tests of a file: their fixtures are made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        name = Path(nodeid.partition("::")[0]).name
-        return "repository" if name in ONE_REPOSITORY else name
+        return nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,8 +67,7 @@ LONG = {
     "train.save_steps": STEPS // 2,
     "train.logging_steps": 10,
 }
-START, FINISH, APPEND = Follower.__init__, Follower.finish, journal.append
-MOST = 0.01
+MAX_PATIENCE = 0.01  # of a training's time, for its follower to end
 
 
 @pytest.fixture(scope="module")
@@ -122,27 +122,41 @@ def differences(*paths: Path) -> list[Any]:
 # Trainings, while a server fails
 
 
-class Clock:
-    """Seconds of a training inside calls that tell somebody of it, and of all of it."""
+class Watch:
+    """How a training in this process and thread deals with its follower.
 
-    def __init__(self) -> None:
-        self.inside, self.began, self.ended = 0.0, 0.0, 0.0
+    Attributes:
+        process: the follower.
+        connections: addresses that the training itself connected to.
+        patience: seconds that it was ready to wait for the follower's end.
+        lifetime: seconds from the follower's start until then.
+    """
 
-    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            self.began = self.began or began
-            try:
-                return call(*given, **named)
-            finally:
-                self.ended = time.perf_counter()
-                self.inside += self.ended - began
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.connections: list[Any] = []
+        self.patience = self.lifetime = 0.0
+        start, connect = Follower.__init__, socket.socket.connect
 
-        return timed
+        def started(follower: Follower, path: Path) -> None:
+            began = time.monotonic()
+            start(follower, path)
+            assert follower.process
+            self.process = follower.process
+            wait = follower.process.wait
 
-    @property
-    def share(self) -> float:
-        return self.inside / (self.ended - self.began)
+            def waited(patience: float) -> int:
+                self.patience, self.lifetime = patience, time.monotonic() - began
+                return wait(patience)
+
+            patch.setattr(follower.process, "wait", waited)
+
+        def connected(self_: socket.socket, address: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                self.connections.append(address)
+            connect(self_, address)
+
+        patch.setattr(Follower, "__init__", started)
+        patch.setattr(socket.socket, "connect", connected)
 
 
 def trained(data: Path, root: Path) -> dict[str, str]:
@@ -180,30 +194,22 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    clock, started = Clock(), list[Follower]()
+    watch = Watch(monkeypatch)
     proxy.fault = fault
-    monkeypatch.setattr(journal, "append", clock.around(APPEND))
-    monkeypatch.setattr(
-        Follower,
-        "__init__",
-        clock.around(lambda self, path: started.append(self) or START(self, path)),
-    )
-    monkeypatch.setattr(Follower, "finish", clock.around(FINISH))
     found = trained(tiny_data, tmp_path)
-    process = started[0].process
-    assert process
     wait_until(lambda: proxy.hits > 0, "the fault")
-    kill(process)
+    kill(watch.process)
     proxy.fault = healthy
     (path,) = (tmp_path / ".cache/journal").glob("*.jsonl")
     follower.sync([path])
     follower.sync([path])
-    record_property("of the training's time", f"{clock.share:.2%}")
+    record_property("waited at most", f"{watch.patience / watch.lifetime:.2%}")
     record_property("same bytes", "yes" if found == calm else "no")
     record_property("all there once", "no" if differences(path) else "yes")
     assert found == calm
     assert differences(path) == []
-    assert clock.share <= MOST
+    assert watch.connections == []
+    assert watch.patience <= MAX_PATIENCE * watch.lifetime
 
 
 @pytest.fixture
