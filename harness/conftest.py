@@ -13,5 +13,6 @@ pytest_plugins = [
     "support.pipeline",
     "support.experiments",
     "support.browser",
+    "support.outage",
     "support.reporting",
 ]

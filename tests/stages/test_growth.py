@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asr.storage.hashing import split_of
 from support.data import encoded, sha256s, voice
@@ -52,10 +53,9 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("growth"))
     made.root.mkdir()
     copy_repository(made.root)
-    stages = (made.root / "dvc.yaml").read_text()
-    (made.root / "dvc.yaml").write_text(
-        stages[: stages.index("\n  train:\n") + 1]
-    )  # an experiment without outs cannot be applied
+    graph = yaml.safe_load((made.root / "dvc.yaml").read_text())["stages"]
+    graph = {name: graph[name] for name in ("download", "chunk", "featurize")}  # each run: 2 s
+    (made.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
     with (made.root / ".gitignore").open("a") as file:
         file.write("/corpora/\n")
     add_rows(made.root / "corpora/one", [*(10 * TRAINS)[:10], VALIDATES[0], TESTS[0]], 0)
@@ -126,8 +126,8 @@ def test_a_source_that_is_removed_takes_its_rows_and_comes_back_for_nothing(
     )
     grown.run("git", "checkout", "-q", ".")
     said = grown.run("dvc", "repro")
-    assert said.count("is cached - skipping run, checking out outputs") == 4, (
-        "DVC's run cache brings all four stages back"
+    assert said.count("is cached - skipping run, checking out outputs") == 3, (
+        "DVC's run cache brings all three stages back"
     )
     assert sha256s(grown.root / "data") == before
 

@@ -15,14 +15,28 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from asr.tracking import client, journal
-from support.repository import PYTHONPATH
+import pytest
+
+from asr.errors import NetworkError
+from asr.params import reader
+from asr.tracking import client, follower, journal
+from asr.tracking.follower import Follower
+from support.journals import life, new_path
+from support.repository import PYTHONPATH, TINY, write_params
 
 SLOW_SECONDS = 5.0
+LONG = {
+    **TINY,
+    "train.max_steps": 120,
+    "train.eval_steps": 60,
+    "train.save_steps": 60,
+    "train.logging_steps": 10,
+}
 
 
 def free_port() -> int:
@@ -309,7 +323,6 @@ def train_apart(data: Path, root: Path, chosen: Path) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(root)
     sys.stdout = sys.stderr = (root / f"log-{os.getpid()}").open("a")
-    from asr.params import reader
     from stages import train
 
     split, out = data / "data/features", root / f"out-{os.getpid()}"
@@ -325,3 +338,145 @@ def forked() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stages.train"])
     return context
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A real server on a store of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client.connect()
+        patch.setenv("STORE_OF_SERVER", client.uri())
+        with served(client.uri(), folder) as port:
+            yield port
+
+
+@pytest.fixture
+def proxy(upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """In front of the server; our client is sent there."""
+    wait_until(lambda: answers(upstream), "the server")
+    with proxied(upstream) as made:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr("support.outage.SLOW_SECONDS", 0.05)
+
+
+def differences(*paths: Path) -> list[Any]:
+    """Where MLflow does not hold these journals, each once, no more and no less."""
+    store = client.connect()
+    return [
+        (there, here) for path in paths if (there := arrived(path, store)) != (here := wanted(path))
+    ]
+
+
+class Watch:
+    """How a training in this process and thread deals with its follower.
+
+    Attributes:
+        process: the follower.
+        connections: addresses that the training itself connected to.
+        patience: seconds that it was ready to wait for the follower's end.
+        lifetime: seconds from the follower's start until then.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.connections: list[Any] = []
+        self.patience = self.lifetime = 0.0
+        start, connect = Follower.__init__, socket.socket.connect
+
+        def started(follower: Follower, path: Path) -> None:
+            began = time.monotonic()
+            start(follower, path)
+            assert follower.process
+            self.process = follower.process
+            wait = follower.process.wait
+
+            def waited(patience: float) -> int:
+                self.patience, self.lifetime = patience, time.monotonic() - began
+                return wait(patience)
+
+            patch.setattr(follower.process, "wait", waited)
+
+        def connected(self_: socket.socket, address: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                self.connections.append(address)
+            connect(self_, address)
+
+        patch.setattr(Follower, "__init__", started)
+        patch.setattr(socket.socket, "connect", connected)
+
+
+def trained(data: Path, root: Path) -> dict[str, str]:
+    """Hashes of all that a training leaves."""
+    from harness.training_kills import traces
+    from stages import train
+
+    split, given = data / "data/features", reader.load(write_params(root / "changed.yaml", LONG))
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        given,
+    )
+    return traces(root)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
+    """What a training leaves that nobody is told of."""
+    root = tmp_path_factory.mktemp("calm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        nobody = type("Nobody", (), {"finish": lambda _: None})
+        patch.setattr("stages.train.Follower", lambda _: nobody())
+        return trained(tiny_data, root)
+
+
+@dataclass
+class Training:
+    """What a training left beside a server that failed.
+
+    Attributes:
+        hashes: of its files, by path.
+        watch: how it dealt with its follower.
+        journal: its path.
+    """
+
+    hashes: dict[str, str]
+    watch: Watch
+    journal: Path
+
+
+def train_beside(fault: Fault, proxy: Proxy, data: Path, root: Path, watch: Watch) -> Training:
+    """Train while the server fails; then it works again, and MLflow is synced twice."""
+    proxy.fault = fault
+    hashes = trained(data, root)
+    wait_until(lambda: proxy.hits > 0, "the fault")
+    kill(watch.process)
+    proxy.fault = healthy
+    (path,) = (root / ".cache/journal").glob("*.jsonl")
+    follower.sync([path])
+    follower.sync([path])
+    return Training(hashes, watch, path)
+
+
+def sync_after(fault: Fault, proxy: Proxy, root: Path) -> Path:
+    """The journal of a training that was synced while the server failed, and once more."""
+    path = life(new_path(root))
+    proxy.fault = fault
+    for _ in range(8 if fault is lost_answers else 2):
+        with suppress(NetworkError):
+            follower.sync([path])
+    assert proxy.hits
+    proxy.fault = healthy
+    follower.sync([path])
+    return path

@@ -5,285 +5,66 @@ journals hold, nothing twice.
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_follower import begin, evaluation, losses, new_path, training
 
 from asr import paths
-from asr.errors import NetworkError, ParamsError
-from asr.params import reader
+from asr.errors import ParamsError
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from asr.tracking.uploader import RunUploader
 from asr.training import checkpoints
-from harness.training_kills import traces
-from stages import train
+from support.journals import life, losses, new_path, training
 from support.outage import (
-    FAULTS,
     Conversation,
-    Fault,
     Proxy,
-    answers,
+    Watch,
     arrived,
-    dies_in_the_middle,
-    forked,
-    half_an_answer,
+    differences,
     hanging,
     healthy,
     kill,
     lost_answers,
-    no_mlflow,
-    proxied,
-    served,
-    sometimes_500,
-    train_apart,
+    sync_after,
+    train_beside,
     wait_until,
-    wanted,
 )
-from support.repository import REPOSITORY, TINY, write_params
-
-EVERY = bool(os.environ.get("EVERY_FAULT"))  # as `make faults` wants it
-TRAINED = FAULTS if EVERY else [hanging, lost_answers]
-SYNCED = (
-    FAULTS
-    if EVERY
-    else [lost_answers, dies_in_the_middle, sometimes_500, half_an_answer, no_mlflow]
-)
-STEPS = 400 if EVERY else 120
-LONG = {
-    **TINY,
-    "train.max_steps": STEPS,
-    "train.eval_steps": STEPS // 2,
-    "train.save_steps": STEPS // 2,
-    "train.logging_steps": 10,
-}
-MAX_PATIENCE = 0.01  # of a training's time, for its follower to end
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A real server on a store of its own."""
-    folder = tmp_path_factory.mktemp("server")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client.connect()
-        patch.setenv("STORE_OF_SERVER", client.uri())
-        with served(client.uri(), folder) as port:
-            yield port
-
-
-@pytest.fixture
-def proxy(upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """In front of the server; our client is sent there."""
-    wait_until(lambda: answers(upstream), "the server")
-    with proxied(upstream) as made:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-        monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-        yield made
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setattr("support.outage.SLOW_SECONDS", 0.05)
-
-
-def life(path: Path) -> Path:
-    """A training that was stopped once, went back two steps, ended, and was tested twice."""
-    training(path, steps=6, ended="KILLED", **{"dvc.experiment": "first"})
-    begin(path, **{"dvc.experiment": "second"})
-    losses(path, range(5, 9))
-    journal.append(path, "end", status="FINISHED", tags={"checks": "passed"})
-    for wer in (0.3, 0.2):
-        evaluation(path, f"{wer}-{path.stem}", wer)
-        time.sleep(0.002)  # no two tests end in the same millisecond
-    return path
-
-
-def differences(*paths: Path) -> list[Any]:
-    """Where MLflow does not hold these journals, each once, no more and no less."""
-    store = client.connect()
-    return [
-        (there, here) for path in paths if (there := arrived(path, store)) != (here := wanted(path))
-    ]
-
+from support.repository import REPOSITORY
 
 # Trainings, while a server fails
 
 
-class Watch:
-    """How a training in this process and thread deals with its follower.
-
-    Attributes:
-        process: the follower.
-        connections: addresses that the training itself connected to.
-        patience: seconds that it was ready to wait for the follower's end.
-        lifetime: seconds from the follower's start until then.
-    """
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.connections: list[Any] = []
-        self.patience = self.lifetime = 0.0
-        start, connect = Follower.__init__, socket.socket.connect
-
-        def started(follower: Follower, path: Path) -> None:
-            began = time.monotonic()
-            start(follower, path)
-            assert follower.process
-            self.process = follower.process
-            wait = follower.process.wait
-
-            def waited(patience: float) -> int:
-                self.patience, self.lifetime = patience, time.monotonic() - began
-                return wait(patience)
-
-            patch.setattr(follower.process, "wait", waited)
-
-        def connected(self_: socket.socket, address: Any) -> None:
-            if threading.current_thread() is threading.main_thread():
-                self.connections.append(address)
-            connect(self_, address)
-
-        patch.setattr(Follower, "__init__", started)
-        patch.setattr(socket.socket, "connect", connected)
-
-
-def trained(data: Path, root: Path) -> dict[str, str]:
-    """Hashes of all that a training leaves."""
-    split, given = data / "data/features", reader.load(write_params(root / "changed.yaml", LONG))
-    train.run(
-        split / "train",
-        split / "validation",
-        root / "models/finetuned",
-        root / "reports/train",
-        given,
-    )
-    return traces(root)
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
-    """What a training leaves that nobody is told of."""
-    root = tmp_path_factory.mktemp("calm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(root))
-        nobody = type("Nobody", (), {"finish": lambda _: None})
-        patch.setattr("stages.train.Follower", lambda _: nobody())
-        return trained(tiny_data, root)
+MAX_PATIENCE = 0.01  # of a training's time, for its follower to end
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize("fault", TRAINED, ids=lambda one: one.__name__)
 def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
-    fault: Fault,
     proxy: Proxy,
     calm: dict[str, str],
     tiny_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, Any], None],
 ) -> None:
-    watch = Watch(monkeypatch)
-    proxy.fault = fault
-    found = trained(tiny_data, tmp_path)
-    wait_until(lambda: proxy.hits > 0, "the fault")
-    kill(watch.process)
-    proxy.fault = healthy
-    (path,) = (tmp_path / ".cache/journal").glob("*.jsonl")
-    follower.sync([path])
-    follower.sync([path])
-    record_property("waited at most", f"{watch.patience / watch.lifetime:.2%}")
-    record_property("same bytes", "yes" if found == calm else "no")
-    record_property("all there once", "no" if differences(path) else "yes")
-    assert found == calm
-    assert differences(path) == []
-    assert watch.connections == []
-    assert watch.patience <= MAX_PATIENCE * watch.lifetime
-
-
-@pytest.fixture
-def eight(tiny_data: Path, tmp_path: Path) -> Iterator[list[Any]]:
-    """Eight trainings that start at once on a repository that has no store yet."""
-    made = []
-    for seed in range(8):
-        chosen = write_params(
-            tmp_path / f"{seed}.yaml", {**TINY, "train.seed": seed, "train.max_steps": 4}
-        )
-        made.append(forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen)))
-    for one in made:
-        one.start()
-    yield made
-    for one in made:
-        one.kill()
-        one.join()
-
-
-def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_ends(
-    eight: list[Any], tiny_data: Path, tmp_path: Path
-) -> None:
-    for one in eight:
-        one.join()
-    assert [one.exitcode for one in eight] == [0] * 8, [
-        path.read_text() for path in tmp_path.glob("log-*")
-    ]
-    paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
-    assert len(paths) == 8
-    wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
-    store = client.connect()
-    wait_until(lambda: all_there(paths, store), "eight runs")
-    assert differences(*paths) == []
-    assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
-    chosen = write_params(
-        tmp_path / "killed.yaml",
-        {**TINY, "train.max_steps": 5000, "train.eval_steps": 5000, "train.save_steps": 5000},
-    )
-    killed = forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen))
-    killed.start()
-    running = "attributes.status = 'RUNNING'"
-    wait_until(lambda: bool(next(client.read_runs(store, running))), "a running run")
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.join()
-    wait_until(lambda: not next(client.read_runs(store, running)), "its end")
-    (path,) = set((tmp_path / ".cache/journal").glob("*.jsonl")) - set(paths)
-    assert arrived(path, store)[0][2] == "KILLED"
-    assert differences(path) == []
-
-
-def all_there(paths: list[Path], store: Any) -> bool:
-    try:
-        return all(arrived(path, store) == wanted(path) for path in paths)
-    except AttributeError:  # not even the experiment is there
-        return False
+    """One that hangs; harness/test_outages.py has all others."""
+    done = train_beside(hanging, proxy, tiny_data, tmp_path, Watch(monkeypatch))
+    assert done.hashes == calm
+    assert differences(done.journal) == []
+    assert done.watch.connections == []
+    assert done.watch.patience <= MAX_PATIENCE * done.watch.lifetime
 
 
 # What a server, or a sync, may leave half done
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("fault", SYNCED, ids=lambda one: one.__name__)
-def test_after_any_fault_a_sync_leaves_all_of_it_once(
-    fault: Fault, proxy: Proxy, tmp_path: Path
-) -> None:
-    path = life(new_path(tmp_path))
-    proxy.fault = fault
-    for _ in range(8 if fault is lost_answers else 2):
-        with suppress(NetworkError):
-            follower.sync([path])
-    assert proxy.hits
-    proxy.fault = healthy
-    follower.sync([path])
-    assert differences(path) == []
+def test_after_a_fault_a_sync_leaves_all_of_it_once(proxy: Proxy, tmp_path: Path) -> None:
+    assert differences(sync_after(lost_answers, proxy, tmp_path)) == []
 
 
 class Breaking:

@@ -1,0 +1,114 @@
+"""MLflow servers that fail in every way beside trainings and syncs; eight trainings at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr.tracking import client
+from support.outage import (
+    FAULTS,
+    Fault,
+    Proxy,
+    Watch,
+    arrived,
+    differences,
+    forked,
+    sync_after,
+    train_apart,
+    train_beside,
+    wait_until,
+    wanted,
+)
+from support.repository import TINY, write_params
+
+MAX_PATIENCE = 0.01  # of a training's time, for its follower to end
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.__name__)
+def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
+    fault: Fault,
+    proxy: Proxy,
+    calm: dict[str, str],
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, Any], None],
+) -> None:
+    done = train_beside(fault, proxy, tiny_data, tmp_path, Watch(monkeypatch))
+    record_property("waited at most", f"{done.watch.patience / done.watch.lifetime:.2%}")
+    record_property("same bytes", "yes" if done.hashes == calm else "no")
+    record_property("all there once", "no" if differences(done.journal) else "yes")
+    assert done.hashes == calm
+    assert differences(done.journal) == []
+    assert done.watch.connections == []
+    assert done.watch.patience <= MAX_PATIENCE * done.watch.lifetime
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.__name__)
+def test_after_any_fault_a_sync_leaves_all_of_it_once(
+    fault: Fault, proxy: Proxy, tmp_path: Path
+) -> None:
+    assert differences(sync_after(fault, proxy, tmp_path)) == []
+
+
+@pytest.fixture
+def eight(tiny_data: Path, tmp_path: Path) -> Iterator[list[Any]]:
+    """Eight trainings that start at once on a repository that has no store yet."""
+    made = []
+    for seed in range(8):
+        chosen = write_params(
+            tmp_path / f"{seed}.yaml", {**TINY, "train.seed": seed, "train.max_steps": 4}
+        )
+        made.append(forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen)))
+    for one in made:
+        one.start()
+    yield made
+    for one in made:
+        one.kill()
+        one.join()
+
+
+def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_ends(
+    eight: list[Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    for one in eight:
+        one.join()
+    assert [one.exitcode for one in eight] == [0] * 8, [
+        path.read_text() for path in tmp_path.glob("log-*")
+    ]
+    paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
+    assert len(paths) == 8
+    wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
+    store = client.connect()
+    wait_until(lambda: all_there(paths, store), "eight runs")
+    assert differences(*paths) == []
+    assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
+    chosen = write_params(
+        tmp_path / "killed.yaml",
+        {**TINY, "train.max_steps": 5000, "train.eval_steps": 5000, "train.save_steps": 5000},
+    )
+    killed = forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen))
+    killed.start()
+    running = "attributes.status = 'RUNNING'"
+    wait_until(lambda: bool(next(client.read_runs(store, running))), "a running run")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    wait_until(lambda: not next(client.read_runs(store, running)), "its end")
+    (path,) = set((tmp_path / ".cache/journal").glob("*.jsonl")) - set(paths)
+    assert arrived(path, store)[0][2] == "KILLED"
+    assert differences(path) == []
+
+
+def all_there(paths: list[Path], store: Any) -> bool:
+    try:
+        return all(arrived(path, store) == wanted(path) for path in paths)
+    except AttributeError:  # not even the experiment is there
+        return False

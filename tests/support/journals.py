@@ -1,0 +1,79 @@
+"""Journals of trainings, as a training writes them, without a training."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+from asr.tracking import journal
+
+PARAMS = {
+    "train.learning_rate": "auto",
+    "model.name": "scratch",
+    "download.language": "sv",
+    **{f"chunk.many_{number}": number for number in range(120)},
+}
+
+
+def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags: str) -> Path:
+    """The journal of a training with a validation at each second step."""
+    begin(path, **tags)
+    losses(path, range(1, steps + 1))
+    if ended:
+        journal.append(path, "end", status=ended)
+    return path
+
+
+def begin(path: Path, **tags: str) -> None:
+    journal.append(
+        path,
+        "begin",
+        fingerprint=path.stem,
+        name=f"repro-{path.stem[:8]}",
+        params=PARAMS,
+        tags=tags,
+    )
+
+
+def losses(path: Path, steps: range) -> None:
+    for step in steps:
+        journal.append(
+            path, "metrics", step=step, values={"train/loss": 1 / step, "train/learning_rate": 1e-3}
+        )
+        if step % 2 == 0:
+            journal.append(path, "metrics", step=step, values={"validation/wer": 0.9 / step})
+
+
+def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
+    values = {
+        "test/wer": wer,
+        "test/cer": wer / 2,
+        "test/wer_low": wer - 0.1,
+        "test/start/wer": 0.9,
+    }
+    journal.append(
+        path,
+        "evaluation",
+        inputs=inputs,
+        name=path.stem[:8],
+        params={"evaluate.seed": 1},
+        values=values,
+        step=step,
+    )
+
+
+def new_path(folder: Path) -> Path:
+    return folder / f"{uuid.uuid4().hex}.jsonl"
+
+
+def life(path: Path) -> Path:
+    """A training that was stopped once, went back two steps, ended, and was tested twice."""
+    training(path, steps=6, ended="KILLED", **{"dvc.experiment": "first"})
+    begin(path, **{"dvc.experiment": "second"})
+    losses(path, range(5, 9))
+    journal.append(path, "end", status="FINISHED", tags={"checks": "passed"})
+    for wer in (0.3, 0.2):
+        evaluation(path, f"{wer}-{path.stem}", wer)
+        time.sleep(0.002)  # no two tests end in the same millisecond
+    return path
