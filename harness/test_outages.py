@@ -47,7 +47,7 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     record_property("all there once", "no" if differences(done.journal) else "yes")
     assert done.hashes == calm
     assert differences(done.journal) == []
-    assert done.watch.connections == []
+    assert done.connections == []
     assert done.watch.patience <= MAX_PATIENCE * done.watch.lifetime
 
 

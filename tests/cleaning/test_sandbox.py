@@ -204,11 +204,11 @@ def test_whoever_stops_listening_leaves_no_process():
 def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     code = tmp_path / "parent.py"
     code.write_text(
-        "from asr.cleaning.sandbox import guarded\nfrom test_guarded import act\n"
+        "from asr.cleaning.sandbox import guarded\nfrom test_sandbox import act\n"
         "if __name__ == '__main__':\n"
         "    for pid in guarded(act, [(2, (['fine', 'loop'],))], 1, str): print(pid, flush=True)\n"
     )
-    places = {"PYTHONPATH": PYTHONPATH}
+    places = {"PYTHONPATH": f"{PYTHONPATH}:{Path(__file__).parent}"}
     with subprocess.Popen(
         [sys.executable, code],
         env={**os.environ, **places},

@@ -168,7 +168,7 @@ def test_the_order_of_the_folder_does_not_matter(dataset: Path, tmp_path: Path) 
 def test_another_process_gives_the_same_bytes(dataset: Path) -> None:
     code = f"""
 import json, pathlib, sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/sources"]
 from test_digits import digest, read
 corpus = read(pathlib.Path({str(dataset)!r}))
 print(json.dumps([[one.id, one.text, digest(one.audio())] for one in corpus.utterances][:6]))

@@ -30,6 +30,7 @@ from support.journals import life, new_path
 from support.repository import PYTHONPATH, TINY, write_params
 
 SLOW_SECONDS = 5.0
+START, FINISH = Follower.__init__, Follower.finish  # the fixture `in_process` replaces them
 LONG = {
     **TINY,
     "train.max_steps": 120,
@@ -382,7 +383,7 @@ class Watch:
 
     Attributes:
         process: the follower.
-        connections: addresses that the training itself connected to.
+        connections: addresses that the main thread connected to.
         patience: seconds that it was ready to wait for the follower's end.
         lifetime: seconds from the follower's start until then.
     """
@@ -390,17 +391,18 @@ class Watch:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.connections: list[Any] = []
         self.patience = self.lifetime = 0.0
-        start, connect = Follower.__init__, socket.socket.connect
+        connect = socket.socket.connect
 
         def started(follower: Follower, path: Path) -> None:
             began = time.monotonic()
-            start(follower, path)
+            START(follower, path)
             assert follower.process
             self.process = follower.process
             wait = follower.process.wait
 
-            def waited(patience: float) -> int:
-                self.patience, self.lifetime = patience, time.monotonic() - began
+            def waited(patience: float | None = None) -> int:
+                if patience is not None:  # the training waits; a test does so without a limit
+                    self.patience, self.lifetime = patience, time.monotonic() - began
                 return wait(patience)
 
             patch.setattr(follower.process, "wait", waited)
@@ -411,6 +413,7 @@ class Watch:
             connect(self_, address)
 
         patch.setattr(Follower, "__init__", started)
+        patch.setattr(Follower, "finish", FINISH)
         patch.setattr(socket.socket, "connect", connected)
 
 
@@ -447,11 +450,13 @@ class Training:
 
     Attributes:
         hashes: of its files, by path.
-        watch: how it dealt with its follower.
+        connections: addresses that the training itself connected to.
+        watch: how long it waited for its follower.
         journal: its path.
     """
 
     hashes: dict[str, str]
+    connections: list[Any]
     watch: Watch
     journal: Path
 
@@ -460,13 +465,14 @@ def train_beside(fault: Fault, proxy: Proxy, data: Path, root: Path, watch: Watc
     """Train while the server fails; then it works again, and MLflow is synced twice."""
     proxy.fault = fault
     hashes = trained(data, root)
+    connections = list(watch.connections)  # what syncs next may connect
     wait_until(lambda: proxy.hits > 0, "the fault")
     kill(watch.process)
     proxy.fault = healthy
     (path,) = (root / ".cache/journal").glob("*.jsonl")
     follower.sync([path])
     follower.sync([path])
-    return Training(hashes, watch, path)
+    return Training(hashes, connections, watch, path)
 
 
 def sync_after(fault: Fault, proxy: Proxy, root: Path) -> Path:

@@ -55,7 +55,7 @@ def test_a_failing_server_costs_the_training_nothing_and_loses_nothing(
     done = train_beside(hanging, proxy, tiny_data, tmp_path, Watch(monkeypatch))
     assert done.hashes == calm
     assert differences(done.journal) == []
-    assert done.watch.connections == []
+    assert done.connections == []
     assert done.watch.patience <= MAX_PATIENCE * done.watch.lifetime
 
 
