@@ -12,6 +12,20 @@ from xdist.scheduler import LoadScopeScheduling
 from support.repository import ABSENT
 
 
+# Files that take longest, so that no process is left alone with one of them at the end. The first
+# makes what the third and the fourth share.
+LONG_FIRST = (
+    "test_pipeline.py",
+    "test_growth.py",
+    "test_browser.py",
+    "test_visitors.py",
+    "test_outages.py",
+    "test_experiments.py",
+    "test_distributed.py",
+    "test_train.py",
+)
+
+
 class ByFile(LoadScopeScheduling):
     """Of several processes, one runs all tests of a file: their fixtures are made once."""
 
@@ -20,7 +34,13 @@ class ByFile(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    config.option.loadscopereorder = False  # by the number of tests, which says little
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 SECONDS: dict[str, float] = defaultdict(float)
