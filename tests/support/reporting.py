@@ -11,7 +11,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 from support.repository import ABSENT
 
-
 # Files that take longest, so that no process is left alone with one of them at the end. The first
 # makes what the third and the fourth share.
 LONG_FIRST = (
