@@ -14,6 +14,7 @@ import pytest
 
 from asr.storage import hashing
 from support.children import WITHOUT_MLFLOW, Nursery
+from support.outage import free_port
 from support.repository import REPOSITORY, TINY, write_params
 from support.training import curve, run
 
@@ -53,15 +54,44 @@ Training.loss = limited
 """
 
 
+TWO = """
+import os, sys
+from stages import train
+child = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
+train.main()
+sys.stdout.flush()
+if not child:
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
 def train_two(
-    root: Path, data: Path, plan: str = "", **changes: Any
+    nursery: Nursery, root: Path, data: Path, plan: str = "", **changes: Any
 ) -> subprocess.CompletedProcess[str]:
-    """The stage's own command with two processes; a plan is run first in each of them."""
+    """The stage in two processes, as torchrun starts them; a plan is run first in each of them."""
+    write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": 1})
+    split = data / "data/features"
+    paths = [f"{split}/train", f"{split}/validation", "models/finetuned", "reports/train"]
+    return nursery.run(
+        f"{WITHOUT_MLFLOW}\n{plan}\n{TWO}",
+        *paths,
+        root=root,
+        DVC_ROOT=str(root),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(free_port()),
+    )
+
+
+def launch_two(
+    root: Path, data: Path, plan: str, **changes: Any
+) -> subprocess.CompletedProcess[str]:
+    """The stage's own command with PROCESSES=2; a plan is run first in each of them."""
     write_params(root / "params.yaml", {**NOISY, **changes, "train.gradient_accumulation_steps": 1})
     (root / "sitecustomize.py").write_text(
         f"import sys\nif 'LOCAL_RANK' in __import__('os').environ:\n{indented(plan)}"
-        if plan
-        else ""
     )
     split = data / "data/features"
     command = [
@@ -122,12 +152,12 @@ def numbers_in(steps: str) -> list[list[float]]:
 
 
 def test_two_processes_give_the_curve_of_one_and_resume_to_it(
-    tmp_path: Path, tiny_data: Path, alone: tuple[str, str]
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, alone: tuple[str, str]
 ) -> None:
-    killed = train_two(tmp_path, tiny_data, KILLED)
+    killed = launch_two(tmp_path, tiny_data, KILLED)
     assert killed.returncode != 0
     assert not (tmp_path / "models").exists()
-    done = train_two(tmp_path, tiny_data)
+    done = train_two(nursery, tmp_path, tiny_data)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumed at step 6 of 12" in done.stdout
     assert done.stdout.count("checks: 13 of 13 passed") == 1, "one process speaks"
@@ -146,14 +176,14 @@ def test_other_batches_give_another_curve(
 
 @pytest.mark.usefixtures("in_process")
 def test_processes_halve_together_where_one_finds_no_memory(
-    tmp_path: Path, tiny_data: Path
+    tmp_path: Path, nursery: Nursery, tiny_data: Path
 ) -> None:
     """The second process fails inside a backward pass; the curve is that of one that never fails,
     without noise.
     """
     still = {**NOISY, "model.dropout": 0.0, "model.apply_spec_augment": False, "train.max_steps": 8}
     (tmp_path / "two").mkdir()
-    done = train_two(tmp_path / "two", tiny_data, NO_MEMORY, **still)
+    done = train_two(nursery, tmp_path / "two", tiny_data, NO_MEMORY, **still)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
         done.stdout.count("step 5: out of memory with 4 rows at once; from here on 2 at once") == 1
