@@ -1,9 +1,9 @@
-"""Fine-tune Whisper for any language: what the stages, the pages and the commands stand on.
+"""Fine-tune Whisper for any language: the package used by the stages, the pages and the commands.
 
-`asr/rooms.py` lists the rooms in the order sound travels, and says what each is for.
+`asr/rooms.py` lists its parts, the rooms, in the order sound travels, and says what each is for.
 
-Importing `asr` costs nothing. It switches off the reports that our libraries send home, before any
-of them is imported.
+Importing `asr` costs nothing. It switches off the telemetry of our libraries before any of them is
+imported.
 """
 
 import atexit
@@ -18,12 +18,12 @@ for switch in (
 ):
     os.environ.setdefault(switch, "1")
 
-# Threads that wait without spinning: on a machine that does other things too, spinning makes
-# training 10 times slower.
+# Threads wait without spinning: where other processes run too, spinning makes training 10 times
+# slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# torch and transformers make a million objects that stay. Python looks for garbage among them
-# while they are imported, and once more when the process ends: together a third of the 6 s that a
-# stage takes to start and to end.
+# torch and transformers create a million objects that are never freed. Python searches them for
+# garbage during the import and again when the process ends, which takes a third of the 6 s that a
+# stage needs to start and end.
 gc.set_threshold(10_000)
 atexit.register(gc.freeze)

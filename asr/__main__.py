@@ -1,4 +1,4 @@
-"""Everything that is not a stage or a page, by one name: `earshot NAME`.
+"""The command `earshot NAME`, which starts everything that is not a stage or a page.
 
     earshot --help           # lists the commands
     earshot NAME --help      # says how one is used
@@ -51,14 +51,14 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """All commands, a line each."""
+    """The help text: one line per command."""
     width = max(map(len, COMMANDS))
     commands = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: earshot NAME ...    (earshot NAME --help says more)", "", *commands])
 
 
 def run() -> None:
-    """Run the command that the first word names, with the words after it.
+    """Run the command that the first argument names, with the other arguments.
 
     Raises:
         ParamsError: there is no such command.
@@ -72,7 +72,7 @@ def run() -> None:
         hint = f"did you mean {similar[0]}?" if similar else "earshot --help lists them"
         raise ParamsError(f"earshot: there is no command {name!r}; {hint}")
     command = COMMANDS[name]
-    sys.argv = [f"earshot {name}", *arguments]  # argparse takes the name for `usage:` from here
+    sys.argv = [f"earshot {name}", *arguments]  # argparse reads the name for `usage:` from here
     module = importlib.import_module(command.module)
     getattr(module, command.function)()
 

@@ -34,15 +34,15 @@ from asr.runtime import command
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 
-READ_BLOCKS = 4  # of a recording that is mixed in: its first two minutes, 8 MB
-CACHED_RECORDINGS = 4  # of those, in each process
-EXAMPLE_COPIES = 3  # where params make none
+READ_BLOCKS = 4  # blocks of a recording that is mixed in: its first two minutes, 8 MB
+CACHED_RECORDINGS = 4  # recordings to mix in that each process keeps in memory
+EXAMPLE_COPIES = 3  # copies that are written where `featurize.augment.copies` is 0
 FRAME = SAMPLE_RATE // 50  # 20 ms, in which a voice's power is constant
 # Speech lies at most this far below the loudest frame; pauses of clean recordings lie lower.
 ACTIVE_DB = 25.0
 
 NamedSound = tuple[str, np.ndarray]
-# Draws noise of so many samples; None where there is nothing to draw from.
+# Draws noise of so many samples; None if there is nothing to draw from.
 Noises = Callable[[np.random.Generator, int], NamedSound | None]
 # Draws the impulse response of a room.
 Responses = Callable[[np.random.Generator], NamedSound]
@@ -50,7 +50,7 @@ Responses = Callable[[np.random.Generator], NamedSound]
 
 @dataclass(frozen=True)
 class AugmentationRecord:
-    """What was drawn for a copy; None where it has none of a kind."""
+    """What was drawn for a copy; None for each kind of change that it does not have."""
 
     speed: float | None = None
     room: str | None = None
@@ -59,7 +59,7 @@ class AugmentationRecord:
     gain_db: float | None = None
 
     def text(self) -> str:
-        """In words, for people."""
+        """What was drawn, as one line."""
         speed = f"speed {self.speed:.3f}" if self.speed is not None else ""
         noise = f"{self.noise} at {self.snr_db:.1f} dB SNR" if self.noise is not None else ""
         gain = f"gain {self.gain_db:+.1f} dB" if self.gain_db is not None else ""
@@ -75,13 +75,13 @@ def augmented(
     noises: Noises,
     responses: Responses,
 ) -> tuple[np.ndarray, AugmentationRecord]:
-    """Make one copy of a recording: its speed, then the room, its noise, the microphone's gain.
+    """Make one copy of a recording: change its speed, then add a room, noise and a gain.
 
     Args:
         samples: (S,) float32, 16 kHz.
         copy: 1, 2, ...
-        noises: draws noise; where it gives None the copy has no noise.
-        responses: draws a room.
+        noises: draws noise; if it returns None, the copy has no noise.
+        responses: draws the impulse response of a room.
     Returns:
         (S / speed,) float32, and what was drawn.
     """
@@ -106,16 +106,16 @@ def augmented(
 
 
 def _generator(seed: int, key: str, kind: str, probability: float) -> np.random.Generator | None:
-    """A generator for one kind of change of one copy; None where the copy is left without it."""
+    """A generator for one kind of change of one copy; None if this copy is not to have it."""
     digest = hashlib.sha256(f"{seed}:{kind}:{key}".encode(errors="surrogateescape")).digest()
     draw = np.random.default_rng(int.from_bytes(digest, "big"))
     return draw if draw.random() < probability else None
 
 
 def recordings(folder: str | None, probability: float) -> list[Path] | None:
-    """Return the recordings that may be mixed in, sorted.
+    """Return the recordings of a folder that may be mixed in, sorted.
 
-    None where params name no folder, or the probability is 0.
+    None if params name no folder, or the probability is 0.
 
     Raises:
         ParamsError: a folder without recordings.
@@ -133,7 +133,7 @@ def recordings(folder: str | None, probability: float) -> list[Path] | None:
 
 
 def responses_of(params: schema.Augment, recorded: list[Path] | None) -> Responses:
-    """Return what draws rooms.
+    """Return a function that draws the impulse response of a room.
 
     Args:
         recorded: files of impulse responses; without them rooms are synthetic, with an RT60 in the
@@ -156,12 +156,12 @@ def noises_of(
     rows: pa.ChunkedArray | None,
     own: int | None,
 ) -> Noises:
-    """Return what draws noise: a stretch of a recorded one, or babble of several rows.
+    """Return a function that draws noise: a stretch of a recording, or babble of several rows.
 
     Args:
-        recorded: files of noise; without them there is babble.
-        rows: encoded recordings; there is no babble without one other than `own`.
-        own: the row that the noise is mixed into.
+        recorded: recordings of noise; without them the noise is babble.
+        rows: encoded recordings of which babble is made.
+        own: index of the row that the noise is mixed into, which is not used for babble.
     """
     num_rows = len(rows) if rows is not None else 0
     others = [row for row in range(num_rows) if row != own]
@@ -181,20 +181,20 @@ def noises_of(
 
 
 def _voice(draw: np.random.Generator, encoded: bytes, length: int) -> np.ndarray:
-    """(length,) of a voice in a babble, as loud as all others."""
+    """(length,) one voice of a babble, as loud as the others."""
     samples = codec.decode(encoded)
     return stretch(draw, samples, length) / np.float32(max(np.sqrt(speech_power(samples)), 1e-9))
 
 
 def _one_of(draw: np.random.Generator, recorded: list[Path]) -> NamedSound:
-    """One of the files, by its name."""
+    """Draw one of the files; return its name and samples."""
     path = recorded[int(draw.integers(len(recorded)))]
     return path.name, _read(path)
 
 
 @lru_cache(CACHED_RECORDINGS)
 def _read(path: Path) -> np.ndarray:
-    """The first two minutes of a recording that is mixed in."""
+    """(S,) the first two minutes of a recording that is mixed in."""
     try:
         with path.open("rb") as file:
             return np.concatenate(list(islice(codec.blocks(file), READ_BLOCKS)))
@@ -248,28 +248,28 @@ def write_examples(
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    """Write a WAV file of floating-point samples, which may pass 1."""
+    """Write a WAV file of floating-point samples, which may exceed 1."""
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, "FLOAT", format="WAV")
     files.write_bytes(path, file.getvalue())
 
 
 def at_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """(S / factor,) the sound played faster, as by a tape: its pitch rises too, as in Kaldi."""
+    """(S / factor,) the sound played `factor` times as fast; its pitch rises too, as in Kaldi."""
     played: np.ndarray = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE)
     return played
 
 
 def at_gain(samples: np.ndarray, gain_db: float) -> np.ndarray:
-    """(S,) louder by so many dB. What passes 1 stays, because features do not clip it."""
+    """(S,) the sound louder by `gain_db`. Samples beyond 1 stay: features do not clip them."""
     return samples * np.float32(10 ** (gain_db / 20))
 
 
 def speech_power(samples: np.ndarray) -> float:
     """Mean square over the frames with speech: those within 25 dB of the loudest.
 
-    Over all samples, a clip with long pauses would count as faint, and the noise mixed into its
-    words would be fainter than asked for.
+    If pauses counted, a clip with long pauses would have a low power, and the noise mixed into its
+    words would be fainter than intended.
     """
     whole = samples[: len(samples) // FRAME * FRAME] if len(samples) >= FRAME else samples
     frames = whole.reshape(-1, min(FRAME, len(whole)))
@@ -291,10 +291,13 @@ def in_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarra
 
 
 def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """(S,) as heard in a room, as loud as before.
+    """(S,) the sound in a room, as loud as before.
 
-    The direct sound, which is the response's peak, stays at its time; what rings on after the last
+    The direct sound, which is the response's peak, stays at its time; reverberation after the last
     sample is cut.
+
+    Args:
+        response: (R,) the room's impulse response.
     """
     response = response[int(np.abs(response).argmax()) :]
     length = scipy.fft.next_fast_len(len(samples) + len(response) - 1, real=True)
@@ -317,7 +320,7 @@ def room_response(draw: np.random.Generator, rt60: float) -> np.ndarray:
 
 
 def stretch(draw: np.random.Generator, samples: np.ndarray, length: int) -> np.ndarray:
-    """(length,) of a recording from a random start; a shorter one is repeated."""
+    """(length,) part of a recording from a random start; a shorter recording is repeated."""
     num_starts = len(samples) - length + 1 if len(samples) >= length else len(samples)
     start = int(draw.integers(num_starts))
     return np.take(samples, np.arange(start, start + length), mode="wrap")

@@ -37,7 +37,7 @@ DRAFT_FOLDERS = ("data", "models", "reports", "recordings", ".cache", ".dvc/cach
 DRAFT_NAME = re.compile(r"\..*?(\.(?P<pid>\d+))?\.part|\.[\w-]{22}\.tmp")  # ours, and DVC's
 EXPERIMENTS = ".dvc/tmp/exps"
 
-# Git refs that DVC deletes when an experiment ends; EXEC_HEAD stays also after a good one.
+# Git refs that DVC deletes when an experiment ends. EXEC_HEAD always stays, so it says nothing.
 EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")
 PROGRAMS = ("dvc", "git", "streamlit")
 
@@ -47,10 +47,10 @@ class Finding:
     """One thing that was left behind.
 
     Attributes:
-        what: it is, in words.
+        what: describes it.
         since: when it was left, in seconds since 1970.
-        remedy: what mending does, or what a person can do.
-        mend: None where a person must decide.
+        remedy: what mending does, or what the user can do.
+        mend: mends it; None if the user must decide.
     """
 
     what: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def examine(root: Path) -> list[Finding]:
-    """Everything that is wrong, in the order in which it is mended."""
+    """All findings, in the order in which they are mended."""
     return [
         *git_locks(root),
         *dvc_locks(root),
@@ -92,7 +92,7 @@ def git_locks(root: Path) -> Iterator[Finding]:
 def dvc_locks(root: Path) -> Iterator[Finding]:
     """Reader and writer locks of DVC whose process is dead.
 
-    DVC itself drops those that are in its way, unless another process has got the number.
+    DVC drops such locks itself when they block it, unless a new process has got the same id.
     """
     for path in (root / ".dvc/tmp/rwlock", root / EXPERIMENTS / "rwlock"):
         if not path.is_file():
@@ -114,7 +114,7 @@ def dvc_locks(root: Path) -> Iterator[Finding]:
 
 
 def _lock_entries(locks: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each {"pid": ..., "cmd": ...}: one writer of a path, or many readers."""
+    """Each lock {"pid": ..., "cmd": ...}; a path has one writer or many readers."""
     yield from locks.get("write", {}).values()
     for readers in locks.get("read", {}).values():
         yield from readers
@@ -138,7 +138,7 @@ def _drop_locks(path: Path, dead: set[int]) -> None:
 def interrupted_setup(root: Path) -> Iterator[Finding]:
     """An experiment that was killed while DVC set it up.
 
-    DVC stashes edits of the workspace meanwhile; only a person knows which of them to keep.
+    During set-up DVC stashes edits of the workspace; only the user can say which of them to keep.
     """
     packed = root / ".dvc/tmp/repro.dat"
     if packed.is_file() and not at_work(root):
@@ -181,7 +181,7 @@ def _forget_run(root: Path, refs: list[str], notes: Path) -> None:
 def temporary_runs(root: Path) -> Iterator[Finding]:
     """A killed `dvc exp run --temp`.
 
-    `dvc exp show` would call it Running for ever, and its folder takes disk.
+    `dvc exp show` would call it Running for ever, and its folder takes disk space.
     """
     top = root / EXPERIMENTS / "standalone"
     run_infos = {
@@ -226,9 +226,9 @@ def queue_tasks(root: Path) -> Iterator[Finding]:
 
 
 def _fail_task(root: Path, name: str, process_info: Path, folder: Path) -> None:
-    """Turn a task whose process is dead into a failed one."""
-    # `dvc queue kill` sends no signal to a process that has a return code. Without one it would
-    # hit whoever has the number by now.
+    """Mark a task whose process is dead as failed."""
+    # With a return code `dvc queue kill` sends no signal. Without one it would kill whatever
+    # process has this id now.
     files.write_json(process_info, {**_json(process_info), "returncode": -1})
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "queue", "kill", name],
@@ -244,7 +244,7 @@ def _fail_task(root: Path, name: str, process_info: Path, folder: Path) -> None:
 
 
 def drafts(root: Path) -> Iterator[Finding]:
-    """Files and folders that were being written, under a name of their own, before the rename."""
+    """Temporary files and folders that a killed process had not yet renamed."""
     candidates = (path for folder in DRAFT_FOLDERS for path in (root / folder).rglob(".*"))
     for draft in sorted(path for path in candidates if DRAFT_NAME.fullmatch(path.name)):
         match = DRAFT_NAME.fullmatch(draft.name)
@@ -262,7 +262,7 @@ def drafts(root: Path) -> Iterator[Finding]:
 
 
 def sessions(root: Path) -> Iterator[Finding]:
-    """Recordings that visitors of a dashboard brought; its folder is named by its process id."""
+    """Recordings of visitors of a killed dashboard; the folder is named by its process id."""
     for folder in sorted((root / ".cache/sessions").glob("[0-9]*")):
         when = modified_at(folder)
         if not is_alive(int(folder.name), when):
@@ -272,7 +272,7 @@ def sessions(root: Path) -> Iterator[Finding]:
 
 
 def tracked_runs() -> Iterator[Finding]:
-    """MLflow runs that are open, though their training has ended."""
+    """MLflow runs that are RUNNING, though their training has ended."""
     store = client.store_file()
     if store is not None and not store.is_file():
         return
@@ -295,7 +295,7 @@ def tracked_runs() -> Iterator[Finding]:
 
 
 def at_work(folder: Path) -> list[psutil.Process]:
-    """Other processes of DVC, git, a stage or a page whose working folder lies in this one."""
+    """Other processes of DVC, git, a stage or a page that work in `folder` or below it."""
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -314,12 +314,12 @@ def _is_ours(command_line: list[str]) -> bool:
 
 
 def is_alive(pid: int, noted: float) -> bool:
-    """Whether the process is still there that had this number at a time.
+    """Whether the process that had this id at a certain time still runs.
 
-    Another one may have the number by now; that one was started later.
+    If another process has got the id since, it was started later than that.
 
     Args:
-        noted: seconds since 1970.
+        noted: the time, in seconds since 1970.
     """
     try:
         process = psutil.Process(pid)
@@ -331,7 +331,7 @@ def is_alive(pid: int, noted: float) -> bool:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Whether the process is alive whose number stands in a lock file of DVC."""
+    """Whether the process whose id is in a lock file of DVC still runs."""
     with suppress(OSError, ValueError):
         return is_alive(int(lock.read_text()), modified_at(lock))
     return False
@@ -344,7 +344,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is none that can be read."""
+    """The JSON object in a file; empty if there is none or it cannot be read."""
     try:
         value = files.read_json(path)
     except (OSError, ValueError):
@@ -373,7 +373,7 @@ def remove(*targets: Path) -> None:
 
 
 def main() -> None:
-    """Print what was found, and mend it if asked."""
+    """Print the findings, and mend them with `--mend`."""
     parser = command.parser(__doc__)
     parser.add_argument("--mend", action="store_true", help="do what is named, and nothing else")
     mend = parser.parse_args().mend

@@ -1,7 +1,7 @@
-"""Errors that a person can mend: each has an exit code, and one line that says the way out.
+"""Errors that the user can fix: each has an exit code, and a message of one line that says how.
 
-A stage raises one where the value is used; `exit_with` prints it as the last line and leaves with
-its exit code, without a traceback. Any other exception is a bug of ours and keeps its traceback.
+They are raised where the value is used; `exit_with` prints the message as the last line and exits
+with the exit code, without a traceback. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
-# The same in SQLite's codes: temporary tables lie on the disk too.
+# The same errors in SQLite's codes: temporary tables lie on the disk too.
 SQLITE_DISK_ERRORS = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -26,7 +26,7 @@ ERROR_LINE = re.compile(r"error (\d+): (.*)")
 
 
 class UserError(Exception):
-    """Something a person can mend; `exit_code` is that of the command."""
+    """An error that the user can fix; `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -87,7 +87,7 @@ def exit_with(main: Callable[[], None]) -> None:
         what = f"{error.filename or 'the disk'}: {error.strerror}"
         stop(f"{what}; {MAKE_ROOM}", DiskError.exit_code)
     except sqlite3.OperationalError as error:
-        # The low byte is the kind of error, the rest says more of it.
+        # The low byte is the kind of error; the rest is a detail.
         if error.sqlite_errorcode & 0xFF not in SQLITE_DISK_ERRORS:
             raise
         what = f"a table on the disk (SQLITE_TMPDIR, else /var/tmp): {error}"
@@ -97,19 +97,19 @@ def exit_with(main: Callable[[], None]) -> None:
 
 
 def stop(message: str, exit_code: int) -> None:
-    """Print the error as the last line and leave."""
+    """Print the error as the last line, and exit."""
     sys.stdout.flush()
     print(f"error {exit_code}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 
 def from_child(lines: Sequence[str]) -> tuple[int, str] | None:
-    """Read back what `stop` printed in a child process.
+    """Parse the error that `stop` printed in a child process.
 
     Args:
-        lines: what the child printed, or the end of it.
+        lines: the child's output, or its last lines.
     Returns:
-        the exit code and the message of the last line; None if that is no error of ours.
+        the exit code and the message of the last line; None if `stop` did not print it.
     """
     match = ERROR_LINE.fullmatch(lines[-1]) if lines else None
     return (int(match[1]), match[2]) if match else None

@@ -1,10 +1,10 @@
 """Log-mel features as `WhisperFeatureExtractor` computes them, without the padding.
 
-After the clip's own frames a padded clip holds one constant, the floor. The clip's frames and that
-value therefore rebuild the padded features for any window. Whisper clamps every clip to a range of
-2.0 above the floor: 12 bits hold it with an error of 2.5e-4, half of fp16's, in 12 kB per second at
-80 mel bins (padded float32 takes 32 kB per second of *window*). Computing costs 1.5 ms for 5 s on
-one core.
+All frames after a clip's own have one value, the floor. From the clip's frames and the floor the
+padded features can therefore be rebuilt for any window. Whisper clamps every clip to a range of 2.0
+above the floor: 12 bits per value hold this range with an error of 2.5e-4, half of fp16's, in 12 kB
+per second at 80 mel bins (padded float32 takes 32 kB per second of *window*). Computing costs
+1.5 ms for 5 s on one core.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from asr.whisper import FFT, HOP, SAMPLE_RATE
 if TYPE_CHECKING:
     import torch
 
-DECADES = 8.0  # of power below the loudest value that Whisper keeps
+DECADES = 8.0  # Whisper keeps so many powers of ten below the loudest value
 LEAST_POWER = 1e-10
 LEAST_LOG_POWER = -10.0
-RANGE = DECADES / 4.0  # of scaled values above the floor
-BITS = 12  # of a stored value
+RANGE = DECADES / 4.0  # from the floor to the largest scaled value
+BITS = 12  # per stored value
 LEVELS = (1 << BITS) - 1
 TAIL = 2  # frames that start after the clip's end and still overlap it
 
@@ -56,10 +56,11 @@ class LogMel:
 
     mel: (M, T) float32, T = ceil(S / 160) + 2.
     floor: the value of every frame after these.
-    edge: (M,) the last frame of a window that the clip fills to within 40 samples; None for clips
-        that end elsewhere in a frame. There the extractor reflects the end of the clip, while in a
-        longer window silence follows. The floor is that of the longer window; it would differ only
-        for a clip that fills the window and is by far the loudest in its last 6 ms.
+    edge: (M,) takes the place of the last frame if the clip fills the window: the extractor then
+        reflects the end of the clip, while in a longer window silence follows it. None if the clip
+        ends 40 samples or more before the end of a frame, where both are equal. The floor is that
+        of a longer window; it would differ only for a clip that fills the window and is by far the
+        loudest in its last 6 ms.
     """
 
     mel: np.ndarray
@@ -69,7 +70,7 @@ class LogMel:
 
 @cache
 def _filters(num_mel_bins: int) -> np.ndarray:
-    """(M, 201) Slaney mel filters, the extractor's own."""
+    """(M, 201) the extractor's Slaney mel filters."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(
@@ -86,7 +87,7 @@ def _filters(num_mel_bins: int) -> np.ndarray:
 
 @cache
 def _hann() -> np.ndarray:
-    """(400,) the window of a frame, periodic as the extractor's."""
+    """(400,) the Hann window of a frame, periodic as in the extractor."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
 
 
@@ -108,14 +109,14 @@ def log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
     padded = np.concatenate([samples, silence])
     mel = _log_power(padded, own_frames + TAIL, num_mel_bins)  # (M, T)
     # The last frame of a window reaches FFT // 2 - HOP samples beyond its end, where the extractor
-    # reflects the samples before. They are silence unless the clip ends within as many samples.
+    # reflects the samples before it. These are silence, unless the clip ends among them.
     has_edge = missing < FFT // 2 - HOP and own_frames * HOP > FFT // 2
     edge = _edge(samples, missing, num_mel_bins) if has_edge else None
     return _scale(mel, edge)
 
 
 def _edge(samples: np.ndarray, missing: int, num_mel_bins: int) -> np.ndarray:
-    """(M,) log10 power of the last frame, with the end of the clip reflected."""
+    """(M,) log10 of the power of the last frame, with the end of the clip reflected."""
     whole_frames = np.concatenate([samples, np.zeros(missing, np.float32)])
     reflected = np.pad(whole_frames, (0, FFT // 2), mode="reflect")
     return _log_power(reflected[-FFT - HOP :], 2, num_mel_bins, centered=False)[:, 0]
@@ -127,8 +128,8 @@ def _log_power(
     """(M, T) log10 of the power in each mel bin.
 
     Args:
-        centered: the first frame has its middle, not its start, at the first sample; the samples
-            before are reflected.
+        centered: the first frame has its middle, not its start, at the first sample; samples before
+            it are made by reflection.
     """
     if centered:
         samples = np.pad(samples, (FFT // 2, 0), mode="reflect")
@@ -149,9 +150,9 @@ def _scale(mel: np.ndarray, edge: np.ndarray | None) -> LogMel:
 
 
 def stored_log_mel(samples: np.ndarray, num_mel_bins: int) -> LogMel:
-    """Features rounded to 12 bits, as data/features holds them.
+    """Features rounded to 12 bits, as in data/features.
 
-    Transcription takes these, so that it gives the text that evaluation scored.
+    Transcription uses these, so that it gives the text that evaluation scored.
     """
     clip = log_mel(samples, num_mel_bins)
     mel = unpack(pack(clip.mel, clip.floor), num_mel_bins, clip.floor)
@@ -204,13 +205,13 @@ def pad(features: LogMel, num_frames: int) -> np.ndarray:
 
 def input_features(clips: Sequence[LogMel], num_frames: int) -> torch.Tensor:
     """(B, M, T) float32: each clip padded to the window with its own floor."""
-    import torch  # takes 2 s, and whoever only stores features needs none of it
+    import torch  # takes 2 s, and is not needed to store features
 
     return torch.from_numpy(np.stack([pad(clip, num_frames) for clip in clips]))
 
 
 def num_mel_bins(split: Path) -> int:
-    """Mel bins of the features in a split, from the bytes of its first row."""
+    """The number of mel bins of a split's features, from the bytes of its first row."""
     row = next(shards.rows(split, ["mel", "num_frames"]))
     num_values = len(row["mel"]) * 8 // BITS
     return num_values // int(row["num_frames"])
@@ -220,7 +221,7 @@ class FeatureRows:
     """The rows of one split of data/features, memory-mapped."""
 
     def __init__(self, split: Path):
-        import datasets  # takes 0.5 s and 60 MB, and whoever only computes features needs none
+        import datasets  # takes 0.5 s and 60 MB, and is not needed to compute features
 
         parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
         self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
@@ -238,7 +239,7 @@ class FeatureRows:
         ]
 
     def digest(self, index: int) -> bytes:
-        """12 bytes that identify one row's audio, by its features."""
+        """12 bytes that identify one row's audio: a hash of its features."""
         mel = memoryview(self.dataset[index]["mel"][0].as_buffer())
         return hashlib.blake2b(mel, digest_size=12).digest()
 
@@ -247,7 +248,7 @@ class FeatureRows:
         return str(self.dataset[index]["text"][0].as_py())
 
     def duration(self, index: int) -> float:
-        """Seconds of one row."""
+        """The duration of one row in seconds."""
         return float(self.dataset[index]["duration"][0].as_py())
 
     def log_mel(self, index: int) -> LogMel:

@@ -1,4 +1,4 @@
-"""Text inside a Markdown table, shown as text whatever it holds. Imports nothing."""
+"""Escape text for a Markdown table, so that it is shown as it is. Imports nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Names of what is measured: in the journal, in MLflow, and as columns of steps.csv. Imports
-nothing.
-"""
+"""Names of the metrics in the journal, in MLflow and in steps.csv. Imports nothing."""
 
 TRAIN_LOSS = "train/loss"
 LEARNING_RATE = "train/learning_rate"
@@ -10,7 +8,7 @@ VALIDATION_CER = "validation/cer"
 TEST_WER = "test/wer"
 TEST_CER = "test/cer"
 
-# The columns of steps.csv besides `step`, and what MLflow calls them.
+# The columns of steps.csv besides `step`, and their names in MLflow.
 STEP_METRICS = {
     "train_loss": TRAIN_LOSS,
     "learning_rate": LEARNING_RATE,

@@ -1,7 +1,6 @@
-"""Where data, models and reports lie, `.cache`, and how paths from params.yaml are resolved.
+"""Paths of data, models, reports and `.cache`; paths from params.yaml made absolute.
 
-A file of its own and not part of `storage`: a new path changes no byte of what lies there. Imports
-nothing.
+This is not part of `storage`, because a change here changes no byte of an output. Imports nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# From the top of the repository, in the workspace as at any revision.
+# From the top of the repository, in the workspace and at any revision.
 RAW = "data/raw"
 CHUNKS = "data/chunks"
 FEATURES = "data/features"
@@ -45,5 +44,5 @@ def resolve(path: str) -> Path:
 
 
 def cache(*parts: str) -> Path:
-    """A path under `.cache`, which neither git nor DVC looks into."""
+    """A path under `.cache`, which git and DVC ignore."""
     return root().joinpath(".cache", *parts)

@@ -1,9 +1,8 @@
-"""The rooms of this package, in the order sound travels: each imports only rooms that stand before
-it.
+"""The rooms of this package in order: each imports only rooms that come before it in this list.
 
-Walls follow who depends on what. A room is a dep of stages in dvc.yaml and part of the hashes under
-which work is kept, so a change in it costs hours; what changes no byte of an output therefore
-stands apart, in a room that is exempt. Imports nothing.
+A room is a folder or a file of `asr/`. Stages list it as a dep in dvc.yaml, and its code is part of
+the hashes that name kept work, so a change in it may cost hours. Code that changes no byte of an
+output is therefore in rooms of its own, which are exempt from both. Imports nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 class Room:
     """A folder or a file of `asr/`.
 
-    exempt: changes no byte of an output but through params, so it is no dep of a stage and part of
-        no hash.
+    exempt: it changes an output only through params, so it is no dep of a stage and not part of a
+        hash.
     """
 
     name: str
@@ -28,19 +27,19 @@ ROOMS = (
     Room("rooms.py", "this list", exempt=True),
     Room(
         "errors.py",
-        "errors that a person can mend, their exit codes, the last line of a command",
+        "errors that the user can fix, their exit codes, the last line of a command",
         exempt=True,
     ),
-    Room("paths.py", "where things lie", exempt=True),
-    Room("whisper.py", "what Whisper fixes: rates, languages, token names"),
+    Room("paths.py", "paths of data, models, reports and .cache", exempt=True),
+    Room("whisper.py", "constants of Whisper: rates, languages, vocabulary"),
     Room("storage", "files that appear whole, hashes, Arrow rows, the cache of computed files"),
-    Room("markdown.py", "text inside a Markdown table"),
+    Room("markdown.py", "text escaped for a Markdown table"),
     Room(
         "runtime",
         "processes, limits, signals, progress, command lines, numbers as text",
         exempt=True,
     ),
-    Room("params", "params.yaml, read and checked", exempt=True),
+    Room("params", "reads and checks params.yaml", exempt=True),
     Room("audio", "encoded recordings to samples"),
     Room("sources", "where a corpus comes from, and which rows of it are taken"),
     Room("cleaning", "recordings measured apart, reasons to leave a row out, copies across splits"),
@@ -52,20 +51,20 @@ ROOMS = (
         "a Whisper: built, loaded, saved, prompted, decoded greedily, made ready for training",
     ),
     Room("wer.py", "errors counted, intervals, paired tests"),
-    Room("metrics.py", "names of what is measured"),
+    Room("metrics.py", "names of the metrics"),
     Room("training", "what decides the weights, and nothing else"),
     Room(
         "preflight",
-        "what is asked before hours are spent: refusals, forecasts, trials",
+        "before hours are spent: refusals, forecasts, trials",
         exempt=True,
     ),
-    Room("checks", "questions to a training from outside, answered in checks.json"),
+    Room("checks", "checks of a training by other means than its own, written to checks.json"),
     Room("tracking", "the journal, MLflow and the mirror of checkpoints", exempt=True),
     Room("decoding", "what evaluation and transcription decode beyond what validation needs"),
-    Room("evaluation", "the table of utterances, its scores, and what people read of it"),
-    Room("runs", "finished work, read back, kept and compared"),
-    Room("transcribe", "recordings to text for people"),
-    Room("doctor.py", "what a killed DVC left behind"),
+    Room("evaluation", "the table of utterances, its scores, and the report"),
+    Room("runs", "finished trainings: their index, reports, comparison, and keeping a model"),
+    Room("transcribe", "transcription for the command line and the dashboard"),
+    Room("doctor.py", "finds and mends what a killed DVC left behind"),
     Room("__main__.py", "the command `earshot`"),
 )
 
@@ -79,8 +78,8 @@ _FEATURES = (
     "stages/featurize.py",
 )
 
-# What is kept between runs, and the rooms and files whose code names it: another code, another
-# name, and it is made anew.
+# Work that is kept between runs, and the rooms and files whose code is part of the hash that names
+# it: when this code changes, the name changes, and the work is done anew.
 KEPT = {
     "measurements": (
         "asr/audio/codec.py",

@@ -1,4 +1,4 @@
-"""Word and character error rates: texts made comparable, errors counted, and confidence intervals.
+"""Word and character error rates: normalize texts, count errors, compute confidence intervals.
 
 WER is summed over the corpus (errors / reference words), never a mean over utterances. Words are
 aligned by jiwer.
@@ -14,14 +14,14 @@ from typing import Any
 import jiwer
 import numpy as np
 
-MIN_SPEAKERS = 10  # fewer are too few to draw from
-BLOCK = 1 << 22  # draws of the bootstrap in memory at once
+MIN_SPEAKERS = 10  # with fewer, utterances are drawn instead of speakers
+BLOCK = 1 << 22  # draws of the bootstrap that are in memory at once
 QUANTILES = (0.025, 0.975)  # of a 95 % interval
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Words of one utterance by what became of them."""
+    """The numbers of correct and wrong words of one utterance."""
 
     hits: int
     substitutions: int
@@ -65,13 +65,13 @@ class Difference:
     verdict: str
 
 
-# Texts made comparable
+# Normalization
 
 
 def normalize(text: str) -> str:
-    """NFKC and lower case, without punctuation and symbols.
+    """A text in NFKC and lower case, without punctuation and symbols.
 
-    Combining marks stay, for without them words of Hindi and Thai are other words.
+    Combining marks are kept, because they distinguish words of Hindi and Thai.
     """
     pronounced = "".join(character for character in text if not _is_silent(character))
     # Lower case may undo a normal form, so NFKC comes before and after it.
@@ -93,15 +93,15 @@ def _is_silent(character: str) -> bool:
 
 
 def collapse_spaces(text: str) -> str:
-    """White space of any kind as single spaces; jiwer would take a tab for a letter."""
+    """Replace white space by single spaces; jiwer would count a tab as a letter."""
     return " ".join(text.split())
 
 
-# Errors counted
+# Counting errors
 
 
 def count_words(reference: str, hypothesis: str) -> Counts:
-    """Align two texts by words, each text split at white space."""
+    """Align two texts word by word; words are separated by white space."""
     reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
     if not reference:  # jiwer refuses an empty reference
         return Counts(0, 0, 0, len(hypothesis.split()))
@@ -112,7 +112,7 @@ def count_words(reference: str, hypothesis: str) -> Counts:
 
 
 def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Errors, and characters of the reference, single spaces included."""
+    """The number of errors, and of the reference's characters, single spaces included."""
     reference, hypothesis = collapse_spaces(reference), collapse_spaces(hypothesis)
     if not reference:
         return len(hypothesis), 0
@@ -122,7 +122,7 @@ def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
 
 
 def rate(errors: int, total: int) -> float:
-    """Errors per word of the references; if these have no word, the number of errors."""
+    """Errors divided by `total`; the number of errors if `total` is 0."""
     return errors / max(total, 1)
 
 
@@ -130,7 +130,7 @@ def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float
     """WER and CER over all utterances.
 
     `asr.evaluation.metric` computes the same through the `evaluate` library, which takes 4 s to
-    import; validation during training does without it.
+    import; validation during training avoids that.
     """
     pairs = list(zip(references, hypotheses, strict=True))
     words = [count_words(*pair) for pair in pairs]
@@ -162,7 +162,7 @@ def _columns(counts: Counts, prefix: str) -> dict[str, int]:
     return {f"{prefix}{name}": getattr(counts, name) for name in names}
 
 
-# How sure a number is
+# Confidence intervals
 
 
 def bootstrap(
@@ -175,10 +175,11 @@ def bootstrap(
     """95 % interval of the WER, by drawing speakers with replacement, or utterances.
 
     Utterances of one speaker tend to fail together, so an interval by utterance is too narrow where
-    speakers are few. Utterances are drawn where a speaker is unknown, or fewer than MIN_SPEAKERS.
+    speakers are few. Utterances are drawn if a speaker is unknown, or if there are fewer than
+    MIN_SPEAKERS.
 
     Args:
-        errors, words: of each utterance, with its reference words.
+        errors, words: word errors and reference words of each utterance.
     """
     names = {name for name in speakers if name}
     by_speaker = len(names) >= MIN_SPEAKERS and all(speakers)
@@ -195,7 +196,11 @@ def bootstrap(
 def _resampled_rates(
     unit_errors: np.ndarray, unit_words: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """The WER of each of many draws of as many units, computed in blocks that fit in memory."""
+    """(resamples,) the WER of each resample, computed in blocks that fit in memory.
+
+    Args:
+        unit_errors, unit_words: (U,) word errors and reference words of each unit.
+    """
     draw = np.random.default_rng(seed)
     num_units = len(unit_errors)
     num_blocks = -(-resamples * num_units // BLOCK)
@@ -220,7 +225,7 @@ def paired(
     the interval.
 
     Args:
-        ours, theirs: errors of each utterance.
+        ours, theirs: word errors of each utterance.
         words: reference words of each utterance.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]

@@ -1,4 +1,4 @@
-"""What Whisper fixes: the rates of its features, its languages and its vocabulary.
+"""Constants of Whisper: the rates of its features, its languages and its vocabulary.
 
 Radford et al. 2022. Imports nothing.
 """
@@ -11,9 +11,9 @@ FRAMES_PER_POSITION = 2  # the stride of the encoder's second convolution
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // FRAMES_PER_POSITION
 WINDOW_SECONDS = 30  # of the published checkpoints
 
-# Tokens of the checkpoints for English alone, which have the language tokens but do not use them.
+# Size of the vocabulary of English-only checkpoints; they have language tokens but do not use them.
 ENGLISH_ONLY_VOCABULARY = 51_864
-# Timestamp tokens, 0.00 s to 30.00 s: one for each position, and one for the end.
+# Number of timestamp tokens, 0.00 s to 30.00 s: one for each position, and one for the end.
 TIMESTAMPS = WINDOW_SECONDS * POSITIONS_PER_SECOND + 1
 
 # Languages in the order of their tokens; `yue` came with large-v3.
@@ -26,7 +26,7 @@ WHISPER_LANGUAGES = tuple(
     """.split()
 )
 
-# Their English names, for people; an underscore stands for a space.
+# The English names of the languages, in the same order; an underscore stands for a space.
 _NAMES = """
     English Chinese German Spanish Russian Korean French Japanese Portuguese Turkish Polish Catalan
     Dutch Arabic Swedish Italian Indonesian Hindi Finnish Vietnamese Hebrew Ukrainian Greek Malay

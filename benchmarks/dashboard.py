@@ -3,8 +3,8 @@
     python -m benchmarks.dashboard [FOLDER [RUNS]]     # by default 5,000 trainings
 
 It measures the first build of the index, the first table from it, and a redraw. The peers are R1,
-MLflow's `search_runs` in the page, and R2, the same with its answer cached in the process (which
-also answers the first visitor late). Each figure is of a fresh process, the median of three.
+MLflow's `search_runs` in the page, and R2, the same with the result cached in the process, where
+the first visitor still waits. Each figure is the median of three fresh processes.
 
 A training has 200 points and a test. The store is filled through MLflow's client, which takes 10
 minutes for 5,000 trainings, and kept in FOLDER.
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
 REPEATS = 3
 STEPS, VALIDATIONS = 88, 8
 POINTS = 2 * STEPS + 3 * VALIDATIONS  # 200
-RUNS_PER_JOB = 50  # that one process of the pool fills at once
+RUNS_PER_JOB = 50  # trainings that a process of the pool logs in one job
 PAGE = """
 import json, sys, time
 began = time.monotonic()
@@ -58,7 +58,7 @@ st.dataframe(all_runs())
 
 
 def make_store(folder: Path, count: int) -> None:
-    """Fill a store with trainings, unless it is there already; two processes."""
+    """Fill a store with `count` trainings in two processes, unless that was done before."""
     from asr.tracking import client
 
     marker = folder / "filled"
@@ -117,7 +117,7 @@ def fill(numbers: range) -> None:
 
 
 def curves(start_ms: int) -> list[Any]:
-    """POINTS metrics of one training."""
+    """The POINTS points of one training's metrics."""
     from mlflow.entities import Metric
 
     steps = range(1, STEPS + 1)
@@ -178,7 +178,7 @@ def page(script: str, count: int) -> tuple[float, float]:
 
 
 def measure(folder: Path, count: int) -> dict[str, Any]:
-    """All figures; the pages take turns, so that a busy moment hits each of them."""
+    """Measure all figures; the pages take turns, so that a busy moment affects each of them."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     built, first_rows = build(folder)
     scripts = {

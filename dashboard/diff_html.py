@@ -15,7 +15,7 @@ from asr.evaluation import alignment
 from asr.evaluation.alignment import DELETION, HIT, INSERTION, SUBSTITUTION
 from asr.storage.corpus import Recording
 
-MAX_SHOWN_WORDS = 400  # of one text; more is a recording, not an utterance
+MAX_SHOWN_WORDS = 400  # of one text; a longer text is not an utterance
 TAGS = {SUBSTITUTION: "mark", DELETION: "del", INSERTION: "ins"}
 STYLE = """<style>
 .marked { line-height: 1.9; overflow-wrap: anywhere; }
@@ -38,11 +38,11 @@ LEGEND = """<div class="marked legend">
 
 
 def texts(reference: str, hypothesis: str, normalized: bool, name: str = "") -> str:
-    """Show reference and hypothesis one below the other, as HTML.
+    """Reference and hypothesis one below the other, with differences marked, as HTML.
 
     Args:
         normalized: show the texts as WER counts them, not as they were written.
-        name: the model whose hypothesis it is, where there are two.
+        name: name of the model, if there are two; else empty.
     """
     if normalized:
         reference = wer.normalize(reference)
@@ -60,7 +60,7 @@ def texts(reference: str, hypothesis: str, normalized: bool, name: str = "") -> 
 
 
 def _words(words: list[tuple[str, str | None]]) -> str:
-    """Mark the words of one text, given as (kind, word); a word is None where the text has none."""
+    """The words of one text as HTML, from (kind, word) pairs; pairs without a word are left out."""
     present = [(kind, word) for kind, word in words if word is not None]
     if not present:
         return '<span class="nothing">(nothing)</span>'
@@ -79,7 +79,7 @@ def _word(kind: str, word: str) -> str:
 
 def facts_line(*facts: str) -> str:
     """A line of short facts, as HTML; empty ones are left out."""
-    # <bdi> keeps each fact's direction of writing from turning its neighbors around.
+    # <bdi> keeps the writing direction of a fact from affecting its neighbors.
     line = " · ".join(f"<bdi>{escape(fact)}</bdi>" for fact in facts if fact)
     return f'<div class="marked"><span class="about">{line}</span></div>'
 

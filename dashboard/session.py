@@ -1,6 +1,6 @@
 """The visitor's session, and what all visitors of this server share.
 
-They share one transcription queue and one look at git's revisions. Importing costs numpy and
+They share one transcription queue and one cached list of git's revisions. Importing costs numpy and
 streamlit.
 """
 
@@ -35,5 +35,5 @@ def transcription_queue() -> TranscriptionQueue:
 
 @st.cache_data(ttl=10, max_entries=4, show_spinner=False)
 def list_revisions(root: str) -> list[Revision]:  # noqa: ARG001 (part of the cache key)
-    """The revisions of the repository at `root`; git is asked once in ten seconds at most."""
+    """The revisions of the repository at `root`, cached for ten seconds."""
     return revisions.list_revisions()

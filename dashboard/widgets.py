@@ -1,4 +1,4 @@
-"""What several pages show alike: text as text, empty states, known errors. Cheap to import."""
+"""Widgets of several pages: escaped text, empty states, user errors. Cheap to import."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def empty_state(message: str, *commands: str) -> None:
 
 
 def show_error(error: UserError) -> None:
-    """Show a known error in one line, as the command line does."""
+    """Show an error that the user can fix in one line, as the command line does."""
     st.warning(plain(error), icon=":material/warning:")

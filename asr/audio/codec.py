@@ -19,18 +19,18 @@ import soxr
 from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 
-# Limits: a forged header must not claim the memory.
-MAX_SECONDS = 3 * 3600.0  # longer ones are not utterances
+# Limits, so that a forged header cannot use up the memory.
+MAX_SECONDS = 3 * 3600.0  # longer recordings are not utterances
 BLOCK_SECONDS = 30
-BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may promise a thousand
+BLOCK_VALUES = 4_000_000  # of all channels together: a forged header may claim a thousand channels
 RATES = (1_000, 768_000)  # Hz, lowest and highest
-MAX_PEAK = 1_000.0  # floating-point files may pass 1, but not by so much
+MAX_PEAK = 1_000.0  # samples of floating-point files may exceed 1, but not by so much
 
 HEADER_BYTES = 4096
-WHOLE_SHARE = 0.9  # of the length an mp4 or webm promises; encoders add a little at both ends
-UNSIZED_WAV = 0x7FFFF000  # the size that programs which write to a pipe put into a header
-UNSIZED = 2**63 - 1  # frames that libsndfile gives for a FLAC whose header has no length
-# One of these stands in the first frame of an MP3 that gives its length.
+WHOLE_SHARE = 0.9  # of the length in the header of an mp4 or webm, to which encoders add a little
+UNSIZED_WAV = 0x7FFFF000  # sizes from here on mean unknown: the writer of the file used a pipe
+UNSIZED = 2**63 - 1  # the frames that libsndfile reports for a FLAC whose header has no length
+# One of these is in the first frame of an MP3 that gives its length.
 MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")
 LOSSLESS = ("WAV", "FLAC", "AIFF", "W64", "RF64")
 # What PyAV may open: no playlists, which open other files.
@@ -60,12 +60,12 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
-    """Decode a recording in pieces of at most 30 s, in the memory of one.
+    """Decode a recording in blocks of at most 30 s, so that memory holds one at a time.
 
     Joined, they are bit for bit what `decode` returns.
 
     Raises:
-        Undecodable: as `decode`; a broken file may be noticed only after some pieces.
+        Undecodable: as in `decode`; a broken file may be noticed only after some blocks.
     """
     decoder, head = _open(file)
     with decoder:
@@ -86,7 +86,7 @@ def blocks(file: BinaryIO) -> Iterator[np.ndarray]:
 
 
 def header_seconds(encoded: bytes) -> float | None:
-    """Duration as the header gives it, or None where libsndfile cannot tell. Costs 0.1 ms."""
+    """Duration in seconds from the header; None if libsndfile finds none. Costs 0.1 ms."""
     try:
         info = soundfile.info(io.BytesIO(encoded))
         seconds = float(info.duration)
@@ -99,8 +99,8 @@ def header_seconds(encoded: bytes) -> float | None:
 def _gives_length(info: Any, head: bytes) -> bool:
     """Whether a file's header gives its length.
 
-    Without one libsndfile fails at the end of a FLAC, and guesses the length of an MP3 from its
-    first frame.
+    If it does not, libsndfile fails at the end of a FLAC, and estimates the length of an MP3 from
+    its first frame.
     """
     if info.format == "MP3":
         return any(mark in head for mark in MP3_LENGTHS)
@@ -108,7 +108,7 @@ def _gives_length(info: Any, head: bytes) -> bool:
 
 
 def _open(file: BinaryIO) -> tuple[Any, bytes]:
-    """The decoder that can read a file, and the file's first bytes."""
+    """Open a file by libsndfile or else PyAV; return the decoder and the file's first bytes."""
     head = file.read(HEADER_BYTES)
     file.seek(0)
     try:
@@ -140,7 +140,7 @@ def _check_rate(rate: int) -> None:
 
 
 def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarray]:
-    """One channel in pieces, by libsndfile.
+    """Decode by libsndfile to one channel, in blocks.
 
     `SoundFile.blocks` is not used: it pads a short read with whatever is in memory.
     """
@@ -151,7 +151,7 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
         while len(block := file.read(length, dtype="float32", always_2d=True)):
             num_read += len(block)
             yield block.mean(axis=1)
-    # ValueError where a broken file gives more samples than it promised.
+    # ValueError if a broken file has more samples than its header says.
     except (soundfile.LibsndfileError, ValueError):
         message = f"truncated or broken after {num_read / file.samplerate:.2f} s"
         raise Undecodable(message) from None
@@ -159,7 +159,7 @@ def _sndfile_blocks(file: soundfile.SoundFile, head: bytes) -> Iterator[np.ndarr
 
 
 def _check_whole(file: soundfile.SoundFile, head: bytes, num_read: int) -> None:
-    """Refuse a file from which fewer, or many more, samples were read than it promised."""
+    """Refuse a file from which fewer, or many more, samples were read than its header says."""
     in_header = _frames_in_header(head) if file.format in ("WAV", "AIFF") else 0
     promised = max(file.frames, in_header)
     if file.format in LOSSLESS and num_read < promised:
@@ -171,10 +171,10 @@ def _check_whole(file: soundfile.SoundFile, head: bytes, num_read: int) -> None:
 
 
 def _frames_in_header(head: bytes) -> int:
-    """Frames that the header of a WAV or AIFF promises; 0 where it promises none.
+    """The number of frames in the header of a WAV or AIFF; 0 if it gives none.
 
-    libsndfile's own number is cut to the frames that are there. A compressed WAV promises fewer
-    than there are, because it counts blocks.
+    libsndfile would limit it to the frames that are present, so truncation could not be seen. For a
+    compressed WAV the number is too low, because the header counts blocks.
     """
     order: ByteOrder = "little" if head[:4] == b"RIFF" else "big"
     chunks = dict(_chunks(head, order))
@@ -192,7 +192,7 @@ def _chunks(head: bytes, order: ByteOrder) -> Iterator[tuple[bytes, tuple[int, b
     """The chunks that a RIFF or FORM file begins with.
 
     Yields:
-        Name, size, and as much of the content as stands in the head.
+        Name, size, and as much of the content as `head` holds.
     """
     position = 12
     while position + 8 <= len(head):
@@ -202,7 +202,7 @@ def _chunks(head: bytes, order: ByteOrder) -> Iterator[tuple[bytes, tuple[int, b
 
 
 def _av_blocks(container: Any) -> Iterator[np.ndarray]:
-    """One channel at 16 kHz, from the first audio track, by PyAV."""
+    """Decode the first audio track by PyAV to one channel at 16 kHz, in blocks."""
     import av
 
     try:
@@ -210,7 +210,7 @@ def _av_blocks(container: Any) -> Iterator[np.ndarray]:
             raise Undecodable("no sound track")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         seconds = 0.0
-        # None at the end makes the resampler give what it still holds.
+        # None at the end makes the resampler return the samples it still holds.
         for frame in chain(container.decode(audio=0), [None]):
             seconds += _frame_seconds(frame) if frame else 0.0
             yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
@@ -222,15 +222,15 @@ def _av_blocks(container: Any) -> Iterator[np.ndarray]:
 
 
 def _frame_seconds(frame: Any) -> float:
-    """How long a frame lasts."""
+    """The duration of a decoded frame in seconds."""
     _check_rate(frame.sample_rate)
     return float(frame.samples / frame.sample_rate)
 
 
 def _promised_seconds(container: Any) -> float:
-    """Seconds that an mp4 gives for its audio track, or a webm for all it holds, if that is audio.
+    """Seconds of the audio track by the header of an mp4, or of a webm that holds nothing else.
 
-    0 for other containers: they guess, or do not know.
+    0 for other containers, whose headers give an estimate or nothing.
     """
     stream = container.streams.audio[0]
     if "mp4" in container.format.name and stream.duration:
@@ -240,7 +240,7 @@ def _promised_seconds(container: Any) -> float:
 
 
 def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """The same blocks as float32, up to MAX_SECONDS; a longer recording is refused."""
+    """Yield the blocks as float32, and refuse a recording longer than MAX_SECONDS."""
     total = 0
     for block in native:
         total += len(block)
@@ -250,9 +250,9 @@ def _limited(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def _resampled(native: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """The same sound at 16 kHz, in blocks that are not empty.
+    """Resample the blocks to 16 kHz; empty blocks are left out.
 
-    soxr gives the same samples in blocks as at once.
+    The samples are the same as when all is resampled at once.
     """
     if rate == SAMPLE_RATE:
         yield from (block for block in native if len(block))

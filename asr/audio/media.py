@@ -1,4 +1,4 @@
-"""Tell the type of a recording's file by its first bytes; nothing is decoded."""
+"""Find the media type of a recording by its first bytes; nothing is decoded."""
 
 from __future__ import annotations
 

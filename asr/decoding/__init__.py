@@ -1,5 +1,5 @@
 """What transcription needs beyond the greedy decoding of `model`.
 
-It stands apart because a change in `model` makes every model train anew. Imports `errors`,
+It is not part of `model`, because a change there makes every model train anew. Imports `errors`,
 `whisper`, `features`, `model`.
 """

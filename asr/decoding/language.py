@@ -1,4 +1,4 @@
-"""The language of a recording, as a Whisper detects it."""
+"""Detect the language of a recording with a Whisper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asr.whisper import FRAMES_PER_SECOND
 def detect_language(
     whisper: WhisperForConditionalGeneration, features: LogMel
 ) -> tuple[str, float]:
-    """The likeliest language of the first window, as a code, and its probability.
+    """Whisper's code of the likeliest language in the first window, and its probability.
 
     Raises:
         ModelError: the model knows one language only.

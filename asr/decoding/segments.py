@@ -1,4 +1,4 @@
-"""Decoded tokens to segments with start and end, by the timestamps among them."""
+"""Split decoded tokens at their timestamps into utterances with start and end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def timed_texts(start: Start, decoded: DecodedSegment) -> list[tuple[float, floa
     """Start, end and text of each utterance in a decoded segment.
 
     Times are seconds from the start of the recording. A model without timestamps gives one
-    utterance, as long as the segment; utterances without text are left out where it has them.
+    utterance, as long as the segment. With timestamps, utterances without text are left out.
     """
     generation = start.model.generation_config
     if not tokenization.predicts_timestamps(generation) or not decoded.text:
@@ -40,8 +40,8 @@ def split_at_timestamps(
 
     Args:
         first_timestamp: the token of 0.00 s.
-        duration: of the audio in seconds. Later times are set to it, and an utterance that was not
-            closed ends there.
+        duration: of the audio in seconds. Later times are replaced by it, and an utterance without
+            a closing timestamp ends there.
     """
     utterances: list[tuple[float, float, list[int]]] = []
     start = 0.0

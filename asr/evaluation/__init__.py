@@ -1,4 +1,4 @@
-"""The table of utterances that `evaluate` writes, and what people read of it.
+"""The table of utterances that `evaluate` writes, its scores, slices and report.
 
 Imports `errors`, `storage`, `markdown`, `wer`.
 """

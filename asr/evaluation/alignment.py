@@ -1,8 +1,7 @@
 """Align references and hypotheses word by word: marked words of two texts, and errors of a table.
 
-Alignments are jiwer's (the same edit operations in the same order), so what is marked is what WER
-counts. A pair of ten words costs 10 us; 20,000 of them half a second, most of it to normalize the
-words.
+The edit operations and their order are jiwer's, so the marks are the errors that WER counts. A pair
+of texts of ten words costs 10 us; 20,000 pairs half a second, most of it to normalize the words.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ERRORS = (SUBSTITUTION, DELETION, INSERTION)
 SUBSTITUTED, DELETED, INSERTED = range(len(ERRORS))  # their indices
 NO_WORD = -1
 UNKNOWN_WORD = -2
-PAIRS_PER_REPORT = 2_000  # aligned between two reports of progress
+PAIRS_PER_REPORT = 2_000  # pairs of texts aligned between two reports of progress
 
 
 class Mark(NamedTuple):
@@ -38,7 +37,7 @@ class Mark(NamedTuple):
 
 
 def align(reference: str, hypothesis: str) -> list[Mark]:
-    """Marked words of two texts, each split at white space, in the order of both texts."""
+    """Align two texts word by word; returns the steps in the order of the texts."""
     reference_words = reference.split()
     hypothesis_words = hypothesis.split()
     numbers: dict[str, int] = {}
@@ -79,10 +78,10 @@ class Edits:
     """Every error of a table. E is their number.
 
     Attributes:
-        rows: (E,) the row of the table each is in.
-        kinds: (E,) indices in ERRORS.
-        reference_words: (E,) the reference's word, an index in `words`, or NO_WORD.
-        hypothesis_words: (E,) the hypothesis's word, likewise.
+        rows: (E,) int32, the row of the table that has the error.
+        kinds: (E,) int32, indices in ERRORS.
+        reference_words: (E,) int32, the reference's word as an index in `words`, or NO_WORD.
+        hypothesis_words: (E,) int32, the hypothesis's word likewise.
         words: all words of the table.
     """
 
@@ -98,15 +97,16 @@ class Edits:
         """The most frequent errors of a kind.
 
         Args:
-            rows: one boolean per row of the table; where it is false, errors do not count.
-            most: how many to give.
+            rows: (rows of the table,) bool, the rows whose errors count.
+            most: return at most so many errors.
         Returns:
-            the reference's word, the hypothesis's word, how often, in how many utterances.
+            For each error: the reference's word, the hypothesis's word, how often it occurs, and in
+            how many utterances.
         """
         counted = (self.kinds == ERRORS.index(kind)) & rows[self.rows]
         first = self.reference_words[counted].astype(np.int64)
         second = self.hypothesis_words[counted]
-        # a pair of words as one number; 1 is added so that NO_WORD becomes 0
+        # A pair of words as one number; 1 is added so that NO_WORD becomes 0.
         base = len(self.words) + 1
         codes = (first + 1) * base + second + 1
         pairs, pair_of_error, times = np.unique(codes, return_inverse=True, return_counts=True)
@@ -142,10 +142,7 @@ class Edits:
 
 
 class Normalizer:
-    """`wer.normalize`, which looks at each character, for many texts that share words.
-
-    Each word is normalized once and remembered.
-    """
+    """A faster `wer.normalize` for many texts that share words: each word is normalized once."""
 
     def __init__(self) -> None:
         self.normalized: dict[str, str] = {}
@@ -168,7 +165,7 @@ def edits(
     """Align a whole table.
 
     Yields:
-        the share that is done, from time to time, and at the end the edits.
+        the share that is done, now and then, and at the end the edits.
     """
     numbers: dict[str, int] = {}
     prepare = Normalizer() if normalized else wer.collapse_spaces
@@ -186,7 +183,7 @@ def edits(
 def _errors(
     row: int, reference: list[int], hypothesis: list[int]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Row, kind and both words of each step that is no hit."""
+    """Yield row, kind and both words of each step that is an error."""
     for block in Levenshtein.opcodes(reference, hypothesis):
         replaced = reference[block.src_start : block.src_end]
         replacing = hypothesis[block.dest_start : block.dest_end]

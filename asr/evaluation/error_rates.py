@@ -1,4 +1,4 @@
-"""WER and CER as a metric of the `evaluate` library, loaded by path, so that no hub is asked.
+"""WER and CER as a metric of the `evaluate` library, loaded by its path, so without network.
 
 The scores are jiwer's.
 """
@@ -22,7 +22,7 @@ class ErrorRates(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        # jiwer refuses references without a word; then each word put in is a whole error
+        # jiwer refuses references without words; then each inserted word counts as one error.
         if not any(reference.split() for reference in references):
             return {
                 "wer": float(sum(len(text.split()) for text in predictions)),

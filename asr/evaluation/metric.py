@@ -10,7 +10,7 @@ METRIC = Path(__file__).with_name("error_rates.py")
 
 
 def corpus_scores(references: list[str], hypotheses: list[str]) -> dict[str, float]:
-    """`wer` and `cer` of a corpus; the metric is loaded from our own file, so no hub is asked."""
+    """`wer` and `cer` of a corpus; the metric is loaded from our own file, without network."""
     import evaluate
 
     metric = evaluate.load(str(METRIC), experiment_id=str(id(references)))

@@ -1,4 +1,4 @@
-"""The page a person reads of an evaluation, and its curves.
+"""The report of an evaluation in Markdown, and its curves as SVG.
 
 The same numbers give the same bytes. The picture costs 0.3 s.
 """
@@ -29,10 +29,10 @@ HEADER = [
 def report(
     metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]
 ) -> str:
-    """The page: scores, what they allow one to say, the curve, the worst utterances.
+    """The report in Markdown: scores, their limits, the curves, the worst utterances.
 
     Args:
-        metrics: metrics.json.
+        metrics: the content of metrics.json.
         table: the rows of the table of utterances.
         steps: the rows of steps.csv.
     """
@@ -80,7 +80,7 @@ def _held_out(metrics: dict[str, Any]) -> list[str]:
 
 
 def _steps(steps: list[dict[str, str]]) -> list[str]:
-    """The curve, and its numbers at each validation."""
+    """The curves, and their numbers at each validation."""
     lines = [
         "",
         "## Loss and WER per step",
@@ -99,7 +99,7 @@ def _steps(steps: list[dict[str, str]]) -> list[str]:
 
 
 def _worst_utterances(table: list[dict[str, Any]]) -> list[str]:
-    """The fine-tuned model's utterances with most errors."""
+    """The utterances with the most errors of the fine-tuned model."""
     lines = [
         "",
         "## Worst utterances",
@@ -135,7 +135,7 @@ def score_line(name: str, scores: dict[str, Any]) -> str:
 
 
 def caveat(metrics: dict[str, Any]) -> str:
-    """What was drawn for the intervals, and what that leaves out."""
+    """A sentence on what was drawn for the intervals, and what they do not cover."""
     if metrics["ci_unit"] == "speaker":
         return f"{metrics['speakers']} speakers were drawn with replacement."
     return (
@@ -163,6 +163,6 @@ def curves(steps: list[dict[str, str]], path: Path) -> None:
 
 
 def points(steps: list[dict[str, str]], column: str) -> tuple[list[int], list[float]]:
-    """Steps and values where a column of steps.csv was measured."""
+    """The steps at which a column of steps.csv was measured, and its values there."""
     rows = [row for row in steps if row[column]]
     return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]

@@ -1,8 +1,7 @@
-"""Tables of what models heard, which a person can search: slices, orders, scores.
+"""Tables of utterances to search, slice, sort and score.
 
-A table holds the rows of one model, or of two side by side. It is built once from
-reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each question to them a few
-milliseconds.
+A table holds the rows of one model, or of two models side by side. It is built once from
+reports/evaluate/utterances.parquet; 20,000 rows cost 0.1 s, and each query a few milliseconds.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from asr import wer
 from asr.errors import DataError
 from asr.storage import hashing
 
-# Prefixes of the columns of counts: on normalized text as WER counts it, or on the text as written.
+# Prefixes of the columns of counts: of normalized text as WER counts it, or of text as written.
 COUNTED = ""
 WRITTEN = "raw_"
 QUARTERS = 4
 FEW_VALUES = 12  # a number with more values than this is sliced by quartiles
 MAX_ATTRIBUTES = 40
-MOST_NUMBER = 1e15  # larger ones are taken for missing
+MOST_NUMBER = 1e15  # larger numbers count as missing
 RESAMPLES = 1_000
 SEED = 1
 
@@ -38,8 +37,8 @@ class Utterances:
     """Rows of one model, or of two. N is their number.
 
     Attributes:
-        key: names the rows: a hash of each table they come from, and of the model.
-        slices: a property's name and its value in each row; code -1 where the row has none.
+        key: identifies the rows: a hash of each table they come from, and of the model.
+        slices: by name of a property, its value in each row; code -1 where a row has none.
         haystack: (N,) all texts of a row in lower case, to search in.
     """
 
@@ -59,7 +58,7 @@ class Utterances:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """What a model heard: a table of utterances, its hash, and which of its models is meant."""
+    """The results of one model: a table of utterances, its hash, and the model's name in it."""
 
     table: pa.Table
     digest: str
@@ -71,7 +70,7 @@ class ModelResults:
 
 
 def models(table: pa.Table) -> list[str]:
-    """The models of a table, in its order."""
+    """The names of a table's models, in the order of the table."""
     return list(pc.unique(table["model"]).to_pylist())
 
 
@@ -79,7 +78,7 @@ def of_model(results: ModelResults) -> Utterances:
     """One model's rows, each id once.
 
     Raises:
-        DataError: the table has none.
+        DataError: the table has no row of this model.
     """
     rows = _frame(results)
     if rows.empty:
@@ -88,7 +87,7 @@ def of_model(results: ModelResults) -> Utterances:
 
 
 def compare(results: ModelResults, other: ModelResults) -> Utterances:
-    """The utterances that two models heard; the second's columns begin with `other_`.
+    """The utterances of two models; columns of the second model begin with `other_`.
 
     Raises:
         DataError: they have no recording with the same transcript in common.
@@ -105,7 +104,7 @@ def compare(results: ModelResults, other: ModelResults) -> Utterances:
 
 
 def _frame(results: ModelResults) -> pd.DataFrame:
-    """The rows of a model, with durations that make no sense left out."""
+    """The rows of a model, without impossible durations."""
     table = results.table.filter(pc.equal(results.table["model"], results.model))
     rows = table.drop_columns(["model"]).to_pandas()
     rows = rows.drop_duplicates("id").reset_index(drop=True)
@@ -125,7 +124,7 @@ def _utterances(key: str, rows: pd.DataFrame) -> Utterances:
 def _slices(rows: pd.DataFrame) -> dict[str, pd.Categorical]:
     """Slices by speaker, by quartile of duration, and by each attribute.
 
-    A property that no row has, or that has one value only, gives no slice.
+    A property that no row has, or that has the same value in all rows, makes no slice.
     """
     slices = {
         "speaker": pd.Categorical(rows["speaker"]),
@@ -135,10 +134,10 @@ def _slices(rows: pd.DataFrame) -> dict[str, pd.Categorical]:
         text: _attributes(text) for text in rows["attributes"].unique() if isinstance(text, str)
     }
     attributes = [parsed.get(text, {}) for text in rows["attributes"]]
-    names = list(dict.fromkeys(name for one in parsed.values() for name in one))
+    names = list(dict.fromkeys(name for values in parsed.values() for name in values))
     for name in names[:MAX_ATTRIBUTES]:
         title = f"{name} (attribute)" if name in slices else name
-        slices[title] = _by_value([one.get(name) for one in attributes])
+        slices[title] = _by_value([values.get(name) for values in attributes])
     return {name: column for name, column in slices.items() if len(column.categories) > 1}
 
 
@@ -146,7 +145,7 @@ def _attributes(text: str) -> dict[str, Any]:
     """The attributes of a row that are plain values; none if the text is damaged."""
     try:
         attributes = json.loads(text)
-        hashing.hash_of(attributes)  # fails on half a surrogate, which cannot be shown either
+        hashing.hash_of(attributes)  # fails on half a surrogate, which no page can show
     except (ValueError, RecursionError):
         return {}
     if not isinstance(attributes, dict):
@@ -172,9 +171,9 @@ def _number(value: int | float | None) -> float:
 
 def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
     """Four categories of about as many rows each; fewer if values repeat."""
-    known = np.isfinite(values)
+    is_known = np.isfinite(values)
     quantiles = np.linspace(0, 1, QUARTERS + 1)
-    edges = np.unique(np.quantile(values[known], quantiles)) if known.any() else np.zeros(1)
+    edges = np.unique(np.quantile(values[is_known], quantiles)) if is_known.any() else np.zeros(1)
     digits = "{:.1f}" if unit else "{:g}"
     labels = [
         f"Q{number + 1}: {digits.format(low)} to {digits.format(high)}{unit}"
@@ -183,7 +182,7 @@ def _quartiles(values: np.ndarray, unit: str) -> pd.Categorical:
     if not labels:
         return pd.Categorical.from_codes(np.full(len(values), -1), categories=labels)
     quarters = np.clip(np.searchsorted(edges, values) - 1, 0, len(labels) - 1)
-    return pd.Categorical.from_codes(np.where(known, quarters, -1), categories=labels)
+    return pd.Categorical.from_codes(np.where(is_known, quarters, -1), categories=labels)
 
 
 def match(
@@ -192,10 +191,10 @@ def match(
     """Find rows by words and slices.
 
     Args:
-        words: each of them stands in the reference or in a hypothesis.
-        values_by_slice: a row has one of them in each slice that has any.
+        words: each word must occur in the reference or in a hypothesis, also within a word.
+        values_by_slice: allowed values of each slice; an empty list allows all.
     Returns:
-        (N,) true for the rows found.
+        (N,) bool, true for the rows that match.
     """
     matches = np.ones(len(utterances), bool)
     for word in words.lower().split():
@@ -209,12 +208,16 @@ def match(
 
 
 def errors(rows: pd.DataFrame, prefix: str) -> np.ndarray:
-    """Errors of each row; the prefix says of which model (`other_`) and on which text."""
+    """(N,) word errors of each row.
+
+    Args:
+        prefix: COUNTED or WRITTEN, after `other_` for the second model.
+    """
     return _summed(rows, prefix, "substitutions", "deletions", "insertions")
 
 
 def words(rows: pd.DataFrame, prefix: str) -> np.ndarray:
-    """Reference words of each row."""
+    """(N,) reference words of each row; `prefix` as for `errors`."""
     return _summed(rows, prefix, "hits", "substitutions", "deletions")
 
 
@@ -237,14 +240,20 @@ CHANGES = {
 
 
 def order(utterances: Utterances, matches: np.ndarray, order: str, text: str) -> np.ndarray:
-    """Indices of the rows that match, in an order; among equals the table's order stays."""
+    """Sort the indices of the rows that match; equal rows keep the order of the table.
+
+    Args:
+        matches: (N,) bool.
+        order: a key of ORDERS or CHANGES.
+        text: COUNTED or WRITTEN.
+    """
     indices = np.flatnonzero(matches)
     keys = {**ORDERS, **CHANGES}[order](utterances.rows.iloc[indices], text)
     return indices[np.argsort(keys, kind="stable")]
 
 
 def score(rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:
-    """WER of these rows with its 95 % interval. 20,000 rows without speakers cost 0.2 s."""
+    """WER of these rows and its 95 % interval. 20,000 rows without speakers cost 0.2 s."""
     row_errors = errors(rows, prefix)
     row_words = words(rows, prefix)
     rate = wer.rate(int(row_errors.sum()), int(row_words.sum()))
@@ -255,7 +264,7 @@ def score(rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:
 
 
 def difference(rows: pd.DataFrame, text: str) -> wer.Difference:
-    """The second model against the first, on the rows of both."""
+    """WER of the second model minus that of the first, on the same rows."""
     second = errors(rows, f"other_{text}").tolist()
     first = errors(rows, text).tolist()
     row_words = words(rows, text).tolist()

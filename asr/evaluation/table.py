@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FINETUNED = "finetuned"  # what the table calls the model that was trained
+FINETUNED = "finetuned"  # the trained model's name in the table
 COUNTS = ("hits", "substitutions", "deletions", "insertions")
 RAW_COUNTS = tuple(f"raw_{name}" for name in COUNTS)
 CHARACTER_COUNTS = ("cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")

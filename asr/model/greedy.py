@@ -1,9 +1,9 @@
 """Audio to text by batched greedy decoding, the same for validation, evaluation and transcription.
 
-It gives what plain `generate()` gives. Recordings are sorted by length, and a row leaves the batch
-when it ends, so that no row waits long for another; the number of tokens is limited by duration.
-Recordings longer than the window are cut at the quietest point near its end, decoded apart, and
-joined.
+The texts equal those of plain `generate()`. Recordings are sorted by length, and a row leaves the
+batch when its text ends, so short rows do not wait for long ones; the number of tokens is limited
+by duration. Recordings longer than the window are cut at the quietest point near its end, and the
+texts of the segments are joined.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from asr.features import TAIL, LogMel, input_features
 from asr.model import loader, timestamps, tokenization
 from asr.whisper import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 
-TOKENS_PER_SECOND = 40  # more than anybody speaks, in any script
-SPARE_TOKENS = 10
-CUT_SHARE = 0.3  # the last part of a window, in which a quiet point is looked for
-QUIET_FRAMES = 10  # the width of a pause; the gap before a plosive is shorter
+TOKENS_PER_SECOND = 40  # more than the fastest speech, in any script
+SPARE_TOKENS = 10  # added to that limit
+CUT_SHARE = 0.3  # share of a window, at its end, that is searched for a quiet point to cut at
+QUIET_FRAMES = 10  # frames of a pause; the gap before a plosive (p, t, k) is shorter
 
-# Wraps groups of recordings or segments as they are decoded, to show progress or to stop.
+# Called with groups of recordings or segments and their number; yields each group when it is to be
+# decoded, so that it can show progress, or stop by raising an error.
 Progress = Callable[[Iterable[list[int]], int], Iterable[list[int]]]
 
 
@@ -44,10 +45,10 @@ class AudioSegment:
 
 @dataclass(frozen=True)
 class DecodedSegment:
-    """What was decoded in one part of a recording; `start` and `duration` in seconds.
+    """Tokens and text of one part of a recording; `start` and `duration` in seconds.
 
-    ids: tokens after the prompt, without the end; with timestamps, if the model predicts them.
-    text: of these tokens.
+    ids: tokens between prompt and end token, including timestamps if the model predicts them.
+    text: the text of `ids`.
     """
 
     start: float
@@ -57,13 +58,13 @@ class DecodedSegment:
 
 
 def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in groups of `size`; the last may be smaller."""
+    """Yield the indices in groups of `size`; the last group may be smaller."""
     for start in range(0, len(indices), size):
         yield list(indices[start : start + size])
 
 
 def max_tokens(seconds: float) -> int:
-    """The most tokens to decode for so many seconds of audio."""
+    """The most tokens to decode for `seconds` of audio."""
     return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
 
 
@@ -77,20 +78,20 @@ def decode_batch(
     prompt: list[int],
     max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """Decode a batch, taking the likeliest token each time.
+    """Decode a batch greedily: at each step the likeliest token.
 
     Args:
         features: (B, M, T), T the frames of the window.
-        max_new_tokens: for each row.
+        max_new_tokens: limit for each row.
     Returns:
-        the tokens of each row after the prompt, without the end.
+        the tokens of each row, without prompt and end token.
     """
     return decode_encoded(whisper, encode(whisper, features), prompt, max_new_tokens)
 
 
 @torch.inference_mode()
 def encode(whisper: WhisperForConditionalGeneration, features: torch.Tensor) -> torch.Tensor:
-    """The encoder's output, (B, T / 2, D), for features (B, M, T)."""
+    """The encoder's output (B, T / 2, `d_model`) for features (B, M, T)."""
     encoded: torch.Tensor = whisper.model.encoder(features.to(whisper.dtype)).last_hidden_state
     return encoded
 
@@ -102,11 +103,11 @@ def decode_encoded(
     prompt: list[int],
     max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """As `decode_batch`, from the encoder's output, so that several prompts can share it."""
+    """Do what `decode_batch` does, from the encoder's output, which several prompts can share."""
     generation, device = whisper.generation_config, encoded.device
     has_timestamps = tokenization.predicts_timestamps(generation)
-    never = _token_tensor(generation.suppress_tokens, device)
-    not_first = _token_tensor(getattr(generation, "begin_suppress_tokens", None), device)
+    suppressed = _token_tensor(generation.suppress_tokens, device)
+    suppressed_first = _token_tensor(getattr(generation, "begin_suppress_tokens", None), device)
     cache = EncoderDecoderCache(
         DynamicCache(config=whisper.config), DynamicCache(config=whisper.config)
     )
@@ -120,9 +121,9 @@ def decode_encoded(
             input_ids=inputs, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
         )
         logits = whisper.proj_out(hidden.last_hidden_state[:, -1])  # (B, V)
-        logits[:, never] = -torch.inf
+        logits[:, suppressed] = -torch.inf
         if step == 0:
-            logits[:, not_first] = -torch.inf
+            logits[:, suppressed_first] = -torch.inf
         if has_timestamps:
             previous = [decoded[row] for row in rows.tolist()]
             timestamps.apply_timestamp_rules(logits, previous, generation)
@@ -145,7 +146,7 @@ def _token_tensor(ids: list[int] | None, device: torch.device) -> torch.Tensor:
 
 @torch.inference_mode()
 def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
-    """The prompt that plain `generate()` gives to the decoder, taken from the call itself."""
+    """The prompt tokens that plain `generate()` passes to the decoder, recorded by a hook."""
     calls: list[torch.Tensor] = []
 
     def note(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
@@ -167,7 +168,7 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
 
 
 def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
-    """Cut a recording into segments that fit the window, at the quietest points near its end."""
+    """Cut a recording into segments that fit the window, at the quietest point near each end."""
     loudness = features.mel.mean(axis=0)  # (T,)
     total = features.mel.shape[1] - TAIL
     if total <= window_frames:
@@ -191,9 +192,9 @@ def _quietest(loudness: np.ndarray) -> int:
 
 
 def _segment(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
-    """Some frames of a recording, with the tail that the features of every clip have.
+    """Frames `start` to `end` of a recording, followed by TAIL frames as in every clip's features.
 
-    The last segment has the recording's own tail; others end in the floor, as if silence followed.
+    The last segment has the recording's own tail; the tail of the others is silence (the floor).
     """
     if end == features.mel.shape[1] - TAIL:
         mel = features.mel[:, start:]
@@ -223,9 +224,9 @@ def transcribe(
 
     Args:
         durations: of each recording, in seconds.
-        log_mel: gives the features of recording number i.
-        max_new_tokens: for each window; fewer where its duration allows no more.
-        progress: wraps the groups of recordings as they are decoded.
+        log_mel: returns the features of a recording, by its index.
+        max_new_tokens: limit for each window, besides that of its duration (`max_tokens`).
+        progress: called with groups of recordings, see `Progress`.
     Returns:
         the text of each recording.
     """
@@ -253,7 +254,7 @@ def decode_clips(
     The segments of all recordings are decoded together, `batch_size` at once.
 
     Args:
-        progress: wraps the groups of segments as they are decoded.
+        progress: called with groups of segments, see `Progress`.
     Returns:
         the decoded segments of each recording.
     """

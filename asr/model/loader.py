@@ -1,9 +1,9 @@
 """Whisper models: built from scratch or loaded, their window cut, and saved.
 
-Only safetensors are read, and nothing remote is executed. A window of N seconds is a table of 50 N
-positions. Whisper's are sinusoids, so the table of a shorter window is a bit-equal cut of the
-longer one. Importing costs torch and transformers (3 s); a model of 2.7 M weights is built in
-50 ms.
+Only safetensors are read, and no code of a checkpoint is executed. A window of N seconds is a table
+of 50 N positions. Whisper's positions are sinusoids, so the table of a shorter window is the
+beginning of the longer one, bit for bit. Importing costs torch and transformers (3 s); a model of
+2.7 M weights is built in 50 ms.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from asr.whisper import ENGLISH_ONLY_VOCABULARY, POSITIONS_PER_SECOND, WHISPER_L
 transformers_logging.disable_progress_bar()
 
 SCRATCH = "scratch"
-POSITIONS = "model.encoder.embed_positions.weight"  # the one tensor whose shape the window decides
-TIED = "proj_out.weight"  # the output layer: it is the decoder's embedding, so files lack it
+POSITIONS = "model.encoder.embed_positions.weight"  # the only tensor whose shape depends on window
+TIED = "proj_out.weight"  # the output layer is the decoder's embedding, so files do not hold it
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Start:
 
 
 def untrained(config: WhisperConfig, seed: int) -> WhisperForConditionalGeneration:
-    """A model with random weights, a pure function of shape and seed."""
+    """A model with random weights, which depend on config and seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return WhisperForConditionalGeneration(config)
@@ -70,8 +70,8 @@ def build(
     """A small Whisper from scratch.
 
     Args:
-        shape: params' `model.scratch`.
-        tokenizer: whose tokens the model embeds.
+        shape: the values of `model.scratch` in params.yaml, by key.
+        tokenizer: defines the model's vocabulary.
     """
     end, start = tokenizer.convert_tokens_to_ids([tokenization.END, tokenization.START])
     not_of_config = ("window_seconds", "vocab_size")
@@ -103,7 +103,7 @@ def build(
 
 
 def _prompt_tables(tokenizer: WhisperTokenizer) -> dict[str, Any]:
-    """The entries of a generation config that give a language's or a task's token."""
+    """The entries of a generation config that map languages and tasks to their tokens."""
     vocab = tokenizer.get_vocab()
     languages = [f"<|{code}|>" for code in WHISPER_LANGUAGES]
     tasks = {task: f"<|{task}|>" for task in tokenization.TASKS}
@@ -115,10 +115,10 @@ def _prompt_tables(tokenizer: WhisperTokenizer) -> dict[str, Any]:
 
 
 def resolve_model(name: str) -> str:
-    """The folder that `name` means, or the hub id that it is.
+    """The absolute path of the folder `name`; if there is none, `name` itself as a hub id.
 
     Raises:
-        ModelError: it looks like a folder and is not there.
+        ModelError: `name` looks like a path, and there is no such folder.
     """
     folder = paths.resolve(name)
     if folder.is_dir():
@@ -177,10 +177,10 @@ def load(name: str, revision: str | None, window_seconds: int | None) -> Start:
         config.max_source_positions = window_seconds * POSITIONS_PER_SECOND
     model, info = _read(where, lambda: _load_weights(where, revision, config))
     _check_loaded(display_name, info)
-    # transformers would train a table of positions that was cut.
+    # After a cut transformers would train this table, which Whisper keeps fixed.
     model.model.encoder.embed_positions.requires_grad_(False)
-    # Older checkpoints have no such file. In some it says that it was derived from the config, and
-    # would then lose all that Whisper needs.
+    # Older checkpoints have no generation_config.json. Some files say that they were derived from
+    # the config; transformers would then drop the entries that Whisper needs.
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(
             where, revision=revision, _from_model_config=False
@@ -201,7 +201,7 @@ def quiet() -> Iterator[None]:
 
 
 def _load_weights(where: str, revision: str | None, config: WhisperConfig) -> Any:
-    """The model, and what transformers tells of missing and unknown tensors."""
+    """The model, and transformers' report on missing, unknown and mismatched tensors."""
     with quiet():
         return WhisperForConditionalGeneration.from_pretrained(
             where,
@@ -215,7 +215,7 @@ def _load_weights(where: str, revision: str | None, config: WhisperConfig) -> An
 
 
 def _read(where: str, read: Callable[[], Any]) -> Any:
-    """Call `read`, and turn any error into one line that says whose fault it is.
+    """Call `read`, and turn any error into an error of one line that names the model.
 
     Raises:
         ModelError: reading a folder failed.
@@ -239,7 +239,9 @@ def _check_loaded(name: str, info: dict[str, Any]) -> None:
     """Refuse a checkpoint whose tensors are not those of its config.
 
     Args:
-        info: what transformers tells of loading.
+        info: transformers' report on loading.
+    Raises:
+        ModelError: a tensor is missing, unknown, or has another shape.
     """
     mismatched = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}
     faults = {
@@ -259,11 +261,11 @@ def _update_generation_config(
 ) -> None:
     """Bring an old checkpoint's generation config to today's form.
 
-    In it the prompt follows from language and task alone, not from `forced_decoder_ids`.
+    Afterwards language and task alone define the prompt, not `forced_decoder_ids`.
     """
     generation = model.generation_config
     generation.forced_decoder_ids = None
-    generation._from_model_config = False  # else the prompt that we save would not be read
+    generation._from_model_config = False  # else transformers would ignore the prompt we save
     generation.return_timestamps = tokenization.predicts_timestamps(generation)
     if getattr(generation, "is_multilingual", None) is None:
         generation.is_multilingual = model.config.vocab_size != ENGLISH_ONLY_VOCABULARY
@@ -278,7 +280,7 @@ def _update_generation_config(
 def set_prompt(model: WhisperForConditionalGeneration, language: str, task: str) -> None:
     """Choose the language and task that the model is trained, evaluated and saved with.
 
-    A model of English alone has no choice, and stays as it is.
+    English-only models have one language and one task; they are not changed.
     """
     if model.generation_config.is_multilingual:
         model.generation_config.language = language
@@ -289,7 +291,7 @@ def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) ->
     """Refuse features with another number of mel bins than the model takes.
 
     Raises:
-        ModelError: with the param to change.
+        ModelError: the numbers differ; the message names the param to change.
     """
     expected = model.config.num_mel_bins
     if expected != num_mel_bins:
@@ -305,12 +307,12 @@ def window_seconds(model: WhisperForConditionalGeneration) -> int:
 
 
 def device() -> str:
-    """Where a model is fastest on this machine."""
+    """The fastest device of this machine, as torch names it."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def weights_hash(model: WhisperForConditionalGeneration) -> str:
-    """Hash of all weights by name, without the table of positions, which the window decides."""
+    """SHA-256 of all names and weights but the table of positions, which depends on the window."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name != POSITIONS:
@@ -336,5 +338,5 @@ def save(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, fo
 
 
 def load_saved(folder: Path) -> Start:
-    """A model that `save` wrote, or any other folder with a Whisper, at its own window."""
+    """Load a Whisper from a folder, such as one that `save` wrote, at its own window."""
     return load(os.fspath(folder.resolve()), None, None)

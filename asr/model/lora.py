@@ -1,8 +1,8 @@
-"""LoRA (Hu et al. 2021): small matrices beside frozen weights, trained in their place.
+"""LoRA (Hu et al. 2021): train small matrices that are added to frozen weights.
 
-Checkpoints hold these matrices alone; what is decoded, measured and saved is the plain model with
-the matrices added to its weights. Needs peft, the extra `lora`. Importing this module costs
-nothing, adding adapters the 4 s of importing peft.
+Checkpoints hold these matrices alone. Decoding, measuring and saving use the plain model with the
+matrices added to its weights. Needs peft, the extra `lora`. Importing this module costs nothing;
+adding adapters imports peft (4 s).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from transformers import WhisperForConditionalGeneration
 from asr.errors import ParamsError
 from asr.params import schema
 
-MARK = ".lora_"  # in the name of every tensor of an adapter
+MARK = ".lora_"  # part of the name of every tensor of an adapter
 # Adapters start from zero, and need about this many times the learning rate of full weights.
 RATE = 10
 
 
 def add(whisper: WhisperForConditionalGeneration, params: schema.Lora, seed: int) -> None:
-    """Freeze the model and put an adapter, at first without effect, beside each target module.
+    """Freeze the model and add an adapter, at first without effect, to each target module.
 
     Raises:
         ParamsError: peft is not installed.
@@ -60,13 +60,13 @@ def trained(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
     """The plain model, with the adapters added to its weights.
 
-    A copy that shares every tensor no adapter changes; without adapters, the model itself.
+    It is a copy that shares all tensors without an adapter, or the model itself if it has none.
     """
     adapted = layers(whisper)
     if not adapted:
         return whisper
     changed = {id(layer.base_layer.weight) for layer in adapted.values()}
-    # deepcopy takes what stands in its memo as it is, so these tensors are not copied.
+    # deepcopy does not copy objects that are in its memo.
     shared = {
         id(tensor): tensor
         for tensor in chain(whisper.parameters(), whisper.buffers())
@@ -83,10 +83,10 @@ def merged(whisper: WhisperForConditionalGeneration) -> WhisperForConditionalGen
 def plain_weights(
     whisper: WhisperForConditionalGeneration, weights: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The weights of the plain model that belong to the weights of a checkpoint.
+    """The weights of the plain model after loading the weights of a checkpoint.
 
-    These themselves without adapters; else the frozen weights with the adapters added, computed
-    apart from `merged`, to check it.
+    Without adapters they are the same. With adapters they are added to the frozen weights here,
+    independently of `merged`, so that a check can compare the two.
     """
     adapted = layers(whisper)
     if not adapted:

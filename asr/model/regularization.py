@@ -1,7 +1,7 @@
-"""What keeps a model from overfitting: dropouts, layer drop, SpecAugment's masks, frozen layers.
+"""Against overfitting: dropouts, layer drop, SpecAugment's masks, frozen layers.
 
 Layers copy their dropouts from the config when they are built, so each is set twice: in the config,
-with which the model is saved, and in the layers.
+which is saved with the model, and in the layers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def configure(config: WhisperConfig, settings: schema.Model) -> None:
 
 
 def apply(whisper: WhisperForConditionalGeneration) -> None:
-    """Give the config's dropouts to the layers."""
+    """Set the dropouts and layer drop of the layers to those of the config."""
     config = whisper.config
     for module in whisper.modules():
         is_attention = hasattr(module, "k_proj")
@@ -58,9 +58,10 @@ def frozen(
     """Names of the tensors that training does not change.
 
     Args:
-        layers: how many of the encoder's first layers are frozen, with the convolutions before
-            them; or `all` of the encoder.
-        rank: of LoRA's adapters; if it is not None, all other tensors are frozen.
+        layers: the number of the encoder's first layers that are frozen, together with the
+            convolutions before them; or `all` for the whole encoder.
+        rank: the rank of LoRA's adapters, beside which all other tensors are frozen; None if there
+            are no adapters.
     """
     prefixes = _frozen_prefixes(layers)
     return {
@@ -71,7 +72,7 @@ def frozen(
 
 
 def _frozen_prefixes(layers: int | str) -> tuple[str, ...]:
-    """How the names of frozen tensors of the encoder start."""
+    """Prefixes of the names of the encoder's frozen tensors."""
     encoder = "model.encoder."
     if layers == "all":
         return (encoder,)
@@ -82,7 +83,7 @@ def _frozen_prefixes(layers: int | str) -> tuple[str, ...]:
 
 
 def freeze(whisper: WhisperForConditionalGeneration, layers: int | str, rank: int | None) -> None:
-    """Keep the tensors that `frozen` names from being trained."""
+    """Switch off the gradients of the tensors that `frozen` returns."""
     names = frozen(whisper, layers, rank)
     for name, value in whisper.named_parameters():
         if name in names:

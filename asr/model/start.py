@@ -1,6 +1,6 @@
-"""The model that training starts from, as params name it: built from scratch, or loaded.
+"""The model that training starts from, as params choose it: built from scratch, or loaded.
 
-Costs 50 ms from scratch, else reading the weights.
+Building costs 50 ms, loading the reading of the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def start_model(params: schema.Params, train: FeatureRows) -> Start:
     """The model before training, with its prompt, timestamps and regularization set.
 
     Args:
-        train: rows whose texts a model from scratch gets its tokenizer from.
+        train: the training rows; the tokenizer of a model from scratch is made from their texts.
     """
     settings = params.model
     if settings.name == loader.SCRATCH:

@@ -1,7 +1,7 @@
 """Timestamps as tokens, one for every 0.02 s of the window, before and after each utterance.
 
-A time is counted from the start of the window. Whisper's rules for decoding keep timestamps in
-pairs and in order; they cost one softmax a token.
+Times are counted from the start of the window. Whisper's rules for decoding keep timestamps in
+pairs and in order; they cost one softmax per token.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-# The latest first timestamp of a window, 1 s, for models that do not bring their own limit.
+# Limit of the first timestamp of a window, 1 s, for models whose config has none.
 MAX_INITIAL_TIMESTAMP_INDEX = 50
 
 
 def set_return_timestamps(generation: GenerationConfig, enabled: bool) -> None:
-    """Choose whether a model predicts timestamps; it is trained, evaluated and saved so."""
+    """Set whether a model predicts timestamps, in training, in evaluation and as saved."""
     generation.return_timestamps = enabled
     if enabled and getattr(generation, "max_initial_timestamp_index", None) is None:
         generation.max_initial_timestamp_index = MAX_INITIAL_TIMESTAMP_INDEX
@@ -35,13 +35,13 @@ def apply_timestamp_rules(
 ) -> None:
     """Set the scores of tokens that cannot come next to minus infinity, in place.
 
-    A window starts with a timestamp, and not a late one. After a timestamp that opens an utterance
-    comes text; after one that closes it, the next that opens, or the end. Timestamps never go back.
-    Where all timestamps together are likelier than the likeliest text token, one of them comes.
+    A window starts with a timestamp below the model's limit. An opening timestamp is followed by
+    text, a closing timestamp by the next opening timestamp or the end. Timestamps never decrease.
+    Where all timestamps together are likelier than the likeliest text token, text is excluded.
 
     Args:
-        scores: (B, V) of the next token.
-        previous: tokens of each row after the prompt.
+        scores: (B, V) scores of the next token.
+        previous: the tokens of each row so far, without the prompt.
     """
     first = first_timestamp(generation)
     scores[:, generation.no_timestamps_token_id] = -torch.inf
@@ -58,7 +58,7 @@ def apply_timestamp_rules(
 
 
 def _start_with_timestamp(row: torch.Tensor, first: int, generation: GenerationConfig) -> None:
-    """Allow only a timestamp, up to the model's limit."""
+    """Allow only timestamps, up to the model's limit."""
     row[:first] = -torch.inf
     limit = getattr(generation, "max_initial_timestamp_index", None)
     if limit is not None:
@@ -66,7 +66,7 @@ def _start_with_timestamp(row: torch.Tensor, first: int, generation: GenerationC
 
 
 def _keep_pairs_in_order(row: torch.Tensor, ids: Sequence[int], first: int, end: int) -> None:
-    """Allow what may follow these tokens, of which there is at least one."""
+    """Allow only tokens that may follow `ids`, which is not empty."""
     after_timestamp = ids[-1] >= first
     closes = after_timestamp and len(ids) > 1 and ids[-2] < first
     if closes:

@@ -1,9 +1,9 @@
 """Text to tokens and back, and the prompt before every transcript.
 
 A tokenizer is a byte-level BPE made from texts, or the start model's own. Labels and decoding both
-take the prompt from `prompt` below, so they cannot differ; `greedy.generation_prompt` is there to
-check that plain `generate()` agrees. Making a tokenizer from 2,400 sentences costs 20 ms; importing
-this module costs the import of transformers.
+take the prompt from `prompt` below, so they cannot differ; a check compares it with that of plain
+`generate()` (`greedy.generation_prompt`). Making a tokenizer from 2,400 sentences costs 20 ms;
+importing this module costs the import of transformers.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ TASKS = ("translate", "transcribe")
 def special_tokens() -> list[str]:
     """Whisper's special tokens after `<|endoftext|>`, in Whisper's order.
 
-    All languages are there, whatever the corpus: transformers computes a language's token from its
-    place in this list, and would take another token without an error.
+    All languages are included, whatever the corpus: transformers computes a language's token from
+    its index in this list, so a shorter list would give wrong tokens without an error.
     """
     return [
         START,
@@ -56,7 +56,7 @@ def special_tokens() -> list[str]:
 def from_texts(texts: Iterable[str], vocab_size: int) -> WhisperTokenizer:
     """Make a byte-level BPE from texts.
 
-    The same texts in any order give the same tokenizer. Memory holds each different word once.
+    The same texts in any order give the same tokenizer. Memory holds each distinct word once.
 
     Args:
         vocab_size: 256 bytes, `<|endoftext|>` and the merges; special tokens come on top.
@@ -94,8 +94,8 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
         raise ModelError(
             f"model.name: no Whisper tokenizer in {folder}: {first_line(error)}"
         ) from None
-    # Two faults of old folders: they ask for a clean-up that is not for BPE, and their special
-    # tokens would be taken for words.
+    # Two faults of old folders: they switch on a clean-up of spaces that is wrong for BPE, and do
+    # not mark their special tokens as special.
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.add_special_tokens({"additional_special_tokens": tokenizer.extra_special_tokens})
     _check_vocabulary(tokenizer, folder)
@@ -103,7 +103,7 @@ def load(name: str, revision: str | None) -> WhisperTokenizer:
 
 
 def _check_vocabulary(tokenizer: WhisperTokenizer, folder: str) -> None:
-    vocabulary = tokenizer.get_vocab()  # asked for once: it takes 40 ms with Whisper's own
+    vocabulary = tokenizer.get_vocab()  # called once: it takes 40 ms with Whisper's own tokenizer
     needed = [END, START, NO_TIMESTAMPS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     missing = [token for token in needed if token not in vocabulary]
     if missing:
@@ -126,8 +126,8 @@ def predicts_timestamps(generation: GenerationConfig) -> bool:
 def prompt(generation: GenerationConfig) -> list[int]:
     """The tokens before every transcript: start, language, task, and no timestamps.
 
-    A model of English alone has neither language nor task; a model that predicts timestamps lacks
-    the last.
+    English-only models have no tokens for language and task; models that predict timestamps leave
+    out the last token.
 
     Raises:
         ModelError: the model has no token for the language or the task.
@@ -150,14 +150,14 @@ def _token_id(table: dict[str, int], token: str) -> int:
 
 
 def prompt_tokens(vocab_size: int) -> int:
-    """Length of the prompt without timestamps: 4 tokens, or 2 for models of English alone."""
+    """Length of the prompt without timestamps: 4 tokens, or 2 for English-only models."""
     return 2 if vocab_size == ENGLISH_ONLY_VOCABULARY else 4
 
 
 def text_ids(tokenizer: WhisperTokenizer, texts: list[str]) -> list[list[int]]:
     """Tokens of each text, without prompt or end.
 
-    A text that spells a special token stays text, for only the BPE encodes it.
+    Only the BPE encodes the texts, so a text that spells a special token is still encoded as text.
     """
     encodings = _without_added_tokens(tokenizer).encode_batch(texts, add_special_tokens=False)
     return [list(encoding.ids) for encoding in encodings]

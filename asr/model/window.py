@@ -1,4 +1,4 @@
-"""Which window a model is trained with. Costs nothing to import."""
+"""The window that a model is trained with. Costs nothing to import."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""params.yaml, read and checked: every number we choose.
+"""Read and check params.yaml, which holds every number that the user may choose.
 
-A number changes an output through the stage that reads it, never through this code.
+This code changes no output by itself; a value does, through the stage that reads it.
 
 Imports `errors`, `paths`, `whisper`.
 """

@@ -1,7 +1,7 @@
-"""Values of params.yaml that are right by themselves and contradict each other.
+"""Find values of params.yaml that are valid by themselves but contradict each other.
 
-Every function here yields (dotted key, message) pairs. Values may be of any type, since the file
-may be wrong in other ways too; what cannot be compared is left to its own check. Costs
+The checks yield (dotted key, message) pairs. The file may be wrong in other ways too, so values may
+be of any type; values that cannot be compared are skipped here and reported by the schema. Costs
 microseconds.
 """
 
@@ -25,10 +25,10 @@ AUGMENTATION_RANGES = {
 
 
 def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong between two values, in whatever parts of the file can be compared.
+    """Yield (dotted key, message) for all contradictions between values.
 
     Args:
-        values: those of params.yaml, by dotted key.
+        values: the values of params.yaml by dotted key.
     """
     yield from _ordered(values, "chunk", "min_seconds", "max_seconds")
     yield from _ordered(values, "download.digits", "min_digits", "max_digits")
@@ -93,7 +93,7 @@ def _download(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _rule(key: str, rule: Any) -> Iterator[tuple[str, str]]:
-    """A rule names values or limits, not both."""
+    """Check that a rule has either values or limits, not both."""
     if not isinstance(rule, dict):
         return
     limits = [name for name in ("min", "max") if rule.get(name) is not None]
@@ -165,14 +165,14 @@ def _language(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _ordered(
     values: dict[str, Any], section: str, low: str, high: str
 ) -> Iterator[tuple[str, str]]:
-    """The lower end of a range is at most its upper end."""
+    """Check that the lower end of a range is at most its upper end."""
     for least, most in _numbers(values, f"{section}.{low}", f"{section}.{high}"):
         if least > most:
             yield f"{section}.{low}", f"got {least}, want at most {high} ({most})"
 
 
 def _numbers(values: dict[str, Any], *keys: str) -> list[tuple[Any, ...]]:
-    """A list with the values of these keys as its one item; empty unless all are numbers."""
+    """The values of these keys as a list of one tuple; an empty list unless all are numbers."""
     numbers = tuple(values.get(key) for key in keys)
     return [numbers] if all(map(_is_number, numbers)) else []
 

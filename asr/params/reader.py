@@ -1,7 +1,7 @@
-"""Read params.yaml and check all of it: every error at once, with its line.
+"""Read params.yaml and check all of it; all errors are reported at once, with their lines.
 
-YAML is read as version 1.2, as DVC reads it: `no` is Norwegian, `1e-5` is a number, a key that
-stands twice is an error. Costs 0.1 s; imports neither numpy nor torch.
+YAML is read as version 1.2, as in DVC: `no` is a text (Norwegian), `1e-5` is a number, a repeated
+key is an error. Costs 0.1 s; imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
     Raises:
-        ParamsError: all that is wrong with it, one line each: file, line, dotted key, what we got,
-            what we want.
+        ParamsError: one line for each error: file, line, dotted key, the value, what is wanted.
     """
     text = _read(path)
     values = _yaml(path, text)
@@ -87,9 +86,12 @@ def _yaml(path: Path, text: str) -> Any:
 
 
 def _keys(values: Any, error: dict[str, Any]) -> Keys:
-    """Where an error stands in the file.
+    """The keys that lead to the place of an error in the file.
 
-    Pydantic also puts the branch of a union that it tried into the location; that is left out.
+    In pydantic's location the branches of a union that it tried count as keys; they are left out.
+
+    Args:
+        error: an item of `ValidationError.errors()`.
     """
     keys: list[Any] = []
     node = values
@@ -105,10 +107,11 @@ def _keys(values: Any, error: dict[str, Any]) -> Keys:
 
 
 def _message(keys: Keys, error: dict[str, Any], further: bool) -> str:
-    """What we got and what we want, in words; a further error of the same value says only the rest.
+    """The value and what is wanted, in words.
 
     Args:
-        error: one of pydantic's.
+        error: an item of `ValidationError.errors()`.
+        further: the value has another error too; then only what is wanted.
     """
     if error["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key{_did_you_mean(keys)}"
@@ -133,13 +136,13 @@ def _did_you_mean(keys: Keys) -> str:
             continue
         field = getattr(section, "model_fields", {}).get(key)
         section = _model(field.annotation) if field else None
-    known = list(getattr(section, "model_fields", {}))
-    similar = difflib.get_close_matches(str(keys[-1]).lower(), known, n=1)
+    names = list(getattr(section, "model_fields", {}))
+    similar = difflib.get_close_matches(str(keys[-1]).lower(), names, n=1)
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
 def _model(annotation: Any) -> Any:
-    """The section in a type such as `list[MixedSource] | None`; None if there is none."""
+    """The section model in a type such as `list[MixedSource] | None`; None if it has none."""
     arguments = get_args(annotation)
     if not arguments:
         return annotation if hasattr(annotation, "model_fields") else None
@@ -147,10 +150,10 @@ def _model(annotation: Any) -> Any:
 
 
 def _line(node: Any, keys: Keys) -> int:
-    """Line of the deepest of these keys that stands in the file.
+    """The line of the deepest of these keys that is in the file.
 
     Args:
-        node: the file as ruamel's default loader gives it, with the place of every key.
+        node: the file as ruamel's default loader returns it, which keeps the line of every key.
     """
     line = 1
     for key in keys:

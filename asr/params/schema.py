@@ -1,7 +1,7 @@
 """The sections of params.yaml as frozen pydantic models: keys, types and ranges.
 
 The models have no defaults: a default in code is a value that DVC cannot see. Only entries of the
-lists `download.where` and `download.mix` may leave keys out. What each value means stands beside it
+lists `download.where` and `download.mix` may leave keys out. The meaning of each value is explained
 in params.yaml. Costs 0.1 s; imports neither numpy nor torch.
 """
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _integer_as_float(value: Any) -> Any:
-    """Let 1 stand for 1.0; `true` is an int to Python, and stays an error."""
+    """Convert 1 to 1.0; `true`, which is also an int in Python, is left to fail."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -32,7 +32,7 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 
 
 class Section(BaseModel):
-    """Refuses unknown keys and values of another type; its values cannot be changed."""
+    """Base of all sections: refuses unknown keys and values of another type; immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -79,9 +79,9 @@ class Digits(Section):
 
 
 class Rule(Section):
-    """How often a row counts: `weight` times where the rule holds, else `otherwise` times.
+    """How often a row counts: `weight` times if the rule holds, else `otherwise` times.
 
-    It holds where the row's `field` is one of `any_of`, or lies between `min` and `max`.
+    It holds if the row's `field` is one of `any_of`, or lies between `min` and `max`.
     """
 
     field: Annotated[str, Field(min_length=1)]
@@ -93,7 +93,7 @@ class Rule(Section):
 
 
 class MixedSource(Section):
-    """A further source; keys that are left out are as in `download`."""
+    """A further source; keys that are left out have the values of `download`."""
 
     source: SourceName
     path: str | None = None

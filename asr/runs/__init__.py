@@ -1,4 +1,4 @@
-"""Finished work, read back: reports, revisions, the index of runs; kept and compared.
+"""Finished trainings: read their reports and revisions, index, compare and keep them.
 
 Imports `errors`, `paths`, `storage`, `runtime`, `wer`, `metrics`, `tracking`, `evaluation`.
 """

@@ -1,6 +1,6 @@
-"""Compare trainings: a paired verdict on their tests, params that differ, commands to repeat one.
+"""Compare trainings: a paired test of their WER, params that differ, commands to repeat one.
 
-A verdict costs the two tables of utterances (through DVC if they are not at hand) and the
+A test costs reading the two tables of utterances, through DVC if they are not in the cache, and the
 bootstrap: 5 ms for 240 utterances, half a second for 20,000.
 """
 
@@ -18,7 +18,7 @@ from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE, Revision
 from asr.runs.run_index import RunRow
 from asr.wer import Difference
 
-RESAMPLES = 2000  # this and the seed as params.yaml has them for the intervals
+RESAMPLES = 2000  # this and the seed are those of the section `evaluate` of params.yaml
 SEED = 1
 COLUMNS = ("id", "model", *table.COUNTS, "speaker")
 PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -27,11 +27,11 @@ MISSING = object()
 
 
 def paired(ours: RunRow, theirs: RunRow) -> Difference:
-    """WER of one training less another's, on the same test recordings, drawn together.
+    """WER of one training minus another's, by a paired bootstrap on the same test recordings.
 
     Raises:
-        DataError: they were tested on other recordings, or the table of utterances of one cannot
-            be had.
+        DataError: they were tested on different recordings, or a table of utterances cannot be
+            read.
     """
     for row in (ours, theirs):
         if not row.test_hash:
@@ -79,7 +79,7 @@ def errors_of(row: RunRow) -> dict[str, tuple[int, int, str | None]]:
 
 
 def differing_params(rows: list[RunRow]) -> list[str]:
-    """The params that do not have one value in all of these trainings."""
+    """The params whose values differ among these trainings."""
     keys = dict.fromkeys(key for row in rows for key in row.params)
     return [key for key in keys if _differs([row.params.get(key, MISSING) for row in rows])]
 
@@ -89,12 +89,12 @@ def _differs(values: list[Any]) -> bool:
 
 
 def reproduce_commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
-    """What to type to have this training again.
+    """The commands that repeat this training.
 
     Args:
         here: the workspace's params, flat.
     Returns:
-        the lines to type, and the params that this workspace does not know, which are left out.
+        the commands, and the params that are left out because the workspace does not have them.
     """
     changed = {
         key: value
@@ -115,7 +115,7 @@ def reproduce_commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str
 
 
 def _checkout(row: RunRow) -> list[str]:
-    """The lines that bring the files of this training, if a revision holds them."""
+    """The commands that check out the files of this training, if a revision holds them."""
     revision = _revision_of(row)
     if revision is None:
         return []
@@ -130,19 +130,20 @@ def _checkout(row: RunRow) -> list[str]:
 
 
 def _revision_of(row: RunRow) -> Revision | None:
-    """The experiment that ran this training, else any experiment that holds it, else any state."""
-    experiments = [one for one in row.revisions if one.kind == EXPERIMENT]
-    own = [one for one in experiments if one.name == row.tags.get("dvc.experiment")]
+    """The experiment that ran this training; else an experiment, else a revision, that holds it."""
+    experiments = [revision for revision in row.revisions if revision.kind == EXPERIMENT]
+    experiment_name = row.tags.get("dvc.experiment")
+    own = [revision for revision in experiments if revision.name == experiment_name]
     return next(iter([*own, *experiments, *row.revisions]), None)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(value: Any, other: Any) -> bool:
     """Whether two params are equal; 1 and true are not."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def override_text(value: Any) -> str:
-    """A value in the grammar of `dvc exp run -S`."""
+    """A value as text in the syntax of `dvc exp run -S`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):

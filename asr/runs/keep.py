@@ -17,13 +17,15 @@ from asr.errors import DataError, ParamsError, exit_with
 from asr.runtime import command
 from asr.storage import files
 
-SPEEDS = ("rtfx",)  # scores that differ from day to day
+SPEEDS = ("rtfx",)  # scores that differ from run to run
 PATH_PARAMS = ("download.path", "model.name")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def provenance(root: Path) -> dict[str, Any]:
-    """What the kept model is, without paths, dates or speeds: the same model gives the same file.
+    """Origin, params and scores of the model, without paths, dates or speeds.
+
+    So the same model gives the same file.
 
     Raises:
         FileNotFoundError: a stage has not written its report.
@@ -52,7 +54,7 @@ def keep(root: Path, name: str) -> None:
     """Copy the model and write its provenance.
 
     Raises:
-        ParamsError: a name that is no plain file name.
+        ParamsError: the name is not a plain file name.
         DataError: there is no evaluated model.
     """
     if not NAME.fullmatch(name):

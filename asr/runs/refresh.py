@@ -4,12 +4,12 @@
     earshot refresh rebuild   # the same, from nothing
     earshot refresh follow    # as long as a page asks; the pages start it
 
-MLflow is read through its API. A small store is read whole each time. Of a large one (a whole pass
-takes over two seconds) only new runs, running ones, and what ended since are read, and the whole
-once an hour, for what carries no time: deletions, new names, runs that an outage delayed. 10,000
-runs take 20 s. MLflow finds one run's curve by passing over that metric's points of all runs (40 ms
-with 500,000), so curves are fetched only for running trainings, the newest twenty, and what a page
-shows. A second refresher leaves.
+MLflow is read through its API. A small store is read completely each time. Of a large store, which
+takes over two seconds to read, only new runs, running ones and those that ended since are read.
+Once an hour it is read completely, because deletions, new names and runs that an outage delayed
+cannot be found by time. 10,000 runs take 20 s. To find the curve of one run, MLflow scans the
+metric's points of all runs (40 ms with 500,000), so curves are read only for running trainings, the
+newest twenty, and those that a page shows. A second refresher exits.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from asr.runtime.locks import locked
 from asr.storage import files, hashing
 from asr.tracking import client
 
-SMALL_SECONDS = 2.0  # a store that is read whole in less is small
-WHOLE_SECONDS = 3600.0  # between two whole passes over a large store
-LINGER_SECONDS = 20.0  # after the last request; MLflow takes two seconds to import
+SMALL_SECONDS = 2.0  # a store that is read completely in less is small
+WHOLE_SECONDS = 3600.0  # between two complete readings of a large store
+LINGER_SECONDS = 20.0  # after the last request; to start anew costs importing MLflow, 2 s
 REST_SECONDS = 2.0  # between two passes
-RETRY_SECONDS = 3600.0  # for a revision whose files DVC did not have
-NEWEST_RUNS = 20  # trainings whose curves are fetched before anyone asks
-CURVES_PER_PASS = 20  # runs whose curves are fetched between two looks at the store
-MAX_REQUESTED = 100  # runs that a page may ask for
-FIRST_PAGES = (20, 200)  # runs; most often there is one new run, or none
+RETRY_SECONDS = 3600.0  # until a revision is read again whose files DVC did not have
+NEWEST_RUNS = 20  # trainings whose curves are fetched without a request
+CURVES_PER_PASS = 20  # runs whose curves are fetched in one pass
+MAX_REQUESTED = 100  # runs whose curves a page may request
+FIRST_PAGES = (20, 200)  # sizes of the first pages: mostly there is one new run, or none
 
 UPSERT_RUN = """
 INSERT INTO runs (id, fingerprint, parent, status, start, "end", digest, whole)
@@ -58,11 +58,12 @@ NEWEST = "SELECT id FROM runs WHERE parent IS NULL ORDER BY start DESC LIMIT ?"
 
 
 class Refresher:
-    """One process's connections: to the index, and to MLflow once it is needed.
+    """Brings the index up to date, with connections to it and to MLflow.
 
     Attributes:
-        talk: print progress.
-        changed: rows changed since the last commit.
+        talk: whether progress is printed.
+        store: the client of MLflow; None until it is needed, and after an error.
+        changed: whether rows changed since the last commit.
     """
 
     def __init__(self, index: sqlite3.Connection, talk: bool):
@@ -72,7 +73,7 @@ class Refresher:
         self.changed = False
 
     def step(self) -> bool:
-        """Look at everything once; gives whether there is more to do at once."""
+        """Do one pass over everything; return whether another should follow without a pause."""
         signature = run_index.signature()
         fault = self._read_store_if_changed(signature)
         self._read_revisions()
@@ -84,19 +85,19 @@ class Refresher:
         if not fault:
             try:
                 more = self._read_curves()
-            except Exception:  # of every kind, as below; the next look at the store reports it
+            except Exception:  # of any kind, as below; the next pass reports it
                 self.store = None
         self._progress("", 0, 0)
         return more
 
     def _read_store_if_changed(self, signature: str) -> str:
-        """Gives why the store cannot be read; empty if it can."""
+        """Read MLflow's store if it has changed; return why it cannot be read, or an empty text."""
         fault = ""
         local = client.store_file()
         try:
             if local is None or (local.is_file() and self._must_read(signature)):
                 self._read_store()
-        # a damaged store or a server in trouble makes MLflow raise errors of every kind
+        # A damaged store or a server in trouble makes MLflow raise errors of any kind.
         except Exception as error:
             self.store = None
             fault = (
@@ -131,7 +132,7 @@ class Refresher:
         self._set("whole_cost", repr(time.time() - began))
 
     def _read_changed(self) -> None:
-        """Read new runs, then those that ran or ended since, then those that run no more."""
+        """Read new runs, running runs, and runs that have ended since the last pass."""
         for page in self._newest_pages():
             if not self._write_runs(page):
                 break
@@ -154,7 +155,7 @@ class Refresher:
         yield from client.read_runs(self.store)
 
     def _read_one(self, id: str) -> None:
-        """Read a run that runs no more: it ended, or was deleted."""
+        """Read a run that is no longer running: it ended, or was deleted."""
         run = client.read_run(self.store, id)
         if run is None:
             self._forget("id = ?", id)
@@ -175,7 +176,7 @@ class Refresher:
         self.changed |= bool(ids)
 
     def _write_runs(self, page: list[dict[str, Any]]) -> bool:
-        """Store the runs that are new or changed; gives whether any was."""
+        """Store the runs that are new or changed; return whether there were any."""
         ids = [run["id"] for run in page]
         query = f"SELECT id, digest FROM runs WHERE id IN ({_question_marks(ids)})"
         stored = dict(self.index.execute(query, ids))
@@ -191,16 +192,21 @@ class Refresher:
         return bool(rows)
 
     def _read_revisions(self) -> None:
-        """Store which revisions there are, and what those tell that were not read before."""
+        """Store the list of revisions, and the facts of revisions that were not read before."""
         listed = revisions.list_revisions()
-        rows = [(place, one.name, one.sha, one.kind) for place, one in enumerate(listed)]
+        rows = [
+            (index, revision.name, revision.sha, revision.kind)
+            for index, revision in enumerate(listed)
+        ]
         query = "SELECT place, name, sha, kind FROM revisions ORDER BY place"
         if self.index.execute(query).fetchall() != rows:
             self.index.execute("DELETE FROM revisions")
             self.index.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?)", rows)
             self.changed = True
         read = self._shas_read()
-        unread = [one for one in listed if one.sha is None or one.sha not in read]
+        unread = [
+            revision for revision in listed if revision.sha is None or revision.sha not in read
+        ]
         for number, revision in enumerate(unread):
             self._write_facts(revision)
             if number % 10 == 0:
@@ -208,7 +214,7 @@ class Refresher:
         self._commit()
 
     def _shas_read(self) -> set[str]:
-        """Revisions that need not be read: those that were, and those tried a short time ago."""
+        """Revisions that need not be read now: those read before, and those that failed lately."""
         facts = self.index.execute("SELECT sha, fingerprint, tried FROM facts").fetchall()
         return {
             sha
@@ -235,9 +241,10 @@ class Refresher:
         self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
 
     def _read_curves(self) -> bool:
-        """Fetch curves that changed: of what a page waits for, else of the newest trainings.
+        """Fetch curves that changed; return whether there were any.
 
-        Those of running trainings are fetched in both cases. Gives whether any changed.
+        First come the trainings that a page requested, then the newest. Running trainings are
+        included in both.
         """
         requested = _requested_runs()
         for ids, values in ((_question_marks(requested), requested), (NEWEST, [NEWEST_RUNS])):
@@ -266,7 +273,7 @@ class Refresher:
         self.index.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
 
     def _progress(self, phase: str, done: int, total: int) -> None:
-        """Store how far we are, for the pages, and print it; an empty phase is rest."""
+        """Store the progress for the pages, and print it; an empty phase means idle."""
         self._set("progress", json.dumps([phase, done, total]))
         self._commit()
         if self.talk and phase:
@@ -285,7 +292,7 @@ def _question_marks(values: list[Any]) -> str:
 
 
 def _requested_runs() -> list[str]:
-    """The runs whose curves a page waits for."""
+    """The runs whose curves a page requested."""
     try:
         ids = files.read_json(paths.cache("runs.wanted"))
     except (OSError, ValueError):
@@ -295,9 +302,9 @@ def _requested_runs() -> list[str]:
 
 @contextmanager
 def only_refresher() -> Iterator[bool]:
-    """Hold the lock of this repository's refresher; false if another one holds it.
+    """Hold the lock of this repository's refresher; yield false if another process holds it.
 
-    We wait a moment for the lock, because a page that looks whether it is held takes it briefly.
+    We wait a second for the lock, because pages take it for a moment to test whether it is held.
     """
     with ExitStack() as stack:
         try:
@@ -309,9 +316,7 @@ def only_refresher() -> Iterator[bool]:
 
 
 def opened(again: bool) -> sqlite3.Connection:
-    """The index for writing.
-
-    One that is damaged or of another schema is replaced by a new one.
+    """Open the index for writing; one that is damaged or of another schema is replaced.
 
     Args:
         again: replace it in any case.
@@ -330,7 +335,7 @@ def opened(again: bool) -> sqlite3.Connection:
 
 
 def _create(path: Path) -> None:
-    """An empty index, which is whole as soon as it is there."""
+    """Create an empty index; the file appears when it is complete."""
     with files.draft(path) as part, closing(sqlite3.connect(part)) as index:
         index.execute("PRAGMA journal_mode = WAL")
         index.executescript(run_index.TABLES)
@@ -339,7 +344,7 @@ def _create(path: Path) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the index has our schema and no damage; one that is not there is whole."""
+    """Whether the index has our schema and no damage; true if there is none."""
     if not path.is_file():
         return True
     try:
@@ -353,7 +358,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def refresh(again: bool = False, talk: bool = True) -> bool:
-    """Bring the index up to date; gives false if another refresher is at work."""
+    """Bring the index up to date; return false if another refresher is running."""
     with only_refresher() as ours:
         if not ours:
             return False
@@ -365,7 +370,7 @@ def refresh(again: bool = False, talk: bool = True) -> bool:
 
 
 def follow() -> None:
-    """Refresh as long as a page asks, and a little longer."""
+    """Refresh while pages request it, and for LINGER_SECONDS after the last request."""
     os.nice(5)
     with only_refresher() as ours:
         while ours and _follow_one_index():
@@ -373,7 +378,7 @@ def follow() -> None:
 
 
 def _follow_one_index() -> bool:
-    """Refresh until no page asks (false), or the index must be replaced by a new one (true)."""
+    """Refresh until there is no request (return false), or the index must be replaced (true)."""
     try:
         with closing(opened(again=False)) as index:
             refresher = Refresher(index, talk=False)
@@ -388,7 +393,7 @@ def _follow_one_index() -> bool:
 
 
 def _asked_since(began: float) -> bool:
-    """Wait for a page to ask; gives false if none did."""
+    """Wait for the request of a page; return false if there was none."""
     time.sleep(REST_SECONDS)
     while time.time() - began < LINGER_SECONDS:
         if paths.cache("runs.asked").stat().st_mtime > began:

@@ -1,6 +1,6 @@
-"""Read back what the stages wrote; a file that is missing or damaged is an error with its name.
+"""Read the reports of the stages; a missing or damaged file raises an error that names it.
 
-Each function takes the file's path, in the workspace or fetched from a revision
+Each function takes the path of a file, in the workspace or fetched from a revision
 (`asr.runs.revisions`). Importing costs pyarrow.
 """
 
@@ -29,19 +29,21 @@ UTTERANCE = pa.schema(
         if name not in CHARACTER_COUNTS
     ]
 )
-# What reading a damaged file can raise.
+# Errors that reading a damaged file can raise.
 READ_ERRORS = (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException)
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """A report that is one JSON object.
+    """Read a report that is one JSON object.
 
+    Args:
+        keys: keys that it must have.
     Raises:
         DataError: it is not there, is no JSON object, or lacks one of the keys.
     """
     with _reading(path):
         report = files.read_json(path)
-        hashing.hash_of(report)  # fails on half a surrogate, which cannot be shown either
+        hashing.hash_of(report)  # fails on half a surrogate, which no page can show
     if not isinstance(report, dict):
         raise _damaged(path, "holds no table of values")
     for key in keys:
@@ -51,14 +53,16 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """A report that is a table with a header.
+    """Read a report that is a CSV table with a header.
 
+    Args:
+        columns: columns that it must have.
     Raises:
         DataError: it is not there, cannot be read, or lacks one of the columns.
     """
     with _reading(path):
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
-        # a line of other length than the header has values under None, or None as values
+        # In lines longer than the header DictReader has the key None, in shorter ones None values.
         rows = [
             {key: value or "" for key, value in row.items() if key is not None} for row in reader
         ]
@@ -67,8 +71,10 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def read_parquet(path: Path, *columns: str) -> pa.Table:
-    """A report that is a Parquet table.
+    """Read a report that is a Parquet table.
 
+    Args:
+        columns: columns that it must have.
     Raises:
         DataError: it is not there, is damaged, or lacks one of the columns.
     """
@@ -80,10 +86,10 @@ def read_parquet(path: Path, *columns: str) -> pa.Table:
 
 
 def read_utterances(path: Path) -> pa.Table:
-    """What each model heard in each test recording, with counts that are not negative.
+    """Read the table of utterances: each model's hypothesis for each test recording.
 
     Raises:
-        DataError: as `read_parquet`, or a column holds something else, or there is no row.
+        DataError: as in `read_parquet`; a column has another type or a negative count; no rows.
     """
     table = read_parquet(path, *UTTERANCE.names).select(UTTERANCE.names)
     for field in UTTERANCE:
@@ -103,7 +109,7 @@ def _holds(column: pa.ChunkedArray, field: pa.Field) -> bool:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file raises into a DataError with its name."""
+    """Turn errors of reading a file into a DataError that names it."""
     try:
         yield
     except FileNotFoundError:

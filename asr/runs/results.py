@@ -62,9 +62,9 @@ def summary(reports: Path) -> str:
 
 
 def times(reports: Path) -> str:
-    """Seconds per stage.
+    """Seconds per stage, as text.
 
-    A stage that DVC restored rather than ran has the time of the run it was restored from.
+    If DVC restored a stage instead of running it, the time is that of the run it restored.
     """
     seconds = {}
     for stage in STAGES:

@@ -1,7 +1,7 @@
-"""What the reports of a revision tell of its training, and params as params.yaml has them.
+"""Facts about a revision's training from its reports, and params of MLflow as values.
 
-A revision without a run.json has nothing to join with MLflow. Costs what `asr.runs.revisions` costs
-to fetch six small files.
+A revision without a run.json has no fingerprint to join it with MLflow. Costs fetching six small
+files (`asr.runs.revisions`).
 """
 
 from __future__ import annotations
@@ -30,16 +30,13 @@ MAX_LIST_CHARACTERS = 1000
 
 
 def typed(run: dict[str, Any]) -> dict[str, Any]:
-    """A run with its params as params.yaml has them; MLflow keeps everything as text."""
+    """A run with its params as values; MLflow stores them as text."""
     return {**run, "params": {key: value_of(text) for key, text in run["params"].items()}}
 
 
 @lru_cache(maxsize=100_000)
 def value_of(text: str) -> Any:
-    """The value whose `str` is this text.
-
-    What is no plain value stays text, as do numbers too long for a column.
-    """
+    """The value whose `str` is this text; other texts, and very long numbers, stay text."""
     if text in PLAIN:
         return PLAIN[text]
     if NUMBER.fullmatch(text):
@@ -65,7 +62,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     scores = _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
     timing = _report(revision, paths.TRAIN_TIMING)
-    with contextlib.suppress(UserError):  # so that no page waits for DVC
+    with contextlib.suppress(UserError):  # fetched now, so that no page has to wait for DVC
         revisions.fetch(revision, paths.UTTERANCES)
     facts = {
         "params": run["params"] if isinstance(run["params"], dict) else {},
@@ -77,9 +74,9 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
 
 
 def matches_lock(run: Path) -> bool:
-    """Whether dvc.lock holds the hash of this run.json, or is not there.
+    """Whether dvc.lock holds the hash of this run.json, or does not exist.
 
-    After a git checkout without dvc checkout the scores beside it are another model's.
+    After a git checkout without dvc checkout the scores beside run.json are another model's.
     """
     try:
         lock = yaml.safe_load((paths.root() / "dvc.lock").read_bytes())

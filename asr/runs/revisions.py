@@ -1,9 +1,9 @@
-"""States of the repository that have results, and files as they were there.
+"""Revisions of the repository that have results, and their files.
 
-These are the workspace, DVC's experiments, branches, tags and commits. Names come from git's refs
+They are the workspace, DVC's experiments, branches, tags and commits. Names come from git's refs
 (10 ms, no import). A file is fetched once through DVC (1 s to import), from its cache or remote,
-and kept under .cache/revisions/<sha>: a commit does not change, so neither does the copy. Without
-git or DVC there is the workspace alone.
+and kept under .cache/revisions/<sha>; a commit never changes, so this copy stays valid. Without git
+or DVC there is only the workspace.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ GIT_SECONDS = 30.0
 BRANCHES = "refs/heads/"
 TAGS = "refs/tags/"
 REF_ORDER = (EXPERIMENT, BRANCH, TAG)
-DVC_LOCK = threading.Lock()  # DVC's repositories are not made for threads
+DVC_LOCK = threading.Lock()  # DVC's repositories are not thread-safe
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A state of the repository; the workspace has no sha. Where names repeat, shas differ."""
+    """A revision; the workspace has no sha. Two revisions of one name differ in their sha."""
 
     name: str
     sha: str | None
@@ -77,7 +77,7 @@ def _commit(sha: str) -> Revision:
 def _revision(line: str) -> Revision | None:
     """The revision of one ref; None for DVC's own bookkeeping under refs/exps.
 
-    An annotated tag means the commit that it points to.
+    For an annotated tag the sha is that of the commit it points to.
     """
     ref, _, rest = line.partition("\0")
     sha, _, tagged = rest.partition("\0")
@@ -94,12 +94,12 @@ def _revision(line: str) -> Revision | None:
 
 
 def find(name: str) -> Revision:
-    """The revision of that name or sha (seven digits or more).
+    """Find a revision by name or sha (seven digits or more).
 
-    Where a name repeats, the first in the order of `list_revisions`.
+    Of several with one name, it returns the first in the order of `list_revisions`.
 
     Raises:
-        ParamsError: there is none.
+        ParamsError: there is no such revision.
     """
     revisions = list_revisions()
     for revision in revisions:
@@ -120,7 +120,7 @@ def find(name: str) -> Revision:
 
 
 def _full_sha(short: str) -> str | None:
-    """The whole sha of any commit of the repository; None if there is no such commit."""
+    """The full sha of a commit of the repository; None if there is no such commit."""
     try:
         sha = _git("rev-parse", "--verify", "--quiet", f"{short}^{{commit}}").strip()
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -129,7 +129,7 @@ def _full_sha(short: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    """Ask git about the repository at the root, and about no other that may lie around it."""
+    """Run git on the repository at the root, never on one that encloses it; return its output."""
     top = paths.root()
     if not (top / ".git").exists():
         raise FileNotFoundError(f"{top} is no git repository")
@@ -147,12 +147,12 @@ def _git(*arguments: str) -> str:
 
 
 def fetch(revision: Revision, path: str) -> Path:
-    """A file or folder as it was at a revision; the workspace's own is not copied.
+    """Return the path of a file or folder as it was at a revision; the workspace's is not copied.
 
-    Costs nothing when it is here already, else DVC's import, 0.1 s per revision, and the bytes.
+    Costs nothing if it was fetched before, else importing DVC, 0.1 s per revision, and copying.
 
     Raises:
-        ParamsError: a path that leaves the repository.
+        ParamsError: the path leaves the repository.
         DataError: the revision does not have it, or neither DVC's cache nor a remote does.
     """
     inside = PurePosixPath(path)
@@ -181,7 +181,7 @@ def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:
         with DVC_LOCK:
             repository = _files_at(str(paths.root()), str(revision.sha))
             repository.get(f"/{inside}", str(target), recursive=True)
-    # DVC raises errors of every kind, for a missing file as for a damaged repository
+    # DVC raises errors of any kind, for a missing file and for a damaged repository.
     except Exception as error:
         _files_at.cache_clear()
         raise DataError(

@@ -1,9 +1,10 @@
-"""Every training there is, as the pages read it: our own index in .cache/runs.sqlite.
+"""The index of all trainings that the pages read: .cache/runs.sqlite.
 
 `asr.runs.refresh` fills the index in a process of its own; reading imports neither MLflow nor DVC.
-A training stands in MLflow (tag `fingerprint`) and in reports/train/run.json of each revision that
-holds its model. These may be many, and MLflow may have no run: an experiment that DVC takes from
-its cache starts none. 5,000 runs are read in 0.4 s, once for each change of the index.
+A training is found in MLflow (tag `fingerprint`), and in reports/train/run.json of each revision
+that holds its model. There may be many such revisions, and there may be no run in MLflow, because
+an experiment that DVC restores from its cache starts none. Reading 5,000 runs costs 0.4 s, once for
+each change of the index.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ CURVES = (
 # Files of the workspace that the index is made from.
 WORKSPACE_REPORTS = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
 FRESH_SECONDS = 3.0
-SERVER_SECONDS = 30.0  # a server cannot be seen to change, only asked again
-MAX_FINGERPRINT = 64  # characters; ours have 32, and the name of a file cannot be of any length
+SERVER_SECONDS = 30.0  # after which a server is read again: it does not tell us of changes
+MAX_FINGERPRINT = 64  # characters; ours have 32, and names of files must not be longer than 255
 TEST = "test/"  # prefix of the metrics of a test
 FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
-# What reading a damaged index can raise, here and in the JSON that it holds.
+# Errors that reading a damaged index, or the JSON in it, can raise.
 PARSE_ERRORS = (
     sqlite3.Error,
     ValueError,
@@ -66,25 +67,25 @@ PARSE_ERRORS = (
     OverflowError,
 )
 
-Facts = dict[str, Any]  # what a revision tells: params, scores, parameters, seconds
+Facts = dict[str, Any]  # of a revision: params, scores, parameters, seconds
 RevisionFacts = tuple[Revision, Facts]
 
-_parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # digest and run by id, of what was read last
+_parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # digest and run by id, as last read
 _started: list[subprocess.Popen[bytes]] = []  # refreshers
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """How the index stands.
+    """The state of the index.
 
     Attributes:
-        made: it was brought up to date at least once.
-        updated: when, in seconds since 1970.
-        phase: what the refresher reads now, with `done` of `total`; empty if it rests.
+        made: whether it was brought up to date at least once.
+        updated: when it was last brought up to date, in seconds since 1970.
+        phase: what the refresher reads now, with `done` of `total`; empty if it reads nothing.
         fault: why MLflow's store cannot be read; empty if it can.
-        generation: changes with the rows.
-        mark: changes with the rows, the curves and the fault.
-        running: trainings that run.
+        generation: a text that changes with the rows.
+        mark: a text that changes with the rows, the curves and the fault.
+        running: number of trainings that are running.
     """
 
     made: bool = False
@@ -137,10 +138,10 @@ def path() -> Path:
 
 @contextmanager
 def opened() -> Iterator[sqlite3.Connection | None]:
-    """The index for reading; None if there is none yet.
+    """Open the index for reading; yield None if there is none yet.
 
     Raises:
-        DataError: it is damaged; the next refresh makes a new one.
+        DataError: it is damaged or of another schema; the next refresh makes a new one.
     """
     if not path().is_file():
         yield None
@@ -156,7 +157,7 @@ def opened() -> Iterator[sqlite3.Connection | None]:
 
 
 def state() -> IndexState:
-    """Read in under a millisecond."""
+    """The state of the index; costs less than a millisecond."""
     with opened() as index:
         if index is None:
             return IndexState()
@@ -184,22 +185,22 @@ def state() -> IndexState:
 
 
 def is_training(fingerprint: str | None) -> bool:
-    """Whether a run that MLflow takes for running still trains.
+    """Whether a run that has the status RUNNING in MLflow is still training.
 
-    Of a run on another machine we only know what MLflow says.
+    A run on another machine counts as training, because only MLflow's status is known of it.
     """
     has_server = client.store_file() is None
     if not fingerprint or not fingerprint.isalnum() or len(fingerprint) > MAX_FINGERPRINT:
-        return has_server  # not one of our fingerprints, which name files
+        return has_server  # not a fingerprint of ours, so it must not become part of a path
     if has_server and not journal.path_of(fingerprint).is_file():
         return True
     return follower.is_training(fingerprint)
 
 
 def rows() -> list[RunRow]:
-    """Every training: those with a run newest first, then those that only a revision has.
+    """All trainings: those with an MLflow run, newest first, then those of revisions alone.
 
-    The latter come in the order of `list_revisions`.
+    The latter have the order of `list_revisions`.
     """
     with opened() as index:
         if index is None:
@@ -240,7 +241,7 @@ def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
 
 
 def _read_facts(index: sqlite3.Connection) -> dict[str, list[RevisionFacts]]:
-    """What revisions tell, by fingerprint, in the order of `list_revisions`."""
+    """The facts of revisions by fingerprint, in the order of `list_revisions`."""
     by_sha = {
         sha: (fingerprint, json.loads(facts))
         for sha, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
@@ -275,11 +276,11 @@ def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFac
 def _rows_of(
     run: dict[str, Any], tests: list[dict[str, Any]], revision_facts: list[RevisionFacts]
 ) -> Iterator[RunRow]:
-    """The rows of a training that MLflow has.
+    """The rows of a training that has an MLflow run.
 
     Args:
         tests: MLflow's runs of its tests, newest first.
-        revision_facts: the revisions that hold it, and what they tell.
+        revision_facts: the revisions that hold it, with their facts.
     """
     status = str(run["status"])
     if status == RUNNING and not is_training(run["fingerprint"]):
@@ -316,7 +317,7 @@ def _rows_of(
 def _seconds(run: dict[str, Any], status: str) -> float | None:
     """Seconds from start to end of a finished run.
 
-    None for one that was stopped: until it was resumed, it did not train.
+    None for a run that was stopped: it did not train until it was resumed.
     """
     if status != FINISHED or not run["end"] or not run["start"]:
         return None
@@ -348,7 +349,7 @@ def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> 
 def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
     """Steps and values of each metric of `CURVES`.
 
-    None while they are not fetched; `request_refresh` has them fetched first.
+    None if they are not in the index yet; pass the run to `request_refresh` to have them fetched.
     """
     with opened() as index:
         if index is None:
@@ -365,7 +366,7 @@ def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
 
 
 def is_stale(now: IndexState) -> bool:
-    """Whether anything changed since the index was brought up to date; 15 ms."""
+    """Whether anything may have changed since the index was brought up to date; costs 15 ms."""
     age = time.time() - now.updated
     if not now.made or paths.cache("runs.rebuild").exists():
         return True
@@ -381,9 +382,9 @@ def is_stale(now: IndexState) -> bool:
 
 
 def signature() -> str:
-    """A hash of what the index is made from, as far as this machine shows it.
+    """A hash of the index's sources on this machine.
 
-    That is the store, the workspace's reports, and git's refs.
+    These are MLflow's store if it is a file, the workspace's reports, and git's refs.
     """
     sources = [paths.root() / report for report in WORKSPACE_REPORTS]
     store = client.store_file()
@@ -394,7 +395,7 @@ def signature() -> str:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Numbers that change with a file; none if it is not there."""
+    """Numbers that change when a file changes; an empty list if it is not there."""
     try:
         stat = path.stat()
     except OSError:
@@ -403,7 +404,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
-    """Have the index brought up to date in the background; returns at once.
+    """Bring the index up to date in the background; return at once.
 
     Args:
         run_ids: runs whose curves are fetched first.
@@ -434,7 +435,7 @@ def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
 
 
 def is_refreshing() -> bool:
-    """Whether a refresher is at work, started by whatever page."""
+    """Whether a refresher is running, no matter which process started it."""
     if any(process.poll() is None for process in _started):
         return True
     return is_locked(paths.cache("runs.lock"))

@@ -1,4 +1,4 @@
-"""What the recordings of a corpus are like, and which window to take for them.
+"""Statistics of a corpus's recordings, and the window to choose for them.
 
 Imports `whisper`, `storage`, `markdown`, `audio`, `cleaning`.
 """

@@ -1,8 +1,8 @@
-"""Find rows that look wrong before anything is trained, so that somebody can listen to them.
+"""Find rows that look wrong, so that the user can listen to them before training.
 
 They are mostly silent, spoken at an improbable rate, written in another script, or have labels near
-the limit. No row is left out for it. Works on arrays of a few bytes a row; silence costs decoding
-SAMPLE_ROWS recordings, 3 ms each.
+the limit. No row is left out because of it. Works on arrays of a few bytes a row; measuring silence
+costs decoding SAMPLE_ROWS recordings of each split, 3 ms each.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SHOWN_CHARACTERS = 60  # of a transcript
 # A frame is silent this far below its recording's loudest frame, or below -70 dB of full scale.
 SILENT_DB = 40
 SILENT_BELOW = 10 ** (-70 / 20)
-MOSTLY = 0.8  # share of silent frames from which a recording is named
+MOSTLY = 0.8  # a recording with a larger share of silent frames is mostly silent
 
-IMPROBABLE = 5.0  # robust deviations from the median rate of speech
-LEAST_SPREAD = 0.05  # of the logarithms of rates, where most are alike
+IMPROBABLE = 5.0  # robust standard deviations from the median rate of speech
+LEAST_SPREAD = 0.05  # smallest standard deviation of log rates, where most rates are equal
 NORMAL_SPREAD = 1.4826  # standard deviation of a normal distribution whose median deviation is 1
 
 NEAR_LIMIT_SHARE = 0.9  # of the model's positions
@@ -54,10 +54,10 @@ def silent_frames(samples: np.ndarray) -> tuple[int, int]:
 
 
 def silence_of(counts: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
-    """Summarize how much of some recordings is silent, and name those that mostly are.
+    """Summarize how much of some recordings is silent, with examples of those that mostly are.
 
     Args:
-        counts: id, silent frames and all frames of each.
+        counts: id, number of silent frames, and number of frames of each recording.
     """
     num_silent = sum(silent for _, silent, _ in counts)
     num_frames = sum(frames for _, _, frames in counts)
@@ -81,8 +81,8 @@ def deviations(rates: np.ndarray) -> np.ndarray:
     Args:
         rates: (N,) characters a second; NaN where unknown.
     Returns:
-        (N,) float32, the distance of its logarithm from the median, in robust standard deviations;
-        0 where the rate is unknown.
+        (N,) float32, the difference of log(rate) from the median, in robust standard deviations; 0
+        where the rate is unknown.
     """
     is_known = np.isfinite(rates)
     result = np.zeros(len(rates), np.float32)
@@ -96,7 +96,7 @@ def deviations(rates: np.ndarray) -> np.ndarray:
 
 
 def highest(values: np.ndarray, among: np.ndarray) -> list[int]:
-    """Return the indices of the MAX_SHOWN_EXAMPLES highest values, of equal ones the first.
+    """Return the indices of the MAX_SHOWN_EXAMPLES highest values, the highest first.
 
     Args:
         values: (N,).
@@ -122,7 +122,7 @@ def labels(lengths: np.ndarray, positions: int) -> dict[str, Any]:
 
 
 def sample(split: Path, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Return `count` random rows of a split, always the same ones; all if it has fewer."""
+    """Return `count` random rows of a split, always the same; all if it has fewer."""
     num_rows = shards.manifest(split)["rows"]
     indices = np.random.default_rng(SEED).choice(num_rows, min(count, num_rows), replace=False)
     return (row for _, row in row_stats.rows_at(split, indices, *columns))
@@ -138,7 +138,7 @@ def first_samples(row: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _first(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """(S,) at most `count` samples, of blocks that may be as short as a codec's frame."""
+    """(S,) the first `count` samples of the blocks, or all if they have fewer."""
     first: list[np.ndarray] = []
     num_samples = 0
     for block in blocks:
@@ -152,7 +152,7 @@ def _first(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
 def silence(split: Path) -> dict[str, Any]:
     """Summarize how much of a sample of a split's recordings is silent.
 
-    They are decoded in a guarded process, which a broken file may crash.
+    They are decoded in another process, because a broken file may crash it.
     """
     count = min(SAMPLE_ROWS, shards.manifest(split)["rows"])
     if not count:
@@ -162,9 +162,9 @@ def silence(split: Path) -> dict[str, Any]:
 
 
 def _silent(split: Path, start: int) -> Iterator[tuple[str, int, int] | None]:
-    """Id, silent frames and all frames of each recording of the sample, from number `start` on.
+    """Yield id, number of silent frames, and number of frames of each recording of the sample.
 
-    None for one that cannot be decoded.
+    None for a recording that cannot be decoded. The first `start` recordings are skipped.
     """
     for row in islice(sample(split, SAMPLE_ROWS, ["id", "audio"]), start, None):
         samples = first_samples(row)
@@ -194,14 +194,14 @@ def improbable_rates(raw: Path, by_split: Mapping[str, RowStats]) -> dict[str, A
 
 
 def _median(rates: np.ndarray) -> float:
-    """The median of the known rates; 0 where none is known."""
+    """The median of the known rates; 0 if no rate is known."""
     return float(np.nanmedian(rates)) if np.isfinite(rates).any() else 0.0
 
 
 def strange_scripts(
     raw: Path, by_split: Mapping[str, RowStats], scripts: Sequence[str]
 ) -> dict[str, Any]:
-    """Find rows that are written mostly in a script that is not the corpus's.
+    """Find rows written mostly in a script that is not one of the corpus's own.
 
     Args:
         scripts: the scripts of all rows, to which `RowStats.script` refers.
@@ -229,10 +229,10 @@ def strange_scripts(
 def example_rows(
     raw: Path, by_split: Mapping[str, RowStats], indices: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Return id, split and the beginning of the text of some rows, in the order given.
+    """Return the index, and id, split and beginning of the text, of some rows.
 
     Args:
-        indices: of rows, counted over all splits.
+        indices: of the rows, counted over all splits; the result has their order.
     """
     rows = {}
     first = 0  # index of the split's first row

@@ -1,7 +1,7 @@
-"""Show the stats to people and to `dvc plots`: a histogram as rows and as a picture, and a report.
+"""Present the stats: a histogram as rows for `dvc plots` and as a picture, and a Markdown report.
 
-The same numbers give the same bytes. The picture is drawn from the histogram, so that it is as
-large for a million recordings as for ten. Costs the import of matplotlib (0.5 s).
+The same numbers give the same bytes. The picture is drawn from the histogram, so its size does not
+grow with the number of recordings. Costs the import of matplotlib (0.5 s).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from asr.markdown import cell
 from asr.storage import files
 
 BINS = 40
-# Seconds; longer recordings count in the last bin, or one of an hour would press all others into
-# the first.
+# Seconds. Longer recordings count in the last bin; without a limit, a recording of an hour would
+# squeeze all others into the first bin.
 LONGEST = 60.0
 COLORS = {"train": "#1f9a92", "validation": "#d97f1d", "test": "#6f83dd", "holdout": "#b0568f"}
 PICTURE_STYLE: Any = {
@@ -44,12 +44,13 @@ SCRIPT_HEADS = ("id", "split", "script", "text")
 
 
 def histogram(by_split: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Count recordings per bin of duration, with the share of them that is no longer.
+    """Count recordings per bin of duration.
 
     Args:
-        by_split: (N,) seconds of each split.
+        by_split: (N,) the durations of each split's recordings in seconds.
     Returns:
-        A row for each split and bin; none for empty splits.
+        A row for each split and bin: the bin's upper edge in seconds, the split, the count, and the
+        share of recordings up to this edge. Empty splits have no rows.
     """
     with_rows = {split: seconds for split, seconds in by_split.items() if len(seconds)}
     longest = max((float(seconds.max()) for seconds in with_rows.values()), default=1.0)
@@ -82,7 +83,8 @@ def draw(
 
     Args:
         bins: rows of `histogram`.
-        candidates, recommended, present: windows in seconds; the last is that of params.
+        candidates, recommended: windows in seconds.
+        present: the window of params in seconds.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -121,10 +123,10 @@ def _draw_split(left: Any, right: Any, split: str, bins: Sequence[Mapping[str, A
 def mark(
     axes: Any, candidates: Sequence[float], recommended: float, present: float, top: float
 ) -> None:
-    """Draw the windows as upright lines.
+    """Draw the windows as vertical lines.
 
-    Candidates are drawn as far as the recordings go (`top` seconds), the recommended window and
-    the one in params always.
+    Candidates above `top` seconds, where the recordings end, are left out. The recommended window
+    and the window of params are always drawn.
     """
     named = (recommended, present)
     others = [window for window in candidates if window <= top and window not in named]
@@ -259,7 +261,7 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; nothing where it has no rows."""
+    """A Markdown table; an empty text if it has no rows."""
     if not rows:
         return ""
     cells = [[cell(text) for text in row] for row in rows]

@@ -1,8 +1,8 @@
 """Read the duration, rate of speech and script of each row of data/raw, mostly without decoding.
 
-Costs 8 us a row and 9 bytes of memory. Recordings whose header gives no duration are decoded,
-guarded, and their measurements cached. Files are memory-mapped, so the audio of a large corpus is
-not read. Single rows are found by their index.
+Costs 8 us a row and 9 bytes of memory. Recordings whose header gives no duration are decoded in
+other processes, and their measurements are cached. Files are memory-mapped, so the audio of a large
+corpus is not read.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ NO_SCRIPT = ""  # of a text without letters
 class RowStats:
     """The rows of one split.
 
-    seconds: (N,) float32; NaN where unknown.
+    seconds: (N,) float32 durations; NaN where unknown.
     rates: (N,) float32 characters a second, spaces not counted; NaN where unknown.
     script: (N,) uint8 the script of most of a row's letters, as an index into the list of scripts.
-    letters: of all rows, by script.
+    letters: the number of letters of all rows, by script.
     """
 
     seconds: np.ndarray
@@ -40,7 +40,7 @@ class RowStats:
 
     @property
     def known(self) -> np.ndarray:
-        """The durations that are known."""
+        """The known durations in seconds, float32."""
         known_seconds: np.ndarray = self.seconds[np.isfinite(self.seconds)]
         return known_seconds
 
@@ -49,13 +49,13 @@ def read_row_stats(split: Path, scripts: list[str]) -> RowStats:
     """Read the stats of a split in one pass.
 
     Args:
-        scripts: names of the scripts; new ones are added to it.
+        scripts: names of the scripts; new names are added to this list.
     """
     letters: Counter[str] = Counter()
     # The empty arrays are for a split without rows.
     blocks = [(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))]
-    places = list(shards.batch_locations(split))
-    for (path, offset, _), seconds in zip(places, durations(places), strict=True):
+    locations = list(shards.batch_locations(split))
+    for (path, offset, _), seconds in zip(locations, durations(locations), strict=True):
         column = shards.read_batch(path, offset).column("text")
         texts = [text or "" for text in column.to_pylist()]
         blocks.append((seconds, rates_of(texts, seconds), scripts_of(texts, scripts, letters)))
@@ -63,15 +63,15 @@ def read_row_stats(split: Path, scripts: list[str]) -> RowStats:
     return RowStats(seconds, rates, script, letters)
 
 
-def durations(places: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
-    """Yield (N,) seconds of the rows of each record batch; NaN where unknown.
+def durations(locations: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
+    """Yield (N,) durations in seconds of the rows of each record batch; NaN where unknown.
 
-    They come from tables and headers, or where these have none from decoding.
+    Rows without a duration from a table or header are decoded.
     """
-    undecided = [place for place in places if np.isnan(promised(place)).any()]
-    measured = measurements.measure(undecided)
-    for place in places:
-        seconds = promised(place)
+    incomplete = [location for location in locations if np.isnan(promised(location)).any()]
+    measured = measurements.measure(incomplete)
+    for location in locations:
+        seconds = promised(location)
         is_unknown = np.isnan(seconds)
         if is_unknown.any():
             decoded = [math.nan if sound.code else sound.duration for sound in next(measured)]
@@ -79,16 +79,19 @@ def durations(places: Sequence[shards.BatchPlace]) -> Iterator[np.ndarray]:
         yield seconds
 
 
-def promised(place: shards.BatchPlace) -> np.ndarray:
-    """(N,) seconds by tables and headers; NaN where these have none."""
-    path, offset, _ = place
+def promised(location: shards.BatchPlace) -> np.ndarray:
+    """(N,) float32 durations from tables and headers, in seconds; NaN where they have none."""
+    path, offset, _ = location
     column = shards.read_batch(path, offset).column("duration")
     seconds: np.ndarray = column.to_numpy(zero_copy_only=False).astype(np.float32)
     return np.where(np.isfinite(seconds), seconds, np.float32(np.nan))
 
 
 def rates_of(texts: list[str], seconds: np.ndarray) -> np.ndarray:
-    """(N,) float32 characters a second, spaces not counted; NaN where either is 0 or unknown."""
+    """(N,) float32 characters a second, spaces not counted.
+
+    NaN where a text is empty, or a duration is 0 or unknown.
+    """
     characters = np.array([len("".join(text.split())) for text in texts], np.float32)
     is_known = (characters > 0) & (seconds > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -115,7 +118,7 @@ def scripts_of(texts: list[str], scripts: list[str], letters: Counter[str]) -> n
 def rows_at(
     split: Path, indices: Iterable[int], *columns: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield single rows of a split with their indices, in ascending order."""
+    """Yield the rows at these indices, each with its index, in ascending order."""
     sorted_indices = np.unique(np.fromiter(indices, np.int64))
     first = 0  # index of the first row of a file or batch
     for entry, path in zip(shards.manifest(split)["files"], shards.paths(split), strict=True):

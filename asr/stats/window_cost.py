@@ -14,13 +14,13 @@ from asr.whisper import FRAMES_PER_SECOND, POSITIONS_PER_SECOND
 
 WHISPER_SECONDS = 30
 LABEL_TOKENS = 30
-BYTES_PER_FRAME = 1.5  # of a mel bin, whose value takes 12 bits
+BYTES_PER_FRAME = 1.5  # of each mel bin, whose value takes 12 bits
 FLOAT32_BYTES = 4
-SAVING = 0.1  # of the compute; for less, the window that a checkpoint was trained with is not cut
+SAVING = 0.1  # share of the compute; a cut that saves less is not recommended
 
 
 def training_flops(window_seconds: float, sizes: Mapping[str, Any]) -> float:
-    """Count the operations of training on one clip: encoder, cross attention, decoder.
+    """Count the floating-point operations of training on one clip.
 
     Args:
         sizes: of the model, under the names of `WhisperConfig`.
@@ -75,15 +75,15 @@ def price(window: float, seconds: np.ndarray, sizes: Mapping[str, Any]) -> dict[
 def recommended(
     seconds: np.ndarray, min_share_kept: float, sizes: Mapping[str, Any], trained: int | None
 ) -> int:
-    """Return the fewest whole seconds that hold a share of the recordings; 30 where none do.
+    """Return the shortest window, in whole seconds, that holds enough recordings; else 30.
 
-    The start model's own window stays where a cut would save less than SAVING of the compute.
+    If a cut would save less than SAVING of the compute, it is the start model's own window.
 
     Args:
         seconds: (N,) durations.
         min_share_kept: least share of the recordings that the window must hold.
         sizes: of the model, under the names of `WhisperConfig`.
-        trained: the start model's own window in seconds, if it was trained.
+        trained: the window in seconds that the start model was trained with; None from scratch.
     """
     fewest = _fewest_seconds(seconds, min_share_kept)
     if not trained or fewest >= trained:
@@ -94,7 +94,7 @@ def recommended(
 
 
 def _fewest_seconds(seconds: np.ndarray, min_share_kept: float) -> int:
-    """The fewest whole seconds that hold a share of the recordings; 30 where none do."""
+    """The shortest window, in whole seconds, that holds enough recordings; else 30."""
     for length in range(1, WHISPER_SECONDS + 1):
         if int((seconds <= length).sum()) >= min_share_kept * len(seconds):
             return length
@@ -107,7 +107,7 @@ def reason(
     """Explain why a window is recommended, with the rule.
 
     Args:
-        recommended_price: the window's price.
+        recommended_price: the window's costs, as `price` returns them.
         min_share_kept, trained: as in `recommended`.
         rows: training recordings.
     """
@@ -141,8 +141,8 @@ def difference(
     """Compare the window of params with the recommended one.
 
     Args:
-        recommended_price, present_price: prices of the recommended window and of the one in params.
-        param: what sets the window.
+        recommended_price, present_price: costs of the recommended window and of that of params.
+        param: name of the param that sets the window.
     """
     now = f"{param} is {present_price['window_seconds']:g}"
     if present_price["window_seconds"] == recommended_price["window_seconds"]:
@@ -157,7 +157,7 @@ def difference(
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share in words, without trailing zeros."""
+    """A share as text in percent, without trailing zeros."""
     text = f"{100 * share:.{digits}f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""Tell the script of a text by the names that Unicode gives its letters. Costs 3 us a text."""
+"""Find the script of a text by the Unicode names of its letters. Costs 3 us a text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import unicodedata
 from collections import Counter
 from functools import cache
 
-OWN_SHARE = 0.1  # of a corpus's letters, from which on a script is the corpus's own
-# Scripts that are written together, in Japanese and Korean.
+OWN_SHARE = 0.1  # a script is a corpus's own if it has at least this share of the letters
+# Scripts that are mixed in one text, in Japanese and Korean.
 TOGETHER = {
     "HIRAGANA": {"KATAKANA", "CJK"},
     "KATAKANA": {"HIRAGANA", "CJK"},
@@ -27,7 +27,7 @@ EXCEPTIONS = {
 def script_of(character: str) -> str | None:
     """Return the script of a letter, such as LATIN or CJK.
 
-    None for what is no letter, or belongs to no one script.
+    None if it is not a letter, or belongs to no single script.
     """
     if not character.isalpha():
         return None
@@ -52,11 +52,11 @@ def count(text: str) -> Counter[str]:
 def own(letters: Counter[str]) -> set[str]:
     """Return the scripts in which a corpus is written: those of at least a tenth of its letters.
 
-    With a script come those it is written together with: Japanese has three, and a corpus may use
-    one of them little.
+    Scripts that are mixed with these are added: Japanese mixes three, and a corpus may use one of
+    them little.
 
     Args:
-        letters: of all texts, by script.
+        letters: the number of letters of all texts, by script.
     """
     least = OWN_SHARE * letters.total()
     frequent = {script for script, times in letters.items() if times and times >= least}

@@ -1,11 +1,11 @@
-"""The process that fills MLflow from journals, so that no outage and no import touches training.
+"""The process that fills MLflow from journals, so that no outage and no import delays training.
 
     python -m asr.tracking.follower follow JOURNAL  # until standard input closes; `train` starts it
     earshot sync [JOURNAL]                          # once; without a journal, all of them
 
-Whatever happens to a server, the journal is whole, and the training waits for MLflow for half a
-percent of its time at most; what did not arrive, `sync` brings. A run whose training and follower
-were both killed is closed by the next follower, or by `sync`.
+If MLflow fails, the journal is still complete, and the training waits for MLflow at most half a
+percent of its time; `sync` uploads later what is missing. A run whose training and follower were
+both killed is closed by the next follower, or by `sync`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
-# A finished training waits for MLflow for this share of its time, and never longer than this.
+# A finished training waits for MLflow at most this share of its time, and at most so many seconds.
 GRACE_SHARE = 0.005
 GRACE_SECONDS = 10.0
 
@@ -40,7 +40,7 @@ GRACE_SECONDS = 10.0
 class Follower:
     """Starts the process that uploads a journal while a training writes it.
 
-    No fault of that process stops the training or makes it wait.
+    No failure of that process stops the training or makes it wait.
     """
 
     def __init__(self, path: Path):
@@ -57,7 +57,7 @@ class Follower:
             )
 
     def finish(self) -> None:
-        """Let the process upload what is left; after a moment it goes on without us."""
+        """Wait a moment for the process to upload the rest; after that it continues without us."""
         if self.process is None:
             return
         if self.process.stdin:
@@ -82,11 +82,11 @@ class Follower:
 def follow(path: Path) -> None:
     """Upload a journal as it grows, until its writer closes our standard input or dies.
 
-    What is left then is uploaded for a minute at most.
+    After that it goes on for at most PATIENCE_SECONDS, to upload the rest.
     """
     writer_gone = threading.Event()
     threading.Thread(target=_outlive_writer, args=[writer_gone], daemon=True).start()
-    os.chdir(paths.root())  # the folder we were started in may be deleted before we are done
+    os.chdir(paths.root())  # the folder we were started in may be deleted while we run
     uploader: RunUploader | None = None
     warned = False
     others_closed = False
@@ -103,23 +103,24 @@ def follow(path: Path) -> None:
                 return
             warned = False
             others_closed = True
-        # a server in trouble makes MLflow raise errors of every kind
+        # A server in trouble makes MLflow raise errors of any kind.
         except Exception as error:
             if not warned:
                 _print_if_possible(
                     f"warning: MLflow at {without_secret(client.uri())} does not answer "
                     f"({type(error).__name__}); training goes on"
                 )
-            uploader = None  # a new one logs nothing twice
+            uploader = None  # a new uploader reads what arrived, and logs nothing twice
             warned = True
         pause = time.sleep if last else writer_gone.wait
         pause(POLL_SECONDS)
 
 
 def _outlive_writer(writer_gone: threading.Event) -> None:
-    """Wait until the training is gone, then end this process within a minute.
+    """Wait for the end of the training; then end this process after PATIENCE_SECONDS at the latest.
 
-    The training's output is let go of, because others may wait for its end.
+    The output shared with the training is closed first, because other processes may wait for its
+    end.
     """
     sys.stdin.buffer.read()
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -131,15 +132,15 @@ def _outlive_writer(writer_gone: threading.Event) -> None:
 
 
 def _print_if_possible(line: str) -> None:
-    with contextlib.suppress(OSError):  # the other end of the pipe may be closed
+    with contextlib.suppress(OSError):  # the reader of the pipe may have closed it
         print(line, flush=True)
 
 
 def close_killed(store: MlflowClient, besides: Path) -> None:
-    """Close runs that MLflow takes for running, though training and follower were both killed.
+    """Close runs with the status RUNNING whose training and follower were both killed.
 
     Args:
-        besides: the journal that is not looked at, because its training runs.
+        besides: the journal to skip, because its training is running.
     """
     journals = {path.stem: path for path in _journals()}
     for page in client.read_runs(store, "attributes.status = 'RUNNING'"):
@@ -154,10 +155,10 @@ def _journals() -> list[Path]:
 
 
 def _upload(path: Path, store: MlflowClient) -> None:
-    """Upload a journal, and close its run if its training was killed.
+    """Upload a journal; close its run as killed if no training runs and the journal has no end.
 
-    It was killed only if none ran both before and after reading: a training that ended meanwhile
-    wrote its end after we read.
+    The training's lock must be free both before and after reading the journal: a training that
+    ended in between may have written its end after we read.
     """
     idle = not is_training(path.stem)
     uploader = RunUploader(path, store)
@@ -179,7 +180,7 @@ def sync(journals: list[Path]) -> None:
             _upload(path, client.connect())
         except ParamsError as fault:
             faults.append(fault)
-        except Exception as error:  # of every kind, as above
+        except Exception as error:  # of any kind, as above
             if not _answers():
                 raise _network_error("answer", error) from None
             faults.append(_network_error(f"take {path.name}", error))
@@ -201,7 +202,7 @@ def _network_error(refused: str, error: Exception) -> NetworkError:
 def _answers() -> bool:
     try:
         client.connect().search_experiments(max_results=1)
-    except Exception:  # of every kind, as above
+    except Exception:  # of any kind, as above
         return False
     return True
 
@@ -212,7 +213,7 @@ def is_training(fingerprint: str) -> bool:
 
 
 def sync_apart(path: Path) -> None:
-    """Sync in another process with limited patience: an outage costs a warning, not the stage."""
+    """Sync in another process, at most PATIENCE_SECONDS; if it fails, print a warning."""
     command = [sys.executable, "-m", "asr.tracking.follower", "sync", str(path)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
@@ -255,4 +256,4 @@ def main() -> None:
 if __name__ == "__main__":
     exit_with(main)
     sys.stdout.flush()
-    os._exit(0)  # unloading MLflow's modules takes a second, for which somebody would wait
+    os._exit(0)  # unloading MLflow's modules would take a second

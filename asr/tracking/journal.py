@@ -1,8 +1,8 @@
 """The journal of a training: one JSON line per event, the source that MLflow is filled from.
 
-Journals lie in .cache/journal. To append a line costs 20 us and no network. A line that a kill cut
-short is skipped. After a resume lines may come twice, with the same values; a `RunHistory` holds
-each point once.
+Journals lie in .cache/journal. Appending a line costs 20 us and needs no network. A line that was
+cut short by a kill is skipped. After a resume lines may occur twice, with the same values; a
+`RunHistory` holds each point once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def path_of(fingerprint: str) -> Path:
 
 
 def append(path: Path, kind: str, **values: Any) -> None:
-    """Add one line, which is whole or, after a kill, skipped by readers.
+    """Append one line; if a kill cuts it short, readers skip it.
 
-    A newline also stands before it, to end a line that a kill cut short.
+    It begins with a newline, to end a line that a kill may have cut short before it.
     """
     line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, ensure_ascii=False)
     try:
@@ -38,7 +38,7 @@ def append(path: Path, kind: str, **values: Any) -> None:
 
 
 def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole lines from byte `start` on, each with the offset of the byte after it."""
+    """Yield the complete lines from byte `start` on, each with the offset of the byte after it."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -74,10 +74,10 @@ class Run:
     """A training, or one of its tests, as MLflow should hold it.
 
     Attributes:
-        key: name and value of a tag that no other run has; the run is found by it.
-        begin: milliseconds.
-        end: milliseconds; None while it runs.
-        points: those not yet uploaded.
+        key: name and value of a tag that no other run has; MLflow's run is found by it.
+        begin: start, in milliseconds since 1970.
+        end: end likewise; None while it runs.
+        points: the points not yet uploaded.
     """
 
     key: tuple[str, str]
@@ -105,10 +105,10 @@ class RunHistory:
         self._latest_scores: dict[str, float] = {}
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take in one line.
+        """Add one line of the journal.
 
         Raises:
-            ParamsError: the line belongs to a training that never began.
+            ParamsError: it is not a `begin`, and there was none before it.
         """
         kind = record["kind"]
         if kind != "begin" and not self.runs:
@@ -123,7 +123,7 @@ class RunHistory:
         handlers[kind](record)
 
     def close(self) -> None:
-        """End the journal: nobody writes to it any more, so what has no end was killed."""
+        """Mark the training as killed if it has no end; call it if nothing writes the journal."""
         if self.runs and self.runs[0].end is None:
             self.runs[0].status = "KILLED"
             self.runs[0].end = self.time
@@ -154,10 +154,10 @@ class RunHistory:
         training.end = self.time
 
     def _evaluation(self, record: dict[str, Any]) -> None:
-        """Add a run with all scores, one per set of inputs.
+        """Add a run with the scores of a test, unless there is one with the same inputs.
 
-        The training gets the latest WER and CER. The same step may be tested several times, so the
-        time is part of the key of these points.
+        WER and CER are also added to the training if they changed. The same step may be tested
+        several times, so the time is part of the key of these points.
         """
         key = ("evaluation", record["inputs"])
         if not any(run.key == key for run in self.runs):

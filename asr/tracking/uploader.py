@@ -1,9 +1,9 @@
-"""Upload one journal's runs to MLflow: look at what MLflow has of them, and add what it lacks.
+"""Upload one journal's runs to MLflow: read what MLflow holds of them, and add what is missing.
 
 Everything may be done twice, also by several processes at once. MLflow does not let us choose the
-id of a run, so a run is found by a tag. A run that was created twice, because an answer was lost,
-is deleted when it is found. A point that MLflow has is not logged again. Costs one request for 500
-points, and for a run that MLflow has already one request per metric.
+id of a run, so a run is found by a tag. If a run was created twice, because an answer was lost, the
+second is deleted when it is found. A point that MLflow has is not logged again. Costs one request
+for 500 points, and one request per metric of a run that MLflow has already.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "earshot"
 POINTS_PER_REQUEST = 500
-FACTS_PER_REQUEST = 100  # params or tags; MLflow takes no more at once
+FACTS_PER_REQUEST = 100  # params or tags; MLflow accepts no more at once
 
 
 @dataclass
 class RemoteRun:
-    """What MLflow has of one run.
+    """The part of a run that MLflow holds already.
 
     Attributes:
+        params: keys of the params.
         points: keys of the points.
-        end: status, and the time it ended in milliseconds.
+        end: status, and the time it ended in milliseconds; None while it runs.
     """
 
     id: str
@@ -45,7 +46,7 @@ class RemoteRun:
 class RunUploader:
     """Uploads one journal to MLflow.
 
-    After an error of any kind start with a new one, which looks at what arrived.
+    After an error of any kind use a new uploader, which reads what has arrived.
     """
 
     def __init__(self, path: Path, client: MlflowClient):
@@ -72,7 +73,7 @@ class RunUploader:
             self._upload()
 
     def close(self) -> None:
-        """Upload the end of a journal that nobody writes to any more."""
+        """Upload the end of a journal that no process writes any more."""
         self.history.close()
         with locked(self.path.with_suffix(".lock")):
             self._upload()
@@ -87,14 +88,14 @@ class RunUploader:
                 run.tags["mlflow.parentRunId"] = self.remote_runs[training.key].id
             self._log_missing(run, remote)
             self._update_status(run, remote)
-            # what MLflow has now; nothing is asked or sent again while the journal grows
+            # Remember what MLflow has now, so that nothing is read or sent again.
             run.points.clear()
             remote.params |= set(run.params)
             remote.tags |= run.tags
             remote.end = run.status, run.end
 
     def _find_experiment(self) -> str:
-        """The id of our experiment, which is created if need be."""
+        """The id of our experiment, which is created if it does not exist."""
         from mlflow.exceptions import MlflowException
 
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
@@ -108,7 +109,7 @@ class RunUploader:
         return str(experiment.experiment_id)
 
     def _find(self, run: journal.Run) -> RemoteRun | None:
-        """The run that has the tag; of several, all processes keep the same one."""
+        """MLflow's run with this tag; if there are several, all but the first by id are deleted."""
         tag, value = run.key
         twins = sorted(
             self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'"),
@@ -122,7 +123,7 @@ class RunUploader:
         points: set[tuple[Any, ...]] = set()
         for metric in data.metrics:
             for point in self.client.get_metric_history(info.run_id, metric):
-                # under both keys that the journal may give this point
+                # The journal may give this point either of two keys.
                 points |= {(metric, point.step), (metric, point.step, point.timestamp)}
         end = (info.status, info.end_time)
         return RemoteRun(info.run_id, set(data.params), dict(data.tags), points, end)

@@ -1,8 +1,8 @@
 """Feature rows to batches: which rows a model can take, their order, and padding to its window.
 
 The order is a pure function of (seed, epoch, index), so a checkpoint need not hold it. Rows are
-memory-mapped: a batch of 16 clips of 5 s costs 2 ms, and memory grows with the corpus only by four
-numbers a row.
+memory-mapped: a batch of 16 clips of 5 s costs 2 ms, and memory grows by only four numbers for each
+row of the corpus.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def usable_rows(
     """Leave out rows longer than the window, and labels longer than the decoder has positions.
 
     Args:
-        num_prompt: tokens of a label besides those of its text.
-        lead: is put before each text that is not empty.
+        num_prompt: number of tokens of a label besides those of its text.
+        lead: text put before each transcript that is not empty.
     """
     frames = [num_frames - TAIL for num_frames in rows.column("num_frames")]
     texts = [lead + text if text else text for text in rows.column("text")]
@@ -71,11 +71,11 @@ class Collator:
     timed: whether the model is trained to predict timestamps.
     first_timestamp: the token of 0.00 s.
     plain_prompt: tokens before a label without timestamps.
-    lead: is put before each text. As in Whisper's training, a text after a timestamp starts with a
-        space.
+    lead: text put before each transcript: a space if the model predicts timestamps, as in Whisper's
+        training, else nothing.
     end: the token that ends a transcript.
     positions: the most tokens that the decoder takes.
-    frames: of the model's window.
+    frames: length of the model's window.
     """
 
     def __init__(self, whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer):
@@ -105,7 +105,11 @@ class Collator:
         )
 
     def example(self, rows: Sequence[TrainingRow], timed: bool) -> TrainingExample:
-        """Rows one after the other in a window, with their label."""
+        """Make one example of rows that follow each other in a window.
+
+        Args:
+            timed: whether its label has timestamps.
+        """
         frames = [row.num_frames for row in rows]
         texts = [row.text_ids for row in rows]
         if timed:
@@ -125,7 +129,7 @@ class Collator:
         """A training batch, as `collate` describes it.
 
         Args:
-            seed: of the noise in silent windows, together with each window's number.
+            seed: seeds the noise of silent windows, together with each window's number.
         """
         clips = [self.log_mel(rows, window, seed) for window in windows]
         texts = [window.text_ids for window in windows]
@@ -133,7 +137,7 @@ class Collator:
         return collate(clips, texts, prompts, self.end, self.frames)
 
     def log_mel(self, rows: FeatureRows, window: TrainingExample, seed: tuple[int, ...]) -> LogMel:
-        """The features of one window, not yet padded."""
+        """The features of one window, not padded to its length."""
         clips = [rows.log_mel(row) for row in window.rows]
         if not clips:
             draw = np.random.default_rng((*seed, window.number))
@@ -145,10 +149,13 @@ class Collator:
 def epoch_order(
     lengths: tuple[int, ...], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Batches of one epoch as row numbers; every row comes once.
+    """The batches of one epoch as lists of row numbers; every row occurs once.
 
-    Rows are shuffled, sorted by length within pools, cut into batches, and the batches shuffled.
-    One batch is smaller where the rows do not fill it.
+    Rows are shuffled, sorted by length within pools and cut into batches; the batches are shuffled.
+    One batch is smaller if the rows do not fill it.
+
+    Args:
+        lengths: frames of each row.
     """
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
@@ -163,7 +170,7 @@ def epoch_order(
 
 
 def sort_by_length(lengths: Sequence[int], rows: np.ndarray) -> np.ndarray:
-    """Row numbers, the shortest first; rows of one length keep their order."""
+    """Sort row numbers by length, the shortest first; rows of equal length keep their order."""
     return rows[np.argsort([lengths[row] for row in rows], kind="stable")]
 
 
@@ -187,7 +194,7 @@ def collate(
         texts: tokens of each text, without prompt or end.
         prompts: tokens before each text.
         end: the token that ends a transcript; it also pads the inputs.
-        num_frames: of the window.
+        num_frames: length of the window.
     Returns:
         input_features (B, M, T); decoder_input_ids (B, L), prompt and text; labels (B, L), the
         token that follows each input. Labels inside the prompt and in the padding are IGNORED.
@@ -197,7 +204,7 @@ def collate(
     labels = torch.full_like(inputs, IGNORED)
     for row, (prompt, ids) in enumerate(zip(prompts, texts, strict=True)):
         inputs[row, : lengths[row]] = torch.tensor([*prompt, *ids])
-        # The prompt's last token predicts the text's first, and the text's last the end.
+        # The prompt's last token predicts the text's first token; the text's last token, the end.
         labels[row, len(prompt) - 1 : lengths[row]] = torch.tensor([*ids, end])
     return {
         "input_features": input_features(clips, num_frames),
@@ -212,7 +219,7 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0
     Args:
         logits: (B, L, V).
         labels: (B, L).
-        smoothing: share of each label that is spread over all tokens.
+        smoothing: share of each label's weight that is spread over all tokens.
     """
     return F.cross_entropy(
         logits.flatten(0, 1).float(),
@@ -224,5 +231,5 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0
 
 
 def num_labels(batch: dict[str, torch.Tensor]) -> int:
-    """Labels that count in the loss."""
+    """The number of labels that count in the loss."""
     return int((batch["labels"] != IGNORED).sum())

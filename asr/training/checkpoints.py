@@ -1,8 +1,9 @@
-"""Checkpoints: safetensors and JSON, whole or absent, in a folder that one process locks.
+"""Checkpoints: safetensors and JSON, complete or absent, in a folder that one process locks.
 
-A checkpoint is a folder `step-00000200` with its files and a manifest of their hashes, written
-last. The folder is synced and renamed into place. If the newest is damaged, the one before it is
-used. Saving 2.7 M weights and AdamW's state costs 60 ms. torch is imported only to save or load.
+A checkpoint is a folder such as `step-00000200` with its files and a manifest of their hashes,
+which is written last. The folder is synced and renamed into place. If the newest checkpoint is
+damaged, the one before it is used. Saving 2.7 M weights and AdamW's state costs 60 ms. torch is
+imported only to save or load.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     import torch
 
 MAX_KEPT = 2
-LOCK_SECONDS = 0.3  # so long we wait for a process that only looks whether the lock is held
+LOCK_SECONDS = 0.3  # how long we wait for a process that only tests the lock
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by file (`model`, `optimizer`), and the rest of the state as JSON."""
+    """The state of a training after a step.
+
+    tensors: by file (`model`, `optimizer`), then by name.
+    state: all other state, as JSON.
+    """
 
     step: int
     tensors: dict[str, dict[str, torch.Tensor]]
@@ -57,7 +62,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
 
 def save(folder: Path, stem: str, checkpoint: Checkpoint) -> None:
-    """Write `<folder>/<stem>-<step>`."""
+    """Write a checkpoint to `<folder>/<stem>-<step>`."""
     from safetensors.torch import save_file
 
     with files.new_folder(path_of(folder, stem, checkpoint.step)) as draft:
@@ -110,7 +115,7 @@ def check(path: Path) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint, if there is one; prints how many steps damage costs."""
+    """Load the newest undamaged checkpoint, or return None; print how many steps damage costs."""
     available = steps(folder, "step")
     for step in available:
         try:
@@ -126,7 +131,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def keep_newest(folder: Path, weights_steps: list[int]) -> None:
-    """Remove all but the last two checkpoints, and the weights of all steps but these."""
+    """Delete all but the newest MAX_KEPT checkpoints, and all weights but those of these steps."""
     for step in steps(folder, "step")[MAX_KEPT:]:
         shutil.rmtree(path_of(folder, "step", step))
     for step in steps(folder, "weights"):

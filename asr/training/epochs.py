@@ -1,7 +1,7 @@
 """The training examples of one epoch: rows alone or packed, timed or not, and silence.
 
-A pure function of rows and seed. Which rows have timestamps is decided by a hash of their ids, so
-that a corpus that grows hardly changes it. Costs 5 us per row once.
+They are a pure function of rows and seed. A hash of its id decides whether a row has timestamps, so
+a growing corpus hardly changes the choice. Costs 5 us per row, once.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ def speech_examples(
     pack_to_window: bool,
     seed: int,
 ) -> list[TrainingExample]:
-    """Training examples of one epoch: each usable row as often as its weight says.
+    """Training examples of one epoch: each usable row as often as `repeats` returns.
 
     Args:
-        timestamp_share: of the rows that have timestamps.
-        pack_to_window: whether rows with timestamps share a window.
+        timestamp_share: share of the rows that have timestamps.
+        pack_to_window: whether rows with timestamps are joined to fill the window.
     """
     counts = repeats(rows)
     epoch: list[TrainingExample] = []
-    # Rows that come again are packed apart, so that no window holds a row twice.
-    for time in range(1, max(counts, default=1) + 1):
-        rows_this_time = [row for row in usable if counts[row.index] >= time]
-        epoch += _examples_once(
-            rows, rows_this_time, collator, timestamp_share, pack_to_window, seed
-        )
+    # The second occurrences of rows are packed apart from the first, and so on, so that no window
+    # holds a row twice.
+    for occurrence in range(1, max(counts, default=1) + 1):
+        occurring = [row for row in usable if counts[row.index] >= occurrence]
+        epoch += _examples_once(rows, occurring, collator, timestamp_share, pack_to_window, seed)
     return epoch
 
 
 def repeats(rows: FeatureRows) -> list[int]:
-    """How often each row comes in an epoch: once, unless `download.where` gave it more weight."""
+    """How often each row occurs in an epoch: once, unless `download.where` gave it more weight."""
     return [
         int(json.loads(attributes).get("repeat", 1)) if '"repeat"' in attributes else 1
         for attributes in rows.column("attributes")
@@ -82,11 +81,11 @@ def _examples_once(
 def silence_examples(
     count: int, collator: Collator, timestamp_share: float, no_speech_share: float, seed: int
 ) -> list[TrainingExample]:
-    """Windows without speech, of all lengths, as a share of an epoch.
+    """Examples without speech, of random lengths, for an epoch.
 
     Args:
-        count: of the epoch's other windows.
-        no_speech_share: of these windows among all.
+        count: number of the epoch's examples with speech.
+        no_speech_share: share of examples without speech among all.
     """
     silences: list[TrainingExample] = []
     for number in range(math.ceil(count * no_speech_share / (1 - no_speech_share))):
@@ -98,5 +97,5 @@ def silence_examples(
 
 
 def padding(lengths: Sequence[int], window_frames: int) -> float:
-    """The share of frames that are padding, if each of these lengths has a window of its own."""
+    """The share of frames that are padding, if each length (in frames) fills its own window."""
     return 1 - sum(lengths) / (len(lengths) * window_frames)

@@ -1,7 +1,7 @@
-"""What fills a model's window in training: one row, several rows joined, or silence.
+"""The content of a model's window in training: one row, several rows joined, or silence.
 
-All of it follows from the rows and the seed, so a checkpoint need not hold it. Joining rows costs
-no more than reading them; making silence costs 0.4 ms a second.
+All of it is a function of rows and seed, so a checkpoint need not hold it. Joining rows costs no
+more than reading them; making silence costs 0.4 ms per second of sound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asr.whisper import FRAMES_PER_SECOND, HOP, POSITIONS_PER_SECOND
 # The range of noise in a silent window, as a standard deviation of samples in [-1, 1].
 FAINTEST = 1e-6
 LOUDEST = 2e-3
-NO_NOISE_SHARE = 0.25  # of silent windows that hold zeros only
+NO_NOISE_SHARE = 0.25  # share of silent windows that hold zeros only
 
 PAIR = 2  # timestamp tokens of an utterance: its start and its end
 
@@ -43,10 +43,10 @@ class TrainingExample:
     """The content of one window, and its label.
 
     rows: numbers of the rows in it, in order; empty for silence.
-    num_frames: of all of them together.
-    prompt: tokens that are given to the decoder and not learned.
-    text_ids: tokens after the prompt, with timestamps if it has any, without the end.
-    number: seeds the noise of a silence, so that no two are the same.
+    num_frames: frames of all rows together, or of the silence.
+    prompt: tokens before the text, which are not learned.
+    text_ids: tokens after the prompt, including timestamps, without the end token.
+    number: part of the seed of the noise in silence, so that no two silences are alike.
     """
 
     rows: tuple[int, ...]
@@ -64,11 +64,13 @@ def pack_neighbors(
 ) -> Iterator[tuple[TrainingRow, ...]]:
     """Join each speaker's rows, in the corpus's order, until the window or the label is full.
 
-    Every row comes once; one that is too long by itself comes alone.
+    Yields:
+        groups of rows; every row occurs once, a row that is too long by itself alone.
 
     Args:
         speakers: of all rows of the corpus; rows without a speaker count as one speaker.
-        max_tokens: of the texts with their timestamps.
+        max_frames: length of the window.
+        max_tokens: limit for the tokens of a group's texts and timestamps.
     """
     group: list[TrainingRow] = []
     for row in sorted(rows, key=lambda row: speakers[row.index] or ""):
@@ -88,11 +90,11 @@ def pack_neighbors(
 
 
 def join(clips: Sequence[LogMel]) -> LogMel:
-    """Features of clips one after the other.
+    """Join the features of clips that follow each other.
 
-    They equal those of the joined sound, but for a frame or two at each seam. Each clip was clamped
-    to a range below its own loudest value. The joined sound has the range of the loudest clip, so
-    lower values are raised to that clip's floor.
+    The result equals the features of the joined sound, except for a frame or two at each seam. Each
+    clip was clamped to a range below its own loudest value. The joined sound has the range of the
+    loudest clip, so lower values are raised to that clip's floor.
     """
     floor = max(clip.floor for clip in clips)
     # Only the last clip keeps its tail: the frames after its end that still overlap it.
@@ -105,7 +107,7 @@ def join(clips: Sequence[LogMel]) -> LogMel:
 
 
 def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> LogMel:
-    """A recording in which nobody speaks: zeros, or noise of any loudness and color."""
+    """Features of a recording without speech: zeros, or noise of random loudness and color."""
     num_samples = num_frames * HOP
     if draw.random() < NO_NOISE_SHARE:
         return features.stored_log_mel(np.zeros(num_samples, np.float32), num_mel_bins)
@@ -119,12 +121,12 @@ def silence(draw: np.random.Generator, num_frames: int, num_mel_bins: int) -> Lo
 def timed_label(
     frames: Sequence[int], texts: Sequence[Sequence[int]], first_timestamp: int
 ) -> list[int]:
-    """The label of utterances that follow each other, each between its timestamps.
+    """The label of utterances that follow each other, each text between two timestamps.
 
-    An utterance without text is left out; a window without any text has the first timestamp alone.
+    An utterance without text is left out; the label of a window without text is 0.00 s alone.
 
     Args:
-        frames: length of each utterance.
+        frames: length of each utterance in frames.
         texts: tokens of each utterance.
         first_timestamp: the token of 0.00 s.
     """
@@ -141,5 +143,5 @@ def timed_label(
 
 
 def _timestamp_index(frames: int) -> int:
-    """The number of the timestamp token nearest to a frame; halves are rounded up."""
+    """The index of the timestamp nearest to a frame, 0 for 0.00 s; halves are rounded up."""
     return (frames * POSITIONS_PER_SECOND + FRAMES_PER_SECOND // 2) // FRAMES_PER_SECOND

@@ -1,8 +1,8 @@
 """The training loop: one optimizer and one schedule over all rows, resumed bit for bit.
 
 Order, dropout and masks are a pure function of (seed, step), so a checkpoint holds only weights,
-AdamW's moments and a few numbers. With several processes (`accelerate launch`) each takes its share
-of the micro-batches of a step.
+AdamW's moments and a few numbers. With several processes (`accelerate launch`) each computes its
+share of the micro-batches of a step.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from asr.training.examples import TrainingExample
 from asr.training.state import TrainingState
 from asr.training.validation import Validation, mean_loss
 
-FIXED_ROWS = 16  # of the batch whose loss is measured before and after training
+FIXED_ROWS = 16  # size of the batch whose loss is measured before and after training
 
 
 class Training:
     """One training.
 
     params: the params of the `train` section.
-    folder: of its checkpoints.
+    folder: folder of its checkpoints.
     record: `record(kind, **values)` writes an event to the journal.
     train: rows of the training split; usable_rows: those that fit the model.
-    examples: what one epoch teaches; lengths: their frames.
-    model: as accelerate wraps it; unwrapped: the Whisper itself.
-    state: all that changes and is no tensor.
+    examples: the training examples of one epoch; lengths: their lengths in frames.
+    model: the model as accelerate wraps it; unwrapped: the Whisper itself.
+    state: everything that changes, except tensors.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Training:
     def unwrapped(self) -> WhisperForConditionalGeneration:
         return self.accelerator.unwrap_model(self.model)
 
-    # What a step takes
+    # The data of a step
 
     def _epoch_examples(self) -> list[TrainingExample]:
         params = self.params
@@ -112,7 +112,7 @@ class Training:
         )
 
     def padding(self) -> str:
-        """How much of what is computed is padding, as a line of the log."""
+        """The share of frames that are padding, as a line for the log."""
         row_lengths = [row.num_frames for row in self.usable_rows.rows]
         alone = epochs.padding(row_lengths, self.collator.frames)
         packed = epochs.padding(self.lengths, self.collator.frames)
@@ -120,7 +120,7 @@ class Training:
         return f"{line}, packed {packed:.0%}" if self.params.pack_to_window else line
 
     def step_examples(self, step: int) -> list[list[TrainingExample]]:
-        """The examples of one optimizer step, by micro-batch, of all processes."""
+        """The examples of one optimizer step, by micro-batch, for all processes."""
         params = self.params
         count = params.gradient_accumulation_steps * self.accelerator.num_processes
         rows = [
@@ -132,7 +132,7 @@ class Training:
         return [[self.examples[row] for row in micro_batch] for micro_batch in rows]
 
     def my_micro_batches(self) -> range:
-        """Numbers of the micro-batches of a step that this process takes."""
+        """Numbers of the micro-batches of a step that this process computes."""
         num_processes = self.accelerator.num_processes
         count = self.params.gradient_accumulation_steps * num_processes
         return range(self.accelerator.process_index, count, num_processes)
@@ -153,10 +153,10 @@ class Training:
     # One step
 
     def train_step(self, micro_batches: list[dict[str, torch.Tensor]]) -> None:
-        """One update, with the mean gradient over the labels of all micro-batches and processes.
+        """Update with the mean gradient over the labels of all micro-batches and processes.
 
         Raises:
-            Diverged: the loss or the gradient is no number; nothing was updated.
+            Diverged: the loss or the gradient is not finite; nothing was updated.
             ModelError: there is no memory for a single row.
         """
         total = self.gradients(micro_batches)
@@ -180,10 +180,10 @@ class Training:
         state.highest_rate = max(state.highest_rate, rate)
 
     def gradients(self, micro_batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-        """Compute the gradients of the loss per label; returns this process's share of that loss.
+        """Compute the gradients of the loss per label; return this process's share of that loss.
 
-        Where memory runs out in one of the processes, all halve their micro-batches and do the step
-        again.
+        If any process runs out of memory, all of them halve their micro-batches and repeat the
+        step.
 
         Raises:
             ModelError: there is no memory for a single row.
@@ -197,9 +197,9 @@ class Training:
         return total
 
     def _backward(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, bool]:
-        """Add up this process's gradients; returns its share of the loss, and if memory ran out."""
+        """Sum this process's gradients; return its share of the loss, and if memory ran out."""
         num_labels = sum(
-            len(example.text_ids) + 1  # and the end
+            len(example.text_ids) + 1  # the end token
             for examples in self.step_examples(self.state.step)
             for example in examples
         )
@@ -207,7 +207,7 @@ class Training:
         total = torch.zeros((), device=self.accelerator.device)
         try:
             for number, micro_batch in zip(self.my_micro_batches(), micro_batches, strict=True):
-                # Each micro-batch has room for 2 ** halvings parts, each with its own noise.
+                # A micro-batch has at most 2 ** halvings parts; each part has its own seed.
                 first_part = number << self.state.halvings
                 parts = memory.split_batch(micro_batch, self.micro_batch_rows())
                 for index, part in enumerate(parts):
@@ -221,18 +221,18 @@ class Training:
         return total, False
 
     def _backward_part(self, part: dict[str, torch.Tensor], num_labels: int) -> torch.Tensor:
-        """Add the gradients of some rows; returns their share of the loss per label."""
+        """Add the gradients of some rows; return their share of the loss per label."""
         with self.accelerator.no_sync(self.model):
             loss = self.loss(part) / num_labels
             share = loss.detach()
-            # The gradients of the processes will be averaged, and have to be summed.
+            # We need the sum of the processes' gradients, but they will be averaged.
             self.accelerator.backward(loss * self.accelerator.num_processes)
         return share
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Cross entropy summed over a batch's labels; in training mode with label smoothing."""
         device = self.accelerator.device
-        # A copy, for SpecAugment masks the features in place.
+        # A copy, because SpecAugment masks the features in place.
         batch = {key: value.to(device, copy=True) for key, value in batch.items()}
         labels = batch.pop("labels")
         logits = self.model(**batch, use_cache=False).logits  # (B, L, V)
@@ -240,20 +240,23 @@ class Training:
         return batches.summed_loss(logits, labels, smoothing)
 
     def micro_batch_rows(self) -> int:
-        """Rows that go through the model at once: params' count, halved whenever memory ran out."""
+        """Rows in one forward pass: the number in params, halved each time memory ran out."""
         return -(-self.params.per_device_train_batch_size // (1 << self.state.halvings))
 
-    def _in_any_process(self, here: bool) -> bool:
-        """Whether something is so in at least one of the processes."""
+    def _in_any_process(self, condition: bool) -> bool:
+        """Whether a condition holds in at least one of the processes."""
         if self.accelerator.num_processes == 1:
-            return here
-        flag = torch.tensor(float(here), device=self.accelerator.device)
+            return condition
+        flag = torch.tensor(float(condition), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum"))
 
     def _halve_micro_batches(self) -> None:
-        """From this step on, put half as many rows through the model at once.
+        """From this step on, pass half as many rows through the model at once.
 
         An update still takes the same rows, and its loss is still the mean over all their labels.
+
+        Raises:
+            ModelError: it is a single row already.
         """
         self.optimizer.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
@@ -288,7 +291,7 @@ class Training:
     # Measuring
 
     def record_loss(self, rate: float) -> None:
-        """Record the mean loss since the last row of steps.csv, and the rate of this update."""
+        """Record the mean loss since it was last recorded, and the rate of this update."""
         state = self.state
         row = state.row(state.step)
         row["train_loss"] = state.loss_sum / state.loss_steps
@@ -315,23 +318,24 @@ class Training:
         )
 
     def hypotheses(self) -> list[str]:
-        """The text that the model gives for each validation row."""
+        """Decode the validation rows; return the text of each."""
         self.model.eval()
         return self.validation.hypotheses(
             lora.merged(self.unwrapped), self.accelerator, self.until_signal
         )
 
     def until_signal(self, groups: Iterable[Any], count: int = 0) -> Iterator[Any]:
-        """Pass groups through until a signal comes, then raise `Interrupted`.
+        """Yield the groups; after a signal raise `Interrupted` before the next one.
 
-        With several processes all groups come, or the others would wait for the missing ones.
+        With several processes all groups are yielded: if one process stopped, the others would
+        wait for it.
         """
         if self.accelerator.num_processes > 1:
             return iter(groups)
         return self.signals.until_signal(groups, count)
 
     def validate(self) -> None:
-        """Measure loss and WER on the validation subset; save the weights if they may be used."""
+        """Measure loss and WER on the validation subset; save the weights if they may be needed."""
         validation, state = self.validation, self.state
         loss = None
         if validation.examples:
@@ -359,7 +363,7 @@ class Training:
     # Checkpoints
 
     def weights_to_keep(self) -> list[int]:
-        """Steps whose weights are the best so far, or would be averaged if training ended now."""
+        """The best step so far, and those whose weights would be averaged if training ended now."""
         averaged = self._averaged_steps()
         return sorted({self.state.best_step, *averaged} - {0})
 
@@ -367,20 +371,20 @@ class Training:
         return self.state.averaged(self.params.average_weights, self.params.average_count)
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        """The weights that are trained; the output layer is left out, for it is the embedding."""
+        """The trained weights, without the output layer, which is the decoder's embedding."""
         weights = self.unwrapped.state_dict()
         return lora.trained({name: value for name, value in weights.items() if name != loader.TIED})
 
     def _write(self, stem: str, checkpoint: Checkpoint) -> None:
-        """One process writes; the others wait for it."""
+        """Write a checkpoint in the main process, while the others wait."""
         if self.accelerator.is_main_process:
             checkpoints.save(self.folder, stem, checkpoint)
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        """Write the checkpoint of this step, and remove what is no longer needed."""
+        """Write the checkpoint of this step, and delete those no longer needed."""
         schedule = self.schedule.state_dict()
-        schedule.pop("lr_lambdas", None)  # functions, made anew from the params
+        schedule.pop("lr_lambdas", None)  # functions, which are made anew from the params
         scaler = self.accelerator.scaler
         state = {
             **vars(self.state),
@@ -396,7 +400,7 @@ class Training:
             checkpoints.keep_newest(self.folder, self.weights_to_keep())
 
     def resume(self) -> None:
-        """Go on from the newest undamaged checkpoint, if there is one."""
+        """Continue from the newest undamaged checkpoint, if there is one."""
         checkpoint = checkpoints.latest(self.folder)
         if checkpoint is None:
             return
@@ -415,13 +419,13 @@ class Training:
         )
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put weights into the model; those that are missing stay as they are."""
+        """Load weights into the model; it keeps its own where `weights` has none."""
         self.unwrapped.load_state_dict(weights, strict=False)
 
     def load_best(self) -> list[int]:
-        """Put the best weights into the model; returns the steps they come from.
+        """Load the best weights into the model; return the steps they come from.
 
-        They are those of the best step, or the mean of several if its WER is lower.
+        They are those of the best step, or the mean over several steps if its WER is lower.
         """
         steps = self._averaged_steps()
         if len(steps) > 1:
@@ -446,11 +450,11 @@ class Training:
     # From the first step to the last
 
     def run(self, enough: Callable[[], bool] = lambda: False) -> None:
-        """Train from the present step to the last, or until it is `enough`.
+        """Train from the present step to the last, or until `enough` returns true.
 
         Raises:
             Stopped: by a signal, after a checkpoint.
-            Diverged: a loss or gradient is no number.
+            Diverged: a loss or gradient is not finite.
             ModelError: there is no memory for a single row.
         """
         try:
@@ -465,7 +469,7 @@ class Training:
         began, first_step = time.monotonic(), state.step
         saved_halvings = state.halvings
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self.micro_batches, state.step)
+            next_batches = reader.submit(self.micro_batches, state.step)
             while True:
                 if self._validation_is_due():
                     self.validate()
@@ -476,9 +480,9 @@ class Training:
                     break
                 if self._stop_requested():
                     raise Interrupted
-                micro_batches = coming.result()
-                # The batches of the next step are read while this one is computed.
-                coming = reader.submit(self.micro_batches, state.step + 1)
+                micro_batches = next_batches.result()
+                # The batches of the next step are read while this step is computed.
+                next_batches = reader.submit(self.micro_batches, state.step + 1)
                 rate = float(self.schedule.get_last_lr()[0])
                 self.train_step(micro_batches)
                 if self._loss_is_due():
@@ -492,7 +496,7 @@ class Training:
             )
 
     def ended(self) -> bool:
-        """Whether all steps are done, or patience is spent."""
+        """Whether all steps are done, or early stopping ends the training."""
         return self.state.step == self.params.max_steps or self.state.patience_spent(
             self.params.early_stopping_patience
         )
@@ -530,7 +534,7 @@ class Training:
         return bool(self.signals.received)
 
     def stop(self) -> None:
-        """Save a checkpoint and leave.
+        """Save a checkpoint, record the end in the journal, and raise `Stopped`.
 
         Raises:
             Stopped: always.

@@ -1,4 +1,4 @@
-"""Memory of this process: how much it holds and may hold, and a batch in parts that fit.
+"""The memory of this process: how much it uses and may use, and batches split into parts that fit.
 
 Costs microseconds.
 """
@@ -25,7 +25,7 @@ LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether an error says that no memory is left, of the device or of the machine."""
+    """Whether an error says that the memory of the device or of the machine ran out."""
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or bool(should_reduce_batch_size(error))
@@ -34,10 +34,10 @@ def ran_out(error: Exception) -> bool:
 
 
 def forgo_onednn(error: Exception) -> None:
-    """Switch oneDNN off if it was the one that found no memory.
+    """Switch oneDNN off if the error comes from it.
 
-    Its assembler keeps its first error per thread: every new shape would fail in this thread,
-    however much memory is free again. PyTorch's own kernels differ in the last bit. A training that
+    oneDNN keeps the first error of each thread: every new shape would fail in this thread, however
+    much memory is free again. PyTorch's own kernels differ from it in the last bit. A training that
     is resumed begins with oneDNN again.
     """
     if ONEDNN in str(error):
@@ -49,7 +49,7 @@ def must_hold(what: str) -> Iterator[None]:
     """Turn an error for lack of memory in the block into a message.
 
     Args:
-        what: is done in the block, and the way out.
+        what: end of the message: what needs the memory, and what the user can change.
     Raises:
         ModelError: memory ran out.
     """
@@ -62,7 +62,7 @@ def must_hold(what: str) -> Iterator[None]:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes that this process has held so far, on the device it computes on."""
+    """The most bytes that this process has used so far, on the device it computes on."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -70,10 +70,10 @@ def peak(device: torch.device) -> int:
 
 
 def free(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may hold: what it holds now, and what is free.
+    """Bytes that this process may use: what it uses now, and what is free.
 
     Args:
-        groups: the folder where Linux tells the container's limit, which counts too.
+        groups: the folder of Linux's control groups; a container's limit found there counts too.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
@@ -87,13 +87,13 @@ def free(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def give_back() -> None:
-    """Return freed memory that malloc still keeps to the machine, on systems with glibc."""
+    """Make malloc return freed memory to the machine, on systems with glibc."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def split_batch(batch: dict[str, torch.Tensor], size: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Split a batch into parts of at most `size` rows; a batch that is no larger comes as it is."""
+    """Split a batch into parts of at most `size` rows; a smaller batch is yielded as it is."""
     num_rows = len(next(iter(batch.values())))
     if num_rows <= size:
         yield batch

@@ -22,7 +22,7 @@ SCRATCH_RATE = 1e-3
 
 
 def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) -> Accelerator:
-    """Devices and processes as `accelerate launch` set them; by default the best device there is.
+    """Make an Accelerator for the devices that `accelerate launch` set, or the fastest one.
 
     Raises:
         ParamsError: fp16 without a GPU.
@@ -40,11 +40,11 @@ def accelerator_for(precision: str, whisper: WhisperForConditionalGeneration) ->
 
 
 def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> None:
-    """Average the gradients over all processes, when each has finished its backward passes.
+    """Average the gradients over all processes, after each has finished its backward passes.
 
-    DDP itself would do so during the last backward pass, where the other processes would wait for
-    ever for one that ran out of memory. Here it is set off by the backward pass of a zero that
-    depends on every gradient's first value.
+    By default DDP averages during the last backward pass; if one process ran out of memory there,
+    the others would wait for it for ever. Here DDP is triggered by the backward pass of a zero that
+    depends on the first value of every weight.
     """
     gradients = [weight for weight in whisper.parameters() if weight.grad is not None]
     zero = torch.stack([weight.flatten()[0] for weight in gradients]).sum() * 0.0
@@ -53,11 +53,11 @@ def average_gradients(whisper: torch.nn.parallel.DistributedDataParallel) -> Non
 
 
 def learning_rate(setting: float | str, start: Start) -> float:
-    """The peak rate.
+    """The highest learning rate of the schedule.
 
     Args:
-        setting: the rate, or `auto`: 1e-3 from scratch, else whisper-tiny's 3.75e-5 divided by the
-            root of how many times larger the model is; for adapters `lora.RATE` times as much.
+        setting: the rate, or `auto`: 1e-3 from scratch, else 3.75e-5 for whisper-tiny and in
+            proportion to 1 / sqrt(parameters) for others; `lora.RATE` times as much for adapters.
     """
     if setting != "auto":
         return float(setting)
@@ -70,7 +70,7 @@ def learning_rate(setting: float | str, start: Start) -> float:
 def scheduled_rate(kind: str, peak: float, done: int, warmup_steps: int, max_steps: int) -> float:
     """The rate of the next update after `done` updates, by the formula of its schedule.
 
-    Training takes its rates from transformers; this second computation is there to check them.
+    Training takes its rates from transformers; this second computation serves to check them.
     """
     if done < warmup_steps:
         return peak * done / warmup_steps
@@ -98,7 +98,7 @@ def make_optimizer(
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state, weight by weight, under names such as `3.exp_avg`."""
+    """AdamW's state as tensors, named by the weight's index and the moment, such as `3.exp_avg`."""
     return {
         f"{index}.{key}": torch.as_tensor(value)
         for index, values in optimizer.state_dict()["state"].items()
@@ -109,7 +109,7 @@ def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def load_moments(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rates: list[float]
 ) -> None:
-    """Give the optimizer back what `moments` took, and the learning rate of each group."""
+    """Restore the state that `moments` returned, and the learning rate of each group."""
     restored = optimizer.state_dict()
     restored["state"] = {}
     for name, tensor in tensors.items():

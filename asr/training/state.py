@@ -1,4 +1,4 @@
-"""The state of a training that is no tensor: JSON in each checkpoint; its rows are steps.csv."""
+"""The state of a training except tensors: JSON in each checkpoint; its rows are steps.csv."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass
 class TrainingState:
-    """All of a training that is not a tensor.
+    """The state of a training except tensors.
 
-    step: updates that are done.
-    best_step, best_wer: of the lowest validation WER so far, not counting the start model's.
-    loss_sum, loss_steps: since the last row with a training loss.
+    step: number of updates done.
+    best_step, best_wer: step and value of the lowest validation WER, without the start model's.
+    loss_sum, loss_steps: sum and number of the losses since the last recorded training loss.
     fixed_loss: loss on the fixed batch before the first step.
     first_rate, highest_rate: learning rates that were used.
     halvings: how often memory ran out, and the micro-batches were halved.
-    rows: of steps.csv.
+    rows: the rows of steps.csv.
     """
 
     step: int = 0
@@ -31,7 +31,7 @@ class TrainingState:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self, step: int) -> dict[str, Any]:
-        """The row of steps.csv for a step, added if it is not there."""
+        """The row of steps.csv for a step, which is added if it is missing."""
         if not self.rows or self.rows[-1]["step"] != step:
             self.rows.append({"step": step})
         return self.rows[-1]
@@ -41,11 +41,11 @@ class TrainingState:
         return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The rows with a validation WER, but for that of the start model."""
+        """The rows with a validation WER, without that of the start model."""
         return [row for row in self.rows if row["step"] and "validation_wer" in row]
 
     def patience_spent(self, patience: int | None) -> bool:
-        """Whether the last `patience` evaluations brought no better WER; never if it is None."""
+        """Whether the last `patience` evaluations gave no better WER; false if it is None."""
         if patience is None:
             return False
         since_best = [row for row in self.evaluations() if row["step"] > self.best_step]
@@ -56,7 +56,7 @@ class TrainingState:
 
         Args:
             way: `none`, `best` (the lowest validation WER) or `last`.
-            count: of steps, at most.
+            count: at most so many steps.
         """
         if way == "none":
             return []

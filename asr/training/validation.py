@@ -1,7 +1,7 @@
 """Loss and WER of a training on a fixed subset of the validation split, decoded as in `evaluate`.
 
-A hash of the ids chooses the rows, so that a corpus that grows hardly changes the choice. With
-several processes each takes its share.
+A hash of the ids chooses the rows, so a growing corpus hardly changes the choice. With several
+processes each decodes its share.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from asr.training import batches
 from asr.training.batches import Collator
 from asr.training.examples import TrainingExample
 
-# Passes groups of rows through, and raises `Interrupted` between two of them after a signal.
+# Yields groups of rows; after a signal it raises `Interrupted` before the next group.
 UntilSignal = Callable[..., Iterable[Any]]
 
 
 class Validation:
     """A subset of the validation split.
 
-    row_numbers: of its rows; durations and references (normalized) are in the same order.
-    examples: of those rows that fit the window, for the loss.
+    row_numbers: numbers of its rows in the split.
+    durations, references: seconds and normalized text of each of its rows.
+    examples: training examples of its rows that fit the window, to measure the loss on.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Validation:
         accelerator: Accelerator,
         until_signal: UntilSignal,
     ) -> list[str]:
-        """The text that the model gives for each row, decoded as `evaluate` decodes."""
+        """Decode each row as `evaluate` does; return the texts of all processes."""
         mine = range(accelerator.process_index, len(self.row_numbers), accelerator.num_processes)
 
         def log_mel(number: int) -> LogMel:
@@ -93,10 +94,10 @@ def mean_loss(
     accelerator: Accelerator,
     until_signal: UntilSignal,
 ) -> float:
-    """Loss per label over these examples, in all processes together; 0 if there is no label.
+    """Loss per label over the examples of all processes; 0 if there is no label.
 
     Args:
-        loss: gives the summed loss of a batch.
+        loss: returns the summed loss of a batch.
     """
     groups = list(greedy.in_groups(range(len(windows)), batch_size))
     mine = groups[accelerator.process_index :: accelerator.num_processes]

@@ -1,4 +1,4 @@
-"""Recordings to text for people: the command line, the queue behind the pages, corrections.
+"""Transcribe recordings: the command line, the queue behind the pages, corrected transcripts.
 
 Imports `errors`, `paths`, `whisper`, `storage`, `runtime`, `audio`, `sources`, `features`, `model`,
 `decoding`, `runs`.

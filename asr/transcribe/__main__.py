@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """Each recording to transcribe, with the name its transcript gets.
+    """List the recordings to transcribe, each with the name of its transcript.
 
-    That is its own name without the ending; with the ending or a number where two would have the
-    same. Of a recording in a folder it includes the path in that folder.
+    The name is the recording's without its ending; if two would be equal, the ending or a number is
+    added. For a recording in a folder the name includes the path inside that folder.
 
     Raises:
-        DataError: a path that is not there, or nothing to transcribe at all.
+        DataError: a path does not exist, or there is nothing to transcribe.
     """
     inputs = [recording for path in paths for recording in _recordings_at(path)]
     if not inputs:
@@ -47,7 +47,7 @@ def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
             f"want files that end in {' '.join(SUFFIXES)}"
         )
     uses = Counter(name.with_suffix("") for _, name in inputs)
-    by_name: dict[Path, Path] = {}  # insertion keeps the order
+    by_name: dict[Path, Path] = {}  # in the order of `inputs`
     for path, name in inputs:
         bare_name = name.with_suffix("")
         by_name[_unused(name if uses[bare_name] > 1 else bare_name, by_name)] = path
@@ -55,7 +55,7 @@ def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
 
 
 def _recordings_at(path: Path) -> list[tuple[Path, Path]]:
-    """A file, or all recordings in a folder, each with its name there."""
+    """The file, or all recordings in the folder, each with its path inside the folder."""
     if path.is_file():
         return [(path, Path(path.name))]
     if not path.is_dir():
@@ -68,7 +68,7 @@ def _recordings_at(path: Path) -> list[tuple[Path, Path]]:
 
 
 def _unused(name: Path, taken: Container[Path]) -> Path:
-    """The name, with a number where another recording has it already."""
+    """The name; with a number added if it is taken."""
     numbered = (name.with_name(f"{name.name}-{number}") for number in count(2))
     return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
@@ -142,10 +142,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    # A terminal without letters for a text gets escapes in place of a traceback.
+    # Characters that the terminal cannot show are escaped instead of raising an error.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
     inputs = recordings(options.recordings)
-    from asr.transcribe import recognizer  # 4 s, which help and a wrong argument need not wait for
+    from asr.transcribe import recognizer  # takes 4 s, and help or a wrong argument do not need it
 
     start = recognizer.load(options.model)
     formats = FORMATS if options.format == "all" else [options.format]

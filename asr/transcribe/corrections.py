@@ -1,8 +1,8 @@
 """Corrected transcripts with their sound, kept as a corpus in a folder.
 
 The folder holds metadata.csv and FLAC files, as `download.source: folder` reads. Files are named by
-a hash of their sound, so saving the same stretch again replaces its text. Costs one rewrite of the
-table.
+a hash of their sound, so saving the same stretch again replaces its text. Saving costs one rewrite
+of the table.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def save(folder: Path, sound: SampleFile, segments: Iterable[Segment], speaker: 
 
 
 def splits(folder: Path) -> dict[str, int]:
-    """How many of the recordings training would find in each split.
+    """The number of recordings that training would have in each split.
 
-    As in `asr.sources.folder`, a speaker belongs to one split, by a hash of the name.
+    As in `asr.sources.folder`, a hash of the speaker's name decides the split.
     """
     counts = Counter(
         row.get("split") or split_of(row.get("speaker_id") or row["file_name"])
@@ -60,7 +60,7 @@ def splits(folder: Path) -> dict[str, int]:
 
 
 def _rows(folder: Path) -> Iterator[dict[str, str]]:
-    """The table's rows, as the folder source reads them; none where there is no table yet."""
+    """The table's rows, as the folder source reads them; none if there is no table yet."""
     path = folder / TABLE
     if path.is_file():
         for _, row in read_table(path, set(COLUMNS[:2]), strict=True):

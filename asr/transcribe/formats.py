@@ -1,4 +1,4 @@
-"""Transcripts written as people use them: plain text, SRT and WebVTT subtitles, JSON, CSV.
+"""Write transcripts as plain text, SRT and WebVTT subtitles, JSON, and CSV.
 
 Costs nothing to import.
 """
@@ -32,7 +32,7 @@ def text(segments: Sequence[Segment]) -> str:
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip subtitles.
 
-    The format has no escapes, so an arrow in a text, which would read as times, becomes `-- >`.
+    The format has no escapes, so `-->` in a text, which would be read as times, becomes `-- >`.
     """
     cues = (
         f"{number}\n{_times(segment, ',')}\n{segment.text.replace('-->', '-- >')}\n\n"
@@ -53,8 +53,8 @@ def vtt(segments: Sequence[Segment]) -> str:
 def table(segments: Sequence[Segment]) -> str:
     """CSV with the columns start, end, text; seconds with three digits."""
     sheet = io.StringIO()
-    # Lines end with \r\n as in RFC 4180: with another ending Python would not quote a text that
-    # holds a carriage return.
+    # Lines end with \r\n as in RFC 4180: with another ending Python would not quote a text that has
+    # a carriage return.
     writer = csv.writer(sheet)
     writer.writerow(["start", "end", "text"])
     for segment in segments:
@@ -91,7 +91,7 @@ def _times(segment: Segment, point: str) -> str:
 
 
 def timestamp(seconds: float, point: str) -> str:
-    """A moment as subtitles write it: 01:02:03,400."""
+    """A time as subtitles write it, such as 01:02:03,400 with a comma for `point`."""
     minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     seconds_text = f"{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds_text}"

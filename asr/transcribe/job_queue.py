@@ -1,8 +1,9 @@
 """One model for many visitors: a queue of transcriptions, and each visitor's temporary files.
 
-The server that owns the queue never imports torch, and stays quick while another process
-(`asr.transcribe.worker`) decodes: one job at a time, first come, first served. What a visitor
-brought lies in .cache/sessions, readable for nobody else, and is deleted when they leave.
+The server that owns the queue never imports torch, and stays responsive while another process
+(`asr.transcribe.worker`) decodes: one job at a time, first come, first served. A visitor's
+recordings lie in .cache/sessions, where only the server's user can read them, and are deleted when
+the visitor leaves.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from typing import IO, Any, cast
 from asr.audio.sample_file import SampleFile, decode_apart
 from asr.transcribe.formats import Segment
 
-LOST_SECONDS = 60.0  # a visitor who is away so long has gone
+LOST_SECONDS = 60.0  # a visitor who is disconnected for so long has left
 TIDY_SECONDS = 10.0
 GRACE_SECONDS = 10.0  # for the worker to stop a cancelled job, before it is killed
-KEPT_SOUNDS = 3  # of one visitor
+KEPT_SOUNDS = 3  # of each visitor
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 DIED = "the decoding process died, perhaps for want of memory; a smaller model may fit"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which model, and the language and task it is asked for; None takes the model's own.
+    """The model, and the language and task it is prompted with; None takes the model's own.
 
     Attributes:
         model: a name as for `asr.transcribe.recognizer.resolve_model`.
@@ -49,18 +50,18 @@ class Options:
 
 @dataclass(eq=False)
 class Job:
-    """One transcription, filled in while it runs.
+    """One transcription; its progress and result are written into it while it runs.
 
     Attributes:
-        owner: the visitor.
-        start, end: the stretch of the recording, in seconds.
+        owner: id of the visitor.
+        start, end: the stretch of the recording to transcribe, in seconds.
         state: WAITING, RUNNING, DONE, FAILED or CANCELLED.
         doing: what the worker is doing, in words.
-        moment: up to which all is decoded, in seconds.
-        segments: those decoded so far.
-        language: with which the model is prompted, as soon as it is known.
+        moment: everything before it is decoded, in seconds.
+        segments: the segments decoded so far.
+        language: the language that the model is prompted with; None until it is known.
         fault: why it failed, in one line.
-        cancelled: set when the visitor wants it no more.
+        cancelled: set when the visitor cancels it.
     """
 
     owner: str
@@ -82,7 +83,7 @@ class Job:
 
     @property
     def progress(self) -> float:
-        """The share that is decoded, 0 to 1."""
+        """The share of the stretch that is decoded, 0 to 1."""
         share = (self.moment - self.start) / max(self.end - self.start, 1e-9)
         return min(max(share, 0.0), 1.0)
 
@@ -91,7 +92,7 @@ class Job:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
     def cancel(self) -> None:
-        """End a waiting job at once, a running one soon."""
+        """Cancel the job: a waiting job ends at once, a running one soon."""
         self.cancelled.set()
         if self.state == WAITING:
             self.state = CANCELLED
@@ -101,15 +102,15 @@ class TranscriptionQueue:
     """Takes jobs from all visitors of one server; thread-safe."""
 
     def __init__(self, folder: Path, present: Callable[[str], bool]):
-        """Start the two threads that run jobs and delete what visitors left.
+        """Start the two threads that run jobs and delete the files of visitors who left.
 
         Args:
             folder: for the temporary files of all servers on this machine.
-            present: whether an owner still looks at a page.
+            present: returns whether a visitor, by id, still has a page open.
         """
         self.folder = folder / str(os.getpid())
         self.present = present
-        shutil.rmtree(self.folder, ignore_errors=True)  # of a dead server that had our process id
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a dead server with our process id
         sweep(folder)
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.queue: list[Job] = []
@@ -126,12 +127,15 @@ class TranscriptionQueue:
         recording: bytes | memoryview | Path,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> SampleFile:
-        """Decode what a visitor brought to samples in their folder.
+        """Decode a visitor's recording to a file of samples in their folder.
 
         No name that the visitor chose becomes part of a path.
 
+        Args:
+            recording: the bytes of a file, or its path.
+            cancelled: called while it is decoded; if it returns True, decoding stops.
         Raises:
-            DataError: it holds no sound that can be read.
+            DataError: the recording holds no sound that can be read.
             Cancelled: `cancelled` returned True.
         """
         folder = self._folder(owner)
@@ -152,7 +156,7 @@ class TranscriptionQueue:
         start: float = 0.0,
         end: float | None = None,
     ) -> Job:
-        """Queue a transcription of a stretch of a recording; without `end` up to its end."""
+        """Queue a transcription from `start` to `end`, in seconds; by default up to the end."""
         if end is None:
             end = sound.duration
         job = Job(owner, sound, options, start, end, moment=start)
@@ -163,13 +167,13 @@ class TranscriptionQueue:
         return job
 
     def position(self, job: Job) -> int:
-        """How many jobs come first; 0 for the one that runs."""
+        """The number of jobs before this job; 0 for the job that runs."""
         with self.changed:
             before = self.queue[: self.queue.index(job)] if job in self.queue else []
             return sum(not other.ended for other in before)
 
     def forget(self, owner: str) -> None:
-        """Cancel a visitor's jobs and delete what they brought."""
+        """Cancel a visitor's jobs and delete their recordings."""
         with self.changed:
             self.last_seen.pop(owner, None)
             for job in self.queue:
@@ -186,7 +190,7 @@ class TranscriptionQueue:
         return folder
 
     def _drop_old_sounds(self, folder: Path) -> None:
-        """Delete a visitor's sounds but the latest, and those that wait to be transcribed."""
+        """Delete a visitor's sounds, except the latest and those of queued jobs."""
         with self.changed:
             needed = {job.sound.path for job in self.queue}
         by_age = sorted(folder.glob("*.f32"), key=lambda path: int(path.stem))
@@ -210,7 +214,7 @@ class TranscriptionQueue:
                     self.queue.remove(job)
 
     def _tidy(self) -> None:
-        """The second thread: forget visitors who have gone."""
+        """The second thread: forget visitors who have left."""
         while True:
             time.sleep(TIDY_SECONDS)
             now = time.monotonic()
@@ -241,10 +245,10 @@ class WorkerProcess:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.count = 0  # of jobs; the number of the present one
+        self.count = 0  # of jobs so far, which is also the number of the present job
 
     def run(self, job: Job) -> None:
-        """Run one job to its end, and write into it what happens."""
+        """Run one job to its end, and write its progress and result into it."""
         if job.cancelled.is_set():
             job.state = CANCELLED
             return
@@ -257,7 +261,7 @@ class WorkerProcess:
             "end": job.end,
             **asdict(job.options),
         }
-        if not self._send(order):  # it may just have left, for want of work
+        if not self._send(order):  # the worker may just have exited, because it was idle
             self._stop()
             self._send(order)
         self._follow(job)
@@ -272,12 +276,12 @@ class WorkerProcess:
             try:
                 self._apply(job, self.events.get(timeout=0.2))
             except queue.Empty:
-                # Its end arrives as an event, which fails the job.
+                # The end of the worker arrives as an event, and the job then fails.
                 if time.monotonic() > deadline:
                     self._stop()
 
     def _apply(self, job: Job, event: dict[str, Any] | None) -> None:
-        """Write an event into the job; None is the end of the process."""
+        """Write an event into the job; None means that the process ended."""
         if event is None:
             self._stop()
             self._fail(job, DIED)
@@ -297,7 +301,7 @@ class WorkerProcess:
         job.state = CANCELLED if job.cancelled.is_set() else FAILED
 
     def _send(self, message: dict[str, Any]) -> bool:
-        """Write a line to the process, started if need be; False if it has left."""
+        """Write a line to the process, which is started if necessary; False if it has exited."""
         if self.process is None:
             self._start()
         try:
@@ -330,7 +334,7 @@ class WorkerProcess:
 
 def _read_events(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
     """Queue the events of the decoding process, and None at its end."""
-    with stdout, suppress(ValueError):  # it may die in the middle of a line
+    with stdout, suppress(ValueError):  # the process may die in the middle of a line
         for line in stdout:
             events.put(json.loads(line))
     events.put(None)
@@ -344,8 +348,8 @@ def sweep(folder: Path) -> None:
     """Delete the folders of servers that have ended; each is named by its process id."""
     for path in folder.glob("[0-9]*"):
         try:
-            os.kill(int(path.name), 0)  # signal 0 only asks whether the process is there
+            os.kill(int(path.name), 0)  # signal 0 only tests whether the process exists
         except (ProcessLookupError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
-        except PermissionError:  # it is there, and another user's
+        except PermissionError:  # the process exists and belongs to another user
             continue

@@ -1,8 +1,8 @@
-"""A recording of any length to segments with times, by any model.
+"""Transcribe a recording of any length to segments with times, with any model.
 
-The command line and the dashboard share it. Features and decoding are those of evaluation: a
-recording of up to two minutes gives the text that `evaluate` would score. Memory does not grow with
-the recording. Importing costs torch and transformers.
+The command line and the dashboard use it. Features and decoding are those of evaluation: for a
+recording of up to two minutes the text is the same as in `evaluate`. Memory does not grow with the
+recording. Importing costs torch and transformers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 444
 
 
 def resolve_model(name: str) -> str:
-    """Where a model lies: a path or a hub id.
+    """The path or hub id of a model.
 
     Args:
         name: WORKSPACE, a folder, a DVC experiment or revision (fetched through DVC), or a hub id.
@@ -48,7 +48,7 @@ def resolve_model(name: str) -> str:
 
 
 def load(name: str) -> Start:
-    """A model ready to transcribe; `name` as for `resolve_model`."""
+    """Load a model on the fastest device; `name` as for `resolve_model`."""
     start = loader.load(resolve_model(name), None, None)
     start.model.to(loader.device()).eval()
     return start
@@ -93,12 +93,12 @@ def transcribe(
     end: float,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Segment]:
-    """What is said between two moments, segment by segment.
+    """Transcribe the sound between two times, segment by segment.
 
     Args:
-        begin, end: seconds.
-        on_progress: called after each batch with the moment up to which all is decoded; it may
-            raise to stop.
+        begin, end: the times, in seconds.
+        on_progress: called before each batch with the time up to which all is decoded, and at the
+            end; it may raise an error to stop.
     """
     for offset, samples in passages(sound, begin, end):
         length = len(samples) / SAMPLE_RATE

@@ -2,9 +2,9 @@
 
     python -m asr.transcribe.worker      # started by `asr.transcribe.job_queue`
 
-Orders come in on standard input and events go out on standard output, one JSON object a line. It
-ends when the server that started it is gone, and after a quarter of an hour without work, to give
-its memory back.
+It reads orders from standard input and writes events to standard output, one JSON object a line. It
+ends when the server that started it has ended, and after a quarter of an hour without work, to free
+its memory.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
 
 IDLE_SECONDS = 900.0
-KEPT_MODELS = 2  # in memory: two may be compared
+KEPT_MODELS = 2  # models kept in memory; a visitor may compare two
 
 
 def serve(orders: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
-    """Do one job after the other, until none has come for IDLE_SECONDS.
+    """Run one job after the other, until there was none for IDLE_SECONDS.
 
     Args:
-        orders: a line {"job": number, ...} each, or {"cancel": number}.
+        orders: lines of JSON, {"job": number, ...} or {"cancel": number}.
         send: called with each event.
     """
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -100,7 +100,7 @@ def _run_job(
     if min(end, sound.duration) - begin < HOP / SAMPLE_RATE:
         raise DataError("there is no sound in this part; choose another")
     report(doing="listening")
-    # The prompt of one job must not stay with the model for the next one.
+    # The next job must not find the prompt of this job in the model's config.
     own_config = start.model.generation_config
     start.model.generation_config = copy.deepcopy(own_config)
     try:
@@ -115,7 +115,7 @@ def _run_job(
 
 
 def _model(name: str, models: OrderedDict[str, Any]) -> Any:
-    """A model, from memory where its files have not changed since it was loaded."""
+    """Load a model, or take it from memory if its files have not changed since it was loaded."""
     from asr.transcribe import recognizer
 
     path = recognizer.resolve_model(name)

@@ -1,10 +1,10 @@
-"""The sound of one YouTube video, for the optional extra `youtube`.
+"""Download the sound of one YouTube video; needs the optional extra `youtube`.
 
     python -m asr.transcribe.youtube ID FOLDER     # the child: fetches recording.* into the folder
 
-A link is reduced to its id before any socket opens. yt-dlp runs in a process group of its own with
-limits on length, size and time, reads no settings, cookies or plugins, starts no ffmpeg, and
-connects to YouTube's hosts alone, wherever a redirect points. Costs what the download costs.
+A link is reduced to its video id before any socket opens. yt-dlp runs in a process group of its own
+with limits on length, size and time, reads no settings, cookies or plugins, starts no ffmpeg, and
+connects to YouTube's hosts only, wherever a redirect points. Costs the download.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LINK = re.compile(
 PAGE = re.compile(r"/(?:shorts|embed|live|v)/([^/]+)/?")
 SHORT = re.compile(r"/([^/]+)/?")
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")
-# Eleven letters that stand where an id stands, for a playlist and for a channel.
+# Words of eleven letters in place of an id, in links to playlists and to channels.
 NO_VIDEO = ("videoseries", "live_stream")
 HOSTS = (
     "youtube.com",
@@ -62,7 +62,7 @@ NAME = "recording"
 LIMIT_HOURS = 3
 LIMIT_BYTES = 200 << 20
 LIMIT_SECONDS = 600.0
-READ_BYTES = 1 << 16  # of the child's output at once, and the longest line
+READ_BYTES = 1 << 16  # of the child's output at once; also the longest line
 TOO_LARGE = f"the sound of this video has more than {LIMIT_BYTES >> 20} MB"
 PROGRESS = re.compile(rb"progress ([01]\.\d+)")
 ERRORS: dict[int, type[UserError]] = {
@@ -98,13 +98,13 @@ def _video_name(host: str, path: str, query: str) -> str | None:
 
 
 def _printable(text: str) -> str:
-    """At most 80 characters of it, as ASCII, so that letters of other scripts show."""
+    """At most 80 characters of a text, as ASCII, so that letters of other scripts are visible."""
     printable = ascii(text[:80])
     return printable if len(printable) <= 80 else f"{printable[:77]}..."
 
 
 def available() -> bool:
-    """Whether the extra is installed; costs a look at the disk."""
+    """Whether the extra is installed; nothing is imported."""
     return importlib.util.find_spec("yt_dlp") is not None
 
 
@@ -119,11 +119,13 @@ def fetch(
     Args:
         folder: where `recording.*` goes; it exists.
         on_progress: called with the share that has arrived, 0 to 1.
-        cancelled: asked ten times a second.
+        cancelled: called ten times a second; if it returns True, the download stops.
+    Returns:
+        the path of the file.
     Raises:
         ParamsError: not the link of one video, or the extra is not installed.
-        DataError: a video that is live, too long, too large or without sound.
-        NetworkError: YouTube cannot be reached, or does not give the video.
+        DataError: the video is live, too long, too large or without sound.
+        NetworkError: YouTube cannot be reached, or refuses the video.
         Cancelled: `cancelled` returned True.
     """
     name = video_id(link)
@@ -150,7 +152,7 @@ def fetch(
 
 
 def _start_child(name: str, folder: Path) -> subprocess.Popen[bytes]:
-    # pip puts the JavaScript runtime, which yt-dlp looks for in PATH, beside Python.
+    # pip installs the JavaScript runtime beside Python; yt-dlp looks for it in PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.Popen(
         [sys.executable, "-m", "asr.transcribe.youtube", name, str(folder.resolve())],
@@ -168,7 +170,7 @@ def _watch(
     on_progress: Callable[[float], None],
     cancelled: Callable[[], bool],
 ) -> list[str]:
-    """Follow the child to its end; return the last lines it printed that are no progress."""
+    """Read the child's output to its end; return the last lines, without those of progress."""
     output = cast(IO[bytes], child.stdout)
     deadline = time.monotonic() + LIMIT_SECONDS
     lines: list[str] = []
@@ -183,7 +185,7 @@ def _watch(
                 on_progress(float(share[1]))
             else:
                 lines = [*lines[-20:], line.decode("utf-8", "replace").strip()]
-        # Nothing to read is the end of the pipe. A process that the child has started may hold
+        # An empty piece means the end of the pipe. A process that the child has started may keep
         # the pipe open, so the end of the child counts too.
         if not piece and (ready or _has_exited(child)):
             return lines
@@ -204,7 +206,7 @@ def _check_limits(folder: Path, deadline: float, cancelled: Callable[[], bool]) 
 def _has_exited(child: subprocess.Popen[bytes]) -> bool:
     """Whether the child has exited.
 
-    It is not reaped, so that no other process gets its number until the group is killed.
+    It is not reaped, so that no other process gets its id before the group is killed.
     """
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
@@ -221,7 +223,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _size(folder: Path) -> int:
     size = 0
     for file in folder.glob(f"{NAME}.*"):
-        with suppress(FileNotFoundError):  # parts are renamed and joined meanwhile
+        with suppress(FileNotFoundError):  # the child renames and joins files meanwhile
             size += file.lstat().st_size
     return size
 
@@ -232,7 +234,7 @@ def _remove_files(folder: Path) -> None:
 
 
 def _child_error(exit_code: int, lines: list[str]) -> UserError:
-    """The error that the child printed, or else that it died."""
+    """The error that the child printed, or a NetworkError if it printed none."""
     code, message = from_child(lines) or (None, "")
     if code == exit_code and exit_code in ERRORS:
         return ERRORS[exit_code](message)
@@ -246,7 +248,8 @@ def _child_error(exit_code: int, lines: list[str]) -> UserError:
 def options() -> dict[str, Any]:
     """Options of yt-dlp: YouTube's extractor, one stream of sound, one file named by us.
 
-    Its defaults already read no settings, cookies, netrc or file:// addresses, and fetch no code.
+    By default it already reads no settings, cookies, netrc or file:// addresses, and fetches no
+    code.
     """
     return {
         "allowed_extractors": ["youtube"],
@@ -275,7 +278,7 @@ def _refuse(info: dict[str, Any], *, incomplete: bool = False) -> None:
     """Refuse a video before it is downloaded; called by yt-dlp.
 
     Args:
-        incomplete: yt-dlp does not know everything yet, and will call again.
+        incomplete: `info` is not complete yet, and yt-dlp will call again.
     Raises:
         DataError: the video is live, too long or too large.
     """
@@ -302,7 +305,7 @@ def _progress(state: dict[str, Any]) -> None:
 
 
 def stay_with_youtube(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook: look up and connect to YouTube's hosts, or this machine's proxy, only.
+    """An audit hook that allows look-ups and connections only to YouTube's hosts and our proxy.
 
     Raises:
         PermissionError: another host; an OSError, which yt-dlp handles.
@@ -323,9 +326,10 @@ def stay_with_youtube(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _is_remote(address: str) -> bool:
-    """Whether this is the IP address of another machine, found for a name that was allowed.
+    """Whether a connection goes to the IP address of another machine.
 
-    Where a proxy is set, which may run on this machine, every IP address counts.
+    Such an address belongs to a name whose look-up was allowed before. If a proxy is set, which may
+    run on this machine, every IP address counts.
     """
     try:
         ip = ipaddress.ip_address(address)
@@ -342,7 +346,7 @@ def _proxies() -> set[str]:
 def download(name: str, folder: Path) -> None:
     """Fetch a video's sound in this process, the child.
 
-    It moves into the folder, because yt-dlp would expand signs in a path.
+    It changes into the folder, because yt-dlp would expand special characters in a path.
     """
     try:
         import yt_dlp
@@ -363,7 +367,7 @@ def download(name: str, folder: Path) -> None:
 def main() -> None:
     if len(sys.argv) != 3 or not VIDEO.fullmatch(sys.argv[1]):
         raise ParamsError("usage: python -m asr.transcribe.youtube ID FOLDER")
-    signal.alarm(int(LIMIT_SECONDS) + 5)  # if the parent has died and cannot end this process
+    signal.alarm(int(LIMIT_SECONDS) + 5)  # ends this process if its parent has died
     limit_self(file_bytes=LIMIT_BYTES)
     sys.addaudithook(stay_with_youtube)
     download(sys.argv[1], Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""How long the recordings are: the durations in reports/stats as a table and as curves."""
+"""The durations of the recordings as a table and as curves, from reports/stats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr import paths
 from asr.runs import reports
 from dashboard.data.report_values import dict_of, number, number_from_text, rows_of
 
-# Train, validation, test, holdout: told apart on white and on black.
+# Of train, validation, test, holdout; distinguishable on white and on black.
 COLORS = ["#1f9a92", "#d97f1d", "#6f83dd", "#b0568f"]
 COLUMNS = {
     "split": st.column_config.TextColumn("Split"),
@@ -37,7 +37,7 @@ TOOLTIPS = [
 
 
 def show(root: Path) -> None:
-    """Quartiles per split, a histogram, and a cumulative curve."""
+    """Show quartiles per split, a histogram, and a cumulative curve."""
     stats = reports.read_json(root / paths.STATS, "durations", "labels", "windows")
     show_table(rows_of(stats, "durations", "stats.json"))
     bins = reports.read_csv(root / paths.DURATIONS, "seconds", "split", "count", "share")
@@ -55,7 +55,7 @@ def show(root: Path) -> None:
 
 
 def show_table(durations: dict[str, dict[str, Any]]) -> None:
-    """One line per split; a column without any value is left out."""
+    """Show one line per split; columns without a value are left out."""
     keys = [key for key in COLUMNS if key != "split"]
     table = pd.DataFrame(
         [
@@ -68,7 +68,7 @@ def show_table(durations: dict[str, dict[str, Any]]) -> None:
 
 
 def show_label_lengths(labels: dict[str, Any]) -> None:
-    """How many tokens the training labels have, where all three numbers are known."""
+    """Show how many tokens the training labels have, if all three numbers are known."""
     median, q95, longest = (number(labels.get(f"{key}_tokens")) for key in ("median", "q95", "max"))
     if median is None or q95 is None or longest is None:
         return
@@ -81,13 +81,13 @@ def show_label_lengths(labels: dict[str, Any]) -> None:
 def curve(
     bins: list[dict[str, str]], what: str, candidates: list[float], recommended: float | None
 ) -> alt.LayerChart | alt.FacetChart:
-    """A line per split over the seconds; hovering shows the values.
+    """A chart with a line per split over the seconds; hovering shows the values.
 
     Args:
         bins: the rows of durations.csv.
-        what: "density" for the share of the split in each bin, "share" for the share up to there.
+        what: "density" for the share of the split in each bin, "share" for the cumulative share.
         candidates: windows in seconds, drawn as dotted lines.
-        recommended: the window in seconds that is drawn as a full line.
+        recommended: the recommended window in seconds, drawn as a full line.
     """
     table = bin_table(bins)
     splits = table["split"].unique().tolist()
@@ -131,7 +131,7 @@ def bin_table(bins: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def hover_points(table: pd.DataFrame, x: alt.X, y: alt.Y, color: alt.Color) -> alt.Chart:
-    """Points with a tooltip, seen only near the pointer."""
+    """Points with a tooltip, visible only near the pointer."""
     near = alt.selection_point(
         nearest=True, on="pointerover", fields=["seconds"], empty=False, clear="pointerout"
     )
@@ -146,7 +146,7 @@ def hover_points(table: pd.DataFrame, x: alt.X, y: alt.Y, color: alt.Color) -> a
 
 
 def window_rules(candidates: list[float], recommended: float | None) -> list[alt.Chart]:
-    """Upright lines: dotted for the candidate windows, full for the recommended one."""
+    """Vertical lines: dotted for the candidate windows, full for the recommended one."""
     full = [] if recommended is None else [recommended]
     return [window_rule("candidate", [2, 4], candidates), window_rule("recommended", [1, 0], full)]
 

@@ -1,7 +1,7 @@
 """Rows that look wrong to `stats`, from stats.json.
 
-Labels near the decoder's limit, much silence, improbable speaking rates, unexpected scripts. A
-report of an older version lacks some of them; damaged values are left out.
+They have labels near the decoder's limit, much silence, improbable rates of speech, or an
+unexpected script. A report of an older version lacks some of these; damaged values are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def show(root: Path) -> None:
-    """How many rows look wrong, and some of them."""
+    """Show how many rows look wrong, and examples of them."""
     stats = reports.read_json(root / paths.STATS, "speaking_rate", "scripts", "silence", "labels")
     silence = rows_of(stats, "silence", "stats.json")
     show_counts(stats)
@@ -52,7 +52,7 @@ def show_counts(stats: dict[str, Any]) -> None:
 
 
 def show_silence(silence: dict[str, dict[str, Any]]) -> None:
-    """The share of silence in each split of which recordings were measured."""
+    """Show the share of silence in each split of which recordings were measured."""
     shares = {
         split: number(values.get("silent_share"))
         for split, values in silence.items()
@@ -70,7 +70,7 @@ def show_silence(silence: dict[str, dict[str, Any]]) -> None:
 def outlier_lines(
     stats: dict[str, Any], silence: dict[str, dict[str, Any]]
 ) -> list[dict[str, str]]:
-    """The rows that the report names, with the reason for each."""
+    """A line for each example in the report, with the reason why it looks wrong."""
     lines = [
         table_line("label near the limit", "train", row)
         for row in examples(dict_of(stats, "labels"))
@@ -86,7 +86,7 @@ def outlier_lines(
 
 
 def examples(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that a part of the report names as examples."""
+    """The rows that a part of the report lists as examples."""
     rows = part.get("examples")
     if not isinstance(rows, list):
         return []

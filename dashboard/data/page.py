@@ -1,7 +1,7 @@
 """Data: what the corpus is, how long its recordings are, who speaks, which rows were left out.
 
 Reads reports/stats, reports/chunk and the data folders of the workspace. Each part of the page is
-shown whether or not another is missing.
+shown even if others are missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def page() -> None:
 
 
 def part(title: str, show: Callable[[Path], None], root: Path) -> None:
-    """Show one part of the page, or the error where its data is missing or damaged."""
+    """Show one part of the page, or an error if its data is missing or damaged."""
     if title:
         st.subheader(title)
     try:
@@ -48,7 +48,7 @@ def part(title: str, show: Callable[[Path], None], root: Path) -> None:
 
 
 def show_corpus(root: Path) -> None:
-    """Name, licence and size of the corpus."""
+    """Show name, licence and size of the corpus."""
     manifest = corpus.read_manifest(root / paths.RAW)
     st.html(diff_html.STYLE)
     name, licence, source = (

@@ -1,4 +1,4 @@
-"""Rows in, kept and left out by `chunk`, by reason, with examples to play."""
+"""How many rows `chunk` read, kept and left out, by reason, with examples to play."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = {
 
 
 def show(root: Path) -> None:
-    """The counts per split, and examples of the rows that were left out."""
+    """Show the counts per split, and examples of the rows that were left out."""
     summary = reports.read_json(root / paths.CHUNK_SUMMARY, "splits", "in_two_splits")
     splits = rows_of(summary, "splits", "summary.json")
     if not splits:
@@ -91,7 +91,7 @@ def _read_rejects(path: Path, digest: str) -> pa.Table:  # noqa: ARG001 (part of
 
 
 def show_examples(root: Path, rejects: pa.Table) -> None:
-    """Rows that were left out of one split for one reason, a page at a time."""
+    """Show rows that were left out of one split for one reason, a page at a time."""
     counted = (
         rejects.group_by(["split", "code"])
         .aggregate([("id", "count")])
@@ -124,7 +124,7 @@ def show_examples(root: Path, rejects: pa.Table) -> None:
 
 
 def find_recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Recording]]:
-    """Find the rows as the corpus delivered them.
+    """Find rows of data/raw by their ids; an id may have several.
 
     Raises:
         DataError: data/raw is not there, is damaged, or has no such split.
@@ -135,7 +135,7 @@ def find_recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Rec
 
 
 def show_example(row: dict[str, str], recordings: list[Recording]) -> None:
-    """One row that was left out, with every recording of its id: a duplicate has two."""
+    """Show a row that was left out, with every recording of its id; a duplicate id has two."""
     with st.container(border=True):
         st.html(diff_html.facts_line(row["id"], row["detail"]))
         shown: list[Recording | None] = [*recordings[:MAX_SHOWN_RECORDINGS]]

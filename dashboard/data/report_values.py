@@ -1,7 +1,7 @@
-"""Values of reports, checked where they are used.
+"""Read and check values of reports.
 
-A report may be damaged or of an older version: a value that is not a number is a `DataError` or a
-gap on the page, never a traceback.
+A report may be damaged or of an older version. A value of the wrong kind then raises a `DataError`
+or is left out on the page; it never causes a traceback.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from asr.errors import DataError
 
-MAX_NUMBER = 1e15  # a larger one is damage
+MAX_NUMBER = 1e15  # larger numbers count as damaged
 
 
 def number(value: Any) -> float | None:
-    """A number of a JSON report; None for anything else."""
+    """A value of a JSON report if it is a number; else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < MAX_NUMBER else None
@@ -37,10 +37,12 @@ def number_from_text(text: str, name: str) -> float:
 
 
 def rows_of(report: dict[str, Any], key: str, name: str) -> dict[str, dict[str, Any]]:
-    """The part of the report called `name` that holds a dict of values per row.
+    """The part `key` of a report, which must be a dict with a dict of values for each row.
 
+    Args:
+        name: the report's name for the error.
     Raises:
-        DataError: it holds something else.
+        DataError: it is something else.
     """
     rows = report[key]
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
@@ -49,7 +51,7 @@ def rows_of(report: dict[str, Any], key: str, name: str) -> dict[str, dict[str, 
 
 
 def dict_of(report: dict[str, Any], key: str) -> dict[str, Any]:
-    """The part of a report that is a dict; empty where there is none."""
+    """The part `key` of a report if it is a dict; else an empty dict."""
     part = report.get(key)
     return part if isinstance(part, dict) else {}
 

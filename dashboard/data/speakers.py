@@ -35,7 +35,7 @@ SpeakerHours = list[tuple[str | None, int, float]]  # speaker, recordings, hours
 
 
 def show(root: Path) -> None:
-    """A line per split, and the speakers with the most hours of one split."""
+    """Show a line per split, and the speakers with the most hours in one split."""
     chunks = root / paths.CHUNKS
     by_split = {
         split: hours_by_speaker(chunks / split, corpus.split_hash(chunks / split))
@@ -77,7 +77,7 @@ def split_line(split: str, rows: SpeakerHours) -> dict[str, Any]:
 
 
 def show_chart(rows: SpeakerHours) -> None:
-    """A bar per speaker, in minutes where nobody has an hour."""
+    """Show a bar per speaker, in minutes if no speaker has an hour."""
     unit, per_hour = ("hours", 1) if rows[0][2] >= 1 else ("minutes", 60)
     table = pd.DataFrame(rows, columns=["speaker", "recordings", "time"])
     table["time"] *= per_hour

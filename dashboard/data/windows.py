@@ -1,4 +1,4 @@
-"""Which window to take, and what each would cost: the table of windows in reports/stats."""
+"""The recommended window, and what each window would cost, from reports/stats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CSV_COLUMNS = (*(name for name in COLUMNS if name != "epoch"), *SIZE_COLUMNS)
 
 
 def show(root: Path) -> None:
-    """The recommended window with its reason, and the costs of each on the training recordings."""
+    """Show the recommended window with its reason, and the costs of each window."""
     stats = reports.read_json(root / paths.STATS)
     reason = dict_of(stats, "recommended").get("reason")
     if isinstance(reason, str):

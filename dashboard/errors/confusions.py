@@ -31,9 +31,9 @@ def choose(utterances: Utterances, mask: np.ndarray, normalized: bool) -> np.nda
 
     Args:
         mask: (rows,) bool, the rows that are counted.
-        normalized: take the texts as WER counts them, not as they were written.
+        normalized: use the texts as WER counts them, not as they were written.
     Returns:
-        (rows,) bool, those of the rows in which the chosen error occurs; None while none is chosen.
+        (rows,) bool, the counted rows in which the chosen error occurs; None until one is chosen.
     """
     edits = _edits(utterances, normalized)
     frequent = {kind: edits.frequent(kind, mask, MAX_SHOWN) for kind in alignment.ERRORS}
@@ -71,7 +71,7 @@ def _label(kind: str, reference: str | None, hypothesis: str | None) -> str:
 
 
 def _table(kind: str, errors: FrequentErrors) -> None:
-    """The errors of one kind; selecting a row chooses its error."""
+    """Show the errors of one kind; selecting a row chooses its error."""
     st.subheader(NAMES[kind])
     if not errors:
         st.caption("None in these utterances.")
@@ -98,7 +98,7 @@ def _table(kind: str, errors: FrequentErrors) -> None:
 
 
 def _edits(utterances: Utterances, normalized: bool) -> Edits:
-    """Every error of the table, computed once."""
+    """All errors of the table, computed once."""
     cache = _cache(utterances.key, normalized)
     key = (utterances.key, normalized)
     if key not in cache:

@@ -35,10 +35,10 @@ HASHES: dict[str | type, Callable[[Any], Any]] = {ModelResults: lambda results: 
 
 @dataclass(frozen=True)
 class Query:
-    """What the visitor asked to see.
+    """The visitor's choice of utterances to show.
 
     mask: (rows,) bool, the utterances that match.
-    text: prefix of the counts of the text that is meant, COUNTED or WRITTEN.
+    text: COUNTED or WRITTEN, which is the prefix of the columns of counts.
     order: a name in `slices.ORDERS` or `slices.CHANGES`.
     """
 
@@ -71,7 +71,7 @@ def prepare(first: ModelResults, second: ModelResults | None) -> Utterances:
 
 
 def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
-    """Ask what to see, then show its scores and its utterances or confusions."""
+    """Ask which utterances to show, then show their scores, and their texts or confusions."""
     query = choose_query(utterances)
     mask = query.mask
     if not mask.any():
@@ -99,7 +99,7 @@ def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
 
 
 def choose_query(utterances: Utterances) -> Query:
-    """Ask for search words, slices, order, and which text is meant."""
+    """Ask for search words, slices, order and text."""
     search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 2])
     words = search_box.text_input(
         "Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200
@@ -132,7 +132,7 @@ def choose_query(utterances: Utterances) -> Query:
 
 
 def choose_values(box: Any, name: str, utterances: Utterances) -> list[str]:
-    """Ask for values of one slice; none means all."""
+    """Ask for values of one slice; an empty list means all."""
     offered = utterances.slices[name].categories.tolist()
     label = widgets.plain(name).capitalize()
     key = f"errors_slice_{hashing.hash_of(name)}"
@@ -140,7 +140,7 @@ def choose_values(box: Any, name: str, utterances: Utterances) -> list[str]:
 
 
 def show_scores(utterances: Utterances, query: Query, sources: list[ResultSource]) -> None:
-    """How many utterances match, and the scores of each model on them."""
+    """Show how many utterances match, and the scores of each model on them."""
     rows = utterances.rows[query.mask]
     text = query.text
     key = f"{utterances.key}{hashing.hash_of(np.packbits(query.mask).tobytes().hex())}"
@@ -165,7 +165,7 @@ def show_scores(utterances: Utterances, query: Query, sources: list[ResultSource
 
 
 def show_errors(box: Any, rows: pd.DataFrame, text: str) -> None:
-    """The errors of the one model, by kind."""
+    """Show the errors of the only model, by kind."""
     substitutions, deletions, insertions = (
         int(rows[f"{text}{kind}"].sum()) for kind in ("substitutions", "deletions", "insertions")
     )
@@ -175,7 +175,7 @@ def show_errors(box: Any, rows: pd.DataFrame, text: str) -> None:
 
 
 def show_difference(key: str, rows: pd.DataFrame, text: str) -> None:
-    """The verdict on the second model against the first."""
+    """Show whether the second model is better or worse than the first."""
     gap = difference(key, rows, text)
     numbers = (
         f"{100 * gap.difference:+.1f} points, "
@@ -187,7 +187,7 @@ def show_difference(key: str, rows: pd.DataFrame, text: str) -> None:
 
 
 def metric(box: Any, label: str, value: str, below: str, help: str | None = None) -> None:
-    """A number with a label above and a remark below."""
+    """Show a value with a label above and a remark below."""
     box.metric(
         widgets.plain(label),
         value,

@@ -1,6 +1,6 @@
-"""Ask which results a page is about: a revision, and a model that was tested at it.
+"""Ask for the results to show: a revision, and a model that was tested there.
 
-The table of utterances is read once per content.
+A table of utterances is read once, and cached by its hash.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ResultSource:
 
 
 def choose(label: str, key: str, optional: bool) -> ResultSource | None:
-    """Ask for a revision and a model; None, with the reason on the page, where there is none."""
+    """Ask for a revision and a model; None, with the reason on the page, if there is none."""
     revision_box, model_box = st.columns(2)
     revision = revision_box.selectbox(
         label,
@@ -67,7 +67,7 @@ def _revision_label(revision: Revision) -> str:
 
 
 def read(revision: Revision) -> tuple[pa.Table, str]:
-    """Read a revision's table of utterances; returns it with its hash.
+    """Read a revision's table of utterances; return it with its hash.
 
     Raises:
         DataError: it cannot be fetched, or is damaged.

@@ -31,9 +31,9 @@ def show(utterances: Utterances, order: np.ndarray, sources: list[ResultSource],
     """Show one page of utterances, with page numbers above and below.
 
     Args:
-        order: indices of the rows to show, in their order.
+        order: indices of all rows of the list, in the order of the list.
         sources: the models, one or two.
-        text: prefix of the counts of the text that is meant, COUNTED or WRITTEN.
+        text: COUNTED or WRITTEN, which is the prefix of the columns of counts.
     """
     st.html(diff_html.LEGEND)
     list_key = hashing.hash_of(order.astype(np.int32).tobytes().hex())
@@ -59,9 +59,9 @@ def prefixes(utterances: Utterances, text: str) -> list[str]:
 
 
 def page_state(list_key: str) -> dict[str, Any]:
-    """Which page of this list the visitor is on; another list begins at its first page.
+    """The number of the page that is shown (`page`); a new list begins at its first page.
 
-    `top` and `bottom` count how often the page numbers there were made anew.
+    `top` and `bottom` count how often the page numbers there got a new key (see `choose_page`).
     """
     state: dict[str, Any] = st.session_state.get("errors_turned", {})
     if state.get("token") != list_key:
@@ -71,10 +71,13 @@ def page_state(list_key: str) -> dict[str, Any]:
 
 
 def choose_page(state: dict[str, Any], position: str, twin: str, pages: int) -> None:
-    """Page numbers above or below the list.
+    """Show page numbers above or below the list.
 
-    The ones that were used stay as they are, and keep the keyboard's focus. Their twin gets a new
-    key, for only a new widget takes its page from `default`.
+    The widget that was used keeps its key, and so the keyboard's focus. The other one, its twin,
+    gets a new key, because only a new widget takes its page from `default`.
+
+    Args:
+        position, twin: `top` or `bottom`, and the other of the two.
     """
     if pages < 2:
         return
@@ -88,9 +91,9 @@ def choose_page(state: dict[str, Any], position: str, twin: str, pages: int) -> 
 
 
 def find_recordings(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
-    """Find the recordings of the rows shown.
+    """Find the recordings of the rows shown, by id.
 
-    None, with the reason on the page, where the workspace does not hold the recordings that this
+    None, with the reason on the page, if the workspace does not hold the recordings that this
     revision was tested on.
     """
     root = paths.root()
@@ -125,7 +128,7 @@ def show_utterance(
     text: str,
     recordings: dict[str, list[Recording]] | None,
 ) -> None:
-    """One utterance: its texts by each model, and its player unless `recordings` is None."""
+    """Show an utterance: its texts for each model, and a player unless `recordings` is None."""
     two = len(sources) > 1
     widths = [4.0, 4.0] if two else [6.0]
     if recordings is not None:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from asr import metrics
 
-MAX_POINTS = 1000  # points of a scatter plot
+MAX_POINTS = 1000  # of a scatter plot
 HEIGHT = 260
 COLORS = ["#0b8a8a", "#d9662b", "#6a5acd", "#c0392b", "#3f8f3f", "#b8860b", "#c2529b", "#5d7a8c"]
 OTHER_COLOR = "#8a9a9c"  # runs that are not compared
@@ -31,7 +31,7 @@ COSTS = (
 
 
 def curves(points: pd.DataFrame) -> None:
-    """Draw a line per run over the steps, in as many panels as there are kinds of curves.
+    """Draw a line per run over the steps, with a panel for each item of PANELS that has points.
 
     Args:
         points: columns run, metric, step, value.
@@ -46,7 +46,7 @@ def curves(points: pd.DataFrame) -> None:
 
 
 def legend(runs: list[str]) -> None:
-    """The colors of the runs, above all panels; names are escaped, whatever they hold."""
+    """Draw the legend of all panels: the color and the escaped name of each run."""
     items = "".join(
         '<span style="margin-right:1.2em;white-space:nowrap">'
         f'<span style="color:{color}">⬤</span> {html.escape(name)}</span>'
@@ -56,7 +56,7 @@ def legend(runs: list[str]) -> None:
 
 
 def line_spec(runs: list[str]) -> dict[str, Any]:
-    """Lines over the steps, and points with a tooltip that are seen only near the pointer."""
+    """Lines over the steps, and points with a tooltip that are visible only near the pointer."""
     color = {
         "field": "run",
         "type": "nominal",
@@ -83,7 +83,7 @@ def line_spec(runs: list[str]) -> dict[str, Any]:
 
 
 def hover_layer() -> dict[str, Any]:
-    """Points with a tooltip, of which the one nearest to the pointer has a size."""
+    """Points with a tooltip; only the point nearest to the pointer is visible."""
     hover = {
         "name": "near",
         "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
@@ -111,13 +111,13 @@ def trade_offs(points: pd.DataFrame) -> None:
     costs = [cost for cost in COSTS if points[cost[0]].notna().any()]
     boxes = st.columns(max(len(costs), 1))
     for box, (field, title, scale, number_format) in zip(boxes, costs, strict=False):
-        known = points[points[field].notna() & (points[field] > 0)]
+        plotted = points[points[field].notna() & (points[field] > 0)]
         spec = scatter_spec(field, title, scale, number_format)
-        box.vega_lite_chart(known, spec, width="stretch", height=HEIGHT)
+        box.vega_lite_chart(plotted, spec, width="stretch", height=HEIGHT)
 
 
 def scatter_spec(field: str, title: str, scale: str, number_format: str) -> dict[str, Any]:
-    """A dot per run; compared runs have their color, and are larger."""
+    """A dot per run; the dots of compared runs are larger and have the run's color."""
     x = {
         "field": field,
         "type": "quantitative",

@@ -1,6 +1,6 @@
 """A few runs side by side: verdicts against the baseline, curves, costs, params, the command.
 
-The paired bootstrap costs 0.1 s a pair (`asr.wer.paired`), once. Curves of old runs come from
+The paired bootstrap (`asr.wer.paired`) costs 0.1 s per pair, once. Curves of old runs are read from
 MLflow on request, 40 ms each.
 """
 
@@ -32,7 +32,7 @@ MAX_UNKNOWN = 20  # names of params that are listed
 
 
 def show_verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
-    """Each compared run against the baseline."""
+    """Show the verdict on each compared run against the baseline."""
     if baseline is None:
         return
     st.subheader("Against the baseline")
@@ -47,7 +47,7 @@ def show_verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
 
 
 def verdict_line(row: RunRow, baseline: RunRow) -> dict[str, str]:
-    tests = " ".join(f"{one.test_hash} {one.scores.get('wer')}" for one in (row, baseline))
+    tests = " ".join(f"{run.test_hash} {run.scores.get('wer')}" for run in (row, baseline))
     stamp = f"{paths.root()} {tests}"
     verdict = paired_difference(row.key, baseline.key, stamp, (row, baseline))
     line = {
@@ -81,7 +81,7 @@ def paired_difference(
 
 
 def show_curves(compared: list[RunRow], state: IndexState) -> None:
-    """WER, loss and learning rate over the steps."""
+    """Show WER, loss and learning rate over the steps."""
     curves = {row.key: run_index.curves(row) for row in compared}
     missing = tuple(row.run_id for row in compared if curves[row.key] is None and row.run_id)
     is_reading = bool(missing) and not state.fault
@@ -113,7 +113,7 @@ def curve_points(
 
 
 def distinct_labels(rows: list[RunRow]) -> list[str]:
-    """Labels, numbered where two are alike."""
+    """The labels of the runs, numbered where two are equal."""
     counts: dict[str, int] = {}
     names = []
     for name in map(label, rows):
@@ -123,7 +123,7 @@ def distinct_labels(rows: list[RunRow]) -> list[str]:
 
 
 def show_trade_offs(runs: RunTable, indices: list[int], compared: list[RunRow]) -> None:
-    """Test WER against what it costs, of the runs at these indices."""
+    """Show test WER against training time, size and speed, of the runs at these indices."""
     shown = runs.frame.iloc[indices]
     tested = shown[shown[WER].notna()]
     newest = tested[: charts.MAX_POINTS]
@@ -145,7 +145,7 @@ def show_trade_offs(runs: RunTable, indices: list[int], compared: list[RunRow]) 
 
 
 def show_differing_params(compared: list[RunRow]) -> None:
-    """The params that differ among the compared runs, side by side."""
+    """Show the params that differ among the compared runs, side by side."""
     if len(compared) < 2:
         return
     st.subheader("Params that differ")
@@ -161,12 +161,12 @@ def show_differing_params(compared: list[RunRow]) -> None:
 
 
 def value_text(value: Any) -> str:
-    """A param's value; a dash where it is unset, or the run does not know the param."""
+    """A param's value; a dash if it is unset, or the run does not have the param."""
     return "–" if value is None or value == "None" else str(value)
 
 
 def show_command(compared: list[RunRow]) -> None:
-    """The command that repeats one of the compared runs."""
+    """Show the command that repeats one of the compared runs."""
     st.subheader("Run it again")
     names = distinct_labels(compared)
     chosen = 0

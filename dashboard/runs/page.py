@@ -1,7 +1,7 @@
 """Runs: every training with its scores, one pinned as baseline, and a few compared in detail.
 
 The table comes from the index (`asr.runs.run_index`), which a process of its own keeps up to date.
-A fragment looks every few seconds whether the index changed, and only then draws the page again.
+A fragment tests every few seconds whether the index changed, and only then draws the page again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dashboard import widgets
 from dashboard.runs import comparison, run_table
 from dashboard.runs.run_table import DELTA, STATUS, WER, RunTable, label
 
-MAX_COMPARED = 8  # more lines cannot be told apart
-DEFAULT_COMPARED = 4  # the newest runs, compared until some are selected
+MAX_COMPARED = 8  # more lines could not be distinguished
+DEFAULT_COMPARED = 4  # newest runs that are compared until some are selected
 MAX_OFFERED = 300  # runs in the list of baselines
-MIN_PROGRESS = 20  # of fewer things no progress bar is shown
-BUSY_SECONDS, TRAINING_SECONDS, IDLE_SECONDS = 1.0, 2.0, 10.0  # from one look to the next
+MIN_PROGRESS = 20  # with fewer items no progress bar is shown
+BUSY_SECONDS, TRAINING_SECONDS, IDLE_SECONDS = 1.0, 2.0, 10.0  # between two tests of the index
 ROW_PIXELS, HEAD_PIXELS, MAX_PIXELS = 35, 38, 460  # height of the table
 
 
@@ -59,7 +59,7 @@ def refresh_seconds(state: IndexState) -> float:
 
 
 def watch(drawn_mark: str) -> None:
-    """Refresh the index where it is stale, and draw the page again when it has changed.
+    """Refresh the index if it is stale, and draw the page again if it has changed.
 
     Args:
         drawn_mark: the mark of the index from which the page was drawn.
@@ -77,7 +77,7 @@ def watch(drawn_mark: str) -> None:
 
 
 def show_progress(state: IndexState) -> None:
-    """How far the refresh of the index is, where it takes long."""
+    """Show the progress of the refresh of the index, if it takes long."""
     share = min(state.done / state.total, 1.0) if state.total else 0.0
     if not state.made or state.phase == "runs":
         st.progress(share, f"Reading MLflow's runs for the first time: {state.done:,}")
@@ -86,7 +86,7 @@ def show_progress(state: IndexState) -> None:
 
 
 def show_runs(runs: RunTable, state: IndexState) -> None:
-    """The table, and the comparison of the selected runs."""
+    """Show the table, and the comparison of the selected runs."""
     show_summary(runs, state)
     indices, baseline, names = choose(runs)
     if not indices:
@@ -111,7 +111,7 @@ def show_runs(runs: RunTable, state: IndexState) -> None:
 
 
 def show_summary(runs: RunTable, state: IndexState) -> None:
-    """How many trainings there are, and the best of them."""
+    """Show how many trainings there are, and the best of them."""
     facts = ["1 training" if len(runs.rows) == 1 else f"{len(runs.rows):,} trainings"]
     if state.running:
         facts.append(f"{state.running} running")
@@ -151,7 +151,7 @@ def choose(runs: RunTable) -> tuple[list[int], RunRow | None, list[str]]:
 
 
 def matches(row: RunRow, words: list[str], statuses: list[str]) -> bool:
-    """Whether a run has one of these statuses, and all words; an empty list asks for nothing."""
+    """Whether a run has one of these statuses, and all words; an empty list matches every run."""
     if statuses and row.status not in statuses:
         return False
     if not words:
@@ -163,16 +163,16 @@ def matches(row: RunRow, words: list[str], statuses: list[str]) -> bool:
 def searched_text(row: RunRow) -> str:
     """What the filter searches: name, ids, revisions and params."""
     parts = [row.name, row.run_id or "", row.fingerprint or ""]
-    parts += [one.name for one in row.revisions]
-    parts += [one.sha or "" for one in row.revisions]
+    parts += [revision.name for revision in row.revisions]
+    parts += [revision.sha or "" for revision in row.revisions]
     parts += [f"{key}={value}" for key, value in row.params.items()]
     return " ".join(parts).lower()
 
 
 def choose_baseline(runs: RunTable, indices: list[int]) -> RunRow | None:
-    """Ask for the run to compare with; offered are tested ones that meet the filter.
+    """Ask for the run to compare with, among the tested runs that meet the filter.
 
-    One that is pinned stays so, and in the list, whatever the filter says.
+    A pinned run stays pinned, and in the list, even if it does not meet the filter.
     """
     tested = set(runs.tested)
     offered_indices = [index for index in indices if index in tested][:MAX_OFFERED]
@@ -197,7 +197,7 @@ def choose_baseline(runs: RunTable, indices: list[int]) -> RunRow | None:
 
 
 def find_tested(runs: RunTable, key: str) -> RunRow | None:
-    """The tested run of this key."""
+    """The tested run with this key; None if there is none."""
     for index in runs.tested:
         if runs.rows[index].key == key:
             return runs.rows[index]
@@ -223,13 +223,13 @@ def choose_columns(runs: RunTable) -> list[str]:
 
 
 def select(rows: list[RunRow], shown: pd.DataFrame) -> list[RunRow]:
-    """Show the table; returns the selected runs.
+    """Show the table; return the selected runs.
 
-    A selection is of runs, not of row numbers: it stays with them when rows come and go.
+    The selection is kept as keys of runs, not as row numbers, so it survives new and removed rows.
     """
     keys = [row.key for row in rows]
     before = set(st.session_state.get("runs_selected", ()))
-    # Other rows get another widget, whose selection is given anew.
+    # Other rows need a new widget, whose selection is set here.
     widget_key = f"runs_table_{hashing.hash_of(keys)[:12]}"
     if widget_key not in st.session_state:
         selected = [index for index, key in enumerate(keys) if key in before]

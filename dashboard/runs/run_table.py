@@ -24,7 +24,7 @@ STATUS = {
     "SCHEDULED": "○ waiting",
 }
 WER, INTERVAL, DELTA = "WER %", "95 % interval", "Δ WER points"
-# Columns from test scores and from logged metrics: their key, and what the value is multiplied by.
+# Columns of test scores and of logged metrics: key of the value, and a factor for it.
 SCORES = {
     "CER %": ("cer", 100),
     "raw WER %": ("wer_raw", 100),
@@ -48,7 +48,7 @@ DEFAULT_SHOWN = (
     "Parameters",
     "RTFx",
 )
-DEFAULT_PARAMS = 5  # how many of the params that differ are shown until one chooses
+DEFAULT_PARAMS = 5  # number of params that differ shown by default
 HIDDEN_PARAMS = ("download.path", "stats.window_candidates_seconds")
 
 
@@ -93,7 +93,7 @@ def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:
         "Status": [status(row) for row in rows],
         WER: [number(row.scores.get("wer"), 100) for row in rows],
         INTERVAL: [interval(row) for row in rows],
-        "Revision": [", ".join(one.name for one in row.revisions) for row in rows],
+        "Revision": [", ".join(revision.name for revision in row.revisions) for row in rows],
         "Started": pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
         "Minutes": [number(row.seconds, 1 / 60) for row in rows],
         "Parameters": [number(row.parameters) for row in rows],
@@ -115,14 +115,14 @@ def interval(row: RunRow) -> str | None:
 
 
 def number(value: Any, factor: float = 1) -> float:
-    """A number times `factor`; NaN for anything else, which a damaged report may hold."""
+    """A number times `factor`; NaN for any other value, which a damaged report may hold."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return math.nan
     return value * factor
 
 
 def param_column(rows: list[RunRow], key: str) -> list[Any]:
-    """One param of all runs: numbers if all values are, so that they sort, else text."""
+    """One param of all runs: as numbers if all values are numbers, so that they sort; else text."""
     values = [row.params.get(key) for row in rows]
     types = {type(value) for value in values if value is not None}
     if types and types <= {int, float}:
@@ -131,7 +131,7 @@ def param_column(rows: list[RunRow], key: str) -> list[Any]:
 
 
 def status(row: RunRow) -> str:
-    """The status in words, with the share of steps done of a running one, where it is known."""
+    """The status in words; for a running training with the share of steps done, if known."""
     word = STATUS.get(row.status, row.status.lower())
     if row.status != run_index.RUNNING:
         return word
@@ -144,20 +144,20 @@ def status(row: RunRow) -> str:
 
 
 def label(row: RunRow) -> str:
-    """A name for lists and legends; a revision's name tells apart runs of one name."""
-    others = [one.name for one in row.revisions if one.name != row.name]
+    """A name for lists and legends; a revision's name is added, because run names may repeat."""
+    others = [revision.name for revision in row.revisions if revision.name != row.name]
     return f"{row.name} ({others[0]})" if others else row.name
 
 
 def select_columns(runs: RunTable, names: list[str]) -> pd.DataFrame:
-    """The columns of these names; those of params that do not differ are made now."""
+    """The columns with these names; columns of params that do not differ are made here."""
     constant = {name: param_column(runs.rows, name) for name in names if name in runs.constant}
     existing = runs.frame[[name for name in names if name in runs.frame]]
     return existing.assign(**constant)[names]
 
 
 def deltas(rows: list[RunRow], indices: list[int], baseline: RunRow) -> list[float]:
-    """WER less the baseline's, in percentage points, of the runs at these indices.
+    """WER minus the baseline's, in percentage points, of the runs at these indices.
 
     NaN for the baseline itself, and for runs that were tested on other recordings.
     """
@@ -171,7 +171,7 @@ def deltas(rows: list[RunRow], indices: list[int], baseline: RunRow) -> list[flo
 
 
 def column_config(shown: pd.DataFrame) -> dict[str, Any]:
-    """Digits and units of each column; the run's name stays in sight when the table scrolls."""
+    """Digits and units of each column; the run's name stays visible when the table scrolls."""
     config: dict[str, Any] = {
         "Status": st.column_config.TextColumn(width=110),
         "Run": st.column_config.TextColumn(pinned=True, width=150),

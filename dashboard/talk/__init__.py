@@ -1,1 +1,1 @@
-"""The page Talk: speak with a language model through a Whisper of ours."""
+"""The page Talk: speak with a language model; the workspace's Whisper transcribes."""

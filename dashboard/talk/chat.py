@@ -1,8 +1,8 @@
-"""Answers of a language model behind any OpenAI-compatible address: llama.cpp, Ollama, a service.
+"""Answers of a language model at any OpenAI-compatible address: llama.cpp, Ollama, a service.
 
-The environment says which: OPENAI_BASE_URL, OPENAI_API_KEY (local servers need none), OPENAI_MODEL
-(else the first that the server lists). Nothing is sent anywhere else. Importing costs nothing, the
-first answer 0.8 s for the client library.
+The environment sets OPENAI_BASE_URL, OPENAI_API_KEY (local servers need none) and OPENAI_MODEL (by
+default the first that the server lists). Nothing is sent to any other address. Importing costs
+nothing; the first answer costs 0.8 s to import the client library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from asr.errors import NetworkError, ParamsError
 
 CONNECT_SECONDS = 5.0
-SILENT_SECONDS = 60.0  # a large model on a CPU reads the conversation before its first word
+SILENT_SECONDS = 60.0  # a large model on a CPU needs long for the conversation before it answers
 LIMIT_SECONDS = 300.0
 LIMIT_BYTES = 4 << 20  # of a response as sent; some ten thousand words
 MAX_MESSAGE = 200  # characters of a server's message that are shown
@@ -31,13 +31,13 @@ Piece = str | Exception | None  # a piece of an answer, the error that ended it,
 def configured() -> bool:
     """Whether an address is set.
 
-    A key alone is not enough: conversations are sent only to an address that somebody named.
+    A key alone is not enough: conversations are sent only to an address that was set explicitly.
     """
     return bool(_base_url())
 
 
 def host() -> str:
-    """The server's host and port, without what may be secret in its address."""
+    """The server's host and port, without the parts of its address that may be secret."""
     address = _address()
     return f"{address.hostname}:{address.port}" if address.port else str(address.hostname)
 
@@ -49,7 +49,7 @@ def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
         messages: `role` (system, user or assistant) and `content` of each.
     Raises:
         ParamsError: OPENAI_BASE_URL is not an address, or OPENAI_API_KEY cannot be a key.
-        NetworkError: no server there, no access, no such model, no answer, or one that broke off.
+        NetworkError: no server, no access, no such model, no answer, or an incomplete answer.
     """
     _check_settings()
     with _one_line_errors(), _client() as client:
@@ -68,10 +68,10 @@ def answer(messages: list[dict[str, str]]) -> Generator[str, None, None]:
 
 
 def patient_answer(messages: list[dict[str, str]], seconds: float) -> Generator[str, None, None]:
-    """The same as `answer`, with an empty piece whenever `seconds` pass without one.
+    """Do the same as `answer`, but yield an empty piece whenever `seconds` pass without a piece.
 
-    So a caller can stop while the model is silent. The request runs in a thread, which ends at the
-    next piece after the iterator is closed.
+    So the caller can stop while the model is silent. The request runs in a thread, which ends at
+    the next piece after the iterator is closed.
     """
     pieces: queue.Queue[Piece] = queue.Queue()
     closed = threading.Event()
@@ -104,7 +104,7 @@ def _read_answer(
                     return
                 pieces.put(piece)
         pieces.put(None)
-    except Exception as error:  # of any kind, or the reader of the queue would wait for ever
+    except Exception as error:  # of any kind; otherwise the caller would wait for ever
         pieces.put(error)
 
 
@@ -117,7 +117,7 @@ def _key() -> str:
 
 
 def _address() -> SplitResult:
-    """OPENAI_BASE_URL, taken apart.
+    """OPENAI_BASE_URL, split into its parts.
 
     Raises:
         ParamsError: it is not the address of a server.
@@ -144,7 +144,7 @@ def _check_settings() -> None:
 
 
 def _client() -> Any:
-    """A client that asks once, follows no redirect with the key, and limits each response."""
+    """A client that never retries, sends the key to no redirect, and limits each response."""
     import httpx2
     import openai
 
@@ -169,7 +169,7 @@ def _client() -> Any:
 def _limit_response(response: Any) -> None:
     """Limit the bytes and seconds of a response, which could otherwise fill the memory.
 
-    A compressed response is refused, for its size as sent says nothing about its size in memory.
+    A compressed response is refused, because its size as sent does not limit its size in memory.
     """
     import httpx2
 
@@ -198,7 +198,7 @@ def _limit_response(response: Any) -> None:
 
 def _first_model(client: Any) -> str:
     """The first model that the server lists."""
-    # The client library does not check what a server sends, here and in _event_text.
+    # The client library does not check what a server sends, neither here nor in _event_text.
     for model in getattr(client.models.list(), "data", None) or []:
         name = getattr(model, "id", None)
         if isinstance(name, str) and name:
@@ -207,7 +207,7 @@ def _first_model(client: Any) -> str:
 
 
 def _event_text(event: Any) -> str:
-    """The words in one event of the stream."""
+    """The text in one event of the stream; empty if it has none."""
     choices = getattr(event, "choices", None)
     first = choices[0] if isinstance(choices, list) and choices else None
     text = getattr(getattr(first, "delta", None), "content", None)
@@ -220,7 +220,7 @@ def _event_text(event: Any) -> str:
 def _one_line_errors() -> Iterator[None]:
     """Turn the client library's errors into one line each.
 
-    They are not chained, for a request holds the key.
+    They are not chained, because the original error holds the request with the key.
     """
     import openai
 
@@ -238,7 +238,7 @@ def _one_line_errors() -> Iterator[None]:
         raise NetworkError(_status_text(error.status_code, _one_line(_message(error)))) from None
     except openai.APIError as error:
         raise NetworkError(f"{host()} gave up: {_one_line(error.message)}") from None
-    # What the client library raises when it meets an answer of an unexpected shape.
+    # Raised by the client library for an answer of an unexpected structure.
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise NetworkError(
             f"{host()} sent what no OpenAI-compatible server sends; "
@@ -272,7 +272,7 @@ def _message(error: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A server's text on one short line, without the key, should the server send it back."""
+    """A server's text on one short line, without the key, which a server might send back."""
     for secret in (_key(), _address().password):
         if secret:
             for spelling in {secret, quote(secret, safe="")}:

@@ -11,7 +11,7 @@ from asr.transcribe.job_queue import Job
 from asr.whisper import LANGUAGE_NAMES
 
 MAX_CHARACTERS = 4000  # of one message
-MAX_SENT_MESSAGES = 20  # the latest, which the model is reminded of
+MAX_SENT_MESSAGES = 20  # the latest messages, which are sent with each request
 INSTRUCTIONS = (
     "Your answers are read aloud: a few short sentences of plain text, "
     "without lists, links or markup."
@@ -20,15 +20,15 @@ INSTRUCTIONS = (
 
 @dataclass
 class Conversation:
-    """The messages, and what belongs to the last and to the next of them.
+    """The messages, the state of the last answer, and the recording of the next message.
 
     messages: `role` (user or assistant) and `content` of each.
-    needs_answer: the last message waits for its answer.
+    needs_answer: whether the last message still needs an answer.
     error: why the last answer, or the last recording, failed.
     answer_sound: the last answer as FLAC.
     autoplay_until: when the last answer has been played, by `time.monotonic`.
-    take: the number of the recorder; each message gets a new one.
-    recording_id: the recording that became `job`, or failed to.
+    take: the number of the recorder; each message gets a new recorder.
+    recording_id: the recording that was last submitted as `job`, or could not be.
     job: the transcription of the recording.
     """
 
@@ -53,7 +53,7 @@ class Conversation:
         self.recording_id = None
 
     def send(self, text: str) -> None:
-        """Make a text the next message, and draw the page with it."""
+        """Add a text as the next message, and draw the page again."""
         self.drop_recording()
         self.messages.append({"role": "user", "content": text.strip()})
         self.needs_answer = True
@@ -63,7 +63,7 @@ class Conversation:
 
 
 def prompt(messages: list[dict[str, str]], language: str) -> list[dict[str, str]]:
-    """What is sent to the language model: how to answer, and the latest messages.
+    """The messages sent to the language model: instructions, and the latest messages.
 
     Many models insist that the first turn is the user's and that turns alternate, so messages of
     one role in a row are joined.

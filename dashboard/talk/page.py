@@ -21,7 +21,7 @@ from dashboard.talk import chat, recorder, speech
 from dashboard.talk.conversation import MAX_CHARACTERS, Conversation, prompt
 
 DRAW_SECONDS = 0.05  # from one drawing of a growing answer to the next
-AUTOPLAY_SECONDS = 5  # added to the duration of an answer, for its way to the browser
+AUTOPLAY_SECONDS = 5  # added to the duration of an answer, for the time to the browser
 AVATARS = {"user": ":material/person:", "assistant": ":material/forum:"}
 OLLAMA = (
     "ollama pull llama3.2",
@@ -68,7 +68,7 @@ def page() -> None:
 
 
 def show_setup() -> None:
-    """What to start and which variables to set, where no language model is configured."""
+    """Show what to start and which variables to set if no language model is configured."""
     widgets.empty_state(
         "There is no language model to talk with. "
         "Start one, say in OPENAI_BASE_URL where it is, and start the dashboard again."
@@ -123,7 +123,7 @@ def choose_settings(conversation: Conversation, host: str) -> tuple[str, bool]:
 
 
 def corpus_language() -> str:
-    """The language in this workspace's params.yaml; English where it cannot be read."""
+    """The language in this workspace's params.yaml; English if it cannot be read."""
     try:
         return reader.load(paths.root() / "params.yaml").language
     except UserError:
@@ -133,8 +133,8 @@ def corpus_language() -> str:
 def answer(conversation: Conversation, language: str, aloud: bool) -> None:
     """Stream the answer as plain text, then speak it.
 
-    The message is in the conversation from the start, so that what came before a stop or an error
-    is kept.
+    The message is in the conversation from the start, so after a stop or an error the beginning of
+    the answer is kept.
     """
     conversation.needs_answer = False
     messages = prompt(conversation.messages, language)
@@ -156,8 +156,8 @@ def answer(conversation: Conversation, language: str, aloud: bool) -> None:
 def stream_answer(messages: list[dict[str, str]], message: dict[str, str]) -> None:
     """Add the pieces of the answer to `message` and draw it as it grows, with a stop button.
 
-    Streamlit ends this run at one of the drawings when the button is pressed, so they go on while
-    the model is silent.
+    When the button is pressed, Streamlit ends this run at the next drawing. So drawing continues
+    even while the model is silent.
     """
     text = st.empty()
     stop = st.empty()
@@ -182,9 +182,9 @@ def speak(conversation: Conversation, text: str, language: str) -> None:
 
 
 def show_outcome(conversation: Conversation) -> None:
-    """The last answer as sound, or what went wrong and a way to ask again."""
+    """Show the last answer as sound, or what went wrong and a button to ask again."""
     if conversation.answer_sound:
-        # Not on a later visit: the answer has been heard then.
+        # Not on a later visit, when the answer has been played already.
         autoplay = time.monotonic() < conversation.autoplay_until
         st.audio(conversation.answer_sound, format="audio/flac", autoplay=autoplay)
     if conversation.error:

@@ -15,7 +15,7 @@ REFRESH_SECONDS = 0.5
 
 
 def show(conversation: Conversation) -> None:
-    """A recorder, and below it what has become of the recording."""
+    """Show a recorder, and below it the state of the recording."""
     sound = st.audio_input("Speak", sample_rate=SAMPLE_RATE, key=f"talk_take_{conversation.take}")
     below = st.empty()
     if sound is None:
@@ -29,7 +29,7 @@ def show(conversation: Conversation) -> None:
 
 
 def start_transcription(conversation: Conversation, recording_id: str, sound: bytes) -> None:
-    """Queue a new recording; one that fails is not tried again until another is made."""
+    """Queue a new recording; if that fails, it is not tried again with the same recording."""
     conversation.recording_id = recording_id
     conversation.job = None
     try:
@@ -47,7 +47,7 @@ def transcribe(sound: bytes) -> Job:
 
 
 def show_job(conversation: Conversation, job: Job) -> None:
-    """The progress of a transcription, its text to correct, or why there is none."""
+    """Show the progress of a transcription, its text to correct, or why there is none."""
     if not job.ended:
         st.fragment(show_progress, run_every=REFRESH_SECONDS)(job)
     elif job.state == DONE:
@@ -59,7 +59,7 @@ def show_job(conversation: Conversation, job: Job) -> None:
 
 
 def show_progress(job: Job) -> None:
-    """How far the transcription is; draws the page again when it has ended."""
+    """Show the progress of the transcription; draw the page again when it has ended."""
     if job.ended:
         st.rerun()
     ahead = transcription_queue().position(job) if job.state == WAITING else 0
@@ -69,7 +69,7 @@ def show_progress(job: Job) -> None:
 
 
 def correct(conversation: Conversation, transcript: str) -> None:
-    """The transcript, to be corrected before it is sent."""
+    """Show the transcript, to be corrected before it is sent."""
     if not transcript.strip():
         st.info("No words were heard. Record again, or write.", icon=":material/hearing_disabled:")
         return

@@ -61,7 +61,7 @@ def submit(
 
 
 def show_request(request: TranscriptionRequest, recording: ChosenRecording, busy: bool) -> None:
-    """Show a request while it runs, and afterwards as long as its recording is the chosen one."""
+    """Show a request while it runs, and afterwards while its recording is still chosen."""
     is_same = request.recording.key == recording.key
     if not busy and not is_same:
         return
@@ -75,7 +75,7 @@ def choose_options() -> dict[str, Options]:
     """Ask for models, language and task.
 
     Returns:
-        The options by the shown name of their model; empty while a choice is not complete.
+        The options by the shown name of each model; empty until the choice is complete.
     """
     names = model_names()
     left, right = st.columns(2)
@@ -96,15 +96,17 @@ def model_names() -> dict[str, str]:
     """The models on offer: shown name -> name that `recognizer.resolve_model` takes."""
     folders = [path for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir()]
     kept = sorted(path.name for path in folders)
-    revisions = [one for one in list_revisions(str(paths.root())) if one.sha]
+    revisions = [revision for revision in list_revisions(str(paths.root())) if revision.sha]
     names = {"workspace": "workspace"}
     names |= {f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept}
-    names |= {f"{one.kind}: {one.name}": one.sha or one.name for one in revisions}
+    names |= {
+        f"{revision.kind}: {revision.name}": revision.sha or revision.name for revision in revisions
+    }
     return names | {HUB: HUB}
 
 
 def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str] | None:
-    """Ask for one model: its shown name and its name; None while the choice is not complete."""
+    """Ask for a model; return its shown name and its name, or None until the choice is complete."""
     shown_name = st.selectbox(label, list(names), key=key)
     if shown_name not in names:
         return None
@@ -123,7 +125,7 @@ def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str]
 
 
 def choose_language() -> str | None:
-    """The language spoken, as Whisper's code or "detect"; None for the model's own."""
+    """Ask for the language spoken; return Whisper's code, "detect", or None for the model's own."""
     labels = {OWN: "The model's own", DETECT: "Detect", **LANGUAGE_NAMES}
     language = st.selectbox(
         "Language spoken", list(labels), format_func=labels.__getitem__, key="language"

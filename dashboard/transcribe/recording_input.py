@@ -1,6 +1,6 @@
-"""The ways to bring a recording: microphone, uploaded file, YouTube link, file on the server.
+"""Ways to choose a recording: microphone, uploaded file, YouTube link, file on the server.
 
-Each ends as decoded samples in a file (`SampleFile`).
+Each recording is decoded to a file of samples (`SampleFile`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dashboard.session import is_connected, session_id, transcription_queue
 MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
 MAX_LISTED = 500  # recordings of the server's folder
 FOLDER_VARIABLE = "EARSHOT_RECORDINGS"
-# Bytes of a file name that are not UTF-8, as Python holds them: no browser can be sent such a name.
+# What Python puts for bytes of a file name that are not UTF-8; such a name cannot be sent to a
+# browser.
 UNDECODED = re.compile("[\ud800-\udfff]")
 
 Source = Callable[[], bytes | memoryview | Path]
@@ -33,10 +34,10 @@ Source = Callable[[], bytes | memoryview | Path]
 
 @dataclass(frozen=True)
 class ChosenRecording:
-    """A recording that a visitor brought.
+    """A recording that a visitor chose.
 
-    key: new for each recording.
-    name: for showing only; it never becomes a path.
+    key: different for each recording.
+    name: shown to the visitor; never used as a path.
     """
 
     key: str
@@ -153,9 +154,10 @@ def list_recordings(folder: Path) -> list[str]:
 
 
 def _load(key: str, name: str, read: Source) -> ChosenRecording | None:
-    """Decode a recording once, and show the error of one that cannot be decoded.
+    """Decode a recording, or show the error if it cannot be decoded.
 
-    An error is kept as a recording is: nothing is tried again until another key comes.
+    The recording or the error is kept in the session, so nothing is decoded again until the key
+    changes.
     """
     cached_key: str | None
     cached: ChosenRecording | UserError
@@ -188,6 +190,6 @@ def _decode(key: str, name: str, read: Source) -> ChosenRecording | UserError:
 
 
 def _disconnection() -> Callable[[], bool]:
-    """Return a function that tells, in any thread, whether this visitor's tab is gone."""
+    """Return a function, callable in any thread, that tests whether this visitor's tab is gone."""
     session = session_id()
     return lambda: not is_connected(session)

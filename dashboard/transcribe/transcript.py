@@ -39,10 +39,10 @@ dvc exp run -S download.source=folder -S download.path=recordings -S model.name=
 
 @dataclass
 class TranscriptionRequest:
-    """What a visitor asked for last, and what they did with the result.
+    """The latest request of a visitor, and the state of its result on the page.
 
-    jobs: one per model, by the model's shown name.
-    corrections: text by (model, index of the segment).
+    jobs: one job per model, by the model's shown name.
+    corrections: corrected text by (model, index of the segment).
     playing: the segment whose player is open.
     finished: whether the page was drawn again after the last job ended.
     """
@@ -58,14 +58,14 @@ class TranscriptionRequest:
         return any(not job.ended for job in self.jobs.values())
 
     def segments(self, model: str) -> list[Segment]:
-        """One model's segments, as corrected."""
+        """One model's segments, with the corrections."""
         return [
-            Segment(one.start, one.end, self.text(model, index))
-            for index, one in enumerate(self.jobs[model].segments)
+            Segment(segment.start, segment.end, self.text(model, index))
+            for index, segment in enumerate(self.jobs[model].segments)
         ]
 
     def text(self, model: str, index: int) -> str:
-        """The text of one segment, as corrected."""
+        """The text of one segment, corrected if the visitor did so."""
         decoded = self.jobs[model].segments[index].text
         return self.corrections.get((model, index), decoded)
 
@@ -73,7 +73,7 @@ class TranscriptionRequest:
 def show(request: TranscriptionRequest) -> None:
     """Show each model's progress or result, side by side.
 
-    As a fragment this runs again and again until all jobs have ended.
+    It is a fragment that Streamlit runs repeatedly until all jobs have ended.
     """
     columns = st.columns(len(request.jobs))
     for column, (model, job) in zip(columns, request.jobs.items(), strict=True):
@@ -101,7 +101,8 @@ def _progress(job: Job, model: str) -> None:
         job.cancel()
     if job.segments:
         latest = job.segments[-PAGE_ROWS:]
-        st.text("\n".join(f"{formatting.clock(one.start)}  {one.text}" for one in latest))
+        lines = [f"{formatting.clock(segment.start)}  {segment.text}" for segment in latest]
+        st.text("\n".join(lines))
 
 
 def _result(request: TranscriptionRequest, model: str) -> None:
@@ -157,7 +158,7 @@ def _segment(request: TranscriptionRequest, model: str, index: int) -> None:
 def _on_correction(request: TranscriptionRequest, key: str, model: str, index: int) -> None:
     """Keep a text as soon as it changes.
 
-    Streamlit forgets a text area that is not drawn, as when another page of segments is shown.
+    Streamlit forgets a text area that is not drawn, for example on another page of segments.
     """
     request.corrections[model, index] = st.session_state[key]
 
@@ -189,7 +190,7 @@ def _downloads(request: TranscriptionRequest, model: str) -> None:
 
 
 def _file_stem(request: TranscriptionRequest, model: str) -> str:
-    """The recording's name, and the model's where two are compared, in letters fit for a file."""
+    """The recording's name, and the model's if two are compared, in characters fit for a file."""
     names = [Path(request.recording.name).stem]
     if len(request.jobs) > 1:
         names.append(model)
@@ -220,7 +221,7 @@ def _keep_for_training(request: TranscriptionRequest, model: str) -> None:
 
 
 def _save(request: TranscriptionRequest, model: str, speaker: str) -> None:
-    """Save the pairs, then say how many there are and what training with them still needs."""
+    """Save the pairs, then show how many there are, and what training with them still needs."""
     folder = paths.resolve(RECORDINGS)
     sound = request.recording.sound
     num_saved = corrections.save(folder, sound, request.segments(model), speaker)

@@ -12,15 +12,15 @@ from asr.runtime import formatting
 
 BARS = 600
 HEIGHT = 130
-PLAYED_SECONDS = 600.0  # a player is given its sound in one piece
+PLAYED_SECONDS = 600.0  # limit of a player, which gets its sound in one piece
 CHOSEN_COLOR, LEFT_OUT_COLOR = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 
 
 def trim(key: str, recording: SampleFile) -> tuple[float, float]:
-    """Show a recording and let people choose a stretch of it; returns start and end in seconds.
+    """Show a recording and let the visitor choose a stretch; return start and end in seconds.
 
-    Brush and slider show one choice, which the slider holds. A move of the slider cannot move the
-    brush, so it changes the brush's key, and the chart is drawn again without one.
+    The slider's value is the choice, and the brush sets the slider. The slider cannot set the
+    brush, so when it moves, the brush gets a new key and the chart is drawn again without a brush.
     """
     length = recording.duration
     slider_key = f"trim-{key}"
@@ -117,5 +117,5 @@ def _on_brush(brush_key: str, slider_key: str, slider_end: float) -> None:
 
 
 def _on_slide(moves_key: str) -> None:
-    """Remove the brush, which no longer shows what is chosen; the colors of the bars do."""
+    """Remove the brush, which no longer shows the choice; the colors of the bars show it."""
     st.session_state[moves_key] += 1
