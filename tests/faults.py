@@ -4,8 +4,9 @@ what it cost.
     python tests/faults.py [-k WORDS] [--broken]     # make faults: all, 5 minutes on one core
 
 The tests are the harness: this runs those of planted training faults, of healthy trainings and of
-failing MLflow servers, more of them than the suite does, and shows what they found as tables. Ends
-with 1 if one of them fails. `--broken` is the control: checks that are content with everything, and
+failing MLflow servers, and shows what they found as tables. The suite plants most faults in
+trainings that are prepared and run for a few steps; here each is planted in a whole training too.
+Ends with 1 if a test fails. `--broken` is the control: checks that are content with everything, and
 a follower that keeps the training waiting; every planted fault must then be missed.
 """
 
@@ -66,16 +67,14 @@ class Content:
     """The control: whatever is checked is well, and the training waits for MLflow."""
 
     def pytest_sessionstart(self) -> None:
-        from asr.checks import check
+        from asr.checks.check import Check
         from asr.preflight import refusals
         from asr.tracking import follower
 
         for name in [name for name in vars(refusals) if name.startswith("refuse_")]:
             setattr(refusals, name, lambda *_: None)
-        table = check.table
-        check.table = lambda found: {
-            name: {**one, "passed": True} for name, one in table(found).items()
-        }
+        make = Check.__init__
+        Check.__init__ = lambda self, name, _, detail: make(self, name, True, detail)
         follower.GRACE_SHARE = 0.5
 
 
