@@ -58,16 +58,20 @@ def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
         root / "reports/train",
         chosen,
     )
-    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
-    last = max(folder.glob("step-*"))
-    paths = [
-        root / "models/finetuned/model.safetensors",
-        *(root / "reports/train" / name for name in ("steps.csv", "summary.json")),
-    ]
-    return {
-        path.name: hashing.sha256(path)
-        for path in [*paths, last / "optimizer.safetensors", last / "state.json"]
-    }
+    return traces(root)
+
+
+def traces(root: Path) -> dict[str, str]:
+    """Hashes of all that must not differ between trainings that are equal.
+
+    That is the model, reports, and the last checkpoint with AdamW's moments.
+    """
+    last = max(root.glob(".cache/checkpoints/*/step-*"))
+    reports = root / "reports/train"
+    paths = [root / "models/finetuned/model.safetensors"]
+    paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
+    paths += [reports / name for name in ("steps.csv", "summary.json", "run.json")]
+    return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
 def everything(one: Training) -> dict[str, torch.Tensor]:
