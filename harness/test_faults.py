@@ -1,27 +1,19 @@
-"""`make faults` tells what it found, and its control finds that nothing was noticed."""
+"""Checks that pass whatever they see are noticed: nothing catches a fault then."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-from support.repository import REPOSITORY
-
-FAULTS = Path(__file__).with_name("faults.py")
+from support.children import run_harness
 
 
-def test_the_harness_sees_checks_that_are_content_with_everything() -> None:
-    done = subprocess.run(
-        [sys.executable, str(FAULTS), "-k", "frozen_optimiser", "--broken"],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
+def test_the_harness_sees_checks_that_pass_whatever_they_see() -> None:
+    done = run_harness("faults", "--only", "frozen_optimizer", "--broken")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "caught by: nothing" in done.stdout
-    assert done.stdout.endswith("1 failed\n")
+    in_both = "after a few steps, and in a whole training"
+    assert done.stdout.count("caught by: nothing") == 2, in_both
+    assert done.stdout.endswith("2 failed\n")
+
+
+def test_a_fault_is_caught_in_a_whole_training() -> None:
+    done = run_harness("faults", "--only", "frozen_optimizer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("2 passed\n")

@@ -29,20 +29,8 @@ import numpy as np
 from asr import paths
 from asr.checks import check
 from asr.checks.check import Check
-from asr.checks.data import batch_is_sound, order_is_whole, splits_are_apart
-from asr.checks.decoding import (
-    MAX_SHOWN,
-    loss_and_wer_agree,
-    metric_is_sound,
-    saved_model_is_the_best,
-)
-from asr.checks.loss import (
-    loss_fell,
-    loss_is_of_all_labels,
-    noise_is_where_it_belongs,
-    start_knows_its_tokens,
-)
-from asr.checks.weights import rate_followed, updates_were_made, weights_moved
+from asr.checks.data import splits_are_apart
+from asr.checks.training import checks_after, checks_before, saved_model_of, weights_of
 from asr.errors import DiskError, Diverged, ModelError, ParamsError, exit_with
 from asr.features import FeatureRows
 from asr.metrics import STEP_COLUMNS
@@ -274,11 +262,8 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
     steps = training.load_best()
 
     params = provenance.params
-    weights_check, weight_facts = weights_moved(
-        weights_before,
-        training.unwrapped,
-        params["model.freeze_encoder"],
-        params["model.lora.rank"],
+    weights_check, weight_facts = weights_of(
+        training, weights_before, params["model.freeze_encoder"], params["model.lora.rank"]
     )
     loss_after = training.mean_loss(training.train, training.fixed_batch())
     summary = summary_of(training, steps, loss_after, weight_facts)
@@ -286,54 +271,14 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
     checks += checks_after(training, start, weights_check, loss_after)
     if training.accelerator.is_main_process:
         write_model(training, out)
+        checks.append(saved_model_of(training, out, steps))
         train_digests = digests(training.train)
         validation_digests = digests(training.validation.rows)
-        checks.append(saved_model_is_the_best(out, training, steps))
         checks.append(splits_are_apart(train_digests, validation_digests))
         files.write_bytes(reports / "taught.npy", seen_audio(train_digests | validation_digests))
         write_reports(training, reports, summary, checks, provenance)
         record_end(training, checks)
         print_summary(summary, checks)
-
-
-def checks_before(training: Training) -> list[Check]:
-    """Checks of what a training is fed, and of its loss and metric."""
-    tokenizer = training.collator.tokenizer
-    return [
-        batch_is_sound(training),
-        order_is_whole(training),
-        metric_is_sound(training.validation, tokenizer, training.params.eval_rows),
-        noise_is_where_it_belongs(training),
-        loss_is_of_all_labels(training),
-    ]
-
-
-def checks_after(
-    training: Training, start: str, weights_check: Check, loss_after: float
-) -> list[Check]:
-    """Checks of a training that has ended.
-
-    Args:
-        start: the name of the start model.
-        loss_after: on the fixed batch.
-    """
-    state = training.state
-    params = training.params
-    collator = training.collator
-    loss_before = state.fixed_loss or 0.0
-    prompt = " ".join(collator.tokenizer.convert_ids_to_tokens(collator.prompt))
-
-    def worst() -> list[tuple[str, str]]:
-        return training.validation.worst(training.hypotheses(), MAX_SHOWN)
-
-    return [
-        start_knows_its_tokens(start, loss_before, training.unwrapped.config.vocab_size),
-        weights_check,
-        loss_fell(loss_before, loss_after),
-        rate_followed(state, params, training.learning_rate),
-        updates_were_made(training.optimizer, state.step, params.precision),
-        loss_and_wer_agree(state.rows, worst, prompt),
-    ]
 
 
 def record_end(training: Training, checks: list[Check]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import chain, count, islice, pairwise
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,14 +13,13 @@ from asr import features
 from asr.checks.check import Check
 from asr.features import FeatureRows, LogMel
 from asr.model import tokenization
-from asr.training import batches, epochs
+from asr.training import batches
+from asr.training.batches import Collator
 from asr.training.examples import TrainingExample
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
     import torch
-
-    from asr.training.loop import Training
 
 SHUFFLED = 32  # windows that cannot come in the same order twice by chance
 QUIET = 0.5  # no silence is louder than this in any mel bin; speech has a hundred times that power
@@ -29,47 +28,51 @@ LOWEST = -1.5  # of Whisper's features: log-mel of a power of 1e-10, below which
 FLOOR_ERROR = 0.01
 
 
-def batch_is_sound(training: Training) -> Check:
+def batch_is_sound(
+    collator: Collator,
+    rows: FeatureRows,
+    made: Iterable[tuple[dict[str, torch.Tensor], Sequence[TrainingExample]]],
+) -> Check:
     """Batches hold the rows' own texts and features, labels one token ahead, the floor as padding.
 
-    Looks at the first batch of two steps, and at one window of each kind: by number of rows, with
-    times and without, silence.
+    Args:
+        rows: of the training split.
+        made: batches, each with the examples that it should hold.
     """
-    by_kind = {(len(window.rows), window.prompt): window for window in training.examples}
-    kinds = list(by_kind.values())
-    first_part = training.my_micro_batches()[0]
-    to_check = [
-        (training.micro_batches(step)[0], training.step_examples(step)[first_part])
-        for step in (0, 1)
-    ]
-    to_check.append((training.collator.batch(training.train, kinds), kinds))
     wrong: set[str] = set()
-    for batch, windows in to_check:
-        wrong |= _wrong_in_batch(training, batch, windows)
+    for batch, windows in made:
+        wrong |= _wrong_in_batch(collator, rows, batch, windows)
     detail = "; ".join(sorted(wrong)) or "inputs, labels and padding are the rows' own"
     return Check("batch", not wrong, detail)
 
 
 def _wrong_in_batch(
-    training: Training, batch: dict[str, torch.Tensor], windows: Sequence[TrainingExample]
+    collator: Collator,
+    rows: FeatureRows,
+    batch: dict[str, torch.Tensor],
+    windows: Sequence[TrainingExample],
 ) -> set[str]:
     """What is wrong with a batch that should hold these examples."""
     wrong: set[str] = set()
-    for row, window in enumerate(windows):
-        inputs = batch["decoder_input_ids"][row].tolist()
-        labels = batch["labels"][row].tolist()
-        mel = batch["input_features"][row].numpy()
-        wrong |= _wrong_tokens(training, window, inputs, labels)
-        wrong |= _wrong_features(training.train, window, mel)
+    for number, window in enumerate(windows):
+        inputs = batch["decoder_input_ids"][number].tolist()
+        labels = batch["labels"][number].tolist()
+        mel = batch["input_features"][number].numpy()
+        wrong |= _wrong_tokens(collator, rows, window, inputs, labels)
+        wrong |= _wrong_features(rows, window, mel)
     return wrong
 
 
 def _wrong_tokens(
-    training: Training, window: TrainingExample, inputs: list[int], labels: list[int]
+    collator: Collator,
+    rows: FeatureRows,
+    window: TrainingExample,
+    inputs: list[int],
+    labels: list[int],
 ) -> set[str]:
     """What is wrong with the decoder's inputs and the labels of a window."""
-    prompt, text = _expected_tokens(training, window, inputs)
-    tokens = [*prompt, *text, training.collator.end]
+    prompt, text = _expected_tokens(collator, rows, window, inputs)
+    tokens = [*prompt, *text, collator.end]
     num_inputs = len(tokens) - 1
     ignored = len(prompt) - 1  # labels at the prompt's own tokens, which are always given
     expected_labels = [batches.IGNORED] * ignored + tokens[ignored + 1 :]
@@ -83,21 +86,20 @@ def _wrong_tokens(
 
 
 def _expected_tokens(
-    training: Training, window: TrainingExample, inputs: list[int]
+    collator: Collator, rows: FeatureRows, window: TrainingExample, inputs: list[int]
 ) -> tuple[list[int], list[int]]:
     """Prompt and text of a window, tokenized anew from the rows' texts.
 
     Where the window is taught with times, these are computed anew from the rows' durations.
     """
-    collator = training.collator
     plain_prompt = collator.plain_prompt
-    texts = [training.train.text(row) for row in window.rows]
+    texts = [rows.text(row) for row in window.rows]
     ids = tokenization.text_ids(
         collator.tokenizer, [collator.lead + text if text else "" for text in texts]
     )
     if not collator.timed or inputs[: len(plain_prompt)] == plain_prompt:
         return plain_prompt, [token for text in ids for token in text]
-    times = _timestamp_ids(training, window)
+    times = _timestamp_ids(collator, [rows.duration(row) for row in window.rows])
     tokens: list[int] = []
     for text_ids, (start, end) in zip(ids, pairwise(times), strict=True):
         if text_ids:
@@ -105,16 +107,15 @@ def _expected_tokens(
     return collator.prompt, tokens or times[:1]
 
 
-def _timestamp_ids(training: Training, window: TrainingExample) -> list[int]:
+def _timestamp_ids(collator: Collator, durations: Iterable[float]) -> list[int]:
     """Tokens of the moments at which the rows of a window begin, and of the end of the last."""
     num_frames = [
-        math.ceil(training.train.duration(row) * FRAMES_PER_SECOND - ROUNDING_SECONDS)
-        for row in window.rows
+        math.ceil(seconds * FRAMES_PER_SECOND - ROUNDING_SECONDS) for seconds in durations
     ]
     frames = np.cumsum([0, *num_frames])
     # a timestamp token stands for two frames; halves are rounded up
     names = [f"<|{math.floor(frame / 2 + 0.5) / 50:.2f}|>" for frame in frames]
-    ids: list[int] = training.collator.tokenizer.convert_tokens_to_ids(names)
+    ids: list[int] = collator.tokenizer.convert_tokens_to_ids(names)
     return ids
 
 
@@ -160,47 +161,36 @@ def splits_are_apart(train: set[bytes], validation: set[bytes]) -> Check:
     return Check("splits", not shared, f"{shared:,} sounds were taught and judged by")
 
 
-def order_is_whole(training: Training) -> Check:
+def order_is_whole(
+    epochs: tuple[Sequence[TrainingExample], Sequence[TrainingExample]],
+    expected: Sequence[int],
+    num_windows: int,
+    durations: Sequence[float],
+    window_seconds: float,
+) -> Check:
     """An epoch takes every row that fits as often as it counts, and the next has another order.
 
     No window holds more than fits into it.
+
+    Args:
+        epochs: the windows of the first two, in the order in which steps take them.
+        expected: rows that an epoch should take, each as often as it counts.
+        num_windows: that an epoch should have, those of silence too.
+        durations: seconds of every row of the split.
+        window_seconds: that the model hears at once.
     """
-    first, second = _first_epochs(training)
-    repeats = epochs.repeats(training.train)
+    first, second = epochs
     rows = [row for window in first for row in window.rows]
-    expected = [
-        example.index
-        for example in training.usable_rows.rows
-        for _ in range(repeats[example.index])
-    ]
     wrong = []
-    if len(first) != len(training.examples) or sorted(rows) != sorted(expected):
+    if len(first) != num_windows or sorted(rows) != sorted(expected):
         wrong.append("not all, each as often as it counts")
-    if len(first) > SHUFFLED and first == second:
+    if len(first) > SHUFFLED and list(first) == list(second):
         wrong.append("the second epoch has the same order")
-    if _overfull(training):
+    longest = max((sum(durations[row] for row in window.rows) for window in first), default=0.0)
+    if longest > window_seconds + ROUNDING_SECONDS:
         wrong.append("windows that are fuller than full")
     detail = (
         f"{len(set(rows)):,} of {len(set(expected)):,} rows in the first epoch, "
         f"{len(rows):,} of {len(expected):,} in all"
     )
     return Check("order", not wrong, "; ".join([detail, *wrong]))
-
-
-def _overfull(training: Training) -> bool:
-    """Whether the rows of some window are longer than the window."""
-    durations = training.train.column("duration")
-    window_seconds = training.collator.frames / FRAMES_PER_SECOND
-    return any(
-        sum(durations[row] for row in window.rows) > window_seconds + ROUNDING_SECONDS
-        for window in training.examples
-    )
-
-
-def _first_epochs(training: Training) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """The examples of the first two epochs, in the order in which the steps take them."""
-    num_parts = -(-len(training.examples) // training.params.per_device_train_batch_size)
-    parts = chain.from_iterable(map(training.step_examples, count()))
-    first = [window for part in islice(parts, num_parts) for window in part]
-    second = [window for part in islice(parts, num_parts) for window in part]
-    return first, second

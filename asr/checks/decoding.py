@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +10,11 @@ import torch
 from asr import wer
 from asr.checks.check import Check
 from asr.features import input_features
-from asr.model import greedy, loader, lora, tokenization
+from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.whisper import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
-    from transformers import WhisperTokenizer
-
-    from asr.training.loop import Training
     from asr.training.validation import Validation
 
 CUT_SHARE = 0.02  # of validation rows may have more tokens than decoding has room for
@@ -29,28 +25,34 @@ MAX_WRONG = 3  # faults named there
 MIN_WORDS_SHARE = 0.5  # of the texts' words that normalized references must have
 
 
-def metric_is_sound(validation: Validation, tokenizer: WhisperTokenizer, eval_rows: int) -> Check:
+def metric_is_sound(
+    references: list[str],
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    durations: Sequence[float],
+    num_rows: int,
+) -> Check:
     """The WER of a text against itself is 0, of silence 1, of each text said twice 1.
 
     Also: normalizing leaves most words, decoding has room for the texts, and as many rows are
     validated as params say.
 
     Args:
-        eval_rows: of params.
+        references: the texts, normalized.
+        texts: of the validation rows, as written.
+        lengths: tokens of each text.
+        durations: seconds of each row.
+        num_rows: that should be validated.
     """
-    references = validation.references
     same = wer.error_rates(references, references)["wer"]
     silent = wer.error_rates(references, [""] * len(references))["wer"]
     twice = wer.error_rates(references, [f"{text} {text}" for text in references])["wer"]
 
-    texts = [validation.rows.text(row) for row in validation.row_numbers]
     words_share = _num_words(references) / max(_num_words(texts), 1)
-    lengths = map(len, tokenization.text_ids(tokenizer, texts))
     num_cut = sum(
         length > greedy.max_tokens(seconds)
-        for length, seconds in zip(lengths, validation.durations, strict=True)
+        for length, seconds in zip(lengths, durations, strict=True)
     )
-    num_rows = min(eval_rows, len(validation.rows))
 
     rates_are_right = same == 0 and silent == 1 and twice == 1
     texts_are_whole = words_share > MIN_WORDS_SHARE and num_cut <= CUT_SHARE * len(texts)
@@ -108,61 +110,61 @@ def _jumps(rows: Sequence[dict[str, Any]]) -> list[str]:
     return jumps
 
 
-def saved_model_is_the_best(folder: Path, training: Training, steps: list[int]) -> Check:
-    """The model in `folder`, loaded anew, has the best weights and gives the WER that was measured.
+def saved_model_is_the_best(
+    saved: Start,
+    best: dict[str, torch.Tensor],
+    steps: Sequence[int],
+    measured: float,
+    validation: Validation,
+) -> Check:
+    """A saved model, loaded anew, has the best weights and gives the WER that was measured.
 
     Plain `generate()` gives the same texts as our decoding. Costs one decoding of the validation
     rows.
 
     Args:
-        steps: whose weights, or the mean of whose weights, are the best.
+        best: the best weights, those of the plain model.
+        steps: whose weights, or the mean of whose weights, these are.
+        measured: the WER that training measured with them.
     """
-    saved = loader.load_saved(folder)
-    other_weights = _other_weights(saved, training, steps)
-    saved.model.to(training.accelerator.device).eval()
-    hypotheses = _decoded(saved, training)
+    weights = saved.model.state_dict()
+    other_weights = [
+        name for name, value in best.items() if not torch.equal(value.cpu(), weights[name].cpu())
+    ]
+    hypotheses = _decoded(saved, validation)
     normalized = [wer.normalize(text) for text in hypotheses]
-    measured = training.state.best_wer or 0.0
-    error_rate = wer.error_rates(training.validation.references, normalized)["wer"]
+    error_rate = wer.error_rates(validation.references, normalized)["wer"]
 
     wrong = []
     if other_weights:
         wrong.append(f"{other_weights[0]} is not that of step {steps}")
-    if saved.tokenizer.get_vocab() != training.collator.tokenizer.get_vocab():
+    if saved.tokenizer.get_vocab() != validation.collator.tokenizer.get_vocab():
         wrong.append("its tokenizer is another one")
     if error_rate != measured:
         wrong.append(f"WER {error_rate:.4f}, but {measured:.4f} was measured")
-    generated = _generated(saved, training.validation, training.collator.prompt)
     wrong += [
         f"generate() hears {text!r}, we {hypotheses[index]!r}"
-        for index, text in generated.items()
+        for index, text in _generated(saved, validation).items()
         if text != hypotheses[index]
     ]
     sound = f"loaded anew: WER {error_rate:.4f}, as measured; generate() agrees"
     return Check("saved_model", not wrong, "; ".join(wrong[:MAX_WRONG]) or sound)
 
 
-def _other_weights(saved: Start, training: Training, steps: list[int]) -> list[str]:
-    """The tensors of a saved model that are not those of the best steps."""
-    best = lora.plain_weights(training.unwrapped, training.best_weights(steps))
-    weights = saved.model.state_dict()
-    return [name for name, value in best.items() if not torch.equal(value.cpu(), weights[name])]
-
-
-def _decoded(saved: Start, training: Training) -> list[str]:
+def _decoded(saved: Start, validation: Validation) -> list[str]:
     """Hypotheses of a saved model for the validation rows, decoded as `evaluate` decodes."""
-    validation = training.validation
+    saved.model.eval()
     return greedy.transcribe(
         saved.model,
         saved.tokenizer,
         validation.durations,
         lambda index: validation.rows.log_mel(validation.row_numbers[index]),
         validation.batch_size,
-        training.collator.positions,
+        validation.collator.positions,
     )
 
 
-def _generated(saved: Start, validation: Validation, prompt: list[int]) -> dict[int, str]:
+def _generated(saved: Start, validation: Validation) -> dict[int, str]:
     """Texts that plain `generate()` gives for a few validation rows, by the row's index there.
 
     Only rows that fit the window are taken; texts are cut at our limit of tokens for their length.
@@ -184,6 +186,7 @@ def _generated(saved: Start, validation: Validation, prompt: list[int]) -> dict[
         inputs = input_features(clips, frames).to(saved.model.device)
         # the last argument keeps it from decoding the end of a window again
         output = saved.model.generate(inputs, do_sample=False, force_unique_generate_call=True)
+    prompt = validation.collator.prompt
     texts = {}
     for index, segment, ids in zip(fitting, segments, output.tolist(), strict=True):
         after_prompt = ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids

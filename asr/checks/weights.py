@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from asr.checks.check import Check
-from asr.model import loader, regularization
-from asr.training import optimization
-
-if TYPE_CHECKING:
-    from transformers import WhisperForConditionalGeneration
-
-    from asr.params import schema
-    from asr.training.state import TrainingState
 
 SCALED_SHARE = 0.5  # of the steps must be updates in fp16, which skips those that overflow
 OUTPUT_WEIGHT = "proj_out.weight"  # shares its values with the token embedding
@@ -24,23 +17,18 @@ MAX_WRONG = 3  # faults named in the detail
 
 
 def weights_moved(
-    before: dict[str, torch.Tensor],
-    whisper: WhisperForConditionalGeneration,
-    freeze_encoder: int | str,
-    rank: int | None,
+    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], frozen: set[str]
 ) -> tuple[Check, dict[str, Any]]:
-    """Every tensor moved, except those that params freeze.
+    """Every tensor moved, except those that are frozen.
 
     Args:
         before: the weights before training, by name.
-        freeze_encoder: as in params.
-        rank: of LoRA's adapters; None without them.
+        after: the same tensors after it.
+        frozen: names of those that should stay as they are.
     Returns:
         The check, and facts for summary.json: how far the weights moved as a share of their norm,
         and the number of tensors, all and unmoved.
     """
-    after = whisper.state_dict()
-    frozen = regularization.frozen(whisper, freeze_encoder, rank) | {loader.POSITIONS}
     names = [name for name in before if name not in frozen | {OUTPUT_WEIGHT}]
     moved_squares = [float((after[name] - before[name]).square().sum()) for name in names]
     squares = [float(before[name].square().sum()) for name in names]
@@ -63,45 +51,54 @@ def weights_moved(
     return Check("weights", not wrong, "; ".join(wrong) or sound), facts
 
 
-def rate_followed(state: TrainingState, params: schema.Train, peak: float) -> Check:
+def rate_followed(
+    rows: Sequence[dict[str, Any]],
+    scheduled: Callable[[int], float],
+    peak: float,
+    first: float | None,
+    highest: float,
+) -> Check:
     """The optimizer's learning rate warmed up, reached its peak, and kept to its schedule.
 
     Args:
+        rows: of steps.csv.
+        scheduled: the rate of the next update after so many.
         peak: the learning rate that the schedule should reach.
+        first: the rate of the first update; None if there was none.
+        highest: the highest rate of all updates.
     """
+    near_peak = (1 - PEAK_ERROR) * peak
     wrong = []
-    if not (1 - PEAK_ERROR) * peak <= state.highest_rate <= (1 + PEAK_ERROR) * peak:
-        wrong.append(f"the highest was {state.highest_rate:.3g}")
-    first = state.first_rate if params.warmup_steps else None
-    if first is not None and not first < (1 - PEAK_ERROR) * peak:
+    if not near_peak <= highest <= (1 + PEAK_ERROR) * peak:
+        wrong.append(f"the highest was {highest:.3g}")
+    warms_up = scheduled(0) < near_peak
+    if warms_up and first is not None and not first < near_peak:
         wrong.append("there was no warm-up")
-    wrong += _off_schedule(state.rows, params, peak)
+    wrong += _off_schedule(rows, scheduled, PEAK_ERROR * peak)
     return Check("learning_rate", not wrong, "; ".join([f"peak {peak:.3g}", *wrong[:MAX_WRONG]]))
 
 
-def _off_schedule(rows: list[dict[str, Any]], params: schema.Train, peak: float) -> list[str]:
-    """The rows of steps.csv whose learning rate is not the schedule's, in words."""
+def _off_schedule(
+    rows: Sequence[dict[str, Any]], scheduled: Callable[[int], float], most: float
+) -> list[str]:
+    """The rows whose learning rate differs from the schedule's by more than `most`, in words."""
     wrong = []
     for row in rows:
         if "learning_rate" not in row:
             continue
-        rate, updates = row["learning_rate"], row["step"] - 1
-        expected = optimization.scheduled_rate(
-            params.lr_scheduler_type, peak, updates, params.warmup_steps, params.max_steps
-        )
-        if abs(rate - expected) > PEAK_ERROR * peak:
+        rate, expected = row["learning_rate"], scheduled(row["step"] - 1)
+        if abs(rate - expected) > most:
             wrong.append(
                 f"at step {row['step']} it was {rate:.3g}, and should have been {expected:.3g}"
             )
     return wrong
 
 
-def updates_were_made(optimizer: torch.optim.Optimizer, steps: int, precision: str) -> Check:
+def updates_were_made(updates: int, steps: int, may_skip: bool) -> Check:
     """AdamW counted as many updates as there were steps.
 
-    In fp16 the steps whose gradients overflow are skipped on purpose.
+    Args:
+        may_skip: whether steps are skipped on purpose, as in fp16 where gradients overflow.
     """
-    updates = max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
-    may_skip = precision == "fp16"
     passed = updates == steps or (may_skip and SCALED_SHARE * steps <= updates < steps)
     return Check("updates", passed, f"{updates:,} updates in {steps:,} steps")

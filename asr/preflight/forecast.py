@@ -23,7 +23,10 @@ from asr.runtime.formatting import bytes_text, rough_duration
 from asr.training import checkpoints, memory
 
 if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
     from asr.training.loop import Training
+    from asr.training.validation import Validation
 
 NEAR_LIMIT_SHARE = 0.9  # of the memory that is free
 TOKENS = 8  # decoded to learn what one costs
@@ -41,17 +44,19 @@ def forecast(training: Training, out: Path) -> None:
     if training.ended():
         return
     accelerator = training.accelerator
-    disk_text = refuse_full_disk(training, out) if accelerator.is_main_process else ""
+    disk_text = refuse_full_disk(disk_needed(training, out)) if accelerator.is_main_process else ""
     step = step_seconds(training)
     if accelerator.num_processes == 1 and training.signals.received:
         return
-    evaluation = evaluation_seconds(training)
-    steps = training.params.max_steps - training.state.step
-    seconds = steps * step + evaluations_left(training) * evaluation
-    needed = memory_needed(training)
+    params, state = training.params, training.state
+    evaluations = evaluations_left(
+        state.step, params.eval_steps, params.max_steps, state.validated()
+    )
+    seconds = (params.max_steps - state.step) * step + evaluations * evaluation_of(training)
+    needed = memory_needed(accelerator.device, moments_to_come(training.optimizer))
     free = memory.free(accelerator.device)
     accelerator.print(
-        f"forecast: {steps:,} steps in about {rough_duration(seconds)}, "
+        f"forecast: {params.max_steps - state.step:,} steps in about {rough_duration(seconds)}, "
         f"{bytes_text(needed)} of memory of {bytes_text(free)} free, {disk_text}",
         flush=True,
     )
@@ -61,6 +66,9 @@ def forecast(training: Training, out: Path) -> None:
             "or set train.gradient_checkpointing",
             flush=True,
         )
+
+
+# Time
 
 
 def step_seconds(training: Training) -> float:
@@ -76,8 +84,9 @@ def step_seconds(training: Training) -> float:
         key=lambda window: len(window.text_ids),
     )
     device = training.accelerator.device
+    num_bytes = moments_to_come(training.optimizer)
     with memory.must_hold("AdamW's moments; take a smaller model, or freeze its encoder"):
-        held = torch.empty(moments_to_come(training), dtype=torch.uint8, device=device)
+        held = torch.empty(num_bytes, dtype=torch.uint8, device=device)
     longest_batch = training.collator.batch(training.train, longest)
     gradient_seconds(training, [*parts[:-1], longest_batch])
     seconds = gradient_seconds(training, parts)
@@ -87,104 +96,150 @@ def step_seconds(training: Training) -> float:
 
 def gradient_seconds(training: Training, parts: list[dict[str, torch.Tensor]]) -> float:
     """Seconds that the gradients of one step's micro-batches take; the gradients are dropped."""
-    began = now(training)
+    device = training.accelerator.device
+    began = now(device)
     training.gradients(parts)
-    seconds = now(training) - began
+    seconds = now(device) - began
     training.optimizer.zero_grad(set_to_none=True)
     return seconds
 
 
-def evaluation_seconds(training: Training) -> float:
-    """Seconds of one evaluation, estimated from the first tokens of a few rows.
-
-    Each row is encoded twice, for its loss and for its text.
-    """
+def evaluation_of(training: Training) -> float:
+    """Seconds of one evaluation of a training, estimated from the first tokens of a few rows."""
     validation = training.validation
-    encoded, token = decoding_seconds(training)
-    longest = max((len(window.text_ids) for window in validation.examples), default=TOKENS)
-    rows = -(-len(validation.row_numbers) // training.accelerator.num_processes)
-    batches = -(-rows // validation.batch_size)
-    return float(2 * encoded * rows + batches * (longest + 1) * token)
-
-
-def decoding_seconds(training: Training) -> tuple[float, float]:
-    """Seconds to encode a row, and seconds of a batch for each token that is decoded."""
-    validation = training.validation
-    whisper = training.unwrapped
-    frames = training.collator.frames
-    num_rows = min(validation.batch_size, training.params.per_device_train_batch_size)
-    chosen = validation.row_numbers[:num_rows]
-    times = [now(training)]
-    hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: times.append(now(training)))
+    tried = min(validation.batch_size, training.params.per_device_train_batch_size)
     training.model.eval()
+    encoded, token = decoding_seconds(training.unwrapped, validation, tried)
+    rows = -(-len(validation.row_numbers) // training.accelerator.num_processes)
+    longest = max((len(window.text_ids) for window in validation.examples), default=TOKENS)
+    return evaluation_seconds(encoded, token, rows, validation.batch_size, longest)
+
+
+def evaluation_seconds(
+    encoded: float, token: float, rows: int, batch_size: int, longest: int
+) -> float:
+    """Seconds of an evaluation, in which each row is encoded twice: for its loss and for its text.
+
+    Args:
+        encoded: seconds to encode a row.
+        token: seconds of a batch for each token that is decoded.
+        longest: tokens of the longest text.
+    """
+    num_batches = -(-rows // batch_size)
+    return float(2 * encoded * rows + num_batches * (longest + 1) * token)
+
+
+def decoding_seconds(
+    whisper: WhisperForConditionalGeneration, validation: Validation, num_rows: int
+) -> tuple[float, float]:
+    """Seconds to encode a row, and seconds of a batch for each token that is decoded.
+
+    Args:
+        num_rows: of the validation rows, that are tried as one batch.
+    """
+    device = whisper.device
+    frames = validation.collator.frames
+    chosen = validation.row_numbers[:num_rows]
+    times = [now(device)]
+    hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: times.append(now(device)))
     try:
         clips = [greedy.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
-        inputs = input_features(clips, frames).to(whisper.device)
-        greedy.decode_batch(whisper, inputs, training.collator.prompt, [TOKENS] * len(clips))
+        inputs = input_features(clips, frames).to(device)
+        limits = [TOKENS] * len(clips)
+        greedy.decode_batch(whisper, inputs, validation.collator.prompt, limits)
     finally:
         hook.remove()
     encoding = times[1] - times[0]  # until the decoder was called first
-    return encoding / len(chosen), (now(training) - times[1]) / (len(times) - 1)
+    return encoding / len(chosen), (now(device) - times[1]) / (len(times) - 1)
 
 
-def evaluations_left(training: Training) -> int:
-    """Evaluations from the present step to the last one."""
-    step = training.state.step
-    every = training.params.eval_steps
-    last = training.params.max_steps
+def evaluations_left(step: int, every: int, last: int, validated: bool) -> int:
+    """Evaluations from the present step to the last one.
+
+    Args:
+        every: so many steps there is one, and one at the last step.
+        validated: whether that of the present step is done.
+    """
     next_due = -(-step // every) * every
-    return len({*range(next_due, last, every), last}) - training.state.validated()
+    return len({*range(next_due, last, every), last}) - validated
 
 
-def moments_to_come(training: Training) -> int:
+def now(device: torch.device) -> float:
+    """Seconds of a clock, after the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+# Memory
+
+
+def moments_to_come(optimizer: torch.optim.Optimizer) -> int:
     """Bytes that the first update will take: two moments for each weight that is trained."""
-    return 0 if training.optimizer.state else moments_bytes(training)
+    return 0 if optimizer.state else moments_bytes(optimizer)
 
 
-def moments_bytes(training: Training) -> int:
+def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of AdamW's moments."""
-    groups = training.optimizer.param_groups
-    return 2 * sum(int(weight.nbytes) for group in groups for weight in group["params"])
+    return 2 * sum(int(w.nbytes) for group in optimizer.param_groups for w in group["params"])
 
 
-def memory_needed(training: Training) -> int:
+def memory_needed(device: torch.device, to_come: int) -> int:
     """Bytes of the device at the peak.
 
     That is what this process held at most till now, and, on a CPU, the moments, whose memory no
     update has touched yet. Processes that share a machine's memory count together.
+
+    Args:
+        to_come: bytes of the moments.
     """
-    device = training.accelerator.device
     if device.type == "cuda":
         return memory.peak(device)
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return (memory.peak(device) + moments_to_come(training)) * num_processes
+    return (memory.peak(device) + to_come) * num_processes
+
+
+# Disk
 
 
 def disk_needed(training: Training, out: Path) -> dict[Path, int]:
-    """Bytes that will be written, by folder: checkpoints and weights, and the model.
-
-    A checkpoint is written before the oldest one is removed.
-    """
-    params = training.params
-    weights_bytes = sum(weight.nbytes for weight in training.unwrapped.parameters())
-    checkpoint_bytes = weights_bytes + moments_bytes(training)
-    num_averaged = params.average_count if params.average_weights != "none" else 0
+    """Bytes that a training will write, by folder: checkpoints and weights, and the model."""
+    params, folder = training.params, training.folder
+    weights = sum(weight.nbytes for weight in training.unwrapped.parameters())
+    averaged = params.average_count if params.average_weights != "none" else 0
     evaluations_per_save = -(-params.save_steps // params.eval_steps)
-    num_weights = 1 + num_averaged + evaluations_per_save
-    needed = (checkpoints.MAX_KEPT + 1) * checkpoint_bytes + num_weights * weights_bytes
-    present = sum(path.stat().st_size for path in training.folder.rglob("*.safetensors"))
-    return {training.folder: max(needed - present, 0), out: weights_bytes}
+    needed = checkpoints_bytes(
+        weights, moments_bytes(training.optimizer), averaged, evaluations_per_save
+    )
+    present = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    return {folder: max(needed - present, 0), out: weights}
 
 
-def refuse_full_disk(training: Training, out: Path) -> str:
+def checkpoints_bytes(weights: int, moments: int, averaged: int, evaluations_per_save: int) -> int:
+    """The most bytes that checkpoints and kept weights take.
+
+    A checkpoint is written before the oldest one is removed; so are weights, once per evaluation.
+
+    Args:
+        weights: bytes of the model's.
+        moments: bytes of AdamW's.
+        averaged: steps whose weights are averaged in the end.
+    """
+    kept_weights = 1 + averaged + evaluations_per_save
+    return (checkpoints.MAX_KEPT + 1) * (weights + moments) + kept_weights * weights
+
+
+def refuse_full_disk(bytes_by_folder: dict[Path, int]) -> str:
     """What the disk must hold, in words.
 
+    Args:
+        bytes_by_folder: that will be written.
     Raises:
-        DiskError: it does not have so much room.
+        DiskError: a disk does not have so much room.
     """
     needed: dict[int, int] = {}
     free: dict[int, int] = {}
-    for folder, num_bytes in disk_needed(training, out).items():
+    for folder, num_bytes in bytes_by_folder.items():
         existing = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
         disk = existing.stat().st_dev
         needed[disk] = needed.get(disk, 0) + num_bytes
@@ -198,10 +253,3 @@ def refuse_full_disk(training: Training, out: Path) -> str:
             "then run again"
         )
     return f"{needed_text} of disk of {free_text} free"
-
-
-def now(training: Training) -> float:
-    """Seconds of a clock, after the device has finished its work."""
-    if training.accelerator.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.monotonic()

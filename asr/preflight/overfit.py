@@ -110,12 +110,24 @@ def run(split: Path, params: schema.Params) -> int:
             raise Stopped(
                 training.signals.received, "stopped by a signal; nothing of it is left"
             ) from None
-        if not known_by_heart(training):
-            raise Diverged(
-                f"{training.state.step} steps did not teach eight rows: {failure_text(training)}; "
-                "look at the rows, or at what was changed last"
-            )
+        refuse_unlearned(training)
     return training.state.step
+
+
+def refuse_unlearned(training: Training) -> None:
+    """Refuse a training that ended without knowing its rows.
+
+    Raises:
+        Diverged: with what it decodes instead.
+    """
+    if known_by_heart(training):
+        return
+    loss = training.state.evaluations()[-1]["validation_loss"]
+    failure = failure_text(loss, texts(training), training.hypotheses())
+    raise Diverged(
+        f"{training.state.step} steps did not teach eight rows: {failure}; "
+        "look at the rows, or at what was changed last"
+    )
 
 
 def known_by_heart(training: Training) -> bool:
@@ -131,12 +143,12 @@ def known_by_heart(training: Training) -> bool:
     )
 
 
-def failure_text(training: Training) -> str:
+def failure_text(loss: float, texts: Sequence[str], hypotheses: Sequence[str]) -> str:
     """The loss of the last evaluation, and the texts that are decoded wrong."""
-    loss = training.state.evaluations()[-1]["validation_loss"]
-    pairs = zip(texts(training), training.hypotheses(), strict=True)
     wrong = [
-        f"{text!r} was heard as {hypothesis!r}" for text, hypothesis in pairs if text != hypothesis
+        f"{text!r} was heard as {hypothesis!r}"
+        for text, hypothesis in zip(texts, hypotheses, strict=True)
+        if text != hypothesis
     ]
     return "; ".join([f"loss {loss:.3f}, want under {LOSS}", *wrong])
 

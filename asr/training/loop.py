@@ -78,18 +78,21 @@ class Training:
         )
         self.learning_rate = optimization.learning_rate(params.learning_rate, start)
         self.accelerator = optimization.accelerator_for(params.precision, start.model)
-        if params.gradient_checkpointing:
-            with loader.quiet():
-                start.model.activation_checkpointing_enable()
-        optimizer = optimization.make_optimizer(
-            start.model, self.learning_rate, params.weight_decay
-        )
-        self.schedule = get_scheduler(
-            params.lr_scheduler_type, optimizer, params.warmup_steps, params.max_steps
-        )
-        self.model, self.optimizer = self.accelerator.prepare(start.model, optimizer)
+        self.model, self.optimizer, self.schedule = self._prepare(start.model)
         self.state = TrainingState()
         self.signals = Signals()
+
+    def _prepare(self, whisper: WhisperForConditionalGeneration) -> tuple[Any, Any, Any]:
+        """Model and optimizer as accelerate wraps them, and the schedule of the learning rate."""
+        params = self.params
+        if params.gradient_checkpointing:
+            with loader.quiet():
+                whisper.activation_checkpointing_enable()
+        optimizer = optimization.make_optimizer(whisper, self.learning_rate, params.weight_decay)
+        schedule = get_scheduler(
+            params.lr_scheduler_type, optimizer, params.warmup_steps, params.max_steps
+        )
+        return *self.accelerator.prepare(whisper, optimizer), schedule
 
     @property
     def unwrapped(self) -> WhisperForConditionalGeneration:

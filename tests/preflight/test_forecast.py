@@ -11,61 +11,96 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asr.errors import DiskError, ModelError
 from asr.preflight import forecast
 from asr.training import checkpoints, memory
 from asr.training.loop import Training
-from support.training import OUT_OF_MEMORY, no_memory_beyond, run, training
+from stages import train
+from support.training import OUT_OF_MEMORY, equal, everything, no_memory_beyond, run, training
 
 pytestmark = pytest.mark.usefixtures("in_process")
-NOISY = {"model.dropout": 0.1, "model.apply_spec_augment": True, "train.max_steps": 6}
+SHORT = {
+    "train.max_steps": 4,
+    "train.eval_steps": 4,
+    "train.eval_rows": 2,
+    "train.save_steps": 4,
+}
+NOISY = {**SHORT, "model.dropout": 0.1, "model.apply_spec_augment": True}
+OUT = Path("models/finetuned")
 Usage = namedtuple("Usage", "total used free")
 
 
 def test_the_forecast_changes_no_bit_and_costs_two_steps(
-    tmp_path: Path,
-    tiny_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, rows = {}, {}
+    tensors, rows, batches = {}, {}, {}
     for name in ("asked", "never"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv("DVC_ROOT", str(tmp_path / name))
         with pytest.MonkeyPatch.context() as patch:
-            rows[name] = no_memory_beyond(99, MemoryError(), patch)
-            if name == "never":
-                patch.setattr(forecast, "forecast", lambda *_: None)
-            found[name] = run(tiny_data, tmp_path / name, **NOISY)
-    assert found["asked"] == found["never"]
-    assert len(rows["asked"]) - len(rows["never"]) == 2
-    said = capsys.readouterr().out
-    assert said.count("forecast: 6 steps in about ") == 1
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "asked"))
-    run(tiny_data, tmp_path / "asked", **NOISY)
-    said = capsys.readouterr().out
-    assert "resumed at step 6" in said
-    assert "forecast" not in said, "what is finished is not asked"
+            batches[name] = no_memory_beyond(99, MemoryError(), patch)
+            (tmp_path / name).mkdir()
+            one = training(tiny_data, tmp_path / name, **NOISY)
+            if name == "asked":
+                forecast.forecast(one, tmp_path / OUT)
+            one.run()
+        tensors[name], rows[name] = everything(one), one.state.rows
+    assert equal(tensors["asked"], tensors["never"])
+    assert rows["asked"] == rows["never"]
+    assert len(batches["asked"]) - len(batches["never"]) == 2
+    assert capsys.readouterr().out.count("forecast: 4 steps in about ") == 1
 
 
-def test_a_disk_too_small_is_refused_with_numbers_before_anything_is_written(
+def test_a_training_that_has_ended_is_not_forecast(
+    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = training(tiny_data, tmp_path, **SHORT)
+    one.state.step = 4
+    forecast.forecast(one, tmp_path / OUT)
+    assert capsys.readouterr().out == ""
+
+
+# Disk
+
+
+def test_a_disk_too_small_is_refused_with_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two folders on one disk count together."""
+    needed = {tmp_path / "not/there/yet": 2_000_000, tmp_path: 1_000_000}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 3_000_000))
+    assert forecast.refuse_full_disk(needed) == "3.0 MB of disk of 3.0 MB free"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 2_999_999))
+    with pytest.raises(
+        DiskError, match=r"want 3\.0 MB of disk, 3\.0 MB are free; make room \(make fresh"
+    ) as error:
+        forecast.refuse_full_disk(needed)
+    assert error.value.exit_code == 7
+
+
+def test_a_training_without_room_writes_nothing(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = training(tiny_data, tmp_path)
-    needed = sum(forecast.disk_needed(one, tmp_path / "models/finetuned").values())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed))
-    assert forecast.refuse_full_disk(one, tmp_path / "models/finetuned").endswith(" free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, needed - 1))
-    with pytest.raises(
-        DiskError, match=r"want [0-9.]+ MB of disk, [0-9.]+ MB are free; make room \(make fresh"
-    ) as fault:
-        run(tiny_data, tmp_path)
-    assert fault.value.exit_code == 7
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 1))
+    with pytest.raises(DiskError, match="make room"):
+        run(tiny_data, tmp_path, **SHORT)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_training_never_takes_more_disk_than_was_told(
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9), st.integers(1, 9))
+def test_checkpoints_and_weights_are_counted_at_their_most(
+    weights: int, moments: int, averaged: int, evaluations: int
+) -> None:
+    """One checkpoint more than is kept; weights: the best, those to average, those not yet gone."""
+    found = forecast.checkpoints_bytes(weights, moments, averaged, evaluations)
+    whole = [weights, moments] * (checkpoints.MAX_KEPT + 1)
+    alone = [weights] * (1 + averaged + evaluations)
+    assert found == sum(whole + alone)
+
+
+def test_a_training_never_takes_more_disk_than_was_forecast(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured after each write, before what is old goes; and not much less, or the forecast would
@@ -74,38 +109,38 @@ def test_a_training_never_takes_more_disk_than_was_told(
     changes = {
         "train.average_weights": "last",
         "train.average_count": 2,
+        "train.eval_rows": 1,
         "train.eval_steps": 2,
         "train.save_steps": 3,
     }
-    taken, told = [0], {}
-    save, needed = checkpoints.save, forecast.disk_needed
+    one = training(tiny_data, tmp_path, **changes)
+    checkpoint_bytes, model_bytes = forecast.disk_needed(one, tmp_path / OUT).values()
+    taken, save = [0], checkpoints.save
 
     def measured(folder: Path, *rest: Any) -> None:
         save(folder, *rest)
         taken.append(sum(path.stat().st_size for path in folder.rglob("*.safetensors")))
 
-    def noted(*given: Any) -> dict[Path, int]:
-        told.update(needed(*given))
-        return told
-
     monkeypatch.setattr(checkpoints, "save", measured)
-    monkeypatch.setattr(forecast, "disk_needed", noted)
-    run(tiny_data, tmp_path, **changes)
-    checkpoint_bytes, model_bytes = told.values()
+    one.run()
+    train.write_model(one, tmp_path / OUT)
     assert 0.7 * checkpoint_bytes < max(taken) < 1.1 * checkpoint_bytes, (
         "headers of a tiny model's files are not counted"
     )
-    saved = (tmp_path / "models/finetuned/model.safetensors").stat().st_size
+    saved = (tmp_path / OUT / "model.safetensors").stat().st_size
     assert model_bytes == pytest.approx(saved, rel=0.1)
 
 
 def test_checkpoints_that_are_there_take_no_room_twice(tmp_path: Path, tiny_data: Path) -> None:
     one = training(tiny_data, tmp_path)
-    before = forecast.disk_needed(one, tmp_path / "models/finetuned")[one.folder]
+    before = forecast.disk_needed(one, tmp_path / OUT)[one.folder]
     one.train_step(one.micro_batches(0))
     one.save()
     there = sum(path.stat().st_size for path in one.folder.rglob("*.safetensors"))
-    assert forecast.disk_needed(one, tmp_path / "models/finetuned")[one.folder] == before - there
+    assert forecast.disk_needed(one, tmp_path / OUT)[one.folder] == before - there
+
+
+# Memory
 
 
 def test_memory_that_is_near_is_said(
@@ -115,10 +150,10 @@ def test_memory_that_is_near_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = training(tiny_data, tmp_path)
-    forecast.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / OUT)
     assert "memory is near" not in capsys.readouterr().out
     monkeypatch.setattr(memory, "free", lambda _: 100)
-    forecast.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / OUT)
     assert "memory is near: lower train.per_device_train_batch_size" in capsys.readouterr().out
 
 
@@ -130,22 +165,34 @@ def test_memory_that_is_short_is_found_before_the_first_step(
 ) -> None:
     one = training(tiny_data, tmp_path)
     no_memory_beyond(2, OUT_OF_MEMORY["gpu"], monkeypatch)
-    forecast.forecast(one, tmp_path / "models/finetuned")
+    forecast.forecast(one, tmp_path / OUT)
     assert (one.state.halvings, one.state.step) == (1, 0)
     assert "from here on 2 at once" in capsys.readouterr().out
     assert all(value.grad is None for value in one.unwrapped.parameters())
     monkeypatch.setattr(forecast, "moments_to_come", lambda _: 1 << 60)
     with pytest.raises(ModelError, match="no memory for AdamW's moments"):
-        forecast.forecast(one, tmp_path / "models/finetuned")
+        forecast.forecast(one, tmp_path / OUT)
 
 
-def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path) -> None:
-    one = training(tiny_data, tmp_path)
-    trained = sum(value.nbytes for value in one.unwrapped.parameters() if value.requires_grad)
-    assert forecast.moments_to_come(one) == 2 * trained
-    assert forecast.memory_needed(one) == memory.peak(torch.device("cpu")) + 2 * trained
-    one.train_step(one.micro_batches(0))
-    assert forecast.moments_to_come(one) == 0
+def test_moments_are_counted_till_they_are_there() -> None:
+    trained = torch.nn.Parameter(torch.ones(3, 5))
+    optimizer = torch.optim.AdamW([trained])
+    assert forecast.moments_to_come(optimizer) == 2 * 3 * 5 * 4
+    trained.sum().backward()
+    optimizer.step()
+    assert forecast.moments_to_come(optimizer) == 0
+    assert forecast.moments_bytes(optimizer) == 2 * 3 * 5 * 4
+
+
+def test_processes_of_one_machine_need_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(memory, "peak", lambda _: 1000)
+    assert forecast.memory_needed(cpu, 24) == 1024
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert forecast.memory_needed(cpu, 24) == 3 * 1024
+
+
+# Time
 
 
 @pytest.mark.parametrize(
@@ -160,32 +207,40 @@ def test_moments_are_counted_till_they_are_there(tmp_path: Path, tiny_data: Path
         (3, 3, 4, 2),
     ],
 )
-def test_evaluations_that_are_left(
-    step: int, every: int, last: int, left: int, tmp_path: Path, tiny_data: Path
-) -> None:
-    one = training(tiny_data, tmp_path, **{"train.eval_steps": every, "train.max_steps": last})
-    one.state.step = step
-    assert forecast.evaluations_left(one) == left
+def test_evaluations_that_are_left(step: int, every: int, last: int, left: int) -> None:
+    assert forecast.evaluations_left(step, every, last, validated=False) == left
     if step % every == 0:
-        one.state.row(step)["validation_wer"] = 1.0
-        assert forecast.evaluations_left(one) == left - 1
+        assert forecast.evaluations_left(step, every, last, validated=True) == left - 1
 
 
-def test_an_evaluation_is_forecast_by_rows_and_groups(
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 29))
+def test_as_many_evaluations_are_left_as_the_loop_makes(every: int, last: int, step: int) -> None:
+    """It evaluates each `every` steps, and at the last."""
+    step = min(step, last)
+    due = [number for number in range(step, last + 1) if number % every == 0 or number == last]
+    assert forecast.evaluations_left(step, every, last, validated=False) == len(due)
+
+
+def test_an_evaluation_costs_two_encodings_a_row_and_a_token_a_batch() -> None:
+    seconds = forecast.evaluation_seconds(encoded=2.0, token=1.0, rows=6, batch_size=4, longest=9)
+    assert seconds == 2 * 2.0 * 6 + 2 * (9 + 1) * 1.0
+
+
+def test_decoding_is_timed_by_rows_and_tokens(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a clock that only decoding moves: a pass of the encoder takes 8 s for 4 rows, each token
-    1 s.
-    """
+    """With a clock that only decoding moves: the encoder takes 8 s, the decoder 1 s a token."""
     one = training(tiny_data, tmp_path, **{"train.per_device_eval_batch_size": 4})
     clock = [0.0]
     encoder, decoder = one.unwrapped.model.encoder, one.unwrapped.model.decoder
     encoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 8))
     decoder.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
     monkeypatch.setattr(forecast, "now", lambda _: clock[0])
+    assert forecast.decoding_seconds(one.unwrapped, one.validation, 4) == (8 / 4, 1.0)
     longest = max(len(example.text_ids) for example in one.validation.examples)
     assert len(one.validation.row_numbers) == 6
-    assert forecast.evaluation_seconds(one) == pytest.approx(2 * 8 * 6 / 4 + 2 * (longest + 1))
+    assert forecast.evaluation_of(one) == 2 * 2 * 6 + 2 * (longest + 1)
 
 
 def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
@@ -197,10 +252,11 @@ def test_a_signal_during_the_forecast_is_obeyed_by_the_training(
     one = training(tiny_data, tmp_path)
     gradients = Training.gradients
 
-    def told(self: Training, parts: Any) -> torch.Tensor:
+    def signalled(self: Training, parts: Any) -> torch.Tensor:
         self.signals.received = 15
         return gradients(self, parts)
 
-    monkeypatch.setattr(Training, "gradients", told)
-    forecast.forecast(one, tmp_path / "models/finetuned")
+    monkeypatch.setattr(Training, "gradients", signalled)
+    forecast.forecast(one, tmp_path / OUT)
     assert "forecast" not in capsys.readouterr().out
+    assert one.signals.received == 15

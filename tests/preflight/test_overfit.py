@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_checks import Plant, _frozen_optimiser, _shifted_labels, planted
 
 from asr.errors import DataError, Diverged
 from asr.features import FeatureRows
 from asr.model.start import start_model
 from asr.params import schema
 from asr.preflight import overfit
+from support.planted_faults import Plant, frozen_optimizer, planted, shifted_labels
 from support.training import given
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -58,7 +58,7 @@ def test_a_healthy_model_learns_eight_rows_and_nothing_is_left(
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
-@pytest.mark.parametrize("plant", [_frozen_optimiser, _shifted_labels])
+@pytest.mark.parametrize("plant", [frozen_optimizer, shifted_labels])
 def test_a_broken_one_does_not_and_says_what_was_heard(
     plant: Plant,
     room: Path,
@@ -76,6 +76,11 @@ def test_a_broken_one_does_not_and_says_what_was_heard(
         overfit.run(tiny_data / "data/features/train", chosen)
     assert fault.value.exit_code == 6
     assert list(room.iterdir()) == []
+
+
+def test_a_failure_names_the_loss_and_the_texts_that_are_wrong() -> None:
+    found = overfit.failure_text(0.25, ["ett", "två", "tre"], ["ett", "tvo", ""])
+    assert found == ("loss 0.250, want under 0.05; 'två' was heard as 'tvo'; 'tre' was heard as ''")
 
 
 def test_rows_are_eight_that_fit_and_depend_on_the_seed(

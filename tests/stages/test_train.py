@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -19,23 +20,28 @@ from asr.errors import Diverged, ModelError
 from asr.features import FeatureRows
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
-from asr.storage import hashing
 from asr.training import validation
+from asr.training.loop import Training
 from stages import train
+from support import training
 from support.children import WITHOUT_MLFLOW, Nursery
+from support.fixtures import one_process
 from support.repository import REPOSITORY, TINY, write_params
 
+pytestmark = pytest.mark.usefixtures("in_process")
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 NOISY = {
-    **TINY,
     "model.dropout": 0.1,
     "model.attention_dropout": 0.1,
     "model.activation_dropout": 0.1,
     "model.apply_spec_augment": True,
     "train.gradient_accumulation_steps": 2,
-    "train.max_steps": 14,
+    "train.max_steps": 9,
+    "train.eval_steps": 6,
+    "train.eval_rows": 3,
 }
+SHORT = {"train.max_steps": 4, "train.eval_rows": 2}
 # A plan is run in the child before `main`: it patches the stage from outside, as a kill at that
 # moment would hit it.
 KILL_AFTER_STEP = """
@@ -55,20 +61,6 @@ def killed(self):
 train.Training.hypotheses = killed
 """
 
-STOPWATCH = """
-import time
-kill, stop, told = os.kill, train.Training.stop, []
-def noted(pid, signum):
-    told.append(time.monotonic())
-    kill(pid, signum)
-def timed(self):
-    try:
-        stop(self)
-    finally:
-        print("SAVED AFTER", time.monotonic() - told[0])
-os.kill, train.Training.stop = noted, timed
-"""
-
 
 def command(data: Path, plan: str) -> list[str]:
     """Code and arguments of the real stage, as `python -c` takes them."""
@@ -86,61 +78,40 @@ def command(data: Path, plan: str) -> list[str]:
     ]
 
 
-def run_stage(nursery: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
+def run_forked(nursery: Nursery, root: Path, data: Path, plan: str = "") -> Done:
     """The real stage in a forked process, without MLflow."""
-    done = nursery.run(
+    return nursery.run(
         *command(data, WITHOUT_MLFLOW + plan),
         root=root,
         DVC_ROOT=str(root),
         PYTHONPATH=str(REPOSITORY),
     )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
-def run_apart(_: Nursery, root: Path, data: Path, plan: str = "", check: bool = True) -> Done:
+def run_apart(_: Nursery, root: Path, data: Path, plan: str = "") -> Done:
     """The real stage in an interpreter of its own, as DVC starts it, with MLflow."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DVC_ROOT": str(root)}
     words = [sys.executable, "-c", *command(data, plan)]
-    done = subprocess.run(
+    return subprocess.run(
         words, cwd=root, env=environment, capture_output=True, text=True, check=False
     )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def traces(root: Path) -> dict[str, str]:
-    """Hashes of all that must not differ: model, reports, and the last checkpoint with AdamW's
-    state.
-    """
-    (folder,) = (root / ".cache/checkpoints").iterdir()
-    last = max(folder.glob("step-*"))
-    paths = [
-        root / "models/finetuned/model.safetensors",
-        last / "model.safetensors",
-        last / "optimizer.safetensors",
-        last / "state.json",
-    ]
-    paths += [root / "reports/train" / name for name in ("steps.csv", "summary.json", "run.json")]
-    return {path.relative_to(root).name + path.parent.name: hashing.sha256(path) for path in paths}
 
 
 @pytest.fixture(scope="module")
-def never_stopped(
-    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_data: Path
-) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("whole")
-    write_params(root / "params.yaml", NOISY)
-    run_stage(nursery, root, tiny_data)
-    return traces(root)
+def never_stopped(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
+    """Hashes of a training that nothing stopped."""
+    root = tmp_path_factory.mktemp("never_stopped")
+    with one_process(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        return training.run(tiny_data, root, **NOISY)
 
 
 @pytest.mark.parametrize(
-    ("run", "plan", "code"),
+    ("run", "plan", "code", "step"),
     [
-        (run_apart, KILL_AFTER_STEP.format(step=7, signal="SIGTERM"), 143),
-        (run_stage, KILL_IN_EVALUATION.format(step=10, signal="SIGKILL"), -signal.SIGKILL),
-        (run_stage, KILL_IN_EVALUATION.format(step=10, signal="SIGINT"), 130),
+        (run_apart, KILL_AFTER_STEP.format(step=5, signal="SIGTERM"), 143, 5),
+        (run_forked, KILL_IN_EVALUATION.format(step=6, signal="SIGKILL"), -signal.SIGKILL, 3),
+        (run_forked, KILL_IN_EVALUATION.format(step=6, signal="SIGINT"), 130, 6),
     ],
     ids=["terminated", "killed-in-evaluation", "interrupted-in-evaluation"],
 )
@@ -149,43 +120,56 @@ def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
     nursery: Nursery,
     tiny_data: Path,
     never_stopped: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
     run: Run,
     plan: str,
     code: int,
+    step: int,
 ) -> None:
-    write_params(tmp_path / "params.yaml", NOISY)
-    stopped = run(nursery, tmp_path, tiny_data, STOPWATCH + plan, check=False)
+    """A signal that can be caught costs no step: the next training goes on from `step`."""
+    write_params(tmp_path / "params.yaml", {**TINY, **NOISY})
+    stopped = run(nursery, tmp_path, tiny_data, plan)
     assert stopped.returncode == code, stopped.stdout + stopped.stderr
-    assert code < 0 or float(stopped.stdout.partition("SAVED AFTER")[2].split()[0]) < 10, (
-        "seconds from a signal to the checkpoint"
-    )
+    assert "step 6: validation" not in stopped.stdout, "an evaluation is not waited for"
     assert not (tmp_path / "models").exists()
-    resumed = run(nursery, tmp_path, tiny_data)
-    assert "resumed at step" in resumed.stdout
-    assert traces(tmp_path) == never_stopped
+    assert training.run(tiny_data, tmp_path, **NOISY) == never_stopped
+    assert f"resumed at step {step} of 9" in capsys.readouterr().out
 
 
 def test_another_seed_gives_other_bits(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
+    tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]
 ) -> None:
     """The control of the test above: its comparison can fail."""
-    write_params(tmp_path / "params.yaml", {**NOISY, "train.seed": 2})
-    run_stage(nursery, tmp_path, tiny_data)
-    assert all(traces(tmp_path)[name] != digest for name, digest in never_stopped.items())
+    found = training.run(tiny_data, tmp_path, **{**NOISY, "train.seed": 2})
+    assert found.keys() == never_stopped.keys()
+    assert all(found[name] != digest for name, digest in never_stopped.items())
+
+
+class Killed(BaseException):
+    """Ends a training as SIGKILL would: nothing more is written."""
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
+    tmp_path: Path,
+    tiny_data: Path,
+    never_stopped: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_params(tmp_path / "params.yaml", NOISY)
-    run_stage(
-        nursery, tmp_path, tiny_data, KILL_AFTER_STEP.format(step=8, signal="SIGKILL"), check=False
-    )
-    newest = max((tmp_path / ".cache/checkpoints").glob("*/step-*")) / "model.safetensors"
+    step = Training.train_step
+
+    def killed(self: Training, parts: Any) -> None:
+        step(self, parts)
+        if self.state.step == 8:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "train_step", killed)
+        with pytest.raises(Killed):
+            training.run(tiny_data, tmp_path, **NOISY)
+    newest = max(tmp_path.glob(".cache/checkpoints/*/step-*")) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    resumed = run_stage(nursery, tmp_path, tiny_data)
-    assert "the damaged checkpoint costs 3 steps" in resumed.stdout
-    assert traces(tmp_path) == never_stopped
+    assert training.run(tiny_data, tmp_path, **NOISY) == never_stopped
+    assert "the damaged checkpoint costs 3 steps" in capsys.readouterr().out
 
 
 def test_training_never_opens_a_test_file(
@@ -193,9 +177,9 @@ def test_training_never_opens_a_test_file(
 ) -> None:
     """With the test split taken away, training does not notice; its opens are watched besides."""
     data = tmp_path / "blind"
-    shutil.copytree(tiny_data / "data", data / "data")
+    shutil.copytree(tiny_data / "data/features", data / "data/features")
     shutil.rmtree(data / "data/features/test")
-    write_params(tmp_path / "params.yaml", TINY)
+    write_params(tmp_path / "params.yaml", {**TINY, **SHORT})
     watch = """
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
@@ -207,39 +191,31 @@ def watched():
     print("OPENED", of_train, of_test)
 train.main = watched
 """
-    done = run_stage(nursery, tmp_path, data, watch)
+    done = run_forked(nursery, tmp_path, data, watch)
+    assert done.returncode == 0, done.stdout + done.stderr
     count = next(line.split() for line in done.stdout.splitlines() if line.startswith("OPENED"))
     assert int(count[1]) > 0
     assert int(count[2]) == 0
 
 
-def test_more_steps_of_a_finished_training_say_the_way_to_go_on(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path
+def test_a_finished_training_is_taken_from_its_checkpoint_and_more_steps_say_the_way_to_go_on(
+    tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
-    run_stage(nursery, tmp_path, tiny_data)
-    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 6})
-    done = run_stage(nursery, tmp_path, tiny_data)
-    assert "6 steps train anew" in done.stdout
-    assert "make keep NAME=mine" in done.stdout
-
-
-def test_a_finished_training_is_taken_from_its_checkpoint(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path
-) -> None:
-    write_params(tmp_path / "params.yaml", {**TINY, "train.max_steps": 4})
-    run_stage(nursery, tmp_path, tiny_data)
-    before = traces(tmp_path)
+    before = training.run(tiny_data, tmp_path, **SHORT)
     shutil.rmtree(tmp_path / "models")
-    done = run_stage(nursery, tmp_path, tiny_data)
-    assert "resumed at step 4 of 4" in done.stdout
-    assert traces(tmp_path) == before
+    capsys.readouterr()
+    assert training.run(tiny_data, tmp_path, **SHORT) == before
+    assert "resumed at step 4 of 4" in capsys.readouterr().out
+    training.run(tiny_data, tmp_path, **{**SHORT, "train.max_steps": 5})
+    printed = capsys.readouterr().out
+    assert "5 steps train anew" in printed
+    assert "make keep NAME=mine" in printed
 
 
 def test_two_trainings_on_one_folder_the_second_says_who_holds_it(
     tmp_path: Path, nursery: Nursery, tiny_data: Path
 ) -> None:
-    write_params(tmp_path / "params.yaml", TINY)
+    write_params(tmp_path / "params.yaml", {**TINY, **SHORT})
     second = """
 run = train.Training.run
 def first(self):
@@ -254,7 +230,8 @@ def first(self):
     run(self)
 train.Training.run = first
 """
-    done = run_stage(nursery, tmp_path, tiny_data, second)
+    done = run_forked(nursery, tmp_path, tiny_data, second)
+    assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("SECOND"))
     said = next(line for line in done.stderr.splitlines() if line.startswith("error"))
     assert line.split()[1] == "5"
@@ -263,20 +240,20 @@ train.Training.run = first
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(
-    tmp_path: Path, nursery: Nursery, tiny_data: Path
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_params(tmp_path / "params.yaml", TINY)
-    poison = """
-loss = train.Training.loss
-train.Training.loss = lambda self, batch: loss(self, batch) * (
-    float("nan") if self.model.training and self.state.step == 4 else 1.0
-)
-"""
-    done = run_stage(nursery, tmp_path, tiny_data, poison, check=False)
-    assert done.returncode == Diverged.exit_code
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error 6: step 5: loss nan")
-    assert last.count("train-") == TINY["train.per_device_train_batch_size"]
+    loss = Training.loss
+
+    def poisoned(self: Training, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        in_third_step = self.model.training and self.state.step == 2
+        return loss(self, batch) * (math.nan if in_third_step else 1.0)
+
+    monkeypatch.setattr(Training, "loss", poisoned)
+    with pytest.raises(Diverged, match="step 3: loss nan") as error:
+        training.run(tiny_data, tmp_path, **SHORT)
+    assert error.value.exit_code == 6
+    assert str(error.value).count("train-") == TINY["train.per_device_train_batch_size"]
+    assert not (tmp_path / "models").exists()
 
 
 def test_labels_that_generation_would_not_be_prompted_for_are_refused(

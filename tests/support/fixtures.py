@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +88,27 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def one_process() -> Iterator[None]:
     """Trainings in this process: no MLflow, and signals and precision are restored afterwards."""
     from accelerate.state import AcceleratorState
 
     from asr.tracking import follower
     from asr.tracking.follower import Follower
 
-    monkeypatch.setattr(Follower, "__init__", lambda *_: None)
-    monkeypatch.setattr(Follower, "finish", lambda _: None)
-    monkeypatch.setattr(follower, "sync_apart", lambda _: None)
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Follower, "__init__", lambda *_: None)
+        patch.setattr(Follower, "finish", lambda _: None)
+        patch.setattr(follower, "sync_apart", lambda _: None)
+        yield
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Trainings in this process, as `one_process` has them."""
+    with one_process():
+        yield

@@ -10,6 +10,7 @@ import torch
 from asr.features import FeatureRows
 from asr.params import reader, schema
 from asr.storage import hashing
+from asr.training import optimization
 from asr.training.loop import Training
 from stages import train
 from support.repository import TINY, write_params
@@ -35,8 +36,10 @@ def training(data: Path, root: Path, **changes: Any) -> Training:
     rows, judged = (
         FeatureRows(data / "data/features" / split) for split in ("train", "validation")
     )
+    start = train.start_model(chosen, rows)
+    train.choose_trained(start, chosen.model, chosen.train.seed)
     return Training(
-        train.start_model(chosen, rows),
+        start,
         rows,
         judged,
         chosen.train,
@@ -55,16 +58,33 @@ def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
         root / "reports/train",
         chosen,
     )
-    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
-    last = max(folder.glob("step-*"))
-    paths = [
-        root / "models/finetuned/model.safetensors",
-        *(root / "reports/train" / name for name in ("steps.csv", "summary.json")),
-    ]
-    return {
-        path.name: hashing.sha256(path)
-        for path in [*paths, last / "optimizer.safetensors", last / "state.json"]
-    }
+    return traces(root)
+
+
+def traces(root: Path) -> dict[str, str]:
+    """Hashes of all that must not differ between trainings that are equal.
+
+    That is the model, reports, and the last checkpoint with AdamW's moments.
+    """
+    last = max(root.glob(".cache/checkpoints/*/step-*"))
+    reports = root / "reports/train"
+    paths = [root / "models/finetuned/model.safetensors"]
+    paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
+    paths += [reports / name for name in ("steps.csv", "summary.json", "run.json")]
+    return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
+
+
+def everything(one: Training) -> dict[str, torch.Tensor]:
+    """Copies of a training's weights and of AdamW's moments, by name."""
+    tensors = one.unwrapped.state_dict() | optimization.moments(one.optimizer)
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two dicts of tensors have the same names and the same bits."""
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], value) for name, value in second.items()
+    )
 
 
 def gradients(one: Training) -> dict[str, torch.Tensor]:
@@ -109,5 +129,6 @@ def halves_of(rows: Any) -> Any:
 
 
 def curve(root: Path) -> list[list[float]]:
+    """The numbers of steps.csv, row by row; 0 where nothing was measured."""
     lines = (root / "reports/train/steps.csv").read_text().splitlines()[1:]
     return [[float(value) if value else 0.0 for value in line.split(",")] for line in lines]

@@ -17,7 +17,7 @@ from transformers import WhisperForConditionalGeneration
 
 from asr import features
 from asr.audio.sample_file import SampleFile
-from asr.checks.data import batch_is_sound, order_is_whole
+from asr.checks.training import checks_before
 from asr.decoding.segments import split_at_timestamps, timed_texts
 from asr.errors import ModelError, Stopped
 from asr.features import FeatureRows, input_features
@@ -293,8 +293,7 @@ def test_faults_of_packing_and_silence_are_caught_by_the_checks(
         plant(patch)
         patch.setitem(PACKED, "train.timestamp_share", 1.0)
         patch.setitem(PACKED, "train.per_device_train_batch_size", 8)
-        made = training()
-        found = {one.name for one in (batch_is_sound(made), order_is_whole(made)) if not one.passed}
+        found = {one.name for one in checks_before(training()) if not one.passed}
     assert (name in found) if name else not found
 
 

@@ -4,24 +4,22 @@ each step.
 
 from __future__ import annotations
 
-import csv
+import gc
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from asr.errors import Diverged, ModelError
-from asr.params import reader
 from asr.training import batches
 from asr.training.loop import Training
-from stages import train
-from support.repository import TINY, write_params
 from support.training import (
     OUT_OF_MEMORY,
-    curve,
+    equal,
+    everything,
     gradients,
     halves_of,
     no_memory_beyond,
@@ -31,7 +29,21 @@ from support.training import (
 
 pytestmark = pytest.mark.usefixtures("in_process")
 MOVING = {"train.warmup_steps": 0}  # from the first step on
+SHORT = {
+    "train.max_steps": 8,
+    "train.eval_steps": 4,
+    "train.eval_rows": 2,
+    "train.save_steps": 2,
+}
 WHOLE = {"train.per_device_train_batch_size": 5, "train.gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(autouse=True)
+def few_objects() -> Iterator[None]:
+    """Each halving collects garbage; what was imported is left out, for it takes 0.4 s."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("gpu", 4), ("cpu", 2), ("python", 1)])
@@ -67,24 +79,25 @@ def test_other_rows_give_other_gradients(tmp_path: Path, tiny_data: Path) -> Non
     )
 
 
+def measured(one: Training) -> list[list[float]]:
+    """The numbers of steps.csv after a whole training, row by row."""
+    one.run()
+    return [list(row.values()) for row in one.state.rows]
+
+
 def test_memory_that_is_always_short_gives_the_curve_of_small_batches(
     tmp_path: Path, tiny_data: Path
 ) -> None:
     for name in ("whole", "halved", "small"):
         (tmp_path / name).mkdir()
+    whole = measured(training(tiny_data, tmp_path / "whole", **SHORT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(tmp_path / "whole"))
-        run(tiny_data, tmp_path / "whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(tmp_path / "halved"))
         no_memory_beyond(2, OUT_OF_MEMORY["gpu"], patch)
-        run(tiny_data, tmp_path / "halved")
+        halved = measured(training(tiny_data, tmp_path / "halved", **SHORT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(tmp_path / "small"))
         patch.setattr(batches, "batch_rows", halves_of(batches.batch_rows))
         changes = {"train.per_device_train_batch_size": 2, "train.gradient_accumulation_steps": 2}
-        run(tiny_data, tmp_path / "small", **changes)
-    whole, halved, small = (curve(tmp_path / name) for name in ("whole", "halved", "small"))
+        small = measured(training(tiny_data, tmp_path / "small", **{**SHORT, **changes}))
     for ours, theirs, plain in zip(halved, small, whole, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert ours == pytest.approx(plain, rel=1e-3)
@@ -100,27 +113,34 @@ class Killed(BaseException):
 def test_a_halved_training_that_is_killed_ends_with_the_bits_of_one_never_stopped(
     tmp_path: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    noisy = {"model.dropout": 0.1, "model.apply_spec_augment": True, "train.save_steps": 4}
-    found, said = {}, {}
-    for name, stops in (("never", ()), ("soon", (5,)), ("late", (9,))):
-        root = tmp_path / name
-        root.mkdir()
+    noisy = {**SHORT, "model.dropout": 0.1, "model.apply_spec_augment": True}
+
+    def resumed(name: str, stop: int) -> Training:
+        """A training that goes on from its checkpoint, if it has one, and is killed at a step."""
+        one = training(tiny_data, tmp_path / name, **noisy)
+        one.resume()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DVC_ROOT", str(root))
             no_memory_beyond(2, OUT_OF_MEMORY["cpu"], patch, first_step=4)
-            for stop in stops:
-                kill_after(stop, patch)
-                with pytest.raises(Killed):
-                    run(tiny_data, root, **noisy)
-            kill_after(99, patch)
+            kill_after(stop, patch)
+            one.run()
+        return one
+
+    ended, printed = {}, {}
+    for name, stop in (("never", None), ("soon", 5), ("late", 7)):
+        (tmp_path / name).mkdir()
+        if stop is not None:
+            with pytest.raises(Killed):
+                resumed(name, stop)
             capsys.readouterr()
-            found[name] = run(tiny_data, root, **noisy)
-            said[name] = capsys.readouterr().out
-    assert found["soon"] == found["late"] == found["never"]
-    assert "step 5: out of memory" in said["never"]
-    assert "resumed at step 4 of" in said["soon"], "killed before the halved step was saved"
-    assert "resumed at step 8 of" in said["late"]
-    assert "out of memory" not in said["late"], "the halving is remembered"
+        ended[name] = resumed(name, 99)
+        printed[name] = capsys.readouterr().out
+    for name in ("soon", "late"):
+        assert equal(everything(ended[name]), everything(ended["never"]))
+        assert vars(ended[name].state) == vars(ended["never"].state)
+    assert "step 5: out of memory" in printed["never"]
+    assert "resumed at step 4 of" in printed["soon"], "killed before the halved step was saved"
+    assert "resumed at step 6 of" in printed["late"]
+    assert "out of memory" not in printed["late"], "the halving is remembered"
 
 
 def kill_after(step: int, patch: pytest.MonkeyPatch) -> None:
@@ -166,14 +186,14 @@ def test_an_evaluation_that_finds_no_memory_is_a_fault_with_its_way_out(
 
 
 def poisoned_loss(value: float) -> Callable[[Training, pytest.MonkeyPatch], None]:
+    """The loss of the second part of a step, or of the second step."""
+
     def poison(_: Training, patch: pytest.MonkeyPatch) -> None:
         loss, seen = Training.loss, [0]
 
         def spoiled(self: Training, batch: dict[str, torch.Tensor]) -> torch.Tensor:
             seen[0] += 1
-            return loss(self, batch) + (
-                value if seen[0] == 2 else 0.0
-            )  # the second part of a step, or the second step
+            return loss(self, batch) + (value if seen[0] == 2 else 0.0)
 
         patch.setattr(Training, "loss", spoiled)
 
@@ -224,8 +244,9 @@ def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
     if accumulation == 1:
         one.train_step(one.micro_batches(0))
     before = everything(one)
+    ids = one.train.column("id")
     rows = sorted(
-        one.train.column("id")[row]
+        ids[row]
         for part in one.step_examples(one.state.step)
         for window in part
         for row in window.rows
@@ -235,19 +256,7 @@ def test_what_is_no_number_stops_before_the_update_and_names_the_rows(
     assert sorted(re.findall(r"train-\d+", str(fault.value))) == rows
     assert str(fault.value).startswith(f"step {one.state.step + 1}: loss ")
     assert one.state.step == (accumulation == 1)
-    after = everything(one)
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-
-
-def everything(one: Training) -> dict[str, torch.Tensor]:
-    """Weights and AdamW's moments."""
-    moments = {
-        f"{index}.{key}": value
-        for index, values in one.optimizer.state_dict()["state"].items()
-        for key, value in values.items()
-    }
-    return {name: value.clone() for name, value in (one.unwrapped.state_dict() | moments).items()}
+    assert equal(everything(one), before)
 
 
 def test_a_healthy_step_updates(tmp_path: Path, tiny_data: Path) -> None:
@@ -285,29 +294,19 @@ def wanted(kind: str, warmup: int, step: int) -> float:
 
 @pytest.mark.parametrize(("kind", "warmup"), [*((kind, WARMUP) for kind in AFTER), ("cosine", 0)])
 def test_rates_follow_the_formula(kind: str, warmup: int, tmp_path: Path, tiny_data: Path) -> None:
-    steps = {
-        "train.max_steps": STEPS,
-        "train.warmup_steps": warmup,
-        "train.eval_steps": STEPS,
-        "train.logging_steps": 1,
-    }
-    small = {
+    changes = {
         "train.lr_scheduler_type": kind,
         "train.learning_rate": PEAK,
-        "train.eval_rows": 2,
+        "train.warmup_steps": warmup,
+        "train.max_steps": STEPS,
+        "train.eval_steps": STEPS,
         "train.save_steps": STEPS,
+        "train.eval_rows": 1,
+        "train.logging_steps": 1,
     }
-    given = reader.load(write_params(tmp_path / "params.yaml", {**TINY, **steps, **small}))
-    split = tiny_data / "data/features"
-    train.run(
-        split / "train",
-        split / "validation",
-        tmp_path / "models/finetuned",
-        tmp_path / "reports",
-        given,
-    )
-    rows = csv.DictReader((tmp_path / "reports/steps.csv").read_text().splitlines())
-    rates = {int(row["step"]): float(row["learning_rate"]) for row in rows if row["learning_rate"]}
+    one = training(tiny_data, tmp_path, **changes)
+    one.run()
+    rates = {row["step"]: row["learning_rate"] for row in one.state.rows if row["step"]}
     assert rates == pytest.approx(
         {step: wanted(kind, warmup, step) for step in range(1, STEPS + 1)}
     )
