@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench chaos kills scale fuzz faults overfit size dashboard mlflow sync doctor keep prompt-language results fresh clean lock
+.PHONY: help setup repro refresh test check bench harness overfit dashboard mlflow sync doctor keep prompt-language results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
@@ -49,26 +49,11 @@ refresh: setup  ## read the source again, though no param changed, and run what 
 test: setup  ## the whole suite, offline
 	@python -m pytest --numprocesses auto
 
-chaos: setup  ## kill trainings 500 times at every kind of moment, and compare the final bits (20 minutes)
-	@PYTHONPATH=. python tests/chaos.py 500
-
-kills: setup  ## kill the data stages 100 times at random moments, and compare every byte (5 minutes)
-	@PYTHONPATH=. python tests/data_kills.py 100
-
-scale: setup  ## 5,000 and 500,000 rows through the data stages: memory, CPU per row, disk (30 minutes, 15 GB)
-	@PYTHONPATH=. python tests/scale.py
-
-faults: setup  ## plant every fault in trainings and MLflow servers, and see each noticed (5 minutes)
-	@PYTHONPATH=. python tests/faults.py
-
 overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
 	@python -m asr overfit data/features/train
 
-size: setup  ## memory over 20 chunks of 1,000 rows and 10 evaluations (2 minutes)
-	@PYTHONPATH=. python tests/size.py
-
-fuzz: setup  ## open 100,000 broken files of every format (N=2000 SEED=7: fewer, others), and see none do harm (3 minutes)
-	@PYTHONPATH=. python tests/fuzz.py $(N) $(SEED)
+harness: setup  ## NAME=x: shake the product; without a name the list, NAME=short a slice of each (10 minutes)
+	@PYTHONPATH=tests python -m harness $(NAME) $(COUNT)
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard

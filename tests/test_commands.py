@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
 from asr import __main__ as earshot
 from asr.__main__ import COMMANDS, Command
 from asr.errors import ParamsError, from_child
+from support.repository import REPOSITORY
 
 HEAVY = {"torch", "transformers", "mlflow", "streamlit", "dvc", "datasets", "numpy"}
 

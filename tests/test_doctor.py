@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killed_fixtures import Waiting, digest, make, run
 
 from asr import doctor
 from asr.doctor import is_alive
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
+from support.killed import Waiting, digest, make, run
 
 
 @pytest.fixture(scope="module")

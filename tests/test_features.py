@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from data_fixtures import real, voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
@@ -14,6 +13,7 @@ from transformers import WhisperFeatureExtractor
 from asr import features
 from asr.audio import codec
 from asr.whisper import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from support.data import real, voice
 
 ERROR = 5e-4
 LENGTHS = st.integers(1, 5 * SAMPLE_RATE)

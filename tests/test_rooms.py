@@ -6,11 +6,11 @@ import ast
 import re
 from pathlib import Path
 
-import module_graph
 import pytest
-from conftest import REPOSITORY
 
 from asr.rooms import ROOMS
+from support import module_graph
+from support.repository import REPOSITORY
 
 ASR = REPOSITORY / "asr"
 NAMES = [room.name for room in ROOMS]

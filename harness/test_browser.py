@@ -1,0 +1,204 @@
+"""Each page in Chromium, beyond the main path that tests/dashboard/test_browser.py walks."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import TimeoutError, expect
+
+from asr.sources import folder
+from support.browser import MICROPHONE, Server, Visitor
+from support.experiments import SENTENCES, speech, wav
+
+PAGES = ("Runs", "Errors", "Data", "Transcribe", "Talk")
+Enter = Callable[..., Visitor]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_every_page_fits_and_is_drawn(
+    visitor: Enter, tmp_path: Path, theme: str, width: int
+) -> None:
+    """EARSHOT_SCREENSHOTS names a folder for pictures to be looked at."""
+    pictures = Path(os.environ.get("EARSHOT_SCREENSHOTS") or tmp_path)
+    one = visitor(theme=theme, width=width)
+    for name in PAGES:
+        page = one.go(name)
+        if name == "Transcribe":
+            one.bring("sju.wav", wav(speech(SENTENCES[2])))
+            one.transcribe()
+        one.settle()
+        assert one.faults() == []
+        main = page.get_by_test_id("stMain")
+        assert main.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, (
+            f"{name} is wider than the window"
+        )
+        height = main.evaluate("it => it.scrollHeight")
+        page.set_viewport_size({"width": width, "height": min(max(height, 900), 4000)})
+        assert len(page.screenshot(path=pictures / f"{name.lower()}-{theme}-{width}.png")) > 5_000
+        page.set_viewport_size({"width": width, "height": 900})
+
+
+def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    one.bring(
+        "två.wav",
+        wav(np.concatenate([speech(SENTENCES[0], 0.5, 0.5), speech(SENTENCES[5], 0.5, 1.0)])),
+    )
+    length = page.locator("audio").evaluate("it => it.duration")
+    chart = page.get_by_test_id("stVegaLiteChart").locator("svg, canvas").first
+    box = chart.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 40, steps=5)
+    page.mouse.move(box["x"] + 0.98 * box["width"], box["y"] + 40, steps=5)
+    page.mouse.up()
+    begin, end = page.get_by_role("slider").all()
+    expect(begin).not_to_have_attribute("aria-valuetext", "0.0 s")
+    start, stop = (float(one.get_attribute("aria-valuetext").split()[0]) for one in (begin, end))
+    assert start == pytest.approx(0.6 * length, abs=0.3)
+    assert stop == pytest.approx(0.98 * length, abs=0.3)
+    assert one.transcribe() == [SENTENCES[5]], "only the second half is read"
+    brushed = page.locator("audio").first.evaluate("it => it.duration")
+    for _ in range(20):  # what is drawn anew lets go of the keyboard
+        begin.press("ArrowLeft")
+        with suppress(TimeoutError):
+            page.wait_for_function(
+                f"document.querySelector('audio').duration > {brushed + 0.05}", timeout=3_000
+            )
+            break
+    moved = float(begin.get_attribute("aria-valuetext").split()[0])
+    assert moved < start
+    page.wait_for_function(
+        f"Math.abs(document.querySelector('audio').duration - {stop - moved}) < 0.11"
+    )
+    expect(page.locator(".brush_brush path").first).to_be_hidden()
+
+
+def test_what_the_microphone_hears_is_read(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    page.get_by_text("Microphone", exact=True).click()
+    page.get_by_role("button", name="Record").click()
+    expect(page.get_by_text("00:05")).to_be_visible()
+    page.get_by_role("button", name="Stop recording").click()
+    expect(page.get_by_role("button", name="Transcribe")).to_be_visible()
+    assert MICROPHONE in one.transcribe(), "silence before it may be taken for words"
+
+
+def test_a_video_is_read(visitor: Enter) -> None:
+    one = visitor()
+    one.go("Transcribe")
+    for ending, picture, sound in (
+        ("mp4", "mpeg4", "aac"),
+        ("mkv", "mpeg4", "flac"),
+        ("webm", "libvpx", "libopus"),
+    ):
+        one.bring(f"film.{ending}", video(speech(SENTENCES[2]), ending, picture, sound))
+        assert one.transcribe() == [SENTENCES[2]], ending
+
+
+def video(samples: np.ndarray, ending: str, picture: str, sound: str | None) -> bytes:
+    """A grey picture, ten times a second, with sound."""
+    file = io.BytesIO()
+    with av.open(file, "w", format={"mkv": "matroska"}.get(ending, ending)) as container:
+        seen = container.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
+        heard = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        for _ in range(10 * len(samples) // 22_050):
+            container.mux(
+                seen.encode(
+                    av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), format="rgb24")
+                )
+            )
+        container.mux(seen.encode(None))
+        if heard:
+            frame = av.AudioFrame.from_ndarray(
+                (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.time_base, frame.pts = 22_050, Fraction(1, 22_050), 0
+            resampler = av.AudioResampler(
+                format=heard.format, layout="mono", rate=48_000, frame_size=heard.frame_size or 1024
+            )
+            for part in (*resampler.resample(frame), *resampler.resample(None), None):
+                container.mux(heard.encode(part))
+    return file.getvalue()
+
+
+def test_a_file_without_sound_says_so(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    for name, content in (
+        ("silent.mp4", video(speech("noll"), "mp4", "mpeg4", None)),
+        ("text.wav", b"no sound at all"),
+    ):
+        page.locator("input[type=file]").set_input_files(
+            {"name": name, "mimeType": "video/mp4", "buffer": content}
+        )
+        expect(
+            page.get_by_text(re.compile("no sound|no audio|cannot be decoded|not.*sound"))
+        ).to_be_visible()
+        expect(page.get_by_role("button", name="Transcribe")).to_have_count(0)
+
+
+def test_an_upload_over_200_mb_is_refused_with_the_way_out(visitor: Enter, tmp_path: Path) -> None:
+    with (tmp_path / "long.wav").open("wb") as file:
+        file.truncate(201 << 20)
+    page = visitor().go("Transcribe")
+    page.locator("input[type=file]").set_input_files(tmp_path / "long.wav")
+    expect(
+        page.get_by_test_id("stFileUploader").get_by_text("File must be 200.0MB or smaller")
+    ).to_be_attached()
+    expect(page.get_by_text("put them into the server's folder")).to_be_visible()
+    expect(page.get_by_role("button", name="Transcribe")).to_have_count(0)
+
+
+def test_two_models_side_by_side(visitor: Enter) -> None:
+    """The workspace knows the sentence; branch main holds the tiny run, which has hardly learnt
+    anything.
+    """
+    one = visitor()
+    page = one.go("Transcribe")
+    one.bring("fyra.wav", wav(speech(SENTENCES[1])))
+    page.get_by_text("Compare with a second model").click()
+    one.choose("Second model", "experiment: learnt")
+    one.choose("Model", "branch: main")
+    poor, good = one.transcribe(models=2)
+    expect(page.get_by_role("heading", name="branch: main")).to_be_visible()
+    expect(page.get_by_role("heading", name="experiment: learnt")).to_be_visible()
+    assert good == SENTENCES[1]
+    assert poor != good
+
+
+def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
+    visitor: Enter, server: Server, tmp_path: Path
+) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    one.bring("noll.wav", wav(speech(SENTENCES[5])))
+    one.transcribe()
+    corrected = 'noll, "<b>noll</b>", 零'
+    page.get_by_label(re.compile("^Text from")).fill(corrected)
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Keep the corrected text").click()
+    page.get_by_label("Speaker").fill("Åsa, 7")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved 1 pair")).to_be_visible()
+    corpus = folder.read(server.workspace.root / "recordings", tmp_path)
+    (kept,) = [one for one in corpus.utterances if one.text == corrected]
+    assert kept.speaker == "Åsa, 7"
+    samples, rate = soundfile.read(io.BytesIO(kept.audio()), dtype="float32")
+    said, spoken = soundfile.read(io.BytesIO(wav(speech(SENTENCES[5]))), dtype="float32")
+    assert len(samples) / rate == pytest.approx(len(said) / spoken, abs=0.01)
+    assert np.abs(samples).max() == pytest.approx(np.abs(said).max(), rel=0.2)

@@ -1,0 +1,244 @@
+"""The dashboard under load and attack: the real server, in Chromium. Measured here: processes,
+sockets, memory, files left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from asr.sources import folder
+from asr.transcribe import job_queue
+from support import hostile_texts
+from support.browser import Server, Visitor
+from support.experiments import SENTENCES, speech, wav
+
+Enter = Callable[..., Visitor]
+LIMIT_MB = 300
+
+
+@pytest.fixture(scope="module")
+def three_hours(server: Server) -> Path:
+    """Talk without end in the server's folder: the same five minutes 36 times, as MP3 files can be
+    joined.
+    """
+    draw = random.Random(2)
+    said = np.concatenate([speech(draw.choice(SENTENCES), 0.2, 0.3) for _ in range(60)])
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        np.resize(said, 299 * 22_050),
+        22_050,
+        format="MP3",
+        bitrate_mode="CONSTANT",
+        compression_level=0.9,
+    )
+    path = server.brought / "three hours.mp3"
+    path.write_bytes(file.getvalue() * 36)
+    return path
+
+
+def test_three_hours_of_mp3_stay_within_memory_and_can_be_cancelled(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    one.bring("noll.wav", wav(speech(SENTENCES[5])))
+    one.transcribe()  # the model is there
+    before = _unique_mb(server)
+    with _peak(server) as peak:
+        page.locator("input[type=file]").set_input_files(three_hours)
+        expect(page.get_by_text("2 h 59 min", exact=False).first).to_be_visible(timeout=240_000)
+        page.get_by_role("button", name="Transcribe").click()
+        # Four minutes or more are heard, however fast: two pages of text.
+        heard = re.compile(r"listening: ([4-9]|[1-9][0-9]|[1-9]:[0-9]{2}):.* of 2:59")
+        expect(page.get_by_text(heard)).to_be_visible(timeout=240_000)
+    assert max(peak) - before < LIMIT_MB + three_hours.stat().st_size / 2**20
+    assert page.get_by_role("progressbar").count() == 1
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Cancelled; what was heard until then")).to_be_visible()
+    _corrections_survive_other_pages(page)
+
+
+def _corrections_survive_other_pages(page: Page) -> None:
+    first = page.get_by_label(re.compile("^Text from")).first
+    first.fill("corrected")
+    page.keyboard.press("Control+Enter")
+    for number in ("2", "1"):
+        page.get_by_label(re.compile("^Page of")).fill(number)
+        page.keyboard.press("Enter")
+        expect(first).not_to_have_value("corrected") if number == "2" else expect(
+            first
+        ).to_have_value("corrected")
+
+
+def _unique_mb(server: Server) -> float:
+    """Memory that only the server and its processes hold."""
+    total = 0
+    for pid in server.family():
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return total / 1024
+
+
+@contextmanager
+def _peak(server: Server) -> Iterator[list[float]]:
+    seen: list[float] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            seen.append(_unique_mb(server))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def _paused(server: Server) -> Iterator[None]:
+    """Let the process that transcribes stand still, so that three hours do not end meanwhile."""
+    (worker,) = [pid for pid, line in server.family().items() if "asr.transcribe.worker" in line]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def _start_long(one: Visitor, three_hours: Path) -> None:
+    """Have three hours transcribed, by the recording's path."""
+    page = one.go("Transcribe")
+    page.get_by_text("On the server", exact=True).click()
+    one.choose("A recording in the server's folder", three_hours.name)
+    page.get_by_role("button", name="Transcribe").click(timeout=240_000)
+    expect(page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible(timeout=180_000)
+
+
+def test_a_closed_tab_frees_its_job_and_its_files(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
+    assert job_queue.LOST_SECONDS + job_queue.TIDY_SECONDS + job_queue.GRACE_SECONDS < 150, (
+        "without the server's hurry it is within 3 minutes too"
+    )
+    other = visitor()
+    other.go("Transcribe")
+    one = visitor()
+    _start_long(one, three_hours)
+    assert max(path.stat().st_size for path in server.left()) > 600e6
+    other.bring("tolv.wav", wav(speech(SENTENCES[4])))
+    one.page.close()
+    assert other.transcribe() == [SENTENCES[4]]
+    deadline = time.monotonic() + 60
+    while (
+        max(path.stat().st_size for path in server.left()) > 600e6 and time.monotonic() < deadline
+    ):
+        time.sleep(0.2)
+    assert sum(path.stat().st_size for path in server.left()) < 10e6
+    assert len(server.left()) <= 2, "what the other one brought stays"
+
+
+def test_twenty_at_once_wait_in_order_and_each_gets_its_own(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
+    first, host = visitor(), visitor()
+    people = [host, *(visitor(beside=host) for _ in range(19))]
+    for one in people:
+        one.page.goto(f"{server.url}/transcribe", wait_until="commit")
+    for number, one in enumerate(people):
+        one.bring(f"{number}.wav", wav(speech(SENTENCES[number % len(SENTENCES)])))
+    _start_long(first, three_hours)
+    with _paused(server):
+        for one in people:
+            one.page.get_by_role("button", name="Transcribe").click()
+        for number, one in enumerate(people):
+            ahead = "1 transcription comes" if number == 0 else f"{number + 1} transcriptions come"
+            expect(one.page.get_by_text(f"Waiting: {ahead} first.")).to_be_visible()
+    first.page.get_by_role("button", name="Cancel").click()
+    for number, one in enumerate(people):
+        expect(one.page.get_by_role("button", name="JSON")).to_be_visible(timeout=180_000)
+        assert one.texts() == [SENTENCES[number % len(SENTENCES)]]
+
+
+def test_hostile_texts_run_nothing_in_any_field(
+    visitor: Enter, server: Server, tmp_path: Path
+) -> None:
+    one = visitor()
+    page = one.go("Transcribe")
+    sound = wav(speech(SENTENCES[5]))
+    for number, name in enumerate(hostile_texts.packed(200)):
+        one.bring(f"{number} {name}.wav", sound)
+    assert {path.suffix for path in server.left()} == {".f32"}
+    assert all(path.stem.isdecimal() for path in server.left()), (
+        "names play no part in where a recording goes"
+    )
+    assert one.transcribe() == [SENTENCES[5]]
+    _type(
+        page,
+        page.get_by_label(re.compile("^Text from")),
+        [" ".join(hostile_texts.HOSTILE)],
+        "Control+Enter",
+    )
+    page.get_by_text("Keep the corrected text").click()
+    _type(page, page.get_by_label("Speaker"), hostile_texts.packed(80))
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved 1 pair")).to_be_visible()
+    kept = list(folder.read(server.workspace.root / "recordings", tmp_path).utterances)[-1]
+    assert (kept.text, kept.speaker) == (
+        " ".join(hostile_texts.HOSTILE),
+        hostile_texts.packed(80)[-1],
+    )
+    one.choose("Model", "a model from the hub")
+    _type(page, page.get_by_label("Hub id"), hostile_texts.packed(200))
+    page.get_by_text("YouTube", exact=True).click()
+    _type(page, page.get_by_label("YouTube link"), hostile_texts.packed(500))
+    assert one.faults() == []
+    for place, label in (("Errors", "Search words"), ("Runs", "Filter")):
+        _type(one.go(place), page.get_by_label(label), hostile_texts.packed(200))
+        assert one.faults() == []
+
+
+def _type(page: Page, field: Locator, texts: list[str], key: str = "Enter") -> None:
+    for text in texts:
+        field.fill(text)
+        field.press(key)
+        page.wait_for_timeout(20)
+        page.wait_for_function(
+            "document.querySelector('[data-testid=stApp]').dataset.testScriptState == 'notRunning'"
+        )
+
+
+def test_the_watch_sees_what_runs(browser: Browser, server: Server) -> None:
+    """The negative control: the same texts, given to the browser as a page."""
+    one = Visitor(browser, server)
+    one.page.goto(f"{server.url}/_stcore/health")
+    for text in hostile_texts.HOSTILE:
+        one.page.evaluate(
+            (
+                "text => { const it = document.createElement('div'); "
+                "document.body.append(it); it.innerHTML = text }"
+            ),
+            text,
+        )
+    one.page.wait_for_timeout(300)
+    assert one.page.evaluate("window.__pwned") > 20
+    assert len({wrong for wrong in one.wrongs if "x.test" in wrong}) > 2
+    one.context.close()

@@ -1,0 +1,297 @@
+"""Every planted defect is found and named, and no row that is only odd is left out; what is hard
+stays in the test.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import num2words
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asr.cleaning import measurements, reasons
+from asr.cleaning.measurements import Measurement, cpu_limit_seconds, crashed, measure_audio
+from asr.cleaning.reasons import reason
+from asr.cleaning.sandbox import guarded
+from asr.runtime.limits import allow
+from asr.storage import shards
+from stages import chunk
+from support import broken_audio
+from support.data import encoded, real, voice
+
+SEED = 5
+GOOD = Measurement(1.0, b"digest", loud=0.8, fullness=0.7)
+LIMITS = (0.3, 30.0)
+TRAINING_ONLY = {
+    code for kind in broken_audio.KINDS.values() if not kind.everywhere for code in kind.codes
+}
+
+
+def judged(rows: list[tuple[str, bytes | None, str, float | None]], start: int) -> Iterator[Any]:
+    """What becomes of rows: in a worker, as the stage does it."""
+    for split, audio, text, duration in rows[start:]:
+        allow(cpu_limit_seconds(audio))
+        yield reason(text, measure_audio(audio, duration), split, broken_audio.LIMITS)
+
+
+def rejected_by_worker(why: str) -> tuple[str, str]:
+    return crashed(why).code, crashed(why).detail
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[dict[str, str], dict[str, set[str]]]:
+    """The code that each row of the planted corpus got, '' where it was kept; and those it must
+    get.
+    """
+    splits, wanted = broken_audio.corpus(SEED)
+    rows = [
+        (split, row["id"], row["audio"], row["text"], row["duration"])
+        for split, given in splits.items()
+        for row in given
+    ]
+    jobs = [
+        [(split, *rest) for split, _, *rest in rows[at : at + 50]] for at in range(0, len(rows), 50)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKERS", "1")
+        results = list(
+            guarded(judged, ((len(job), (job,)) for job in jobs), len(jobs), rejected_by_worker)
+        )
+    return {row[1]: why[0] if why else "" for row, why in zip(rows, results, strict=True)}, wanted
+
+
+def wrong(codes: dict[str, str], wanted: dict[str, set[str]]) -> list[str]:
+    """Rows that got no code though they should, or another, or one though they should not."""
+    return [
+        f"{id}: {codes[id] or 'kept'}, want {wanted[id] or 'kept'}"
+        for id in wanted
+        if codes[id] not in (wanted[id] or {""})
+    ]
+
+
+def table(codes: dict[str, str], wanted: dict[str, set[str]]) -> str:
+    """Per kind how many rows are right, and what they got."""
+    kinds: dict[str, Counter[str]] = {}
+    for id in sorted(wanted):
+        kinds.setdefault(id[:-3], Counter())[codes[id] or "kept"] += 1
+    right = Counter(id[:-3] for id in wanted if codes[id] in (wanted[id] or {""}))
+    return "\n".join(
+        f"{name:40} {right[name]:3} of {sum(got.values())} right: {dict(got)}"
+        for name, got in kinds.items()
+    )
+
+
+def test_there_are_as_many_kinds_as_promised():
+    assert len(broken_audio.KINDS) >= 60
+    assert len(broken_audio.CLEAN) >= 25
+    assert broken_audio.ROWS >= 20
+
+
+def test_every_planted_defect_is_named_and_every_odd_row_is_kept(found):
+    codes, wanted = found
+    print(table(*found))
+    assert len(wanted) == (len(broken_audio.KINDS) + len(broken_audio.CLEAN)) * broken_audio.ROWS
+    assert wrong(codes, wanted) == []
+
+
+def test_no_two_rows_of_the_planted_corpus_are_one():
+    splits, _ = broken_audio.corpus(SEED, 4)
+    rows = [
+        (row["audio"], row["text"]) for given in splits.values() for row in given if row["audio"]
+    ]
+    assert len(set(rows)) == len(rows)
+
+
+@pytest.mark.parametrize("missed", ["silence", "text: only tags", "cut aiff"])
+def test_the_comparison_sees_a_missed_defect_and_a_lost_row(found, missed):
+    codes, wanted = found
+    assert len(wrong({**codes, f"{missed} 00": ""}, wanted)) == 1
+    assert len(wrong({**codes, "whisper 00": "audio_silent"}, wanted)) == 1
+
+
+def test_the_stage_leaves_out_what_is_planted_and_nothing_else(tmp_path):
+    splits, wanted = broken_audio.corpus(SEED)
+    doubled = broken_audio.twice(splits)
+    raw = broken_audio.write_rows(tmp_path / "raw", "part", splits)
+    chunk.run(
+        raw,
+        tmp_path / "chunks",
+        tmp_path / "reports",
+        500,
+        broken_audio.LIMITS,
+        ["clip", "speaker"],
+    )
+    left_out = pq.read_table(tmp_path / "reports" / "rejects.parquet").to_pylist()
+    codes = {row["id"]: row["code"] for row in left_out}
+    kept = [
+        row["id"] for split in splits for row in shards.rows(tmp_path / "chunks" / split, ["id"])
+    ]
+    assert wrong({id: codes.get(id, "") for id in wanted | doubled}, wanted | doubled) == []
+    assert sorted(kept) == sorted([id for id in wanted if not wanted[id]] + list(doubled))
+    assert len(kept) + len(left_out) == sum(map(len, splits.values()))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(max_size=60),
+    st.sampled_from(["validation", "test", "holdout"]),
+    st.floats(0.001, 3000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_what_can_be_heard_and_read_is_never_left_out_of_the_test(
+    text, split, duration, loud, fullness
+):
+    why = reason(text, Measurement(duration, b"", loud=loud, fullness=fullness), split, LIMITS)
+    assert why is None or why[0] in ("text_not_utf8", "text_empty")
+    assert (
+        not why
+        or not any(map(str.isalnum, text.replace("\u3164", "").replace("\uffa0", "")))
+        or "\ufffd" in text
+        or "\u115f" in text
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@example("a\0b", 1.0)
+@given(st.text(max_size=100), st.floats(0.3, 30))
+def test_a_reason_is_a_code_and_a_detail_that_can_be_printed(text, duration):
+    why = reason(text, Measurement(duration, loud=duration), "train", LIMITS)
+    assert why is None or why[0] in TRAINING_ONLY | {"text_not_utf8", "text_empty"}
+    assert why is None or all(one.isprintable() for one in why[1])
+
+
+@pytest.mark.parametrize("split", shards.ALL_SPLITS)
+@pytest.mark.parametrize("code", ["audio_missing", "audio_undecodable", "audio_truncated"])
+def test_what_cannot_be_heard_is_left_out_of_every_split(split, code):
+    assert reason("text", Measurement(code=code, detail="why"), split, LIMITS) == (code, "why")
+
+
+@pytest.mark.parametrize(
+    ("sound", "code", "detail"),
+    [
+        (Measurement(0.2), "too_short", "0.20 s, want at least 0.3 s"),
+        (Measurement(31.0), "too_long", "31.00 s, want at most 30.0 s"),
+        (Measurement(2.0, loud=0.06), "audio_silent", "0.06 s of 2.00 s are louder than -80 dB"),
+        (
+            Measurement(2.0, loud=2.0, fullness=0.98),
+            "audio_clipped",
+            "its mean is 0.98 of its RMS, as in a square wave",
+        ),
+    ],
+)
+def test_details_say_what_was_measured(sound, code, detail):
+    assert reason("text", sound, "train", LIMITS) == (code, detail)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "kept"),
+    [
+        ("a" * 45, 1.0, True),
+        ("a" * 60, 1.0, False),
+        ("天" * 8, 1.0, True),
+        ("天" * 18, 1.0, True),
+        ("天" * 25, 1.0, False),
+        ("한" * 12, 1.0, True),
+        ("สวัสดีครับผม" * 2, 1.0, True),
+        ("Donaudampfschiff", 0.4, True),
+    ],
+)
+def test_nobody_speaks_faster_than_that(text, seconds, kept):
+    why = reason(text, Measurement(seconds, loud=seconds), "train", LIMITS)
+    assert (why is None) == kept, why
+
+
+@pytest.mark.parametrize("language", sorted(num2words.CONVERTER_CLASSES))
+def test_numbers_spelled_in_any_language_are_text(language):
+    said = [num2words.num2words(number, lang=language) for number in (0, 7, 19, 42, 365)]
+    for text in (
+        said[0],
+        " ".join(said),
+        " ".join(said).upper(),
+        f"\u00ab{said[1]}\u00bb",
+        f"\u201e{said[2]}\u201c\u00a0\u2026",
+    ):
+        assert reason(text, Measurement(20.0, loud=20.0), "train", LIMITS) is None, text
+
+
+def test_text_of_a_terminal_is_shown_harmless():
+    assert reason("\x1b[31mred", GOOD, "train", LIMITS) == ("text_control", r"\x1b[31mred")
+
+
+def test_a_recording_tells_its_length_its_level_and_its_digest():
+    sound = measure_audio(encoded(voice(2.0)), 2.0)
+    assert (sound.duration, sound.loud, sound.code) == (2.0, 2.0, "")
+    assert 0.5 < sound.fullness < 0.9
+    assert len(sound.digest) == 12
+    assert measure_audio(encoded(voice(2.0, seed=1)), None).digest != sound.digest
+
+
+def test_level_does_not_matter_but_shape_does():
+    quiet, loud = (
+        measure_audio(encoded(voice(1.0) * gain, subtype="FLOAT"), None) for gain in (0.01, 2.0)
+    )
+    assert quiet.fullness == pytest.approx(loud.fullness, abs=1e-3)
+    assert measure_audio(encoded(np.sign(voice(1.0)) * 0.1), None).fullness > reasons.FULLEST
+
+
+def test_real_recordings_are_kept():
+    clips = [
+        *sorted(real("clips").glob("*.flac")),
+        *sorted(real("digits-en", "clips").glob("*.mp3"))[:40],
+    ]
+    sounds = [measure_audio(path.read_bytes(), None) for path in clips]
+    assert [
+        reason("some words", sound, "train", LIMITS) for sound in sounds if sound.duration > 0.5
+    ] == [None] * len(clips)
+
+
+def long_ones(content: bytes, start: int) -> Iterator[Measurement]:
+    if start == 0:
+        allow(cpu_limit_seconds(content))
+        yield measure_audio(content, None)
+
+
+def test_a_recording_of_two_hours_is_heard_within_the_limits(monkeypatch):
+    monkeypatch.setenv("WORKERS", "1")
+    content = encoded(np.tile(voice(60.0, 8_000), 120), 8_000, subtype="ULAW")
+    (sound,) = guarded(long_ones, [(1, (content,))], 1, crashed)
+    assert sound.code == ""
+    assert sound.duration == 7_200
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 5.0), (50_000, 5.0), (14_000_000, 70.0)])
+def test_patience_grows_with_the_file_and_never_for_a_small_one(size, seconds):
+    assert cpu_limit_seconds(bytes(size)) == pytest.approx(seconds)
+    assert cpu_limit_seconds(None) == 5.0
+
+
+def test_who_kills_its_process_cannot_be_decoded():
+    assert crashed("it wants more than 448 MB") == Measurement(
+        code="audio_undecodable",
+        detail="decoding stopped: it wants more than 448 MB",
+        loud=math.inf,
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.03, 29.99, 30.01, 65.0])
+def test_measuring_in_pieces_counts_every_sample(seconds):
+    samples = voice(seconds)
+    duration, loud, _ = measurements._levels(measurements._pieces(encoded(samples)))
+    assert duration == pytest.approx(seconds, abs=1e-6)
+    assert loud <= duration
+
+
+def test_the_planted_corpus_is_written_as_download_leaves_it(tmp_path):
+    wanted = broken_audio.write(tmp_path / "raw", 3, 6)
+    rows = {
+        split: list(shards.rows(Path(tmp_path / "raw" / split)))
+        for split in shards.splits(tmp_path / "raw")
+    }
+    assert {row["id"] for given in rows.values() for row in given} == set(wanted)

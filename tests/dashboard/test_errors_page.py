@@ -1,0 +1,308 @@
+"""The errors page: what it shows is what the tables hold; hostile texts stay text; damaged stores
+give a message.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from asr import wer
+from asr.evaluation.alignment import DELETION, SUBSTITUTION
+from asr.storage import files, hashing
+from dashboard import diff_html
+from support.store import HOSTILE, check, check_html, damaged, heard, line, said, store
+
+FILES = (
+    "reports/evaluate/utterances.parquet",
+    "reports/evaluate/metrics.json",
+    "data/features/test/manifest.json",
+)
+SOUND_FILES = ("data/chunks/test/manifest.json", "data/chunks/test/chunk-00000.arrow")
+
+
+def page() -> None:
+    from dashboard.errors import page as errors
+
+    errors.page()
+
+
+@pytest.fixture(scope="module")
+def results(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store(tiny_data, tmp_path_factory.mktemp("errors") / "store")
+
+
+@pytest.fixture
+def at(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    monkeypatch.setenv("DVC_ROOT", str(results))
+    return AppTest.from_function(page, default_timeout=120).run()
+
+
+def show(root: Path, lines: list[dict], monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    heard(root, lines)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    return AppTest.from_function(page, default_timeout=120).run()
+
+
+def numbers(at: AppTest) -> dict[str, str]:
+    return {one.label: one.value for one in at.metric}
+
+
+def ids(at: AppTest) -> list[str]:
+    """The utterances shown, in order."""
+    return [text.split(" · ")[1] for text in said(at).split("\n") if " · " in text]
+
+
+def players(at: AppTest) -> int:
+    return len(at.get("audio"))
+
+
+def test_utterances_with_scores_and_players(at: AppTest, results: Path) -> None:
+    check(at)
+    assert not at.warning
+    assert not at.info
+    table = wer_of(results, "finetuned")
+    assert numbers(at)["Utterances"] == "8"
+    assert numbers(at)["WER of finetuned"] == f"{100 * table:.1f} %"
+    assert len(ids(at)) == 8
+    assert players(at) == 8
+    assert "fel" in said(at)
+
+
+def wer_of(root: Path, model: str) -> float:
+    from asr import paths
+    from asr.runs import reports
+
+    rows = [
+        row
+        for row in reports.read_utterances(root / paths.UTTERANCES).to_pylist()
+        if row["model"] == model
+    ]
+    counts = [
+        wer.count_words(wer.normalize(row["reference"]), wer.normalize(row["hypothesis"]))
+        for row in rows
+    ]
+    return sum(one.errors for one in counts) / sum(one.words for one in counts)
+
+
+def test_two_models_side_by_side(at: AppTest, results: Path) -> None:
+    at.selectbox(key="errors_second_revision").select_index(0).run()
+    at.selectbox(key="errors_second_model").set_value("start").run()
+    check(at)
+    assert numbers(at)["WER of start"] == f"{100 * wer_of(results, 'start'):.1f} %"
+    assert "better" in "".join(one.value for one in at.markdown)
+    assert "hypothesis of start" in said(at)
+    at.selectbox(key="errors_order_True").set_value("second model worse").run()
+    check(at)
+    assert ids(at)[0] == "test-00000"  # the one of which the second heard nothing
+
+
+def rows_of_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    lines = [
+        line(
+            "a",
+            "en två tre",
+            "en två tre",
+            speaker="x",
+            duration=3.0,
+            attributes='{"age": "teens"}',
+        ),
+        line(
+            "b",
+            "en två tre fyra",
+            "en tva",
+            speaker="x",
+            duration=1.0,
+            attributes='{"age": "sixties"}',
+        ),
+        line("c", "fem", "sex sju", speaker="y", duration=2.0, attributes="not json"),
+        line("d", "En, två!", "en tva", speaker=None, duration=None, attributes='{"age": "teens"}'),
+    ]
+    return show(tmp_path, lines, monkeypatch)
+
+
+def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = rows_of_words(tmp_path, monkeypatch)
+    orders = {
+        "most errors": "bcda",
+        "highest error rate": "cbda",
+        "longest": "acbd",
+        "shortest": "bcad",
+        "as in the test": "abcd",
+    }
+    for order, expected in orders.items():
+        at.selectbox(key="errors_order_False").set_value(order).run()
+        assert "".join(ids(at)) == expected, order
+    for words, expected in {
+        "två": "abd",
+        "TVA": "bd",
+        "tva fyra": "b",
+        "nothing like this": "",
+        "": "abcd",
+    }.items():
+        at.text_input(key="errors_search").set_value(words).run()
+        assert "".join(ids(at)) == expected, words
+    at.multiselect(key="errors_slices").set_value(["age", "speaker"]).run()
+    by_age = at.multiselect(key=f"errors_slice_{hashing.hash_of('age')}")
+    assert by_age.options == ["sixties", "teens"]
+    by_age.set_value(["teens"]).run()
+    assert "".join(ids(at)) == "ad"
+    assert numbers(at)["WER of finetuned"] == "20.0 %"
+    at.session_state["errors_text"] = "raw_"
+    at.run()
+    assert (
+        numbers(at)["WER of finetuned"] == "40.0 %"
+    )  # "En," and "två!" are other words than "en" and "tva"
+    check(at)
+
+
+def test_confusions_are_counted_and_lead_to_their_utterances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = rows_of_words(tmp_path, monkeypatch)
+    at.session_state["errors_view"] = "Confusions"
+    at.run()
+    check(at)
+    substitutions, deletions, insertions = (frame.value for frame in at.dataframe)
+    assert substitutions.iloc[0].tolist() == ["två", "tva", 2, 2]
+    assert set(deletions["Reference"]) == {"tre", "fyra"}
+    assert insertions["Times"].sum() == 1
+    assert not ids(at)
+    at.selectbox(key="errors_confusion").set_value((SUBSTITUTION, "två", "tva")).run()
+    assert sorted(ids(at)) == ["b", "d"]
+    at.selectbox(key="errors_confusion").set_value((DELETION, "fyra", None)).run()
+    assert ids(at) == ["b"]
+    check(at)
+
+
+def test_pages_turn_above_and_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = show(tmp_path, [line(f"u{number:02d}", "en", "två") for number in range(45)], monkeypatch)
+    assert ids(at) == [f"u{number:02d}" for number in range(20)]
+    at.pagination[1].set_value(3).run()
+    assert ids(at) == [f"u{number:02d}" for number in range(40, 45)]
+    assert [one.value for one in at.pagination] == [3, 3]
+    at.pagination[0].set_value(2).run()
+    assert ids(at) == [f"u{number:02d}" for number in range(20, 40)]
+    assert [one.value for one in at.pagination] == [2, 2]
+    at.text_input(key="errors_search").set_value("en").run()  # the same rows: the page stays
+    assert ids(at)[0] == "u20"
+    at.selectbox(key="errors_order_False").set_value("longest").run()
+    check(at)
+
+
+def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    at = AppTest.from_function(page, default_timeout=120).run()
+    check(at)
+    assert at.info
+    assert "dvc repro" in at.code[0].value
+
+
+def test_recordings_of_another_test_are_not_played(at: AppTest, results: Path) -> None:
+    metrics = results / "reports/evaluate/metrics.json"
+    kept = metrics.read_bytes()
+    files.write_json(metrics, {"test_hash": "another"})
+    at.run()
+    metrics.write_bytes(kept)
+    check(at)
+    assert players(at) == 0
+    assert "not in the workspace" in at.info[0].value
+    assert "dvc pull" in at.code[0].value
+    assert len(ids(at)) == 8
+    at.run()
+    assert players(at) == 8
+
+
+def test_marks_tell_their_kind_without_colour() -> None:
+    shown = diff_html.texts("en två tre", "ett två fyra fem", normalized=True)
+    check_html(shown)
+    assert shown.count("<mark>") + shown.count("<ins>") == 5
+    assert "<del>tre</del>" in diff_html.texts("en tre", "en", normalized=False)
+    assert "(nothing)" in diff_html.texts("en", "", normalized=True)
+    long = diff_html.texts("ja " * 2000, "ja", normalized=True)
+    assert "1,600 words more" in long
+    for kind in ("underline wavy", "line-through", "underline #"):
+        assert kind in diff_html.STYLE
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_hostile_words_stay_words(normalised: bool) -> None:
+    for text in HOSTILE:
+        check_html(diff_html.texts(text, "en", normalised, text) + diff_html.facts_line(text, text))
+
+
+def test_hostile_texts_in_every_field_are_shown_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        line(
+            f"{text}{number}",
+            text,
+            HOSTILE[-number],
+            HOSTILE[0],
+            speaker=text,
+            attributes=f'{{"k{number % 30}<b>": "<i>{number}"}}',
+        )
+        for number, text in enumerate(HOSTILE)
+    ]
+    at = show(tmp_path, lines, monkeypatch)
+    at.session_state["errors_text"] = "raw_"
+    at.run()
+    shown = ""
+    for number in range(1, 11):
+        at.pagination[0].set_value(number).run()
+        check(at)
+        shown += said(at)
+    for text in HOSTILE:
+        longest = max(text.split(), key=len)
+        assert longest.replace("\x00", "") in shown.replace("\x00", "").replace("\ufffd", ""), text
+    at.multiselect(key="errors_slices").set_value(["speaker", "k1<b>"]).run()
+    at.session_state["errors_view"] = "Confusions"
+    at.run()
+    check(at)
+
+
+def test_the_check_sees_what_is_not_escaped() -> None:
+    for text in ("<script>x</script>", '<span onclick="x">', "<!-- x -->"):
+        with pytest.raises(AssertionError):
+            check_html(text)
+
+
+def test_a_hundred_damaged_stores_give_a_message(
+    at: AppTest, results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    hit: Counter[str] = Counter()
+    for seed in range(100):
+        name = (*FILES, *SOUND_FILES, FILES[0])[seed % 6]
+        with damaged(results / name, seed) as way:
+            st.cache_resource.clear()  # else what was read before is not read again
+            at.run()
+            check(at)
+            told = bool(at.warning or at.info)
+            assert told or numbers(at), (seed, name, way)
+            assert told or way in ("flipped", "shape", "cut"), (seed, name, way)
+        hit[f"{way}, {'told' if told else 'harmless'}"] += 1
+    at.run()
+    assert players(at) == 8
+    assert sum(count for what, count in hit.items() if what.endswith("told")) >= 50
+    with capsys.disabled():
+        print(f"\n100 damaged stores, seeds 0 to 99: {dict(hit)}")
+
+
+def test_a_fault_that_is_none_of_ours_would_be_seen(
+    at: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asr.evaluation import slices
+
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(slices, "order", broken)
+    at.run()
+    with pytest.raises(AssertionError):
+        check(at)

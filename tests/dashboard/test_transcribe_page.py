@@ -1,0 +1,397 @@
+"""The page Transcribe with a real desk and a tiny model: what is brought, heard, corrected,
+downloaded, kept; and what goes wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from asr.audio.sample_file import SampleFile
+from asr.model import loader
+from asr.sources import folder
+from asr.transcribe import recognizer
+from asr.whisper import WHISPER_LANGUAGES
+from dashboard import session
+from support.data import encoded, encoded_by_av
+from support.model import hub_folder, hush_timestamps, noise, scratch
+from support.repository import REPOSITORY
+
+SHORT = noise(5.0, 3)
+WAV = encoded(SHORT, subtype="FLOAT")
+HOSTILE = (
+    "<script>alert(1)</script> **fet** [x](http://evil.example) $x^2$ :red[r] "
+    "../../etc/passwd \u202e.wav"
+)
+
+
+def script() -> None:
+    from dashboard.transcribe import page as transcribe
+
+    transcribe.page()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A repository with three models, and one desk over it for the whole file."""
+    root = tmp_path_factory.mktemp("page")
+    for number, name in enumerate(("models/finetuned", "models/kept/other"), 1):
+        start = hush_timestamps(scratch(number, init_std=0.5))
+        loader.save(start.model, start.tokenizer, root / name)
+    hub_folder(root / "models/kept/english", multilingual=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        session.transcription_queue.clear()
+        yield SimpleNamespace(root=root, desk=session.transcription_queue())
+        session.transcription_queue().worker._stop()
+        session.transcription_queue.clear()
+
+
+@pytest.fixture(autouse=True)
+def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: None) -> None:  # noqa: ARG001
+    monkeypatch.setenv("DVC_ROOT", str(place.root))
+
+
+@pytest.fixture
+def page() -> AppTest:
+    return fine(AppTest.from_function(script, default_timeout=120).run())
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+    """What the download buttons would give: file name and content, by label."""
+    given: dict[str, tuple[str, str]] = {}
+    button = st.download_button
+
+    def kept(label: str, content: str, name: str, *more: Any, **how: Any) -> bool:
+        given[label] = (name, content)
+        return button(label, content, name, *more, **how)
+
+    monkeypatch.setattr(st, "download_button", kept)
+    return given
+
+
+def fine(page: AppTest) -> AppTest:
+    assert not page.exception, page.exception
+    return page
+
+
+def bring(
+    page: AppTest, content: bytes = WAV, name: str = "talk.wav", kind: str = "audio/wav"
+) -> AppTest:
+    page.file_uploader(key="file").set_value((name, content, kind))
+    return fine(page.run())
+
+
+def press(page: AppTest, key: str) -> AppTest:
+    page.button(key=key).click()
+    return fine(page.run())
+
+
+def ended(page: AppTest) -> AppTest:
+    """The page after its jobs have ended; a browser would ask twice a second."""
+    end = time.monotonic() + 240
+    while not all(job.ended for job in page.session_state.asked.jobs.values()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return fine(fine(page.run()).run())
+
+
+def go(page: AppTest) -> AppTest:
+    return ended(press(page, "go"))
+
+
+def texts(page: AppTest) -> list[str]:
+    return [area.value for area in page.text_area]
+
+
+def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]:
+    """What the functions that evaluation uses give here."""
+    start = recognizer.load(name)
+    samples.tofile(root / "wanted.f32")
+    made = SampleFile(root / "wanted.f32")
+    recognizer.choose_prompt(
+        start, asked.get("language"), asked.get("task"), made, 0.0, made.duration
+    )
+    return [one.text for one in recognizer.transcribe(start, made, 0.0, made.duration)]
+
+
+def test_a_recording_is_heard_as_evaluation_hears_it(
+    page: AppTest, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert not page.text_area
+    go(bring(page))
+    assert texts(page) == heard(tmp_path, "workspace", SHORT)
+    assert len(texts(page)) >= 3
+    assert any("Swedish" in caption.value for caption in page.caption)
+    assert place.desk.queue == []
+
+
+def test_what_was_corrected_is_what_is_downloaded_and_kept(
+    page: AppTest, place: SimpleNamespace, downloads: dict[str, Any], tmp_path: Path
+) -> None:
+    go(bring(page, name=HOSTILE))
+    before = texts(page)
+    page.text_area[0].set_value('rättat, "så"\n--> här')
+    fine(page.run())
+    assert texts(page)[1:] == before[1:]
+    found = {name.lower(): content for name, (_, content) in downloads.items()}
+    assert set(found) == {"txt", "srt", "vtt", "json", "csv"}
+    assert [one["text"] for one in json.loads(found["json"])["segments"]] == [
+        'rättat, "så"\n--> här',
+        *before[1:],
+    ]
+    assert found["txt"].splitlines()[0] == 'rättat, "så" --> här'
+    assert "00:00:00,000 --> " in found["srt"]
+    assert "--&gt; här" in found["vtt"]
+    for name, (file, _) in downloads.items():
+        assert file.endswith(f".{name.lower()}")
+        assert not set(file) & set("/\\<>:*?\u202e\n")
+    page.text_input(key="who-workspace").set_value("ann")
+    press(page, "save-workspace")
+    assert page.success
+    corpus = folder.read(place.root / "recordings", tmp_path)
+    kept = [" ".join(text.split()) for text in ['rättat, "så" --> här', *before[1:]]]
+    assert [(one.text, one.speaker) for one in corpus.utterances] == [
+        (text, "ann") for text in kept if text
+    ]
+
+
+def test_two_models_hear_the_same_sound_side_by_side(page: AppTest, tmp_path: Path) -> None:
+    bring(page)
+    page.toggle(key="two").set_value(True)
+    fine(page.run())
+    page.selectbox(key="second").set_value("kept: other")
+    fine(page.run())
+    go(page)
+    ours, theirs = (heard(tmp_path, name, SHORT) for name in ("workspace", "models/kept/other"))
+    assert sorted(texts(page)) == sorted([*ours, *theirs])
+    assert ours != theirs
+    assert [one.value.replace("\\", "") for one in page.subheader] == ["workspace", "kept: other"]
+
+
+def test_a_language_and_a_task_are_asked_for_and_not_remembered(
+    page: AppTest, tmp_path: Path
+) -> None:
+    bring(page)
+    page.selectbox(key="language").set_value("de")
+    page.segmented_control(key="task").set_value("translate")
+    fine(page.run())
+    assert texts(go(page)) == heard(tmp_path, "workspace", SHORT, language="de", task="translate")
+    page.selectbox(key="language").set_value("the model's own")
+    page.segmented_control(key="task").set_value("transcribe")
+    fine(page.run())
+    assert texts(go(page)) == heard(tmp_path, "workspace", SHORT)
+    page.selectbox(key="language").set_value("detect")
+    fine(page.run())
+    go(page)
+    assert next(iter(page.session_state.asked.jobs.values())).language in WHISPER_LANGUAGES
+
+
+def test_the_part_that_was_chosen_is_what_is_heard(page: AppTest) -> None:
+    bring(page)
+    page.slider[0].set_range(1.0, 3.0)
+    fine(page.run())
+    go(page)
+    found = next(iter(page.session_state.asked.jobs.values())).segments
+    assert (found[0].start, found[-1].end) == (1.0, 3.0)
+    assert not page.warning
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("video/mp4", encoded_by_av(SHORT, 16_000, "mp4", "aac")),
+        ("video/webm", encoded_by_av(noise(5.0), 48_000, "webm", "libopus")),
+        ("audio/flac", encoded(SHORT, format="FLAC")),
+    ],
+)
+def test_video_and_packed_sound_can_be_brought(page: AppTest, kind: str, content: bytes) -> None:
+    bring(page, content, f"film.{kind.rpartition('/')[2]}", kind)
+    assert not page.button(key="go").disabled
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no sound", WAV[:1000], b"<html></html>"],
+    ids=["empty", "text", "cut", "page"],
+)
+def test_what_is_no_sound_is_one_line(
+    page: AppTest, place: SimpleNamespace, content: bytes
+) -> None:
+    bring(page, content)
+    assert len(page.warning) == 1
+    assert str(place.root) not in page.warning[0].value
+    assert not [one for one in page.button if one.key == "go"]
+    bring(page)  # and then something else
+    assert not page.warning
+    assert [one for one in page.button if one.key == "go"]
+
+
+def test_the_microphone_is_heard(page: AppTest, tmp_path: Path) -> None:
+    page.segmented_control(key="way").set_value("Microphone")
+    fine(page.run())
+    page.audio_input(key="microphone").set_value(("audio.wav", WAV, "audio/wav"))
+    fine(page.run())
+    assert texts(go(page)) == heard(tmp_path, "workspace", SHORT)
+
+
+def test_a_recording_on_the_server_is_chosen_from_its_folder_alone(
+    page: AppTest, place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared, outside = tmp_path / "shared", tmp_path / "secret.wav"
+    (shared / "deep").mkdir(parents=True)
+    outside.write_bytes(WAV)
+    for name in (
+        "a.wav",
+        "deep/b.flac",
+        HOSTILE.replace("/", ":"),
+        "notes.txt",
+        os.fsdecode(b"\xff.wav"),
+    ):
+        (shared / name).write_bytes(WAV)
+    (shared / "link.wav").symlink_to(outside)
+    (shared / "gone.wav").symlink_to(shared / "nothing.wav")
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(shared))
+    page.segmented_control(key="way").set_value("On the server")
+    fine(page.run())
+    offered = page.selectbox(key="listed").options
+    assert {"a.wav", "deep/b.flac", HOSTILE.replace("/", ":")} <= set(offered)
+    assert not {"link.wav", "gone.wav", "notes.txt"} & set(offered)
+    page.selectbox(key="listed").set_value("deep/b.flac")
+    fine(page.run())
+    assert len(texts(go(page))) >= 3
+    assert place.root in place.desk.folder.parents
+
+
+@pytest.mark.parametrize(
+    ("choose", "says"),
+    [
+        (
+            lambda page: (
+                page.selectbox(key="model").set_value("kept: english")
+                and page.selectbox(key="language").set_value("de")
+            ),
+            "one language",
+        ),
+        (lambda page: page.selectbox(key="model").set_value("kept: broken"), "broken"),
+    ],
+    ids=["one language", "broken"],
+)
+def test_what_a_model_cannot_do_is_one_line(
+    place: SimpleNamespace, choose: Callable[[AppTest], Any], says: str
+) -> None:
+    (place.root / "models/kept/broken").mkdir(exist_ok=True)
+    page = bring(fine(AppTest.from_function(script, default_timeout=120).run()))
+    choose(page)
+    fine(page.run())
+    go(page)
+    assert len(page.error) == 1
+    assert says in page.error[0].value.replace("\\", "")
+    assert str(place.root) not in page.error[0].value
+    assert not page.text_area
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "a/b/c", "../secret", "/etc/passwd", "models/kept", "data/../x", "./x", "a b/c"],
+)
+def test_a_hub_id_that_is_typed_is_no_path(page: AppTest, name: str) -> None:
+    bring(page)
+    page.selectbox(key="model").set_value("a model from the hub …")
+    fine(page.run())
+    assert page.button(key="go").disabled
+    page.text_input(key="model-hub").set_value(name)
+    fine(page.run())
+    assert page.button(key="go").disabled
+    assert page.warning
+    page.text_input(key="model-hub").set_value("openai/whisper-tiny")
+    assert not fine(page.run()).button(key="go").disabled
+
+
+def test_a_job_can_be_cancelled_and_the_page_is_free_again(page: AppTest) -> None:
+    bring(page, encoded(np.tile(noise(60.0), 15)))
+    press(page, "go")
+    assert page.button(key="go").disabled
+    if [one for one in page.button if one.key == "cancel-workspace"]:
+        press(page, "cancel-workspace")
+    ended(page)
+    assert next(iter(page.session_state.asked.jobs.values())).state in ("cancelled", "done")
+    assert not page.button(key="go").disabled
+
+
+def test_a_sound_that_was_swept_away_is_brought_again(
+    page: AppTest, place: SimpleNamespace
+) -> None:
+    go(bring(page))
+    before = texts(page)
+    place.desk.forget("nobody")
+    for path in place.desk.folder.rglob("*.f32"):
+        path.unlink()
+    fine(page.run())
+    assert texts(page) == before
+    press(page, "play-workspace-0")
+    press(page, "save-workspace")
+    assert page.success
+
+
+def test_no_model_yet_says_what_to_do(page: AppTest, place: SimpleNamespace) -> None:
+    bring(page)
+    (place.root / "models/finetuned").rename(place.root / "models/away")
+    try:
+        go(page)
+    finally:
+        (place.root / "models/away").rename(place.root / "models/finetuned")
+    assert "dvc repro" in page.error[0].value
+
+
+def test_the_page_imports_no_torch() -> None:
+    code = f"""
+import sys
+from streamlit.testing.v1 import AppTest
+script = "from dashboard.transcribe.page import page; page()"
+page = AppTest.from_string(script, default_timeout=120).run()
+assert not page.exception
+page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
+assert page.run().button(key="go")
+heavy = {("torch", "transformers", "mlflow", "evaluate")!r}
+print(sorted(name for name in sys.modules if name in heavy))
+"""
+    root = Path(os.environ["DVC_ROOT"])
+    (root / "a.wav").write_bytes(WAV)
+    done = subprocess.run(
+        [sys.executable, "-c", code, root / "a.wav"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_correction_stays_while_other_segments_are_looked_at(
+    page: AppTest, downloads: dict[str, tuple[str, str]]
+) -> None:
+    go(bring(page, encoded(noise(60.0))))
+    before = texts(page)
+    page.text_area[0].set_value("rättat")
+    fine(page.run())
+    page.number_input(key="page-workspace").set_value(2)
+    fine(page.run())
+    assert texts(page) != before
+    page.number_input(key="page-workspace").set_value(1)
+    fine(page.run())
+    assert texts(page) == ["rättat", *before[1:]]
+    assert downloads["TXT"][1].startswith("rättat\n")

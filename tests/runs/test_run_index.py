@@ -1,0 +1,422 @@
+"""The index of runs: what MLflow and the revisions hold, kept up to date at little cost, and no
+damage that reaches a page.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr import paths
+from asr.errors import UserError
+from asr.runs import refresh, revision_facts, revisions, run_index
+from asr.storage import files
+from asr.tracking import client
+from support.repository import REPOSITORY
+from support.runs import (
+    damaged,
+    evaluation,
+    go_on,
+    mirror,
+    new_store,
+    training,
+    utterances,
+    wait_for,
+    write_reports,
+)
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> Any:
+    new_store(tmp_path, empty_store)
+    return client.connect()
+
+
+def only() -> run_index.RunRow:
+    (row,) = run_index.rows()
+    return row
+
+
+def run_id(path: Path) -> str:
+    return next(str(row.run_id) for row in run_index.rows() if row.fingerprint == path.stem)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
+    path = training("first", **{"train.max_steps": 40})
+    evaluation(path, 0.25)
+    mirror(path)
+    refresh.refresh(talk=False)
+    row = only()
+    assert (row.name, row.status, row.fingerprint, row.revisions) == (
+        "first",
+        "FINISHED",
+        path.stem,
+        (),
+    )
+    assert (
+        row.params["train.max_steps"],
+        row.params["train.learning_rate"],
+        row.params["evaluate.seed"],
+    ) == (40, "auto", 1)
+    assert {key: row.scores[key] for key in ("wer", "cer", "rtfx")} == {
+        "wer": 0.25,
+        "cer": 0.125,
+        "rtfx": 200.0,
+    }
+    found = run_index.curves(row)
+    assert found is not None
+    assert found["validation/wer"] == [(step, 0.9 / step) for step in (10, 20, 30, 40)]
+    assert len(found["train/loss"]) == len(found["train/learning_rate"]) == 40
+    assert row.metrics["validation/wer"] == 0.9 / 40
+
+
+@pytest.mark.usefixtures("store")
+def test_a_running_training_is_followed_to_its_end() -> None:
+    path = training(steps=20, ended=None)
+    mirror(path)
+    lock = paths.cache("checkpoints", path.stem, "lock")
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refresh.refresh(talk=False)
+        assert (only().status, run_index.state().running) == ("RUNNING", 1)
+        before = run_index.state()
+        go_on(path, range(21, 31), ended=None)
+        mirror(path)
+        refresh.refresh(talk=False)
+        assert run_index.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
+        assert run_index.state().mark != before.mark
+    killed = run_index.state()
+    assert (only().status, killed.running) == ("KILLED", 0)
+    assert killed.mark != before.mark
+    go_on(path, range(31, 41))
+    mirror(path)
+    refresh.refresh(talk=False)
+    assert only().status == "FINISHED"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_of_another_machine_is_as_the_server_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = training(ended=None)
+    mirror(path)
+    refresh.refresh(talk=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert only().status == "KILLED"
+    path.unlink()
+    assert only().status == "RUNNING"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_changed_is_read_again_and_nothing_else(
+    store: Any, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    old, running, going = (
+        training("old"),
+        training("running", ended=None),
+        training("going", ended=None),
+    )
+    mirror(old, running, going)
+    refresh.refresh(talk=False)
+    if large:
+        with sqlite3.connect(run_index.path()) as index:
+            index.execute("INSERT OR REPLACE INTO meta VALUES ('whole_cost', '99')")
+    ids = {path: run_id(path) for path in (old, running, going)}
+    evaluation(old, 0.3)
+    new = training("new")
+    go_on(running, range(41, 51))
+    mirror(old, running, new)
+    store.delete_run(ids[going])
+    read: list[str] = []
+    curve = client.read_curve
+    monkeypatch.setattr(
+        client, "read_curve", lambda store, id, key: read.append(id) or curve(store, id, key)
+    )
+    whole: list[int] = []
+    monkeypatch.setattr(
+        refresh.Refresher, "_read_whole", lambda _: whole.append(1)
+    ) if large else None
+    refresh.refresh(talk=False)
+    assert not whole
+    rows = {row.name: row for row in run_index.rows()}
+    assert sorted(rows) == ["new", "old", "running"]
+    assert (rows["old"].scores["wer"], rows["running"].status) == (0.3, "FINISHED")
+    assert len(run_index.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
+    assert set(read) <= {ids[running], rows["new"].run_id, ids[old]}
+
+
+def test_deleted_and_renamed_runs_are_seen_in_a_whole_pass(store: Any) -> None:
+    kept, gone = training("kept"), training("gone")
+    mirror(kept, gone)
+    refresh.refresh(talk=False)
+    store.delete_run(run_id(gone))
+    store.update_run(run_id(kept), name="a better name")
+    refresh.refresh(talk=False)
+    assert only().name == "a better name"
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unchanged_store_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror(training())
+    refresh.refresh(talk=False)
+    monkeypatch.setattr(refresh.Refresher, "_read_store", lambda _: pytest.fail("it was read"))
+    before = run_index.state()
+    refresh.refresh(talk=False)
+    after = run_index.state()
+    assert (after.mark, after.made) == (before.mark, True)
+    assert after.updated > before.updated
+
+
+@pytest.mark.usefixtures("store")
+def test_the_workspace_is_joined_by_its_fingerprint(tmp_path: Path) -> None:
+    path = training("joined")
+    mirror(path)
+    table = utterances([1, 0, 2, 0], ["a", "a", "b", None])
+    write_reports(tmp_path, path.stem, table)
+    refresh.refresh(talk=False)
+    row = only()
+    assert [one.name for one in row.revisions] == ["workspace"]
+    assert (row.scores["wer"], row.test_hash, row.parameters, row.seconds) == (
+        3 / 20,
+        "t1",
+        1277184,
+        60.5,
+    )
+    assert row.params["train.learning_rate"] == 0.001
+    write_reports(tmp_path, path.stem, table, test_hash="t2")
+    refresh.refresh(talk=False)
+    assert only().test_hash == "t2"
+
+
+def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> None:
+    write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
+    refresh.refresh(talk=False)
+    row = only()
+    assert (row.key, row.run_id, row.name, row.status) == ("f" * 32, None, "workspace", "FINISHED")
+    assert run_index.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
+    assert run_index.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
+
+
+def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: Path) -> None:
+    write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
+    own = hashlib.md5(
+        (tmp_path / "reports/train/run.json").read_bytes(), usedforsecurity=False
+    ).hexdigest()
+    for md5, scores in (("0" * 32, False), (own, True)):
+        files.write_text(
+            tmp_path / "dvc.lock",
+            f"stages: {{train: {{outs: [{{path: reports/train/run.json, md5: {md5}}}]}}}}",
+        )
+        refresh.refresh(talk=False)
+        assert bool(only().scores) is scores
+
+
+@pytest.mark.usefixtures("store")
+def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
+    one, two = (revisions.Revision(name, name * 40, "experiment") for name in "ab")
+    told = {"params": {}, "parameters": 1, "seconds": 2.0}
+    known = [
+        (one, {**told, "scores": {"test_hash": "t1", "wer": 0.1}}),
+        (two, {**told, "scores": {"test_hash": "t2", "wer": 0.1}}),
+    ]
+    run = {
+        "id": "r",
+        "status": "FINISHED",
+        "fingerprint": "f",
+        "name": "n",
+        "start": 1.0,
+        "end": 2.0,
+        "params": {},
+        "tags": {},
+    }
+    rows = list(run_index._rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
+    assert [(row.key, row.test_hash, row.revisions) for row in rows] == [
+        ("r", "t1", (one,)),
+        ("r/1", "t2", (two,)),
+    ]
+    untold = (revisions.HERE, {**told, "scores": {}})
+    assert len(list(run_index._rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
+
+
+def test_without_a_store_none_is_made(tmp_path: Path) -> None:
+    assert not run_index.state().made
+    refresh.refresh(talk=False)
+    assert run_index.rows() == []
+    assert run_index.state().made
+    assert not run_index.state().fault
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_store_that_goes_takes_its_runs_along(tmp_path: Path) -> None:
+    mirror(training())
+    refresh.refresh(talk=False)
+    (tmp_path / "mlflow.db").unlink()
+    refresh.refresh(talk=False)
+    assert run_index.rows() == []
+
+
+@pytest.mark.usefixtures("store")
+def test_a_second_refresher_leaves() -> None:
+    with refresh.only_refresher() as first:
+        assert first
+        began = time.monotonic()
+        assert not refresh.refresh(talk=False)
+        assert time.monotonic() - began < 5
+    assert refresh.refresh(talk=False)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mirror(training("first"))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    run_index.request_refresh()
+    run_index.request_refresh()
+    assert len(run_index._started) == 1
+    wait_for(lambda: run_index.state().made and len(run_index.rows()) == 1)
+    mirror(training("second"))
+    assert run_index.is_refreshing()
+    wait_for(lambda: run_index.request_refresh() or len(run_index.rows()) == 2)
+    (process,) = run_index._started
+    process.terminate()
+    process.wait(10)
+    assert not run_index.is_refreshing()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("store")
+def test_reading_imports_neither_mlflow_nor_dvc() -> None:
+    mirror(training())
+    refresh.refresh(talk=False)
+    program = """
+import sys
+from asr.runs import run_index
+now = run_index.state()
+(row,) = run_index.rows()
+assert run_index.curves(row) and not run_index.is_stale(now)
+print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert done.stdout == "[]\n"
+
+
+def read_all() -> int:
+    """All that a page reads."""
+    now = run_index.state()
+    run_index.is_stale(now)
+    rows = run_index.rows()
+    return len([run_index.curves(row) for row in rows])
+
+
+@pytest.mark.usefixtures("store")
+def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> None:
+    mirror(*[training(f"run {number}") for number in range(12)])
+    refresh.refresh(talk=False)
+    with sqlite3.connect(run_index.path()) as index:
+        index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole, seen = run_index.path().read_bytes(), []
+    for seed in range(100):
+        for ending in ("-wal", "-shm"):
+            run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
+        run_index.path().write_bytes(damaged(whole, seed))
+        paths.cache("runs.rebuild").unlink(missing_ok=True)
+        run_index._parsed.clear()
+        try:
+            read_all()
+        except UserError:
+            seen.append(seed)
+            assert paths.cache("runs.rebuild").exists()
+    assert len(seen) > 30  # the damage is felt
+    refresh.refresh(talk=False)
+    assert read_all() == 12
+
+
+def test_no_damaged_store_raises_and_what_was_read_before_stays(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(tmp_path, empty_store)
+    mirror(*[training(f"run {number}") for number in range(3)])
+    refresh.refresh(talk=False)
+    whole, faults = (tmp_path / "mlflow.db").read_bytes(), 0
+    for seed in range(40):
+        hurt = tmp_path / f"hurt-{seed}.db"
+        hurt.write_bytes(damaged(whole, seed))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{hurt}")
+        refresh.refresh(talk=False)
+        now = run_index.state()
+        read_all()
+        if now.fault:
+            faults += 1
+            assert "cannot be read" in now.fault
+    assert faults > 10  # the damage is felt
+
+
+@pytest.mark.parametrize(
+    "text", ["None", "True", "5", "5.0", "1e-05", "[5.0, 10.0]", "auto", "-3", "[]"]
+)
+def test_values_come_back_from_their_text(text: str) -> None:
+    assert str(revision_facts.value_of(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 5000,
+        "1_000",
+        "nan",
+        "inf",
+        "[" * 900,
+        "['" * 200,
+        "__import__('os')",
+        "[__import__('os')]",
+        "\0",
+        "",
+    ],
+)
+def test_what_is_no_plain_value_stays_text(text: str) -> None:
+    assert revision_facts.value_of(text) == text
+
+
+def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> None:
+    experiment = store.create_experiment(client.EXPERIMENT)
+    outside = tmp_path / "outside" / "lock"
+    outside.parent.mkdir()
+    outside.touch()
+    for value in ("../../outside", "/etc", "..", "", "a\0b", "x" * 4000):
+        store.create_run(experiment, tags={"fingerprint": value})
+    refresh.refresh(talk=False)
+    assert {row.status for row in run_index.rows()} == {"KILLED"}
+
+
+@pytest.mark.usefixtures("store")
+def test_the_command_tells_how_it_went(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror(training())
+    monkeypatch.setattr(sys, "argv", ["refresh", "rebuild"])
+    refresh.main()
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "runs: 1"
+    assert told[-1] == "the index is up to date"
+    monkeypatch.setattr(sys, "argv", ["refresh", "all"])
+    with pytest.raises(SystemExit):
+        refresh.main()
+    assert "invalid choice: 'all'" in capsys.readouterr().err

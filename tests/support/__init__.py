@@ -1,0 +1,1 @@
+"""What tests share: each helper once. Imports the product, never a test."""

@@ -1,0 +1,327 @@
+"""A real MLflow server, the ways in which one fails, and what it must hold once it works again."""
+
+from __future__ import annotations
+
+import http.client
+import multiprocessing
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from asr.tracking import client, journal
+from support.repository import PYTHONPATH
+
+SLOW_SECONDS = 5.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    ends = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < ends, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(store: str, folder: Path) -> Iterator[int]:
+    """The port of what `mlflow server` runs, on a store that is there; it may take seconds until it
+    answers.
+    """
+    port = free_port()
+    places = {
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(folder),
+        "MLFLOW_DISABLE_TELEMETRY": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "mlflow.server.fastapi_app:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
+    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=folder, env={**os.environ, **places}, **quiet)
+    try:
+        yield port
+    finally:
+        server.kill()
+        server.wait(20)
+
+
+class Conversation(BaseHTTPRequestHandler):
+    """One client's requests, answered as the proxy's present fault wants."""
+
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def _take(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.fault(self)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _take
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def work(self) -> tuple[int, bytes]:
+        """What the real server answers."""
+        upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
+        upstream.request(
+            self.command,
+            self.path,
+            self.body,
+            {"Content-Type": self.headers.get("Content-Type") or "application/json"},
+        )
+        reply = upstream.getresponse()
+        content = reply.read()
+        upstream.close()
+        return reply.status, content
+
+    def say(
+        self, status: int, content: bytes, kind: str = "application/json", part: int | None = None
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:part])
+
+    def reset(self) -> None:
+        """The connection ends in the middle of whatever it was."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.wfile.close()
+        self.connection.close()
+        self.close_connection = True
+        self.server.struck()
+
+
+Fault = Callable[[Conversation], None]
+
+
+class Proxy(ThreadingHTTPServer):
+    """Stands before the server at `upstream`, and fails as told; `hits` counts how often it did."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: int):
+        super().__init__(("127.0.0.1", 0), Conversation)
+        self.upstream, self.hits, self.asked = upstream, 0, 0
+        self.closing, self.seen, self.draw = threading.Event(), set[str](), random.Random(1)
+        self.fault: Fault = healthy
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def struck(self) -> None:
+        self.hits += 1
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed is no news."""
+
+
+@contextmanager
+def proxied(upstream: int) -> Iterator[Proxy]:
+    with Proxy(upstream) as proxy:
+        threading.Thread(
+            target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
+        try:
+            yield proxy
+        finally:
+            proxy.closing.set()
+            proxy.shutdown()
+
+
+def healthy(one: Conversation) -> None:
+    one.say(*one.work())
+
+
+def down(one: Conversation) -> None:
+    one.reset()
+
+
+def slow(one: Conversation) -> None:
+    one.server.struck()
+    one.server.closing.wait(SLOW_SECONDS)
+    healthy(one)
+
+
+def always_500(one: Conversation) -> None:
+    one.server.struck()
+    one.say(500, b'{"error_code": "INTERNAL_ERROR", "message": "planted"}')
+
+
+def sometimes_500(one: Conversation) -> None:
+    always_500(one) if one.server.draw.random() < 0.2 else healthy(one)
+
+
+def no_mlflow(one: Conversation) -> None:
+    """Another service has the port."""
+    one.server.struck()
+    one.say(200, b"<html><body>Welcome!</body></html>", "text/html")
+
+
+def hanging(one: Conversation) -> None:
+    one.server.struck()
+    one.server.closing.wait()
+
+
+def half_an_answer(one: Conversation) -> None:
+    status, content = one.work()
+    one.say(status, content, part=len(content) // 2)
+    one.wfile.flush()
+    one.reset()
+
+
+def lost_answers(one: Conversation) -> None:
+    """The first answer of each kind is lost, after the server did the work."""
+    kind = f"{one.command} {one.path.partition('?')[0]}"
+    if kind in one.server.seen:
+        return healthy(one)
+    one.server.seen.add(kind)
+    one.work()
+    return one.reset()
+
+
+def dies_in_the_middle(one: Conversation) -> None:
+    """Nobody answers after the fourth request."""
+    one.server.asked += 1
+    healthy(one) if one.server.asked <= 4 else one.reset()
+
+
+FAULTS: list[Fault] = [
+    hanging,
+    lost_answers,
+    dies_in_the_middle,
+    slow,
+    down,
+    always_500,
+    sometimes_500,
+    no_mlflow,
+    half_an_answer,
+]
+
+
+def wanted(path: Path) -> list[tuple[Any, ...]]:
+    """What MLflow must hold of a journal, read from its lines without our own account of them."""
+    records = [record for record, _ in journal.read(path)]
+    begins = [one for one in records if one["kind"] == "begin"]
+    last = [one for one in records if one["kind"] in ("begin", "end")][-1]
+    points: dict[tuple[str, int], float] = {}
+    for one in records:
+        if one["kind"] == "metrics":
+            for key, value in one["values"].items():
+                points.setdefault((key, one["step"]), value)
+    tests = {one["inputs"]: one for one in reversed(records) if one["kind"] == "evaluation"}
+    found = sorted((key, step, value) for (key, step), value in points.items())
+    for key in ("test/wer", "test/cer"):
+        scores = [
+            (key, one["step"], one["values"][key]) for one in records if one["kind"] == "evaluation"
+        ]
+        found += [
+            one for before, one in zip([None, *scores], scores, strict=False) if one != before
+        ]
+    tags = {key: value for one in records for key, value in one.get("tags", {}).items()}
+    params = {key: str(value) for key, value in begins[0]["params"].items()}
+    status = last.get("status", "KILLED")
+    lines = [
+        ("training", path.stem, status, params, {"fingerprint": path.stem, **tags}, sorted(found))
+    ]
+    for inputs, one in tests.items():
+        scores = sorted((key, 0, value) for key, value in one["values"].items())
+        lines.append(
+            (
+                "test",
+                inputs,
+                "FINISHED",
+                {key: str(value) for key, value in one["params"].items()},
+                {"evaluation": inputs},
+                scores,
+            )
+        )
+    return sorted(lines, key=str)
+
+
+def arrived(path: Path, store: Any) -> list[tuple[Any, ...]]:
+    """What MLflow holds of a journal, in the same form; runs and points that are there twice stand
+    there twice.
+    """
+    experiment = store.get_experiment_by_name(client.EXPERIMENT)
+    runs = store.search_runs([experiment.experiment_id], f"tags.fingerprint = '{path.stem}'")
+    for parent in list(runs):
+        runs += store.search_runs(
+            [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        )
+    return sorted((_line(run, store) for run in runs), key=str)
+
+
+def _line(run: Any, store: Any) -> tuple[Any, ...]:
+    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    points = [
+        (one.key, one.step, one.value)
+        for key in run.data.metrics
+        for one in store.get_metric_history(run.info.run_id, key)
+    ]
+    kind, name = (
+        ("test", tags["evaluation"]) if "evaluation" in tags else ("training", tags["fingerprint"])
+    )
+    return kind, name, run.info.status, dict(run.data.params), tags, sorted(points)
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
+
+
+def train_apart(data: Path, root: Path, chosen: Path) -> None:
+    """A whole training in a process of its own, with a real follower; its journal goes to the
+    root's `.cache`.
+    """
+    os.environ |= {"DVC_ROOT": str(root), "PYTHONPATH": PYTHONPATH}
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(root)
+    sys.stdout = sys.stderr = (root / f"log-{os.getpid()}").open("a")
+    from asr.params import reader
+    from stages import train
+
+    split, out = data / "data/features", root / f"out-{os.getpid()}"
+    train.run(
+        split / "train", split / "validation", out / "model", out / "reports", reader.load(chosen)
+    )
+
+
+def forked() -> Any:
+    """Where such processes come from: forked, in a moment, from one that has imported torch and
+    nothing more.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stages.train"])
+    return context

@@ -1,0 +1,113 @@
+"""Trainings of the tiny corpus in this process, looked at step by step or from beginning to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.features import FeatureRows
+from asr.params import reader, schema
+from asr.storage import hashing
+from asr.training.loop import Training
+from stages import train
+from support.repository import TINY, write_params
+
+OUT_OF_MEMORY = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cpu": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+        "allocate memory: you tried to allocate 9 bytes."
+    ),
+    "python": MemoryError(),
+    "onednn": RuntimeError("could not create a primitive"),
+}
+
+
+def given(root: Path, **changes: Any) -> schema.Params:
+    return reader.load(write_params(root / "changed.yaml", {**TINY, **changes}))
+
+
+def training(data: Path, root: Path, **changes: Any) -> Training:
+    """As the stage makes it, before its first step."""
+    chosen = given(root, **changes)
+    rows, judged = (
+        FeatureRows(data / "data/features" / split) for split in ("train", "validation")
+    )
+    return Training(
+        train.start_model(chosen, rows),
+        rows,
+        judged,
+        chosen.train,
+        root / "checkpoints",
+        lambda *_, **__: None,
+    )
+
+
+def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
+    """The stage's own `run`; gives hashes of all that must not differ."""
+    split, chosen = data / "data/features", given(root, **changes)
+    train.run(
+        split / "train",
+        split / "validation",
+        root / "models/finetuned",
+        root / "reports/train",
+        chosen,
+    )
+    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
+    last = max(folder.glob("step-*"))
+    paths = [
+        root / "models/finetuned/model.safetensors",
+        *(root / "reports/train" / name for name in ("steps.csv", "summary.json")),
+    ]
+    return {
+        path.name: hashing.sha256(path)
+        for path in [*paths, last / "optimizer.safetensors", last / "state.json"]
+    }
+
+
+def gradients(one: Training) -> dict[str, torch.Tensor]:
+    """Of the next step, by name."""
+    one.gradients(one.micro_batches(one.state.step))
+    found = {
+        name: value.grad.clone()
+        for name, value in one.unwrapped.named_parameters()
+        if value.grad is not None
+    }
+    one.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def no_memory_beyond(
+    limit: int, error: BaseException, patch: Any, first_step: int = 0
+) -> list[int]:
+    """Let training steps fail for batches of more rows; gives the rows of each batch that was
+    tried.
+    """
+    loss, seen = Training.loss, []
+
+    def limited(self: Training, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.model.training and torch.is_grad_enabled():
+            seen.append(len(batch["labels"]))
+            if seen[-1] > limit and self.state.step >= first_step:
+                raise error
+        return loss(self, batch)
+
+    patch.setattr(Training, "loss", limited)
+    return seen
+
+
+def halves_of(rows: Any) -> Any:
+    """Batches half as large, of the same rows in the same order."""
+
+    def halved(lengths: tuple[int, ...], size: int, seed: int, index: int) -> list[int]:
+        whole = rows(lengths, 2 * size, seed, index // 2)
+        return whole[size:] if index % 2 else whole[:size]
+
+    return halved
+
+
+def curve(root: Path) -> list[list[float]]:
+    lines = (root / "reports/train/steps.csv").read_text().splitlines()[1:]
+    return [[float(value) if value else 0.0 for value in line.split(",")] for line in lines]
