@@ -185,11 +185,10 @@ def link_faults(page: Page) -> list[str]:
 
 def leads_somewhere(page: Page, target: str) -> bool:
     name, _, anchor = target.partition("#")
-    path = (page.path.parent / name).resolve() if name else page.path
-    if not path.exists():
-        return False
-    other = page if path == page.path else Page(path, path.read_text() if anchor else "")
-    return not anchor or anchor in other.anchors
+    if not name:
+        return anchor in page.anchors
+    path = (page.path.parent / name).resolve()
+    return path.exists() and (not anchor or anchor in Page(path, path.read_text()).anchors)
 
 
 def path_faults(page: Page) -> list[str]:
@@ -298,7 +297,7 @@ def faults_of(command: Command, folder: Path) -> list[str]:
     if not command.words:
         return faults
     program, *arguments = command.words
-    name = Path(program).name
+    name = program.rpartition("/")[2]
     if name == "dvc":
         return faults + dvc_faults(arguments, folder)
     check = CHECKS.get(name)
