@@ -5,17 +5,15 @@ something.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from dvc.utils.hydra import apply_overrides
 
 from asr.params import reader
 from asr.rooms import KEPT
 from support import module_graph
-from support.repository import REPOSITORY, SHIPPED, write_params
+from support.repository import REPOSITORY, SHIPPED
 
 PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 METRIC = "asr/evaluation/error_rates.py"  # loaded by its path
@@ -191,17 +189,6 @@ def test_params_are_block_style_and_every_value_has_its_reason() -> None:
     assert not unexplained, unexplained
 
 
-def test_the_first_experiment_of_the_readme_fits_the_shipped_params(tmp_path: Path) -> None:
-    assert (
-        "dvc exp run -S train.max_steps=200 -S train.learning_rate=3e-4"
-        in (REPOSITORY / "README.md").read_text()
-    )
-    tried = write_params(
-        tmp_path / "params.yaml", {"train.max_steps": 200, "train.learning_rate": 3e-4}
-    )
-    assert reader.load(tried).train.max_steps == 200
-
-
 def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text().split()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), lines
@@ -220,14 +207,3 @@ def test_the_lock_pins_plain_versions_and_names_no_host() -> None:
         "accelerate",
     }
     assert wanted <= names
-
-
-def test_every_change_of_params_in_the_readme_is_one_that_dvc_takes(tmp_path):
-    """Its grammar wants quotes around a letter beyond ASCII, and says only where it stumbled."""
-    text = (REPOSITORY / "README.md").read_text().replace("...", "x").replace("<id>", "x")
-    changes = re.findall(r"-S (?:'([^'\n]+)'|([^\s'`]+))", text)
-    assert len(changes) > 20
-    shutil.copy(SHIPPED, tmp_path / "params.yaml")
-    for change in (quoted or plain for quoted, plain in changes):
-        if not re.search(r"=[^\[{]*,", change):  # a sweep, which `dvc exp run --queue` takes apart
-            apply_overrides(tmp_path / "params.yaml", [change])

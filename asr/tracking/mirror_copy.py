@@ -227,7 +227,7 @@ def fetch(store: Store, folder: Path, log: Path, owner: str) -> None:
         _join_journals(store, log)
         print(f"the checkpoint of step {step} comes from {without_secret(address())}", flush=True)
         have = step
-    newest = max(indices, default=0)
+    newest = max(indices, default=have)
     if have < newest:
         lost = newest - max(have, 0)
         print(f"the damaged checkpoint costs {lost} steps, which are done again", flush=True)

@@ -136,6 +136,13 @@ def test_a_damaged_checkpoint_falls_back_says_what_it_costs_and_is_copied_anew(
     assert whole(there) == ([9, 6], [9, 6])
 
 
+def test_an_empty_mirror_costs_nothing(
+    tmp_path: Path, place: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror_copy.fetch(place, tmp_path / "f", tmp_path / "log", "a")
+    assert capsys.readouterr().out == ""
+
+
 def test_the_newest_whole_checkpoint_of_both_places_wins(tmp_path: Path, place: Store) -> None:
     here, there = tmp_path / "a/f", tmp_path / "b/f"
     saved(here, 6, 3)
