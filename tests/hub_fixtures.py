@@ -205,7 +205,7 @@ class HubConversation(Conversation):
             entries.append(entry | large)
         more = start + PAGE_ROWS < len(entries)
         link = (
-            {"Link": f'<https://example.org{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'}
+            {"Link": f'<{self.server.uri}{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'}
             if more
             else {}
         )
@@ -259,7 +259,7 @@ def cut(count: int) -> Fault:
 
 
 def stuck(count: int) -> Fault:
-    """Sends so many bytes, and then no more until the server closes."""
+    """Sends so many bytes, and no more until the server closes, when the connection ends."""
 
     def fault(one: Conversation) -> None:
         content, start = one.large()
@@ -267,6 +267,7 @@ def stuck(count: int) -> Fault:
         one.wfile.flush()
         one.server.reached.set()
         one.server.closing.wait(60)
+        one.reset()
 
     return fault
 
