@@ -1,8 +1,8 @@
 """Rows of a data set's parquet files, read where they lie.
 
-Parquet gives no row without its row group: a row's sound costs the sound of its group, read once
-by each process that goes on in the same one. `datasets` writes groups of 100 rows or 100 MB; who
-writes larger ones makes these take as much memory in each process.
+Parquet gives no row without those before it in its row group, so sounds are read in order: in each
+process a group is read once, and takes three times its largest page in memory. `datasets` writes
+groups and pages of 100 rows, some 30 MB.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from asr.errors import DISK_ERRORS, DataError
 from asr.sources import hub
 
+ROWS_AT_ONCE = 16
+BUFFER = 1 << 20  # bytes
 MAX_REASON = 120  # characters of the parquet library's message
 
 
@@ -33,7 +35,7 @@ def _open(part: hub.Part) -> pq.ParquetFile:
     """
     path = hub.fetch(part)
     with _read_errors(part):
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, buffer_size=BUFFER)
 
 
 @contextmanager
@@ -125,15 +127,40 @@ def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
 
 def sound(part: hub.Part, column: str, group: int, index: int) -> bytes | None:
     """Return a row's encoded recording; None where the data set holds only its path."""
-    value = _sounds(part, column, group)[index].as_py()
+    value = _sounds(part, column, group)[index]
     content: bytes | None = value["bytes"] if isinstance(value, dict) else value
     return content
 
 
 @lru_cache(maxsize=1)
-def _sounds(part: hub.Part, column: str, group: int) -> pa.ChunkedArray:
-    with _read_errors(part):
-        return _open(part).read_row_group(group, [column], use_threads=False).column(column)
+def _sounds(part: hub.Part, column: str, group: int) -> _Sounds:
+    return _Sounds(part, column, group)
+
+
+class _Sounds:
+    """The sounds of a row group, a few in memory; whoever goes back begins the group again."""
+
+    def __init__(self, part: hub.Part, column: str, group: int):
+        self._part = part
+        self._read = partial(
+            _open(part).iter_batches, ROWS_AT_ONCE, [group], [column], use_threads=False
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._first = 0
+        self._sounds: list[Any] = []
+        self._batches = self._read()
+
+    def __getitem__(self, index: int) -> Any:
+        if index < self._first:
+            self._begin()
+        while index >= self._first + len(self._sounds):
+            with _read_errors(self._part):
+                batch = next(self._batches)
+            self._first += len(self._sounds)
+            self._sounds = batch.column(0)
+        return self._sounds[index - self._first].as_py()
 
 
 def _plain(column_type: pa.DataType) -> pa.DataType:
