@@ -628,17 +628,16 @@ def test_a_set_without_a_card_goes_by_its_names(there: Hub) -> None:
     """A config is then a folder; `dev` is validation, and what says nothing is train."""
     paths = ["sv/train/0.parquet", "sv/dev/part-0.parquet", "de/train/b.parquet", "sv/test.parquet"]
     assert files_by_split(there, paths, config="sv") == ("sv", ["sv/train/0.parquet"])
-    assert files_by_split(there, ["0001.parquet", "0000.parquet"]) == (
-        "default",
-        ["0000.parquet", "0001.parquet"],
-    )
+    numbers = ["0000.parquet", "0001.parquet"]
+    assert files_by_split(there, numbers[::-1]) == ("default", numbers)
+    assert files_by_split(there, numbers, config="default") == ("default", numbers)
     refused(ParamsError, r"config: got no, want one of default$", "someone/small", "no")
 
 
 CARD = """---
 configs:
 - config_name: a
-  data_files: a/*
+  data_files: [a/*, a/y*]
 - config_name: b
   default: true
   data_dir: b
@@ -943,9 +942,12 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "goes on at this file" in said
 
 
-def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch, answers: int) -> None:
+    """At the first request, and while it lists its files."""
     monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.05)
-    there.faults += [lambda one: one.server.closing.wait(0.2)] * hub.MAX_TRIES
+    monkeypatch.setattr(hub, "MAX_TRIES", 1)
+    there.faults += [*LISTING[:answers], *[lambda one: one.server.closing.wait(0.2)] * 9]
     refused(NetworkError, r"cannot be reached \(ReadTimeout\)")
 
 

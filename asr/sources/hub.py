@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, paginate
 from huggingface_hub.utils.sha import git_hash
 
 from asr import paths
@@ -38,7 +38,7 @@ from asr.storage import files, hashing
 
 T = TypeVar("T")
 
-# The store that it fetches from keeps a copy of the data in ~/.cache.
+# The faster way to fetch keeps a copy of the data in ~/.cache.
 constants.HF_HUB_DISABLE_XET = True
 disable_progress_bars("huggingface_hub.http_get")  # one a file; there is one for all of them
 
@@ -105,9 +105,15 @@ def _list(name: str, revision: str | None) -> list[Part] | None:
         commit = str(api.dataset_info(name, revision=revision, timeout=TIMEOUT_SECONDS).sha)
     except RevisionNotFoundError:
         return None
-    # The same answer's own list of files ends at some number of them.
-    entries = api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset")
-    return [_part(name, commit, entry) for entry in entries if isinstance(entry, RepoFile)]
+    # The same answer's own list of files ends at some number of them, and `list_repo_tree` waits
+    # for ever where the hub is silent.
+    entries = paginate(
+        f"{api.endpoint}/api/datasets/{name}/tree/{commit}",
+        params={"recursive": True},
+        headers=build_hf_headers(token=api.token),
+        timeout=TIMEOUT_SECONDS,
+    )
+    return [_part(name, commit, RepoFile(**entry)) for entry in entries if entry["type"] == "file"]
 
 
 def _part(name: str, commit: str, entry: RepoFile) -> Part:
@@ -133,14 +139,14 @@ def _token() -> str:
     return os.environ.get("HF_TOKEN", "").strip()
 
 
-def lock_path(name: str) -> Path:
-    """The lock to hold while this data set is fetched; it lies beside what `forget` removes."""
+def _lock(name: str) -> Path:
+    """Held while a data set is fetched; it lies beside what `forget` removes."""
     return paths.cache("hub", f"{name}.lock")
 
 
 def forget(name: str) -> None:
     """Remove all that was fetched of a data set; who still reads it fetches it again."""
-    with locked(lock_path(name)):
+    with locked(_lock(name)):
         shutil.rmtree(paths.cache("hub", name), ignore_errors=True)
 
 
@@ -152,7 +158,7 @@ def fetch(part: Part) -> Path:
         DiskError: there is no room for it.
     """
     if not part.local_path.is_file():
-        with locked(lock_path(part.name)):
+        with locked(_lock(part.name)):
             if not part.local_path.is_file():
                 what = f"{part.name}: {part.path}"
                 disk.check_free_space(paths.cache("hub"), part.size, what)

@@ -67,6 +67,8 @@ def splits(name: str, paths: list[str], configs: Any, requested: str | None) -> 
     import datasets  # takes 1 s
 
     configs = configs or _converted(paths)
+    is_folder = not configs and any(path.startswith(f"{requested}/") for path in paths)
+    chosen = {"data_dir" if is_folder else "name": requested}
     with TemporaryDirectory() as folder:
         _write_names(Path(folder), paths, configs)
         try:
@@ -77,17 +79,18 @@ def splits(name: str, paths: list[str], configs: Any, requested: str | None) -> 
                 f"set {PARAM}.revision to another"
             ) from None
         try:
-            chosen = {"name" if configs else "data_dir": requested}
             config = datasets.load_dataset_builder(folder, cache_dir=folder, **chosen).config
         except CARD_ERRORS:
             raise ParamsError(
                 f"{PARAM}.config: got {requested or 'nothing'}, want one of {listed(known)}"
             ) from None
-        found = {
-            str(split): [Path(file).relative_to(folder).as_posix() for file in files]
-            for split, files in config.data_files.items()
-        }
-    return requested or config.name, {split: files for split, files in found.items() if files}
+    by_split = {
+        # a file that two patterns match is listed twice
+        str(split): [Path(file).relative_to(folder).as_posix() for file in dict.fromkeys(files)]
+        for split, files in config.data_files.items()
+        if files
+    }
+    return requested or config.name, by_split
 
 
 def _converted(paths: list[str]) -> list[dict[str, Any]]:
@@ -112,7 +115,8 @@ def _write_names(folder: Path, paths: list[str], configs: Any) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).touch()
     if configs:
-        (folder / "README.md").write_text(f"---\n{json.dumps({'configs': configs})}\n---\n")
+        card = json.dumps({"configs": configs}, ensure_ascii=False)
+        (folder / "README.md").write_text(f"---\n{card}\n---\n", encoding="utf-8")
 
 
 def choose_splits(available: Splits, requested: dict[str, str] | None) -> dict[str, list[str]]:

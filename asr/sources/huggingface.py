@@ -91,7 +91,7 @@ def read(
         "columns": asdict(names),
         "files": [_file(part, split.theirs) for split in taken for part in split.parts],
     }
-    return Corpus(about, UtteranceIterable(partial(_all_utterances, taken, names)))
+    return Corpus(about, UtteranceIterable(partial(_utterances, taken, names)))
 
 
 def _incomplete(splits: list[Split]) -> list[str]:
@@ -188,16 +188,10 @@ def _fetch_all(parts: list[hub.Part]) -> None:
         hub.fetch(part)
 
 
-def _all_utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
-    for split in splits:
-        yield from _utterances(split, names)
-
-
-def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
+def _utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
     ours = set(asdict(names).values())
-    number = 0
-    for part in split.parts:
-        for group, index, row in hub_parts.rows(part, _columns_to_read(part, names)):
+    for split in splits:
+        for number, (part, group, index, row) in enumerate(_rows(split, names)):
             speaker = row.get(names.speaker or "")
             seconds = row.get(names.seconds or "")
             yield Utterance(
@@ -213,7 +207,12 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
                 },
                 duration=seconds if seconds and 0 < seconds < math.inf else None,
             )
-            number += 1
+
+
+def _rows(split: Split, names: Columns) -> Iterator[tuple[hub.Part, int, int, dict[str, Any]]]:
+    for part in split.parts:
+        for group, index, row in hub_parts.rows(part, _columns_to_read(part, names)):
+            yield part, group, index, row
 
 
 def _columns_to_read(part: hub.Part, names: Columns) -> list[str]:
