@@ -236,6 +236,7 @@ class HubConversation(Conversation):
         self.server.cdn.large[sha256(content)] = content
         place = f"{self.server.cdn.uri}/repos/{sha256(content)}?X-Amz-Signature=signed-for-one"
         linked = {"X_Linked_Size": str(len(content)), "X_Linked_ETag": f'"{sha256(content)}"'}
+        linked |= {"X_Xet_Hash": sha256(content), "X_Xet_Refresh_Route": f"{self.server.uri}/no"}
         return self.say(302, Location=place, X_Repo_Commit=commit, **linked)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import pickle
 import random
 import signal
@@ -802,15 +803,23 @@ def test_a_connection_that_breaks_costs_the_file_alone(there: Hub) -> None:
 KILLED = "import sys; from asr.sources import huggingface as h; h.read(sys.argv[1], *[None] * 5)"
 
 
-def test_a_killed_fetch_goes_on_at_the_file_where_it_stood(there: Hub) -> None:
+def test_a_killed_fetch_goes_on_at_the_file_where_it_stood(
+    there: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """And nothing of it lies in the user's home."""
+    home = tmp_path_factory.mktemp("home")
     there.cdn.reached.clear()
     there.cdn.faults += [lambda one: one.work(), stuck(1500)]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, NAME], cwd=REPOSITORY)
+    environment = os.environ | {"HOME": str(home)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, NAME], cwd=REPOSITORY, env=environment
+    )
     assert there.cdn.reached.wait(60)
     process.send_signal(signal.SIGKILL)
     process.wait(20)
     drafts = paths.cache("hub", NAME, "drafts")
     assert list(drafts.rglob("*.incomplete"))
+    assert not list(home.iterdir())
     assert listed(read()) == WHOLE
     assert Counter(name for name, _ in there.fetched()) == Counter(
         [*WHOLE_FILES, sha256(MIRROR["sv-SE/train-00001-of-00003.parquet"])]
