@@ -637,6 +637,8 @@ def test_a_set_without_a_card_goes_by_its_names(there: Hub) -> None:
 
 CARD = """---
 configs:
+- config_name: speakers
+  data_files: speakers.csv
 - config_name: a
   data_files: [a/*, a/y*]
 - config_name: b
@@ -650,7 +652,7 @@ def test_the_card_says_which_files(there: Hub) -> None:
     paths = ["a/x.parquet", "a/y.parquet", "b/train-0.parquet", "c/train-0.parquet"]
     assert files_by_split(there, paths, CARD, "a") == ("a", paths[:2])
     assert files_by_split(there, paths, CARD) == ("b", paths[2:3])
-    refused(ParamsError, r"config: got c, want one of a, b$", "someone/small", "c")
+    refused(ParamsError, r"config: got c, want one of a, b, speakers$", "someone/small", "c")
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,10 @@ def splits(name: str, paths: list[str], configs: Any, requested: str | None) -> 
     is_folder = not configs and any(path.startswith(f"{requested}/") for path in paths)
     chosen = {"data_dir" if is_folder else "name": requested}
     with TemporaryDirectory() as folder:
-        _write_names(Path(folder), paths, configs)
         try:
+            # The first must have files, and may be of tables or texts, which are not written here.
+            configs = sorted(configs, key=lambda entry: _rank(entry, requested))
+            _write_names(Path(folder), paths, configs)
             known = datasets.get_dataset_config_names(folder)
         except CARD_ERRORS as error:
             raise DataError(
@@ -91,6 +93,10 @@ def splits(name: str, paths: list[str], configs: Any, requested: str | None) -> 
         if files
     }
     return requested or config.name, by_split
+
+
+def _rank(entry: dict[str, Any], requested: str | None) -> tuple[bool, bool]:
+    return entry.get("config_name") != requested, not entry.get("default")
 
 
 def _converted(paths: list[str]) -> list[dict[str, Any]]:
