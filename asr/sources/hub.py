@@ -1,56 +1,53 @@
-"""Files of a data set on the Hugging Face hub: listed at a commit, each fetched once and checked.
+"""Files of a data set on the Hugging Face hub: listed at a commit, fetched by its client, checked.
 
-The hub's client gives its drafts a new name each time, so a killed download begins again. Here a
-draft keeps its name, and the client's session is asked for the missing bytes alone. Files wait in
-`.cache/hub/<name>/<commit>/`; each is read once for its checksum. The token comes from HF_TOKEN
-alone, and is sent to the hub alone.
+The client compares what came with what the answer says of itself; here it is compared with the
+listing, so a login page in the hub's place is never taken for a file. Files wait in
+`.cache/hub/<name>/<commit>/`. A killed fetch begins the file again, for the client gives each draft
+a new name. The token comes from HF_TOKEN alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import TypeVar
 
 from httpx2 import HTTPError, InvalidURL
-from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub import HfApi, RepoFile, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (
-    build_hf_headers,
-    hf_raise_for_status,
-    parse_ratelimit_headers,
-    validate_repo_id,
-)
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, paginate
+from huggingface_hub.utils.sha import git_hash
 
 from asr import paths
-from asr.errors import NetworkError, ParamsError, UserError
+from asr.errors import NetworkError, ParamsError
 from asr.runtime import disk
 from asr.runtime.locks import locked
-from asr.storage import files
+from asr.storage import files, hashing
 
 T = TypeVar("T")
 
+# The faster way to fetch keeps a copy of the data in ~/.cache.
+constants.HF_HUB_DISABLE_XET = True
+disable_progress_bars("huggingface_hub.http_get")  # one a file; there is one for all of them
+
 TIMEOUT_SECONDS = 30.0  # without a byte
-MAX_TRIES = 5  # in a row that bring no bytes
-# For one answer, all tries together; the hub counts requests over 300 s.
-MAX_WAIT_SECONDS = 900.0
-WAIT_SCALE = 1.0  # multiplies all waiting; tests lower it
+# The client asks again itself, but not for a commit, and not after an error of the server or a
+# broken connection in the middle of a file.
+MAX_TRIES = 3
+PAUSE_SECONDS = 5.0
 BUSY = (408, 429, 500, 502, 503, 504)
-BLOCK = 1 << 20  # bytes read at once
-WEB_PAGE = (b"<!doctype html", b"<html")
 COMMON_VOICE_MOVED = (
     "Common Voice left the hub in October 2025; take its archive (download.source: common_voice) "
     "or Mozilla's (data_collective)"
@@ -89,26 +86,12 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
         NetworkError: the hub cannot be reached, or refuses.
     """
     try:
-        validate_repo_id(name)
+        return _ask(name, name, partial(_list, name, revision))
     except HFValidationError:
         raise ParamsError(
             f"download.path: got {name!r}, want the data set's name on the hub, "
             "such as google/fleurs"
         ) from None
-    request = partial(
-        HfApi(_endpoint()).dataset_info,
-        name,
-        revision=revision,
-        token=_token() or False,
-        timeout=TIMEOUT_SECONDS,
-    )
-    try:
-        commit = _with_retries(name, request).sha
-        return [
-            _part(name, commit, entry) for entry in _tree(name, commit) if entry["type"] == "file"
-        ]
-    except RevisionNotFoundError:
-        return None
     except (ValueError, TypeError, KeyError):
         raise NetworkError(
             f"{_endpoint()} answers as no hub does (a login page, a proxy?); "
@@ -116,48 +99,36 @@ def parts(name: str, revision: str | None) -> list[Part] | None:
         ) from None
 
 
-def _tree(name: str, commit: str) -> Iterator[dict[str, Any]]:
-    """Yield all entries of a commit, page by page.
-
-    The client's own listing of a data set may silently lack some of 1,000 files.
-    """
-    url = f"{_endpoint()}/api/datasets/{name}/tree/{commit}"
-    query = {"recursive": "true"}
-    while True:
-        reply = _with_retries(name, partial(_get, url, query))
-        yield from reply.json()
-        # Of the next page's address only the cursor is taken: the token is sent to the hub alone.
-        next_url = reply.links.get("next", {}).get("url", "")
-        cursors = parse_qs(urlsplit(next_url).query).get("cursor")
-        if not cursors:
-            return
-        if cursors[-1] == query.get("cursor"):
-            raise ValueError("no end")
-        query["cursor"] = cursors[-1]
-
-
-def _get(url: str, query: dict[str, str]) -> Any:
-    reply = get_session().get(
-        url,
-        headers=build_hf_headers(token=_token() or False),
-        params=query,
+def _list(name: str, revision: str | None) -> list[Part] | None:
+    api = _api()
+    try:
+        commit = str(api.dataset_info(name, revision=revision, timeout=TIMEOUT_SECONDS).sha)
+    except RevisionNotFoundError:
+        return None
+    # The same answer's own list of files ends at some number of them, and `list_repo_tree` waits
+    # for ever where the hub is silent.
+    entries = paginate(
+        f"{api.endpoint}/api/datasets/{name}/tree/{commit}",
+        params={"recursive": True},
+        headers=build_hf_headers(token=api.token),
         timeout=TIMEOUT_SECONDS,
     )
-    hf_raise_for_status(reply)
-    return reply
+    return [_part(name, commit, RepoFile(**entry)) for entry in entries if entry["type"] == "file"]
 
 
-def _part(name: str, commit: str, entry: dict[str, Any]) -> Part:
-    """Raises ValueError, TypeError or KeyError for what no hub would list."""
-    folder = paths.cache("hub", name, commit)
-    path = entry["path"]
-    local_path = (folder / path).resolve()
-    if not local_path.is_relative_to(folder.resolve()) or len(commit) != 40:
-        raise ValueError(path)
-    large = entry.get("lfs")
-    if large:
-        return Part(name, commit, path, int(large["size"]), f"sha256:{large['oid']}", local_path)
-    return Part(name, commit, path, int(entry["size"]), f"git:{entry['oid']}", local_path)
+def _part(name: str, commit: str, entry: RepoFile) -> Part:
+    """Raises ValueError for what no hub would list."""
+    folder = paths.cache("hub", name, commit).resolve()
+    local_path = (folder / entry.path).resolve()
+    if not local_path.is_relative_to(folder) or len(commit) != 40:
+        raise ValueError(entry.path)
+    checksum = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}"
+    return Part(name, commit, entry.path, entry.size, checksum, local_path)
+
+
+def _api() -> HfApi:
+    # False, or the client takes a token that was left on this machine.
+    return HfApi(endpoint=_endpoint(), token=_token() or False)
 
 
 def _endpoint() -> str:
@@ -168,149 +139,112 @@ def _token() -> str:
     return os.environ.get("HF_TOKEN", "").strip()
 
 
-def lock_path(name: str) -> Path:
-    """The lock to hold while this data set is fetched; it lies beside what `forget` removes."""
+def _lock(name: str) -> Path:
+    """Held while a data set is fetched; it lies beside what `forget` removes."""
     return paths.cache("hub", f"{name}.lock")
 
 
 def forget(name: str) -> None:
     """Remove all that was fetched of a data set; who still reads it fetches it again."""
-    with locked(lock_path(name)):
+    with locked(_lock(name)):
         shutil.rmtree(paths.cache("hub", name), ignore_errors=True)
 
 
 def fetch(part: Part) -> Path:
-    """Return the whole file; an earlier fetch that was stopped is resumed at its last byte.
+    """Return the whole file, fetched if it is not here.
 
     Raises:
-        NetworkError: it does not come, or comes twice with a wrong length or checksum.
+        NetworkError: it does not come, or not as the hub lists it.
         DiskError: there is no room for it.
     """
-    if part.local_path.is_file():
-        return part.local_path
-    draft = part.local_path.with_name(f"{part.local_path.name}.part")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.touch()
-    disk.check_free_space(draft.parent, part.size - _size(draft), f"{part.name}: {part.path}")
-    for _ in range(2):
-        if _size(draft) != part.size:
-            _with_retries(part.name, lambda: _download(part, draft), lambda: _size(draft))
-        defect = _defect(part, draft)
-        if not defect:
-            files.sync(draft)
-            draft.rename(part.local_path)
-            return part.local_path
-        draft.write_bytes(b"")
-    raise NetworkError(
-        f"{part.name}: {part.path} came twice {defect}; "
-        "try again later, or set download.huggingface.revision"
-    )
+    if not part.local_path.is_file():
+        with locked(_lock(part.name)):
+            if not part.local_path.is_file():
+                what = f"{part.name}: {part.path}"
+                disk.check_free_space(paths.cache("hub"), part.size, what)
+                _ask(part.name, what, partial(_download, part))
+    return part.local_path
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def _download(part: Part) -> None:
+    """Fetch a file; it gets its name once it is checked.
 
-
-def _download(part: Part, draft: Path) -> None:
-    """Append the missing bytes; at most a block more than the file should have."""
-    url = hf_hub_url(
-        part.name, part.path, repo_type="dataset", revision=part.commit, endpoint=_endpoint()
-    )
-    headers = build_hf_headers(token=_token() or False) | {"Accept-Encoding": "identity"}
-    have = _size(draft) if _size(draft) < part.size else 0
-    if have:
-        headers |= {"Range": f"bytes={have}-"}
-    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
-        hf_raise_for_status(reply)
-        mode = "ab" if reply.status_code == 206 else "wb"
-        with draft.open(mode, buffering=0) as file:  # unbuffered: all that came survives a kill
-            for block in reply.iter_bytes():
-                file.write(block)
-                if file.tell() > part.size:
-                    return
-
-
-def _defect(part: Part, draft: Path) -> str:
-    """What is wrong with a file that has come; empty where it is as the hub lists it."""
-    kind, _, checksum = part.checksum.partition(":")
-    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % part.size)
-    with draft.open("rb") as file:
-        start = block = file.read(BLOCK)
-        while block:
-            digest.update(block)
-            block = file.read(BLOCK)
-    if _size(draft) == part.size and digest.hexdigest() == checksum:
-        return ""
-    if start[:64].lstrip().lower().startswith(WEB_PAGE):
-        return "as a web page (a login page, a proxy?)"
-    if _size(draft) != part.size:
-        return f"in the wrong length ({_size(draft):,} bytes, want {part.size:,})"
-    return "with a wrong checksum"
-
-
-def _with_retries(
-    name: str, request: Callable[[], T], bytes_here: Callable[[], int] = lambda: 0
-) -> T:
-    """Send a request until it is answered: again after an error that passes, as the hub asks.
-
-    Args:
-        bytes_here: how much has come so far; tries that bring more are not counted.
+    Raises:
+        OSError: it is not what the hub lists.
     """
-    tries = 0
-    waited = 0.0
-    bytes_before = bytes_here()
-    while True:
+    drafts = paths.cache("hub", part.name, "drafts")
+    shutil.rmtree(drafts, ignore_errors=True)  # what a killed process left
+    draft = Path(
+        _api().hf_hub_download(
+            part.name,
+            part.path,
+            repo_type="dataset",
+            revision=part.commit,
+            local_dir=drafts,
+            cache_dir=drafts,  # else it also looks into the user's
+            etag_timeout=TIMEOUT_SECONDS,
+        )
+    )
+    if draft.stat().st_size != part.size or _checksum(part, draft) != part.checksum:
+        raise OSError
+    files.sync(draft)
+    part.local_path.parent.mkdir(parents=True, exist_ok=True)
+    draft.rename(part.local_path)
+
+
+def _checksum(part: Part, path: Path) -> str:
+    if part.checksum.startswith("sha256:"):
+        return f"sha256:{hashing.sha256(path)}"
+    return f"git:{git_hash(path.read_bytes())}"
+
+
+def _ask(name: str, what: str, request: Callable[[], T]) -> T:
+    """Send a request until it is answered, but not for ever.
+
+    Raises:
+        NetworkError: it is not answered, or refused.
+    """
+    for tries_left in reversed(range(MAX_TRIES)):
         try:
             return request()
-        except RevisionNotFoundError:
-            raise
-        except (HTTPError, InvalidURL, OfflineModeIsEnabled) as error:
-            if bytes_here() > bytes_before:
-                tries = 0
-                waited = 0.0
-                bytes_before = bytes_here()
-            tries += 1
-            seconds = _wait_seconds(error, tries)
-            waited += seconds
-            if tries > MAX_TRIES or waited > MAX_WAIT_SECONDS:
-                raise _network_error(name, error) from None
-        time.sleep(WAIT_SCALE * seconds)
+        except (HTTPError, InvalidURL, OSError) as error:
+            if getattr(error, "errno", None):  # not the hub: the disk is full, for example
+                raise
+            cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+            if not tries_left or not _passes(cause):
+                raise NetworkError(f"{what}: {_reason(name, cause)}") from None
+        time.sleep(PAUSE_SECONDS)
+    raise AssertionError
 
 
-def _wait_seconds(error: Exception, tries: int) -> float:
-    """How long to wait before the next try; infinite where no try will help."""
-    if isinstance(error, OfflineModeIsEnabled | InvalidURL):
-        return float("inf")
-    if not isinstance(error, HfHubHTTPError):
-        return 2.0 ** (tries - 1)
-    if error.response.status_code not in BUSY:
-        return float("inf")
-    headers = error.response.headers
-    limit = parse_ratelimit_headers(headers)
-    if limit and not limit.remaining:
-        return float(limit.reset_in_seconds)
-    retry_after = headers.get("Retry-After", "")
-    return float(retry_after) if retry_after.isdecimal() else 2.0 ** (tries - 1)
+def _passes(error: BaseException | None) -> bool:
+    """Whether another try may help."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in BUSY
+    return not isinstance(error, OfflineModeIsEnabled | InvalidURL)
 
 
-def _network_error(name: str, error: Exception) -> UserError:
-    """Say what happened and the way out, in one line.
+def _reason(name: str, error: BaseException | None) -> str:
+    """What happened and the way out, in one line.
 
     The error's own words are left out, for they may hold a signed address.
     """
     if isinstance(error, OfflineModeIsEnabled):
-        reason = (
+        return (
             "HF_HUB_OFFLINE forbids to ask the hub; "
             "unset it, or take a copy (download.source: folder)"
         )
-    elif isinstance(error, HfHubHTTPError):
-        reason = _refusal(name, error)
-    else:
-        reason = (
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(name, error)
+    if isinstance(error, HTTPError | InvalidURL):
+        return (
             f"{_endpoint()} cannot be reached ({type(error).__name__}); "
-            "check the network and HF_ENDPOINT, then run again: it goes on where it stopped"
+            "check the network and HF_ENDPOINT, then run again: it goes on at this file"
         )
-    return NetworkError(f"{name}: {reason}")
+    return (
+        "what comes is not what the hub lists (a login page, a proxy?); "
+        "try again later, or set download.huggingface.revision"
+    )
 
 
 def _refusal(name: str, error: HfHubHTTPError) -> str:
@@ -333,5 +267,5 @@ def _refusal(name: str, error: HfHubHTTPError) -> str:
         advice = COMMON_VOICE_MOVED if "common_voice" in name.lower() else f"see {page}"
         return f"not on the hub ({status}): gone, misspelt{private}; {advice}"
     if status in BUSY:
-        return f"the hub is busy ({status}); run again later: it goes on where it stopped"
+        return f"the hub is busy ({status}); run again later: it goes on at this file"
     return f"the hub refuses ({status}); see {page}"

@@ -1,9 +1,8 @@
 """Which parquet files of a repository on the hub are which config and which split.
 
-The repository's card says so, else the names of files and folders do. Known are
-`data/train-00000-of-00004.parquet`, `<config>/train-*.parquet`, `<config>/train/0000.parquet` and
-`train.parquet`; `partial-train` is what the hub converted of a large train. Looks at names alone,
-so it costs nothing.
+`datasets` says so, from the repository's card, else from the names of files and folders. It is
+asked of a folder of empty files with these names: asked of the repository it would write into
+~/.cache, and send the token to a server beside the hub. Which of their splits is ours is said here.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from asr.errors import ParamsError
+from asr.errors import DataError, ParamsError
 from asr.storage.shards import SPLITS
 
 # Our splits, and the names that others give them.
@@ -27,149 +28,101 @@ SPLIT_NAMES = {
     "validation": ("validation", "dev", "valid", "val"),
     "test": ("test",),
 }
-KNOWN_SPLITS = {name for names in SPLIT_NAMES.values() for name in names}
+# What the hub converted; of a large split perhaps only the first files.
 PARTIAL = "partial-"
+CONVERTED_PATH = re.compile(rf"(.+)/(?:{PARTIAL})?([^/]+)/\d+\.parquet")
 PARAM = "download.huggingface"
 MAX_SHOWN = 20  # names in a message
-MAX_CARD = 1 << 18  # characters
-
-CARD_HEAD = re.compile(
-    r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", flags=re.DOTALL | re.MULTILINE
-)
-CARD_KEYS = re.compile(r"^(?:configs|license):.*?(?=^\w|\Z)", flags=re.DOTALL | re.MULTILINE)
-NUMBERING = re.compile(r"[-_.]\d+([-_]of[-_]\d+)?([-_][0-9a-f]+)?$")
-NO_SPLIT = re.compile(r"\d*|part|data|file|shard")  # a file's name, without its number
-GLOB_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.")
-GLOB_PATTERNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+CARD_ERRORS = (ValueError, TypeError, AttributeError, OSError)
 
 Splits = dict[str, list[str]]  # paths in order, by their name of a split
 
 
-def card(text: str) -> dict[str, Any]:
-    """Read configs and licence from the YAML on top of a README.md; empty if there is none.
-
-    Other keys are not parsed: a card may describe a hundred configs in 10,000 lines, which would
-    take seconds.
-    """
-    head = CARD_HEAD.match(text)
-    entries = CARD_KEYS.findall(head[1] if head else "")
+def card(readme: Path) -> dict[str, Any]:
+    """Read the YAML on top of a README.md; empty if there is none that can be read."""
+    block = REGEX_YAML_BLOCK.search(readme.read_text(encoding="utf-8-sig", errors="replace"))
     try:
         with warnings.catch_warnings(action="ignore"):
-            value = YAML(typ="safe", pure=True).load("".join(entries)[:MAX_CARD])
-        encoded = json.dumps(value, default=str, ensure_ascii=False).encode(errors="replace")
-        plain = json.loads(encoded)
+            # YAML 1.2, as the hub reads it: `no` is Norwegian
+            value = YAML(typ="safe", pure=True).load(block[2] if block else "")
+        plain = json.loads(json.dumps(value, default=str))
     except (YAMLError, ValueError, TypeError, RecursionError):
         return {}
     return plain if isinstance(plain, dict) else {}
 
 
-def configs(paths: Iterable[str], card: dict[str, Any]) -> dict[str, Splits]:
-    """Return splits and their files by config, as the card says, else as the names do."""
-    parquets = sorted(path for path in paths if path.endswith(".parquet"))
-    entries = {str(entry.get("config_name", "default")): entry for entry in _entries(card)}
-    by_config = {
-        name: _splits_of_entry(entry, parquets)
-        for name, entry in entries.items()
-        if "data_files" in entry or "data_dir" in entry
-    }
-    with_files = {name: splits for name, splits in by_config.items() if splits}
-    return with_files or _configs_by_name(parquets)
+def splits(name: str, paths: list[str], configs: Any, requested: str | None) -> tuple[str, Splits]:
+    """Return the config to read, and its splits.
 
-
-def _entries(card: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = card.get("configs")
-    if not isinstance(entries, list):
-        return []
-    return [entry for entry in entries if isinstance(entry, dict)]
-
-
-def _configs_by_name(parquets: Iterable[str]) -> dict[str, Splits]:
-    """Splits and their files by config, as the names of files and folders say."""
-    by_config: dict[str, Splits] = {}
-    for path in parquets:
-        *folders, file = PurePosixPath(path).parts
-        split = NUMBERING.sub("", file.removesuffix(".parquet"))
-        split_folders = [name for name in folders if name.removeprefix(PARTIAL) in KNOWN_SPLITS]
-        # Where the file does not name a split, the folder does.
-        if split not in KNOWN_SPLITS and (split_folders or NO_SPLIT.fullmatch(split)):
-            split = (split_folders or folders or ["train"])[-1]
-            folders = [name for name in folders if name != split]
-        config = "/".join(name for name in folders if name != "data") or "default"
-        splits = by_config.setdefault(config, {})
-        splits.setdefault(split.removeprefix(PARTIAL), []).append(path)
-    return by_config
-
-
-def _splits_of_entry(entry: dict[str, Any], parquets: list[str]) -> Splits:
-    """The splits of one entry of a card's `configs`."""
-    folder = str(entry.get("data_dir") or "")
-    files = entry.get("data_files")
-    if files is None:
-        prefix = f"{folder.strip('/')}/"
-        inside = [path for path in parquets if path.startswith(prefix)]
-        merged: Splits = {}
-        for splits in _configs_by_name(inside).values():
-            merged |= splits
-        return merged
-    matching: Splits = {}
-    for split, pattern in _patterns(files):
-        regex = _glob_regex(str(PurePosixPath(folder, pattern)))
-        paths = [path for path in parquets if regex.fullmatch(path)]
-        matching.setdefault(split, []).extend(paths)
-    return {split: list(dict.fromkeys(paths)) for split, paths in matching.items() if paths}
-
-
-def _patterns(files: Any) -> Iterator[tuple[str, str]]:
-    """Yield split and pattern from `data_files`: a pattern, a list of them, or those by split."""
-    if isinstance(files, dict):
-        entries = [{"split": name, "path": path} for name, path in files.items()]
-    elif isinstance(files, list) and files and isinstance(files[0], dict):
-        entries = [entry for entry in files if isinstance(entry, dict)]
-    else:
-        entries = [{"path": files}]
-    for entry in entries:
-        path = entry.get("path")
-        for pattern in path if isinstance(path, list) else [path]:
-            yield str(entry.get("split", "train")), str(pattern)
-
-
-def _glob_regex(glob: str) -> re.Pattern[str]:
-    """Translate a shell pattern: `*` stays inside a folder, `**` does not."""
-    text = "".join(_token_regex(token) for token in GLOB_TOKEN.findall(glob))
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return re.compile(text)
-    except re.error:
-        return re.compile(re.escape(glob))
-
-
-def _token_regex(token: str) -> str:
-    if token in GLOB_PATTERNS:
-        return GLOB_PATTERNS[token]
-    if token.startswith("[") and len(token) > 1:
-        return token.replace("[!", "[^")
-    return re.escape(token)
-
-
-def config_of(configs: dict[str, Splits], requested: str | None, card: dict[str, Any]) -> str:
-    """Return the config to read: the one requested, the only one, or the card's default.
-
+    Args:
+        name: of the data set.
+        paths: of its parquet files.
+        configs: as its card has them; None goes by the names of files and folders.
+        requested: a config, or a folder where there are none; None takes the only config, or the
+            default one.
     Raises:
         ParamsError: there is none of that name, or more than one to choose from.
+        DataError: the card says what `datasets` does not understand.
     """
-    defaults = [str(entry.get("config_name")) for entry in _entries(card) if entry.get("default")]
-    if requested:
-        candidates = [requested]
-    elif len(configs) == 1:
-        candidates = list(configs)
-    else:
-        candidates = [*defaults, "default"]
-    for name in candidates:
-        if name in configs:
-            return name
-    raise ParamsError(
-        f"{PARAM}.config: got {requested or 'nothing'}, want one of {listed(configs)}"
-    )
+    import datasets  # takes 1 s
+
+    configs = configs or _converted(paths)
+    is_folder = not configs and any(path.startswith(f"{requested}/") for path in paths)
+    chosen = {"data_dir" if is_folder else "name": requested}
+    with TemporaryDirectory() as folder:
+        try:
+            # The first must have files, and may be of tables or texts, which are not written here.
+            configs = sorted(configs, key=lambda entry: _rank(entry, requested))
+            _write_names(Path(folder), paths, configs)
+            known = datasets.get_dataset_config_names(folder)
+        except CARD_ERRORS as error:
+            raise DataError(
+                f"{name}: `datasets` cannot read its card ({type(error).__name__}); "
+                f"set {PARAM}.revision to another"
+            ) from None
+        try:
+            config = datasets.load_dataset_builder(folder, cache_dir=folder, **chosen).config
+        except CARD_ERRORS:
+            raise ParamsError(
+                f"{PARAM}.config: got {requested or 'nothing'}, want one of {listed(known)}"
+            ) from None
+    by_split = {
+        # a file that two patterns match is listed twice
+        str(split): [Path(file).relative_to(folder).as_posix() for file in dict.fromkeys(files)]
+        for split, files in config.data_files.items()
+        if files
+    }
+    return requested or config.name, by_split
+
+
+def _rank(entry: dict[str, Any], requested: str | None) -> tuple[bool, bool]:
+    return entry.get("config_name") != requested, not entry.get("default")
+
+
+def _converted(paths: list[str]) -> list[dict[str, Any]]:
+    """The configs of what the hub converted, which has no card; empty for other files."""
+    matches = [CONVERTED_PATH.fullmatch(path) for path in sorted(paths)]
+    configs: dict[str, Splits] = {}
+    for match in matches:
+        if match is None:
+            return []
+        configs.setdefault(match[1], {}).setdefault(match[2], []).append(match[0])
+    return [
+        {
+            "config_name": config,
+            "data_files": [{"split": split, "path": files} for split, files in splits.items()],
+        }
+        for config, splits in configs.items()
+    ]
+
+
+def _write_names(folder: Path, paths: list[str], configs: Any) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    if configs:
+        card = json.dumps({"configs": configs}, ensure_ascii=False)
+        (folder / "README.md").write_text(f"---\n{card}\n---\n", encoding="utf-8")
 
 
 def choose_splits(available: Splits, requested: dict[str, str] | None) -> dict[str, list[str]]:

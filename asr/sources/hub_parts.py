@@ -1,17 +1,16 @@
-"""Parquet files of a data set on the hub, each converted once to Arrow.
+"""Rows of a data set's parquet files, read where they lie.
 
-Arrow gives one row at a time through the memory map; parquet gives no row without its page, and
-`datasets` writes pages of 100 rows. Converting a file costs one read, one write, and three times
-its largest page in memory (some 90 MB); afterwards a row costs its bytes, in any process and any
-order.
+Parquet gives no row without those before it in its row group, so sounds are read in order: in each
+process a group is read once, and takes three times its largest page in memory. `datasets` writes
+groups and pages of 100 rows, some 30 MB.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,47 +18,31 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr.errors import DISK_ERRORS, DataError
-from asr.runtime.locks import locked
 from asr.sources import hub
-from asr.storage import files
 
-ROWS_PER_BATCH = 16  # converted at once
+ROWS_AT_ONCE = 16
 BUFFER = 1 << 20  # bytes
 MAX_REASON = 120  # characters of the parquet library's message
-CONVERT_ERRORS = (pa.ArrowException, ValueError, KeyError, OSError)
 
 
-def arrow(part: hub.Part) -> Path:
-    """Return the file as Arrow; fetch and convert it if that is still to be done.
+@lru_cache(maxsize=2)
+def _open(part: hub.Part) -> pq.ParquetFile:
+    """The file, fetched if it is not here.
 
     Raises:
         NetworkError: see `asr.sources.hub.fetch`.
         DataError: it is as the hub lists it, and yet no parquet that can be read.
     """
-    path = _arrow_path(part)
-    if not path.is_file():
-        with locked(hub.lock_path(part.name)):
-            if not path.is_file():
-                _convert(part, hub.fetch(part), path)
-                part.local_path.unlink()
-    return path
+    path = hub.fetch(part)
+    with _read_errors(part):
+        return pq.ParquetFile(path, buffer_size=BUFFER)
 
 
-def is_here(part: hub.Part) -> bool:
-    return _arrow_path(part).is_file()
-
-
-def _arrow_path(part: hub.Part) -> Path:
-    return part.local_path.with_name(f"{part.local_path.name}.arrow")
-
-
-def _convert(part: hub.Part, parquet: Path, path: Path) -> None:
-    # Of a fixed name, so that the next try overwrites what a killed one left.
-    draft = path.with_name(f"{path.name}.part")
+@contextmanager
+def _read_errors(part: hub.Part) -> Iterator[None]:
     try:
-        _write_arrow(parquet, draft)
-    except CONVERT_ERRORS as error:
-        draft.unlink(missing_ok=True)
+        yield
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:MAX_REASON]
@@ -67,96 +50,57 @@ def _convert(part: hub.Part, parquet: Path, path: Path) -> None:
             f"{part.name}: {part.path} cannot be read as parquet ({reason}); "
             "set download.huggingface.revision to another"
         ) from None
-    files.sync(draft)
-    draft.rename(path)
-    files.sync(path.parent)
-
-
-def _write_arrow(parquet: Path, path: Path) -> None:
-    with (
-        pq.ParquetFile(parquet, pre_buffer=False, buffer_size=BUFFER) as source,
-        pa.OSFile(str(path), "wb") as file,
-    ):
-        writer = None
-        for batch in source.iter_batches(ROWS_PER_BATCH, use_threads=False):
-            plain = _without_dictionaries(batch)
-            writer = writer or pa.ipc.new_file(file, plain.schema)
-            writer.write_batch(plain)
-        writer = writer or pa.ipc.new_file(file, source.schema_arrow)
-        writer.close()
-
-
-def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Decode dictionary columns: an Arrow file cannot change a dictionary between batches."""
-    columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        for column in batch.columns
-    ]
-    fields = [
-        field.with_type(column.type) for field, column in zip(batch.schema, columns, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, batch.schema.metadata))
-
-
-@lru_cache(maxsize=2)
-def _open(path: str) -> pa.ipc.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.memory_map(path))
-
-
-@lru_cache(maxsize=2)
-def _batch(path: str, number: int) -> pa.RecordBatch:
-    return _open(path).get_batch(number)
 
 
 def forget(name: str) -> None:
     """Remove all that was fetched of a data set; call it when its rows are written elsewhere."""
-    _batch.cache_clear()
+    _sounds.cache_clear()
     _open.cache_clear()
     hub.forget(name)
 
 
 def schema(part: hub.Part) -> pa.Schema:
-    return _open(str(arrow(part))).schema
+    return _open(part).schema_arrow
 
 
 def count(part: hub.Part) -> int:
     """Return the number of rows."""
-    reader = _open(str(arrow(part)))
-    return sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
+    return int(_open(part).metadata.num_rows)
 
 
 def rows(part: hub.Part, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield each row's batch, its index in the batch, and its values.
+    """Yield each row's group, its index in the group, and its values.
 
     Args:
         columns: names; `audio.path` is the field `path` in the column `audio`.
     Raises:
-        DataError: the file lacks a column that the data set's first file has.
+        DataError: the file cannot be read, or lacks a column that the data set's first file has.
     """
-    reader = _open(str(arrow(part)))
-    missing = [name for name in columns if name.partition(".")[0] not in reader.schema.names]
+    known = schema(part)
+    missing = [name for name in columns if name.partition(".")[0] not in known.names]
     if missing:
         raise DataError(
             f"{part.name}: {part.path} has no column {', '.join(missing)}, unlike its neighbours; "
             "set download.huggingface.revision"
         )
-    labels = _class_labels(reader.schema)
-    for number in range(reader.num_record_batches):
-        batch = reader.get_batch(number)
-        values = {name: _values(batch, name, labels.get(name)) for name in columns}
-        for index in range(batch.num_rows):
+    labels = _class_labels(known)
+    for number in range(_open(part).num_row_groups):
+        with _read_errors(part):
+            group = _open(part).read_row_group(number, columns, use_threads=False)
+            values = {name: _values(group, name, labels.get(name)) for name in columns}
+        for index in range(group.num_rows):
             yield number, index, {name: values[name][index] for name in columns}
 
 
-def _values(batch: pa.RecordBatch, name: str, labels: list[str] | None) -> list[Any]:
+def _values(group: pa.Table, name: str, labels: list[str] | None) -> list[Any]:
     """One column's values.
 
     Bytes that are not UTF-8 are carried along; the number of a class becomes its name.
     """
     outer, _, inner = name.partition(".")
-    column = pc.struct_field(batch.column(outer), inner) if inner else batch.column(name)
+    column = pc.struct_field(group.column(outer), inner) if inner else group.column(name)
     if is_text(column.type):
-        encoded = column.cast(pa.large_binary()).to_pylist()
+        encoded = column.cast(_plain(column.type)).cast(pa.large_binary()).to_pylist()
         return [text if text is None else text.decode(errors="surrogateescape") for text in encoded]
     values: list[Any] = column.to_pylist()
     if not labels:
@@ -181,18 +125,55 @@ def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
         return {}
 
 
-def sound(part: hub.Part, column: str, batch: int, index: int) -> bytes | None:
+def sound(part: hub.Part, column: str, group: int, index: int) -> bytes | None:
     """Return a row's encoded recording; None where the data set holds only its path."""
-    value = _batch(str(arrow(part)), batch).column(column)[index].as_py()
+    value = _sounds(part, column, group)[index]
     content: bytes | None = value["bytes"] if isinstance(value, dict) else value
     return content
 
 
+@lru_cache(maxsize=1)
+def _sounds(part: hub.Part, column: str, group: int) -> _Sounds:
+    return _Sounds(part, column, group)
+
+
+class _Sounds:
+    """The sounds of a row group, a few in memory; whoever goes back begins the group again."""
+
+    def __init__(self, part: hub.Part, column: str, group: int):
+        self._part = part
+        self._read = partial(
+            _open(part).iter_batches, ROWS_AT_ONCE, [group], [column], use_threads=False
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._first = 0
+        self._sounds: list[Any] = []
+        self._batches = self._read()
+
+    def __getitem__(self, index: int) -> Any:
+        if index < self._first:
+            self._begin()
+        while index >= self._first + len(self._sounds):
+            with _read_errors(self._part):
+                batch = next(self._batches)
+            self._first += len(self._sounds)
+            self._sounds = batch.column(0)
+        return self._sounds[index - self._first].as_py()
+
+
+def _plain(column_type: pa.DataType) -> pa.DataType:
+    """The type of the values, also where each is stored once and then counted by its number."""
+    return column_type.value_type if pa.types.is_dictionary(column_type) else column_type
+
+
 def is_text(column_type: pa.DataType) -> bool:
+    plain = _plain(column_type)
     return bool(
-        pa.types.is_string(column_type)
-        or pa.types.is_large_string(column_type)
-        or pa.types.is_string_view(column_type)
+        pa.types.is_string(plain)
+        or pa.types.is_large_string(plain)
+        or pa.types.is_string_view(plain)
     )
 
 
@@ -206,9 +187,10 @@ def is_sound(column_type: pa.DataType) -> bool:
 
 
 def is_scalar(column_type: pa.DataType) -> bool:
+    plain = _plain(column_type)
     return bool(
-        is_text(column_type)
-        or pa.types.is_integer(column_type)
-        or pa.types.is_floating(column_type)
-        or pa.types.is_boolean(column_type)
+        is_text(plain)
+        or pa.types.is_integer(plain)
+        or pa.types.is_floating(plain)
+        or pa.types.is_boolean(plain)
     )

@@ -2,8 +2,8 @@
 
 Common Voice mirrors, FLEURS, MLS, VoxPopuli, and others like them. No code of theirs is run. A
 repository that holds a loading script instead of parquet is read as the hub converted it, if it
-did. Costs one download (a killed one goes on where it stopped), the files' size on disk until
-`forget`, 16 bytes of memory a row, and 20 us a row and pass.
+did. Costs one download (a killed one goes on at the file where it stopped), the files' size on disk
+until `forget`, 16 bytes of memory a row, and 20 us a row and pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from asr import paths
 from asr.errors import DataError, ParamsError
 from asr.runtime import disk
-from asr.runtime.locks import locked
 from asr.runtime.workers import progress
 from asr.sources import hub, hub_layout, hub_parts
 from asr.sources.columns import Columns, find_columns, id_of
@@ -74,9 +73,10 @@ def read(
         NetworkError: the hub cannot be reached, or refuses.
     """
     files, card, converted = _repository(name, revision)
-    configs = hub_layout.configs([part.path for part in files], {} if converted else card)
-    config = hub_layout.config_of(configs, config, card)
-    taken = _fetch(_splits(files, configs[config], splits), max_rows)
+    parquets = [part.path for part in files if part.path.endswith(".parquet")]
+    configs = None if converted else card.get("configs")
+    config, available = hub_layout.splits(name, parquets, configs, config)
+    taken = _fetch(_splits(files, available, splits), max_rows)
     parts = [part for split in taken for part in split.parts]
     if not any(hub_parts.count(part) for part in parts):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
@@ -91,7 +91,7 @@ def read(
         "columns": asdict(names),
         "files": [_file(part, split.theirs) for split in taken for part in split.parts],
     }
-    return Corpus(about, UtteranceIterable(partial(_all_utterances, taken, names)))
+    return Corpus(about, UtteranceIterable(partial(_utterances, taken, names)))
 
 
 def _incomplete(splits: list[Split]) -> list[str]:
@@ -120,7 +120,7 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
             f"{PARAM}.revision: {name} has no {revision or 'main'}; "
             "want a commit, tag or branch, or null"
         )
-    card = _card(name, files)
+    card = _card(files)
     if any(part.path.endswith(".parquet") for part in files):
         return files, card, False
     if revision:
@@ -138,13 +138,9 @@ def _repository(name: str, revision: str | None) -> tuple[list[hub.Part], dict[s
     return converted, card, True
 
 
-def _card(name: str, files: list[hub.Part]) -> dict[str, Any]:
+def _card(files: list[hub.Part]) -> dict[str, Any]:
     readme = next((part for part in files if part.path == "README.md"), None)
-    if readme is None:
-        return {}
-    with locked(hub.lock_path(name)):
-        text = hub.fetch(readme).read_text(encoding="utf-8", errors="replace")
-    return hub_layout.card(text)
+    return hub_layout.card(hub.fetch(readme)) if readme else {}
 
 
 def _splits(
@@ -186,29 +182,23 @@ def _fetch(splits: list[Split], max_rows: int | None) -> list[Split]:
 
 def _fetch_all(parts: list[hub.Part]) -> None:
     name = parts[0].name
-    missing_bytes = sum(part.size for part in parts if not hub_parts.is_here(part))
+    missing_bytes = sum(part.size for part in parts if not part.local_path.is_file())
     disk.check_free_space(paths.cache("hub"), missing_bytes, name)
     for part in progress(parts, len(parts), "files", f"download {name}"):
-        hub_parts.arrow(part)
+        hub.fetch(part)
 
 
-def _all_utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
-    for split in splits:
-        yield from _utterances(split, names)
-
-
-def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
+def _utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
     ours = set(asdict(names).values())
-    number = 0
-    for part in split.parts:
-        for batch, index, row in hub_parts.rows(part, _columns_to_read(part, names)):
+    for split in splits:
+        for number, (part, group, index, row) in enumerate(_rows(split, names)):
             speaker = row.get(names.speaker or "")
             seconds = row.get(names.seconds or "")
             yield Utterance(
                 id=id_of(row[names.id]) if names.id else f"{split.theirs}-{number:08d}",
                 split=split.ours,
                 text=row[names.text] or "",
-                audio=partial(hub_parts.sound, part, names.audio, batch, index),
+                audio=partial(hub_parts.sound, part, names.audio, group, index),
                 speaker=None if speaker in UNKNOWN else str(speaker),
                 attributes={
                     key: value
@@ -217,7 +207,12 @@ def _utterances(split: Split, names: Columns) -> Iterator[Utterance]:
                 },
                 duration=seconds if seconds and 0 < seconds < math.inf else None,
             )
-            number += 1
+
+
+def _rows(split: Split, names: Columns) -> Iterator[tuple[hub.Part, int, int, dict[str, Any]]]:
+    for part in split.parts:
+        for group, index, row in hub_parts.rows(part, _columns_to_read(part, names)):
+            yield part, group, index, row
 
 
 def _columns_to_read(part: hub.Part, names: Columns) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import pickle
 import random
 import signal
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -26,7 +28,7 @@ import pytest
 from asr import paths
 from asr.audio.codec import decode
 from asr.errors import DataError, DiskError, NetworkError, ParamsError, UserError
-from asr.sources import hub, hub_layout, huggingface
+from asr.sources import hub, huggingface
 from asr.sources.utterances import Corpus
 from asr.storage.shards import SPLITS
 from stages import download
@@ -234,7 +236,9 @@ def there(served_once: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The hub without faults, as new; nobody waits, and nobody has a token."""
     monkeypatch.setenv("HF_ENDPOINT", served_once.uri)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub, "WAIT_SCALE", 0.0005)
+    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0)
+    for module in (huggingface_hub.utils._http, huggingface_hub.file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None))
     for one in (served_once, served_once.cdn):
         one.faults.clear()
         one.asked.clear()
@@ -274,6 +278,13 @@ WHOLE = [
     wanted(number, split)
     for split, some in zip(SPLITS, ([0, 1, 2, 3, 4], [5, 6], [7]), strict=True)
     for number in some
+]
+
+
+WHOLE_FILES = [
+    sha256(content)
+    for path, content in MIRROR.items()
+    if path.endswith(".parquet") and "other" not in path
 ]
 
 
@@ -601,102 +612,74 @@ def test_a_file_unlike_its_neighbours_is_refused(there: Hub) -> None:
 # which files
 
 
-def test_many_files_are_one_split_in_order() -> None:
+def files_by_split(there: Hub, paths: list[str], card: str = "", config: str | None = None) -> Any:
+    """What is read of a set with these files: its config, and the files of each split."""
+    made = {path: parquet([mirror_row(number)]) for number, path in enumerate(paths)}
+    name = one_set(there, made | ({"README.md": card.encode()} if card else {}))
+    about = read(name, config, splits={"train": "train"}).about
+    return about["config"], [one["path"] for one in about["files"]]
+
+
+def test_many_files_are_one_split_in_order(there: Hub) -> None:
     paths = [f"data/train-{number:05d}-of-00012.parquet" for number in range(12)]
-    assert hub_layout.configs(reversed(paths), {}) == {"default": {"train": paths}}
-    assert hub_layout.configs(["0001.parquet", "0000.parquet"], {}) == {
-        "default": {"train": ["0000.parquet", "0001.parquet"]}
-    }
+    assert files_by_split(there, paths[::-1]) == ("default", paths)
 
 
-@pytest.mark.parametrize(
-    ("path", "config", "split"),
-    [
-        ("data/train-00000-of-00004.parquet", "default", "train"),
-        ("data/train-00000-of-00004-0123456789abcdef.parquet", "default", "train"),
-        ("sv/train-00000-of-00001.parquet", "sv", "train"),
-        ("sv/train/0000.parquet", "sv", "train"),
-        ("sv/partial-train/0012.parquet", "sv", "train"),
-        ("data/sv/dev/part-0.parquet", "sv", "dev"),
-        ("test.parquet", "default", "test"),
-        ("0000.parquet", "default", "train"),
-        ("sv/valid/batch_3.parquet", "sv", "valid"),
-        ("sv/9_hours/0000.parquet", "sv", "9_hours"),
-        ("sv/1_hours-00000-of-00001.parquet", "sv", "1_hours"),
-    ],
-)
-def test_names_say_config_and_split(path: str, config: str, split: str) -> None:
-    assert hub_layout.configs([path, "a.csv"], {}) == {config: {split: [path]}}
+def test_a_set_without_a_card_goes_by_its_names(there: Hub) -> None:
+    """A config is then a folder; `dev` is validation, and what says nothing is train."""
+    paths = ["sv/train/0.parquet", "sv/dev/part-0.parquet", "de/train/b.parquet", "sv/test.parquet"]
+    assert files_by_split(there, paths, config="sv") == ("sv", ["sv/train/0.parquet"])
+    numbers = ["0000.parquet", "0001.parquet"]
+    assert files_by_split(there, numbers[::-1]) == ("default", numbers)
+    assert files_by_split(there, numbers, config="default") == ("default", numbers)
+    refused(ParamsError, r"config: got no, want one of default$", "someone/small", "no")
 
 
-PATHS = ["a/b/x-2.parquet", "a/x-1.parquet", "a/x-10.parquet", "x-1.parquet", "x.csv"]
+CARD = """---
+configs:
+- config_name: speakers
+  data_files: speakers.csv
+- config_name: a
+  data_files: [a/*, a/y*]
+- config_name: b
+  default: true
+  data_dir: b
+---
+"""
 
 
-@pytest.mark.parametrize(
-    ("files_of", "found"),
-    [
-        ("a/*", {"train": ["a/x-1.parquet", "a/x-10.parquet"]}),
-        ("a/**", {"train": ["a/b/x-2.parquet", "a/x-1.parquet", "a/x-10.parquet"]}),
-        ("**/x-[12].parquet", {"train": ["a/b/x-2.parquet", "a/x-1.parquet", "x-1.parquet"]}),
-        ("**/x-[!2].parquet", {"train": ["a/x-1.parquet", "x-1.parquet"]}),
-        ("x-?.parquet", {"train": ["x-1.parquet"]}),
-        (["x-1.parquet", "a/b/*", "x-*"], {"train": ["x-1.parquet", "a/b/x-2.parquet"]}),
-        (
-            {"test": "a/b/**", "dev": ["x-1.parquet"]},
-            {"test": ["a/b/x-2.parquet"], "dev": ["x-1.parquet"]},
-        ),
-        (
-            [{"split": "test", "path": ["a/x-1*"]}, "odd"],
-            {"test": ["a/x-1.parquet", "a/x-10.parquet"]},
-        ),
-    ],
-)
-def test_the_card_says_which_files(files_of: Any, found: dict[str, list[str]]) -> None:
-    said = {"configs": [{"config_name": "c", "data_files": files_of}]}
-    assert hub_layout.configs(PATHS, said) == {"c": found}
-    assert (
-        hub_layout.config_of(
-            {"c": found, "d": found}, None, {"configs": [{"config_name": "c", "default": True}]}
-        )
-        == "c"
-    )
-
-
-def test_what_else_a_card_says_costs_nothing() -> None:
-    """Without the rest being left aside this would take a minute."""
-    features = "  - name: audio\n    dtype: audio\n" * 50_000
-    said = hub_layout.card(
-        f"---\ndataset_info:\n{features}configs:\n- config_name: a\n  data_dir: "
-        "b\nlicense: x\ntags:\n- c\n---\nconfigs: text\n"
-    )
-    assert said == {"configs": [{"config_name": "a", "data_dir": "b"}], "license": "x"}
-
-
-def test_a_card_may_name_a_folder() -> None:
-    said = {"configs": [{"config_name": "c", "data_dir": "a"}]}
-    assert hub_layout.configs(["a/train.parquet", "b/train.parquet"], said) == {
-        "c": {"train": ["a/train.parquet"]}
-    }
+def test_the_card_says_which_files(there: Hub) -> None:
+    paths = ["a/x.parquet", "a/y.parquet", "b/train-0.parquet", "c/train-0.parquet"]
+    assert files_by_split(there, paths, CARD, "a") == ("a", paths[:2])
+    assert files_by_split(there, paths, CARD) == ("b", paths[2:3])
+    refused(ParamsError, r"config: got c, want one of a, b, speakers$", "someone/small", "c")
 
 
 @pytest.mark.parametrize(
     "card",
     [
-        "",
-        "---\n",
+        "no card",
+        "<html><h1>Mine</h1></html>",
         "---\n[\n---\n",
         "---\n- a\n---\n",
-        "---\nconfigs: 3\n---\n",
-        "---\nconfigs:\n- 3\n- data_files:\n  - path: '[z-a]'\n  - path: '[[a]'\n---\n",
         "---\nlicense: &a [*a]\n---\n",
-        "---\nlicense: &a 1\nconfigs: &a 2\n? {}\n: 3\n---\n",
+        "---\nlicense: &a 1\n? {}\n: 3\n---\n",
         "---\nlicense: " + "[" * 400 + "\n---\n",
     ],
 )
-def test_a_card_that_says_nothing_leaves_it_to_the_names(card: str) -> None:
-    assert hub_layout.configs(["data/train-0.parquet"], hub_layout.card(card)) == {
-        "default": {"train": ["data/train-0.parquet"]}
-    }
+def test_a_card_that_says_nothing_leaves_it_to_the_names(there: Hub, card: str) -> None:
+    assert files_by_split(there, ["data/train-0.parquet"], card)[1] == ["data/train-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    "configs", ["3", "\n- 3", "\n- config_name: a\n  data_files: 3", "\n- data_dir: a"]
+)
+def test_a_card_that_says_what_cannot_be(there: Hub, configs: str) -> None:
+    name = one_set(
+        there,
+        small([mirror_row(1)]) | {"README.md": f"---\nconfigs: {configs}\n---\n".encode()},
+    )
+    refused(DataError, rf"{name}: `datasets` cannot read its card \(\w+\); set", name)
 
 
 def test_only_as_many_files_are_fetched_as_hold_the_rows(there: Hub) -> None:
@@ -799,10 +782,7 @@ def test_a_file_that_leaves_its_folder_is_refused(there: Hub, tmp_path: Path) ->
 def test_nothing_is_fetched_twice(there: Hub) -> None:
     for _ in range(2):
         assert listed(read()) == WHOLE
-    assert sorted(name for name, _ in there.fetched()) == sorted(
-        sha256(MIRROR[path]) for path in MIRROR if "other" not in path and ".p" in path
-    )
-    assert all(given is None for _, given in there.fetched())
+    assert sorted(name for name, _ in there.fetched()) == sorted(WHOLE_FILES)
 
 
 def test_a_part_that_went_missing_is_fetched_again(there: Hub) -> None:
@@ -813,39 +793,40 @@ def test_a_part_that_went_missing_is_fetched_again(there: Hub) -> None:
     assert len(there.fetched()) == 10
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000])
-def test_a_connection_that_breaks_goes_on_where_it_stood(there: Hub, count: int) -> None:
-    there.cdn.faults += [cut(count), cut(count)]
+def test_a_connection_that_breaks_costs_the_file_alone(there: Hub) -> None:
+    there.cdn.faults += [lambda one: one.work(), cut(1000), cut(0)]
     assert listed(read()) == WHOLE
-    first = there.fetched()[0][0]
-    ranges = [given for name, given in there.fetched() if name == first]
-    assert ranges == [
-        None,
-        *([f"bytes={count}-", f"bytes={2 * count}-"] if count else [None, None]),
-    ]
+    assert len(there.fetched()) == len(WHOLE_FILES) + 2
+    huggingface.forget(NAME)
+    there.cdn.faults += [cut(1000)] * hub.MAX_TRIES
+    refused(NetworkError, r"cannot be reached \(ReadError\); .* it goes on at this file")
 
 
 KILLED = "import sys; from asr.sources import huggingface as h; h.read(sys.argv[1], *[None] * 5)"
 
 
-def test_a_killed_fetch_goes_on_at_the_byte_where_it_stood(there: Hub) -> None:
+def test_a_killed_fetch_goes_on_at_the_file_where_it_stood(
+    there: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """And nothing of it lies in the user's home."""
+    home = tmp_path_factory.mktemp("home")
     there.cdn.reached.clear()
     there.cdn.faults += [lambda one: one.work(), stuck(1500)]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, NAME], cwd=REPOSITORY)
+    environment = os.environ | {"HOME": str(home)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, NAME], cwd=REPOSITORY, env=environment
+    )
     assert there.cdn.reached.wait(60)
-    place = paths.cache("hub", NAME, commit_of(MIRROR), "sv-SE/train-00001-of-00003.parquet.part")
-    while not (place.is_file() and place.stat().st_size == 1500):
-        assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait(20)
-    before = len(there.fetched())
-    assert before == 2
+    drafts = paths.cache("hub", NAME, "drafts")
+    assert list(drafts.rglob("*.incomplete"))
+    assert not list(home.iterdir())
     assert listed(read()) == WHOLE
-    assert there.fetched()[before] == (
-        sha256(MIRROR["sv-SE/train-00001-of-00003.parquet"]),
-        "bytes=1500-",
+    assert Counter(name for name, _ in there.fetched()) == Counter(
+        [*WHOLE_FILES, sha256(MIRROR["sv-SE/train-00001-of-00003.parquet"])]
     )
-    assert len(there.fetched()) == 6  # five files, and one of them in two stretches
+    assert not [path for path in drafts.rglob("*.*") if path.suffix in (".incomplete", ".parquet")]
 
 
 def test_who_forgets_a_set_waits_for_who_fetches_it(there: Hub) -> None:
@@ -860,55 +841,40 @@ def test_who_forgets_a_set_waits_for_who_fetches_it(there: Hub) -> None:
         assert other.result() == WHOLE
 
 
-def test_a_server_that_knows_no_ranges_sends_all_anew(there: Hub) -> None:
-    there.cdn.faults += [cut(1000), whole(lambda content: content)]
-    assert listed(read()) == WHOLE
-
-
 @pytest.mark.parametrize(
-    ("change", "match"),
+    "change",
     [
-        (
-            lambda content: content[:-1],
-            r"came twice in the wrong length \([\d,]+ bytes, want [\d,]+\)",
-        ),
-        (lambda content: content + b"x", r"came twice in the wrong length"),
-        (lambda _: b"", r"cannot be reached|came twice in the wrong length \(0 bytes"),
-        (flipped, r"came twice with a wrong checksum"),
-        (
-            lambda content: PAGE.ljust(len(content)),
-            r"came twice as a web page \(a login page, a proxy\?\)",
-        ),
-        (lambda _: PAGE, r"came twice as a web page"),
+        lambda content: content[:-1],
+        lambda content: content + b"x",
+        lambda _: b"",
+        flipped,
+        lambda content: PAGE.ljust(len(content)),
+        lambda _: PAGE,
     ],
 )
-def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_once_and_then_refused(
-    there: Hub, change: Any, match: str
+def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again_and_then_refused(
+    there: Hub, change: Any
 ) -> None:
     there.cdn.faults += [whole(change)]
     assert listed(read()) == WHOLE
     huggingface.forget(NAME)
     there.cdn.asked.clear()
-    there.cdn.faults += [whole(change), whole(change)]
-    refused(NetworkError, rf"{NAME}: sv-SE/train-00000-of-00003.parquet {match}.*; try again later")
-    assert len(there.fetched()) == 2
-    assert not list(paths.cache("hub", NAME).rglob("*.arrow"))
-
-
-def test_a_card_that_begins_as_a_web_page_is_none(there: Hub) -> None:
-    name = one_set(there, small([mirror_row(1)]) | {"README.md": b"<html><h1>Mine</h1></html>"})
-    assert len(listed(read(name))) == 1
+    there.cdn.faults += [whole(change)] * hub.MAX_TRIES
+    refused(
+        NetworkError,
+        rf"{NAME}: sv-SE/train-00000-of-00003.parquet: what comes is not what the hub lists "
+        r"\(a login page, a proxy\?\); try again later",
+    )
+    assert len(there.fetched()) == hub.MAX_TRIES
+    assert not list(paths.cache("hub", NAME, commit_of(MIRROR)).rglob("*.parquet"))
 
 
 def test_a_small_file_is_checked_by_gits_own_hash(there: Hub) -> None:
-    there.faults += [*LISTING, whole_card(b"# Another"), whole_card(b"# Another")]
-    refused(NetworkError, r"README.md came twice in the wrong length")
-    there.faults += [*LISTING, whole_card(flipped(MIRROR["README.md"]))]
+    answers = [lambda one: one.work(), lambda one: one.say(200, flipped(MIRROR["README.md"]))]
+    there.faults += [*LISTING, *answers * hub.MAX_TRIES]
+    refused(NetworkError, r"README.md: what comes is not what the hub lists")
+    there.faults += [*LISTING, *answers]
     assert listed(read()) == WHOLE
-
-
-def whole_card(content: bytes) -> Any:
-    return lambda one: one.say(200, content)
 
 
 def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
@@ -928,7 +894,6 @@ def test_parquet_that_is_broken_as_the_hub_has_it(there: Hub) -> None:
             ),
             name,
         )
-        assert not list(paths.cache("hub", name).rglob("*.arrow*"))
 
 
 def test_mutants_of_a_file_are_read_or_refused(there: Hub) -> None:
@@ -957,21 +922,10 @@ def test_a_disk_that_is_too_small_is_told_before(there: Hub) -> None:
 
 
 def test_what_the_checks_above_are_worth(monkeypatch: pytest.MonkeyPatch, there: Hub) -> None:
-    """The controls: without the checks another sound comes in, and without a draft all is fetched
-    anew.
-    """
-    monkeypatch.setattr(hub, "_defect", lambda *_: "")
+    """The control: without them another sound comes in."""
+    monkeypatch.setattr(hub, "_checksum", lambda part, _: part.checksum)
     there.cdn.faults += [whole(lambda content: content.replace(SOUNDS[0][-9:], b"another!!"))]
     assert listed(read()) != WHOLE
-    huggingface.forget(NAME)
-    there.cdn.asked.clear()
-    stream = hub._download
-    monkeypatch.setattr(
-        hub, "_download", lambda part, draft: (draft.write_bytes(b""), stream(part, draft))
-    )
-    there.cdn.faults += [cut(1000)]
-    assert listed(read()) == WHOLE
-    assert [given for _, given in there.fetched()][:2] == [None, None]
 
 
 # a hub that does not answer, or not that
@@ -979,39 +933,15 @@ def test_what_the_checks_above_are_worth(monkeypatch: pytest.MonkeyPatch, there:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_hub_is_asked_again(there: Hub, status: int) -> None:
-    there.faults += [busy(status), busy(status, Retry_After="3")]
-    there.cdn.faults += [busy(status), busy(status, RateLimit='"resolvers";r=0;t=3')]
+    there.faults += [busy(status), busy(status)]
+    there.cdn.faults += [busy(status), busy(status)]
     assert listed(read()) == WHOLE
 
 
-def test_a_hub_is_given_the_time_it_wants(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(hub.time, "sleep", waited.append)
-    monkeypatch.setattr(hub, "WAIT_SCALE", 1.0)
-    there.faults += [
-        busy(429, Retry_After="290"),
-        busy(429, RateLimit='"api";r=0;t=55'),
-        busy(503),
-        cut_off,
-    ]
-    read()
-    assert waited == [290, 55, 4, 8]
-    there.faults += [busy(429, Retry_After="86400")]
-    refused(
-        NetworkError,
-        rf"{NAME}: the hub is busy \(429\); run again later: it goes on where it stopped",
-    )
-    assert waited == [290, 55, 4, 8]
-
-
-def cut_off(one: Any) -> None:
-    one.reset()
-
-
 def test_a_hub_that_stays_busy_is_left_alone(there: Hub) -> None:
-    there.faults += [busy(503)] * (hub.MAX_TRIES + 1)
+    there.faults += [busy(503)] * hub.MAX_TRIES
     refused(NetworkError, r"the hub is busy \(503\)")
-    assert len(there.asked) == hub.MAX_TRIES + 1
+    assert len(there.asked) == hub.MAX_TRIES
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1020,12 +950,15 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         NetworkError,
         r"http://127.0.0.1:9 cannot be reached \(ConnectError\); check the network and HF_ENDPOINT",
     )
-    assert "goes on where it stopped" in said
+    assert "goes on at this file" in said
 
 
-def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_hub_that_is_silent(there: Hub, monkeypatch: pytest.MonkeyPatch, answers: int) -> None:
+    """At the first request, and while it lists its files."""
     monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.05)
-    there.faults += [lambda one: one.server.closing.wait(0.2)] * (hub.MAX_TRIES + 1)
+    monkeypatch.setattr(hub, "MAX_TRIES", 1)
+    there.faults += [*LISTING[:answers], *[lambda one: one.server.closing.wait(0.2)] * 9]
     refused(NetworkError, r"cannot be reached \(ReadTimeout\)")
 
 
@@ -1047,13 +980,9 @@ def test_another_service_has_the_place(there: Hub, fault: Any) -> None:
     )
 
 
-def test_a_listing_without_an_end_is_given_up(there: Hub) -> None:
-    there.faults += [
-        lambda one: one.work(),
-        *[lambda one: one.say(200, b"[]", Link='<http://x/?cursor=1>; rel="next"')] * 3,
-    ]
-    refused(NetworkError, r"answers as no hub does")
-    assert len(there.asked) == 3
+def test_another_service_has_the_place_of_a_file(there: Hub) -> None:
+    there.faults += [*LISTING, *[web_page] * hub.MAX_TRIES]
+    refused(NetworkError, r"README.md: what comes is not what the hub lists")
 
 
 def test_a_set_that_is_gone(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

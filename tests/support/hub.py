@@ -205,7 +205,7 @@ class HubConversation(Conversation):
             entries.append(entry | large)
         more = start + PAGE_ROWS < len(entries)
         link = (
-            {"Link": f'<https://example.org{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'}
+            {"Link": f'<{self.server.uri}{self.path}&cursor={start + PAGE_ROWS}>; rel="next"'}
             if more
             else {}
         )
@@ -236,6 +236,7 @@ class HubConversation(Conversation):
         self.server.cdn.large[sha256(content)] = content
         place = f"{self.server.cdn.uri}/repos/{sha256(content)}?X-Amz-Signature=signed-for-one"
         linked = {"X_Linked_Size": str(len(content)), "X_Linked_ETag": f'"{sha256(content)}"'}
+        linked |= {"X_Xet_Hash": sha256(content), "X_Xet_Refresh_Route": f"{self.server.uri}/no"}
         return self.say(302, Location=place, X_Repo_Commit=commit, **linked)
 
 
@@ -259,7 +260,7 @@ def cut(count: int) -> Fault:
 
 
 def stuck(count: int) -> Fault:
-    """Sends so many bytes, and then no more until the server closes."""
+    """Sends so many bytes, and no more until the server closes, when the connection ends."""
 
     def fault(one: Conversation) -> None:
         content, start = one.large()
@@ -267,6 +268,7 @@ def stuck(count: int) -> Fault:
         one.wfile.flush()
         one.server.reached.set()
         one.server.closing.wait(60)
+        one.reset()
 
     return fault
 
