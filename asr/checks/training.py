@@ -99,10 +99,10 @@ def batches_to_check(training: Training) -> Iterator[tuple[Batch, list[TrainingE
 def order_of(training: Training) -> Check:
     """Whether each row comes as often as it counts in the first two epochs."""
     num_windows = len(training.examples)
-    steps_per_epoch = -(-num_windows // training.params.per_device_train_batch_size)
+    parts_per_epoch = -(-num_windows // training.params.per_device_train_batch_size)
     parts = chain.from_iterable(map(training.step_examples, count()))
     first, second = (
-        [window for part in islice(parts, steps_per_epoch) for window in part] for _ in range(2)
+        [window for part in islice(parts, parts_per_epoch) for window in part] for _ in range(2)
     )
     repeats = epochs.repeats(training.train)
     usable = [row.index for row in training.usable_rows.rows]
