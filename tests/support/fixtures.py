@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from support.repository import TINY, write_params
+
+settings.register_profile("suite", deadline=None)  # an example may take any time on a busy machine
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
