@@ -47,10 +47,10 @@ class Finding:
     """One thing that was left behind.
 
     Attributes:
-        what: describes it.
+        what: its description.
         since: when it was left, in seconds since 1970.
         remedy: what mending does, or what the user can do.
-        mend: mends it; None if the user must decide.
+        mend: the function that mends it; None if the user must decide.
     """
 
     what: str

@@ -24,5 +24,5 @@ def empty_state(message: str, *commands: str) -> None:
 
 
 def show_error(error: UserError) -> None:
-    """Show an error that the user can fix in one line, as the command line does."""
+    """Show a user error as one line, as the command line does."""
     st.warning(plain(error), icon=":material/warning:")

@@ -27,7 +27,9 @@ RATES = (1_000, 768_000)  # Hz, lowest and highest
 MAX_PEAK = 1_000.0  # samples of floating-point files may exceed 1, but not by so much
 
 HEADER_BYTES = 4096
-WHOLE_SHARE = 0.9  # of the length in the header of an mp4 or webm, to which encoders add a little
+# Least share of the length in the header of an mp4 or webm that must be there; encoders add a
+# little at both ends.
+WHOLE_SHARE = 0.9
 UNSIZED_WAV = 0x7FFFF000  # sizes from here on mean unknown: the writer of the file used a pipe
 UNSIZED = 2**63 - 1  # the frames that libsndfile reports for a FLAC whose header has no length
 # One of these is in the first frame of an MP3 that gives its length.

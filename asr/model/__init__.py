@@ -1,4 +1,4 @@
-"""A Whisper: built, loaded and saved, prompted, decoded greedily, made ready for training.
+"""Whisper models: build, load, save, prompt, decode greedily, and prepare them for training.
 
 Imports `errors`, `paths`, `whisper`, `params`, `features`.
 """

@@ -168,7 +168,7 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
 
 
 def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
-    """Cut a recording into segments that fit the window, at the quietest point near each end."""
+    """Cut a recording at quiet points into segments that fit the window."""
     loudness = features.mel.mean(axis=0)  # (T,)
     total = features.mel.shape[1] - TAIL
     if total <= window_frames:

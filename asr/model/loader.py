@@ -1,4 +1,4 @@
-"""Whisper models: built from scratch or loaded, their window cut, and saved.
+"""Build, load and save Whisper models, and cut their window.
 
 Only safetensors are read, and no code of a checkpoint is executed. A window of N seconds is a table
 of 50 N positions. Whisper's positions are sinusoids, so the table of a shorter window is the
@@ -312,7 +312,7 @@ def device() -> str:
 
 
 def weights_hash(model: WhisperForConditionalGeneration) -> str:
-    """SHA-256 of all names and weights but the table of positions, which depends on the window."""
+    """SHA-256 of all weights and their names, without POSITIONS, which depends on the window."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name != POSITIONS:

@@ -85,8 +85,9 @@ def plain_weights(
 ) -> dict[str, torch.Tensor]:
     """The weights of the plain model after loading the weights of a checkpoint.
 
-    Without adapters they are the same. With adapters they are added to the frozen weights here,
-    independently of `merged`, so that a check can compare the two.
+    Without adapters they are the checkpoint's own weights. With adapters they are the frozen
+    weights plus the adapters, computed independently of `merged`, so that a check can compare the
+    two.
     """
     adapted = layers(whisper)
     if not adapted:

@@ -60,8 +60,8 @@ def frozen(
     Args:
         layers: the number of the encoder's first layers that are frozen, together with the
             convolutions before them; or `all` for the whole encoder.
-        rank: the rank of LoRA's adapters, beside which all other tensors are frozen; None if there
-            are no adapters.
+        rank: the rank of LoRA's adapters, None without adapters. With adapters all other tensors
+            are frozen.
     """
     prefixes = _frozen_prefixes(layers)
     return {

@@ -1,6 +1,6 @@
 """The model that training starts from, as params choose it: built from scratch, or loaded.
 
-Building costs 50 ms, loading the reading of the weights.
+Building costs 50 ms; loading costs reading the weights.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Text to tokens and back, and the prompt before every transcript.
 
 A tokenizer is a byte-level BPE made from texts, or the start model's own. Labels and decoding both
-take the prompt from `prompt` below, so they cannot differ; a check compares it with that of plain
-`generate()` (`greedy.generation_prompt`). Making a tokenizer from 2,400 sentences costs 20 ms;
-importing this module costs the import of transformers.
+take the prompt from `prompt` below, so they cannot differ; a check compares this prompt with that
+of plain `generate()` (`greedy.generation_prompt`). Making a tokenizer from 2,400 sentences costs
+20 ms; importing this module costs the import of transformers.
 """
 
 from __future__ import annotations
@@ -170,6 +170,6 @@ def _without_added_tokens(tokenizer: WhisperTokenizer) -> Tokenizer:
 
 
 def decode(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:
-    """The text of tokens, without special tokens and timestamps, and without space around it."""
+    """The text of tokens, without special tokens, timestamps, and space at both ends."""
     text: str = tokenizer.decode(ids, skip_special_tokens=True)
     return text.strip()

@@ -9,7 +9,7 @@ def window_seconds(model: schema.Model, own: int | None) -> int:
     """Length in seconds of the audio that the model takes at once.
 
     Args:
-        own: the window of the start model; None where it is built from scratch.
+        own: the window of the start model; None if it is built from scratch.
     """
     if model.window_seconds is not None:
         return model.window_seconds

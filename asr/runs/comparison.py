@@ -88,18 +88,18 @@ def _differs(values: list[Any]) -> bool:
     return values.count(values[0]) < len(values)
 
 
-def reproduce_commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str]]:
+def reproduce_commands(row: RunRow, workspace_params: dict[str, Any]) -> tuple[str, list[str]]:
     """The commands that repeat this training.
 
     Args:
-        here: the workspace's params, flat.
+        workspace_params: the workspace's params, flat.
     Returns:
         the commands, and the params that are left out because the workspace does not have them.
     """
     changed = {
         key: value
         for key, value in row.params.items()
-        if key in here and not _same(value, here[key])
+        if key in workspace_params and not _same(value, workspace_params[key])
     }
     options = " ".join(
         f"-S {shlex.quote(f'{key}={override_text(value)}')}"
@@ -110,7 +110,7 @@ def reproduce_commands(row: RunRow, here: dict[str, Any]) -> tuple[str, list[str
         "# or from the workspace as it is, anew",
         f"dvc exp run {options}".strip(),
     ]
-    unknown = sorted(key for key in row.params if key not in here)
+    unknown = sorted(key for key in row.params if key not in workspace_params)
     return "\n".join(lines), unknown
 
 

@@ -112,9 +112,9 @@ def find(name: str) -> Revision:
         sha = _full_sha(name)
         if sha:
             return _commit(sha)
-    shown = " ".join(name.split())[:80]
+    short_name = " ".join(name.split())[:80]
     raise ParamsError(
-        f"{shown!r}: no such revision; "
+        f"{short_name!r}: no such revision; "
         "want workspace, or what git branch, git tag and dvc exp list name"
     )
 

@@ -106,9 +106,9 @@ class RunRow:
     A training that was tested on other data, or in another way, has a row for each test.
 
     Attributes:
-        run_id: MLflow's; None if MLflow has no such run.
-        start: in seconds since 1970, as is `end`.
-        parameters: how many the model has.
+        run_id: id of MLflow's run; None if there is no such run.
+        start, end: in seconds since 1970.
+        parameters: number of the model's parameters.
         seconds: how long the training took.
     """
 

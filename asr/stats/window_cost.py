@@ -109,7 +109,7 @@ def reason(
     Args:
         recommended_price: the window's costs, as `price` returns them.
         min_share_kept, trained: as in `recommended`.
-        rows: training recordings.
+        rows: number of training recordings.
     """
     window = recommended_price["window_seconds"]
     share = recommended_price["share_fit"]

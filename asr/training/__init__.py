@@ -1,4 +1,4 @@
-"""What decides the weights of a training, and nothing else: a change here trains every model anew.
+"""The code that decides the weights; a change here makes every model train anew.
 
 Imports `errors`, `whisper`, `storage`, `runtime`, `params`, `features`, `model`, `wer`, `metrics`.
 """

@@ -64,13 +64,12 @@ def pack_neighbors(
 ) -> Iterator[tuple[TrainingRow, ...]]:
     """Join each speaker's rows, in the corpus's order, until the window or the label is full.
 
-    Yields:
-        groups of rows; every row occurs once, a row that is too long by itself alone.
-
     Args:
         speakers: of all rows of the corpus; rows without a speaker count as one speaker.
         max_frames: length of the window.
         max_tokens: limit for the tokens of a group's texts and timestamps.
+    Yields:
+        groups of rows. Every row occurs once; a row that is too long by itself is a group.
     """
     group: list[TrainingRow] = []
     for row in sorted(rows, key=lambda row: speakers[row.index] or ""):

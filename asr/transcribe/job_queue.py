@@ -219,8 +219,8 @@ class TranscriptionQueue:
             time.sleep(TIDY_SECONDS)
             now = time.monotonic()
             with self.changed:
-                here = [owner for owner in self.last_seen if self.present(owner)]
-                self.last_seen.update(dict.fromkeys(here, now))
+                present = [owner for owner in self.last_seen if self.present(owner)]
+                self.last_seen.update(dict.fromkeys(present, now))
                 lost = [
                     owner for owner, seen in self.last_seen.items() if now - seen > LOST_SECONDS
                 ]

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from asr.errors import NetworkError, ParamsError
 
 CONNECT_SECONDS = 5.0
-SILENT_SECONDS = 60.0  # a large model on a CPU needs long for the conversation before it answers
+SILENT_SECONDS = 60.0  # a large model on a CPU needs long to read the conversation
 LIMIT_SECONDS = 300.0
 LIMIT_BYTES = 4 << 20  # of a response as sent; some ten thousand words
 MAX_MESSAGE = 200  # characters of a server's message that are shown
@@ -144,7 +144,7 @@ def _check_settings() -> None:
 
 
 def _client() -> Any:
-    """A client that never retries, sends the key to no redirect, and limits each response."""
+    """A client without retries and redirects, which could leak the key; responses are limited."""
     import httpx2
     import openai
 

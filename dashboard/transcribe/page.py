@@ -95,10 +95,10 @@ def choose_options() -> dict[str, Options]:
 def model_names() -> dict[str, str]:
     """The models on offer: shown name -> name that `recognizer.resolve_model` takes."""
     folders = [path for path in paths.resolve(paths.KEPT_MODELS).glob("*") if path.is_dir()]
-    kept = sorted(path.name for path in folders)
+    kept_names = sorted(path.name for path in folders)
     revisions = [revision for revision in list_revisions(str(paths.root())) if revision.sha]
     names = {"workspace": "workspace"}
-    names |= {f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept}
+    names |= {f"kept: {name}": f"{paths.KEPT_MODELS}/{name}" for name in kept_names}
     names |= {
         f"{revision.kind}: {revision.name}": revision.sha or revision.name for revision in revisions
     }

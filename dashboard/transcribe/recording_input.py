@@ -48,8 +48,8 @@ class ChosenRecording:
 def choose() -> ChosenRecording | None:
     """Ask for a recording; None until there is one."""
     inputs = {MICROPHONE: _microphone, FILE: _file, YOUTUBE: _youtube, SERVER: _server}
-    way = st.segmented_control("Sound from", list(inputs), default=FILE, key="way")
-    return inputs[way or FILE]()
+    choice = st.segmented_control("Sound from", list(inputs), default=FILE, key="way")
+    return inputs[choice or FILE]()
 
 
 def _microphone() -> ChosenRecording | None:
