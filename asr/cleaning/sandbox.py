@@ -85,14 +85,16 @@ class _Worker(Generic[T]):
     Attributes:
         process: None before the first job, and after it died.
         retired: no process may start any more.
+        lock: of all workers, since starting a process looks after those that have ended.
     """
+
+    lock = Lock()
 
     def __init__(self, function: Callable[..., Iterator[T]], died: Callable[[str], T]):
         self.function = function
         self.died = died
         self.process: SpawnProcess | None = None
         self.retired = False
-        self.lock = Lock()
 
     def run(self, size: int, arguments: tuple[Any, ...]) -> list[T]:
         """The results of a job; see `guarded`."""
@@ -150,11 +152,12 @@ class _Worker(Generic[T]):
         """End the process if there is one; returns its exit code."""
         if self.process is None:
             return 0
-        self.process.kill()
-        self.process.join()
+        with self.lock:
+            self.process.kill()
+            self.process.join()
+            exit_code = self.process.exitcode
+            self.process = None
         self.connection.close()
-        exit_code = self.process.exitcode
-        self.process = None
         return exit_code or 0
 
     def has_grown(self) -> bool:
