@@ -4,7 +4,7 @@ Files from strangers are decoded here, because decoders are written in C. The it
 died of gets a result that says so; all other items get theirs. A worker sends each result as soon
 as it has it, so that what it has done outlives it.
 
-Passing a result costs 10 us, a fresh worker 0.5 s.
+Passing a result costs 20 us, a fresh worker 0.5 s.
 """
 
 from __future__ import annotations
@@ -12,24 +12,60 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from queue import SimpleQueue
-from threading import Lock
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 import psutil
 
 from asr.errors import DataError, UserError
 from asr.runtime.limits import STANDSTILL, allow, confine
-from asr.runtime.workers import SPAWN, count, in_order, one_thread_each
+from asr.runtime.workers import SPAWN, count, one_thread_each
 
 T = TypeVar("T")
 ITEM_SECONDS = 5.0  # of CPU time for one item
 ITEM_MEMORY = 448 << 20  # a worker's own data; with the libraries' pages it stays under 512 MB
 OUT_OF_MEMORY = 71  # the exit code of a worker that was refused memory
+
+
+@dataclass
+class _Job(Generic[T]):
+    """Items for one call of the function, and the results that have come of them.
+
+    Attributes:
+        size: number of items.
+        arguments: of the function.
+        results: those that the caller has not taken yet.
+        num_results: all that have come.
+        blamed: index of the item at which a worker died once; -1 for none.
+        error: what the function raised in place of its next result.
+    """
+
+    size: int
+    arguments: tuple[Any, ...]
+    results: deque[T] = field(default_factory=deque)
+    num_results: int = 0
+    blamed: int = -1
+    error: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.error is not None or self.num_results == self.size
+
+    def add(self, result: T) -> None:
+        self.results.append(result)
+        self.num_results += 1
+
+    def take(self) -> Iterator[T]:
+        """Yield what has come since the last call; raise the error that ended the job."""
+        while self.results:
+            yield self.results.popleft()
+        if self.error:
+            raise self.error
 
 
 def guarded(
@@ -51,123 +87,127 @@ def guarded(
         died: makes the result of an item that could not be done, from the reason in words.
     Raises:
         UserError: as the function raised it.
-        RuntimeError: the function raised anything else; the message is its traceback.
+        RuntimeError: any other exception of the function, with its traceback.
         DataError: a worker cannot even start.
     """
     one_thread_each()
     workers = [_Worker(function, died) for _ in range(min(count(), num_jobs))]
-    idle: SimpleQueue[_Worker[T]] = SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def run(size: int, arguments: tuple[Any, ...]) -> list[T]:
-        worker = idle.get()
-        try:
-            return worker.run(size, arguments)
-        finally:
-            idle.put(worker)
-
-    threads = ThreadPoolExecutor(max(len(workers), 1), "guarded")
+    waiting: deque[_Job[T]] = deque()
+    remaining = (_Job[T](*job) for job in jobs)
     try:
-        for results in in_order(threads, run, jobs, 2 * len(workers)):
-            yield from results
+        while _hand_out(remaining, workers, waiting):
+            yield from waiting[0].take()
+            if waiting[0].ended:
+                waiting.popleft()
+            else:
+                _receive(workers)
     finally:
         for worker in workers:
-            worker.retire()
-        threads.shutdown(cancel_futures=True)
-        for worker in workers:
-            worker.stop()
+            worker.end()
+
+
+def _hand_out(
+    remaining: Iterator[_Job[T]], workers: list[_Worker[T]], waiting: deque[_Job[T]]
+) -> bool:
+    """Give idle workers the next jobs, unless many wait already; return whether any waits."""
+    for worker in workers:
+        if worker.job is None and len(waiting) < 2 * len(workers):
+            for job in islice(remaining, 1):
+                waiting.append(job)
+                worker.begin(job)
+    return bool(waiting)
+
+
+def _receive(workers: list[_Worker[T]]) -> None:
+    """Wait until a worker has sent something, and take it."""
+    busy = [worker for worker in workers if worker.job]
+    ready = wait([worker.connection for worker in busy])
+    for worker in busy:
+        if worker.connection in ready:
+            worker.receive()
 
 
 class _Worker(Generic[T]):
-    """A guarded process and those that take its place, used by one thread at a time.
+    """The parent's side of a guarded process.
 
     Attributes:
-        process: None before the first job, and after it died.
-        retired: no process may start any more.
-        lock: of all workers, since starting a process looks after those that have ended.
+        job: None while the worker is idle.
+        started: whether the process has sent anything.
     """
-
-    lock = Lock()
 
     def __init__(self, function: Callable[..., Iterator[T]], died: Callable[[str], T]):
         self.function = function
         self.died = died
-        self.process: SpawnProcess | None = None
-        self.retired = False
-
-    def run(self, size: int, arguments: tuple[Any, ...]) -> list[T]:
-        """The results of a job; see `guarded`."""
-        results: list[T] = []
-        suspect = -1  # the item at which a process died once
-        if self.has_grown():
-            self.stop()
-        while len(results) < size:
-            if self.process is None:
-                self.start()
-            try:
-                self.connection.send((size, arguments, len(results)))
-                while len(results) < size:
-                    results.append(self.receive())
-            except (EOFError, OSError):
-                reason, certain = _reason(self.stop())
-                if certain or suspect == len(results):
-                    results.append(self.died(reason))
-                else:
-                    suspect = len(results)
-        return results
+        self.job: _Job[T] | None = None
+        self.start()
 
     def start(self) -> None:
+        self.started = False
         self.connection, theirs = SPAWN.Pipe()
-        with self.lock:
-            if self.retired:
-                raise RuntimeError("nobody wants the results any more")
-            self.process = SPAWN.Process(
-                target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
-            )
-            self.process.start()
-        theirs.close()  # the process has its own; its death ends ours only if no other is open
-        try:
-            self.receive()
-        except (EOFError, OSError):
-            reason, _ = _reason(self.stop())
-            raise DataError(f"a worker process could not start: {reason}") from None
+        self.process = SPAWN.Process(
+            target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
+        )
+        self.process.start()
+        theirs.close()  # the process has its own; `receive` sees its death only if ours is closed
 
-    def receive(self) -> T:
-        """The next result; raises an error that was sent in its place."""
-        result: T
-        result, error = self.connection.recv()
-        if error:
-            raise error
-        return result
-
-    def retire(self) -> None:
-        """Kill the process, from any thread; the thread that waits for it goes on."""
-        with self.lock:
-            self.retired = True
-            if self.process:
-                self.process.kill()
-
-    def stop(self) -> int:
-        """End the process if there is one; returns its exit code."""
-        if self.process is None:
-            return 0
-        with self.lock:
-            self.process.kill()
-            self.process.join()
-            exit_code = self.process.exitcode
-            self.process = None
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
         self.connection.close()
-        return exit_code or 0
+
+    def begin(self, job: _Job[T]) -> None:
+        """Begin a job, in a fresh process if libraries have leaked much memory in this one."""
+        if self.has_grown():
+            self.end()
+            self.start()
+        self.go_on(job)
+
+    def go_on(self, job: _Job[T]) -> None:
+        """Do what is left of a job."""
+        self.job = None if job.ended else job
+        if self.job:
+            with suppress(BrokenPipeError):  # it has died, as `receive` will see
+                self.connection.send((job.size, job.arguments, job.num_results))
 
     def has_grown(self) -> bool:
-        """Whether the process holds half of the memory that an item may use: libraries leak."""
-        if self.process is None:
-            return False
+        """Whether it holds half of the memory that an item may use."""
         try:
             return bool(psutil.Process(self.process.pid).memory_info().rss > ITEM_MEMORY // 2)
         except psutil.Error:
             return False  # it has just died
+
+    def receive(self) -> None:
+        """Take one message: a result, an error, or the end of the process."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError):
+            self.replace()
+            return
+        self.started = True
+        if self.job is None or kind == "alive":
+            return
+        if kind == "result":
+            self.job.add(value)
+        else:
+            self.job.error = value
+        if self.job.ended:
+            self.job = None
+
+    def replace(self) -> None:
+        """Go on in a fresh process, at the item that the old one died of or at the next."""
+        self.end()
+        reason, certain = _reason(self.process.exitcode or 0)
+        if not self.started:
+            raise DataError(f"a worker process could not start: {reason}")
+        self.start()
+        job = self.job
+        if job is None:
+            return
+        if certain or job.blamed == job.num_results:
+            job.add(self.died(reason))
+        else:
+            job.blamed = job.num_results
+        self.go_on(job)
 
 
 def _reason(exit_code: int) -> tuple[str, bool]:
@@ -185,22 +225,22 @@ def _reason(exit_code: int) -> tuple[str, bool]:
 def _serve(function: Callable[..., Iterator[Any]], connection: Connection, parent: int) -> None:
     """The guarded process: do jobs and send each result, until the parent ends it."""
     confine(parent, ITEM_MEMORY)
-    connection.send((None, None))  # ready
+    connection.send(("alive", None))
     while True:
         size, arguments, start = connection.recv()
         try:
             for result in _limited(function(*arguments, start), size - start):
-                connection.send((result, None))
+                connection.send(("result", result))
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
         except UserError as error:
-            connection.send((None, error))
+            connection.send(("error", error))
         except Exception:
-            connection.send((None, RuntimeError(traceback.format_exc())))
+            connection.send(("error", RuntimeError(traceback.format_exc())))
 
 
 def _limited(items: Iterator[T], number: int) -> Iterator[T]:
-    """Yield so many results, each made within the limits; sending one may take any time."""
+    """Yield so many results, each made within the limits; sending it may take any time."""
     for _ in range(number):
         allow(ITEM_SECONDS)
         try:

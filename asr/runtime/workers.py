@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -54,29 +54,21 @@ def parallel(
         return
     one_thread_each()
     with ProcessPoolExecutor(num_workers, SPAWN) as pool:
+        waiting: deque[Future[T]] = deque()
         try:
-            yield from in_order(pool, function, jobs, 2 * num_workers)
+            for job in jobs:
+                waiting.append(pool.submit(function, *job))
+                if len(waiting) > 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except BrokenProcessPool:
             raise DataError(
                 "a worker process died, perhaps for want of memory; WORKERS=1 shows where"
             ) from None
-
-
-def in_order(
-    pool: Executor, function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], ahead: int
-) -> Iterator[T]:
-    """Yield `function(*job)` for each job, done by a pool; at most `ahead` wait to be yielded."""
-    waiting: deque[Future[T]] = deque()
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(function, *job))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def one_thread_each() -> None:
