@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,9 @@ from asr.errors import ParamsError
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from asr.tracking.uploader import RunUploader
+from support.journals import PARAMS, begin, evaluation, losses, new_path, training
 from support.outage import answers, free_port, kill, served, wait_until
 from support.repository import REPOSITORY
-
-PARAMS = {
-    "train.learning_rate": "auto",
-    "model.name": "scratch",
-    "download.language": "sv",
-    **{f"chunk.many_{number}": number for number in range(120)},
-}
 
 
 @pytest.fixture(scope="module")
@@ -68,57 +61,6 @@ def store(made: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", made)
     return client.connect()
-
-
-def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags: str) -> Path:
-    """The journal of a training with a validation at each second step."""
-    begin(path, **tags)
-    losses(path, range(1, steps + 1))
-    if ended:
-        journal.append(path, "end", status=ended)
-    return path
-
-
-def begin(path: Path, **tags: str) -> None:
-    journal.append(
-        path,
-        "begin",
-        fingerprint=path.stem,
-        name=f"repro-{path.stem[:8]}",
-        params=PARAMS,
-        tags=tags,
-    )
-
-
-def losses(path: Path, steps: range) -> None:
-    for step in steps:
-        journal.append(
-            path, "metrics", step=step, values={"train/loss": 1 / step, "train/learning_rate": 1e-3}
-        )
-        if step % 2 == 0:
-            journal.append(path, "metrics", step=step, values={"validation/wer": 0.9 / step})
-
-
-def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
-    values = {
-        "test/wer": wer,
-        "test/cer": wer / 2,
-        "test/wer_low": wer - 0.1,
-        "test/start/wer": 0.9,
-    }
-    journal.append(
-        path,
-        "evaluation",
-        inputs=inputs,
-        name=path.stem[:8],
-        params={"evaluate.seed": 1},
-        values=values,
-        step=step,
-    )
-
-
-def new_path(folder: Path) -> Path:
-    return folder / f"{uuid.uuid4().hex}.jsonl"
 
 
 def runs(store: Any, condition: str) -> list[Any]:
