@@ -22,10 +22,10 @@ from support.outage import (
     sync_after,
     train_apart,
     train_beside,
-    wait_until,
     wanted,
 )
 from support.repository import TINY, write_params
+from support.waiting import wait_for
 
 MAX_PATIENCE = 0.01  # of a training's time, for its follower to end
 
@@ -86,9 +86,9 @@ def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_en
     ]
     paths = list((tmp_path / ".cache/journal").glob("*.jsonl"))
     assert len(paths) == 8
-    wait_until(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
+    wait_for(lambda: (tmp_path / "mlflow.db").is_file(), "the store")
     store = client.connect()
-    wait_until(lambda: all_there(paths, store), "eight runs")
+    wait_for(lambda: all_there(paths, store), "eight runs")
     assert differences(*paths) == []
     assert all(arrived(path, store)[0][2] == "FINISHED" for path in paths)
     chosen = write_params(
@@ -98,10 +98,10 @@ def test_eight_trainings_at_once_all_arrive_in_a_fresh_store_and_a_killed_one_en
     killed = forked().Process(target=train_apart, args=(tiny_data, tmp_path, chosen))
     killed.start()
     running = "attributes.status = 'RUNNING'"
-    wait_until(lambda: bool(next(client.read_runs(store, running))), "a running run")
+    wait_for(lambda: bool(next(client.read_runs(store, running))), "a running run")
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
-    wait_until(lambda: not next(client.read_runs(store, running)), "its end")
+    wait_for(lambda: not next(client.read_runs(store, running)), "its end")
     (path,) = set((tmp_path / ".cache/journal").glob("*.jsonl")) - set(paths)
     assert arrived(path, store)[0][2] == "KILLED"
     assert differences(path) == []

@@ -115,8 +115,8 @@ class Edits:
         for pair in most_frequent:
             first_code, second_code = divmod(int(pairs[pair]), base)
             utterances = len(np.unique(self.rows[counted][pair_of_error == pair]))
-            reference_word = self._word(first_code - 1)
-            hypothesis_word = self._word(second_code - 1)
+            reference_word = self.word(first_code - 1)
+            hypothesis_word = self.word(second_code - 1)
             errors.append((reference_word, hypothesis_word, int(times[pair]), utterances))
         return errors
 
@@ -137,7 +137,8 @@ class Edits:
         )
         return np.unique(self.rows[matches])
 
-    def _word(self, index: int) -> str | None:
+    def word(self, index: int) -> str | None:
+        """The word with this index; None for NO_WORD."""
         return None if index == NO_WORD else self.words[index]
 
 

@@ -70,8 +70,9 @@ PARSE_ERRORS = (
 Facts = dict[str, Any]  # of a revision: params, scores, parameters, seconds
 RevisionFacts = tuple[Revision, Facts]
 
-_parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # digest and run by id, as last read
-_started: list[subprocess.Popen[bytes]] = []  # refreshers
+# Digest and run by id, of what was read last.
+parsed_runs: dict[str, tuple[str, dict[str, Any]]] = {}
+refreshers: list[subprocess.Popen[bytes]] = []  # that this process started
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def rows() -> list[RunRow]:
                 trainings.append(run)
         all_rows: list[RunRow] = []
         for run in trainings:
-            all_rows += _rows_of(run, tests[run["id"]], facts.get(run["fingerprint"], []))
+            all_rows += rows_of(run, tests[run["id"]], facts.get(run["fingerprint"], []))
         with_run = {run["fingerprint"] for run in trainings}
         for fingerprint in facts:
             if fingerprint not in with_run:
@@ -226,7 +227,7 @@ def rows() -> list[RunRow]:
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """The index's runs, newest first; only those that changed are parsed."""
     order = index.execute("SELECT id, digest FROM runs ORDER BY start DESC, id").fetchall()
-    before = dict(_parsed)
+    before = dict(parsed_runs)
     changed = [id for id, digest in order if before.get(id, ("",))[0] != digest]
     if len(changed) > len(order) // 2:
         read = index.execute("SELECT id, digest, whole FROM runs").fetchall()
@@ -235,8 +236,8 @@ def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
         read = [index.execute(query, [id]).fetchone() for id in changed]
     fresh = {id: (digest, json.loads(whole)) for id, digest, whole in read}
     now = {id: fresh.get(id) or before[id] for id, _ in order}
-    _parsed.clear()
-    _parsed.update(now)
+    parsed_runs.clear()
+    parsed_runs.update(now)
     yield from (run for _, run in now.values())
 
 
@@ -273,7 +274,7 @@ def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFac
     return [group for group in ([*first, *untested], *others) if group]
 
 
-def _rows_of(
+def rows_of(
     run: dict[str, Any], tests: list[dict[str, Any]], revision_facts: list[RevisionFacts]
 ) -> Iterator[RunRow]:
     """The rows of a training that has an MLflow run.
@@ -413,7 +414,7 @@ def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
     if run_ids:
         files.write_json(paths.cache("runs.wanted"), list(run_ids))
     paths.cache("runs.asked").touch()
-    _started[:] = [process for process in _started if process.poll() is None]
+    refreshers[:] = [process for process in refreshers if process.poll() is None]
     if is_refreshing():
         return
     environment = {
@@ -431,11 +432,11 @@ def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _started.append(process)
+    refreshers.append(process)
 
 
 def is_refreshing() -> bool:
     """Whether a refresher is running, no matter which process started it."""
-    if any(process.poll() is None for process in _started):
+    if any(process.poll() is None for process in refreshers):
         return True
     return is_locked(paths.cache("runs.lock"))

@@ -262,7 +262,7 @@ class WorkerProcess:
             **asdict(job.options),
         }
         if not self._send(order):  # the worker may just have exited, because it was idle
-            self._stop()
+            self.stop()
             self._send(order)
         self._follow(job)
 
@@ -278,12 +278,12 @@ class WorkerProcess:
             except queue.Empty:
                 # The end of the worker arrives as an event, and the job then fails.
                 if time.monotonic() > deadline:
-                    self._stop()
+                    self.stop()
 
     def _apply(self, job: Job, event: dict[str, Any] | None) -> None:
         """Write an event into the job; None means that the process ended."""
         if event is None:
-            self._stop()
+            self.stop()
             self._fail(job, DIED)
         elif event["job"] == self.count:
             job.doing = event.get("doing", job.doing)
@@ -320,10 +320,11 @@ class WorkerProcess:
         self.orders = cast(IO[str], self.process.stdin)
         arguments = (self.process.stdout, self.events)
         threading.Thread(
-            target=_read_events, args=arguments, daemon=True, name="desk_listen"
+            target=read_events, args=arguments, daemon=True, name="desk_listen"
         ).start()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Kill the process, if there is one; the next job starts another."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -332,7 +333,7 @@ class WorkerProcess:
         self.process = None
 
 
-def _read_events(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
+def read_events(stdout: IO[str], events: queue.Queue[dict[str, Any] | None]) -> None:
     """Queue the events of the decoding process, and None at its end."""
     with stdout, suppress(ValueError):  # the process may die in the middle of a line
         for line in stdout:

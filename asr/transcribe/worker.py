@@ -52,7 +52,7 @@ def serve(orders: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
             send({"job": number, **event})
 
         try:
-            _run_job(order, models, cancelled, report)
+            run_job(order, models, cancelled, report)
             report(state=DONE)
         except Cancelled:
             report(state=CANCELLED)
@@ -74,7 +74,7 @@ def _read_orders(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled
     os._exit(0)
 
 
-def _run_job(
+def run_job(
     order: dict[str, Any],
     models: OrderedDict[str, Any],
     cancelled: set[int],

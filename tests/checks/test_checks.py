@@ -207,7 +207,7 @@ def details_of_failed(checks: dict[str, Any]) -> dict[str, str]:
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """The folder of a healthy training that went through the whole stage."""
     root = tmp_path_factory.mktemp("finished")
-    with one_process(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_process(patch):
         patch.setenv("DVC_ROOT", str(root))
         trained(tiny_data, root)
     return root

@@ -46,7 +46,7 @@ def test_each_row_is_told_in_order_and_kept(places, monkeypatch):
     assert all(one.fingerprint for one in first if not one.code)
     assert len(list(paths.cache("heard").iterdir())) == 3
     monkeypatch.setattr(measurements, "guarded", in_process)
-    monkeypatch.setattr(measurements, "_measure_limited", lambda *_: pytest.fail("decoded twice"))
+    monkeypatch.setattr(measurements, "measure_audio", lambda *_: pytest.fail("decoded twice"))
     assert told(places) == first
     assert told(places[1:]) == first[2:], "a batch is known wherever it stands"
 

@@ -5,60 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from asr.cleaning import sandbox as module
 from asr.cleaning.sandbox import guarded
 from asr.errors import DataError
 from asr.runtime.limits import STANDSTILL, allow
+from support.hostile_items import act
 from support.repository import PYTHONPATH
-
-LOST: list[bytes] = []
-
-
-def deed(kind: str) -> Any:
-    """What hostile items do."""
-    if kind == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if kind == "exit":
-        os._exit(3)
-    if kind == "loop":
-        allow(0.05)
-        while True:
-            pass
-    if kind == "never end":
-        allow(3600.0)
-        while True:
-            pass
-    if kind == "stand still":
-        allow(0.05)
-        signal.pause()
-    if kind == "memory":
-        return bytearray(600 << 20)
-    if kind == "fault":
-        raise DataError("item: broken")
-    if kind == "bug":
-        return {}["nothing"]
-    if kind == "no pickle":
-        return lambda: None
-    if kind == "big":
-        return bytes(300_000)
-    if kind == "leak":
-        LOST.append(b"x" * (250 << 20))
-    if kind == "limits":
-        allow(60.0)
-        return signal.getitimer(signal.ITIMER_PROF), signal.getitimer(signal.ITIMER_REAL)
-    return os.getpid()
-
-
-def act(kinds: list[str], start: int) -> Iterator[Any]:
-    for kind in kinds[start:]:
-        yield deed(kind)
+from support.waiting import HANG_SECONDS
 
 
 def killed_once(place: str, start: int) -> Iterator[int]:
@@ -173,11 +132,14 @@ def test_a_bug_is_no_dead_process_and_says_where_it_is(kind):
 
 
 def test_a_worker_that_cannot_start_is_a_fault(monkeypatch):
-    monkeypatch.setattr(module, "_serve", os._exit)
+    """It cannot import the module of the function, which is known here alone."""
+    here_alone = types.ModuleType("known_here_alone")
+    exec("def count_up(size, start): yield from range(start, size)", here_alone.__dict__)
+    monkeypatch.setitem(sys.modules, here_alone.__name__, here_alone)
     with pytest.raises(
         DataError, match=r"^a worker process could not start: its process died \(1\)$"
     ):
-        list(guarded(count_up, [(1, (1,))], 1, str))
+        list(guarded(here_alone.count_up, [(1, (1,))], 1, str))
 
 
 def test_jobs_are_taken_as_they_are_needed(monkeypatch):
@@ -205,12 +167,12 @@ def test_whoever_stops_listening_leaves_no_process():
 def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     code = tmp_path / "parent.py"
     code.write_text(
-        "from asr.cleaning.sandbox import guarded\nfrom test_sandbox import act\n"
+        "from asr.cleaning.sandbox import guarded\nfrom support.hostile_items import act\n"
         "if __name__ == '__main__':\n"
         "    jobs = [(1, (['fine'],)), (1, (['never end'],))]\n"
         "    for pid in guarded(act, jobs, 2, str): print(pid, flush=True)\n"
     )
-    places = {"PYTHONPATH": f"{PYTHONPATH}:{Path(__file__).parent}"}
+    places = {"PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(
         [sys.executable, code],
         env={**os.environ, **places},
@@ -221,4 +183,4 @@ def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signum)
         parent.wait()
-        assert psutil.wait_procs([child], timeout=20)[1] == []
+        assert psutil.wait_procs([child], timeout=HANG_SECONDS)[1] == []

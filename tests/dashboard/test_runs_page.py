@@ -29,9 +29,9 @@ from support.runs import (
     new_store,
     training,
     utterances,
-    wait_for,
     write_reports,
 )
+from support.waiting import wait_for
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -134,7 +134,7 @@ def test_a_page_alone_builds_the_index_and_draws_itself_again(
     wait_for(lambda: run_index.state().made and not run_index.state().phase)
     page.run()
     assert list(table(page)["Run"]) == ["alone"]
-    for process in run_index._started:
+    for process in run_index.refreshers:
         process.terminate()
         process.wait(10)
 
@@ -312,7 +312,7 @@ def test_no_damaged_index_gives_a_traceback() -> None:
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
         paths.cache("runs.rebuild").unlink(missing_ok=True)
-        run_index._parsed.clear()
+        run_index.parsed_runs.clear()
         run_table.table.clear()
         page.run()
         assert not page.exception

@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -75,14 +74,12 @@ def test_a_crash_of_the_library_is_one_line(
 
 
 def test_a_hang_of_the_library_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "espeakng_loader.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "espeakng_loader.py").write_text("import signal\nsignal.pause()\n")
     speech.languages()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     monkeypatch.setattr(speech, "LIMIT_SECONDS", 1)
-    began = time.monotonic()
     with pytest.raises(DataError, match="within 1 s"):
         speech.say("Hej", "sv")
-    assert time.monotonic() - began < 10
 
 
 @given(st.text(max_size=5000))

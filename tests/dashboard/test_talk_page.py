@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from dashboard.talk import recorder
 from dashboard.talk.conversation import prompt
 from support.chat_server import ChatServer, serving
 from support.repository import SHIPPED
+from support.waiting import wait_for
 
 HOSTILE = [
     "<script>document.title='x'</script>", "<img src=http://evil.example/x.png onerror=alert(1)>",
@@ -307,9 +307,4 @@ def test_the_model_is_told_turn_by_turn(roles: str, wanted: str) -> None:
 
 def test_no_threads_are_left(page: AppTest) -> None:
     write(page, "Hej")
-    until = time.monotonic() + 60
-    while (
-        any(one.name == "chat_reader" for one in threading.enumerate()) and time.monotonic() < until
-    ):
-        time.sleep(0.05)
-    assert not any(one.name == "chat_reader" for one in threading.enumerate())
+    wait_for(lambda: "chat_reader" not in [one.name for one in threading.enumerate()])

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from dashboard import session
 from support.data import encoded, encoded_by_av
 from support.model import hub_folder, hush_timestamps, noise, scratch
 from support.repository import REPOSITORY
+from support.waiting import wait_for
 
 SHORT = noise(5.0, 3)
 WAV = encoded(SHORT, subtype="FLOAT")
@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setenv("DVC_ROOT", str(root))
         session.transcription_queue.clear()
         yield SimpleNamespace(root=root, desk=session.transcription_queue())
-        session.transcription_queue().worker._stop()
+        session.transcription_queue().worker.stop()
         session.transcription_queue.clear()
 
 
@@ -102,10 +102,7 @@ def press(page: AppTest, key: str) -> AppTest:
 
 def ended(page: AppTest) -> AppTest:
     """The page after its jobs have ended; a browser would ask twice a second."""
-    end = time.monotonic() + 240
-    while not all(job.ended for job in page.session_state.asked.jobs.values()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: all(job.ended for job in page.session_state.asked.jobs.values()))
     return fine(fine(page.run()).run())
 
 

@@ -92,7 +92,7 @@ def test_errors_of_a_table_are_those_of_its_rows(
         here = [int(((found.rows == row) & (found.kinds == kind)).sum()) for kind in range(3)]
         assert here == [counted.substitutions, counted.deletions, counted.insertions]
         words = [
-            (found._word(one), found._word(other))
+            (found.word(one), found.word(other))
             for one, other in zip(found.reference_words, found.hypothesis_words, strict=True)
         ]
         marked = [(mark.said, mark.heard) for mark in alignment.align(*texts) if mark.kind != HIT]

@@ -142,9 +142,37 @@ def test_a_damaged_report_is_read_or_refused(
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
     try:
-        assert read(path) is not None
+        found = read(path)
     except DataError:
         told(name, path)
+    else:
+        assert holds_what_was_asked_for(name, found)
+
+
+def holds_what_was_asked_for(name: str, found: Any) -> bool:
+    """The keys or columns that the reader was asked for, and values of their types."""
+    if name.endswith("json"):
+        return isinstance(found, dict) and {"wer", "models"} <= found.keys()
+    if name.endswith("csv"):
+        return all(
+            {"step", "validation_wer"} <= row.keys() and set(map(type, row.values())) <= {str}
+            for row in found
+        )
+    types = {field.name: field.type for field in reports.UTTERANCE}
+    if {field.name: field.type for field in found.schema} != types or not len(found):
+        return False
+    counts = [name for name, type in types.items() if pa.types.is_integer(type)]
+    return all(value >= 0 for name in counts for value in found[name].to_pylist())
+
+
+def test_the_control_other_values_do_not_hold_what_was_asked_for() -> None:
+    short = UTTERANCES.select(reports.UTTERANCE.names)
+    assert holds_what_was_asked_for("utterances.parquet", short)
+    assert not holds_what_was_asked_for("utterances.parquet", short.slice(0, 0))
+    assert not holds_what_was_asked_for("utterances.parquet", short.drop_columns(["id"]))
+    assert not holds_what_was_asked_for("steps.csv", [{"step": "1"}])
+    assert not holds_what_was_asked_for("steps.csv", [{"step": "1", "validation_wer": None}])
+    assert not holds_what_was_asked_for("metrics.json", {"wer": 1})
 
 
 @pytest.mark.parametrize("name", READERS)

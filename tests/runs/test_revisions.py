@@ -85,7 +85,6 @@ def repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "repository"
     shutil.copytree(made, folder, symlinks=True)
     monkeypatch.setenv("DVC_ROOT", str(folder))
-    revisions._files_at.cache_clear()
     return folder
 
 

@@ -10,7 +10,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ from support.runs import (
     new_store,
     training,
     utterances,
-    wait_for,
     write_reports,
 )
+from support.waiting import wait_for
 
 
 @pytest.fixture
@@ -238,13 +237,13 @@ def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
         "params": {},
         "tags": {},
     }
-    rows = list(run_index._rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
+    rows = list(run_index.rows_of({**run, "metrics": {"test/wer": 0.2}}, [], known))
     assert [(row.key, row.test_hash, row.revisions) for row in rows] == [
         ("r", "t1", (one,)),
         ("r/1", "t2", (two,)),
     ]
     untold = (revisions.HERE, {**told, "scores": {}})
-    assert len(list(run_index._rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
+    assert len(list(run_index.rows_of({**run, "metrics": {}}, [], [untold, *known]))) == 2
 
 
 def test_without_a_store_none_is_made(tmp_path: Path) -> None:
@@ -269,9 +268,7 @@ def test_a_store_that_goes_takes_its_runs_along(tmp_path: Path) -> None:
 def test_a_second_refresher_leaves() -> None:
     with refresh.only_refresher() as first:
         assert first
-        began = time.monotonic()
         assert not refresh.refresh(talk=False)
-        assert time.monotonic() - began < 5
     assert refresh.refresh(talk=False)
 
 
@@ -283,12 +280,12 @@ def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     run_index.request_refresh()
     run_index.request_refresh()
-    assert len(run_index._started) == 1
+    assert len(run_index.refreshers) == 1
     wait_for(lambda: run_index.state().made and len(run_index.rows()) == 1)
     mirror(training("second"))
     assert run_index.is_refreshing()
     wait_for(lambda: run_index.request_refresh() or len(run_index.rows()) == 2)
-    (process,) = run_index._started
+    (process,) = run_index.refreshers
     process.terminate()
     process.wait(10)
     assert not run_index.is_refreshing()
@@ -338,7 +335,7 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
         paths.cache("runs.rebuild").unlink(missing_ok=True)
-        run_index._parsed.clear()
+        run_index.parsed_runs.clear()
         try:
             read_all()
         except UserError:

@@ -101,7 +101,7 @@ def run_apart(_: Nursery, root: Path, data: Path, plan: str = "") -> Done:
 def never_stopped(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, str]:
     """Hashes of a training that nothing stopped."""
     root = tmp_path_factory.mktemp("never_stopped")
-    with one_process(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_process(patch):
         patch.setenv("DVC_ROOT", str(root))
         return training.run(tiny_data, root, **NOISY)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,14 +62,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def stream(self, *pieces: bytes, wait: float = 0.0) -> None:
+    def stream(self, *pieces: bytes, permitted: bool = True) -> None:
+        """Send these pieces; where they are not permitted, each after a permit of the test."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for piece in pieces:
+            if not permitted:
+                self.server.permits.acquire()
+            self.server.sent += 1
             self.wfile.write(piece)
             self.wfile.flush()
-            time.sleep(wait)
 
     def refuse(self, status: int) -> None:
         said = f"no good, {self.headers.get('Authorization')}\nand <b>more</b>"
@@ -82,14 +84,14 @@ class Handler(BaseHTTPRequestHandler):
         self.stream(*map(event, self.server.words), b"data: [DONE]\n\n")
 
     def slow(self) -> None:
-        self.stream(*map(event, self.server.words), b"data: [DONE]\n\n", wait=0.3)
+        self.stream(*map(event, self.server.words), b"data: [DONE]\n\n", permitted=False)
 
     def silent(self) -> None:
-        time.sleep(3)
+        self.server.permits.acquire()
 
     def stops(self) -> None:
         self.stream(event("half"))
-        time.sleep(3)
+        self.server.permits.acquire()
 
     def cut(self) -> None:
         self.send_response(200)
@@ -151,7 +153,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`fault` names the way it answers; `asked` holds what it was asked."""
+    """A server on a free port of this machine.
+
+    Attributes:
+        fault: the name of the handler's method that answers.
+        asked: path, key and body of each request.
+        permits: a slow server takes one for each piece that it sends; a silent one, and one that
+            stops, waits for the first.
+        sent: number of pieces that were streamed.
+    """
 
     daemon_threads = True
 
@@ -159,6 +169,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.fault, self.words, self.models = "good", list(WORDS), ["first", "second"]
         self.asked: list[tuple[str, str | None, Any]] = []
+        self.permits, self.sent = threading.Semaphore(0), 0
         self.odd, self.elsewhere = b"", 0
 
     @property
@@ -176,6 +187,7 @@ def serving() -> Iterator[ChatServer]:
     try:
         yield server
     finally:
+        server.permits.release(1000)  # who waits for one goes on, and finds nobody listening
         server.shutdown()
         server.server_close()
         thread.join()

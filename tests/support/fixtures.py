@@ -93,7 +93,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def one_process() -> Iterator[None]:
+def one_process(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process: no MLflow, and signals and precision are restored afterwards."""
     from accelerate.state import AcceleratorState
 
@@ -102,17 +102,16 @@ def one_process() -> Iterator[None]:
 
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Follower, "__init__", lambda *_: None)
-        patch.setattr(Follower, "finish", lambda _: None)
-        patch.setattr(follower, "sync_apart", lambda _: None)
-        yield
+    patch.setattr(Follower, "__init__", lambda *_: None)
+    patch.setattr(Follower, "finish", lambda _: None)
+    patch.setattr(follower, "sync_apart", lambda _: None)
+    yield
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
 
 
 @pytest.fixture
-def in_process() -> Iterator[None]:
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in this process, as `one_process` has them."""
-    with one_process():
+    with one_process(monkeypatch):
         yield

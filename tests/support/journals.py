@@ -1,4 +1,4 @@
-"""Journals of trainings, as a training writes them, without a training."""
+"""Journals of trainings as `train` and `evaluate` write them, with few steps and made-up values."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags:
 
 
 def begin(path: Path, **tags: str) -> None:
+    """The first line: what is trained, with more params than MLflow takes at once."""
     journal.append(
         path,
         "begin",
@@ -37,6 +38,7 @@ def begin(path: Path, **tags: str) -> None:
 
 
 def losses(path: Path, steps: range) -> None:
+    """A loss and a learning rate for each of these steps, and a WER for every second one."""
     for step in steps:
         journal.append(
             path, "metrics", step=step, values={"train/loss": 1 / step, "train/learning_rate": 1e-3}
@@ -46,6 +48,11 @@ def losses(path: Path, steps: range) -> None:
 
 
 def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
+    """The result of a test.
+
+    Args:
+        inputs: the hash of what was tested, which tells one test from another.
+    """
     values = {
         "test/wer": wer,
         "test/cer": wer / 2,
@@ -64,6 +71,7 @@ def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
 
 
 def new_path(folder: Path) -> Path:
+    """A name for a journal that no other test has."""
     return folder / f"{uuid.uuid4().hex}.jsonl"
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 
 from asr import doctor
 from asr.storage import hashing
+from support.waiting import wait_for
 
 STAGE = """
 import os, pathlib, time
@@ -80,10 +80,7 @@ class Waiting:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        end = time.monotonic() + 300
-        while not flag.exists():
-            assert time.monotonic() < end, "the command does not come so far"
-            time.sleep(0.02)
+        wait_for(flag.exists)
 
     def kill(self) -> None:
         """All at once, as when the machine stops."""
@@ -97,10 +94,7 @@ class Waiting:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        end = time.monotonic() + 300
-        while doctor.at_work(self.root):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for(lambda: not doctor.at_work(self.root))
 
 
 def digest(root: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from support.journals import life, new_path
 from support.repository import PYTHONPATH, TINY, write_params
+from support.waiting import wait_for
 
 SLOW_SECONDS = 5.0
 START, FINISH = Follower.__init__, Follower.finish  # the fixture `in_process` replaces them
@@ -52,13 +53,6 @@ def answers(port: int) -> bool:
             return bool(reply.status == 200)
     except OSError:
         return False
-
-
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
-    ends = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < ends, f"waited in vain: {what}"
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -357,7 +351,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def proxy(upstream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """In front of the server; our client is sent there."""
-    wait_until(lambda: answers(upstream), "the server")
+    wait_for(lambda: answers(upstream), "the server")
     with proxied(upstream) as made:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
         monkeypatch.setenv("DVC_ROOT", str(tmp_path))
@@ -466,7 +460,7 @@ def train_beside(fault: Fault, proxy: Proxy, data: Path, root: Path, watch: Watc
     proxy.fault = fault
     hashes = trained(data, root)
     connections = list(watch.connections)  # what syncs next may connect
-    wait_until(lambda: proxy.hits > 0, "the fault")
+    wait_for(lambda: proxy.hits > 0, "the fault")
     kill(watch.process)
     proxy.fault = healthy
     (path,) = (root / ".cache/journal").glob("*.jsonl")

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +148,3 @@ def damaged(content: bytes, seed: int) -> bytes:
     for _ in range(1 if kind == 2 else 200):
         hurt[draw.randrange(len(hurt) if kind == 3 else 4096)] = draw.randrange(256)
     return bytes(hurt)
-
-
-def wait_for(ready: Callable[[], bool], seconds: float = 120) -> None:
-    ends = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < ends, "it never came"
-        time.sleep(0.1)

@@ -19,8 +19,9 @@ from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from asr.tracking.uploader import RunUploader
 from support.journals import PARAMS, begin, evaluation, losses, new_path, training
-from support.outage import answers, free_port, kill, served, wait_until
+from support.outage import answers, free_port, kill, served
 from support.repository import REPOSITORY
+from support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +284,7 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     assert "secret" not in out
     assert path.read_bytes() == content
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    wait_until(lambda: answers(port), "the server")
+    wait_for(lambda: answers(port), "the server")
     follower.sync([path])
     follower.sync([path])
     run = run_of(store, path)

@@ -33,9 +33,9 @@ from support.outage import (
     lost_answers,
     sync_after,
     train_beside,
-    wait_until,
 )
 from support.repository import REPOSITORY
+from support.waiting import HANG_SECONDS, wait_for
 
 # Trainings, while a server fails
 
@@ -228,12 +228,12 @@ def test_a_follower_that_is_left_lets_go_of_the_output_and_leaves_in_time(
     )
     pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, **pipe)
-    wait_until(lambda: proxy.hits > 0, "the fault")
+    wait_for(lambda: proxy.hits > 0, "the fault")
     process.stdin.close()
     assert process.stdout.read() == b""
     process.stdout.close()
     assert process.poll() is None
-    assert process.wait(8) == 1, "the server hangs for ten seconds"
+    assert process.wait(HANG_SECONDS) == 1, "its patience is over, though the server hangs"
 
 
 def test_a_machine_without_room_for_a_process_trains_without(

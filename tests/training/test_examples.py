@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,25 +69,25 @@ def test_joined_features_are_those_of_the_joined_sound_but_at_the_seams(
         noise(samples / 16_000, seed + number) * 10**loudness
         for number, (samples, loudness) in enumerate(parts)
     ]
-    whole = [np.pad(one, (0, -len(one) % 160)) for one in sounds[:-1]] + [
-        sounds[-1]
-    ]  # a row ends with a whole frame
-    found, wanted = (
-        examples.join([features.log_mel(one, 80) for one in sounds]),
-        features.log_mel(np.concatenate(whole), 80),
-    )
+    # A row ends with a whole frame.
+    whole = [*(np.pad(one, (0, -len(one) % 160)) for one in sounds[:-1]), sounds[-1]]
+    clips = [features.log_mel(one, 80) for one in sounds]
+    found, wanted = examples.join(clips), features.log_mel(np.concatenate(whole), 80)
     assert found.mel.shape == wanted.mel.shape
     assert (found.edge is None) == (wanted.edge is None)
-    assert found.floor == pytest.approx(wanted.floor, abs=0.1)
     away = np.ones(found.mel.shape[1], bool)
     for seam in np.cumsum([len(one) // 160 for one in whole])[:-1]:
         away[seam - 1 : seam + 2] = False
-    raised = np.float32(
-        max(found.floor, wanted.floor)
-    )  # the loudest frame may stand at a seam, and decides the floor
-    assert (
-        np.abs(np.maximum(found.mel, raised) - np.maximum(wanted.mel, raised))[:, away].max() < 1e-5
-    )
+    # The floor lies 2.0 below the loudest value. Values away from the seams are the same in both,
+    # so neither floor is lower than theirs allow. Where the loudest value stands at a seam, where
+    # clips meet silence or their own reflection in place of their neighbour, the floors differ,
+    # and no bound holds for every sound: that of `join` is the highest of its clips.
+    assert found.floor == max(clip.floor for clip in clips)
+    assert min(found.floor, wanted.floor) >= wanted.mel[:, away].max() - 2 - 1e-5
+    # So values are compared above the higher floor.
+    raised = np.float32(max(found.floor, wanted.floor))
+    off = np.abs(np.maximum(found.mel, raised) - np.maximum(wanted.mel, raised))
+    assert off[:, away].max() < 1e-5
     assert found.mel.min() >= np.float32(found.floor)
 
 

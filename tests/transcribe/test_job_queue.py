@@ -11,9 +11,8 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +40,7 @@ from asr.whisper import SAMPLE_RATE
 from support.data import encoded
 from support.model import hub_folder, hush_timestamps, noise, scratch
 from support.repository import REPOSITORY
+from support.waiting import wait_for
 
 SHORT = noise(1.5)
 LONG_SECONDS = 900.0
@@ -56,15 +56,8 @@ def save(start: Start, folder: Path) -> Path:
     return folder
 
 
-def until(true: Callable[[], Any], seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 def done(*given: Job) -> list[str]:
-    until(lambda: all(job.ended for job in given))
+    wait_for(lambda: all(job.ended for job in given))
     return [job.state for job in given]
 
 
@@ -82,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setattr(job_queue, "TIDY_SECONDS", 0.1)
         desk = TranscriptionQueue(root / "sessions", lambda owner: owner not in gone)
         yield SimpleNamespace(root=root, desk=desk, long=SampleFile(root / "long.f32"), gone=gone)
-        desk.worker._stop()
+        desk.worker.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -122,15 +115,16 @@ def test_a_visitor_gets_the_text_that_the_same_functions_give_here(
 
 
 def test_what_is_no_sound_is_refused_and_leaves_nothing(place: SimpleNamespace) -> None:
+    before = files_below(place.desk.folder)
     with pytest.raises(DataError):
         place.desk.bring("bad", b"no sound")
     with pytest.raises(Cancelled):
         place.desk.bring("bad", as_wav(SHORT), lambda: True)
-    assert [path for path in folder_of(place, "bad").rglob("*") if path.is_file()] == []
+    assert files_below(place.desk.folder) == before
 
 
-def folder_of(place: SimpleNamespace, owner: str) -> Path:
-    return Path(place.desk.folder) / job_queue._folder_name(owner)
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_a_visitor_brought_is_for_nobody_else_to_read(place: SimpleNamespace) -> None:
@@ -171,13 +165,13 @@ def test_first_come_first_served_and_all_are_told_how_many_come_first(
     monkeypatch.setattr(desk.worker, "run", lambda job: served.append(job) or run(job))
     long = desk.submit("first", place.long, Options())
     others = [desk.submit(f"owner {n}", place.long, Options(), 0.0, 2.0) for n in range(4)]
-    until(lambda: long.state == RUNNING)
+    wait_for(lambda: long.state == RUNNING)
     assert [desk.position(job) for job in (long, *others)] == [0, 1, 2, 3, 4]
     assert {job.state for job in others} == {WAITING}
     others[1].cancel()
     assert others[1].state == CANCELLED  # at once, not when its turn comes
     assert [desk.position(job) for job in others] == [1, 2, 2, 3]
-    until(lambda: long.segments)
+    wait_for(lambda: long.segments)
     assert 0 < long.progress < 1
     long.cancel()
     assert done(long, *others) == [CANCELLED, DONE, CANCELLED, DONE, DONE]
@@ -193,7 +187,7 @@ def test_a_process_killed_in_the_middle_fails_one_job_and_the_next_one_works(
         place.desk.submit("ann", place.long, Options()),
         place.desk.submit("bob", place.long, Options(), 0.0, 2.0),
     )
-    until(lambda: job.segments)
+    wait_for(lambda: job.segments)
     os.kill(place.desk.worker.process.pid, signal.SIGKILL)
     assert done(job, then) == [FAILED, DONE]
     assert job.fault == DIED
@@ -205,7 +199,7 @@ def test_half_a_line_is_the_end_of_a_process() -> None:
     os.write(writer, b'{"job": 1}\n{"job": 1, "seg')
     os.close(writer)
     events: Any = job_queue.queue.Queue()
-    job_queue._read_events(os.fdopen(reader), events)
+    job_queue.read_events(os.fdopen(reader), events)
     assert [events.get(timeout=1), events.get(timeout=1)] == [{"job": 1}, None]
 
 
@@ -250,10 +244,10 @@ def test_a_visitor_who_has_gone_is_forgotten_with_jobs_and_files(
     monkeypatch.setattr(job_queue, "LOST_SECONDS", 0.5)
     made = {owner: place.desk.bring(owner, as_wav(SHORT)) for owner in ("stays", "leaves")}
     job = place.desk.submit("leaves", place.long, Options())
-    until(lambda: job.state == RUNNING)
+    wait_for(lambda: job.state == RUNNING)
     place.gone.add("leaves")
     assert done(job) == [CANCELLED]
-    until(lambda: not made["leaves"].path.parent.exists())
+    wait_for(lambda: not made["leaves"].path.parent.exists())
     assert made["stays"].path.exists()
     place.desk.forget("stays")
 
@@ -320,7 +314,7 @@ def work(
         "task": None,
         "model": "workspace",
     }
-    worker._run_job(
+    worker.run_job(
         {**asked, **order}, models, cancelled or set(), lambda **event: events.append(event)
     )
     return events
