@@ -45,6 +45,20 @@ def test_the_list_names_every_room_once() -> None:
     assert sorted(NAMES) == sorted(there - {"__init__.py"})
 
 
+def folders_of_no_room(tests: Path) -> set[str]:
+    """Folders of tests that are named after nothing in the program."""
+    there = {path.parent.name for path in tests.rglob("test_*.py") if path.parent != tests}
+    return there - {*NAMES, *OUTSIDE}
+
+
+def test_tests_stand_in_folders_of_the_same_names(tmp_path: Path) -> None:
+    assert folders_of_no_room(REPOSITORY / "tests") == set()
+    for name in ("audio", "helpers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test_it.py").touch()
+    assert folders_of_no_room(tmp_path) == {"helpers"}, "the control"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ASR)))
 def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
     wrong = against_the_order(path, NAMES)
