@@ -2,7 +2,7 @@
 
 Most are planted in a training that is prepared as the stage prepares it, and looked at before its
 first step or after a few. Six trainings go through the whole stage. With EVERY_FAULT=1, as
-`make faults` has it, all of them do.
+`make harness NAME=faults` has it, all of them do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ pytestmark = [
     # PyTorch itself notices an optimizer that makes no step
     pytest.mark.filterwarnings("ignore:Detected call of:UserWarning"),
 ]
-EVERY = bool(os.environ.get("EVERY_FAULT"))  # as `make faults` wants it
+EVERY = bool(os.environ.get("EVERY_FAULT"))  # as the harness `faults` wants it
 FEW_STEPS = {
     "train.max_steps": 8,
     "train.eval_steps": 4,
