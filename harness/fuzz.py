@@ -117,6 +117,7 @@ def loop(_: bytes) -> str:
 
 
 def stand_still(_: bytes) -> str:
+    allow(0.1)
     signal.pause()
     return ""
 

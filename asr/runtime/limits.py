@@ -10,6 +10,8 @@ import sys
 
 from asr.runtime.signals import PR_SET_PDEATHSIG
 
+STANDSTILL = 20  # so busy may a machine be, or so slow its disk, before a process counts as hung
+
 _confined = False
 
 
@@ -53,7 +55,8 @@ def confine(parent: int, memory: int) -> None:
     global _confined
     _confined = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for ending in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(ending, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died before the line above.
@@ -64,6 +67,10 @@ def confine(parent: int, memory: int) -> None:
 
 
 def allow(seconds: float) -> None:
-    """Give a confined process so many seconds of CPU time from now; elsewhere do nothing."""
+    """Give a confined process so many seconds of CPU time from now; elsewhere do nothing.
+
+    One that stands still ends too, after STANDSTILL times as long by the clock. 0 lifts the limits.
+    """
     if _confined:
         signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, STANDSTILL * seconds)
