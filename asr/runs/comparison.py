@@ -12,14 +12,12 @@ from typing import Any
 
 from asr import paths, wer
 from asr.errors import DataError, UserError
-from asr.evaluation import table
+from asr.evaluation import slices, table
 from asr.runs import reports, revisions
 from asr.runs.revisions import COMMIT, EXPERIMENT, WORKSPACE, Revision
 from asr.runs.run_index import RunRow
 from asr.wer import Difference
 
-RESAMPLES = 2000  # this and the seed as params.yaml has them for the intervals
-SEED = 1
 COLUMNS = ("id", "model", *table.COUNTS, "speaker")
 PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 RESERVED = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
@@ -44,14 +42,14 @@ def paired(ours: RunRow, theirs: RunRow) -> Difference:
         our_rows[id][1:] != their_rows[id][1:] for id in our_rows
     ):
         raise DataError("the utterance tables hold other recordings: not comparable")
-    ids = sorted(our_rows)
+    ids = list(our_rows)  # in the order of the test, as evaluate draws them
     return wer.paired(
         [our_rows[id][0] for id in ids],
         [their_rows[id][0] for id in ids],
         [our_rows[id][1] for id in ids],
         [our_rows[id][2] for id in ids],
-        RESAMPLES,
-        SEED,
+        ours.params.get("evaluate.bootstrap_resamples", slices.RESAMPLES),
+        ours.params.get("evaluate.seed", slices.SEED),
     )
 
 

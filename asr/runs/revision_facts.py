@@ -18,6 +18,7 @@ import yaml
 
 from asr import paths
 from asr.errors import UserError
+from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
@@ -27,6 +28,8 @@ Curves = dict[str, list[tuple[int, float]]]  # steps and values by metric
 PLAIN = {"None": None, "True": True, "False": False}
 NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")
 MAX_LIST_CHARACTERS = 1000
+# What a damaged dvc.lock can raise.
+LOCK_ERRORS = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)
 
 
 def typed(run: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +79,19 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     return fingerprint, facts, _curves(revision)
 
 
+def bootstrap_params(revision: Revision) -> tuple[int, int]:
+    """How many resamples, and which seed, the intervals in a revision's reports are made with.
+
+    Those of the shipped params.yaml where its dvc.lock does not say.
+    """
+    try:
+        lock = yaml.safe_load(revisions.fetch(revision, "dvc.lock").read_bytes())
+        params = lock["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]
+        return int(params["bootstrap_resamples"]), int(params["seed"])
+    except (UserError, *LOCK_ERRORS):
+        return slices.RESAMPLES, slices.SEED
+
+
 def matches_lock(run: Path) -> bool:
     """Whether dvc.lock holds the hash of this run.json, or is not there.
 
@@ -89,7 +105,7 @@ def matches_lock(run: Path) -> bool:
         return bool(locked == present)
     except FileNotFoundError:
         return True
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except LOCK_ERRORS:
         return False
 
 

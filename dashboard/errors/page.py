@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from asr import wer
+from asr import paths, wer
 from asr.errors import UserError
 from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, ModelResults, Utterances
+from asr.runs import revision_facts
+from asr.runs.revisions import Revision
 from asr.runtime import formatting
 from asr.storage import hashing
 from dashboard import diff_html, widgets
@@ -149,8 +151,11 @@ def show_scores(utterances: Utterances, query: Query, sources: list[ResultSource
     num_words = int(slices.words(rows, text).sum())
     duration = formatting.duration_text(float(np.nansum(rows["duration"])))
     metric(line, "Reference words", f"{num_words:,}", f"in {duration}")
+    lock = paths.root() / "dvc.lock"
+    modified = lock.stat().st_mtime_ns if lock.is_file() else 0
+    draws = bootstrap_params(sources[0].revision, modified)
     for source, prefix in zip(sources, ("", "other_"), strict=False):
-        wer_share, interval = score(key, rows, f"{prefix}{text}")
+        wer_share, interval = score(key, rows, f"{prefix}{text}", *draws)
         metric(
             line,
             f"WER of {source.name}",
@@ -159,7 +164,7 @@ def show_scores(utterances: Utterances, query: Query, sources: list[ResultSource
             f"The 95 % interval is by {interval.unit}.",
         )
     if utterances.two:
-        show_difference(key, rows, text)
+        show_difference(difference(key, rows, text, *draws))
     else:
         show_errors(line, rows, text)
 
@@ -174,9 +179,8 @@ def show_errors(box: Any, rows: pd.DataFrame, text: str) -> None:
     metric(box, "Errors", f"{total:,}", kinds)
 
 
-def show_difference(key: str, rows: pd.DataFrame, text: str) -> None:
+def show_difference(gap: wer.Difference) -> None:
     """The verdict on the second model against the first."""
-    gap = difference(key, rows, text)
     numbers = (
         f"{100 * gap.difference:+.1f} points, "
         f"95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
@@ -201,10 +205,28 @@ def metric(box: Any, label: str, value: str, below: str, help: str | None = None
 
 # Streamlit does not hash arguments that begin with an underscore: `key` names the rows.
 @st.cache_data(max_entries=200, show_spinner=False)
-def score(key: str, _rows: pd.DataFrame, prefix: str) -> tuple[float, wer.Interval]:  # noqa: ARG001
-    return slices.score(_rows, prefix)
+def score(
+    key: str,  # noqa: ARG001
+    _rows: pd.DataFrame,
+    prefix: str,
+    resamples: int,
+    seed: int,
+) -> tuple[float, wer.Interval]:
+    return slices.score(_rows, prefix, resamples, seed)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
-def difference(key: str, _rows: pd.DataFrame, text: str) -> wer.Difference:  # noqa: ARG001
-    return slices.difference(_rows, text)
+def difference(
+    key: str,  # noqa: ARG001
+    _rows: pd.DataFrame,
+    text: str,
+    resamples: int,
+    seed: int,
+) -> wer.Difference:
+    return slices.difference(_rows, text, resamples, seed)
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def bootstrap_params(revision: Revision, modified: int) -> tuple[int, int]:  # noqa: ARG001
+    """Resamples and seed of a revision's report; reading them costs 0.1 s."""
+    return revision_facts.bootstrap_params(revision)

@@ -136,7 +136,7 @@ def test_two_models_are_joined_by_recording_and_transcript():
     assert slices.order(both, everywhere, "second model worse", "").tolist() == [0, 1]
     assert slices.order(both, everywhere, "second model better", "").tolist() == [1, 0]
     assert slices.match(both, "fyra", {}).tolist() == [False, True]
-    gap = slices.difference(both.rows, "")
+    gap = slices.difference(both.rows, "", slices.RESAMPLES, slices.SEED)
     assert (gap.difference, gap.verdict) == (0.0, "not distinguishable")
     assert left.key != right.key
     with pytest.raises(DataError, match="not tested on the same recordings"):
@@ -151,7 +151,7 @@ def test_scores_are_those_of_the_house():
         for n in range(30)
     ]
     found = one(lines)
-    rate, interval = slices.score(found.rows, "")
+    rate, interval = slices.score(found.rows, "", slices.RESAMPLES, slices.SEED)
     assert rate == wer.error_rates([line[1] for line in lines], [line[2] for line in lines])["wer"]
     assert interval.low <= rate <= interval.high
     assert interval.unit == "speaker"

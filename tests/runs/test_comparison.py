@@ -12,15 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr import paths, wer
 from asr.errors import DataError
-from asr.runs import comparison
+from asr.evaluation import slices
+from asr.evaluation import table as counts_table
+from asr.params import reader
+from asr.runs import comparison, revision_facts
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import RunRow
 from asr.storage import hashing
+from support.repository import SHIPPED
 from support.runs import utterances
 
 
@@ -187,11 +192,29 @@ def plain(value: Any) -> Any:
     return getattr(value, "text", value)
 
 
-def test_the_interval_is_that_of_the_evaluation() -> None:
+@pytest.mark.parametrize(
+    ("params", "draws"),
+    [
+        ({}, (slices.RESAMPLES, slices.SEED)),
+        ({"evaluate.bootstrap_resamples": 300, "evaluate.seed": 7}, (300, 7)),
+    ],
+)
+def test_the_interval_is_drawn_as_that_of_the_evaluation(params, draws) -> None:
     """Compared with `wer.paired` called by hand."""
-    one, other = errors(3, 1.0), errors(4, 1.2)
-    by_hand = wer.paired(one, other, [5] * 300, [None] * 300, comparison.RESAMPLES, comparison.SEED)
-    found = comparison.paired(
-        row("a", utterances(one, [None] * 300)), row("b", utterances(other, [None] * 300))
-    )
-    assert found.difference == by_hand.difference
+    ours, theirs = errors(3, 1.0), errors(4, 1.2)
+    table, other = (utterances(counts, [None] * 300) for counts in (ours, theirs))
+    words = [counts_table.words(line) for line in table.to_pylist()]
+    by_hand = wer.paired(ours, theirs, words, [None] * 300, *draws)
+    assert comparison.paired(row("a", table, **params), row("b", other)) == by_hand
+
+
+def test_draws_of_a_report_are_those_of_its_lock(tmp_path: Path) -> None:
+    shipped = reader.load(SHIPPED).evaluate
+    assert (shipped.bootstrap_resamples, shipped.seed) == (slices.RESAMPLES, slices.SEED)
+    assert revision_facts.bootstrap_params(HERE) == (slices.RESAMPLES, slices.SEED)
+    values = {"evaluate": {"bootstrap_resamples": 300, "seed": 7}}
+    lock = {"stages": {"evaluate": {"params": {"params.yaml": values}}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert revision_facts.bootstrap_params(HERE) == (300, 7)
+    (tmp_path / "dvc.lock").write_text("stages: [evaluate]")
+    assert revision_facts.bootstrap_params(HERE) == (slices.RESAMPLES, slices.SEED)
