@@ -11,7 +11,7 @@ import re
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}
 # The same in SQLite's codes: temporary tables lie on the disk too.
@@ -103,13 +103,13 @@ def stop(message: str, exit_code: int) -> None:
     raise SystemExit(exit_code)
 
 
-def from_child(lines: Sequence[str]) -> tuple[int, str] | None:
+def from_child(output: str) -> tuple[int, str] | None:
     """Read back what `stop` printed in a child process.
 
     Args:
-        lines: what the child printed, or the end of it.
+        output: what the child printed, or the end of it.
     Returns:
         the exit code and the message of the last line; None if that is no error of ours.
     """
-    match = ERROR_LINE.fullmatch(lines[-1]) if lines else None
+    match = ERROR_LINE.fullmatch(output.strip().rpartition("\n")[2])
     return (int(match[1]), match[2]) if match else None

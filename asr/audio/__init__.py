@@ -1,4 +1,4 @@
 """Encoded recordings to samples: one channel of float32 at 16 kHz.
 
-Imports `errors`, `whisper`, `storage`.
+Imports `errors`, `whisper`, `storage`, `runtime`.
 """

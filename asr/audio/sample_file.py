@@ -10,28 +10,23 @@ get an open file, and read no playlists.
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import soundfile
 
 from asr.audio import codec
 from asr.errors import DataError, ParamsError, exit_with
+from asr.runtime.child import run_child
+from asr.runtime.limits import limit_self
 from asr.storage import files
 from asr.whisper import SAMPLE_RATE
 
 LIMIT_BYTES = 512 << 20
 LIMIT_SECONDS = 300  # three hours of mp3 take 10
-POLL_SECONDS = 0.02
-STDERR_BYTES = 4096  # of the child's last output, in which its error is looked for
 TOO_MUCH = f"the recording cannot be decoded with {LIMIT_BYTES >> 20} MB of memory"
 
 PASSAGE_SECONDS = 120.0
@@ -74,56 +69,31 @@ def decode_apart(
     Args:
         recording: the encoded file.
         samples: where the samples are written.
-        cancelled: asked every POLL_SECONDS whether to give up.
+        cancelled: asked 50 times a second whether to give up.
     Raises:
         DataError: no sound in it, a broken file, too long, or more than the child may use.
         Cancelled: `cancelled` returned True.
     """
-    # A file, not a pipe: the output of decoders may be longer than a pipe holds.
-    with tempfile.TemporaryFile() as stderr:
-        returncode = _run_child(recording, samples, stderr, cancelled)
-        stderr.seek(max(stderr.tell() - STDERR_BYTES, 0))
-        lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
-    if returncode != 0:
-        is_our_error = lines and lines[-1].startswith("error ")
-        raise DataError(lines[-1].partition(": ")[2] if is_our_error else TOO_MUCH)
-    return SampleFile(samples)
 
-
-def _run_child(
-    recording: Path, samples: Path, stderr: IO[bytes], cancelled: Callable[[], bool]
-) -> int:
-    """Run the child to its end and return its exit code; unless it is 0, no file is left."""
-    module = ["-m", "asr.audio.sample_file"]
-    child = subprocess.Popen(
-        [sys.executable, *module, str(recording.resolve()), str(samples.resolve())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        # The stacks of many threads would count against the memory limit.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    )
-    try:
-        _wait(child, cancelled)
-    finally:
-        child.kill()
-        if child.wait() != 0:
-            for part in samples.parent.glob(f".{samples.name}.*.part"):
-                part.unlink(missing_ok=True)
-            samples.unlink(missing_ok=True)
-    stderr.seek(0, os.SEEK_END)
-    return child.returncode
-
-
-def _wait(child: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> None:
-    """Wait for the child's end, for as long as it may take and the caller does not cancel."""
-    began = time.monotonic()
-    while child.poll() is None:
+    def check() -> None:
         if cancelled():
             raise Cancelled
-        if time.monotonic() - began > LIMIT_SECONDS:
-            raise DataError(f"the recording was not decoded within {LIMIT_SECONDS} s")
-        time.sleep(POLL_SECONDS)
+
+    try:
+        run_child(
+            "asr.audio.sample_file",
+            str(recording.resolve()),
+            str(samples.resolve()),
+            seconds=LIMIT_SECONDS,
+            late=f"the recording was not decoded within {LIMIT_SECONDS} s",
+            died=TOO_MUCH,
+            check=check,
+        )
+    except BaseException:
+        for part in (samples, *samples.parent.glob(f".{samples.name}.*.part")):
+            part.unlink(missing_ok=True)
+        raise
+    return SampleFile(samples)
 
 
 def decode(recording: Path, samples: Path) -> SampleFile:
@@ -201,24 +171,14 @@ def _encoded(sound: SampleFile, start: float, end: float, format: str) -> bytes:
     return file.getvalue()
 
 
-def _limit() -> None:
-    """Limit this process: CPU time, memory, size of files, and no core dumps."""
-    import resource
-
-    limits = {
-        resource.RLIMIT_CPU: LIMIT_SECONDS,
-        resource.RLIMIT_DATA: LIMIT_BYTES,
-        resource.RLIMIT_FSIZE: int(codec.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
-        resource.RLIMIT_CORE: 0,
-    }
-    for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
-
-
 def main() -> None:
     if len(sys.argv) != 3:
         raise ParamsError("usage: python -m asr.audio.sample_file RECORDING SAMPLES")
-    _limit()
+    limit_self(
+        cpu_seconds=LIMIT_SECONDS,
+        memory=LIMIT_BYTES,
+        file_bytes=int(codec.MAX_SECONDS + 1) * SAMPLE_RATE * SAMPLE_BYTES,
+    )
     try:
         decode(Path(sys.argv[1]), Path(sys.argv[2]))
     except MemoryError:

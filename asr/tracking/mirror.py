@@ -12,7 +12,6 @@ have a newer checkpoint, and at its end. No fault of the mirror stops or changes
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from asr.errors import ModelError
+from asr.errors import ModelError, from_child
 from asr.runtime.formatting import without_secret
 from asr.tracking.mirror_store import address
 from asr.training import checkpoints
@@ -96,7 +95,7 @@ class CheckpointMirror:
 
     def _warn(self, fault: str) -> None:
         if not self.warned:
-            text = re.sub(r"^error [0-9]+: ", "", fault)
+            _, text = from_child(fault) or (0, fault)
             if not self.lost:
                 text += "; training goes on, and the next checkpoint tries again"
             print(f"warning: mirror: {text}", flush=True)

@@ -233,7 +233,7 @@ def _remove_files(folder: Path) -> None:
 
 def _child_error(exit_code: int, lines: list[str]) -> UserError:
     """The error that the child printed, or else that it died."""
-    code, message = from_child(lines) or (None, "")
+    code, message = from_child("\n".join(lines)) or (None, "")
     if code == exit_code and exit_code in ERRORS:
         return ERRORS[exit_code](message)
     last_line = lines[-1][:200] if lines else ""

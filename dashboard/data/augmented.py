@@ -6,9 +6,6 @@ passes files to the browser's player.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,13 +13,13 @@ import streamlit as st
 
 from asr import paths
 from asr.errors import DataError
+from asr.runtime.child import run_child
 from asr.storage import corpus, hashing
 from dashboard import widgets
 
 OFFERED_ROWS = 100
 MAX_SHOWN_COPIES = 5
 LIMIT_SECONDS = 60
-MAX_STDERR = 1000  # characters of the child's last output that are looked at
 
 Sounds = list[tuple[str, bytes]]  # caption and WAV file
 
@@ -70,7 +67,7 @@ def make_copies(root: Path, id: str, rows_hash: str, params_hash: str) -> Sounds
     """
     with tempfile.TemporaryDirectory(prefix="earshot-copies-") as name:
         folder = Path(name)
-        captions = _run_augment(root, ["--row", "--", id, name])[:MAX_SHOWN_COPIES]
+        captions = _run_augment(["--row", "--", id, name])[:MAX_SHOWN_COPIES]
         copies = []
         for caption in captions:
             file_name = caption.partition(":")[0]
@@ -78,30 +75,18 @@ def make_copies(root: Path, id: str, rows_hash: str, params_hash: str) -> Sounds
         return [("the recording", (folder / "before.wav").read_bytes()), *copies]
 
 
-def _run_augment(root: Path, arguments: list[str]) -> list[str]:
+def _run_augment(arguments: list[str]) -> list[str]:
     """Run `earshot augment` in a child process; returns the lines it prints, one per copy."""
-    command = [sys.executable, "-m", "asr.augmentation", *arguments]
-    environment = {**os.environ, "DVC_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"}
     try:
-        child = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            timeout=LIMIT_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        output = run_child(
+            "asr.augmentation",
+            *arguments,
+            seconds=LIMIT_SECONDS,
+            late=f"they were not made within {LIMIT_SECONDS} s",
+            died="the command died",
         )
-    except subprocess.TimeoutExpired:
-        raise DataError(f"the copies were not made within {LIMIT_SECONDS} s") from None
+    except DataError as error:
+        raise DataError(f"no copies: {error}") from None
     except (OSError, ValueError):  # the id holds NUL, or is too long for a command
         raise DataError("this row's id cannot be handed to a command") from None
-    if child.returncode:
-        raise DataError(f"no copies: {_last_error(child.stderr)}")
-    return child.stdout.decode("utf-8", "replace").splitlines()
-
-
-def _last_error(stderr: bytes) -> str:
-    """The message of the child's last line, which reads `error N: message`."""
-    text = stderr.decode("utf-8", "replace")[-MAX_STDERR:]
-    lines = text.strip().splitlines()
-    return lines[-1].partition(": ")[2] if lines else "the command died"
+    return output.decode("utf-8", "replace").splitlines()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from asr.errors import DataError, ParamsError, exit_with
+from asr.runtime.child import run_child
+from asr.runtime.limits import limit_self
 from asr.sources import synthetic
 from asr.sources.synthetic import ESPEAK_NAMES
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
@@ -59,27 +60,14 @@ def say(text: str, language: str) -> bytes:
     if language not in languages():
         name = LANGUAGE_NAMES.get(language, language)
         raise ParamsError(f"espeak-ng has no voice for {name}; choose another, or do not listen")
-    command = [sys.executable, "-m", "dashboard.talk.speech", language]
-    try:
-        child = subprocess.run(
-            command,
-            input=text.encode("utf-8", "replace"),
-            capture_output=True,
-            timeout=LIMIT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise DataError(f"the text could not be said within {LIMIT_SECONDS} s") from None
-    if child.returncode:
-        raise DataError(_child_error(child))
-    return child.stdout
-
-
-def _child_error(child: subprocess.CompletedProcess[bytes]) -> str:
-    """The message of the child's last line, `error N: message`, or how it died."""
-    lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
-    if lines and lines[-1].startswith("error "):
-        return lines[-1].partition(": ")[2]
-    return f"the speech process died with exit code {child.returncode}; the text stays readable"
+    return run_child(
+        "dashboard.talk.speech",
+        language,
+        seconds=LIMIT_SECONDS,
+        late=f"the text could not be said within {LIMIT_SECONDS} s",
+        died="the speech process died with exit code {code}; the text stays readable",
+        input=text.encode("utf-8", "replace"),
+    )
 
 
 def duration(flac: bytes) -> float:
@@ -129,23 +117,10 @@ def render(text: str, language: str) -> bytes:
     return file.getvalue()
 
 
-def _limit_process() -> None:
-    """Limit this process's CPU time and memory, and write no core file."""
-    import resource
-
-    limits = {
-        resource.RLIMIT_CPU: LIMIT_SECONDS,
-        resource.RLIMIT_DATA: LIMIT_BYTES,
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, limit))
-
-
 def main() -> None:
     if len(sys.argv) != 2:
         raise ParamsError("usage: python -m dashboard.talk.speech LANGUAGE < TEXT > SOUND.flac")
-    _limit_process()
+    limit_self(cpu_seconds=LIMIT_SECONDS, memory=LIMIT_BYTES)
     text = sys.stdin.buffer.read().decode("utf-8", "replace")
     sys.stdout.buffer.write(render(text, sys.argv[1]))
 

