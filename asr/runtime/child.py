@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import IO
 
 from asr.errors import DataError, from_child
 
@@ -53,8 +54,7 @@ def run_child(
                 output = _output(child, input, deadline, check)
             finally:
                 child.kill()
-        stderr.seek(max(stderr.seek(0, os.SEEK_END) - ERROR_BYTES, 0))
-        error = from_child(stderr.read().decode("utf-8", "replace"))
+        error = from_child(_end_of(stderr))
     if output is None:
         raise DataError(late)
     if child.returncode:
@@ -76,3 +76,8 @@ def _output(
             input = None  # it may be given once
             check()
     return None
+
+
+def _end_of(file: IO[bytes]) -> str:
+    file.seek(max(file.seek(0, os.SEEK_END) - ERROR_BYTES, 0))
+    return file.read().decode("utf-8", "replace")

@@ -172,7 +172,7 @@ def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
         "    jobs = [(1, (['fine'],)), (1, (['never end'],))]\n"
         "    for pid in guarded(act, jobs, 2, str): print(pid, flush=True)\n"
     )
-    places = {"PYTHONPATH": PYTHONPATH}
+    places = {"PYTHONPATH": f"{PYTHONPATH}:{Path(__file__).parent}"}
     with subprocess.Popen(
         [sys.executable, code],
         env={**os.environ, **places},
