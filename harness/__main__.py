@@ -35,7 +35,7 @@ HARNESSES = {
     "data-kills": Harness("COUNT kills of data stages; the same bytes (100: 5 min)", 100),
     "faults": Harness("every fault planted in trainings and MLflow servers (5 min)"),
     "fuzz": Harness("COUNT broken files of every format do no harm (100,000: 3 min)", 100_000),
-    "memory": Harness("a training over 20 chunks of COUNT rows; flat (1,000: 2 min)", 1000),
+    "memory": Harness("a training over 10 chunks of COUNT rows; flat (2,000: 2 min)", 2000),
     "scale": Harness("COUNT rows through the data stages (500,000: 30 min, 15 GB)", 500_000),
     "experiments": Harness("DVC experiments of all kinds, each killed once on its way (2 min)"),
     "outages": Harness("MLflow servers that fail in every way (3 min)"),

@@ -1,7 +1,7 @@
 """Memory of a training while it goes through its corpus: flat, chunk after chunk and evaluation
 after evaluation.
 
-    make harness NAME=memory COUNT=1000     # 20 chunks of so many rows, 10 evaluations; 2 minutes
+    make harness NAME=memory COUNT=2000     # 10 chunks of so many rows, 10 evaluations; 2 minutes
 
 The stage's own `run` is a child forked from a process that has imported torch. After each chunk's
 worth of rows, and after each evaluation, it reads its unique memory, in which mapped files do not
@@ -32,7 +32,7 @@ from asr.training.loop import Training
 from stages import train
 from support.repository import TINY, write_params
 
-CHUNKS = 20
+CHUNKS = 10
 BATCH = 25
 EVALUATIONS = 10
 WITHIN = 0.02
@@ -135,7 +135,7 @@ def spread(values: list[int]) -> float:
 
 
 def shake(count: int, seed: int, broken: bool) -> bool:
-    """Train on 20 chunks of `count` rows; whether memory stayed flat."""
+    """Train on 10 chunks of `count` rows; whether memory stayed flat."""
     with tempfile.TemporaryDirectory(prefix="earshot-memory-") as folder:
         top = Path(folder)
         write_split(top / "features/train", CHUNKS * count, count, seed)

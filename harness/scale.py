@@ -9,7 +9,7 @@ times a second, and the CPU time of all of them whenever a stage tells how far i
 table. All is well unless a process holds more than 400 MB, or at the greater size over a tenth more
 than at the smaller, a row at the end costs over a quarter more CPU than one at the beginning, or
 workspace, cache and kept files take more than 1.1 times raw, chunks and features. The control is a
-writer of files that keeps its rows; 20,000 of them show it.
+writer of files that keeps its rows; 10,000 of them show it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import psutil
 
 from support.repository import REPOSITORY, TINY, write_params
 
-FEW = 2000  # rows, at least
+FEW = 1000  # rows, at least
 MAX_BYTES = 400e6
 MEMORY_WITHIN, CPU_WITHIN, DISK_WITHIN = 1.1, 1.25, 1.1
 SAMPLES, RATE = 4000, 8000  # half a second
