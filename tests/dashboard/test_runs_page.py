@@ -307,7 +307,7 @@ def test_no_damaged_index_gives_a_traceback() -> None:
     with refresh.closing(refresh.opened(False)) as index:
         index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole, told, page = run_index.path().read_bytes(), 0, drawn()
-    for seed in range(100):
+    for seed in range(40):
         for ending in ("-wal", "-shm"):
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
@@ -317,7 +317,7 @@ def test_no_damaged_index_gives_a_traceback() -> None:
         page.run()
         assert not page.exception
         told += "index of runs is damaged" in text(page)
-    assert told > 20  # the damage is felt
+    assert told > 8  # the damage is felt
 
 
 @pytest.mark.parametrize(
