@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import num2words
 import numpy as np
@@ -33,37 +33,32 @@ TRAINING_ONLY = {
 }
 
 
-def judged(rows: list[tuple[str, bytes | None, str, float | None]], start: int) -> Iterator[Any]:
-    """What becomes of rows: in a worker, as the stage does it."""
-    for split, audio, text, duration in rows[start:]:
-        allow(cpu_limit_seconds(audio))
-        yield reason(text, measure_audio(audio, duration), split, broken_audio.LIMITS)
-
-
-def rejected_by_worker(why: str) -> tuple[str, str]:
-    return crashed(why).code, crashed(why).detail
-
-
 @pytest.fixture(scope="module")
-def found() -> tuple[dict[str, str], dict[str, set[str]]]:
-    """The code that each row of the planted corpus got, '' where it was kept; and those it must
-    get.
+def staged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The planted corpus after the stage, some of its rows twice: what must become of each, what
+    was left out, and what was kept.
     """
+    root = tmp_path_factory.mktemp("planted")
     splits, wanted = broken_audio.corpus(SEED)
-    rows = [
-        (split, row["id"], row["audio"], row["text"], row["duration"])
-        for split, given in splits.items()
-        for row in given
-    ]
-    jobs = [
-        [(split, *rest) for split, _, *rest in rows[at : at + 50]] for at in range(0, len(rows), 50)
-    ]
+    doubled = broken_audio.twice(splits)
+    raw = broken_audio.write_rows(root / "raw", "part", splits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKERS", "1")
-        results = list(
-            guarded(judged, ((len(job), (job,)) for job in jobs), len(jobs), rejected_by_worker)
-        )
-    return {row[1]: why[0] if why else "" for row, why in zip(rows, results, strict=True)}, wanted
+        patch.setenv("DVC_ROOT", str(root))
+        allowed = ["clip", "speaker"]
+        chunk.run(raw, root / "chunks", root / "reports", 500, broken_audio.LIMITS, allowed)
+    left_out = pq.read_table(root / "reports" / "rejects.parquet").to_pylist()
+    kept = [row["id"] for split in splits for row in shards.rows(root / "chunks" / split, ["id"])]
+    num_rows = sum(map(len, splits.values()))
+    return SimpleNamespace(
+        wanted=wanted, doubled=doubled, left_out=left_out, kept=kept, num_rows=num_rows
+    )
+
+
+@pytest.fixture
+def found(staged: SimpleNamespace) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """The code that each planted row got, '' where it was kept; and those it must get."""
+    codes = {row["id"]: row["code"] for row in staged.left_out}
+    return {id: codes.get(id, "") for id in staged.wanted}, staged.wanted
 
 
 def wrong(codes: dict[str, str], wanted: dict[str, set[str]]) -> list[str]:
@@ -115,26 +110,13 @@ def test_the_comparison_sees_a_missed_defect_and_a_lost_row(found, missed):
     assert len(wrong({**codes, "whisper 00": "audio_silent"}, wanted)) == 1
 
 
-def test_the_stage_leaves_out_what_is_planted_and_nothing_else(tmp_path):
-    splits, wanted = broken_audio.corpus(SEED)
-    doubled = broken_audio.twice(splits)
-    raw = broken_audio.write_rows(tmp_path / "raw", "part", splits)
-    chunk.run(
-        raw,
-        tmp_path / "chunks",
-        tmp_path / "reports",
-        500,
-        broken_audio.LIMITS,
-        ["clip", "speaker"],
-    )
-    left_out = pq.read_table(tmp_path / "reports" / "rejects.parquet").to_pylist()
-    codes = {row["id"]: row["code"] for row in left_out}
-    kept = [
-        row["id"] for split in splits for row in shards.rows(tmp_path / "chunks" / split, ["id"])
-    ]
-    assert wrong({id: codes.get(id, "") for id in wanted | doubled}, wanted | doubled) == []
-    assert sorted(kept) == sorted([id for id in wanted if not wanted[id]] + list(doubled))
-    assert len(kept) + len(left_out) == sum(map(len, splits.values()))
+def test_the_stage_leaves_out_what_is_planted_and_nothing_else(staged):
+    codes = {row["id"]: row["code"] for row in staged.left_out}
+    wanted = staged.wanted | staged.doubled
+    assert wrong({id: codes.get(id, "") for id in wanted}, wanted) == []
+    good = [id for id in staged.wanted if not staged.wanted[id]]
+    assert sorted(staged.kept) == sorted([*good, *staged.doubled])
+    assert len(staged.kept) + len(staged.left_out) == staged.num_rows
 
 
 @settings(deadline=None, max_examples=200)

@@ -14,7 +14,7 @@ from asr import features
 from asr.model import loader, tokenization
 from asr.params.schema import Params
 from asr.preflight import trial
-from asr.training import batches
+from asr.training import batches, memory
 from support.data import load
 from support.model import SHAPE, hub_folder, noise
 
@@ -143,5 +143,5 @@ def test_a_model_that_memory_cannot_hold_is_not_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = load(tmp_path, model__name=str(hub_folder(tmp_path / "whisper")))
-    monkeypatch.setattr("asr.training.memory.free", lambda _: 1000)
+    monkeypatch.setattr(memory, "free", lambda _: 1000)
     assert trial.run(given, MADE, CLIPS, [1.0], lambda window: window) == {}

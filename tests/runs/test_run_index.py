@@ -353,7 +353,7 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(
     mirror(*[training(f"run {number}") for number in range(3)])
     refresh.refresh(talk=False)
     whole, faults = (tmp_path / "mlflow.db").read_bytes(), 0
-    for seed in range(40):
+    for seed in range(20):
         hurt = tmp_path / f"hurt-{seed}.db"
         hurt.write_bytes(damaged(whole, seed))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{hurt}")
@@ -363,7 +363,7 @@ def test_no_damaged_store_raises_and_what_was_read_before_stays(
         if now.fault:
             faults += 1
             assert "cannot be read" in now.fault
-    assert faults > 10  # the damage is felt
+    assert faults > 5  # the damage is felt
 
 
 @pytest.mark.parametrize(

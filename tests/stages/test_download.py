@@ -18,6 +18,7 @@ from datasets import Dataset
 from asr.audio.codec import decode
 from asr.errors import DataError, DiskError, ParamsError
 from asr.params.schema import Download
+from asr.runtime import disk
 from asr.sources.utterances import Utterance
 from asr.storage import shards
 from asr.storage.shards import ALL_SPLITS, SPLITS
@@ -478,9 +479,7 @@ def test_the_forecast_is_near_what_is_written(raw, tiny, tmp_path):
     opened = download.sources(tiny, tmp_path)
     wanted = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "asr.runtime.disk.check_free_space", lambda _, num_bytes, __: wanted.append(num_bytes)
-        )
+        patch.setattr(disk, "check_free_space", lambda _, num_bytes, __: wanted.append(num_bytes))
         download.forecast(opened, tmp_path)
     rows = [row for split in SPLITS for row in shards.rows(raw / split)]
     written = (

@@ -8,6 +8,8 @@ import html
 import math
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,9 +84,10 @@ def told(start: loader.Start, seed: int = 1) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> SimpleNamespace:
     """A repository in which a model that learnt nothing was evaluated against its start."""
     root = tmp_path_factory.mktemp("evaluated")
+    shutil.copy(empty_store, root / "mlflow.db")
     rows = [
         {
             "id": f"r{n}",
@@ -112,7 +115,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             chosen(),
         )
     return SimpleNamespace(
-        root=root, rows=rows, test=test, start=start, reports=root / "reports/evaluate"
+        root=root,
+        rows=rows,
+        test=test,
+        start=start,
+        reports=root / "reports/evaluate",
     )
 
 
@@ -295,7 +302,9 @@ def test_the_journal_of_a_training_that_was_fetched_is_begun_and_told_the_scores
     assert lines[-1]["values"]["test/wer"] == metrics["wer"]
     assert lines[-1]["values"]["test/start/difference"] == 0.0
     assert lines[-1]["step"] == 4
-    assert (made.root / "mlflow.db").stat().st_size > 0
+    with closing(sqlite3.connect(made.root / "mlflow.db")) as store:
+        written = store.execute("SELECT key FROM metrics").fetchall()
+    assert ("test/wer",) in written
 
 
 @pytest.mark.parametrize(("change", "verdict"), [(-1, "better"), (1, "worse")])
@@ -429,6 +438,7 @@ HELD_OUT = [
 ]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_is_held_out_is_scored_apart(
     made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +481,7 @@ def test_what_is_held_out_is_scored_apart(
     )
 
 
+@pytest.mark.usefixtures("in_process")
 def test_held_out_rows_that_were_taught_are_told(
     made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from asr.params import reader
 from asr.storage import files, shards
 from asr.whisper import SAMPLE_RATE
 from stages import chunk, download, evaluate, featurize, stats
+from support.children import Nursery
 from support.repository import REPOSITORY, TINY, write_params
 
 DIGITS = REPOSITORY.parent / "shared" / "data" / "digits-en"
@@ -59,13 +61,13 @@ TRAIN = "from asr.errors import exit_with\nfrom stages import train\nexit_with(t
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, empty_store: Path) -> Path:
     """The six stages on two dozen recordings per split, in a window of 10 s."""
     if not DIGITS.is_dir():
         pytest.skip("no digits-en beside this repository")
     root = tmp_path_factory.mktemp("recorded")
     given = reader.load(write_params(root / "params.yaml", RECORDED))
-    environment = {**os.environ, "DVC_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
+    shutil.copy(empty_store, root / "mlflow.db")
     before = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = str(root)
     try:
@@ -79,9 +81,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{root}/model",
             f"{root}/reports/train",
         ]
-        subprocess.run(
-            [sys.executable, "-c", TRAIN, *places], cwd=root, env=environment, check=True
-        )
+        done = nursery.run(TRAIN, *places, root=root)
+        assert done.returncode == 0, done.stdout + done.stderr
         evaluate.run(
             root / "features/test",
             root / "model",

@@ -274,6 +274,7 @@ def test_the_time_of_a_row_is_told_by_a_trial_and_stands_in_no_other_file(
     assert "an epoch would take about" in capsys.readouterr().out
     stats.run(tmp_path / "raw", tmp_path / "untimed", given_params)
     assert sha256s(tmp_path / "timed") == sha256s(tmp_path / "untimed")
+    monkeypatch.setattr(stats, "forecast_apart", stats.forecast)  # nothing is there to crash of
     nothing = {}
     stats.run(raw, tmp_path / "undecodable", given_params, nothing)
     assert nothing["windows"] == {}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from asr.tracking import mirror
-from support.mirror import run_python, saved
+from support.children import Nursery
+from support.mirror import saved
 
 # A machine dies with its training; the next one begins in an empty folder.
 TWO_MACHINES = """
@@ -60,10 +61,10 @@ assert "lacks the checkpoint of step 12 (it has none)" in said[1], said
 
 
 def test_another_machine_ends_with_the_same_bits_and_no_fault_of_the_mirror_changes_them(
-    tmp_path: Path,
+    tmp_path: Path, nursery: Nursery
 ) -> None:
     """Without a mirror the new machine starts at step 0: the control."""
-    done = run_python(TWO_MACHINES, str(tmp_path))
+    done = nursery.run(TWO_MACHINES, str(tmp_path), root=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

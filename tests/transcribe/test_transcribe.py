@@ -124,8 +124,9 @@ def test_every_recording_gives_the_text_that_evaluation_scored(
 def test_finer_features_would_not_give_that_text(
     scored: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The control: several texts would be others."""
     monkeypatch.setattr(features, "stored_log_mel", features.log_mel)
-    assert differing(scored, tmp_path)
+    assert len(differing(scored, tmp_path)) > 3
 
 
 def stored(folder: Path, samples: np.ndarray) -> SampleFile:
