@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from asr.errors import UserError
 from asr.runs import refresh, revision_facts, revisions, run_index
 from asr.storage import files
 from asr.tracking import client
+from support.imports import imported
 from support.repository import REPOSITORY
 from support.runs import (
     damaged,
@@ -296,23 +295,13 @@ def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
 def test_reading_imports_neither_mlflow_nor_dvc() -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    program = """
-import sys
+    code = """
 from asr.runs import run_index
 now = run_index.state()
 (row,) = run_index.rows()
 assert run_index.curves(row) and not run_index.is_stale(now)
-print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sys.modules])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        env=dict(os.environ),
-    )
-    assert done.stdout == "[]\n"
+    assert imported(code, "mlflow", "dvc", "torch", "transformers") == []
 
 
 def read_all() -> int:
