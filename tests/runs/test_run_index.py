@@ -166,7 +166,7 @@ def test_deleted_and_renamed_runs_are_seen_in_a_whole_pass(store: Any) -> None:
 def test_an_unchanged_store_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    monkeypatch.setattr(refresh.Refresher, "_read_store", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(refresh.Refresher, "read_store", lambda _: pytest.fail("it was read"))
     before = run_index.state()
     refresh.refresh(talk=False)
     after = run_index.state()
