@@ -26,7 +26,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from asr.tracking import mirror_copy
 from asr.tracking.mirror_store import Store
-from mirror_fixtures import saved, whole
+from support.mirror import saved, whole
 top = Path(sys.argv[1])
 os.environ["EARSHOT_MIRROR"] = str(top / "mirror")
 folder, log = top / "a/f", top / "a/log"
