@@ -96,7 +96,7 @@ class Refresher:
         local = client.store_file()
         try:
             if local is None or (local.is_file() and self._must_read(signature)):
-                self._read_store()
+                self.read_store()
         # A damaged store or a server in trouble makes MLflow raise errors of any kind.
         except Exception as error:
             self.store = None
@@ -111,7 +111,8 @@ class Refresher:
     def _must_read(self, signature: str) -> bool:
         return self._get("signature") != signature or bool(self._get("fault"))
 
-    def _read_store(self) -> None:
+    def read_store(self) -> None:
+        """Read what has changed in MLflow's store since it was read last."""
         self.store = self.store or client.connect()
         last = float(self._get("whole_at") or 0)
         seconds = float(self._get("whole_cost") or 0)

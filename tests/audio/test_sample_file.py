@@ -5,7 +5,6 @@ hostile files.
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 import threading
@@ -23,7 +22,9 @@ from asr.audio.sample_file import Cancelled, SampleFile
 from asr.errors import DataError
 from asr.whisper import SAMPLE_RATE
 from support.data import encoded, encoded_by_av, voice
+from support.imports import imported
 from support.repository import REPOSITORY
+from support.samples import stored
 
 HOSTILE = {
     "nothing": b"",
@@ -36,12 +37,6 @@ HOSTILE = {
     "not a number": encoded(np.full(16_000, np.nan, np.float32), subtype="FLOAT"),
 }
 ODD = "a\nb 'c' \"d\" $(touch x) ;-- ⁂"
-
-
-def stored(folder: Path, samples: np.ndarray) -> SampleFile:
-    path = folder / "samples.f32"
-    samples.astype(np.float32).tofile(path)
-    return SampleFile(path)
 
 
 @pytest.fixture(scope="module")
@@ -320,14 +315,5 @@ print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >
 
 
 def test_reading_sound_imports_no_torch() -> None:
-    code = (
-        "import sys, asr.audio.sample_file, asr.transcribe.job_queue, "
-        "asr.transcribe.formats; sys.exit('torch' in sys.modules or 'transformers' in "
-        "sys.modules)"
-    )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=REPOSITORY, check=False, env={**os.environ}
-        ).returncode
-        == 0
-    )
+    code = "import asr.audio.sample_file, asr.transcribe.job_queue, asr.transcribe.formats"
+    assert imported(code, "torch", "transformers") == []

@@ -5,8 +5,6 @@ think of.
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -16,6 +14,7 @@ import pytest
 from asr.errors import NetworkError, ParamsError
 from dashboard.talk import chat
 from support.chat_server import WORDS, ChatServer, event, serving
+from support.imports import imported
 from support.waiting import wait_for
 
 KEY = "sk-very+secret/0123"
@@ -247,8 +246,4 @@ def test_no_address_is_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_costs_no_client() -> None:
-    code = (
-        "import sys, dashboard.talk.chat; sys.exit(bool({'openai', 'httpx2', 'torch'} & "
-        "set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert imported("import dashboard.talk.chat", "openai", "httpx2", "torch") == []

@@ -19,11 +19,12 @@ from asr.cleaning.rejects import REJECT
 from asr.errors import DataError
 from asr.params import reader
 from asr.storage import files, shards
+from dashboard.data import durations
 from dashboard.data import rejects as reject_page
 from stages import chunk, stats
 from support.data import encoded, load, row, voice, write_rows
 from support.repository import SHIPPED
-from support.store import HOSTILE, check, damaged, said
+from support.store import HOSTILE, check, damaged, raise_bug, said
 
 FILES = (
     "reports/stats/stats.json",
@@ -310,14 +311,9 @@ def test_damaged_stores_give_a_message(
 def test_a_fault_that_is_none_of_ours_would_be_seen(
     at: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dashboard.data import durations
-
-    def broken(*_: object) -> None:
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(durations, "rows_of", broken)
+    monkeypatch.setattr(durations, "rows_of", raise_bug)
     at.run()
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="encountered an error"):
         check(at)
 
 

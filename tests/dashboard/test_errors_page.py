@@ -13,10 +13,21 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from asr import wer
+from asr.evaluation import slices
 from asr.evaluation.alignment import DELETION, SUBSTITUTION
 from asr.storage import files, hashing
 from dashboard import diff_html
-from support.store import HOSTILE, check, check_html, damaged, heard, line, said, store
+from support.store import (
+    HOSTILE,
+    check,
+    check_html,
+    damaged,
+    line,
+    raise_bug,
+    said,
+    store,
+    write_evaluation,
+)
 
 FILES = (
     "reports/evaluate/utterances.parquet",
@@ -44,7 +55,7 @@ def at(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
 
 
 def show(root: Path, lines: list[dict], monkeypatch: pytest.MonkeyPatch) -> AppTest:
-    heard(root, lines)
+    write_evaluation(root, lines)
     monkeypatch.setenv("DVC_ROOT", str(root))
     return AppTest.from_function(page, default_timeout=120).run()
 
@@ -297,12 +308,7 @@ def test_a_hundred_damaged_stores_give_a_message(
 def test_a_fault_that_is_none_of_ours_would_be_seen(
     at: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asr.evaluation import slices
-
-    def broken(*_: object) -> None:
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(slices, "order", broken)
+    monkeypatch.setattr(slices, "order", raise_bug)
     at.run()
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="encountered an error"):
         check(at)

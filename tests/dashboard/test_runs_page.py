@@ -5,9 +5,6 @@ that names stay names.
 from __future__ import annotations
 
 import fcntl
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from asr.runs import refresh, run_index
 from asr.storage import hashing
 from asr.tracking import client
 from dashboard.runs import run_table
+from support.imports import imported
 from support.repository import REPOSITORY, SHIPPED
 from support.runs import (
     damaged,
@@ -378,22 +376,12 @@ def test_damaged_params_are_named(root: Path) -> None:
 def test_the_page_imports_no_heavy_library() -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    program = """
-import sys
+    code = """
 from streamlit.testing.v1 import AppTest
 from asr.runs import run_index
 run_index.request_refresh = lambda *_: None
 script = "from dashboard.runs.page import page; page()"
 page = AppTest.from_string(script, default_timeout=120).run()
 assert not page.exception and len(page.dataframe)
-heavy = ("mlflow", "dvc", "torch", "transformers", "evaluate")
-print([name for name in heavy if name in sys.modules])
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        env=dict(os.environ),
-    )
-    assert done.stdout == "[]\n", done.stderr
+    assert imported(code, "mlflow", "dvc", "torch", "transformers", "evaluate") == []

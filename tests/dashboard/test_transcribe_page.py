@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +16,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from asr.audio.sample_file import SampleFile
 from asr.model import loader
 from asr.sources import folder
 from asr.transcribe import recognizer
 from asr.whisper import WHISPER_LANGUAGES
 from dashboard import session
 from support.data import encoded, encoded_by_av
+from support.imports import imported
 from support.model import hub_folder, hush_timestamps, noise, scratch
-from support.repository import REPOSITORY
+from support.samples import stored, transcript
 from support.waiting import wait_for
 
 SHORT = noise(5.0, 3)
@@ -117,12 +115,11 @@ def texts(page: AppTest) -> list[str]:
 def heard(root: Path, name: str, samples: np.ndarray, **asked: Any) -> list[str]:
     """What the functions that evaluation uses give here."""
     start = recognizer.load(name)
-    samples.tofile(root / "wanted.f32")
-    made = SampleFile(root / "wanted.f32")
+    made = stored(root, samples)
     recognizer.choose_prompt(
         start, asked.get("language"), asked.get("task"), made, 0.0, made.duration
     )
-    return [one.text for one in recognizer.transcribe(start, made, 0.0, made.duration)]
+    return transcript(start, made)
 
 
 def test_a_recording_is_heard_as_evaluation_hears_it(
@@ -355,27 +352,18 @@ def test_no_model_yet_says_what_to_do(page: AppTest, place: SimpleNamespace) -> 
 
 
 def test_the_page_imports_no_torch() -> None:
+    recording = Path(os.environ["DVC_ROOT"]) / "a.wav"
+    recording.write_bytes(WAV)
     code = f"""
-import sys
 from streamlit.testing.v1 import AppTest
 script = "from dashboard.transcribe.page import page; page()"
 page = AppTest.from_string(script, default_timeout=120).run()
 assert not page.exception
-page.file_uploader(key="file").set_value(("a.wav", open(sys.argv[1], "rb").read(), "audio/wav"))
+content = open({str(recording)!r}, "rb").read()
+page.file_uploader(key="file").set_value(("a.wav", content, "audio/wav"))
 assert page.run().button(key="go")
-heavy = {("torch", "transformers", "mlflow", "evaluate")!r}
-print(sorted(name for name in sys.modules if name in heavy))
 """
-    root = Path(os.environ["DVC_ROOT"])
-    (root / "a.wav").write_bytes(WAV)
-    done = subprocess.run(
-        [sys.executable, "-c", code, root / "a.wav"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
+    assert imported(code, "torch", "transformers", "mlflow", "evaluate") == []
 
 
 def test_a_correction_stays_while_other_segments_are_looked_at(

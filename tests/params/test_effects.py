@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState
+from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from asr import augmentation
@@ -560,8 +561,7 @@ def test_the_adapters(key: str) -> None:
 def test_the_revision_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        "asr.model.loader.WhisperConfig.from_pretrained",
-        lambda *_, revision: asked.append(revision) or 1 / 0,
+        WhisperConfig, "from_pretrained", lambda *_, revision: asked.append(revision) or 1 / 0
     )
     for revision in (None, "v2"):
         with pytest.raises(UserError, match="cannot be fetched"):

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from asr.errors import UserError
 from asr.runs import refresh, revision_facts, revisions, run_index
 from asr.storage import files
 from asr.tracking import client
+from support.imports import imported
 from support.repository import REPOSITORY
 from support.runs import (
     damaged,
@@ -167,7 +166,7 @@ def test_deleted_and_renamed_runs_are_seen_in_a_whole_pass(store: Any) -> None:
 def test_an_unchanged_store_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    monkeypatch.setattr(refresh.Refresher, "_read_store", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(refresh.Refresher, "read_store", lambda _: pytest.fail("it was read"))
     before = run_index.state()
     refresh.refresh(talk=False)
     after = run_index.state()
@@ -296,23 +295,13 @@ def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
 def test_reading_imports_neither_mlflow_nor_dvc() -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    program = """
-import sys
+    code = """
 from asr.runs import run_index
 now = run_index.state()
 (row,) = run_index.rows()
 assert run_index.curves(row) and not run_index.is_stale(now)
-print([name for name in ("mlflow", "dvc", "torch", "transformers") if name in sys.modules])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        env=dict(os.environ),
-    )
-    assert done.stdout == "[]\n"
+    assert imported(code, "mlflow", "dvc", "torch", "transformers") == []
 
 
 def read_all() -> int:

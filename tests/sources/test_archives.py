@@ -39,10 +39,10 @@ def unpacked(folder: Path, content: bytes, packed: bool = True) -> list[str]:
 
 
 BAD = {
-    "larger than any disk": (header("a", 1 << 60) + END, "unpacks to more than 20 times its size"),
+    "larger than any disk": (header("a", 1 << 60) + END, "unpacks to more than 2 times its size"),
     "sparse": (
         header("a", 1 << 40, tarfile.GNUTYPE_SPARSE) + END,
-        "more than 20 times its size|not a whole archive",
+        "more than 2 times its size|not a whole archive",
     ),
     "less than nothing": (
         header("a", -512) + header("b") + END,
@@ -56,9 +56,9 @@ BAD = {
         header("x", 30 << 20, tarfile.XHDTYPE) + bytes(30 << 20) + END,
         "not a whole archive .a header of 31457280 bytes",
     ),
-    "endless files": (
-        b"".join(header(f"{number}") for number in range(41_000)) + END,
-        "unpacks to more than 20 times its size",
+    "endless folders": (
+        header("d", kind=tarfile.DIRTYPE) * 4_100 + END,
+        "unpacks to more than 2 times its size",
     ),
     "broken header": (
         b"\1" + header("b")[1:] + header("c") + END,
@@ -74,9 +74,9 @@ BAD = {
 def test_an_archive_that_lies_is_refused(tmp_path, monkeypatch, kind, packed):
     content, message = BAD[kind]
     content = content if kind == "web page" else header("good") + content
-    monkeypatch.setattr(common_voice, "_extract", lambda *_: None)  # 41,000 files take their time
+    monkeypatch.setattr(common_voice, "MAX_GROWTH", 2)  # so that few members are too many
     if kind.startswith("endless") and not packed:
-        assert unpacked(tmp_path, content, packed) == []  # it is as large as it says
+        assert unpacked(tmp_path, content, packed) == ["good"]  # it is as large as it says
         return
     with pytest.raises(DataError, match=message) as caught:
         unpacked(tmp_path, content, packed)

@@ -21,7 +21,6 @@ from transformers import WhisperConfig
 
 from asr import features
 from asr.audio import codec, sample_file
-from asr.audio.sample_file import SampleFile
 from asr.errors import DataError, ParamsError, exit_with
 from asr.features import FeatureRows
 from asr.model import loader
@@ -35,6 +34,7 @@ from stages import chunk, evaluate, featurize
 from support.data import encoded, voice, write_rows
 from support.model import hub_folder, hush_timestamps, noise, scratch
 from support.repository import REPOSITORY, SHIPPED
+from support.samples import stored, transcript
 
 SECONDS = [
     0.01,
@@ -92,23 +92,15 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
 
 
-def heard(start: Start, path: Path) -> str:
-    made = SampleFile(path)
-    return " ".join(
-        one.text for one in recognizer.transcribe(start, made, 0.0, made.duration) if one.text
-    )
-
-
 def differing(scored: SimpleNamespace, folder: Path) -> list[str]:
     """Rows whose recording is transcribed otherwise than evaluation has it."""
     found = []
     for row in shards.rows(scored.root / "chunks/test", ["id", "audio"]):
         recording, samples = folder / "recording", folder / "samples.f32"
         recording.write_bytes(row["audio"])
-        if (
-            heard(scored.start, sample_file.decode(recording, samples).path)
-            != scored.said[row["id"]]
-        ):
+        sound = sample_file.decode(recording, samples)
+        text = " ".join(filter(None, transcript(scored.start, sound)))
+        if text != scored.said[row["id"]]:
             found.append(row["id"])
     return found
 
@@ -127,12 +119,6 @@ def test_finer_features_would_not_give_that_text(
     """The control: several texts would be others."""
     monkeypatch.setattr(features, "stored_log_mel", features.log_mel)
     assert len(differing(scored, tmp_path)) > 3
-
-
-def stored(folder: Path, samples: np.ndarray) -> SampleFile:
-    path = folder / "samples.f32"
-    samples.astype(np.float32).tofile(path)
-    return SampleFile(path)
 
 
 def test_segments_follow_each_other_over_the_whole_stretch(tmp_path: Path) -> None:
@@ -317,8 +303,8 @@ def test_the_command_writes_every_format_of_every_good_recording(command: Simple
         stem = command.root / "out" / name.removeprefix("in/").rpartition(".")[0]
         written = {kind: Path(f"{stem}.{kind}").read_text(encoding="utf-8") for kind in FORMATS}
         wanted = json.loads(written["json"])
-        codec.decode(content).tofile(command.root / "samples.f32")
-        assert wanted["text"] == heard(command.start, command.root / "samples.f32")
+        sound = stored(command.root, codec.decode(content))
+        assert wanted["text"] == " ".join(filter(None, transcript(command.start, sound)))
         assert written["txt"].split() == wanted["text"].split()
         assert [row["text"] for row in csv.DictReader(written["csv"].splitlines())] == [
             one["text"] for one in wanted["segments"]
