@@ -2,8 +2,8 @@
 
 `asr/rooms.py` lists its parts, the rooms, in the order sound travels, and says what each is for.
 
-Importing `asr` costs nothing. It switches off the telemetry of our libraries before any of them is
-imported.
+Importing `asr` costs nothing. It must come before NumPy and torch, whose threads it settles; and it
+switches off the telemetry of our libraries.
 """
 
 import atexit
@@ -21,6 +21,10 @@ for switch in (
 # Threads wait without spinning: where other processes run too, spinning makes training 10 times
 # slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# NumPy's matrix products sum in another order with another number of threads, so features would
+# differ with the number of cores. Work is spread over processes instead.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # torch and transformers create a million objects that are never freed. Python searches them for
 # garbage during the import and again when the process ends, which takes a third of the 6 s that a

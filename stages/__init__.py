@@ -1,1 +1,3 @@
 """One script per DVC stage; none imports another."""
+
+import asr  # noqa: F401  its settings, before a stage imports NumPy or torch

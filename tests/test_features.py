@@ -2,6 +2,9 @@
 fp16.
 """
 
+import os
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -14,6 +17,7 @@ from asr import features
 from asr.audio import codec
 from asr.whisper import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 from support.data import real, voice
+from support.repository import REPOSITORY
 
 ERROR = 5e-4
 LENGTHS = st.integers(1, 5 * SAMPLE_RATE)
@@ -197,3 +201,30 @@ def test_features_depend_on_nothing_but_the_samples():
 def test_what_is_no_waveform_is_refused(shape):
     with pytest.raises(ValueError, match=r"samples have the shape \(.*\), want \(S,\) with S > 0"):
         features.log_mel(np.zeros(shape, np.float32), 80)
+
+
+HASH = """
+import {first}
+import hashlib
+import numpy as np
+from asr import features
+noise = np.random.default_rng(1).normal(0, 0.1, (20, 160_000)).astype(np.float32)
+mels = b"".join(features.log_mel(samples, 80).mel.tobytes() for samples in noise)
+print(hashlib.sha256(mels).hexdigest())
+"""
+
+
+def hash_with_two_threads(first: str) -> str:
+    """Of features made where two threads are asked for, after `import first`."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", HASH.format(first=first)]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_features_do_not_depend_on_the_number_of_threads() -> None:
+    """Nor on that of cores or WORKERS; the control imports NumPy before our settings."""
+    ways = ("asr", "stages.featurize", "asr.__main__", "asr.transcribe.worker")
+    assert len({hash_with_two_threads(first) for first in ways}) == 1
+    assert hash_with_two_threads("numpy") != hash_with_two_threads("asr")

@@ -46,8 +46,6 @@ def run_child(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            # The stacks of many threads would count against a limit of memory.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         with child:
             try:

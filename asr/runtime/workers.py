@@ -73,7 +73,7 @@ def parallel(
 
 def one_thread_each() -> None:
     """Give each worker that starts from now on one thread, so that they do not fight for cores."""
-    for library in ("OMP", "OPENBLAS", "MKL"):
+    for library in ("OMP", "MKL"):  # NumPy has one anyway: see asr/__init__.py
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
