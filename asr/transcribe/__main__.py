@@ -132,7 +132,7 @@ def arguments() -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path(),
-        help="the folder for the transcripts (default: this one)",
+        help="the folder for the transcripts (default: the current folder)",
     )
     options = parser.parse_args()
     if options.out.exists() and not options.out.is_dir():

@@ -278,8 +278,8 @@ def test_an_outage_costs_a_warning_and_a_sync_to_the_server_fills_it_later(
     assert out.count("warning: MLflow at ") == 1
     assert f"warning: MLflow at http://127.0.0.1:{dead} does not answer" in out
     assert (
-        "MLflow is being told the rest for 60 s at most; should something be missing "
-        "then: make sync"
+        "the rest is uploaded to MLflow in the background, 60 s at most; "
+        "if something is missing then: make sync"
     ) in out
     assert "secret" not in out
     assert path.read_bytes() == content
