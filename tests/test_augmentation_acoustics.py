@@ -41,7 +41,7 @@ def test_speed_moves_duration_and_pitch(factor: float) -> None:
 
 
 @given(st.integers(1, 800), st.floats(0.5, 2))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_shortest_sound_stays_one(length: int, factor: float) -> None:
     changed = augmentation.at_speed(voice(0.05)[:length], factor)
     assert len(changed) >= 1
@@ -136,7 +136,7 @@ def test_a_room_moves_nothing_and_keeps_the_level() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_stretch_is_cut_or_begins_anew(has: int, wants: int, seed: int) -> None:
     found = augmentation.stretch(np.random.default_rng(seed), np.arange(has), wants)
     assert len(found) == wants

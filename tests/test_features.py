@@ -97,7 +97,7 @@ def test_a_clip_that_fills_other_windows_equals_the_extractor(mels, window):
     assert error(noise(window * SAMPLE_RATE - 7), mels, window) <= ERROR
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(LENGTHS, st.floats(1e-6, 1), st.integers(0, 1000))
 def test_noise_of_any_length_and_loudness_equals_the_extractor(length, scale, seed):
     assert error(np.clip(noise(length, scale, seed), -1, 1), 80, 5) <= ERROR
@@ -110,7 +110,7 @@ def test_a_real_recording_equals_the_extractor():
             assert error(samples, mels, 30) <= ERROR
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LENGTHS)
 def test_only_the_frames_of_the_clip_are_kept(length):
     assert features.log_mel(noise(length), 80).mel.shape == (80, -(-length // HOP) + 2)
@@ -123,7 +123,7 @@ def test_values_lie_between_the_floor_and_two_above_it(clip):
     assert found.mel.max() <= found.floor + 2 + 1e-6
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(SAMPLE_RATE, 8 * SAMPLE_RATE))
 def test_a_second_takes_at_most_sixteen_kilobytes(length):
     found = features.log_mel(noise(length), 80)
@@ -133,7 +133,7 @@ def test_a_second_takes_at_most_sixteen_kilobytes(length):
     assert size <= 16_000 * length / SAMPLE_RATE
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.floats(-2, 1), st.integers(0, 1000))
 def test_unpacking_undoes_packing_to_half_a_level(frames, floor, seed):
     mel = (floor + np.random.default_rng(seed).uniform(0, 2, (80, frames))).astype(np.float32)
@@ -145,7 +145,7 @@ def test_unpacking_undoes_packing_to_half_a_level(frames, floor, seed):
     assert features.pack(back, floor) == packed
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 4095), min_size=80, max_size=80))
 def test_every_level_survives_the_round_trip(codes):
     mel = (np.array(codes, np.float32) * np.float32(2 / 4095) - np.float32(1.5)).reshape(80, 1)
@@ -180,7 +180,7 @@ def test_a_clip_longer_than_the_window_is_cut_at_its_end():
     assert np.array_equal(features.pad(found, 200), found.mel[:, :200])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(201, 5 * SAMPLE_RATE))
 def test_the_edge_is_kept_for_clips_that_end_within_forty_samples_of_a_frame(length):
     assert (features.log_mel(noise(length), 80).edge is not None) == (-length % HOP < 40)

@@ -65,7 +65,7 @@ def test_normalised_text_keeps_what_is_heard(text: str, wanted: str) -> None:
     assert wer.normalize(text) == unicodedata.normalize("NFKC", wanted)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = wer.normalize(text)
@@ -76,7 +76,7 @@ def test_a_joiner_before_a_mark_leaves_the_composed_letter() -> None:
     assert wer.normalize("e\u200d\u0301") == "é"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_normalised_text_holds_letters_marks_digits_and_single_spaces(text: str) -> None:
     found = wer.normalize(text)
@@ -109,7 +109,7 @@ def test_characters_are_counted_as_worked_out_by_hand(
     assert wer.count_characters(reference, hypothesis) == wanted
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text("ab \t\n", max_size=8), st.text("ab \t\n", max_size=8))
 def test_counted_words_are_those_between_white_space(reference: str, hypothesis: str) -> None:
     found = wer.count_words(reference, hypothesis)
@@ -117,7 +117,7 @@ def test_counted_words_are_those_between_white_space(reference: str, hypothesis:
     assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(TEXTS, TEXTS)
 def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     assert wer.count_words(reference, hypothesis).errors == edit_distance(
@@ -158,7 +158,7 @@ def two_columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return [reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(PAIRS)
 def test_the_metric_of_the_library_our_own_rates_and_the_sums_of_counts_agree(
     pairs: list[tuple[str, str]],
@@ -194,7 +194,7 @@ def test_rate_is_summed_over_the_corpus_and_no_mean_over_utterances() -> None:
 COUNTED = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=60)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(COUNTED, st.integers(0, 99))
 def test_interval_lies_within_the_utterances_rates_and_repeats_by_seed(
     counted: list[tuple[int, int]], seed: int
@@ -279,7 +279,7 @@ def two_models(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[s
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(two_models(), st.integers(0, 5))
 def test_a_difference_turned_round_is_its_negative(
     models: tuple[list[int], list[int], list[int], list[str | None]], seed: int

@@ -97,7 +97,7 @@ def test_every_sample_width_is_read_on_one_scale(kind, subtype, error):
     assert np.abs(decode(encoded(HEARD, format=kind, subtype=subtype)) - HEARD).max() < error
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=500))
 def test_lossless_files_at_sixteen_kilohertz_come_back_exactly(values):
     samples = np.array(values, np.int16)
@@ -107,7 +107,7 @@ def test_lossless_files_at_sixteen_kilohertz_come_back_exactly(values):
         )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @example(1, 44_100)
 @example(5, 192_000)
 @given(st.integers(1, 20), st.sampled_from([8_000, 22_050, 44_100, 48_000, 96_000, 192_000]))
@@ -300,7 +300,7 @@ def test_a_playlist_never_makes_another_file_heard(monkeypatch, tmp_path, text):
         decode(text.encode())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.binary(max_size=300),
     st.sampled_from(
@@ -319,7 +319,7 @@ def test_random_bytes_are_heard_or_refused(content, start):
     decoded_or_refused(start + content)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     st.sampled_from(KINDS),
     st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=4),
@@ -332,14 +332,14 @@ def test_a_recording_with_a_broken_header_is_heard_or_refused(kind, changes):
     decoded_or_refused(bytes(content))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @example("MP3", 0.5)
 @given(st.sampled_from(KINDS), st.floats(0, 1))
 def test_a_recording_cut_anywhere_is_heard_or_refused(kind, share):
     decoded_or_refused(FILES[kind][: int(len(FILES[kind]) * share)])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from(KINDS),
     st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4),

@@ -216,7 +216,7 @@ def covered(
     return [round((start - begin) * SAMPLE_RATE) for start in starts], np.concatenate(samples)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 360 * SAMPLE_RATE - 1), st.integers(1, 360 * SAMPLE_RATE))
 def test_passages_cover_the_stretch_without_gap_or_overlap(
     long: SampleFile, first: int, count: int
@@ -234,7 +234,7 @@ def test_passages_cover_the_stretch_without_gap_or_overlap(
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.floats(0, 400), st.floats(0, 400))
 @example(0.0, 1e-9)
 def test_any_stretch_gives_passages_that_hold_something(
@@ -256,7 +256,7 @@ def test_a_passage_is_cut_in_the_pause(tmp_path: Path) -> None:
     assert 107.3 < cut < 107.9
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 4000), st.integers(1, 4000), st.integers(1, 50))
 def test_peaks_are_the_least_and_the_greatest_sample(
     long: SampleFile, first: int, count: int, bars: int
@@ -273,7 +273,7 @@ def test_peaks_are_the_least_and_the_greatest_sample(
         assert (low, high) == ((part.min(), part.max()) if len(part) else (0, 0))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2000), st.integers(1, 2000), st.floats(0.1, 30))
 def test_wav_and_flac_give_back_the_stretch_clipped_to_what_16_bits_hold(
     tmp_path_factory, first: int, count: int, loud: float

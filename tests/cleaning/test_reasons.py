@@ -119,7 +119,7 @@ def test_the_stage_leaves_out_what_is_planted_and_nothing_else(staged):
     assert len(staged.kept) + len(staged.left_out) == staged.num_rows
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.text(max_size=60),
     st.sampled_from(["validation", "test", "holdout"]),
@@ -140,7 +140,7 @@ def test_what_can_be_heard_and_read_is_never_left_out_of_the_test(
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @example("a\0b", 1.0)
 @given(st.text(max_size=100), st.floats(0.3, 30))
 def test_a_reason_is_a_code_and_a_detail_that_can_be_printed(text, duration):

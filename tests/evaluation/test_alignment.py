@@ -57,7 +57,7 @@ def test_marks_are_those_worked_out_by_hand(reference: str, hypothesis: str, exp
     assert found == ["=" if one.startswith("=") else one for one in expected.split()]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(PAIR)
 def test_marks_rebuild_both_texts_and_count_as_wer_counts(pair: tuple[str, str]) -> None:
     marks = alignment.align(*pair)
@@ -80,7 +80,7 @@ def test_a_marking_that_loses_a_word_would_be_seen() -> None:
     assert " ".join(mark.said for mark in marks[1:] if mark.said is not None) != "en två tre"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(PAIR, max_size=6), st.booleans())
 def test_errors_of_a_table_are_those_of_its_rows(
     pairs: list[tuple[str, str]], normalised: bool
@@ -99,7 +99,7 @@ def test_errors_of_a_table_are_those_of_its_rows(
         assert [one for one, at in zip(words, found.rows, strict=True) if at == row] == marked
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(TEXT)
 @example("ΑΣ ΑΣΑ ¨ ´a a\u200d b\u0308 İ ﬁ ½\x1c\x85\u2028Ⅳ")
 def test_words_made_comparable_once_are_the_text_made_comparable(text: str) -> None:

@@ -80,7 +80,7 @@ def test_attributes_that_are_damaged_are_none():
     assert set(one(lines).slices["a"].dropna()) <= {"x", "y", "inf"}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.floats() | st.none(), min_size=1, max_size=30))
 def test_quartiles_hold_every_known_duration(durations):
     found = one([(str(n), "a", "b", seconds) for n, seconds in enumerate(durations)])
@@ -97,7 +97,7 @@ def test_quartiles_hold_every_known_duration(durations):
         )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), TEXT)
 def test_a_search_finds_what_python_finds(pairs, words):
     found = slices.match(one([(str(n), *pair) for n, pair in enumerate(pairs)]), words, {})

@@ -107,7 +107,7 @@ def test_a_row_that_ends_early_does_not_change_the_others() -> None:
         ]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.permutations(range(4)))
 def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     start, inputs = talkative(2), sounds()
@@ -185,7 +185,7 @@ def test_progress_sees_every_recording_once() -> None:
     assert seen[0][1] == 3
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 1500), st.sampled_from([100, 200, 500]), st.integers(0, 99))
 def test_segments_fit_the_window_and_cover_everything_without_overlap(
     frames: int, window: int, seed: int
@@ -204,7 +204,7 @@ def test_segments_fit_the_window_and_cover_everything_without_overlap(
     assert {one.features.floor for one in segments} == {whole.floor}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 200), st.integers(0, 9))
 def test_a_recording_that_fits_is_not_touched(frames: int, seed: int) -> None:
     whole = clip(frames / 100, seed)
@@ -230,7 +230,7 @@ def test_a_gap_too_short_for_a_pause_does_not_draw_the_cut() -> None:
     assert 175 <= 100 * greedy.cut(features.log_mel(samples, 80), 200)[0].duration <= 190
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(201, 900), st.integers(0, 99))
 def test_segments_before_the_last_fill_most_of_the_window(frames: int, seed: int) -> None:
     *early, _ = greedy.cut(clip(frames / 100, seed), 200)

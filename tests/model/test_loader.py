@@ -245,7 +245,7 @@ def test_plain_transformers_in_a_fresh_process_give_the_text_that_we_give(
     assert plain["prefix"] == tokenization.prompt(start.model.generation_config)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(share=st.floats(0, 0.999))
 def test_truncated_weights_are_refused_wherever_they_end(
     tiny: Path, tmp_path_factory: pytest.TempPathFactory, share: float

@@ -37,7 +37,6 @@ def config(latest: int | None = timestamps.MAX_INITIAL_TIMESTAMP_INDEX) -> Gener
     )
 
 
-@settings(deadline=None)
 @given(PARTS)
 def test_times_are_those_of_the_rows_and_never_go_back(parts: list[tuple[int, list[int]]]) -> None:
     frames, texts = [frames for frames, _ in parts], [text for _, text in parts]
@@ -95,7 +94,7 @@ def histories(draw: st.DrawFn) -> list[int]:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(histories(), min_size=1, max_size=4),
     st.integers(0, 2**31),

@@ -50,7 +50,7 @@ def there_and_back(text: str) -> str:
     )
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(st.randoms(use_true_random=False))
 def test_order_of_texts_does_not_matter(shuffler: random.Random) -> None:
     shuffled = [*TEXTS]
@@ -169,7 +169,7 @@ def test_every_script_comes_back_as_it_went_in(script: str) -> None:
     assert there_and_back(SCRIPTS[script]) == SCRIPTS[script]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_text_comes_back_as_it_went_in(text: str) -> None:
     assert there_and_back(text) == text

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import DiskError, ModelError
@@ -88,7 +88,6 @@ def test_a_training_without_room_writes_nothing(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9), st.integers(1, 9))
 def test_checkpoints_and_weights_are_counted_at_their_most(
     weights: int, moments: int, averaged: int, evaluations: int
@@ -213,7 +212,6 @@ def test_evaluations_that_are_left(step: int, every: int, last: int, left: int) 
         assert forecast.evaluations_left(step, every, last, validated=True) == left - 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 29))
 def test_as_many_evaluations_are_left_as_the_loop_makes(every: int, last: int, step: int) -> None:
     """It evaluates each `every` steps, and at the last."""

@@ -130,7 +130,7 @@ def test_a_folder_in_the_place_of_a_report_is_one_line(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(deadline=None, max_examples=250)
+@settings(max_examples=250)
 @given(st.data())
 def test_a_damaged_report_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject

@@ -90,7 +90,7 @@ def test_a_worker_that_dies_is_a_fault_with_a_way_out(monkeypatch):
     assert caught.value.exit_code == 3
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers()))
 def test_progress_passes_every_item_through(items):
     assert list(workers.progress(items, len(items), "rows", "test")) == items

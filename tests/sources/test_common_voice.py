@@ -127,7 +127,7 @@ TEXTS = st.text(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(TEXTS, min_size=1, max_size=5))
 def test_sentences_are_kept_exactly_quotes_too(tmp_path_factory, texts):
     texts = [*texts, '"open quote', 'he said "no" twice', "it's", '""']

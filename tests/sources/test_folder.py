@@ -351,7 +351,7 @@ def test_texts_beside_recordings_are_read(tmp_path):
     assert corpus.about == {"name": "mine", "licence": "as the folder's owner says", **counted}
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.randoms())
 def test_the_order_of_a_folder_does_not_matter(tmp_path_factory, draw):
     place, names = (

@@ -65,7 +65,7 @@ def ids(rows: list[Utterance]) -> list[str]:
     return [one.id for one in rows]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(UTTERANCES, st.integers(1, 20), st.integers(0, 5))
 def test_at_most_so_many_rows_of_each_split_are_kept_in_order(pairs, max_rows, seed):
     corpus = [utterance(*pair) for pair in pairs]
@@ -77,7 +77,7 @@ def test_at_most_so_many_rows_of_each_split_are_kept_in_order(pairs, max_rows, s
         )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(UTTERANCES, st.data(), st.integers(1, 20), st.integers(0, 5))
 def test_the_choice_is_stable_while_a_corpus_grows(pairs, data, max_rows, seed):
     old = data.draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
@@ -88,7 +88,7 @@ def test_the_choice_is_stable_while_a_corpus_grows(pairs, data, max_rows, seed):
     assert set(after) & {f"clip-{number}" for number, _ in old} <= set(before)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(UTTERANCES, st.integers(1, 20))
 def test_growth_of_one_split_changes_nothing_in_another(pairs, max_rows):
     whole = taken([utterance(*pair) for pair in pairs], max_rows=max_rows)
@@ -102,7 +102,7 @@ def test_another_seed_chooses_other_rows():
     assert ids(taken(corpus)) == ids(corpus)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0.05, 1.0), st.floats(0.05, 1.0))
 def test_a_larger_share_takes_all_that_a_smaller_one_took(one, other):
     corpus = [utterance(number) for number in range(300)]
@@ -203,7 +203,7 @@ def test_a_rule_may_ask_for_the_source_and_for_the_speaker():
     assert len(taken(corpus, rules=[rule("speaker", any_of=["speaker-3"])])) == 2
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(0, 5))
 def test_a_weight_is_how_often_a_training_row_counts_on_average(weight):
     corpus = [utterance(number, age="teens") for number in range(400)]
@@ -233,7 +233,7 @@ def test_weights_of_several_rules_multiply():
     }
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2000))
 def test_the_sample_is_small_and_evenly_spread(count):
     found = selection.survey(

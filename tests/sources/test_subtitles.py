@@ -43,7 +43,7 @@ def read(
     return [(one.start, one.end, one.text) for one in cues(file(folder, content, suffix))]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.builds(Segment, MOMENTS, MOMENTS, WORDS), min_size=1, max_size=6),
     st.sampled_from(["\n", "\r\n", "\r"]),
@@ -252,7 +252,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(
     assert (caught.value.exit_code, len(str(caught.value).splitlines())) == (3, 1)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from(

@@ -107,7 +107,7 @@ def test_another_seed_says_other_things_with_other_voices():
     assert by_split(one, "speaker") != by_split(other, "speaker")
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.integers(0, 10**6),
     st.tuples(*[st.integers(1, 20)] * 3),

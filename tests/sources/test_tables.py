@@ -37,7 +37,7 @@ def assert_refused(path: Path, reader: Any, match: str) -> None:
         list(reader(path))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_any_text_comes_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]

@@ -194,7 +194,7 @@ def test_limits_are_inclusive(tmp_path):
     assert chunked(tmp_path, corpus(train=rows)) == []
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.tuples(st.sampled_from(shards.SPLITS), st.sampled_from(["good", "twice", *PLANTED])),

@@ -239,7 +239,7 @@ def shown(cell: str) -> str:
     return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(MARKS | st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).map("".join))
 def test_a_cell_reads_as_its_text_on_one_line(text: str) -> None:
     found = cell(text)

@@ -34,7 +34,7 @@ DURATIONS = st.lists(st.floats(0.125, 40, width=32), min_size=1, max_size=40).ma
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(DURATIONS, st.floats(0.5, 30, width=32))
 def test_rows_that_fit_are_those_no_longer_than_the_window(
     seconds: np.ndarray, window: float
@@ -45,7 +45,7 @@ def test_rows_that_fit_are_those_no_longer_than_the_window(
     assert price["feature_bytes"] <= price["padded_float32_bytes"] * 3 / 8 + 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(1, 29), st.floats(0.5, 1), st.sampled_from([SMALL, NARROW]))
 def test_a_smaller_window_costs_less(window: float, less: float, sizes: dict) -> None:
     flops = window_cost.training_flops
@@ -79,7 +79,7 @@ def test_the_compute_is_what_torch_counts(window: int, sizes: dict) -> None:
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(DURATIONS, st.sampled_from([0.5, 0.9, 0.99, 1.0]), st.sampled_from([None, 10, 30]))
 def test_the_recommended_window_is_the_shortest_that_holds_enough(
     seconds: np.ndarray, share: float, trained: int | None

@@ -28,7 +28,7 @@ def test_a_file_is_made_once():
     assert sorted(path.suffix for path in cache.folder().iterdir()) == [".arrow", ".json"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5

@@ -23,7 +23,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(ROWS, st.sets(st.sampled_from("abcdefgh") | TEXT, max_size=5), st.integers(1, 9))
 def test_rows_are_found_by_id(tmp_path_factory, rows, wanted, max_rows):
     folder = write_rows(

@@ -88,7 +88,7 @@ def test_a_new_folder_has_the_rights_that_the_umask_gives(tmp_path, mask):
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_bytes_written_over_others_are_read_back(tmp_path_factory, old, new):
     path = tmp_path_factory.mktemp("bytes") / "deep" / "file"
@@ -116,7 +116,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     assert (path / "old").read_text() == "old"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(JSON)
 def test_json_comes_back_as_it_went(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "value.json"
@@ -131,7 +131,7 @@ def test_json_refuses_what_json_does_not_have(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_equal_values_have_equal_hashes_whatever_the_order_of_keys(value):
     assert hashing.hash_of(value) == hashing.hash_of(dict(reversed(value.items())))

@@ -20,7 +20,7 @@ from asr.storage.shards import SPLITS
 from support.repository import REPOSITORY
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text())
 def test_a_fraction_depends_on_its_key_alone(key):
     assert 0 <= fraction_of(key) < 1

@@ -28,7 +28,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(ROWS, st.integers(1, 5))
 def test_rows_written_are_rows_read(tmp_path_factory, rows, max_rows):
     folder = tmp_path_factory.mktemp("rows")
@@ -149,7 +149,7 @@ def test_the_top_manifest_names_splits_files_and_their_hashes(tmp_path):
     )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(ROWS, ROWS)
 def test_the_data_hash_is_that_of_the_rows(tmp_path_factory, one, other):
     folder = tmp_path_factory.mktemp("hash")

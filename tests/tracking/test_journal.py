@@ -21,7 +21,7 @@ def values_of(path: Path, start: int = 0) -> list[object]:
     return [record["values"] for record, _ in journal.read(path, start)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(VALUES, max_size=5))
 def test_what_is_appended_is_read_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, object]]
@@ -40,7 +40,7 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert list(journal.read(tmp_path / "none.jsonl")) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cut=st.integers(1, 10_000))
 def test_a_line_cut_off_anywhere_is_passed_over_and_the_next_is_whole(
     tmp_path_factory: pytest.TempPathFactory, cut: int

@@ -39,7 +39,7 @@ def padded_frames(lengths: tuple[int, ...], groups: list[list[int]]) -> int:
     return sum(len(group) * max(lengths[row] for row in group) for group in groups) - sum(lengths)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 50))
 def test_every_row_comes_exactly_once_in_an_epoch(
     lengths: tuple[int, ...], size: int, seed: int, epoch: int
@@ -49,7 +49,7 @@ def test_every_row_comes_exactly_once_in_an_epoch(
     assert max(map(len, order)) <= size
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(LENGTHS, SIZES, SEEDS)
 def test_batches_counted_through_are_the_epochs_one_after_the_other(
     lengths: tuple[int, ...], size: int, seed: int
@@ -64,7 +64,7 @@ def test_batches_counted_through_are_the_epochs_one_after_the_other(
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(LENGTHS, SIZES, SEEDS, st.integers(0, 500))
 def test_a_batch_does_not_depend_on_what_was_asked_before(
     lengths: tuple[int, ...], size: int, seed: int, index: int
@@ -82,7 +82,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
     assert len({str(order) for order in orders}) == len(orders)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_rows_of_like_length_share_a_batch(seed: int) -> None:
     lengths = tuple(int(value) for value in np.random.default_rng(seed).integers(50, 3000, 600))
@@ -144,7 +144,7 @@ def test_each_row_may_have_a_prompt_of_its_own() -> None:
     assert batch["labels"].tolist() == [[IGNORED, 7, 8, 5], [IGNORED, IGNORED, 9, 5]]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.integers(10, 99), max_size=7), min_size=1, max_size=4),
     st.lists(st.integers(1, 4), min_size=1, max_size=4),

@@ -115,7 +115,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert_same(checkpoints.latest(tmp_path), point(3))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(name=st.sampled_from(FILES), share=st.floats(0, 0.99))
 def test_a_truncated_file_falls_back_to_the_checkpoint_before(
     tmp_path_factory: pytest.TempPathFactory, name: str, share: float
@@ -127,7 +127,7 @@ def test_a_truncated_file_falls_back_to_the_checkpoint_before(
     assert_same(checkpoints.latest(folder), point(4))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(name=st.sampled_from(FILES[:3]), share=st.floats(0, 0.999), bit=st.integers(0, 7))
 def test_a_flipped_bit_falls_back_to_the_checkpoint_before(
     tmp_path_factory: pytest.TempPathFactory, name: str, share: float, bit: int

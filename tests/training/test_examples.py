@@ -26,7 +26,6 @@ def examples_of(rows: list[tuple[int, int, str | None]]) -> list[TrainingRow]:
     ]
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_every_row_comes_once_and_no_window_is_fuller_than_full(
     rows: list[tuple[int, int, str | None]],
@@ -57,7 +56,7 @@ def test_a_row_longer_than_all_that_is_allowed_still_comes_alone() -> None:
     ] == [1, 1]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(500, 20_000), st.floats(-4, 0)), min_size=2, max_size=4),
     st.integers(0, 99),

@@ -100,7 +100,7 @@ def test_a_tensor_too_large_for_any_machine_is_an_error_of_memory() -> None:
     assert memory.ran_out(fault.value)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 25))
 def test_parts_hold_every_row_in_order(rows: int, size: int) -> None:
     batch = {"a": torch.arange(rows), "b": torch.arange(2 * rows).view(rows, 2)}

@@ -174,7 +174,7 @@ def test_a_table_that_is_none_of_ours_is_left_alone(
     assert (tmp_path / "r/metadata.csv").read_bytes() == table
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

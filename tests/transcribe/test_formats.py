@@ -98,7 +98,7 @@ def spoken(given: list[Segment]) -> list[Segment]:
     return [one for one in lines if one.text]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(segments())
 @example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
 def test_subtitles_are_read_back(given: list[Segment]) -> None:
@@ -111,7 +111,7 @@ def test_subtitles_are_read_back(given: list[Segment]) -> None:
         assert one.text == other.text or "-->" in other.text
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(segments())
 @example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
 def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -> None:
@@ -119,7 +119,7 @@ def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -
     assert read_csv(formats.table(given)) == given
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(segments())
 def test_plain_text_has_a_line_for_each_segment_in_which_something_was_said(
     given: list[Segment],
@@ -140,7 +140,7 @@ def test_nothing_heard_is_written_too(name: str) -> None:
     assert readers[name](written) == []
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.floats(0, 500_000))
 def test_times_are_rounded_to_thousandths(seconds: float) -> None:
     assert abs(moment(formats.timestamp(seconds, ","), ",") - seconds) <= 0.0005 + 1e-9
