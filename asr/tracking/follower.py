@@ -67,8 +67,8 @@ class Follower:
             failed = self.process.wait(grace) != 0
         except subprocess.TimeoutExpired:
             print(
-                f"the rest is uploaded to MLflow in the background, {PATIENCE_SECONDS:.0f} s at most; "
-                "if something is missing then: make sync",
+                "the rest is uploaded to MLflow in the background, "
+                f"{PATIENCE_SECONDS:.0f} s at most; if something is missing then: make sync",
                 flush=True,
             )
             return
