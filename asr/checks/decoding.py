@@ -181,12 +181,16 @@ def _generated(saved: Start, validation: Validation) -> dict[int, str]:
         greedy.cut(validation.rows.log_mel(validation.row_numbers[index]), frames)[0]
         for index in fitting
     ]
+    prompt = validation.collator.prompt
+    longest = max(greedy.max_tokens(segment.duration) for segment in segments)
     with loader.quiet(), torch.inference_mode():
         clips = [segment.features for segment in segments]
-        inputs = input_features(clips, frames).to(saved.model.device)
-        # the last argument keeps it from decoding the end of a window again
-        output = saved.model.generate(inputs, do_sample=False, force_unique_generate_call=True)
-    prompt = validation.collator.prompt
+        output = saved.model.generate(
+            input_features(clips, frames).to(saved.model.device),
+            do_sample=False,
+            force_unique_generate_call=True,  # or it decodes the end of a window again
+            max_new_tokens=min(longest, validation.collator.positions - len(prompt)),
+        )
     texts = {}
     for index, segment, ids in zip(fitting, segments, output.tolist(), strict=True):
         after_prompt = ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids
