@@ -14,6 +14,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, ParamsError, exit_with
+from asr.runs.tested import why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -55,7 +56,7 @@ def keep(root: Path, name: str) -> None:
 
     Raises:
         ParamsError: the name is not a plain file name.
-        DataError: there is no evaluated model.
+        DataError: there is no evaluated model, or the scores are of another one.
     """
     if not NAME.fullmatch(name):
         raise ParamsError(
@@ -63,6 +64,8 @@ def keep(root: Path, name: str) -> None:
         )
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
+    if reason := why_untested(root):
+        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
     try:
         report = provenance(root)
     except FileNotFoundError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, exit_with
+from asr.runs.tested import why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -30,16 +31,19 @@ def interval(scores: dict[str, Any]) -> str:
     return f"{scores['wer']:.4f} ({scores['wer_low']:.4f} to {scores['wer_high']:.4f})"
 
 
-def summary(reports: Path) -> str:
+def summary(root: Path) -> str:
     """WER before and after, hours, seconds per stage, what to try next.
 
     Args:
-        reports: the folder that holds a folder per stage.
+        root: the repository.
     Raises:
-        DataError: nothing was evaluated yet.
+        DataError: nothing was evaluated yet, or not the present model.
     """
+    reports = root / paths.REPORTS
     if not (reports / "evaluate" / "metrics.json").is_file():
         raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
+    if reason := why_untested(root):
+        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
     metrics = files.read_json(reports / "evaluate" / "metrics.json")
     durations = files.read_json(reports / "stats" / "stats.json")["durations"]
     hours = ", ".join(
@@ -104,7 +108,7 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--kept", action="store_true", help="all kept models, as a Markdown table")
     kept = parser.parse_args().kept
-    print(kept_table(Path(paths.KEPT_REPORTS)) if kept else summary(Path(paths.REPORTS)))
+    print(kept_table(Path(paths.KEPT_REPORTS)) if kept else summary(paths.root()))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import re
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,14 +20,13 @@ from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
+from asr.runs.tested import LOCK_ERRORS, why_untested
 
 Curves = dict[str, list[tuple[int, float]]]  # steps and values by metric
 
 PLAIN = {"None": None, "True": True, "False": False}
 NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,20})?(e[+-]?\d{1,2})?")
 MAX_LIST_CHARACTERS = 1000
-# What a damaged dvc.lock can raise.
-LOCK_ERRORS = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)
 
 
 def typed(run: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +57,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     except UserError:
         return None, {}, {}
     fingerprint = str(run["fingerprint"])
-    if revision.sha is None and not matches_lock(paths.root() / paths.RUN):
+    if revision.sha is None and why_untested(paths.root()):
         return fingerprint, {"params": run["params"], "scores": {}}, _curves(revision)
     scores = _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
@@ -87,23 +84,6 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
         return int(params["bootstrap_resamples"]), int(params["seed"])
     except (UserError, *LOCK_ERRORS):
         return slices.RESAMPLES, slices.SEED
-
-
-def matches_lock(run: Path) -> bool:
-    """Whether dvc.lock holds the hash of this run.json, or does not exist.
-
-    After a git checkout without dvc checkout the scores beside run.json are another model's.
-    """
-    try:
-        lock = yaml.safe_load((paths.root() / "dvc.lock").read_bytes())
-        outs = lock["stages"]["train"]["outs"]
-        (locked,) = [out["md5"] for out in outs if out["path"] == paths.RUN]
-        present = hashlib.md5(run.read_bytes(), usedforsecurity=False).hexdigest()
-        return bool(locked == present)
-    except FileNotFoundError:
-        return True
-    except LOCK_ERRORS:
-        return False
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:

@@ -23,9 +23,11 @@ BEFORE = {"wer": 0.98765, "wer_low": 0.9, "wer_high": 1.01}
 
 
 def reports(root: Path, models: dict[str, Any]) -> Path:
-    files.write_json(root / "evaluate/metrics.json", {**AFTER, "models": models})
+    """A repository with these reports."""
+    folder = root / "reports"
+    files.write_json(folder / "evaluate/metrics.json", {**AFTER, "models": models})
     files.write_json(
-        root / "stats/stats.json",
+        folder / "stats/stats.json",
         {
             "durations": {
                 "holdout": {"count": 0},
@@ -34,8 +36,8 @@ def reports(root: Path, models: dict[str, Any]) -> Path:
             }
         },
     )
-    files.write_json(root / "train/timing.json", {"seconds": 61.4})
-    files.write_json(root / "evaluate/timing.json", {"seconds": 3.6})
+    files.write_json(folder / "train/timing.json", {"seconds": 61.4})
+    files.write_json(folder / "evaluate/timing.json", {"seconds": 3.6})
     return root
 
 
@@ -76,7 +78,9 @@ def test_summary_without_a_start_leaves_its_line_out(tmp_path: Path) -> None:
 def test_summary_of_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         results.summary(tmp_path)
-    assert str(caught.value) == f"{tmp_path}/evaluate/metrics.json: not there; run dvc repro"
+    assert (
+        str(caught.value) == f"{tmp_path}/reports/evaluate/metrics.json: not there; run dvc repro"
+    )
     assert caught.value.exit_code == 3
 
 

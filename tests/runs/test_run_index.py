@@ -5,7 +5,6 @@ damage that reaches a page.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import sqlite3
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from asr import paths
 from asr.errors import UserError
 from asr.runs import refresh, revision_facts, revisions, run_index
-from asr.storage import files
 from asr.tracking import client
 from support.imports import imported
 from support.repository import REPOSITORY
@@ -28,6 +26,7 @@ from support.runs import (
     new_store,
     training,
     utterances,
+    write_lock,
     write_reports,
 )
 from support.waiting import wait_for
@@ -206,16 +205,10 @@ def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> No
 
 def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: Path) -> None:
     write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
-    own = hashlib.md5(
-        (tmp_path / "reports/train/run.json").read_bytes(), usedforsecurity=False
-    ).hexdigest()
-    for md5, scores in (("0" * 32, False), (own, True)):
-        files.write_text(
-            tmp_path / "dvc.lock",
-            f"stages: {{train: {{outs: [{{path: reports/train/run.json, md5: {md5}}}]}}}}",
-        )
+    for tested in ("0" * 32, "1" * 32):
+        write_lock(tmp_path, trained="1" * 32, tested=tested)
         refresh.refresh(talk=False)
-        assert bool(only().scores) is scores
+        assert bool(only().scores) is (tested == "1" * 32)
 
 
 @pytest.mark.usefixtures("store")

@@ -4,6 +4,7 @@ reports as the stages write them.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from asr import paths
 from asr.storage import files
@@ -148,3 +150,26 @@ def damaged(content: bytes, seed: int) -> bytes:
     for _ in range(1 if kind == 2 else 200):
         hurt[draw.randrange(len(hurt) if kind == 3 else 4096)] = draw.randrange(256)
     return bytes(hurt)
+
+
+def write_lock(root: Path, trained: str, tested: str, **hashes: str) -> None:
+    """A dvc.lock in which a model was trained, and a model was tested.
+
+    Args:
+        root: has run.json and metrics.json, whose hashes are taken.
+        trained: MD5 of the model that `train` wrote last.
+        tested: MD5 of the one that `evaluate` read.
+        hashes: other hashes, by the names RUN and METRICS.
+    """
+    own = {
+        name: hashlib.md5((root / path).read_bytes(), usedforsecurity=False).hexdigest()
+        for name, path in (("RUN", paths.RUN), ("METRICS", paths.METRICS))
+    } | hashes
+    model = {"path": paths.MODEL}
+    train = {"outs": [{**model, "md5": trained}, {"path": paths.RUN, "md5": own["RUN"]}]}
+    evaluate = {
+        "deps": [{**model, "md5": tested}, {"path": "asr/wer.py", "md5": "0"}],
+        "outs": [{"path": paths.METRICS, "md5": own["METRICS"]}],
+    }
+    stages = {"train": train, "evaluate": evaluate}
+    files.write_text(root / "dvc.lock", yaml.safe_dump({"stages": stages}))
