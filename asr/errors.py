@@ -7,6 +7,7 @@ with the exit code, without a traceback. Any other exception is a bug and keeps 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import sqlite3
@@ -79,6 +80,10 @@ def exit_with(main: Callable[[], None]) -> None:
     """Run a command's `main`; a user error becomes one line on stderr and its exit code."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except UserError as error:
         stop(str(error), error.exit_code)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -141,3 +142,18 @@ def test_the_list_of_commands_costs_no_heavy_import() -> None:
 def test_a_heavy_import_is_noticed() -> None:
     """The control."""
     assert heavy_imports("import numpy") == ["numpy"]
+
+
+def test_a_reader_that_has_seen_enough_causes_no_traceback() -> None:
+    """As in `earshot results --kept | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "asr", "results", "--kept"],
+        cwd=REPOSITORY,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
