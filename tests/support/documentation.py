@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import re
 import shlex
 import shutil
@@ -112,14 +111,12 @@ class Page:
     def column(self, header: str) -> list[Any]:
         """The cells of the first column of a table, which has this header."""
         cells: list[Any] = []
-        is_first = is_wanted = False
-        for before, token in pairwise(self.tokens):
-            is_first = is_first or before.type == "tr_open"
-            if is_first and before.type == "th_open":
-                is_wanted = token.content == header
-            elif is_first and is_wanted and before.type == "td_open":
-                cells.append(token)
-            is_first = is_first and token.type != "inline"
+        is_wanted = False
+        for row, cell, content in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
+            if row.type == "tr_open" and cell.type == "th_open":
+                is_wanted = content.content == header
+            elif row.type == "tr_open" and is_wanted:
+                cells.append(content)
         return cells
 
     @cached_property
@@ -273,13 +270,21 @@ def param_faults(page: Page) -> list[str]:
 
 
 def is_param(key: str) -> bool:
-    section: Any = Params
+    return field_of(key) is not None
+
+
+def has_choices(key: str) -> bool:
+    field = field_of(key)
+    return field is not None and get_origin(field.annotation) is Literal
+
+
+def field_of(key: str) -> Any:
+    """The field of a param or section by its dotted key; None if there is none."""
+    field, section = None, Params
     for name in key.split("."):
         field = getattr(section, "model_fields", {}).get(name)
-        if field is None:
-            return False
-        section = model_in(field.annotation)
-    return True
+        section = model_in(field.annotation) if field else None
+    return field
 
 
 def model_in(annotation: Any) -> Any:
@@ -333,16 +338,6 @@ def choice_faults(page: Page) -> list[str]:
     return [fault for change in changes for fault in change_faults(change)]
 
 
-def has_choices(key: str) -> bool:
-    *sections, name = key.split(".")
-    model: Any = Params
-    for section in sections:
-        field = getattr(model, "model_fields", {}).get(section)
-        model = model_in(field.annotation) if field else None
-    field = getattr(model, "model_fields", {}).get(name)
-    return bool(field) and get_origin(field.annotation) is Literal
-
-
 def snippet_faults(page: Page) -> list[str]:
     """YAML blocks that params.yaml would not take."""
     return [fault for block in page.blocks("yaml") for fault in faults_of_snippet(block)]
@@ -381,14 +376,17 @@ def block_faults(page: Page) -> list[str]:
 
 
 def table_faults(page: Page) -> list[str]:
-    """What the first column of a table has too much or too little, by the header of the column."""
-    faults = []
-    for header, wanted in TABLES.items():
-        cells = page.column(header)
-        names = {name for cell in cells for name in names_in(cell)}
-        if cells:
-            faults += [f"{header}: {name}" for name in sorted(names ^ wanted())]
-    return faults
+    """What is wrong with the tables whose first column we know, by its header."""
+    return [
+        fault for header, wanted in TABLES.items() for fault in column_faults(page, header, wanted)
+    ]
+
+
+def column_faults(page: Page, header: str, wanted: Callable[[], set[str]]) -> list[str]:
+    """What a first column has too much or too little."""
+    cells = page.column(header)
+    names = {name for cell in cells for name in names_in(cell)}
+    return [f"{header}: {name}" for name in sorted(names ^ wanted())] if cells else []
 
 
 def names_in(cell: Any) -> list[str]:
@@ -412,15 +410,6 @@ def options_of_transcribe() -> set[str]:
     return set(re.findall(r"--[a-z][a-z-]*", said)) - {"--help"}
 
 
-def metric_keys() -> set[str]:
-    """The keys of metrics.json as it is committed, on top and of each model."""
-    found = metrics()
-    return {key for scores in (found, *found["models"].values()) for key in scores} - {
-        "models",
-        "holdout",
-    }
-
-
 def columns() -> set[str]:
     """Columns of the table of utterances; those of the text as written are named once."""
     return {name.removeprefix("raw_") for name in table.SCHEMA.names}
@@ -433,7 +422,6 @@ def rooms() -> set[str]:
 TABLES = {
     "exit": exit_codes,
     "option": options_of_transcribe,
-    "key": metric_keys,
     "column": columns,
     "room": rooms,
 }
@@ -448,12 +436,6 @@ def committed(name: str) -> str:
     return done.stdout
 
 
-@cache
-def metrics() -> dict[str, Any]:
-    """The scores that are committed."""
-    return dict(json.loads(committed(paths.METRICS)))
-
-
 def shown_results(page: Page) -> list[str]:
     """What a page says of the result of the default run."""
     lines = re.findall(r"^WER (?:of the start|after training) .*", page.text, re.MULTILINE)
@@ -461,14 +443,17 @@ def shown_results(page: Page) -> list[str]:
 
 
 def result_faults(page: Page, metrics: dict[str, Any]) -> list[str]:
-    """What a page says of a result that has other scores."""
-    start, end = metrics["models"]["start"], metrics
+    """What a page says of the result that is not so in metrics.json, and of its keys."""
+    start = metrics["models"]["start"]
     true = (
         f"WER of the start     {results.interval(start)}",
-        f"WER after training   {results.interval(end)} ",
-        f"{end['wer']:.4f} is {end['wer']:.2%}".replace("%", " %"),
+        f"WER after training   {results.interval(metrics)} ",
+        f"{metrics['wer']:.4f} is {100 * metrics['wer']:.2f} %",
     )
-    return [shown for shown in shown_results(page) if not shown.startswith(true)]
+    return [
+        *(shown for shown in shown_results(page) if not shown.startswith(true)),
+        *column_faults(page, "key", lambda: {*metrics, *start} - {"models", "holdout"}),
+    ]
 
 
 # Commands
