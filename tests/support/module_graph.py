@@ -130,9 +130,9 @@ def params_read(files: Iterable[Path]) -> set[str]:
     """Dotted keys of params that the functions of these files read, whatever they call them.
 
     A section that is handed on to a function is read by that function; one that is dumped, or
-    handed to a builtin such as `vars`, is read as a whole. Whoever opens params.yaml himself reads
-    all of it. Whatever is typed as params is followed: arguments, attributes of classes, and names
-    that one of these is assigned to.
+    handed to a builtin such as `vars`, is read as a whole. A file that names params.yaml, other
+    than for `reader.load`, reads all of it. Whatever is typed as params is followed:
+    arguments, attributes of classes, and names that one of these is assigned to.
     """
     nodes = [node for path in files for node in ast.walk(tree_of(path))]
     functions = [node for node in nodes if isinstance(node, Function)]
