@@ -130,43 +130,58 @@ def test_a_stage_reads_no_param_that_it_does_not_list(stage: str) -> None:
     assert unlisted(stage, read) == []
 
 
-def test_a_param_is_seen_whatever_the_variable_is_called(tmp_path: Path) -> None:
-    """The control: reading through an argument, an alias, a call or a dump, each of a section that
-    `chunk` does not list.
-    """
-    sources = {
-        "train.seed": "def f(anything: schema.Params):\n    return anything.train.seed\n",
-        "train.max_steps": (
-            "def f(anything: schema.Params):\n    part = anything.train\n    return "
-            "part.max_steps\n"
-        ),
-        "model.name": "def f():\n    return reader.load().model.name\n",
-        "evaluate": "def f(one: schema.Evaluate | None):\n    return one.model_dump()\n",
-        "model.language": "def f(one: schema.Params):\n    return one.language\n",
-        "train.save_steps": (
-            "class A:\n    def __init__(self, one: schema.Train):\n        self.kept = one\n"
-            "    def f(self):\n        return self.kept.save_steps\n"
-        ),
-        "train.eval_steps": (
-            "class A:\n    part: schema.Train\n\ndef f(a: A):\n    return a.part.eval_steps\n"
-        ),
-        "train.eval_rows": "def f(one: 'schema.Train'):\n    return one.eval_rows\n",
-        "train.precision": (
-            "def f(one: schema.Params):\n    a, b = one.train, 1\n    return a.precision\n"
-        ),
-        "train.average_count": (
-            "def f(one: schema.Params):\n    if a := one.train:\n        return a.average_count\n"
-        ),
-    }
-    for number, (key, source) in enumerate(sources.items()):
-        path = tmp_path / f"{number}.py"
-        path.write_text(source)
-        read = module_graph.params_read([path])
-        assert key in read, source
-        assert key in unlisted("chunk", read)
-    path = tmp_path / "handed_on.py"
-    path.write_text("def f(one: schema.Params):\n    return g(one.train)\n")
-    assert module_graph.params_read([path]) == set()
+# Functions, and the param that each reads; of sections that `chunk` does not list.
+READING = {
+    "def f(anything: schema.Params):\n    return anything.train.seed\n": "train.seed",
+    "def f(one: schema.Params):\n    part = one.train\n    return part.max_steps\n": (
+        "train.max_steps"
+    ),
+    "def f():\n    return reader.load().model.name\n": "model.name",
+    "def f(one: schema.Evaluate | None):\n    return one.model_dump()\n": "evaluate",
+    "def f(one: schema.Params):\n    return one.language\n": "model.language",
+    """class A:
+    def __init__(self, one: schema.Train):
+        self.kept = one
+    def f(self):
+        return self.kept.save_steps
+""": "train.save_steps",
+    "class A:\n    part: schema.Train\n\ndef f(a: A):\n    return a.part.eval_steps\n": (
+        "train.eval_steps"
+    ),
+    "def f(one: 'schema.Train'):\n    return one.eval_rows\n": "train.eval_rows",
+    "def f(one: schema.Params):\n    a, b = one.train, 1\n    return a.precision\n": (
+        "train.precision"
+    ),
+    "def f(one: schema.Params):\n    if a := one.train:\n        return a.average_count\n": (
+        "train.average_count"
+    ),
+    "async def f(one: schema.Params):\n    return one.train.seed\n": "train.seed",
+    "def f(one: schema.Params):\n    return getattr(one.train, 'seed')\n": "train",
+    "def f(one: schema.Params):\n    return vars(one)\n": module_graph.ALL_PARAMS,
+    "def f(one: schema.Params):\n    return one.model_dump()['train']\n": module_graph.ALL_PARAMS,
+    "def f():\n    return open('params.yaml')\n": module_graph.ALL_PARAMS,
+    "A = (paths.root() / 'params.yaml').read_text()\n": module_graph.ALL_PARAMS,
+    "def f(root):\n    return open(f'{root}/params.yaml')\n": module_graph.ALL_PARAMS,
+}
+READING_NOTHING = (
+    "def f(one: schema.Params):\n    return g(one.train)\n",
+    "def f():\n    return g(reader.load(paths.root() / 'params.yaml'))\n",
+)
+
+
+@pytest.mark.parametrize("source", READING)
+def test_a_param_is_seen_however_it_is_read(source: str, tmp_path: Path) -> None:
+    """The control of the test above."""
+    (tmp_path / "one.py").write_text(source)
+    read = module_graph.params_read([tmp_path / "one.py"])
+    assert READING[source] in read
+    assert READING[source] in unlisted("chunk", read)
+
+
+@pytest.mark.parametrize("source", READING_NOTHING)
+def test_params_that_are_handed_on_are_not_read(source: str, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(source)
+    assert module_graph.params_read([tmp_path / "one.py"]) == set()
 
 
 def test_params_are_block_style_and_every_value_has_its_reason() -> None:

@@ -7,9 +7,11 @@ line each; an empty list means that all of it is true. Nothing that a page names
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,8 +20,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, cached_property
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args, get_origin
 from unittest.mock import patch
 
 from dvc.cli import DvcParserError
@@ -32,9 +36,12 @@ from ruamel.yaml import YAML
 
 from asr import __main__ as earshot
 from asr import paths
-from asr.errors import ParamsError
+from asr.errors import ParamsError, UserError
+from asr.evaluation import table
 from asr.params import reader
 from asr.params.schema import Params
+from asr.rooms import ROOMS
+from asr.runs import results
 from support.repository import REPOSITORY, SHIPPED
 
 DOCS = sorted(path.name for path in (REPOSITORY / "docs").glob("*.md"))
@@ -49,15 +56,17 @@ OUTS = [
 ]
 # Folders whose content this repository decides; a path in any other one is a reader's own.
 OURS = {
-    "asr", "benchmarks", "dashboard", "data", "docs", "harness", "models", "reports", "stages",
-    "tests",
+    ".cache", ".ci", ".dvc", ".streamlit", "asr", "benchmarks", "dashboard", "data", "docs",
+    "harness", "models", "reports", "stages", "tests",
 }  # fmt: skip
-MADE = (*OUTS, paths.KEPT_MODELS, paths.KEPT_REPORTS, "reports/bench")
+MADE = (".cache", *OUTS, paths.KEPT_MODELS, paths.KEPT_REPORTS, "reports/bench")
 SOURCE_FOLDERS = ("asr", "stages", "dashboard")
 SEPARATORS = {"&&", "||", "|", ";", "&"}
 NOTHING_TO_CHECK = {".", "cat", "export", "git", "ssh", "xdg-open"}  # programs not of this project
 SECTIONS = "|".join(Params.model_fields)
-PARAM = re.compile(rf"((?:{SECTIONS})(?:\.[a-z0-9_]+)+)(?:: .*)?")
+PARAM = re.compile(rf"((?:{SECTIONS})(?:\.[a-z0-9_]+)+)(?:(?:: |=)(.*))?")
+LANGUAGES = {"console", "csv", "python", "text", "yaml"}  # of fenced blocks
+EXTRAS = "optional-dependencies"
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=.*", re.DOTALL)
 
@@ -92,13 +101,23 @@ class Page:
 
     @cached_property
     def commands(self) -> list[Command]:
-        """All commands of the console blocks."""
+        """All commands of the console blocks, and those within the text."""
+        lines = [line for block in self.blocks("console") for line, _ in prompts(block)]
         return [
-            command
-            for block in self.blocks("console")
-            for line, _ in prompts(block)
-            for command in commands(line)
+            *(command for line in lines for command in commands(line)),
+            *(command for code in self.code for command in inline_commands(code)),
         ]
+
+    def column(self, header: str) -> list[Any]:
+        """The cells of the first column of a table, which has this header."""
+        cells: list[Any] = []
+        is_wanted = False
+        for row, cell, content in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
+            if row.type == "tr_open" and cell.type == "th_open":
+                is_wanted = content.content == header
+            elif row.type == "tr_open" and is_wanted:
+                cells.append(content)
+        return cells
 
     @cached_property
     def anchors(self) -> set[str]:
@@ -136,6 +155,18 @@ def prompts(block: str) -> Iterator[tuple[str, list[str]]]:
         yield line, shown
 
 
+def inline_commands(code: str) -> Iterator[Command]:
+    """The commands of code within the text, where it starts one of the known programs.
+
+    `earshot NAME` alone stands for the command, and not for a call without arguments.
+    """
+    for command in [] if has_open_quote(code) else commands(code):
+        if command.words and command.words[0] in CHECKS:
+            is_name = command.words[0] == "earshot" and len(command.words) == 2
+            words = (*command.words, "--help") if is_name else command.words
+            yield Command(words, command.variables)
+
+
 def has_open_quote(line: str) -> bool:
     try:
         shlex.split(line, comments=True)
@@ -170,12 +201,26 @@ def command_of(words: list[str]) -> Command:
     return Command(tuple(rest), tuple(variables))
 
 
+def faults(page: Page) -> list[str]:
+    """All that is wrong with a page."""
+    checks = (
+        link_faults, path_faults, param_faults, variable_faults, block_faults, table_faults,
+        exit_faults, command_faults, change_faults_within, choice_faults, snippet_faults,
+    )  # fmt: skip
+    return [fault for check in checks for fault in check(page)]
+
+
 # Links and paths
 
 
 def link_faults(page: Page) -> list[str]:
     """Links and pictures that lead to no file of the repository, or to no heading of it."""
     targets = [token.attrs.get("href") or token.attrs.get("src") for token in page.inline]
+    html = [
+        one for one in [*page.tokens, *page.inline] if one.type in ("html_block", "html_inline")
+    ]
+    for token in html:
+        targets += re.findall(r"""(?:href|src)\s*=\s*["']?([^"'\s>]+)""", token.content)
     return [
         f"{target} leads nowhere"
         for target in filter(None, targets)
@@ -207,6 +252,9 @@ def path_faults(page: Page) -> list[str]:
 def exists(name: str) -> bool:
     """Whether a path is there, or in, at or above something that is made; NAME is any name."""
     path = Path(name)
+    if path.parts[:1] == (".cache",) and path.parts[1:]:
+        folder = re.escape(path.parts[1])
+        return re.search(rf"cache[(/][\"']?{folder}\b", source()) is not None
     if any(REPOSITORY.glob(name.replace("NAME", "*").rstrip("/"))):
         return True
     return any(path.is_relative_to(one) or Path(one).is_relative_to(path) for one in MADE)
@@ -222,13 +270,21 @@ def param_faults(page: Page) -> list[str]:
 
 
 def is_param(key: str) -> bool:
-    section: Any = Params
+    return field_of(key) is not None
+
+
+def has_choices(key: str) -> bool:
+    field = field_of(key)
+    return field is not None and get_origin(field.annotation) is Literal
+
+
+def field_of(key: str) -> Any:
+    """The field of a param or section by its dotted key; None if there is none."""
+    field, section = None, Params
     for name in key.split("."):
         field = getattr(section, "model_fields", {}).get(name)
-        if field is None:
-            return False
-        section = model_in(field.annotation)
-    return True
+        section = model_in(field.annotation) if field else None
+    return field
 
 
 def model_in(annotation: Any) -> Any:
@@ -238,68 +294,182 @@ def model_in(annotation: Any) -> Any:
     return next(filter(None, map(model_in, get_args(annotation))), None)
 
 
-def change_faults(changes: list[str], folder: Path, sweep: bool = False) -> list[str]:
+@cache
+def change_faults(*changes: str, sweep: bool = False) -> list[str]:
     """What DVC or the reader of params has against values given with -S.
 
     Args:
         sweep: whether a value is a list of values to try, as with `--queue`.
     """
-    path = folder / "params.yaml"
+    given = {"params.yaml": list(changes)}
     try:
-        several = (
-            get_hydra_sweeps({"params.yaml": changes}) if sweep else [{"params.yaml": changes}]
-        )
-        for one in several:
-            shutil.copy(SHIPPED, path)
-            apply_overrides(path, one["params.yaml"])
-            reader.load(path)
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "params.yaml")
+            for one in get_hydra_sweeps(given) if sweep else [given]:
+                shutil.copy(SHIPPED, path)
+                apply_overrides(path, one["params.yaml"])
+                reader.load(path)
     except (DvcException, ParamsError) as error:
         return [f"-S {' '.join(changes)}: {error}"]
     return []
 
 
-def inline_change_faults(page: Page, folder: Path) -> list[str]:
-    """The same for `-S key=value` within the text."""
-    changes = [shlex.split(code)[1] for code in page.code if code.startswith("-S ")]
-    return [fault for change in changes for fault in change_faults([change], folder)]
+def change_faults_within(page: Page) -> list[str]:
+    """The same for `-S key=value`, `key=value` and `key: value` within the text."""
+    spans = []
+    for code in page.code:
+        words = [] if has_open_quote(code) else shlex.split(code)
+        match = PARAM.fullmatch(code)
+        if words[:1] == ["-S"]:
+            spans.append([after for word, after in pairwise(words) if word == "-S"])
+        elif match and match[2]:
+            spans.append([f"{match[1]}={match[2]}"])
+    return [fault for changes in spans for fault in change_faults(*changes)]
 
 
-def snippet_faults(page: Page, folder: Path) -> list[str]:
+def choice_faults(page: Page) -> list[str]:
+    """The same for the choices that stand after a key, as in "`key`: one, two or three"."""
+    changes = []
+    for token, after in pairwise(page.inline):
+        is_choice = token.type == "code_inline" and has_choices(token.content)
+        if is_choice and (listed := re.match(r": ([\w, ]+)", after.content)):
+            values = filter(None, re.split(r",\s*| or ", listed[1]))
+            changes += [f"{token.content}={value}" for value in values]
+    return [fault for change in changes for fault in change_faults(change)]
+
+
+def snippet_faults(page: Page) -> list[str]:
     """YAML blocks that params.yaml would not take."""
-    faults = []
-    for block in page.blocks("yaml"):
-        values = YAML_1_2.load(SHIPPED)
-        for section, changed in YAML_1_2.load(block).items():
-            values[section] = {**values.get(section, {}), **changed}
-        path = folder / "params.yaml"
+    return [fault for block in page.blocks("yaml") for fault in faults_of_snippet(block)]
+
+
+def faults_of_snippet(block: str) -> list[str]:
+    values = YAML_1_2.load(SHIPPED)
+    for section, changed in YAML_1_2.load(block).items():
+        values[section] = {**values.get(section, {}), **changed}
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
         YAML_1_2.dump(values, path)
         try:
             reader.load(path)
         except ParamsError as error:
-            faults.append(str(error))
-    return faults
+            return [str(error)]
+    return []
+
+
+# Blocks and tables
+
+
+def block_faults(page: Page) -> list[str]:
+    """Blocks that no check reads, and Python that does not compile or imports what is not there."""
+    fences = [token.info for token in page.tokens if token.type == "fence"]
+    wrong = [f"a block of {info or 'nothing'}" for info in fences if info not in LANGUAGES]
+    wrong += ["an indented block" for token in page.tokens if token.type == "code_block"]
+    for block in page.blocks("python"):
+        try:
+            body = ast.parse(block).body
+            imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), "block", "exec"), {})
+        except (SyntaxError, ImportError) as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def table_faults(page: Page) -> list[str]:
+    """What is wrong with the tables whose first column we know, by its header."""
+    return [
+        fault for header, wanted in TABLES.items() for fault in column_faults(page, header, wanted)
+    ]
+
+
+def column_faults(page: Page, header: str, wanted: Callable[[], set[str]]) -> list[str]:
+    """What a first column has too much or too little."""
+    cells = page.column(header)
+    names = {name for cell in cells for name in names_in(cell)}
+    return [f"{header}: {name}" for name in sorted(names ^ wanted())] if cells else []
+
+
+def names_in(cell: Any) -> list[str]:
+    """The code of a cell, or else its numbers."""
+    codes = [token.content for token in cell.children if token.type == "code_inline"]
+    return codes or re.findall(r"\d+", cell.content)
+
+
+def exit_codes() -> set[str]:
+    own = {one.exit_code for one in UserError.__subclasses__() if "exit_code" in vars(one)}
+    return {str(code) for code in own | {128 + signal.SIGINT, 128 + signal.SIGTERM}}
+
+
+def exit_faults(page: Page) -> list[str]:
+    named = re.findall(r"\bexits? (?:with )?(\d+)", page.text)
+    return [f"there is no exit {code}" for code in named if code not in exit_codes()]
+
+
+def options_of_transcribe() -> set[str]:
+    _, said = earshot_says(["transcribe", "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", said)) - {"--help"}
+
+
+def columns() -> set[str]:
+    """Columns of the table of utterances; those of the text as written are named once."""
+    return {name.removeprefix("raw_") for name in table.SCHEMA.names}
+
+
+def rooms() -> set[str]:
+    return {room.name for room in ROOMS} - {"rooms.py", "__main__.py"}
+
+
+TABLES = {
+    "exit": exit_codes,
+    "option": options_of_transcribe,
+    "column": columns,
+    "room": rooms,
+}
+
+
+# Results
+
+
+def committed(name: str) -> str:
+    words = ["git", "show", f"HEAD:{name}"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def shown_results(page: Page) -> list[str]:
+    """What a page says of the result of the default run."""
+    lines = re.findall(r"^WER (?:of the start|after training) .*", page.text, re.MULTILINE)
+    return lines + re.findall(r"0\.\d+ is [\d.]+ %", page.text)
+
+
+def result_faults(page: Page, metrics: dict[str, Any]) -> list[str]:
+    """What a page says of the result that is not so in metrics.json, and of its keys."""
+    start = metrics["models"]["start"]
+    true = (
+        f"WER of the start     {results.interval(start)}",
+        f"WER after training   {results.interval(metrics)} ",
+        f"{metrics['wer']:.4f} is {100 * metrics['wer']:.2f} %",
+    )
+    return [
+        *(shown for shown in shown_results(page) if not shown.startswith(true)),
+        *column_faults(page, "key", lambda: {*metrics, *start} - {"models", "holdout"}),
+    ]
 
 
 # Commands
 
 
-def command_faults(page: Page, folder: Path) -> list[str]:
-    """What is wrong with the commands of a page.
-
-    Args:
-        folder: where params may be written.
-    """
-    return [fault for command in page.commands for fault in faults_of(command, folder)]
+def command_faults(page: Page) -> list[str]:
+    """What is wrong with the commands of a page."""
+    return [fault for command in page.commands for fault in faults_of(command)]
 
 
-def faults_of(command: Command, folder: Path) -> list[str]:
+def faults_of(command: Command) -> list[str]:
     faults = [f"{name} is read nowhere" for name in command.variables if not is_read(name)]
     if not command.words:
         return faults
     program, *arguments = command.words
     name = program.rpartition("/")[2]
-    if name == "dvc":
-        return faults + dvc_faults(arguments, folder)
     check = CHECKS.get(name)
     if check:
         return faults + check(arguments)
@@ -360,7 +530,7 @@ def harness_names() -> set[str]:
     return {line.split()[0] for line in done.stdout.splitlines()}
 
 
-def dvc_faults(arguments: list[str], folder: Path) -> list[str]:
+def dvc_faults(arguments: list[str]) -> list[str]:
     """What DVC's own parser has against a command, and the params that it sets."""
     said = StringIO()
     try:
@@ -373,7 +543,7 @@ def dvc_faults(arguments: list[str], folder: Path) -> list[str]:
         unknown = set(options.targets) - {*STAGES}
         faults += [f"{name} is no stage" for name in sorted(unknown)]
     if arguments[:2] == ["exp", "run"] and options.set_param:
-        faults += change_faults(options.set_param, folder, sweep=options.queue)
+        faults += change_faults(*options.set_param, sweep=options.queue)
     return faults
 
 
@@ -382,7 +552,13 @@ class Parsed(Exception):
 
 
 def earshot_faults(arguments: list[str]) -> list[str]:
-    """What the command's own parser has against its arguments; the command does nothing."""
+    """What the command's own parser has against its arguments."""
+    is_taken, said = earshot_says(arguments)
+    return [] if is_taken else [said]
+
+
+def earshot_says(arguments: list[str]) -> tuple[bool, str]:
+    """Whether the command's own parser takes its arguments, and what it prints; nothing is done."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(parser: argparse.ArgumentParser) -> None:
@@ -399,9 +575,10 @@ def earshot_faults(arguments: list[str]) -> list[str]:
         try:
             earshot.run()
         except (Parsed, ParamsError, SystemExit) as end:
-            if isinstance(end, ParamsError) or getattr(end, "code", 0):
-                return [str(end) if isinstance(end, ParamsError) else said.getvalue()]
-    return []
+            if isinstance(end, ParamsError):
+                return False, str(end)
+            return not getattr(end, "code", 0), said.getvalue()
+    return True, said.getvalue()
 
 
 def python_faults(arguments: list[str]) -> list[str]:
@@ -411,11 +588,13 @@ def python_faults(arguments: list[str]) -> list[str]:
 
 
 def pip_faults(arguments: list[str]) -> list[str]:
-    """Extras that are named and are none."""
+    """Extras and files that are named and are none."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     named = [extra for word in arguments for extra in re.findall(r"\.\[(.+)\]", word)]
+    files = [after for word, after in pairwise(arguments) if word in ("-c", "-r")]
     return [
-        f"there is no extra {one}" for one in named if one not in project["optional-dependencies"]
+        *(f"there is no extra {one}" for one in named if one not in project[EXTRAS]),
+        *(f"there is no file {one}" for one in files if not (REPOSITORY / one).is_file()),
     ]
 
 
@@ -424,6 +603,7 @@ def streamlit_faults(arguments: list[str]) -> list[str]:
 
 
 CHECKS: dict[str, Callable[[list[str]], list[str]]] = {
+    "dvc": dvc_faults,
     "make": make_faults,
     "earshot": earshot_faults,
     "python": python_faults,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +17,14 @@ from asr.rooms import ROOMS
 from support.repository import REPOSITORY
 
 PACKAGES = ("asr", "stages", "dashboard")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+# By these a file can import or run what its import statements do not show.
+UNSEEN = {"importlib", "pkgutil", "runpy", "__import__", "eval", "exec"}
+PARAMS_FILE = re.compile(r"(.*/)?params\.yaml")
+ALL_PARAMS = "params.yaml"  # in place of a dotted key
+# The one statement that takes all params: they are kept in run.json and decide nothing.
+RECORD = "all_params = reader.flat(params.model_dump(exclude={'evaluate'}))"
+LANGUAGES = ("download.language", "model.language")  # what `Params.language` reads
 
 
 @cache
@@ -38,23 +49,43 @@ def imports(path: Path, at_start: bool = False) -> set[str]:
     Args:
         at_start: only what is imported with the file itself, not what a function imports.
     """
+    names = _names_imported(path, at_start)
+    return {name for name in names if name.split(".")[0] in PACKAGES and path_of(name)}
+
+
+def packages(path: Path, at_start: bool = False) -> set[str]:
+    """Packages that a file imports, ours and others, but for Python's own."""
+    names = {name.split(".")[0] for name in _names_imported(path, at_start)}
+    return names - sys.stdlib_module_names
+
+
+def imports_unseen(path: Path) -> bool:
+    """Whether a file can import what its import statements do not show."""
+    named = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+    imported = {name.split(".")[0] for name in _names_imported(path)}
+    return bool(UNSEEN & (named | imported))
+
+
+def _names_imported(path: Path, at_start: bool = False) -> set[str]:
+    """Modules, and each with the names that are imported from it."""
     names: set[str] = set()
     for node in _statements(tree_of(path)) if at_start else ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            ours = [alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES]
-            assert not ours or ours == ["asr"], f"{path}: write `from ... import`, not {ours}"
-            names |= set(ours)
+            modules = {alias.name for alias in node.names}
+            ours = {name for name in modules if name.split(".")[0] in PACKAGES}
+            assert ours <= {"asr"}, f"{path}: write `from ... import`, not {ours}"
+            names |= modules
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import, which this test cannot follow"
             assert node.names[0].name != "*", f"{path}: say what is imported from {node.module}"
             names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] in PACKAGES and path_of(name)}
+    return names
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a module that run when it is imported; types alone are not."""
     for node in ast.iter_child_nodes(tree):
-        lazy = isinstance(node, ast.FunctionDef | ast.Lambda)
+        lazy = isinstance(node, Function | ast.Lambda)
         if lazy or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             continue
         yield node
@@ -98,21 +129,37 @@ SECTIONS = dict(sections())
 def params_read(files: Iterable[Path]) -> set[str]:
     """Dotted keys of params that the functions of these files read, whatever they call them.
 
-    A section that is handed on to a function is read by that function; one that is dumped is read
-    as a whole. All params together are dumped for the record alone. Whatever is typed as params is
-    followed: arguments, attributes of classes, and names that one of these is assigned to.
+    A section that is handed on to a function is read by that function; one that is dumped, or
+    handed to a builtin such as `vars`, is read as a whole. A file that names params.yaml, other
+    than for `reader.load`, reads all of it. Whatever is typed as params is followed:
+    arguments, attributes of classes, and names that one of these is assigned to.
     """
-    functions = [
-        node
-        for path in files
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef)
-    ]
+    nodes = [node for path in files for node in ast.walk(tree_of(path))]
+    functions = [node for node in nodes if isinstance(node, Function)]
     fields = _typed_fields(files, functions)
-    return {key for function in functions for key in _keys_read(function, fields)}
+    keys = {key for function in functions for key in _keys_read(function, fields)}
+    return keys | ({ALL_PARAMS} if any(map(_opens_params, files)) else set())
 
 
-def _typed_fields(files: Iterable[Path], functions: list[ast.FunctionDef]) -> dict[str, set[str]]:
+def _opens_params(path: Path) -> bool:
+    """Whether a file names params.yaml, other than for `reader.load`."""
+    nodes = list(ast.walk(tree_of(path)))
+    loads = [node for node in nodes if isinstance(node, ast.Call) and _is_load(node)]
+    for_reader = {part for load in loads for part in ast.walk(load)}
+    return any(
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and PARAMS_FILE.fullmatch(node.value)
+        and node not in for_reader
+        for node in nodes
+    )
+
+
+def _is_load(call: ast.Call) -> bool:
+    return ast.unparse(call.func) == "reader.load"
+
+
+def _typed_fields(files: Iterable[Path], functions: list[Function]) -> dict[str, set[str]]:
     """Attributes that hold params or a section, and the dotted keys of it."""
     fields: dict[str, set[str]] = {}
     for path in files:
@@ -129,7 +176,7 @@ def _typed_fields(files: Iterable[Path], functions: list[ast.FunctionDef]) -> di
     return fields
 
 
-def _keys_read(function: ast.FunctionDef, fields: dict[str, set[str]]) -> Iterator[str]:
+def _keys_read(function: Function, fields: dict[str, set[str]]) -> Iterator[str]:
     names = _params_of(function)
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(function):
@@ -137,12 +184,22 @@ def _keys_read(function: ast.FunctionDef, fields: dict[str, set[str]]) -> Iterat
             keys = {key for key in _keys_of(value, names, fields) if _is_section(key)}
             if keys:
                 names[target] = names.get(target, set()) | keys
-    for node in ast.walk(function):
+    assigned = [node for node in parents if isinstance(node, ast.Assign)]
+    records = [node for node in assigned if ast.unparse(node) == RECORD]
+    recorded = {part for node in records for part in ast.walk(node)}
+    for node in parents.keys() - recorded:
         parent = parents.get(node)
         goes_on = isinstance(parent, ast.Attribute) and _keys_of(parent, names, fields)
         for key in set() if goes_on else _keys_of(node, names, fields):
-            if key and (not _is_section(key) or isinstance(parent, ast.Attribute)):
-                yield from ("download.language", "model.language") if key == "language" else (key,)
+            if not _is_section(key) or _takes_all(parent):
+                yield from {"language": LANGUAGES, "": (ALL_PARAMS,)}.get(key, (key,))
+
+
+def _takes_all(parent: ast.AST | None) -> bool:
+    """Whether a section is read as a whole, by a method of its own or by a builtin."""
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
+        return hasattr(builtins, parent.func.id)
+    return isinstance(parent, ast.Attribute)
 
 
 def _assignments(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -158,7 +215,7 @@ def _assignments(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield name.id, value
 
 
-def _params_of(function: ast.FunctionDef) -> dict[str, set[str]]:
+def _params_of(function: Function) -> dict[str, set[str]]:
     """The function's arguments that are params or a section of them, with their dotted keys."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     keys = {one.arg: set(_sections_in(one.annotation)) for one in arguments if one.annotation}
@@ -179,7 +236,7 @@ def _keys_of(node: ast.AST, names: dict[str, set[str]], fields: dict[str, set[st
     """The dotted keys that an expression may stand for; none where it is no param."""
     if isinstance(node, ast.Name):
         return names.get(node.id, set())
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "reader.load":
+    if isinstance(node, ast.Call) and _is_load(node):
         return {""}
     if not isinstance(node, ast.Attribute):
         return set()

@@ -12,7 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,28 @@ from asr import features, wer
 from asr.errors import ModelError, UserError
 from asr.features import FeatureRows
 from asr.model import greedy, loader, regularization, tokenization
-from asr.training import batches, loop, optimization, validation
+from asr.training import batches, examples, loop, optimization, validation
+from asr.training.batches import Collator
 from asr.training.examples import TrainingRow
 from asr.training.loop import Training
 
 NOISY = {"model.dropout": 0.2, "model.attention_dropout": 0.1, "model.activation_dropout": 0.1}
 IN_PARTS = {"train.gradient_accumulation_steps": 2}
+# Windows of several rows, with times and without, and of silence.
+TIMED = {
+    "train.timestamp_share": 0.6,
+    "train.pack_to_window": True,
+    "train.no_speech_share": 0.1,
+    "model.scratch.window_seconds": 8,
+    "model.scratch.max_target_positions": 64,
+}
 
 
 class CountingPatch:
     """Replaces functions as pytest's `monkeypatch` does, and counts the calls of each."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
-        self.patch = patch
+        self._patch = patch
         self.calls: Counter[str] = Counter()
 
     def setattr(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
@@ -50,7 +59,7 @@ class CountingPatch:
             self.calls[key] += 1
             return function(*args, **options)
 
-        self.patch.setattr(owner, name, counted)
+        self._patch.setattr(owner, name, counted)
 
 
 Plant = Callable[[CountingPatch], None]
@@ -128,6 +137,30 @@ def zero_padding(patch: CountingPatch) -> None:
         return padded
 
     patch.setattr(features, "pad", zeros)
+
+
+def times_too_late(patch: CountingPatch) -> None:
+    label = examples.timed_label
+    patch.setattr(
+        examples, "timed_label", lambda frames, texts, first: label(frames, texts, first + 1)
+    )
+
+
+def joined_in_reverse(patch: CountingPatch) -> None:
+    join = examples.join
+    patch.setattr(examples, "join", lambda clips: join(clips[::-1]))
+
+
+def loud_silence_later(patch: CountingPatch) -> None:
+    """In all but the first two steps, so that their batches do not tell."""
+    log_mel = Collator.log_mel
+
+    def loud(self: Collator, rows: FeatureRows, window: Any, seed: tuple[int, ...]) -> Any:
+        clip = log_mel(self, rows, window, seed)
+        is_early = seed[1:] in ((0,), (1,))
+        return clip if window.rows or is_early else replace(clip, mel=clip.mel + 3)
+
+    patch.setattr(Collator, "log_mel", loud)
 
 
 def no_warmup(patch: CountingPatch) -> None:
@@ -390,6 +423,9 @@ BEFORE = [
     Fault(same_batch_again, {"batch"}),
     Fault(next_token_given, {"batch"}),
     Fault(features_halved, {"batch"}),
+    Fault(times_too_late, {"batch"}, TIMED),
+    Fault(joined_in_reverse, {"batch"}, TIMED),
+    Fault(loud_silence_later, {"batch"}, TIMED),
     Fault(never_shuffled, {"order"}),
     Fault(rows_forgotten, {"order"}),
     Fault(decoding_cut_short, {"metric"}),
