@@ -1,5 +1,8 @@
-"""Small healthy files of every format we read, and mutants of them: each is a pure function of
-format, seed and number. 0.1 ms each.
+"""Small healthy files of every format we read, and mutants of them, for the harness `fuzz`.
+
+    make harness NAME=fuzz
+
+A mutant is a pure function of format, seed and number, and takes 0.1 ms.
 """
 
 from __future__ import annotations
