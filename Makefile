@@ -53,7 +53,7 @@ overfit: setup  ## eight training rows by heart with the model of params.yaml, o
 	@python -m asr overfit data/features/train
 
 harness: setup  ## NAME=x: shake the product; without a name the list, NAME=short a slice of each (10 minutes)
-	@PYTHONPATH=tests python -m harness $(NAME) $(COUNT)
+	@python -m harness $(NAME) $(COUNT)
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard
