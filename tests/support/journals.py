@@ -47,11 +47,12 @@ def losses(path: Path, steps: range) -> None:
             journal.append(path, "metrics", step=step, values={"validation/wer": 0.9 / step})
 
 
-def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
+def evaluation(path: Path, inputs: str, wer: float, step: int = 2, **when: float) -> None:
     """The result of a test.
 
     Args:
         inputs: the hash of what was tested, which tells one test from another.
+        when: `time` in seconds since 1970, if it is not now.
     """
     values = {
         "test/wer": wer,
@@ -67,6 +68,7 @@ def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
         params={"evaluate.seed": 1},
         values=values,
         step=step,
+        **when,
     )
 
 
@@ -76,12 +78,14 @@ def new_path(folder: Path) -> Path:
 
 
 def life(path: Path) -> Path:
-    """A training that was stopped once, went back two steps, ended, and was tested twice."""
+    """A training that was stopped once, went back two steps, ended, and was tested twice, at one
+    second and two after its end.
+    """
     training(path, steps=6, ended="KILLED", **{"dvc.experiment": "first"})
     begin(path, **{"dvc.experiment": "second"})
     losses(path, range(5, 9))
-    journal.append(path, "end", status="FINISHED", tags={"checks": "passed"})
-    for wer in (0.3, 0.2):
-        evaluation(path, f"{wer}-{path.stem}", wer)
-        time.sleep(0.002)  # no two tests end in the same millisecond
+    ended = round(time.time(), 3)
+    journal.append(path, "end", status="FINISHED", time=ended, tags={"checks": "passed"})
+    for seconds, wer in enumerate((0.3, 0.2), 1):
+        evaluation(path, f"{wer}-{path.stem}", wer, time=ended + seconds)
     return path
