@@ -64,13 +64,15 @@ def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
 def traces(root: Path) -> dict[str, str]:
     """Hashes of all that must not differ between trainings that are equal.
 
-    That is the model, reports, and the last checkpoint with AdamW's moments.
+    That is the model, reports, and the last checkpoint with AdamW's moments. There must be
+    checkpoints of one training alone.
     """
-    last = max(root.glob(".cache/checkpoints/*/step-*"))
-    reports = root / "reports/train"
+    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
+    last, reports = max(folder.glob("step-*")), root / "reports/train"
     paths = [root / "models/finetuned/model.safetensors"]
     paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
-    paths += [reports / name for name in ("steps.csv", "summary.json", "run.json")]
+    names = ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")
+    paths += [reports / name for name in names]
     return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
