@@ -9,7 +9,7 @@ import torch
 
 from asr.features import FeatureRows
 from asr.params import reader, schema
-from asr.storage import hashing
+from asr.storage import files, hashing
 from asr.training import optimization
 from asr.training.loop import Training
 from stages import train
@@ -64,11 +64,11 @@ def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:
 def traces(root: Path) -> dict[str, str]:
     """Hashes of all that must not differ between trainings that are equal.
 
-    That is the model, reports, and the last checkpoint with AdamW's moments. There must be
-    checkpoints of one training alone.
+    That is the model, reports, and the last checkpoint with AdamW's moments.
     """
-    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
-    last, reports = max(folder.glob("step-*")), root / "reports/train"
+    reports = root / "reports/train"
+    fingerprint = files.read_json(reports / "run.json")["fingerprint"]
+    last = max((root / ".cache/checkpoints" / fingerprint).glob("step-*"))
     paths = [root / "models/finetuned/model.safetensors"]
     paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
     names = ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")
