@@ -1,5 +1,7 @@
 """The dashboard under load and attack: the real server, in Chromium. Measured here: processes,
 sockets, memory, files left behind.
+
+    make harness NAME=visitors      # 4 minutes
 """
 
 from __future__ import annotations
