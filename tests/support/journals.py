@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from asr.tracking import journal
 
@@ -25,14 +26,16 @@ def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags:
     return path
 
 
-def begin(path: Path, **tags: str) -> None:
-    """The first line: what is trained, with more params than MLflow takes at once."""
+def begin(
+    path: Path, name: str | None = None, params: dict[str, Any] = PARAMS, **tags: str
+) -> None:
+    """The first line: what is trained, as it stands with more params than MLflow takes at once."""
     journal.append(
         path,
         "begin",
         fingerprint=path.stem,
-        name=f"repro-{path.stem[:8]}",
-        params=PARAMS,
+        name=name or f"repro-{path.stem[:8]}",
+        params=params,
         tags=tags,
     )
 
@@ -57,7 +60,9 @@ def evaluation(path: Path, inputs: str, wer: float, step: int = 2, **when: float
     values = {
         "test/wer": wer,
         "test/cer": wer / 2,
-        "test/wer_low": wer - 0.1,
+        "test/wer_low": wer - 0.02,
+        "test/wer_high": wer + 0.02,
+        "test/rtfx": 200.0,
         "test/start/wer": 0.9,
     }
     journal.append(
