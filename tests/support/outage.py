@@ -25,6 +25,7 @@ from asr.params import reader
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from support.journals import life, new_path
+from support.processes import without_mlflow
 from support.repository import PYTHONPATH, TINY, write_params
 from support.servers import QuietHandler, QuietServer
 from support.waiting import wait_for
@@ -417,8 +418,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str,
     root = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        nobody = type("Nobody", (), {"finish": lambda _: None})
-        patch.setattr("stages.train.Follower", lambda _: nobody())
+        without_mlflow(patch.setattr)
         return trained(tiny_data, root)
 
 
