@@ -1,4 +1,5 @@
-# Two commands: `make repro` runs the experiment, `make test` the tests. No stage logic here: DVC is the only graph.
+# Two commands: `make repro` runs the experiment, `make test` the tests. No stage logic here: DVC is
+# the only graph.
 # VENV=/path/to/env uses an environment you have, and installs nothing.
 
 ifdef VENV
@@ -9,34 +10,43 @@ STAMP := .venv/stamp
 VOCABULARY := .venv/share/whisper/multilingual.tiktoken
 endif
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
+PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
+    $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench harness overfit dashboard mlflow sync doctor keep prompt-language results fresh clean lock
+.PHONY: help setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
+    keep prompt-language results fresh clean lock
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	    sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
 
-setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and give the clone a git identity where git has none
+setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity where there is none
 	@git config user.email >/dev/null || git config user.email earshot@localhost
 	@git config user.name >/dev/null || git config user.name earshot
 
-# The stamp is the lock's hash, so pip runs only when the lock changed, and a killed install is done again.
+# The stamp is the lock's hash, so pip runs only when the lock changed, and a killed install is done
+# again.
 .venv/stamp: requirements.txt pyproject.toml
 	@if ! sha256sum requirements.txt pyproject.toml | cmp -s - $@; then \
-	    $(or $(PYTHON),false) -c '$(SUPPORTED)' || { echo 'want Python 3.11 to 3.13 (PYTHON=/path/to/python3.12 make setup)'; exit 2; } && \
+	    $(or $(PYTHON),false) -c '$(SUPPORTED)' || { \
+	        echo 'want Python 3.11 to 3.13 (PYTHON=/path/to/python3.12 make setup)'; exit 2; } && \
 	    $(PYTHON) -m venv .venv && \
-	    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]' && \
+	    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	        -c requirements.txt -e '.[dev]' && \
 	    sha256sum requirements.txt pyproject.toml > $@.part && mv $@.part $@; \
 	else touch $@; fi
 
-# Whisper's own vocabulary, which tests spell with, out of a package whose dependencies nobody needs. Setup does not fail for it.
+# Whisper's own vocabulary, which tests spell with, out of a package whose dependencies nobody
+# needs. Setup does not fail for it.
 .venv/share/whisper/multilingual.tiktoken: WHISPER := openai_whisper-20250625
 .venv/share/whisper/multilingual.tiktoken: | .venv/stamp
 	@mkdir -p $(@D) && cd $(@D) && \
-	    { ../../bin/python -m pip download --quiet --disable-pip-version-check --retries 1 --no-deps --no-binary openai-whisper \
-	        openai-whisper==$(WHISPER:openai_whisper-%=%) && tar -xzOf $(WHISPER).tar.gz $(WHISPER)/whisper/assets/$(@F) > $(@F).part && \
-	    mv $(@F).part $(@F) && rm $(WHISPER).tar.gz; } || echo 'no openai-whisper to be had: tests of its vocabulary will be skipped'
+	    { ../../bin/python -m pip download --quiet --disable-pip-version-check --retries 1 \
+	        --no-deps --no-binary openai-whisper openai-whisper==$(WHISPER:openai_whisper-%=%) && \
+	    tar -xzOf $(WHISPER).tar.gz $(WHISPER)/whisper/assets/$(@F) > $(@F).part && \
+	    mv $(@F).part $(@F) && rm $(WHISPER).tar.gz; } || \
+	    echo 'no openai-whisper to be had: tests of its vocabulary will be skipped'
 
 repro: setup  ## run what is not up to date, then show the result
 	@dvc repro
@@ -49,11 +59,11 @@ refresh: setup  ## read the source again, though no param changed, and run what 
 test: setup  ## the whole suite, offline
 	@python -m pytest --numprocesses auto
 
-overfit: setup  ## eight training rows by heart with the model of params.yaml, or exit 6: nothing is left of it (30 s)
+overfit: setup  ## eight training rows by heart, or exit 6: nothing is left of it (30 s)
 	@python -m asr overfit data/features/train
 
-harness: setup  ## NAME=x: shake the product; without a name the list, NAME=short a slice of each (10 minutes)
-	@PYTHONPATH=tests python -m harness $(NAME) $(COUNT)
+harness: setup  ## NAME=x: shake the product; NAME=short a slice of each (10 min), none: the list
+	@python -m harness $(NAME) $(COUNT)
 
 bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
 	@python -m benchmarks.dashboard
@@ -65,7 +75,8 @@ dashboard: setup  ## the pages on http://127.0.0.1:8501: compare runs, hear the 
 	@python -m streamlit run dashboard
 
 mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
-	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port 5000 \
+	    --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
 sync: setup  ## fill MLflow from the journals, after an outage
 	@python -m asr sync
@@ -76,7 +87,7 @@ doctor: setup  ## explain what a killed DVC or machine left behind; `earshot doc
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr keep $(NAME)
 
-prompt-language: setup  ## LANGUAGES="no da is": which of Whisper's languages carries one it does not know, by WER on validation
+prompt-language: setup  ## LANGUAGES="no da is": the best of these for one that Whisper lacks
 	@python -m asr prompt-language $(LANGUAGES)
 
 results: setup  ## the kept models as a Markdown table
@@ -85,8 +96,9 @@ results: setup  ## the kept models as a Markdown table
 fresh: setup  ## drop the checkpoints: the next training starts at step 0
 	@rm -rf .cache/checkpoints
 
-clean:  ## drop the workspace's data, model, features and checkpoints (dvc checkout brings the first two back)
+clean:  ## drop data and model (dvc checkout brings them back), features, checkpoints
 	@rm -rf data models/finetuned .cache/shards .cache/heard .cache/checkpoints
 
 lock:  ## write the lock from the present environment
-	@python -m pip list --format freeze --exclude-editable | sed -E 's/\+[^ ]+//' | grep -vE '^(pip|setuptools|wheel|earshot)==' > requirements.txt
+	@python -m pip list --format freeze --exclude-editable | sed -E 's/\+[^ ]+//' | \
+	    grep -vE '^(pip|setuptools|wheel|earshot)==' > requirements.txt

@@ -26,6 +26,7 @@ from asr.params import reader, schema
 from asr.storage import cache, files
 from stages import chunk, download, featurize, stats
 from support.data import sha256s
+from support.processes import fork
 from support.repository import TINY, write_params
 
 AGAIN = 0.4  # chance that a run which mends is killed, too
@@ -72,14 +73,7 @@ def child(root: Path) -> None:
 
 def run(root: Path, seconds: float | None) -> bool:
     """Run what is not finished, or kill it after so many seconds; tells whether it ended."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child(root)
-            os._exit(0)
-        except BaseException as error:  # a child must not fall into its parent's code
-            print(repr(error), flush=True)
-            os._exit(1)
+    pid = fork(lambda: child(root))
     if seconds is not None:
         time.sleep(seconds)
         try:
@@ -162,18 +156,12 @@ def shake(count: int, seed: int, broken: bool) -> bool:
             found, same = trial(top, draw, whole, wanted)
             hit += found
             if not same:
-                lost = [
-                    name
-                    for name in {**wanted, **bytes_of(top / "trial")}
-                    if wanted.get(name) != bytes_of(top / "trial").get(name)
-                ]
-                print(f"after {hit.total()} kills other bytes: {', '.join(sorted(lost)[:9])}")
+                differing = {name for name, _ in wanted.items() ^ bytes_of(top / "trial").items()}
+                names = ", ".join(sorted(differing)[:9])
+                print(f"after {hit.total()} kills other bytes: {names}")
                 return False
             if hit.total() % 10 < found.total():
                 print(f"{hit.total()} kills, all the same: {dict(hit)}", flush=True)
-    print(
-        f"{hit.total()} kills "
-        f"({', '.join(f'{number} in {name}' for name, number in hit.items())}): the "
-        f"same {len(wanted)} files each time"
-    )
+    places = ", ".join(f"{number} in {name}" for name, number in hit.items())
+    print(f"{hit.total()} kills ({places}): the same {len(wanted)} files each time")
     return True

@@ -4,7 +4,7 @@ after evaluation.
     make harness NAME=memory COUNT=2000     # 10 chunks of so many rows, 10 evaluations; 2 minutes
 
 The stage's own `run` is a child forked from a process that has imported torch. After each chunk's
-worth of rows, and after each evaluation, it reads its unique memory, in which mapped files do not
+worth of rows, and after each evaluation, it reads its own memory, in which mapped files do not
 count. Prints the figures; all is well if those from the second chunk on are within 2 % of each
 other. The control is a training that keeps its batches.
 """
@@ -27,9 +27,9 @@ import numpy as np
 from asr.features import FEATURES, TAIL
 from asr.params import reader
 from asr.storage import shards
-from asr.tracking.follower import Follower
 from asr.training.loop import Training
 from stages import train
+from support.processes import fork, own_memory, without_mlflow
 from support.repository import TINY, write_params
 
 CHUNKS = 10
@@ -65,21 +65,19 @@ def write_split(split: Path, count: int, rows_per_chunk: int, seed: int) -> None
     writer.close()
 
 
-def unique() -> int:
-    """KiB that are this process's own: neither pages of files, nor what malloc keeps for the next
-    step.
+def settled_memory() -> int:
+    """KiB of this process's own memory, without what malloc keeps for the next step.
 
-    Pages that are still shared with the parent count as its own, as they are where DVC starts a
-    training; else those that the counting of references copies would look like growth.
+    Pages that are still shared with the parent count, as they do where DVC starts a training; else
+    those that the counting of references copies would look like growth.
     """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+    return own_memory(os.getpid()) >> 10
 
 
 def watch(rows_per_chunk: int, leak: bool) -> dict[str, list[int]]:
-    """Have a training tell its unique memory, from outside; the lists grow while it runs."""
+    """Have a training tell its own memory, from outside; the lists grow while it runs."""
     seen: dict[str, list[int]] = {"chunks": [], "evaluations": []}
     step, validate, kept = Training.train_step, Training.validate, list[Any]()
 
@@ -88,12 +86,12 @@ def watch(rows_per_chunk: int, leak: bool) -> dict[str, list[int]]:
         if leak:
             kept.append(parts)  # 32 KiB for each row
         if self.state.step * BATCH % rows_per_chunk == 0:
-            seen["chunks"].append(unique())
+            seen["chunks"].append(settled_memory())
 
     def validated(self: Training) -> None:
         validate(self)
         if self.state.step:
-            seen["evaluations"].append(unique())
+            seen["evaluations"].append(settled_memory())
 
     Training.train_step, Training.validate = stepped, validated  # type: ignore[method-assign]
     return seen
@@ -104,7 +102,7 @@ def child(top: Path, chunks: int, rows_per_chunk: int, leak: bool) -> None:
     sys.stdout = (top / "log").open("w")
     os.environ["DVC_ROOT"] = str(top)
     os.chdir(top)
-    Follower.__init__ = Follower.finish = lambda *_: None
+    without_mlflow()
     steps = chunks * rows_per_chunk // BATCH
     changes = {
         "max_steps": steps,
@@ -140,15 +138,7 @@ def shake(count: int, seed: int, broken: bool) -> bool:
         top = Path(folder)
         write_split(top / "features/train", CHUNKS * count, count, seed)
         write_split(top / "features/validation", 40, 40, seed + 1)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(top, CHUNKS, count, broken)
-            except BaseException as error:  # a child must not fall into its parent's code
-                print(repr(error), file=sys.stderr)
-            sys.stdout.flush()
-            os._exit(0)
-        os.waitpid(pid, 0)
+        os.waitpid(fork(lambda: child(top, CHUNKS, count, broken)), 0)
         seen = json.loads((top / "seen.json").read_text())
     seen["chunks"] = seen["chunks"][1:]
     for name, values in seen.items():

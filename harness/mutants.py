@@ -1,5 +1,8 @@
-"""Small healthy files of every format we read, and mutants of them: each is a pure function of
-format, seed and number. 0.1 ms each.
+"""Small healthy files of every format we read, and mutants of them, for the harness `fuzz`.
+
+    make harness NAME=fuzz
+
+A mutant is a pure function of format, seed and number, and takes 0.1 ms.
 """
 
 from __future__ import annotations
@@ -18,79 +21,77 @@ from support.data import encoded, encoded_by_av, voice
 from support.repository import SHIPPED
 
 
+def voices() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """0.4 s at 16,000, 8,000 and 48,000 Hz, and with two channels (S, 2) at 8,000 Hz."""
+    low = voice(0.4, 8_000)
+    return voice(0.4), low, voice(0.4, 48_000), np.stack([low, low[::-1]], axis=1)
+
+
+def by_libsndfile(name: str) -> list[bytes]:
+    plain, low, high, both = voices()
+    samples, rate, kinds = {
+        "wav": (both, 8_000, ("PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW")),
+        "adpcm": (low, 8_000, ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32", "NMS_ADPCM_16")),
+        "flac": (both, 8_000, ("PCM_16", "PCM_24")),
+        "ogg": (low, 8_000, (None,)),
+        "opus": (plain, 16_000, ("OPUS",)),
+        "mp3": (low, 8_000, (None,)),
+        "aiff": (low, 8_000, ("PCM_16", "FLOAT", "IMA_ADPCM")),
+        "caf": (both, 8_000, ("PCM_16", "ALAC_16", "ULAW")),
+    }[name]
+    layout = {"adpcm": "WAV", "opus": "OGG"}.get(name, name.upper())
+    made = [encoded(samples, rate, layout, kind) for kind in kinds]
+    more = {"ogg": (both, 8_000), "mp3": (np.stack([high, high], axis=1), 48_000)}
+    return made + ([encoded(*more[name], layout)] if name in more else [])
+
+
+def by_ffmpeg(name: str) -> list[bytes]:
+    plain, _, high, _ = voices()
+    kinds = {
+        "m4a": [(plain, 16_000, "mp4", "aac"), (high, 48_000, "mov", "alac")],
+        "mp4": [(plain, 16_000, "ipod", "aac"), (high, 48_000, "mp4", "libmp3lame")],
+        "aac": [(plain, 16_000, "adts", "aac")],
+        "webm": [(high, 48_000, "webm", "libopus"), (high, 48_000, "matroska", "pcm_s16le")],
+    }[name]
+    made = [encoded_by_av(*kind) for kind in kinds]
+    if name == "m4a":
+        made.insert(1, fast_start(made[0]))
+    return [film(), *made] if name == "mp4" else made
+
+
+TEXTS = {
+    "csv": (
+        b'file_name,transcription,split\r\na.wav,"one, '
+        b'""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n'
+    )
+    * 3,
+    "tsv": b"client_id\tpath\tsentence\tage\n"
+    + b'ann\tclip.mp3\tshe said "no\t\nbob\tb.mp3\t\xf0\x9f\x98\x82\ttwenties\n' * 9,
+    "jsonl": b'{"file_name": "a.wav", "transcription": "\\u00e5 one", "age": 3.5, "gone": null}\n'
+    * 5,
+    "srt": (
+        b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> "
+        b"00:00:04,000\nthree\n\n"
+    )
+    * 3,
+    "vtt": b"WEBVTT\n\nNOTE by hand\n\n"
+    + b"a\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 3,
+    "yaml": SHIPPED.read_bytes(),
+}
+MAKERS: dict[str, Callable[[str], list[bytes]]] = {
+    **dict.fromkeys(("wav", "adpcm", "flac", "ogg", "opus", "mp3", "aiff", "caf"), by_libsndfile),
+    **dict.fromkeys(("m4a", "mp4", "aac", "webm"), by_ffmpeg),
+    **dict.fromkeys(TEXTS, lambda name: [TEXTS[name]]),
+    "tar": lambda _: [archive(tarfile.GNU_FORMAT), archive(tarfile.PAX_FORMAT)],
+    "gz": lambda _: [gzip.compress(one, mtime=0) for one in healthy("tar")],
+}
+
+
 @cache
 def healthy(name: str) -> list[bytes]:
     """A few small files of a format, of which all mutants come."""
-    low, high = voice(0.4, 8_000), voice(0.4, 48_000)
-    both = np.stack([low, low[::-1]], axis=1)
-    made: dict[str, Callable[[], list[bytes]]] = {
-        "wav": lambda: [
-            encoded(both, 8_000, "WAV", kind)
-            for kind in ("PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW")
-        ],
-        "adpcm": lambda: [
-            encoded(low, 8_000, "WAV", kind)
-            for kind in ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32", "NMS_ADPCM_16")
-        ],
-        "flac": lambda: [encoded(both, 8_000, "FLAC", kind) for kind in ("PCM_16", "PCM_24")],
-        "ogg": lambda: [encoded(low, 8_000, "OGG"), encoded(both, 8_000, "OGG")],
-        "opus": lambda: [encoded(voice(0.4), 16_000, "OGG", "OPUS")],
-        "mp3": lambda: [
-            encoded(low, 8_000, "MP3"),
-            encoded(np.stack([high, high], axis=1), 48_000, "MP3"),
-        ],
-        "aiff": lambda: [
-            encoded(low, 8_000, "AIFF", kind) for kind in ("PCM_16", "FLOAT", "IMA_ADPCM")
-        ],
-        "caf": lambda: [
-            encoded(both, 8_000, "CAF", kind) for kind in ("PCM_16", "ALAC_16", "ULAW")
-        ],
-        "m4a": lambda: [
-            (one := encoded_by_av(voice(0.4), 16_000, "mp4", "aac")),
-            fast_start(one),
-            encoded_by_av(high, 48_000, "mov", "alac"),
-        ],
-        "mp4": lambda: [
-            film(),
-            encoded_by_av(voice(0.4), 16_000, "ipod", "aac"),
-            encoded_by_av(high, 48_000, "mp4", "libmp3lame"),
-        ],
-        "aac": lambda: [encoded_by_av(voice(0.4), 16_000, "adts", "aac")],
-        "webm": lambda: [
-            encoded_by_av(high, 48_000, "webm", "libopus"),
-            encoded_by_av(high, 48_000, "matroska", "pcm_s16le"),
-        ],
-        "csv": lambda: [
-            (
-                b'file_name,transcription,split\r\na.wav,"one, '
-                b'""two""",train\r\nb.wav,\xc3\xa5\xc3\xa4,test\r\n'
-            )
-            * 3
-        ],
-        "tsv": lambda: [
-            b"client_id\tpath\tsentence\tage\n"
-            + b'ann\tclip.mp3\tshe said "no\t\nbob\tb.mp3\t\xf0\x9f\x98\x82\ttwenties\n' * 9
-        ],
-        "tar": lambda: [archive(tarfile.GNU_FORMAT), archive(tarfile.PAX_FORMAT)],
-        "gz": lambda: [gzip.compress(one, mtime=0) for one in healthy("tar")],
-        "yaml": lambda: [SHIPPED.read_bytes()],
-        "jsonl": lambda: [
-            b'{"file_name": "a.wav", "transcription": "\\u00e5 one", "age": 3.5, "gone": null}\n'
-            * 5
-        ],
-        "srt": lambda: [
-            (
-                b"1\n00:00:01,000 --> 00:00:02,500\n<i>one</i> two\n\n2\n00:00:03,000 --> "
-                b"00:00:04,000\nthree\n\n"
-            )
-            * 3
-        ],
-        "vtt": lambda: [
-            b"WEBVTT\n\nNOTE by hand\n\n"
-            + b"a\n00:01.000 --> 00:02.500 align:start\n<v Ann>one &amp; two\n\n" * 3
-        ],
-    }
-    return [unnumbered(one) for one in made[name]()] if name in made else [b"anything"]
+    made = MAKERS[name](name) if name in MAKERS else [b"anything"]
+    return [unnumbered(one) for one in made]
 
 
 def unnumbered(content: bytes) -> bytes:
@@ -130,26 +131,8 @@ def archive(layout: int) -> bytes:
 
 
 FIELDS = (
-    0,
-    1,
-    2,
-    3,
-    7,
-    8,
-    15,
-    16,
-    31,
-    127,
-    128,
-    255,
-    256,
-    32_767,
-    32_768,
-    65_535,
-    1 << 20,
-    (1 << 31) - 1,
-    1 << 31,
-    (1 << 32) - 1,
+    *(0, 1, 2, 3, 7, 8, 15, 16, 31, 127, 128, 255, 256, 32_767, 32_768, 65_535),
+    *(1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1),
 )
 
 

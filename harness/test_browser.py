@@ -1,4 +1,7 @@
-"""Each page in Chromium, beyond the main path that tests/dashboard/test_browser.py walks."""
+"""Each page in Chromium, beyond the main path that tests/dashboard/test_browser.py walks.
+
+make harness NAME=browser       # 3 minutes
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import TimeoutError, expect
+from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from asr.sources import folder
 from support.browser import MICROPHONE, Server, Visitor
+from support.data import add_sound
 from support.experiments import SENTENCES, speech, wav
 
 PAGES = ("Runs", "Errors", "Data", "Transcribe", "Talk")
@@ -38,14 +41,47 @@ def test_every_page_fits_and_is_drawn(
             one.transcribe()
         one.settle()
         assert one.faults() == []
-        main = page.get_by_test_id("stMain")
-        assert main.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, (
-            f"{name} is wider than the window"
-        )
-        height = main.evaluate("it => it.scrollHeight")
+        assert overhang(page) <= 0, f"{name} is wider than the window"
+        height = page.get_by_test_id("stMain").evaluate("it => it.scrollHeight")
         page.set_viewport_size({"width": width, "height": min(max(height, 900), 4000)})
         assert len(page.screenshot(path=pictures / f"{name.lower()}-{theme}-{width}.png")) > 5_000
         page.set_viewport_size({"width": width, "height": 900})
+
+
+def overhang(page: Page) -> int:
+    """Pixels by which the page is wider than its window."""
+    return int(page.get_by_test_id("stMain").evaluate("it => it.scrollWidth - it.clientWidth"))
+
+
+PLANTED = {
+    "error in the page: planted": "setTimeout(() => { throw new Error('planted') })",
+    "dialog: planted": "setTimeout(() => alert('planted'))",
+    "asked http://elsewhere.test/": "fetch('http://elsewhere.test/').catch(() => 0) && 0",
+    "ran 7": "window.__pwned = 7",
+    "an exception": """main.insertAdjacentHTML('beforeend',
+        '<div data-testid="stException">an exception</div>')""",
+}
+
+
+def test_the_watch_sees_a_page_that_is_too_wide_fails_or_runs_what_it_should_not(
+    browser: Browser, server: Server
+) -> None:
+    """The control of what all other tests look for."""
+    one = Visitor(browser, server)
+    page = one.go("Runs")
+    one.settle()
+    assert (one.faults(), overhang(page)) == ([], 0)
+    main = "const main = document.querySelector('[data-testid=stMain]');"
+    for script in PLANTED.values():
+        page.evaluate(f"() => {{ {main} {script} }}")
+    page.wait_for_timeout(300)
+    assert sorted(one.faults()) == sorted(PLANTED)
+    page.evaluate(
+        f"() => {{ {main} main.insertAdjacentHTML('beforeend', "
+        "'<p style=\"width: 2000px; flex-shrink: 0\">wide</p>') }"
+    )
+    assert overhang(page) > 0
+    one.context.close()
 
 
 def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> None:
@@ -116,22 +152,11 @@ def video(samples: np.ndarray, ending: str, picture: str, sound: str | None) -> 
         seen = container.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
         heard = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
         for _ in range(10 * len(samples) // 22_050):
-            container.mux(
-                seen.encode(
-                    av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), format="rgb24")
-                )
-            )
+            grey = np.full((48, 64, 3), 128, np.uint8)
+            container.mux(seen.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         container.mux(seen.encode(None))
         if heard:
-            frame = av.AudioFrame.from_ndarray(
-                (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
-            )
-            frame.sample_rate, frame.time_base, frame.pts = 22_050, Fraction(1, 22_050), 0
-            resampler = av.AudioResampler(
-                format=heard.format, layout="mono", rate=48_000, frame_size=heard.frame_size or 1024
-            )
-            for part in (*resampler.resample(frame), *resampler.resample(None), None):
-                container.mux(heard.encode(part))
+            add_sound(container, heard, samples, 22_050)
     return file.getvalue()
 
 

@@ -1,4 +1,7 @@
-"""Data stages killed a few times give the same bytes, and files written in place are noticed."""
+"""Data stages killed a few times give the same bytes, and files written in place are noticed.
+
+make harness NAME=data-kills COUNT=100      # many more kills
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A training's memory is flat, chunk after chunk and evaluation after evaluation."""
+"""A training's memory is flat, chunk after chunk and evaluation after evaluation.
+
+make harness NAME=memory COUNT=2000     # larger chunks
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""MLflow servers that fail in every way beside trainings and syncs; eight trainings at once."""
+"""MLflow servers that fail in every way beside trainings and syncs; eight trainings at once.
+
+make harness NAME=outages       # 3 minutes
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from asr.tracking import client
+from asr.tracking import client, follower, journal
 from support.outage import (
     FAULTS,
     Fault,
     Proxy,
     Watch,
+    always_500,
     arrived,
     differences,
     forked,
@@ -57,6 +61,32 @@ def test_after_any_fault_a_sync_leaves_all_of_it_once(
     fault: Fault, proxy: Proxy, tmp_path: Path
 ) -> None:
     assert differences(sync_after(fault, proxy, tmp_path)) == []
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_follower_that_keeps_the_training_waiting_is_noticed(
+    proxy: Proxy, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control of the first test."""
+    monkeypatch.setattr(follower, "GRACE_SHARE", 0.5)
+    done = train_beside(always_500, proxy, tiny_data, tmp_path, Watch(monkeypatch))
+    assert done.watch.patience > MAX_PATIENCE * done.watch.lifetime
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_follower_that_loses_a_line_of_the_journal_is_noticed(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control of both tests."""
+    add = journal.RunHistory.add
+
+    def add_all_but_one(self: journal.RunHistory, record: dict[str, Any]) -> None:
+        if (record["kind"], record.get("step")) != ("metrics", 3):
+            add(self, record)
+
+    monkeypatch.setattr(journal.RunHistory, "add", add_all_but_one)
+    path = sync_after(always_500, proxy, tmp_path)
+    assert len(differences(path)) == 1
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The data stages' memory, CPU and disk per row do not grow with the corpus."""
+"""The data stages' memory, CPU and disk per row do not grow with the corpus.
+
+make harness NAME=scale COUNT=500000    # many more rows
+"""
 
 from __future__ import annotations
 

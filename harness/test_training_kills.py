@@ -1,4 +1,7 @@
-"""Trainings killed at every kind of moment end with the bits of one never stopped."""
+"""Trainings killed at every kind of moment end with the bits of one never stopped.
+
+make harness NAME=training-kills COUNT=500      # many more of them
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,46 @@ import subprocess
 from pathlib import Path
 
 from support.children import Nursery
+
+# A start that does not see its checkpoints ends with the same bits, and has lost steps; a full disk
+# that ends a training with another exit code is no stop like others.
+UNSEEN_BY_THE_BITS = """
+import sys
+from collections import Counter
+from pathlib import Path
+from harness import training_kills as kills
+from stages import train
+
+def forget_checkpoints(root):
+    train.Training.resume = lambda self: None
+
+def killed_late(root):
+    save = train.Training.save
+    def deadly(self):
+        save(self)
+        if self.state.step == 6:
+            kills.kill()
+    train.Training.save = deadly
+
+def other_exit():
+    raise KeyError("no space left")
+
+top = Path(sys.argv[1])
+kills.make_data(top)
+tally = kills.Tally(kills.trial(kills.new_root(top, "whole"), [], Counter())[0])
+assert tally.harmless()
+plan = kills.at_operation(5, kills.disk_full)
+tally.try_all(top, [[("killed", killed_late, None), ("disk full", plan, None)]])
+assert tally.hit["disk full"] == 1, tally.hit
+assert tally.harmless(), tally.hit
+tally.try_all(top, [[("killed", killed_late, None), ("forgets", forget_checkpoints, None)]])
+assert (tally.lost, tally.wrong) == (6, []), (tally.lost, tally.wrong)
+assert not tally.harmless()
+tally.lost = 0
+tally.try_all(top, [[("disk full", kills.at_operation(5, other_exit), None)]])
+assert (tally.lost, tally.wrong) == (0, []), (tally.lost, tally.wrong)
+assert not tally.harmless()
+"""
 
 
 def kills(nursery: Nursery, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,3 +72,10 @@ def test_the_harness_sees_a_training_that_forgets_its_seed(
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0 committed steps lost; " in done.stdout
     assert "0 trainings ended otherwise" not in done.stdout
+
+
+def test_the_harness_sees_lost_steps_and_a_full_disk_with_another_exit_code(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    done = nursery.run(UNSEEN_BY_THE_BITS, str(tmp_path), root=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -7,8 +7,9 @@ Trainings are children forked from a process that has imported torch, so that ea
 and not ten. A child is killed by SIGKILL at a random moment; before its n-th file operation or
 sync, for every n there is if COUNT is that large; half-way through a file of tensors; or it finds
 the disk full there. It is then started again, often to be killed again while it resumes, until it
-ends. Prints what it hit; all is well if every training ended as the one that was never stopped.
-The control is dropout that forgets its seed.
+ends. Prints what it hit; all is well if every training ended as the one that was never stopped,
+each start went on from the newest checkpoint, and a full disk ended a training with exit code 7.
+The control is dropout that forgets its seed; test_training_kills.py has one for each of the others.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ import safetensors.torch
 
 from asr.errors import UserError
 from asr.params import reader
-from asr.storage import hashing
-from asr.tracking.follower import Follower
 from stages import chunk, download, featurize, train
+from support.processes import fork, without_mlflow
 from support.repository import TINY, write_params
+from support.training import traces
 
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
 Plan = Callable[[Path], None]
+Stop = tuple[str, Plan | None, float | None]  # its kind; in the child; seconds until a kill
+DISK_FULL = 7  # the exit code
+OTHER_EXIT = f"disk full without exit {DISK_FULL}"
 SHOWN_EVERY = 20  # trainings: half a minute
 
 
@@ -123,9 +127,7 @@ def count_operations(root: Path) -> int:
 
 def run(root: Path, plan: Plan | None, seconds: float | None) -> int:
     """One child; gives its exit status as `os.waitpid` does. After `seconds` it is killed."""
-    child = os.fork()
-    if child == 0:
-        os._exit(_train(root, plan))
+    child = fork(lambda: _train(root, plan))
     began = time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -142,8 +144,7 @@ def _train(root: Path, plan: Plan | None) -> int:
     sys.stdout = sys.stderr = (root / "log").open("a")
     os.environ["DVC_ROOT"] = str(root)
     os.chdir(root)
-    Follower.__init__ = lambda *_: None
-    Follower.finish = lambda _: None
+    without_mlflow()
     try:
         given = reader.load(root / "params.yaml")
         if plan:
@@ -161,24 +162,8 @@ def _train(root: Path, plan: Plan | None) -> int:
         return fault.exit_code
     except OSError as error:
         print(error, flush=True)
-        return 7 if error.errno == errno.ENOSPC else 1
-    except BaseException as error:  # a child must not fall into its parent's code
-        print(repr(error), flush=True)
-        return 1
+        return DISK_FULL if error.errno == errno.ENOSPC else 1
     return 0
-
-
-def traces(root: Path) -> dict[str, str]:
-    """Hashes of all that must not differ."""
-    (folder,) = (path for path in (root / ".cache/checkpoints").iterdir() if path.is_dir())
-    last = max(folder.glob("step-*"))
-    paths = [root / "models/finetuned/model.safetensors"]
-    paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
-    paths += [
-        root / "reports/train" / name
-        for name in ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")
-    ]
-    return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 
 def committed(root: Path) -> int:
@@ -201,9 +186,7 @@ def resumed(root: Path) -> int | None:
     return int(lines[-1].split()[3]) if lines else None
 
 
-def trial(
-    root: Path, plans: list[tuple[str, Plan | None, float | None]], hit: Counter[str]
-) -> tuple[dict[str, str], int]:
+def trial(root: Path, plans: list[Stop], hit: Counter[str]) -> tuple[dict[str, str], int]:
     """One training, stopped by each plan in turn, then left in peace; gives its traces and the
     committed steps that were lost.
     """
@@ -215,34 +198,28 @@ def trial(
         found = resumed(root)
         lost += max(kept - (found or 0), 0) if found is not None or not status else 0
         hit[name if status else f"{name}, ended"] += 1
-        if (
-            name == "disk full"
-            and status
-            and not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 7)
-        ):
-            hit["disk full without exit 7"] += 1
+        if name == "disk full" and status and os.waitstatus_to_exitcode(status) != DISK_FULL:
+            hit[OTHER_EXIT] += 1
     if status:
         return {"status": str(status), "log": (root / "log").read_text()[-400:]}, lost
     return traces(root), lost
 
 
-def plans_of(
-    kills: int, operations: int, seconds: float, draw: random.Random
-) -> list[list[tuple[str, Plan | None, float | None]]]:
+def plans_of(kills: int, operations: int, seconds: float, draw: random.Random) -> list[list[Stop]]:
     """What is done to each training: first every operation once, then random moments; half of them
     are stopped twice more.
     """
-    first: list[tuple[str, Plan | None, float | None]] = []
+    first: list[Stop] = []
     for number in range(1, operations + 1):
         first.append(("kill at an operation", at_operation(number, kill), None))
         first.append(("disk full", at_operation(number, disk_full), None))
     first += [("kill in half a file", half_a_file(number, kill), None) for number in range(1, 12)]
     draw.shuffle(first)
-    chosen: list[list[tuple[str, Plan | None, float | None]]] = []
+    chosen: list[list[Stop]] = []
     all_of_them = kills >= operations
     while sum(map(len, chosen)) < kills or (all_of_them and first):
         one = first.pop() if first else ("kill at a moment", None, draw.uniform(0, seconds))
-        again: list[tuple[str, Plan | None, float | None]] = []
+        again: list[Stop] = []
         if draw.random() < 0.5:
             again = [
                 ("kill in a resume", at_operation(draw.randint(1, 12), kill), None),
@@ -279,7 +256,7 @@ def make_data(top: Path) -> None:
     featurize.run(data / "data/chunks", data / "data/features", 80)
 
 
-def room(top: Path, name: str) -> Path:
+def new_root(top: Path, name: str) -> Path:
     root = top / name
     root.mkdir()
     shutil.copy(top / "params.yaml", root)
@@ -295,6 +272,40 @@ def forget_the_seed() -> None:
     regularization.seed = lambda number, step, part: seed(number + os.getpid(), step, part)
 
 
+class Tally:
+    """What was hit, and what went wrong, trial by trial.
+
+    Attributes:
+        hit: stops of each kind, and starts that ended.
+        lost: committed steps that were done again.
+        wrong: trainings that ended otherwise, as lines.
+    """
+
+    def __init__(self, wanted: dict[str, str]) -> None:
+        self.wanted, self.hit = wanted, Counter[str]()
+        self.lost, self.wrong = 0, list[str]()
+
+    def try_all(self, top: Path, trials: list[list[Stop]]) -> None:
+        for index, plans in enumerate(trials):
+            root = new_root(top, f"trial-{index}")
+            found, lost = trial(root, plans, self.hit)
+            shutil.rmtree(root)
+            self.lost += lost
+            if found != self.wanted:
+                names = ", ".join(name for name, _, _ in plans)
+                self.wrong.append(
+                    f"trial {index} ({names}): {dict(found.items() - self.wanted.items())}"
+                )
+            if (index + 1) % SHOWN_EVERY == 0:
+                print(f"{index + 1} of {len(trials)} trainings; {self}", flush=True)
+
+    def __str__(self) -> str:
+        return f"{self.lost} committed steps lost; {len(self.wrong)} trainings ended otherwise"
+
+    def harmless(self) -> bool:
+        return not (self.wrong or self.lost or self.hit[OTHER_EXIT])
+
+
 def shake(count: int, seed: int, broken: bool) -> bool:
     """Kill trainings `count` times or more; whether all ended as one that was never stopped."""
     with tempfile.TemporaryDirectory(prefix="earshot-training-kills-") as folder:
@@ -303,37 +314,15 @@ def shake(count: int, seed: int, broken: bool) -> bool:
         if broken:
             forget_the_seed()
         began = time.monotonic()
-        wanted, _ = trial(room(top, "whole"), [], Counter())
+        tally = Tally(trial(new_root(top, "whole"), [], Counter())[0])
         seconds = time.monotonic() - began
-        operations = count_operations(room(top, "counted"))
-        hit, wrong, lost = Counter[str](), [], 0
-        trials = plans_of(count, operations, seconds, random.Random(seed))
-        for index, plans in enumerate(trials):
-            root = room(top, f"trial-{index}")
-            found, steps = trial(root, plans, hit)
-            lost += steps
-            if found != wanted:
-                wrong.append(
-                    f"trial {index} "
-                    f"({', '.join(name for name, _, _ in plans)}): "
-                    f"{dict(found.items() - wanted.items())}"
-                )
-            shutil.rmtree(root)
-            if (index + 1) % SHOWN_EVERY == 0:
-                print(
-                    (
-                        f"{index + 1} of {len(trials)} trainings; {lost} steps "
-                        f"lost, {len(wrong)} ended otherwise"
-                    ),
-                    flush=True,
-                )
-    stops = sum(number for name, number in hit.items() if not name.startswith("left"))
+        operations = count_operations(new_root(top, "counted"))
+        tally.try_all(top, plans_of(count, operations, seconds, random.Random(seed)))
+    stops = sum(number for name, number in tally.hit.items() if not name.startswith("left"))
     print(
         f"{stops} stops (seed {seed}) in {time.monotonic() - began:.0f} s; a whole "
         f"training has {operations} file operations"
     )
-    print("\n".join(f"{number:5}  {name}" for name, number in sorted(hit.items())))
-    print(
-        f"{lost} committed steps lost; {len(wrong)} trainings ended otherwise", *wrong[:5], sep="\n"
-    )
-    return not (wrong or lost or hit["disk full without exit 7"])
+    print("\n".join(f"{number:5}  {name}" for name, number in sorted(tally.hit.items())))
+    print(tally, *tally.wrong[:5], sep="\n")
+    return tally.harmless()

@@ -17,7 +17,8 @@ from asr import doctor
 from asr.doctor import is_alive
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
-from support.killed import Waiting, digest, make, run
+from support.data import sha256s
+from support.killed import Waiting, make, run
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +71,18 @@ def test_a_killed_command_is_explained_and_mended(
     command, expected = COMMANDS[name]
     if name == "queue":
         run(root, "dvc", "exp", "run", "--queue", "-S", "n=2", "-n", "mine")
-    wanted = digest(root / "out")
+    wanted = sha256s(root / "out")
     waiting = Waiting(root, *command)
-    before = digest(root)
+    before = sha256s(root)
     code, said = ask(capsys, monkeypatch, "--mend")
     assert code == 0
     assert "at work, and left alone: process" in said, "what lives is none of the doctor's"
     waiting.kill()
-    assert before == digest(root), "living, it was left alone"
+    assert before == sha256s(root), "living, it was left alone"
     code, said = ask(capsys, monkeypatch)
     assert code == 1
     assert all(one in said for one in expected), said
-    assert before == digest(root), "nothing is changed unasked"
+    assert before == sha256s(root), "nothing is changed unasked"
     code, said = ask(capsys, monkeypatch, "--mend")
     assert code == 0, said
     assert ask(capsys, monkeypatch) == (0, "nothing is left behind\n")
@@ -90,7 +91,7 @@ def test_a_killed_command_is_explained_and_mended(
         assert not list((root / ".dvc/tmp/exps").rglob("tmp*"))
     else:
         run(root, "dvc", "repro", "--force")
-    assert digest(root / "out") == wanted
+    assert sha256s(root / "out") == wanted
     assert ask(capsys, monkeypatch)[0] == 0
 
 
@@ -121,12 +122,12 @@ def test_an_experiment_killed_while_it_is_set_up_is_for_a_person(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / ".dvc/tmp/repro.dat").touch()
-    before = digest(root)
+    before = sha256s(root)
     code, said = ask(capsys, monkeypatch, "--mend")
     assert code == 1
     assert "git stash pop" in said
     assert "mended" not in said
-    assert before == digest(root)
+    assert before == sha256s(root)
 
 
 def test_drafts_of_the_dead_go_and_those_of_the_living_stay(
@@ -160,10 +161,10 @@ def test_a_run_that_no_training_writes_is_closed(
     log = journal.path_of("f")
     journal.append(log, "begin", fingerprint="f", name="mine", params={}, tags={})
     RunUploader(log, client.connect()).catch_up()
-    before = digest(root)
+    before = sha256s(root)
     code, said = ask(capsys, monkeypatch)
     assert (code, "MLflow's run mine stands RUNNING" in said) == (1, True)
-    assert before == digest(root)
+    assert before == sha256s(root)
     assert ask(capsys, monkeypatch, "--mend")[0] == 0
     assert ask(capsys, monkeypatch) == (0, "nothing is left behind\n")
     (pages,) = client.read_runs(client.connect())

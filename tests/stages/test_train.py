@@ -139,10 +139,11 @@ def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
 def test_another_seed_gives_other_bits(
     tmp_path: Path, tiny_data: Path, never_stopped: dict[str, str]
 ) -> None:
-    """The control of the test above: its comparison can fail."""
+    """The control of the test above: its comparison can fail. The rows are the same."""
     found = training.run(tiny_data, tmp_path, **{**NOISY, "train.seed": 2})
     assert found.keys() == never_stopped.keys()
-    assert all(found[name] != digest for name, digest in never_stopped.items())
+    same = {name for name, digest in never_stopped.items() if found[name] == digest}
+    assert same == {"train/taught.npy"}
 
 
 class Killed(BaseException):

@@ -4,17 +4,14 @@ noise, scissors.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from fractions import Fraction
 
-import av
 import numpy as np
 import soxr
 
 from asr.audio import codec
 from asr.whisper import SAMPLE_RATE
-from support.data import encoded
+from support.data import encoded, encoded_by_av
 
 RATE = SAMPLE_RATE
 
@@ -24,23 +21,7 @@ def by_av(
 ) -> np.ndarray:
     """Encoded by PyAV at a bit rate, and decoded by us."""
     sound = np.clip(soxr.resample(samples, RATE, rate), -1, 1)
-    file = io.BytesIO()
-    with av.open(file, "w", format=format) as container:
-        stream = container.add_stream(encoder, rate=rate, layout="mono")
-        stream.bit_rate = bit_rate
-        frame = av.AudioFrame.from_ndarray(
-            (sound * 32767).astype(np.int16)[None], format="s16", layout="mono"
-        )
-        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
-        to_encoder = av.AudioResampler(
-            format=stream.format,
-            layout="mono",
-            rate=rate,
-            frame_size=stream.codec_context.frame_size,
-        )
-        for piece in (*to_encoder.resample(frame), *to_encoder.resample(None), None):
-            container.mux(stream.encode(piece))
-    return codec.decode(file.getvalue())
+    return codec.decode(encoded_by_av(sound, rate, format, encoder, bit_rate))
 
 
 def telephone(samples: np.ndarray) -> np.ndarray:

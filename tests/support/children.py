@@ -22,11 +22,7 @@ from typing import Any
 from support.repository import PYTHONPATH, REPOSITORY
 
 HEAVY = ("stages.train", "stages.evaluate", "asr.transcribe.recognizer")
-WITHOUT_MLFLOW = """
-from asr.tracking.follower import Follower
-Follower.__init__ = lambda *_: None
-Follower.finish = lambda _: None
-"""
+WITHOUT_MLFLOW = "from support.processes import without_mlflow\nwithout_mlflow()\n"
 
 
 def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +30,6 @@ def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         check=False,

@@ -48,18 +48,27 @@ def encoded(
     return file.getvalue()
 
 
-def encoded_by_av(samples: np.ndarray, rate: int, format: str, codec: str) -> bytes:
+def encoded_by_av(
+    samples: np.ndarray, rate: int, format: str, codec: str, bit_rate: int | None = None
+) -> bytes:
     """What libsndfile cannot write: m4a and webm."""
     file = io.BytesIO()
     with av.open(file, "w", format=format) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
-        )
-        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
-        for part in (frame, None):
-            container.mux(stream.encode(part))
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        add_sound(container, stream, samples, rate)
     return file.getvalue()
+
+
+def add_sound(container: Any, stream: Any, samples: np.ndarray, rate: int) -> None:
+    """Encode samples (S,) of -1 to 1 as all of a stream; PyAV resamples them to its rate."""
+    frame = av.AudioFrame.from_ndarray(
+        (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
+    )
+    frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+    for part in (frame, None):
+        container.mux(stream.encode(part))
 
 
 def row(

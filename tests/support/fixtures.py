@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from support.processes import without_mlflow
 from support.repository import TINY, write_params
 
 settings.register_profile("suite", deadline=None)  # an example may take any time on a busy machine
@@ -98,12 +99,10 @@ def one_process(patch: pytest.MonkeyPatch) -> Iterator[None]:
     from accelerate.state import AcceleratorState
 
     from asr.tracking import follower
-    from asr.tracking.follower import Follower
 
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
-    patch.setattr(Follower, "__init__", lambda *_: None)
-    patch.setattr(Follower, "finish", lambda _: None)
+    without_mlflow(patch.setattr)
     patch.setattr(follower, "sync_apart", lambda _: None)
     yield
     for signum, handler in handlers.items():

@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.servers import QuietHandler, QuietServer
 
 Repository = dict[str, dict[str, bytes]]
 ADDRESS = re.compile(
@@ -45,18 +45,12 @@ def sha256(content: bytes) -> str:
 Fault = Callable[["Conversation"], None]
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(QuietServer):
     def __init__(self, handler: type[BaseHTTPRequestHandler]):
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(handler)
         self.faults: deque[Fault] = deque()
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path and headers
-        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
         self.closing, self.reached = threading.Event(), threading.Event()
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed is no news."""
 
 
 class Hub(Server):
@@ -81,8 +75,7 @@ class Hub(Server):
         ]
 
 
-class Conversation(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Conversation(QuietHandler):
     wbufsize = 1 << 16
     server: Any
 
@@ -93,9 +86,6 @@ class Conversation(BaseHTTPRequestHandler):
         self.server.faults.popleft()(self) if self.server.faults else self.work()
 
     do_HEAD = do_GET
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
     def work(self) -> None:
         raise NotImplementedError
@@ -121,15 +111,6 @@ class Conversation(BaseHTTPRequestHandler):
             X_Error_Message=message,
             Content_Type="application/json",
         )
-
-    def reset(self) -> None:
-        """The connection ends in the middle of whatever it was."""
-        self.wfile.flush()
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()
-        self.wfile.close()
-        self.connection.close()
-        self.close_connection = True
 
     def large(self) -> tuple[bytes, int]:
         """The large file that is asked for, and the byte from which on."""

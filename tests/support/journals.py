@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from asr.tracking import journal
 
@@ -25,14 +26,16 @@ def training(path: Path, steps: int = 4, ended: str | None = "FINISHED", **tags:
     return path
 
 
-def begin(path: Path, **tags: str) -> None:
-    """The first line: what is trained, with more params than MLflow takes at once."""
+def begin(
+    path: Path, name: str | None = None, params: dict[str, Any] = PARAMS, **tags: str
+) -> None:
+    """The first line: what is trained, as it stands with more params than MLflow takes at once."""
     journal.append(
         path,
         "begin",
         fingerprint=path.stem,
-        name=f"repro-{path.stem[:8]}",
-        params=PARAMS,
+        name=name or f"repro-{path.stem[:8]}",
+        params=params,
         tags=tags,
     )
 
@@ -47,16 +50,19 @@ def losses(path: Path, steps: range) -> None:
             journal.append(path, "metrics", step=step, values={"validation/wer": 0.9 / step})
 
 
-def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
+def evaluation(path: Path, inputs: str, wer: float, step: int = 2, **when: float) -> None:
     """The result of a test.
 
     Args:
         inputs: the hash of what was tested, which tells one test from another.
+        when: `time` in seconds since 1970, if it is not now.
     """
     values = {
         "test/wer": wer,
         "test/cer": wer / 2,
-        "test/wer_low": wer - 0.1,
+        "test/wer_low": wer - 0.02,
+        "test/wer_high": wer + 0.02,
+        "test/rtfx": 200.0,
         "test/start/wer": 0.9,
     }
     journal.append(
@@ -67,6 +73,7 @@ def evaluation(path: Path, inputs: str, wer: float, step: int = 2) -> None:
         params={"evaluate.seed": 1},
         values=values,
         step=step,
+        **when,
     )
 
 
@@ -76,12 +83,14 @@ def new_path(folder: Path) -> Path:
 
 
 def life(path: Path) -> Path:
-    """A training that was stopped once, went back two steps, ended, and was tested twice."""
+    """A training that was stopped once, went back two steps, ended, and was tested twice, at one
+    second and two after its end.
+    """
     training(path, steps=6, ended="KILLED", **{"dvc.experiment": "first"})
     begin(path, **{"dvc.experiment": "second"})
     losses(path, range(5, 9))
-    journal.append(path, "end", status="FINISHED", tags={"checks": "passed"})
-    for wer in (0.3, 0.2):
-        evaluation(path, f"{wer}-{path.stem}", wer)
-        time.sleep(0.002)  # no two tests end in the same millisecond
+    ended = round(time.time(), 3)
+    journal.append(path, "end", status="FINISHED", time=ended, tags={"checks": "passed"})
+    for seconds, wer in enumerate((0.3, 0.2), 1):
+        evaluation(path, f"{wer}-{path.stem}", wer, time=ended + seconds)
     return path

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 
 from asr import doctor
-from asr.storage import hashing
 from support.waiting import wait_for
 
 STAGE = """
@@ -95,8 +94,3 @@ class Waiting:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         wait_for(lambda: not doctor.at_work(self.root))
-
-
-def digest(root: Path) -> dict[str, str]:
-    """Every file and its hash."""
-    return {str(path): hashing.sha256(path) for path in sorted(root.rglob("*")) if path.is_file()}

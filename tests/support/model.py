@@ -116,6 +116,36 @@ def hub_vocabulary() -> Tables:
     return vocab, merges, {name: len(vocab) + place for place, name in enumerate(names)}
 
 
+END = {
+    "content": "<|endoftext|>",
+    "lstrip": False,
+    "normalized": False,
+    "rstrip": False,
+    "single_word": False,
+}
+TOKENIZER_CONFIG = {
+    "add_prefix_space": False,
+    "clean_up_tokenization_spaces": True,
+    "errors": "replace",
+    "model_max_length": 1024,
+    "tokenizer_class": "WhisperTokenizer",
+}
+PREPROCESSOR_CONFIG = {
+    "chunk_length": 30,
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": 80,
+    "hop_length": 160,
+    "n_fft": 400,
+    "n_samples": 480000,
+    "nb_max_frames": 3000,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "processor_class": "WhisperProcessor",
+    "return_attention_mask": False,
+    "sampling_rate": 16000,
+}
+
+
 def hub_folder(
     folder: Path,
     multilingual: bool = True,
@@ -126,115 +156,88 @@ def hub_folder(
     """The files of openai/whisper-tiny as the hub has them, with tiny random weights."""
     vocab, merges, added = tables or hub_vocabulary()
     end, start = vocab["<|endoftext|>"], added["<|startoftranscript|>"]
-    language, task, bare = added["<|en|>"], added["<|transcribe|>"], added["<|notimestamps|>"]
-    suppressed = suppressed or [
-        1,
-        2,
-        7,
-        *(added[f"<|{name}|>"] for name in ("startoflm", "startofprev", "nospeech")),
-    ]
     ids = {
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end),
         "decoder_start_token_id": start,
     }
-    old = {
+    sizes = {**HUB_SIZES, "vocab_size": len(vocab) + len(added), **ids, **changes}
+    decoding = {
         "begin_suppress_tokens": [220, end],
-        "suppress_tokens": suppressed,
-        "max_length": {**HUB_SIZES, **changes}["max_target_positions"],
+        "suppress_tokens": suppressed or _suppressed(added),
+        "max_length": sizes["max_target_positions"],
     }
-    config = {**HUB_SIZES, "vocab_size": len(vocab) + len(added), **ids, **changes}
     files.write_json(
-        folder / "config.json",
-        {
-            **config,
-            **old,
-            "_name_or_path": "openai/whisper-tiny",
-            "architectures": ["WhisperForConditionalGeneration"],
-            "model_type": "whisper",
-            "forced_decoder_ids": [[1, language], [2, task], [3, bare]]
-            if multilingual
-            else [[1, bare]],
-            "torch_dtype": "float32",
-            "transformers_version": "4.27.0.dev0",
-        },
+        folder / "config.json", {**sizes, **decoding, **_of_config(added, multilingual)}
     )
-    tables = {
-        "is_multilingual": True,
-        "lang_to_id": {f"<|{code}|>": added[f"<|{code}|>"] for code in HUB_LANGUAGES},
-        "task_to_id": {name: added[f"<|{name}|>"] for name in tokenization.TASKS},
-    }
     files.write_json(
         folder / "generation_config.json",
-        {
-            **ids,
-            **old,
-            **({"_from_model_config": True} if multilingual else {}),
-            "alignment_heads": [[0, 0]],
-            "forced_decoder_ids": [[1, None], [2, task]] if multilingual else [[1, bare]],
-            **(tables if multilingual else {"is_multilingual": False}),
-            "max_initial_timestamp_index": 50,
-            "no_timestamps_token_id": bare,
-            "prev_sot_token_id": added["<|startofprev|>"],
-            "return_timestamps": False,
-            "transformers_version": "4.31.0.dev0",
-        },
+        {**ids, **decoding, **_of_generation(added, multilingual)},
     )
-    files.write_json(folder / "vocab.json", vocab)
-    files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
-    files.write_json(folder / "added_tokens.json", added)
-    files.write_json(
-        folder / "special_tokens_map.json",
-        {
-            "additional_special_tokens": [name for name in added if added[name] <= bare],
-            **{
-                f"{role}_token": {
-                    "content": "<|endoftext|>",
-                    "lstrip": False,
-                    "normalized": False,
-                    "rstrip": False,
-                    "single_word": False,
-                }
-                for role in ("bos", "eos", "unk")
-            },
-            "pad_token": "<|endoftext|>",
-        },
-    )
-    files.write_json(
-        folder / "tokenizer_config.json",
-        {
-            "add_prefix_space": False,
-            "clean_up_tokenization_spaces": True,
-            "errors": "replace",
-            "model_max_length": 1024,
-            "tokenizer_class": "WhisperTokenizer",
-        },
-    )
-    files.write_json(
-        folder / "preprocessor_config.json",
-        {
-            "chunk_length": 30,
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "feature_size": 80,
-            "hop_length": 160,
-            "n_fft": 400,
-            "n_samples": 480000,
-            "nb_max_frames": 3000,
-            "padding_side": "right",
-            "padding_value": 0.0,
-            "processor_class": "WhisperProcessor",
-            "return_attention_mask": False,
-            "sampling_rate": 16000,
-        },
-    )
-    weights = loader.untrained(WhisperConfig(**config), 3).state_dict()
+    _write_tokenizer(folder, vocab, merges, added)
+    files.write_json(folder / "preprocessor_config.json", PREPROCESSOR_CONFIG)
+    weights = loader.untrained(WhisperConfig(**sizes), 3).state_dict()
     save_file(
         {name: value.contiguous() for name, value in weights.items() if name != "proj_out.weight"},
         folder / "model.safetensors",
         {"format": "pt"},
     )
     return folder
+
+
+def _suppressed(added: dict[str, int]) -> list[int]:
+    names = ("startoflm", "startofprev", "nospeech")
+    return [1, 2, 7, *(added[f"<|{name}|>"] for name in names)]
+
+
+def _of_config(added: dict[str, int], multilingual: bool) -> dict[str, Any]:
+    """What config.json says besides sizes, ids and the limits of decoding."""
+    bare = added["<|notimestamps|>"]
+    prompt = [[1, added["<|en|>"]], [2, added["<|transcribe|>"]], [3, bare]]
+    return {
+        "_name_or_path": "openai/whisper-tiny",
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        "forced_decoder_ids": prompt if multilingual else [[1, bare]],
+        "torch_dtype": "float32",
+        "transformers_version": "4.27.0.dev0",
+    }
+
+
+def _of_generation(added: dict[str, int], multilingual: bool) -> dict[str, Any]:
+    """The same of generation_config.json."""
+    bare = added["<|notimestamps|>"]
+    of_languages = {
+        "_from_model_config": True,
+        "is_multilingual": True,
+        "forced_decoder_ids": [[1, None], [2, added["<|transcribe|>"]]],
+        "lang_to_id": {f"<|{code}|>": added[f"<|{code}|>"] for code in HUB_LANGUAGES},
+        "task_to_id": {name: added[f"<|{name}|>"] for name in tokenization.TASKS},
+    }
+    of_english = {"is_multilingual": False, "forced_decoder_ids": [[1, bare]]}
+    return {
+        **(of_languages if multilingual else of_english),
+        "alignment_heads": [[0, 0]],
+        "max_initial_timestamp_index": 50,
+        "no_timestamps_token_id": bare,
+        "prev_sot_token_id": added["<|startofprev|>"],
+        "return_timestamps": False,
+        "transformers_version": "4.31.0.dev0",
+    }
+
+
+def _write_tokenizer(
+    folder: Path, vocab: dict[str, int], merges: list[str], added: dict[str, int]
+) -> None:
+    special = [name for name in added if added[name] <= added["<|notimestamps|>"]]
+    roles = {f"{role}_token": END for role in ("bos", "eos", "unk")}
+    files.write_json(folder / "vocab.json", vocab)
+    files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    files.write_json(folder / "added_tokens.json", added)
+    files.write_json(
+        folder / "special_tokens_map.json",
+        {"additional_special_tokens": special, **roles, "pad_token": END["content"]},
+    )
+    files.write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
 
 
 def hub_tokenizer(folder: Path) -> WhisperTokenizer:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +15,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,9 @@ from asr.params import reader
 from asr.tracking import client, follower, journal
 from asr.tracking.follower import Follower
 from support.journals import life, new_path
+from support.processes import without_mlflow
 from support.repository import PYTHONPATH, TINY, write_params
+from support.servers import QuietHandler, QuietServer
 from support.waiting import wait_for
 
 SLOW_SECONDS = 5.0
@@ -85,10 +85,9 @@ def served(store: str, folder: Path) -> Iterator[int]:
         server.wait(20)
 
 
-class Conversation(BaseHTTPRequestHandler):
+class Conversation(QuietHandler):
     """One client's requests, answered as the proxy's present fault wants."""
 
-    protocol_version = "HTTP/1.1"
     server: Proxy
 
     def _take(self) -> None:
@@ -96,9 +95,6 @@ class Conversation(BaseHTTPRequestHandler):
         self.server.fault(self)
 
     do_GET = do_POST = do_PATCH = do_DELETE = _take
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
     def work(self) -> tuple[int, bytes]:
         """What the real server answers."""
@@ -124,35 +120,24 @@ class Conversation(BaseHTTPRequestHandler):
         self.wfile.write(content[:part])
 
     def reset(self) -> None:
-        """The connection ends in the middle of whatever it was."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()
-        self.wfile.close()
-        self.connection.close()
-        self.close_connection = True
+        super().reset()
         self.server.struck()
 
 
 Fault = Callable[[Conversation], None]
 
 
-class Proxy(ThreadingHTTPServer):
+class Proxy(QuietServer):
     """Stands before the server at `upstream`, and fails as told; `hits` counts how often it did."""
 
-    daemon_threads = True
-
     def __init__(self, upstream: int):
-        super().__init__(("127.0.0.1", 0), Conversation)
+        super().__init__(Conversation)
         self.upstream, self.hits, self.asked = upstream, 0, 0
         self.closing, self.seen, self.draw = threading.Event(), set[str](), random.Random(1)
         self.fault: Fault = healthy
-        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
     def struck(self) -> None:
         self.hits += 1
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed is no news."""
 
 
 @contextmanager
@@ -413,8 +398,8 @@ class Watch:
 
 def trained(data: Path, root: Path) -> dict[str, str]:
     """Hashes of all that a training leaves."""
-    from harness.training_kills import traces
     from stages import train
+    from support.training import traces
 
     split, given = data / "data/features", reader.load(write_params(root / "changed.yaml", LONG))
     train.run(
@@ -433,8 +418,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str,
     root = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
-        nobody = type("Nobody", (), {"finish": lambda _: None})
-        patch.setattr("stages.train.Follower", lambda _: nobody())
+        without_mlflow(patch.setattr)
         return trained(tiny_data, root)
 
 

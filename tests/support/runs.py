@@ -19,6 +19,7 @@ from asr import paths
 from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
+from support import journals
 
 PARAMS = {
     "model.name": "scratch",
@@ -34,9 +35,7 @@ def training(
 ) -> Path:
     """The journal of a training, with a validation at each tenth step."""
     path = journal.path_of(uuid.uuid4().hex)
-    journal.append(
-        path, "begin", fingerprint=path.stem, name=name, params={**PARAMS, **changed}, tags={}
-    )
+    journals.begin(path, name, {**PARAMS, **changed})
     go_on(path, range(1, steps + 1), ended)
     return path
 
@@ -58,23 +57,8 @@ def go_on(path: Path, steps: range, ended: str | None = "FINISHED") -> None:
 
 
 def evaluation(path: Path, wer: float) -> None:
-    values = {
-        "test/wer": wer,
-        "test/cer": wer / 2,
-        "test/wer_low": wer - 0.02,
-        "test/wer_high": wer + 0.02,
-        "test/rtfx": 200.0,
-    }
-    params = {"evaluate.seed": 1}
-    journal.append(
-        path,
-        "evaluation",
-        inputs=uuid.uuid4().hex,
-        name=path.stem[:8],
-        params=params,
-        values=values,
-        step=40,
-    )
+    """The result of a test that no other is like."""
+    journals.evaluation(path, uuid.uuid4().hex, wer, step=40)
 
 
 def new_store(target: Path, template: Path) -> None:

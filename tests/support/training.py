@@ -9,7 +9,7 @@ import torch
 
 from asr.features import FeatureRows
 from asr.params import reader, schema
-from asr.storage import hashing
+from asr.storage import files, hashing
 from asr.training import optimization
 from asr.training.loop import Training
 from stages import train
@@ -66,11 +66,13 @@ def traces(root: Path) -> dict[str, str]:
 
     That is the model, reports, and the last checkpoint with AdamW's moments.
     """
-    last = max(root.glob(".cache/checkpoints/*/step-*"))
     reports = root / "reports/train"
+    fingerprint = files.read_json(reports / "run.json")["fingerprint"]
+    last = max((root / ".cache/checkpoints" / fingerprint).glob("step-*"))
     paths = [root / "models/finetuned/model.safetensors"]
     paths += [last / name for name in ("model.safetensors", "optimizer.safetensors", "state.json")]
-    paths += [reports / name for name in ("steps.csv", "summary.json", "run.json")]
+    names = ("steps.csv", "summary.json", "checks.json", "run.json", "taught.npy")
+    paths += [reports / name for name in names]
     return {f"{path.parent.name}/{path.name}": hashing.sha256(path) for path in paths}
 
 

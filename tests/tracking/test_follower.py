@@ -185,7 +185,9 @@ def test_an_evaluation_is_a_child_run_and_its_scores_stand_at_the_parent(
     assert child.data.metrics == {
         "test/wer": 0.3,
         "test/cer": 0.15,
-        "test/wer_low": pytest.approx(0.2),
+        "test/wer_low": pytest.approx(0.28),
+        "test/wer_high": pytest.approx(0.32),
+        "test/rtfx": 200.0,
         "test/start/wer": 0.9,
     }
     assert (parent.data.metrics["test/wer"], parent.data.metrics["test/cer"]) == (0.3, 0.15)

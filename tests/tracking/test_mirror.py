@@ -21,7 +21,7 @@ from harness import training_kills as kills
 from stages import train
 top = Path(sys.argv[1])
 kills.make_data(top)
-wanted, _ = kills.trial(kills.room(top, "whole"), [], Counter())
+wanted, _ = kills.trial(kills.new_root(top, "whole"), [], Counter())
 
 def die_once_copied(root):
     step = train.Training.train_step
@@ -34,9 +34,9 @@ def die_once_copied(root):
     train.Training.train_step = deadly
 
 os.environ["EARSHOT_MIRROR"] = str(top / "mirror")
-first = kills.room(top, "first")
+first = kills.new_root(top, "first")
 assert kills.run(first, die_once_copied, None) == signal.SIGKILL
-second, third = kills.room(top, "second"), kills.room(top, "third")
+second, third = kills.new_root(top, "second"), kills.new_root(top, "third")
 assert kills.trial(second, [], Counter())[0] == wanted
 said = (second / "log").read_text()
 assert kills.resumed(second) == 6, said
@@ -52,7 +52,7 @@ del os.environ["EARSHOT_MIRROR"]
 assert kills.trial(third, [], Counter())[0] == wanted
 assert kills.resumed(third) is None
 os.environ["EARSHOT_MIRROR"] = str(top / "params.yaml")
-fourth = kills.room(top, "fourth")
+fourth = kills.new_root(top, "fourth")
 assert kills.trial(fourth, [], Counter())[0] == wanted
 said = [line for line in (fourth / "log").read_text().splitlines() if "warning" in line]
 assert len(said) == 2 and "Not a directory" in said[0], said
