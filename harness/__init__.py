@@ -10,3 +10,5 @@ are test files alone (browser, experiments, outages, visitors) have tests for it
 product and tests/support; nothing imports this but tests/tracking/test_mirror.py, which borrows
 its kills.
 """
+
+import asr  # noqa: F401  its settings, before a harness imports NumPy or torch
