@@ -672,7 +672,14 @@ def test_training(
             changed(tmp_path, **{**settings, key: value}), tiny_data, tmp_path / "run", monkeypatch
         )
     )
-    assert {name for name in after if after[name] != before[name]} == fields
+    assert {name for name in after if not same(after[name], before[name])} == fields
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal; losses but for their last digits, for batches may be summed in another order."""
+    if isinstance(one, list) and one and isinstance(one[0], float):
+        return len(one) == len(other) and one == pytest.approx(other, rel=1e-5)
+    return bool(one == other)
 
 
 @pytest.fixture(scope="module")
