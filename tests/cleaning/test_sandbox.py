@@ -167,8 +167,10 @@ def test_whoever_stops_listening_leaves_no_process():
 def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     code = tmp_path / "parent.py"
     code.write_text(
+        "import signal\n"
         "from asr.cleaning.sandbox import guarded\nfrom support.hostile_items import act\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore it\n"
         "    jobs = [(1, (['fine'],)), (1, (['never end'],))]\n"
         "    for pid in guarded(act, jobs, 2, str): print(pid, flush=True)\n"
     )
@@ -182,5 +184,5 @@ def test_a_parent_that_ends_leaves_no_process(tmp_path, signum):
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signum)
-        parent.wait()
+        parent.wait(HANG_SECONDS)
         assert psutil.wait_procs([child], timeout=HANG_SECONDS)[1] == []
