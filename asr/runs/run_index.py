@@ -18,19 +18,20 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asr import metrics, paths
+from asr import dvc_hashes, metrics, paths
 from asr.errors import DataError
-from asr.runs import revisions, tested
+from asr.runs import revision_groups, revisions, tested
+from asr.runs.revision_groups import RevisionFacts
 from asr.runs.revisions import Revision
 from asr.runtime.locks import is_locked
 from asr.storage import files, hashing
-from asr.tracking import client, follower, journal
+from asr.tracking import client, follower, journal, results
 
-SCHEMA = 1
+SCHEMA = 2
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE runs (
@@ -39,7 +40,7 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_in_order ON runs (start DESC, id, digest);
 CREATE INDEX runs_by_status ON runs (status);
-CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT);
+CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT, best_wer REAL, best_step INTEGER);
 CREATE TABLE facts (sha TEXT PRIMARY KEY, fingerprint TEXT, known TEXT, tried REAL);
 CREATE TABLE revisions (place INTEGER PRIMARY KEY, name TEXT, sha TEXT, kind TEXT);
 """
@@ -50,7 +51,7 @@ CURVES = (
     metrics.LEARNING_RATE,
 )
 # Files of the workspace that the index is made from.
-WORKSPACE_REPORTS = (paths.RUN, paths.METRICS, paths.SUMMARY, paths.TRAIN_TIMING, paths.STEPS)
+WORKSPACE_REPORTS = ("dvc.lock", *results.REPORTS)
 FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # after which a server is read again: it does not tell us of changes
 MAX_FINGERPRINT = 64  # characters; ours have 32, and names of files must not be longer than 255
@@ -66,9 +67,6 @@ PARSE_ERRORS = (
     RecursionError,
     OverflowError,
 )
-
-Facts = dict[str, Any]  # of a revision: params, scores, parameters, seconds
-RevisionFacts = tuple[Revision, Facts]
 
 # Digest and run by id, of what was read last.
 parsed_runs: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -211,12 +209,13 @@ def is_training(fingerprint: str | None) -> bool:
 def rows() -> list[RunRow]:
     """All trainings: those with an MLflow run, newest first, then those of revisions alone.
 
-    The latter have the order of `list_revisions`.
+    The latter have the order of `revisions.with_reports`.
     """
     with opened() as index:
         if index is None:
             return []
-        facts = _read_facts(index)
+        facts, published = _read_facts(index)
+        best = _read_best(index)
         trainings = []
         tests: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for run in _read_runs(index):
@@ -231,7 +230,27 @@ def rows() -> list[RunRow]:
         for fingerprint in facts:
             if fingerprint not in with_run:
                 all_rows += _rows_without_run(fingerprint, facts[fingerprint])
-        return all_rows
+        for revision, told in published:
+            all_rows += _rows_without_run(None, [(revision, told)])
+        return [_with_best(row, best) for row in all_rows]
+
+
+def _read_best(index: sqlite3.Connection) -> dict[str, tuple[float, int]]:
+    """The lowest validation WER of each curve that was read, and its step, by id."""
+    query = "SELECT id, best_wer, best_step FROM curves WHERE best_wer IS NOT NULL"
+    return {id: (wer, step) for id, wer, step in index.execute(query)}
+
+
+def _with_best(row: RunRow, best: dict[str, tuple[float, int]]) -> RunRow:
+    """The row with the lowest validation WER so far, where no revision tells that of the weights.
+
+    MLflow's last value stands where no curve was read, without a step.
+    """
+    if row.best_wer is not None:
+        return row
+    last = (row.metrics.get(metrics.VALIDATION_WER), None)
+    wer, step = best.get(row.run_id or "") or best.get(row.fingerprint or row.key) or last
+    return replace(row, best_wer=wer, best_step=step)
 
 
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -251,37 +270,19 @@ def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     yield from (run for _, run in now.values())
 
 
-def _read_facts(index: sqlite3.Connection) -> dict[str, list[RevisionFacts]]:
-    """The facts of revisions by fingerprint, in the order of `list_revisions`."""
-    by_sha = {
-        sha: (fingerprint, json.loads(facts))
-        for sha, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
+def _read_facts(
+    index: sqlite3.Connection,
+) -> tuple[dict[str, list[RevisionFacts]], list[RevisionFacts]]:
+    """The facts of revisions by fingerprint, and those published without one, in their order."""
+    by_key = {
+        key: (fingerprint, json.loads(facts))
+        for key, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
     }
-    by_fingerprint: dict[str, list[RevisionFacts]] = defaultdict(list)
-    for name, sha, kind in index.execute("SELECT name, sha, kind FROM revisions ORDER BY place"):
-        fingerprint, facts = by_sha.get(sha or "", (None, {}))
-        if fingerprint:
-            revision = Revision(str(name), sha, str(kind))
-            by_fingerprint[str(fingerprint)].append((revision, facts))
-    return by_fingerprint
-
-
-def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFacts]]:
-    """Group the revisions of one training by the result of its test.
-
-    Those without scores go to the first group that has some.
-    """
-    groups: dict[str, list[RevisionFacts]] = defaultdict(list)
-    untested = []
-    for revision, facts in revision_facts:
-        scores = facts["scores"]
-        if scores:
-            result = f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}"
-            groups[result].append((revision, facts))
-        else:
-            untested.append((revision, facts))
-    first, *others = [*groups.values()] or [[]]
-    return [group for group in ([*first, *untested], *others) if group]
+    order = index.execute("SELECT name, sha, kind FROM revisions ORDER BY place")
+    listed = [Revision(str(name), sha, str(kind)) for name, sha, kind in order]
+    return revision_groups.by_training(
+        (revision, *by_key.get(revision.key, (None, {}))) for revision in listed
+    )
 
 
 def rows_of(
@@ -305,10 +306,11 @@ def rows_of(
     training_metrics = {
         metric: value for metric, value in run["metrics"].items() if not metric.startswith(TEST)
     }
-    for number, group in enumerate(_group_by_test(revision_facts) or [[]]):
+    groups = revision_groups.by_test(revision_facts, logged)
+    for number, group in enumerate(groups or [[]]):
         facts = group[0][1] if group else {}
         yield RunRow(
-            **_facts_of_test(group, logged),
+            **revision_groups.row_facts(group, logged),
             key=run["id"] if number == 0 else f"{run['id']}/{number}",
             run_id=run["id"],
             fingerprint=run["fingerprint"],
@@ -323,26 +325,6 @@ def rows_of(
         )
 
 
-def _facts_of_test(group: list[RevisionFacts], logged: dict[str, float]) -> dict[str, Any]:
-    """What the revisions of one row tell: the first of them whose scores are its own, first.
-
-    Args:
-        logged: the scores that MLflow holds, which stand where no revision has any.
-    """
-    facts = group[0][1] if group else {}
-    scores = facts.get("scores") or logged
-    return {
-        "revisions": tuple(revision for revision, _ in group),
-        "results": tuple(revision for revision, told in group if told.get("scores")),
-        "scores": scores,
-        "untested": "" if scores else facts.get("untested") or tested.NOT_TESTED,
-        "best_wer": facts.get("best_wer"),
-        "best_step": facts.get("best_step"),
-        "parameters": facts.get("parameters"),
-        "utterances_hash": facts.get("utterances"),
-    }
-
-
 def workspace_results(rows: list[RunRow]) -> tuple[RunRow | None, str]:
     """Whose utterances lie in the workspace's reports/evaluate.
 
@@ -352,7 +334,7 @@ def workspace_results(rows: list[RunRow]) -> tuple[RunRow | None, str]:
     """
     untested = tested.why_untested(paths.root())
     try:
-        hash = tested.md5_of(paths.root() / paths.UTTERANCES)
+        hash = dvc_hashes.of_file(paths.root() / paths.UTTERANCES)
     except OSError:
         return None, untested or tested.NOT_TESTED
     owners = [row for row in rows if row.utterances_hash == hash]
@@ -370,15 +352,19 @@ def _seconds(run: dict[str, Any], status: str) -> float | None:
     return seconds
 
 
-def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> Iterator[RunRow]:
-    for number, group in enumerate(_group_by_test(revision_facts)):
-        revision, facts = group[0]
+def _rows_without_run(
+    fingerprint: str | None, revision_facts: list[RevisionFacts]
+) -> Iterator[RunRow]:
+    """The rows of a training that MLflow does not know; of what is published, perhaps no more."""
+    key = fingerprint or revision_facts[0][0].key
+    for number, group in enumerate(revision_groups.by_test(revision_facts, None)):
+        facts = group[0][1]
         yield RunRow(
-            **_facts_of_test(group, {}),
-            key=fingerprint if number == 0 else f"{fingerprint}/{number}",
+            **revision_groups.row_facts(group, {}),
+            key=key if number == 0 else f"{key}/{number}",
             run_id=None,
             fingerprint=fingerprint,
-            name=revision.name,
+            name=revision_groups.name_of(group),
             status=FINISHED,
             start=None,
             end=None,
@@ -397,7 +383,7 @@ def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
     with opened() as index:
         if index is None:
             return None
-        for id in (row.run_id, row.fingerprint):
+        for id in (row.run_id, row.fingerprint or row.key):
             record = index.execute("SELECT points FROM curves WHERE id = ?", [id]).fetchone()
             if record:
                 points = json.loads(record[0])
@@ -427,13 +413,13 @@ def is_stale(now: IndexState) -> bool:
 def signature() -> str:
     """A hash of the index's sources on this machine.
 
-    These are MLflow's store if it is a file, the workspace's reports, and git's refs.
+    These are MLflow's store if it is a file, the workspace's reports, and the list of revisions.
     """
     sources = [paths.root() / report for report in WORKSPACE_REPORTS]
     store = client.store_file()
     if store:
         sources += [store, store.with_name(f"{store.name}-wal")]
-    refs = [[revision.name, revision.sha] for revision in revisions.list_revisions()]
+    refs = [[revision.name, revision.key] for revision in revisions.with_reports()]
     return hashing.hash_of([[_stamp(source) for source in sources], refs])
 
 

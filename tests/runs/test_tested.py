@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.errors import DataError
 from asr.runs import keep, results, revisions
-from asr.runs.tested import TEST_IT, folder_md5, read_lock, why_stale, why_untested, why_untested_at
+from asr.runs.tested import TEST_IT, read_lock, why_stale, why_untested, why_untested_at
 from support.pipeline import Workspace
 from support.runs import utterances, write_lock, write_reports
 
@@ -177,4 +177,4 @@ def test_data_and_statistics_that_dvc_lock_does_not_know_are_noticed(
 
 def test_a_folder_has_the_hash_that_dvc_gives_it(workspace: Workspace) -> None:
     lock = read_lock(workspace.root, workspace.root / "dvc.lock")
-    assert folder_md5(workspace.root / paths.MODEL) == lock.written[paths.MODEL]
+    assert dvc_hashes.of_folder(workspace.root / paths.MODEL) == lock.written[paths.MODEL]
