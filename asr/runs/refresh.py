@@ -27,7 +27,7 @@ from typing import Any
 from asr import metrics, paths
 from asr.errors import exit_with
 from asr.runs import revision_facts, revisions, run_index
-from asr.runs.revisions import Revision
+from asr.runs.revisions import COMMIT, Revision
 from asr.runtime import command
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
@@ -209,6 +209,7 @@ class Refresher:
         unread = [
             revision for revision in listed if revision.sha is None or revision.key not in read
         ]
+        unread.sort(key=lambda revision: revision.kind == COMMIT)  # mostly those tell nothing new
         for number, revision in enumerate(unread):
             self._write_facts(revision)
             if number % 10 == 0:

@@ -58,7 +58,7 @@ def summary(root: Path) -> str:
         f"WER after training   {interval(metrics)}   "
         f"95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances",
         f"audio                {hours}",
-        f"time                 {times(reports)}",
+        *([f"time                 {spent}"] if (spent := times(reports)) else []),
         "next:",
         *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS),
     ]
@@ -66,7 +66,7 @@ def summary(root: Path) -> str:
 
 
 def times(reports: Path) -> str:
-    """Seconds per stage, as text.
+    """Seconds per stage, as text; empty where DVC has not brought them, as in a fresh clone.
 
     If DVC restored a stage instead of running it, the time is that of the run it restored.
     """
@@ -75,6 +75,8 @@ def times(reports: Path) -> str:
         path = reports / stage / "timing.json"
         if path.is_file():
             seconds[stage] = files.read_json(path)["seconds"]
+    if not seconds:
+        return ""
     by_stage = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
     return f"{by_stage}; in all {sum(seconds.values()):.0f} s"
 

@@ -248,9 +248,10 @@ def _with_best(row: RunRow, best: dict[str, tuple[float, int]]) -> RunRow:
     """
     if row.best_wer is not None:
         return row
-    last = (row.metrics.get(metrics.VALIDATION_WER), None)
-    wer, step = best.get(row.run_id or "") or best.get(row.fingerprint or row.key) or last
-    return replace(row, best_wer=wer, best_step=step)
+    found = best.get(row.run_id or "") or best.get(row.fingerprint or row.key)
+    if found:
+        return replace(row, best_wer=found[0], best_step=found[1])
+    return replace(row, best_wer=row.metrics.get(metrics.VALIDATION_WER))
 
 
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -336,7 +337,7 @@ def workspace_results(rows: list[RunRow]) -> tuple[RunRow | None, str]:
     try:
         hash = dvc_hashes.of_file(paths.root() / paths.UTTERANCES)
     except OSError:
-        return None, untested or tested.NOT_TESTED
+        return None, untested or "not on this computer"
     owners = [row for row in rows if row.utterances_hash == hash]
     return next(iter(owners), None), untested
 
