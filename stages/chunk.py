@@ -29,10 +29,11 @@ from asr.cleaning import measurements, reasons, split_overlap
 from asr.cleaning.measurements import Measurement
 from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.cleaning.rejects import RejectWriter, page
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.params import reader
 from asr.rooms import KEPT
 from asr.runtime import command, disk
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
@@ -451,4 +452,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

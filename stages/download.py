@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr.audio import codec
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import parallel, progress
 from asr.sources import data_collective, huggingface, selection, speakers
 from asr.sources.opening import open_corpus
@@ -332,4 +333,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)
