@@ -40,7 +40,7 @@ def why_missing() -> str | None:
     if paths.resolve(MODEL).is_dir():
         return None
     if _is_being_made():
-        return f"{MODEL} is being made now; wait for its training to end"
+        return "the model is being trained now; wait for its end"
     return "no model has been trained here yet; run dvc repro"
 
 
@@ -49,5 +49,5 @@ def _is_being_made() -> bool:
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         locks = json.loads((paths.root() / ".dvc/tmp/rwlock").read_bytes())
         writer = locks["write"][str(paths.resolve(MODEL))]
-        return psutil.pid_exists(writer["pid"])
+        return bool(psutil.pid_exists(writer["pid"]))
     return False

@@ -168,6 +168,10 @@ class Visitor:
         found.sort(key=lambda transcript: transcript.id)
         return sorted(found, key=lambda transcript: transcript.request, reverse=True)
 
+    def reread(self, transcript: Transcript) -> Transcript:
+        """A transcript as it is kept now; as it was, if it has just been deleted."""
+        return _transcript(self._transcript_path(transcript.id)) or transcript
+
     def add_transcript(self, transcript: Transcript) -> None:
         """Begin a new entry of the history.
 
