@@ -48,6 +48,8 @@ export default function ({ setStateValue }) {
   return () => clearTimeout(timer)
 }
 """
+# What the pages keep in the session of what a visitor brought.
+SESSION_NAMES = ("recording", "brought", "refused", "asked_link", "playing", "just_asked", "talk")
 ask_browser = st.components.v2.component("visitor", js=SCRIPT)
 
 
@@ -87,11 +89,10 @@ def show_deletion(visitor: Visitor) -> None:
 
 
 def delete(visitor: Visitor) -> None:
-    """Delete what the visitor keeps, and forget it in this tab; widgets start anew."""
+    """Delete what the visitor keeps, and forget it in this tab."""
     transcription_queue().forget(visitor.owner)
     visitor.delete()
-    deletions = st.session_state.get("deletions", 0)
-    key = st.session_state.visitor_key
-    st.session_state.clear()
-    st.session_state.visitor_key = key
-    st.session_state.deletions = deletions + 1
+    for name in SESSION_NAMES:
+        st.session_state.pop(name, None)
+    # Input widgets get new keys by it, so that they are empty again.
+    st.session_state.deletions = st.session_state.get("deletions", 0) + 1

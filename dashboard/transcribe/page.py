@@ -17,7 +17,7 @@ from asr.transcribe import models
 from asr.transcribe.job_queue import Options
 from asr.transcribe.visitors import Visitor
 from asr.whisper import LANGUAGE_NAMES
-from dashboard import visitor, widgets
+from dashboard import address, visitor, widgets
 from dashboard.session import list_revisions, transcription_queue
 from dashboard.transcribe import history, recording_input, waveform
 from dashboard.transcribe.recording_input import ChosenRecording
@@ -29,6 +29,7 @@ TASKS = {"transcribe": "Transcribe", "translate": "Translate to English"}
 
 
 def page() -> None:
+    address.open_page("Transcribe")
     st.header("Transcribe")
     me = visitor.current()
     if me is None:
@@ -68,7 +69,7 @@ def choose_options() -> dict[str, Options]:
     left, right = st.columns(2)
     with left:
         chosen = [choose_model("Model", names, "model")]
-        if st.toggle("Compare with a second model", key="two"):
+        if st.toggle("Compare with a second model", **address.widget("two", False)):
             chosen.append(choose_model("Second model", names, "second"))
     with right:
         language = choose_language()
@@ -94,8 +95,10 @@ def model_names() -> dict[str, str]:
 
 def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str] | None:
     """Ask for a model; return its shown name and its name, or None until the choice is complete."""
-    shown_name = st.selectbox(label, list(names), key=key)
+    offered = address.options(key, list(names))
+    shown_name = st.selectbox(label, offered, **address.widget(key, models.WORKSPACE))
     if shown_name not in names:
+        st.warning(f"{widgets.plain(shown_name)} is not here.", icon=":material/warning:")
         return None
     name = names[shown_name]
     if name == models.WORKSPACE and (reason := models.why_missing()):
@@ -104,7 +107,10 @@ def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str]
     if name != HUB:
         return shown_name, name
     hub_id = st.text_input(
-        "Hub id", placeholder="openai/whisper-small", key=f"{key}-hub", max_chars=200
+        "Hub id",
+        placeholder="openai/whisper-small",
+        max_chars=200,
+        **address.widget(f"{key}-hub", ""),
     )
     if not hub_id:
         return None
@@ -118,14 +124,22 @@ def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str]
 def choose_language() -> str | None:
     """Ask for the language spoken; return Whisper's code, or None to leave it to the model."""
     labels = {AUTOMATIC: "Automatic", **LANGUAGE_NAMES}
+    tied = address.widget("language", AUTOMATIC)
+    _only("language", labels, AUTOMATIC)
     language = st.selectbox(
-        "Language spoken", list(labels), format_func=labels.__getitem__, key="language"
+        "Language spoken", list(labels), format_func=labels.__getitem__, **tied
     )
     return None if language == AUTOMATIC else language
 
 
 def choose_task() -> str:
-    task = st.segmented_control(
-        "Task", list(TASKS), format_func=TASKS.__getitem__, default="transcribe", key="task"
-    )
+    tied = address.widget("task", "transcribe")
+    _only("task", TASKS, "transcribe")
+    task = st.segmented_control("Task", list(TASKS), format_func=TASKS.__getitem__, **tied)
     return task or "transcribe"
+
+
+def _only(key: str, offered: dict[str, str], default: str) -> None:
+    """Take the default where an address names what does not exist."""
+    if st.session_state[key] not in offered:
+        st.session_state[key] = default

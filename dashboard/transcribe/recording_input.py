@@ -22,7 +22,7 @@ from asr.audio.sample_file import SUFFIXES, Cancelled, SampleFile
 from asr.errors import DataError, DiskError, UserError
 from asr.transcribe import youtube
 from asr.transcribe.visitors import Recording, Visitor
-from dashboard import widgets
+from dashboard import address, widgets
 from dashboard.session import is_connected, session_id, transcription_queue
 
 MICROPHONE, FILE, YOUTUBE, SERVER = "Microphone", "File", "YouTube", "On the server"
@@ -54,9 +54,10 @@ def choose(visitor: Visitor) -> ChosenRecording | None:
     before = visitor.recordings()
     if before:
         inputs[BEFORE] = _before
-    way = st.segmented_control("Sound from", list(inputs), default=FILE, key="way")
+    ways = address.options("way", list(inputs))
+    way = st.segmented_control("Sound from", ways, **address.widget("way", FILE))
     try:
-        inputs[way or FILE](visitor)
+        inputs.get(way or FILE, _file)(visitor)
         recording = st.session_state.get("recording") or next(iter(before), None)
         if recording is None:
             return None
@@ -167,12 +168,14 @@ def _server(visitor: Visitor) -> None:
         return
     name = st.selectbox(
         "A recording in the server's folder",
-        names,
+        address.options("listed", names),
         index=None,
         placeholder="Choose one",
-        key="listed",
+        **address.widget("listed"),
     )
-    if name in names:
+    if name and name not in names:
+        raise DataError(f"{name} is not in the server's folder")
+    if name:
         path = folder / name
         _bring(visitor, f"server:{_listed_id(path, name)}", name, lambda: path)
 
