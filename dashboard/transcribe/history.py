@@ -80,10 +80,10 @@ def show(visitor: Visitor) -> None:
         format_func=lambda request: title(requests[request]),
         key="open",
     )
-    sound = _show_recording(visitor, requests[request])
+    _show_recording(visitor, requests[request])
     is_busy = transcription_queue().is_busy(visitor.owner)
     refresh_seconds = REFRESH_SECONDS if is_busy else None
-    st.fragment(_show_entries, run_every=refresh_seconds)(visitor, request, sound, is_busy)
+    st.fragment(_show_entries, run_every=refresh_seconds)(visitor, request, is_busy)
 
 
 def title(entries: list[Transcript]) -> str:
@@ -106,20 +106,27 @@ def _speed(entry: Transcript) -> str:
     return f"{entry.speed:.1f} times real time"
 
 
-def _show_recording(visitor: Visitor, entries: list[Transcript]) -> SampleFile | None:
-    """Show the recording that was heard, whatever else is chosen above; None if it is gone."""
+def _show_recording(visitor: Visitor, entries: list[Transcript]) -> None:
+    """Show the recording that was heard, whatever else is chosen above."""
     first = entries[0]
     st.text(first.recording.name)
     try:
         sound = recording_input.unpack(visitor, first.recording)
     except UserError as error:
         widgets.show_error(error)
+    else:
+        waveform.show(first.recording.id, sound, first.start, first.end)
+
+
+def _sound(visitor: Visitor, recording: Recording) -> SampleFile | None:
+    """The samples of a recording; None if it is gone."""
+    try:
+        return recording_input.unpack(visitor, recording)
+    except UserError:
         return None
-    waveform.show(first.recording.id, sound, first.start, first.end)
-    return sound
 
 
-def _show_entries(visitor: Visitor, request: str, sound: SampleFile | None, was_busy: bool) -> None:
+def _show_entries(visitor: Visitor, request: str, was_busy: bool) -> None:
     """Show each model's progress or result, side by side.
 
     It is a fragment that Streamlit runs repeatedly until no job of the visitor is left.
@@ -134,6 +141,7 @@ def _show_entries(visitor: Visitor, request: str, sound: SampleFile | None, was_
             if job and not job.ended:
                 transcript.progress(entry, job)
             else:
+                sound = _sound(visitor, entry.recording)
                 shown = entry.with_result(job) if job else visitor.reread(entry)
                 _show_language(visitor, shown, sound)
                 transcript.result(visitor, shown, sound, len(entries))

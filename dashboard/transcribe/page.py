@@ -126,9 +126,7 @@ def choose_language() -> str | None:
     labels = {AUTOMATIC: "Automatic", **LANGUAGE_NAMES}
     tied = address.widget("language", AUTOMATIC)
     _only("language", labels, AUTOMATIC)
-    language = st.selectbox(
-        "Language spoken", list(labels), format_func=labels.__getitem__, **tied
-    )
+    language = st.selectbox("Language spoken", list(labels), format_func=labels.__getitem__, **tied)
     return None if language == AUTOMATIC else language
 
 
