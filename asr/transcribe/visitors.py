@@ -132,11 +132,8 @@ class Visitor:
 
     def recordings(self) -> list[Recording]:
         """All recordings, the one that was brought last first."""
-        return [
-            Recording(**values)
-            for path in _newest_first(self.folder / "recordings")
-            if (values := _read_object(path))
-        ]
+        paths_found = _newest_first(self.folder / "recordings")
+        return [recording for path in paths_found if (recording := _recording(path))]
 
     def keep_recording(self, recording: Recording, content: bytes | memoryview | None) -> None:
         """Keep a recording; one that is known already becomes the latest.
@@ -160,12 +157,8 @@ class Visitor:
 
     def transcripts(self) -> list[Transcript]:
         """All transcripts, newest first; those of one request in the order they were asked for."""
-        found = [
-            transcript
-            for path in _newest_first(self.folder / "transcripts")
-            if (transcript := _transcript(path))
-        ]
-        found.sort(key=lambda transcript: transcript.id)
+        paths_found = sorted((self.folder / "transcripts").glob("*.json"))
+        found = [transcript for path in paths_found if (transcript := _transcript(path))]
         return sorted(found, key=lambda transcript: transcript.request, reverse=True)
 
     def reread(self, transcript: Transcript) -> Transcript:
@@ -323,6 +316,14 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _recording(path: Path) -> Recording | None:
+    """Read a recording's name; None if it has just been deleted, or is damaged."""
+    try:
+        return Recording(**files.read_json(path))
+    except DAMAGED:
+        return None
 
 
 def _transcript(path: Path) -> Transcript | None:

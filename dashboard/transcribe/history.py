@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import groupby
 from zoneinfo import ZoneInfo
 
@@ -88,21 +88,28 @@ def show(visitor: Visitor) -> None:
 
 def title(entries: list[Transcript]) -> str:
     """File, models, language, time and speed of a request, in one line."""
-    first = entries[0]
-    made = datetime.fromtimestamp(first.made, ZoneInfo(st.context.timezone or "UTC"))
+    languages = {LANGUAGE_NAMES.get(entry.language or "", entry.language) for entry in entries}
     parts = [
-        first.recording.name,
+        entries[0].recording.name,
         " and ".join(entry.model for entry in entries),
-        LANGUAGE_NAMES.get(first.language or "", first.language or ""),
-        made.strftime("%Y-%m-%d %H:%M"),
+        *sorted(filter(None, languages)),
+        datetime.fromtimestamp(entries[0].made, _timezone()).strftime("%Y-%m-%d %H:%M"),
         " and ".join(_speed(entry) for entry in entries),
     ]
-    return " · ".join(part for part in parts if part)
+    return " · ".join(parts)
+
+
+def _timezone() -> tzinfo:
+    """Where the reader's browser is; it may send any text."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ValueError, OSError):
+        return UTC
 
 
 def _speed(entry: Transcript) -> str:
     if entry.speed is None:
-        return "no speed yet" if entry.state in (WAITING, RUNNING) else "nothing heard"
+        return "nothing heard yet" if entry.state in (WAITING, RUNNING) else entry.state
     return f"{entry.speed:.1f} times real time"
 
 
@@ -157,7 +164,7 @@ def _show_language(visitor: Visitor, entry: Transcript, sound: SampleFile | None
     if entry.language is None or sound is None:
         st.caption(text)
         return
-    with st.popover(text, icon=":material/translate:", key=f"language-{entry.id}"):
+    with st.popover(widgets.plain(text), icon=":material/translate:", key=f"language-{entry.id}"):
         codes = list(LANGUAGE_NAMES)
         language = st.selectbox(
             "Language spoken",
