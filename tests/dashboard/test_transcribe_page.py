@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,10 @@ from streamlit.testing.v1 import AppTest
 from asr.model import loader
 from asr.sources import folder
 from asr.transcribe import recognizer, visitors
-from asr.transcribe.visitors import Transcript
+from asr.transcribe.formats import Segment
+from asr.transcribe.job_queue import Options
+from asr.transcribe.visitors import Recording, Transcript
+from asr.whisper import LANGUAGE_NAMES
 from dashboard import session
 from support.data import encoded, encoded_by_av
 from support.imports import imported
@@ -63,10 +67,12 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
     monkeypatch.setenv("DVC_ROOT", str(place.root))
 
 
-def enter(key: str = "") -> AppTest:
+def enter(key: str = "", link: dict[str, Any] | None = None) -> AppTest:
     """A new tab of the browser that holds this key; of a new browser without one."""
     page = AppTest.from_function(script, default_timeout=120)
     page.session_state["visitor_key"] = key or secrets.token_hex(16)
+    for name, value in (link or {}).items():
+        page.query_params[name] = value
     return fine(page.run())
 
 
@@ -134,7 +140,8 @@ def go(page: AppTest) -> AppTest:
 
 def page_says(page: AppTest, text: str) -> bool:
     """Whether a popover of the page is labelled so."""
-    return any(text in str(getattr(block.proto, "popover", "")) for block in blocks(page.main))
+    labels = [str(getattr(block.proto, "popover", "")) for block in blocks(page.main)]
+    return any(text in label.replace("\\", "") for label in labels)
 
 
 def blocks(block: Any) -> Iterator[Any]:
@@ -419,3 +426,359 @@ def test_a_correction_stays_while_other_segments_are_looked_at(
     fine(page.run())
     assert texts(page) == ["rättat", *before[1:]]
     assert downloads["TXT"][1].startswith("rättat\n")
+
+
+def restart(place: SimpleNamespace) -> None:
+    """What a restart of the server leaves: no queue, no samples, no session."""
+    place.desk.worker.stop()
+    session.transcription_queue.clear()
+    place.desk = session.transcription_queue()
+
+
+@pytest.mark.parametrize("event", ["a reload", "another tab", "a restart", "another file"])
+def test_sound_text_and_corrections_survive(
+    page: AppTest, place: SimpleNamespace, event: str
+) -> None:
+    go(bring(page))
+    wanted = ["rättat", *texts(page)[1:]]
+    page.text_area[0].set_value("rättat")
+    fine(page.run())
+    if event == "a restart":
+        restart(place)
+    if event == "another file":
+        bring(page, encoded(noise(2.0, 9)), "other.wav")
+    else:
+        page = enter(key_of(page))
+    assert texts(page) == wanted
+    assert [text.value for text in page.text] == (
+        ["other.wav" if event == "another file" else "talk.wav", "talk.wav", DELETED]
+    )
+    press(page, "play-")
+    assert len(page.get("audio")) == 3  # of the recording above, of the transcript, of the segment
+    go(page)
+    assert [(len(visitors.visitor(key_of(page)).corrections(one))) for one in kept(page)] == [0, 1]
+    assert page.get("audio_input") == page.warning == page.error == []
+
+
+DELETED = "Recordings, transcripts, corrections, and the conversation of Talk."
+
+
+def test_a_job_goes_on_without_its_page_and_its_result_is_there(page: AppTest) -> None:
+    bring(page, encoded(noise(60.0)))
+    press(page, "go")
+    key = key_of(page)
+    del page
+    back = ended(enter(key))
+    assert kept(back)[0].state == "done"
+    assert len(texts(back)) == 20
+    assert "times real time" in back.selectbox(key="open").options[0]
+
+
+def test_a_result_comes_to_an_open_page_whatever_is_open_there(page: AppTest) -> None:
+    go(bring(page))
+    first = page.session_state["open"]
+    press(page, "go")
+    page.selectbox(key="open").set_value(first)
+    fine(page.run())
+    assert page.button(key="go").disabled or len(kept(page)) == 2
+    ended(page)
+    assert page.session_state["open"] == first
+    assert not page.button(key="go").disabled
+
+
+def test_transcribing_again_covers_no_correction(page: AppTest) -> None:
+    go(bring(page))
+    heard_first = texts(page)
+    page.text_area[0].set_value("rättat")
+    fine(page.run())
+    first = page.session_state["open"]
+    go(page)
+    assert texts(page) == heard_first
+    assert len(page.selectbox(key="open").options) == 2
+    page.selectbox(key="open").set_value(first)
+    assert texts(fine(page.run())) == ["rättat", *heard_first[1:]]
+
+
+def test_two_tabs_correct_one_transcript_and_show_what_the_other_did(page: AppTest) -> None:
+    go(bring(page))
+    other = enter(key_of(page))
+    page.text_area[0].set_value("from one")
+    fine(page.run())
+    other.text_area[1].set_value("from the other")
+    fine(other.run())
+    for tab in (other, fine(page.run())):
+        assert texts(tab)[:2] == ["from one", "from the other"]
+
+
+def test_another_browser_sees_nothing_and_the_address_tells_nothing(page: AppTest) -> None:
+    go(bring(page, name="secret.wav"))
+    page.text_area[0].set_value("secret words")
+    page.selectbox(key="model").set_value("kept: other")
+    fine(page.run())
+    told = str(dict(page.query_params))
+    assert "kept: other" in told
+    assert not [word for word in ("secret", key_of(page), kept(page)[0].id) if word in told]
+    stranger = enter()
+    assert not stranger.text_area
+    assert not [box for box in stranger.selectbox if box.key == "open"]
+    assert "secret" not in str([stranger.text, stranger.selectbox, stranger.button])
+
+
+@pytest.mark.parametrize("way", ["here", "in another tab", "while a job runs"])
+def test_one_button_deletes_everything(page: AppTest, place: SimpleNamespace, way: str) -> None:
+    go(bring(page))
+    if way == "while a job runs":
+        bring(page, encoded(np.tile(noise(60.0), 5)), "long.wav")
+        press(page, "go")
+    tab = enter(key_of(page)) if way == "in another tab" else page
+    me = visitors.visitor(key_of(page))
+    assert me.folder.is_dir()
+    press(tab, "delete-everything")
+    wait_for(lambda: not [job for job in place.desk.queue if job.owner == me.owner])
+    for each in (tab, fine(page.run()), enter(key_of(page))):
+        assert texts(each) == []
+        assert not [box for box in each.selectbox if box.key == "open"]
+    assert not me.folder.exists()
+    assert me.recordings() == me.transcripts() == []
+
+
+def test_the_page_says_how_long_things_stay(page: AppTest) -> None:
+    assert any("until 7 days after its last use" in caption.value for caption in page.caption)
+
+
+def test_text_model_language_and_file_stay_together_whatever_is_chosen_above(
+    page: AppTest, tmp_path: Path
+) -> None:
+    bring(page, name="first.wav")
+    press(page, "go")
+    bring(page, encoded(noise(2.0, 9)), "second.wav")
+    page.selectbox(key="model").set_value("kept: other")
+    page.selectbox(key="language").set_value("de")
+    ended(page)
+    assert [text.value for text in page.text][:2] == ["second.wav", "first.wav"]
+    assert texts(page) == heard(tmp_path, "workspace", SHORT)
+    assert page.subheader[0].value.startswith("workspace, weights ")
+    assert page_says(page, "set: Swedish, by the model")
+    first = page.session_state["open"]
+    go(page)
+    assert [text.value for text in page.text][:2] == ["second.wav", "second.wav"]
+    assert page.subheader[0].value.replace("\\", "").startswith("kept: other, weights ")
+    assert page_says(page, "set: German")
+    page.selectbox(key="open").set_value(first)
+    fine(page.run())
+    assert [text.value for text in page.text][:2] == ["second.wav", "first.wav"]
+    assert texts(page) == heard(tmp_path, "workspace", SHORT)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("workspace", "workspace, weights "),
+        ("trained", "workspace, training 7d93b370"),
+        ("trained anew", "workspace, weights "),
+        ("kept: other", "kept: other, weights "),
+    ],
+)
+def test_every_transcript_says_which_model_made_it_also_when_the_name_means_another_now(
+    page: AppTest, place: SimpleNamespace, model: str, says: str
+) -> None:
+    run = place.root / "reports/train/run.json"
+    if model == "trained":
+        run.parent.mkdir(parents=True, exist_ok=True)
+        run.write_text('{"fingerprint": "7d93b370aaaa"}')
+        worker_sees_a_new_model(place)
+    bring(page)
+    if model.startswith("kept"):
+        page.selectbox(key="model").set_value(model)
+    go(page)
+    run.unlink(missing_ok=True)
+    said = page.subheader[0].value.replace("\\", "")
+    assert said.startswith(says)
+    worker_sees_a_new_model(place)
+    if model == "trained anew":
+        start = hush_timestamps(scratch(7, init_std=0.5))
+        shutil.rmtree(place.root / "models/finetuned")
+        loader.save(start.model, start.tokenizer, place.root / "models/finetuned")
+        go(page)
+        assert page.subheader[0].value.replace("\\", "") != said
+        start = hush_timestamps(scratch(1, init_std=0.5))
+        loader.save(start.model, start.tokenizer, place.root / "models/finetuned")
+        page.selectbox(key="open").set_value(kept(page)[1].request)
+    fine(page.run())
+    assert page.subheader[0].value.replace("\\", "") == said
+
+
+def worker_sees_a_new_model(place: SimpleNamespace) -> None:
+    for path in (place.root / "models/finetuned").glob("*.safetensors"):
+        os.utime(path)
+
+
+def test_a_detected_language_is_told_and_can_be_changed_with_a_click(
+    page: AppTest, place: SimpleNamespace
+) -> None:
+    start = hush_timestamps(scratch(4, init_std=0.5))
+    loader.save(start.model, start.tokenizer, place.root / "models/kept/untold")
+    settings = place.root / "models/kept/untold/generation_config.json"
+    told_none = {**json.loads(settings.read_text()), "language": None}
+    settings.write_text(json.dumps(told_none))
+    fine(page.run())
+    bring(page)
+    page.selectbox(key="model").set_value("kept: untold")
+    go(page)
+    (entry,) = kept(page)
+    assert entry.language_source == "detected"
+    assert page_says(page, f"detected: {LANGUAGE_NAMES[str(entry.language)]}")
+    element(page, "selectbox", "other-").set_value("fa")
+    press(page, "again-")
+    ended(page)
+    assert [(one.language, one.language_source) for one in kept(page)] == [
+        ("fa", "set"),
+        (entry.language, "detected"),
+    ]
+    assert page_says(page, "set: Persian")
+
+
+def made_by_hand(key: str, *heard_texts: str, state: str = "done") -> None:
+    """Put a transcript with these texts into a visitor's folder."""
+    me = visitors.visitor(key)
+    recording = Recording("ab" * 16, "loops.wav")
+    me.keep_recording(recording, WAV)
+    segments = tuple(Segment(n / 2, n / 2 + 0.5, text) for n, text in enumerate(heard_texts))
+    me.add_transcript(
+        Transcript(
+            *("1-0", "1", recording, "workspace", Options(), 0.0, 5.0, 1e9),
+            state=state,
+            segments=segments,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("heard_texts", "count"),
+    [
+        (["از " * 30, "hej"], 1),
+        (["8 1 7 6 " * 12, "no " * 20], 2),
+        (["ha" * 60], 1),
+        (["no no no", "one one one one two", "ett två tre fyra fem sex"], 0),
+    ],
+)
+def test_loops_do_not_pass_for_speech(heard_texts: list[str], count: int) -> None:
+    key = secrets.token_hex(16)
+    made_by_hand(key, *heard_texts)
+    page = enter(key)
+    marks = [mark for mark in page.markdown if "a loop" in mark.value]
+    assert len(marks) == count
+    warnings = [warning.value for warning in page.warning]
+    assert [warning.split()[0] for warning in warnings] == ([str(count)] if count else [])
+    page.text_area[0].set_value("hej")
+    assert len([m for m in fine(page.run()).markdown if "a loop" in m.value]) == max(count - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "take_all", "says", "saved"),
+    [
+        ({}, False, "Nothing to add: you corrected no segment yet.", []),
+        ({0: "ein"}, False, "Adds the segment you corrected.", ["ein"]),
+        ({0: "ein", 2: "drei"}, False, "Adds the 2 segments you corrected.", ["ein", "drei"]),
+        ({0: "ett"}, False, "Nothing to add: you corrected no segment yet.", []),
+        ({1: ""}, False, "Nothing to add.", []),
+        ({}, True, "Adds all 3 segments.", ["ett", "två", "tre"]),
+        ({0: "ein", 1: ""}, True, "Adds all 2 segments.", ["ein", "tre"]),
+    ],
+)
+def test_what_nobody_corrected_is_not_kept_for_training_unless_it_is_asked_for(
+    place: SimpleNamespace,
+    tmp_path: Path,
+    corrected: dict[int, str],
+    take_all: bool,
+    says: str,
+    saved: list[str],
+) -> None:
+    shutil.rmtree(place.root / "recordings", ignore_errors=True)
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett", "två", "tre")
+    page = enter(key)
+    for number, text in corrected.items():
+        page.text_area[number].set_value(text)
+    if take_all:
+        element(page, "toggle", "all-").set_value(True)
+    fine(page.run())
+    assert says in [caption.value for caption in page.caption]
+    assert element(page, "button", "save-").disabled == (not saved)
+    if saved:
+        press(page, "save-")
+        corpus = folder.read(place.root / "recordings", tmp_path)
+        assert sorted(row.text for row in corpus.utterances) == sorted(saved)
+    else:
+        assert not (place.root / "recordings").exists()
+
+
+@pytest.mark.parametrize("state", ["running", "waiting"])
+def test_what_a_stopped_server_had_heard_is_there_and_not_called_whole(state: str) -> None:
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett", "två", state=state)
+    page = enter(key)
+    assert texts(page) == ["ett", "två"]
+    assert "The server stopped before the end" in page.info[0].value
+
+
+def test_a_link_shows_the_same_models_language_task_and_file_in_another_browser(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    choose = {"model": "kept: other", "second": "kept: english", "language": "fa"}
+    page.segmented_control(key="way").set_value("On the server")
+    fine(page.run())
+    page.selectbox(key="listed").set_value("a.wav")
+    fine(page.run())
+    page.toggle(key="two").set_value(True)
+    fine(page.run())
+    for name, value in choose.items():
+        page.selectbox(key=name).set_value(value)
+    page.segmented_control(key="task").set_value("translate")
+    fine(page.run())
+    link = dict(page.query_params)
+    other = enter(link=link)
+    assert {name: other.selectbox(key=name).value for name in choose} == choose
+    assert other.segmented_control(key="task").value == "translate"
+    assert other.selectbox(key="listed").value == other.text[0].value == "a.wav"
+
+
+@pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        ({"model": "experiment: gone"}, "is not here"),
+        ({"way": "On the server", "listed": "../../etc/passwd"}, "not in the server's folder"),
+        ({"language": "xx", "task": "sing", "way": "Nowhere", "two": "maybe"}, ""),
+        ({"model": "a model from the hub …", "model-hub": "../x"}, "owner/name"),
+    ],
+)
+def test_a_link_to_what_is_not_here_says_so(
+    link: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett")
+    page = enter(key, link)
+    warnings = [warning.value.replace("\\", "") for warning in page.warning]
+    assert [says in warning for warning in warnings] == ([True] if says else [])
+    assert says or not page.button(key="go").disabled
+
+
+def test_a_file_of_the_server_that_was_written_anew_is_not_passed_off_as_the_old_one(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    page.segmented_control(key="way").set_value("On the server")
+    fine(page.run())
+    page.selectbox(key="listed").set_value("a.wav")
+    before = texts(go(fine(page.run())))
+    (tmp_path / "a.wav").write_bytes(encoded(noise(2.0, 9)))
+    os.utime(tmp_path / "a.wav", (1e9, 1e9))
+    back = enter(key_of(page))
+    assert texts(back) == before
+    assert "a.wav is no longer here" in back.warning[0].value.replace("\\", "")
+    assert not back.get("audio")
