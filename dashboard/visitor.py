@@ -49,7 +49,16 @@ export default function ({ setStateValue }) {
 }
 """
 # What the pages keep in the session of what a visitor brought.
-SESSION_NAMES = ("recording", "brought", "refused", "asked_link", "playing", "just_asked", "talk")
+SESSION_NAMES = (
+    "recording",
+    "brought",
+    "refused",
+    "asked_link",
+    "playing",
+    "asked",
+    "just_asked",
+    "talk",
+)
 ask_browser = st.components.v2.component("visitor", js=SCRIPT)
 
 

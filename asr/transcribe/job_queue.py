@@ -215,10 +215,10 @@ class TranscriptionQueue:
         with self.changed:
             return next((job for job in (*self.queue, *self.unkept) if job.name == name), None)
 
-    def is_busy(self, owner: str) -> bool:
-        """Whether a job of this visitor waits or runs."""
+    def is_busy(self, prefix: str) -> bool:
+        """Whether a job waits or runs whose name begins so."""
         with self.changed:
-            return any(job.owner == owner and not job.ended for job in self.queue)
+            return any(job.name.startswith(prefix) and not job.ended for job in self.queue)
 
     def forget(self, owner: str) -> None:
         """Cancel a visitor's jobs and delete their samples."""

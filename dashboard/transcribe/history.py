@@ -59,8 +59,14 @@ def submit(
         transcription_queue().submit(
             visitor.owner, sound, asked, start, end, name=entry.id, keep=keep
         )
-    st.session_state.just_asked = request
+    st.session_state.asked = st.session_state.just_asked = request
     st.rerun()
+
+
+def is_busy() -> bool:
+    """Whether the request that was made last in this tab goes on."""
+    asked: str | None = st.session_state.get("asked")
+    return asked is not None and transcription_queue().is_busy(asked)
 
 
 def show(visitor: Visitor) -> None:
@@ -81,9 +87,9 @@ def show(visitor: Visitor) -> None:
         key="open",
     )
     _show_recording(visitor, requests[request])
-    is_busy = transcription_queue().is_busy(visitor.owner)
-    refresh_seconds = REFRESH_SECONDS if is_busy else None
-    st.fragment(_show_entries, run_every=refresh_seconds)(visitor, request, is_busy)
+    is_live = is_busy() or transcription_queue().is_busy(request)
+    refresh_seconds = REFRESH_SECONDS if is_live else None
+    st.fragment(_show_entries, run_every=refresh_seconds)(visitor, request, is_live)
 
 
 def title(entries: list[Transcript]) -> str:
@@ -133,13 +139,14 @@ def _sound(visitor: Visitor, recording: Recording) -> SampleFile | None:
         return None
 
 
-def _show_entries(visitor: Visitor, request: str, was_busy: bool) -> None:
+def _show_entries(visitor: Visitor, request: str, was_live: bool) -> None:
     """Show each model's progress or result, side by side.
 
-    It is a fragment that Streamlit runs repeatedly until no job of the visitor is left.
+    It is a fragment that Streamlit runs repeatedly while it is live: until neither this request nor
+    the last one of this tab goes on.
     """
     queue = transcription_queue()
-    is_busy = queue.is_busy(visitor.owner)  # asked first: what ends later is drawn once more
+    is_live = is_busy() or queue.is_busy(request)  # asked first: what ends later is drawn again
     entries = [entry for entry in visitor.transcripts() if entry.request == request]
     columns = st.columns(max(len(entries), 1))
     for column, entry in zip(columns, entries, strict=False):
@@ -150,9 +157,10 @@ def _show_entries(visitor: Visitor, request: str, was_busy: bool) -> None:
             else:
                 sound = _sound(visitor, entry.recording)
                 shown = entry.with_result(job) if job else visitor.reread(entry)
+                transcript.heading(shown)
                 _show_language(visitor, shown, sound)
                 transcript.result(visitor, shown, sound, len(entries))
-    if was_busy and not is_busy:
+    if was_live and not is_live:
         st.rerun()  # the whole page, which then stops running this fragment
 
 
@@ -176,7 +184,7 @@ def _show_language(visitor: Visitor, entry: Transcript, sound: SampleFile | None
         if st.button(
             "Transcribe again",
             key=f"again-{entry.id}",
-            disabled=transcription_queue().is_busy(visitor.owner),
+            disabled=is_busy(),
             help="Makes a new transcript; this one stays",
         ):
             options = {entry.model: replace(entry.options, language=language)}

@@ -18,7 +18,7 @@ from asr.transcribe.job_queue import Options
 from asr.transcribe.visitors import Visitor
 from asr.whisper import LANGUAGE_NAMES
 from dashboard import address, visitor, widgets
-from dashboard.session import list_revisions, transcription_queue
+from dashboard.session import list_revisions
 from dashboard.transcribe import history, recording_input, waveform
 from dashboard.transcribe.recording_input import ChosenRecording
 
@@ -50,7 +50,7 @@ def ask(me: Visitor, chosen: ChosenRecording) -> None:
         "Transcribe",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not options or transcription_queue().is_busy(me.owner),
+        disabled=not options or history.is_busy(),
         key="go",
     ):
         try:

@@ -40,9 +40,15 @@ TRAINING_COMMANDS = """make keep NAME=mine
 dvc exp run -S download.source=folder -S download.path=recordings -S model.name=models/kept/mine"""
 
 
+def heading(entry: Transcript) -> None:
+    """Which model heard it: its name, and which weights the name stood for then."""
+    model = f"{entry.model}, {entry.weights}" if entry.weights else entry.model
+    st.subheader(widgets.plain(model))
+
+
 def progress(entry: Transcript, job: Job) -> None:
     """What a job has heard so far, and how far it is."""
-    st.subheader(widgets.plain(_model(entry.with_result(job))))
+    heading(entry.with_result(job))
     if job.state == WAITING:
         ahead = transcription_queue().position(job)
         jobs = "transcription comes" if ahead == 1 else "transcriptions come"
@@ -65,7 +71,6 @@ def result(visitor: Visitor, entry: Transcript, sound: SampleFile | None, num_mo
         sound: what was heard; None if it is not there any more.
         num_models: how many models are shown side by side.
     """
-    st.subheader(widgets.plain(_model(entry)))
     if entry.state == FAILED:
         st.error(widgets.plain(entry.fault or ""), icon=":material/error:")
     elif entry.state == CANCELLED:
@@ -87,11 +92,6 @@ def result(visitor: Visitor, entry: Transcript, sound: SampleFile | None, num_mo
     _downloads(entry, segments, num_models)
     if sound:
         _add_to_training(entry, segments, corrected, sound)
-
-
-def _model(entry: Transcript) -> str:
-    """Which model heard it: its name, and which weights the name stood for then."""
-    return f"{entry.model}, {entry.weights}" if entry.weights else entry.model
 
 
 def _loops(segments: list[Segment]) -> None:

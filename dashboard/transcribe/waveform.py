@@ -12,7 +12,7 @@ from asr.runtime import formatting
 
 BARS = 600
 HEIGHT = 130
-SMALL_HEIGHT = 60  # beside a transcript
+SMALL_HEIGHT = 90  # beside a transcript
 PLAYED_SECONDS = 600.0  # limit of a player, which gets its sound in one piece
 CHOSEN_COLOR, LEFT_OUT_COLOR = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 

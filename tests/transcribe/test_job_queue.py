@@ -285,10 +285,10 @@ def test_a_job_is_found_by_its_name_while_it_goes_on(place: SimpleNamespace) -> 
     job = place.desk.submit("ann", place.long, Options(), name="mine")
     assert place.desk.find("mine") is job
     assert place.desk.find("other") is None
-    assert (place.desk.is_busy("ann"), place.desk.is_busy("bob")) == (True, False)
+    assert (place.desk.is_busy("mi"), place.desk.is_busy("other")) == (True, False)
     job.cancel()
     assert done(job) == [CANCELLED]
-    assert not place.desk.is_busy("ann")
+    assert not place.desk.is_busy("mi")
 
 
 def test_the_desk_imports_no_torch(tmp_path: Path) -> None:
