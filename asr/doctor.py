@@ -30,6 +30,7 @@ import psutil
 from asr import paths
 from asr.errors import DataError, exit_with
 from asr.runtime import command
+from asr.runtime.processes import is_alive
 from asr.storage import files
 from asr.tracking import client, follower, journal
 
@@ -311,23 +312,6 @@ def _is_ours(command_line: list[str]) -> bool:
         Path(word).name in PROGRAMS or word.startswith(("stages.", "asr."))
         for word in command_line[:4]
     )
-
-
-def is_alive(pid: int, noted: float) -> bool:
-    """Whether the process that had this id at a certain time still runs.
-
-    If another process has got the id since, it was started later than that.
-
-    Args:
-        noted: the time, in seconds since 1970.
-    """
-    try:
-        process = psutil.Process(pid)
-        return bool(process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def _is_owned(lock: Path) -> bool:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import wer
-from asr.errors import ModelError, ParamsError, exit_with
+from asr.errors import ModelError, ParamsError
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
 from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
@@ -34,7 +34,8 @@ from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import reader, schema
 from asr.rooms import KEPT
-from asr.runtime import command
+from asr.runtime import attempts, command
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import follower, journal
@@ -310,6 +311,24 @@ def record(
     follower.sync_apart(path)
 
 
+@contextmanager
+def journaled(train_reports: Path) -> Iterator[None]:
+    """Tell the journal of the training that it is tested, and MLflow if that fails."""
+    fingerprint = files.read_json(train_reports / "run.json")["fingerprint"]
+    path = journal.path_of(fingerprint)
+    is_recorded = attempts.note(fingerprint)  # else nobody could tell that the test was killed
+    if is_recorded and path.is_file():
+        journal.append(path, "testing")
+    try:
+        yield
+    except Exception as error:
+        if path.is_file():
+            line = " ".join(str(error).split())
+            journal.append(path, "untested", line=line or type(error).__name__)
+            follower.sync_apart(path)
+        raise
+
+
 def record_fetched(path: Path, run: dict[str, Any], steps: list[dict[str, str]]) -> None:
     """Write the journal of a training that was fetched rather than run here."""
     fingerprint = run["fingerprint"]
@@ -404,9 +423,9 @@ def main() -> None:
     names = ("test", "finetuned", "train_reports", "reports")
     test, finetuned, train_reports, reports = command.paths(__doc__, *names)
     params = reader.load()
-    with command.timing(reports):
+    with command.timing(reports), journaled(train_reports):
         run(test, finetuned, train_reports, reports, params)
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

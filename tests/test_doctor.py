@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from asr import doctor
-from asr.doctor import is_alive
+from asr.runtime.processes import is_alive
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
 from support.data import sha256s

@@ -17,8 +17,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from asr import paths
 from asr.errors import DataError, ParamsError
+from asr.params import reader
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
@@ -144,6 +148,16 @@ def _git(*arguments: str) -> str:
         env=environment,
     )
     return done.stdout.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=1000)
+def params_at(sha: str) -> dict[str, Any]:
+    """The params at a commit, flat; none if they cannot be read. Costs 60 ms, once."""
+    try:
+        text = _git("show", f"{sha}:params.yaml")
+        return reader.flat(YAML(typ="safe", pure=True).load(text))
+    except (OSError, ValueError, AttributeError, YAMLError, subprocess.SubprocessError):
+        return {}
 
 
 def fetch(revision: Revision, path: str) -> Path:
