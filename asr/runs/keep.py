@@ -16,7 +16,7 @@ from typing import Any
 from asr import dvc_hashes, paths
 from asr.errors import DataError, ParamsError, exit_with
 from asr.runs import revision_facts, revisions
-from asr.runs.tested import TEST_IT, read_lock, why_untested
+from asr.runs.tested import TEST_IT, read_lock, why_other_data, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -67,7 +67,7 @@ def keep(root: Path, name: str) -> None:
 
     Raises:
         ParamsError: the name is not a plain file name.
-        DataError: there is no evaluated model, or the scores are of another one.
+        DataError: there is no evaluated model, or the scores or the corpus are of another one.
     """
     if not NAME.fullmatch(name):
         raise ParamsError(
@@ -76,6 +76,8 @@ def keep(root: Path, name: str) -> None:
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
     refuse(why_untested(root))
+    if reason := why_other_data(root):
+        raise DataError(f"this model's corpus is not here: {reason}; run dvc repro")
     folder = f"{paths.KEPT_MODELS}/{name}"
     kept_reports = root / paths.KEPT_REPORTS
     try:

@@ -26,7 +26,7 @@ from typing import Any
 
 from asr import metrics, paths
 from asr.errors import exit_with
-from asr.runs import journals, revision_facts, revisions, run_index, states
+from asr.runs import dvc_cache, journals, revision_facts, revisions, run_index, states
 from asr.runs.revisions import COMMIT, Revision
 from asr.runtime import command
 from asr.runtime.locks import locked
@@ -258,6 +258,7 @@ class Refresher:
 
     def _read_revisions(self) -> None:
         """Store the list of revisions, and the facts of revisions that were not read before."""
+        dvc_cache.bring_results(paths.root())
         listed = revisions.with_reports()
         rows = [
             (index, revision.name, revision.sha, revision.kind)

@@ -334,7 +334,7 @@ def _read_facts(
 ) -> tuple[dict[str, list[RevisionFacts]], list[RevisionFacts]]:
     """The facts of revisions by fingerprint, and those published without one, in their order."""
     by_key = {
-        key: (fingerprint, json.loads(facts))
+        key: (fingerprint, _parsed_facts(facts))
         for key, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
     }
     order = index.execute("SELECT name, sha, kind FROM revisions ORDER BY place")
@@ -342,6 +342,12 @@ def _read_facts(
     return revision_groups.by_training(
         (revision, *by_key.get(revision.key, (None, {}))) for revision in listed
     )
+
+
+@lru_cache(maxsize=20_000)
+def _parsed_facts(text: str) -> Facts:
+    facts: Facts = json.loads(text)
+    return facts
 
 
 def rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: Known) -> Iterator[RunRow]:

@@ -68,8 +68,11 @@ def keep(reports: Mapping[str, Path], model: str, params: dict[str, Any]) -> Pat
         the folder of the result.
     Raises:
         KeyError, OSError: the reports of the training or of its test are not there.
+        ValueError: run.json is damaged.
     """
     fingerprint = str(files.read_json(reports[paths.RUN])["fingerprint"])
+    if not fingerprint.isalnum():  # a foreign file's must not become part of a path
+        raise ValueError(f"{fingerprint!r}: no fingerprint")
     tested = [dvc_hashes.of_file(reports[path]) for path in (paths.UTTERANCES, paths.HOLDOUT)]
     key = hashing.hash_of([model, tested, params])[:32]
     target = folder(fingerprint, key)

@@ -4,6 +4,7 @@ model it belongs to, whatever the workspace holds.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ import pytest
 
 from asr import doctor, dvc_hashes, paths
 from asr.errors import DataError
-from asr.runs import comparison, keep, refresh, results, revision_facts, revisions, run_index
+from asr.evaluation import slices
+from asr.runs import (
+    comparison,
+    dvc_cache,
+    keep,
+    refresh,
+    reports,
+    results,
+    revision_facts,
+    revisions,
+    run_index,
+)
 from asr.runs.revisions import PUBLISHED, RESULT
 from asr.runs.run_index import RunRow
-from asr.runs.tested import TEST_IT
+from asr.runs.tested import TEST_IT, read_lock
 from asr.storage import files
 from asr.tracking import client
 from asr.tracking import results as kept_results
@@ -31,7 +43,7 @@ SCORES = ("wer", "wer_low", "wer_high", "cer", "rows", "words")
 def synced(learnt: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The default run, and the experiments `brief` and `learnt`, all that MLflow should know."""
     made = copied(learnt.root.parent, tmp_path_factory.mktemp("synced"))
-    made.run("earshot", "sync")
+    made.run("python", "-m", "asr", "sync")
     return made
 
 
@@ -74,11 +86,39 @@ def test_summary_keep_mlflow_and_the_table_say_the_same_numbers(store: Workspace
     summary = files.read_json(store.root / paths.SUMMARY)
     assert (row.best_wer, row.best_step) == (summary["best_validation_wer"], summary["best_step"])
     assert (kept["best_validation_wer"], kept["best_step"]) == (row.best_wer, row.best_step)
+
+
+def test_pages_draw_the_interval_of_the_report_wherever_they_read_it(store: Workspace) -> None:
+    """Of each model tested, from the workspace, an experiment, a kept result, a kept model."""
+    keep.keep(store.root, "mine")
+    row = table()["learnt"]
+    kinds = {revision.kind for revision in row.results}
+    assert kinds == {revisions.WORKSPACE, revisions.EXPERIMENT, RESULT, PUBLISHED}
+    scores = files.read_json(store.root / paths.METRICS)["models"]
     for revision in row.results:
-        assert revision_facts.reported(revision, "finetuned") == (
-            row.scores["wer"],
-            revision_facts.wer.Interval(report["wer_low"], report["wer_high"], report["ci_unit"]),
+        utterances = reports.read_utterances(revisions.fetch(revision, paths.UTTERANCES))
+        draws = revision_facts.bootstrap_params(revision)
+        models = {name: slices.ModelResults(utterances, "", name) for name in scores}
+        for name, told in scores.items():
+            drawn = slices.score(slices.of_model(models[name]).rows, slices.COUNTED, *draws)
+            assert drawn == revision_facts.reported(revision, name)
+            interval = drawn[1]
+            assert (drawn[0], interval.low, interval.high, interval.unit) == (
+                told["wer"],
+                told["wer_low"],
+                told["wer_high"],
+                told["ci_unit"],
+            )
+        both = slices.compare(models["start"], models["finetuned"])
+        gap = slices.difference(both.rows, slices.COUNTED, *draws)
+        told = scores["start"]
+        assert (gap.difference, gap.low, gap.high, gap.verdict) == (
+            pytest.approx(told["difference"]),
+            told["difference_low"],
+            told["difference_high"],
+            told["verdict"],
         )
+    assert draws[0] == LEARNT["evaluate.bootstrap_resamples"]
 
 
 def test_a_model_that_was_not_tested_has_nobody_elses_numbers(store: Workspace) -> None:
@@ -87,7 +127,9 @@ def test_a_model_that_was_not_tested_has_nobody_elses_numbers(store: Workspace) 
     write_params(store.root / "params.yaml", {**LEARNT, "train.max_steps": 24})
     store.run("dvc", "repro", "train", WORKERS="1")
     fingerprint = files.read_json(store.root / paths.RUN)["fingerprint"]
-    wait_for(lambda: store.run("earshot", "sync") and f"repro-{fingerprint[:8]}" in table())
+    wait_for(
+        lambda: store.run("python", "-m", "asr", "sync") and f"repro-{fingerprint[:8]}" in table()
+    )
     rows = table()
     row = rows[f"repro-{fingerprint[:8]}"]
     assert (row.scores, row.untested, row.results) == ({}, "not tested yet", ())
@@ -238,6 +280,26 @@ def test_a_result_appears_whole_and_never_changes(store: Workspace) -> None:
         kept_results.keep(again, "another model", result.params)
     assert len(kept_results.kept()) == 4, "whole or not at all"
     assert not [one for one in doctor.drafts(store.root) if "results" in one.what]
+
+
+def test_results_that_only_dvcs_cache_has_are_brought(store: Workspace) -> None:
+    """Those of a training before this one, that DVC restored, or that a colleague pushed."""
+    before = {one.key for one in kept_results.kept()}
+    assert len(before) == 3
+    assert dvc_cache.bring_results(store.root) >= 3
+    assert {one.key for one in kept_results.kept()} == before, "kept already"
+    assert dvc_cache.bring_results(store.root) == 0, "each entry is looked at once"
+    shutil.rmtree(kept_results.folder())
+    learnt = files.read_json(store.root / paths.RUN)["fingerprint"]
+    lock = read_lock(store.root, store.root / "dvc.lock")
+    gone = dvc_cache.file_of(store.root, lock.written[paths.UTTERANCES])
+    assert gone
+    gone.unlink()  # as `dvc gc` does
+    dvc_cache._seen.clear()
+    dvc_cache.bring_results(store.root)
+    assert {one.key for one in kept_results.kept()} == {
+        key for key in before if not key.startswith(learnt)
+    }
 
 
 def files_in(folder: Path) -> list[str]:
