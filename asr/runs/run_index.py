@@ -25,7 +25,7 @@ from typing import Any
 
 from asr import metrics, paths
 from asr.errors import DataError
-from asr.runs import revisions, states
+from asr.runs import journals, revisions, states
 from asr.runs.revisions import Revision
 from asr.runs.states import Present, State
 from asr.runtime.attempts import Attempt
@@ -233,8 +233,11 @@ def rows() -> list[RunRow]:
         recent = [run for run in _read_untracked(index, known) if run["fingerprint"] not in tracked]
         all_rows = [row for run in recent for row in rows_of(run, [], known)]
         all_rows = _newest_first([*all_rows, *_rows_without_training(known.present)])
+        seen: set[str] = set()
         for run in trainings:
-            all_rows += rows_of(run, tests[run["id"]], known)
+            is_twin = run["fingerprint"] in seen
+            seen.add(run["fingerprint"])
+            all_rows += rows_of(run, tests[run["id"]], known, is_twin)
         with_run = tracked | {run["fingerprint"] for run in recent}
         for fingerprint in known.facts:
             if fingerprint not in with_run:
@@ -260,6 +263,12 @@ class Known:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", self.present.by_fingerprint())
 
+    def course(self, fingerprint: str) -> Course | None:
+        """The course of a training; what was tried lately is read now, not from the index."""
+        if fingerprint in self.stages:
+            return _read_journal(fingerprint)[0] or self.courses.get(fingerprint)
+        return self.courses.get(fingerprint)
+
 
 def _newest_first(rows: list[RunRow]) -> list[RunRow]:
     return sorted(rows, key=lambda row: -(row.start or 0))
@@ -279,6 +288,10 @@ def _read_untracked(index: sqlite3.Connection, known: Known) -> Iterator[dict[st
     for fingerprint, run in index.execute(query).fetchall():
         if fingerprint in known.stages:
             yield json.loads(run)
+    for fingerprint in known.stages.keys() - known.courses.keys():  # begun a moment ago
+        course, run = _read_journal(fingerprint)
+        if course:
+            yield run
 
 
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -331,16 +344,19 @@ def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFac
     return [group for group in ([*first, *untested], *others) if group]
 
 
-def rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: Known) -> Iterator[RunRow]:
+def rows_of(
+    run: dict[str, Any], tests: list[dict[str, Any]], known: Known, is_twin: bool = False
+) -> Iterator[RunRow]:
     """The rows of a training that has a run, in MLflow or only in its journal.
 
     Args:
         tests: MLflow's runs of its tests, newest first.
+        is_twin: MLflow has another run of this training.
     """
-    course = known.courses.get(run["fingerprint"])
+    course = known.course(run["fingerprint"])
     tags = {**run["tags"], **(course.tags if course else {})}
     state = state_of(run, course, known)
-    key = run["id"] or run["fingerprint"]
+    key = run["id"] if is_twin or not run["fingerprint"] else run["fingerprint"]
     latest = tests[0] if tests else {"metrics": {}, "params": {}}
     logged = {
         metric.removeprefix(TEST): value
@@ -384,7 +400,7 @@ def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
     if course and course.end is None and is_here:
         if is_training(fingerprint):
             return states.of_living_training(course)
-        course = _read_again(fingerprint) or course  # the lock is free, so this is its end
+        course = _read_journal(fingerprint)[0] or course  # now it has its end
     if state:
         return state
     if course and (course.end is not None or is_here):
@@ -395,18 +411,18 @@ def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
     return states.of_tracked(status, run["tags"], run["params"].get("train.max_steps"))
 
 
-def _read_again(fingerprint: str) -> Course | None:
-    """What the journal of a training says now; the index may be a second behind."""
+def _read_journal(fingerprint: str) -> tuple[Course | None, dict[str, Any]]:
+    """What a journal says now; the index may be a second behind."""
     path = journal.path_of(fingerprint)
-    return _course(path, *stamp(path))
+    return _parsed_journal(path, *stamp(path))
 
 
 @lru_cache(maxsize=10_000)
-def _course(path: Path, *_: int) -> Course | None:
+def _parsed_journal(path: Path, *_: int) -> tuple[Course | None, dict[str, Any]]:
     try:
-        return journal.course(path)
+        return journals.read(path)[:2]
     except (OSError, *PARSE_ERRORS):
-        return None
+        return None, {}
 
 
 def _seconds(run: dict[str, Any], course: Course | None, facts: Facts) -> float | None:

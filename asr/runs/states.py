@@ -46,7 +46,8 @@ KINDS = (
     KILLED,
 )
 GOING_ON = (PREPARING, TRAINING, CHECKING, EVALUATING)
-TRAIN, EVALUATE = "train", "evaluate"  # stages
+STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
+TRAIN, EVALUATE = STAGES[-2:]
 REFUSALS = (ParamsError.exit_code, DataError.exit_code, ModelError.exit_code)
 SIGNALLED = 128  # exit codes of commands that a signal ended are above
 STOPPED_AT = re.compile(r"stopped at step (\d{1,12}) ")  # as the journal's `state` says it
@@ -115,10 +116,10 @@ def _decisive(stages: Sequence[Attempt]) -> Attempt:
 def _of_living(stage: Attempt, course: Course | None) -> State:
     if stage.stage == EVALUATE:
         return State(EVALUATING, *_steps(course))
-    if stage.stage == TRAIN:
-        # Until it has begun, and that was read, the journal tells of the time before.
-        has_begun = stage.fingerprint and course and course.begun >= stage.begin
-        return of_living_training(course if has_begun else None)
+    if stage.stage == TRAIN and stage.fingerprint:
+        # Until its beginning was read, the journal tells of the time before.
+        is_read = course is not None and course.begun >= stage.begin
+        return of_living_training(course if is_read else None)
     return State(PREPARING, stage=stage.stage)
 
 
