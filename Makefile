@@ -14,14 +14,19 @@ PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
     $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
+.PHONY: help repository setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
     keep prompt-language results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	    sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
 
-setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity where there is none
+# Said before minutes of installing: a folder from a ZIP is none.
+repository:
+	@git rev-parse || { echo 'want a git repository, for DVC needs one: git clone it;' \
+	    'or here: git init, make setup, git add -A, git commit -m start'; exit 2; }
+
+setup: repository $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity where there is none
 	@git config user.email >/dev/null || git config user.email earshot@localhost
 	@git config user.name >/dev/null || git config user.name earshot
 
@@ -49,6 +54,7 @@ setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity w
 	    echo 'no openai-whisper to be had: tests of its vocabulary will be skipped'
 
 repro: setup  ## run what is not up to date, then show the result
+	@python -m asr.runtime.clone
 	@dvc repro
 	@python -m asr results
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,14 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(learnt: Workspace) -> Iterator[Server]:
-    made = Server(learnt)
+    with serving(learnt) as made:
+        yield made
+
+
+@contextmanager
+def serving(workspace: Workspace) -> Iterator[Server]:
+    """The pages of a workspace; what the server says at its end must hold no fault."""
+    made = Server(workspace)
     try:
         made.wait()
         yield made
