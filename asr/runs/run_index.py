@@ -396,14 +396,13 @@ def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
     state = known.present.state(stages, course) if stages else None
     if state and state.goes_on:
         return state
-    is_here = course is not None and journal.path_of(fingerprint).is_file()
-    if course and course.end is None and is_here:
-        if is_training(fingerprint):
+    if course and course.end is None:
+        if follower.is_training(fingerprint):
             return states.of_living_training(course)
-        course = _read_journal(fingerprint)[0] or course  # now it has its end
+        course = _read_journal(fingerprint)[0]  # now it has its end, if it has one
     if state:
         return state
-    if course and (course.end is not None or is_here):
+    if course:
         return states.of_journal(course)
     status = str(run["status"])
     if status == RUNNING and not is_training(fingerprint):
@@ -439,9 +438,13 @@ def _seconds(run: dict[str, Any], course: Course | None, facts: Facts) -> float 
 
 def _rows_without_training(present: Present) -> Iterator[RunRow]:
     """Experiments that wait, that prepare, or that ended before they had a training."""
+    queue = present.queue
+    shas = {task.name: task.sha for task in (*queue.started, *queue.failed)}
     for stages, state in present.unnamed():
         name = stages[-1].experiment or "repro"
-        yield _bare_row(stages[0].id, name, state, stages[0].begin, {})
+        sha = shas.get(stages[-1].experiment)
+        params = revisions.params_at(sha) if sha else {}
+        yield _bare_row(stages[0].id, name, state, stages[0].begin, params)
     for task, state in present.queued():
         yield _bare_row(task.sha, task.name, state, task.since, revisions.params_at(task.sha))
 

@@ -10,7 +10,6 @@ other machines. Imports neither MLflow nor DVC.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -217,14 +216,11 @@ class Present:
 
     def queued(self) -> list[tuple[Task, State]]:
         """Experiments of the queue of which no stage tells."""
-        tried: dict[str, float] = defaultdict(float)
-        for stages in self.invocations.values():
-            tried[stages[-1].experiment] = max(tried[stages[-1].experiment], stages[-1].begin)
+        tried = {stages[-1].experiment for stages in self.invocations.values()}
+        at_work = {stages[-1].dvc[0] for stages in self.invocations.values()}
         states = [(task, State(WAITING)) for task in self.queue.waiting]
         states += [
-            (task, State(PREPARING))
-            for task in self.queue.started
-            if tried[task.name] < task.since - 1
+            (task, State(PREPARING)) for task in self.queue.started if task.pid not in at_work
         ]
         states += [
             (task, State(FAILED, line=task.line))

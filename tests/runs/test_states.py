@@ -520,7 +520,7 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
         "fails": State("failed", line="ERROR: it failed"),
         "refused": State("refused", stage="train", line="no"),
     }
-    write("chunk", None, experiment="starts", begin=4e9)
+    write("chunk", None, experiment="starts", dvc=this_process())
     assert rows()["starts"].state == State("killed", stage="chunk")
 
 
@@ -534,10 +534,22 @@ def test_a_queue_that_cannot_be_read_is_empty(tmp_path: Path, content: str) -> N
     assert not states.is_dvc_working(states.present())
 
 
-def test_a_lock_of_a_dead_dvc_is_no_work(tmp_path: Path) -> None:
-    for pid, works in ((NO_PROCESS, False), (this_process()[0], True)):
-        entry = {"pid": pid, "cmd": "dvc repro"}
-        files.write_json(tmp_path / ".dvc/tmp/rwlock", {"read": {"/a": [entry]}, "write": {}})
+WORK: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "reads": (".dvc/tmp/rwlock", lambda pid: {"read": {"/a": [{"pid": pid, "cmd": "dvc repro"}]}}),
+    "writes": (".dvc/tmp/rwlock", lambda pid: {"write": {"/a": {"pid": pid, "cmd": "dvc repro"}}}),
+    "sets up": (".dvc/tmp/exps/rwlock", lambda pid: {"write": {"workspace": {"pid": pid}}}),
+    "a worker": (
+        ".dvc/tmp/exps/celery/dvc-exp-worker-1.json",
+        lambda pid: {"pid": pid, "returncode": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_dvc_works_while_a_process_lives_that_it_notes(tmp_path: Path, work: str) -> None:
+    path, note = WORK[work]
+    for pid, works in ((NO_PROCESS, False), (os.getpid(), True)):
+        files.write_json(tmp_path / path, note(pid))
         assert states.is_dvc_working(states.present()) is works
 
 
