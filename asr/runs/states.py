@@ -86,21 +86,21 @@ def of_stages(stages: Sequence[Attempt], course: Course | None, dvc_lives: bool)
         dvc_lives: whether another stage may follow.
     """
     stage = _decisive(stages)
-    step, steps = _steps(course)
+    steps = _steps(course if stage.stage == TRAIN else None)
     if stage.lives:
         return _of_living(stage, course)
     if stage.code is None:
-        return State(KILLED, step, steps, stage.stage)
+        return State(KILLED, *steps, stage.stage)
     if stage.code > SIGNALLED:
-        return State(STOPPED, step, steps, stage.stage)
+        return State(STOPPED, *steps, stage.stage)
     if stage.code:
         began = any(one.fingerprint for one in stages) or stage.stage == EVALUATE
         refused = not began and stage.code in REFUSALS
-        return State(REFUSED if refused else FAILED, step, steps, stage.stage, stage.line)
+        return State(REFUSED if refused else FAILED, *steps, stage.stage, stage.line)
     if stage.stage == EVALUATE:
-        return State(FINISHED, step, steps)
+        return State(FINISHED, *_steps(course))
     if stage.stage == TRAIN:
-        return State(CHECKING if dvc_lives else FINISHED, step, steps)
+        return State(CHECKING if dvc_lives else FINISHED, *steps)
     return State(PREPARING, stage=stage.stage) if dvc_lives else None
 
 
@@ -142,9 +142,9 @@ def of_journal(course: Course) -> State:
     if course.status != "FINISHED":
         return State(STOPPED, *steps, TRAIN)
     if course.test == "begun":
-        return State(KILLED, *steps, EVALUATE)
+        return State(KILLED, stage=EVALUATE)
     if course.test == "failed":
-        return State(FAILED, *steps, EVALUATE, course.line)
+        return State(FAILED, stage=EVALUATE, line=course.line)
     return State(FINISHED, *steps)
 
 
@@ -158,7 +158,7 @@ def of_tracked(status: str, tags: Mapping[str, str], steps: Any) -> State:
         step = STOPPED_AT.match(told)
         return State(STOPPED, int(step[1]) if step else None, steps, TRAIN)
     if kind == FINISHED and told.startswith("evaluation "):
-        return State(FAILED if told.endswith("failed") else KILLED, None, steps, EVALUATE, line)
+        return State(FAILED if told.endswith("failed") else KILLED, stage=EVALUATE, line=line)
     if kind == FINISHED and told == "evaluating":
         return State(EVALUATING, None, steps)
     return State(kind, None, steps, TRAIN if kind in (FAILED, KILLED) else "", line)

@@ -124,7 +124,7 @@ TABLE: dict[str, tuple[list[Attempt], Course | None, bool, State | None]] = {
         [stage("train", **BEGUN), stage("evaluate", None, **BEGUN)],
         course(step=40),
         False,
-        State("killed", 40, 40, "evaluate"),
+        State("killed", stage="evaluate"),
     ),
     "stopped": (
         [stage("train", 143, line="stopped", **BEGUN)],
@@ -178,7 +178,7 @@ TABLE: dict[str, tuple[list[Attempt], Course | None, bool, State | None]] = {
         [stage("train", **BEGUN), stage("evaluate", 3, line="no test", **BEGUN)],
         course(step=40),
         False,
-        State("failed", 40, 40, "evaluate", "no test"),
+        State("failed", stage="evaluate", line="no test"),
     ),
     "evaluation alone failed": (
         [stage("evaluate", 3, line="no test")],
@@ -212,11 +212,11 @@ JOURNALS = {
     "tested": ({"end": 1.0, "status": "FINISHED", "test": "done"}, State("finished", 20, 40)),
     "test killed": (
         {"end": 1.0, "status": "FINISHED", "test": "begun"},
-        State("killed", 20, 40, "evaluate"),
+        State("killed", stage="evaluate"),
     ),
     "test failed": (
         {"end": 1.0, "status": "FINISHED", "test": "failed", "line": "x"},
-        State("failed", 20, 40, "evaluate", "x"),
+        State("failed", stage="evaluate", line="x"),
     ),
 }
 
@@ -237,8 +237,8 @@ TRACKED = {
     "KILLED: stopped": State("stopped", None, 40, "train"),
     "FINISHED: tested": State("finished", None, 40),
     "FINISHED: evaluating": State("evaluating", None, 40),
-    "FINISHED: evaluation killed": State("killed", None, 40, "evaluate"),
-    "FINISHED: evaluation failed: x": State("failed", None, 40, "evaluate", "x"),
+    "FINISHED: evaluation killed": State("killed", stage="evaluate"),
+    "FINISHED: evaluation failed: x": State("failed", stage="evaluate", line="x"),
     "SCHEDULED": State("waiting", None, 40),
 }
 
@@ -388,7 +388,7 @@ def test_a_tracker_that_sends_late_makes_nothing_false() -> None:
     test = write("evaluate", None, log.stem, experiment="late", dvc=dvc)
     with living(test):
         assert rows()["late"].state.kind == states.EVALUATING
-    assert rows()["late"].state == State("killed", 40, 40, "evaluate")
+    assert rows()["late"].state == State("killed", stage="evaluate")
     write("evaluate", {"code": 0}, log.stem, experiment="late", dvc=dvc)
     assert rows()["late"].state.kind == states.FINISHED
 
