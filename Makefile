@@ -15,7 +15,7 @@ PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help repository setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
-    keep prompt-language results fresh clean lock
+    keep share prompt-language results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -87,11 +87,14 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 sync: setup  ## fill MLflow from the journals, after an outage
 	@python -m asr sync
 
-doctor: setup  ## explain what a killed DVC or machine left behind; `earshot doctor --mend` mends it
+doctor: setup  ## explain what was left behind or would be lost; `earshot doctor --mend` mends it
 	@python -m asr doctor
 
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr keep $(NAME)
+
+share: setup  ## NAME=x: push an experiment to origin with its data, or say why that would stay
+	@python -m asr share origin $(NAME)
 
 prompt-language: setup  ## LANGUAGES="no da is": the best of these for one that Whisper lacks
 	@python -m asr prompt-language $(LANGUAGES)

@@ -24,10 +24,13 @@ CHUNK_SUMMARY = "reports/chunk/summary.json"
 REJECTS = "reports/chunk/rejects.parquet"
 RUN = "reports/train/run.json"
 SUMMARY = "reports/train/summary.json"
+CHECKS = "reports/train/checks.json"
 STEPS = "reports/train/steps.csv"
+CHECKS = "reports/train/checks.json"
 TRAIN_TIMING = "reports/train/timing.json"
 METRICS = "reports/evaluate/metrics.json"
 UTTERANCES = "reports/evaluate/utterances.parquet"
+HOLDOUT = "reports/evaluate/holdout.parquet"
 
 
 def root() -> Path:

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import wer
+from asr import dvc_hashes, wer
 from asr.errors import ModelError, ParamsError
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
@@ -36,9 +36,10 @@ from asr.params import reader, schema
 from asr.rooms import KEPT
 from asr.runtime import attempts, command
 from asr.runtime.stage import run_stage
+from asr.runtime.stage_inputs import unchanged_inputs
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
-from asr.tracking import follower, journal
+from asr.tracking import follower, journal, results
 
 START = "start"  # the model as it was before training
 UNSAFE = "[^A-Za-z0-9_. -]"  # characters that MLflow does not take in the name of a metric
@@ -419,12 +420,23 @@ def _wer_text(scores: dict[str, Any]) -> str:
     return f"WER {scores['wer']:.4f} ({scores['wer_low']:.4f} to {scores['wer_high']:.4f})"
 
 
+def keep(finetuned: Path, train_reports: Path, reports: Path, params: schema.Evaluate) -> None:
+    """Keep the reports of this training and its test outside the workspace."""
+    folders = {"train": train_reports, "evaluate": reports}
+    at = {path: folders[Path(path).parent.name] / Path(path).name for path in results.REPORTS}
+    there = {path: file for path, file in at.items() if file.is_file()}
+    evaluate_params = reader.flat({"evaluate": params.model_dump()})
+    results.keep(there, dvc_hashes.of_folder(finetuned), evaluate_params)
+
+
 def main() -> None:
     names = ("test", "finetuned", "train_reports", "reports")
     test, finetuned, train_reports, reports = command.paths(__doc__, *names)
     params = reader.load()
-    with command.timing(reports), journaled(train_reports):
+    # What was tested while its inputs changed is not kept: nobody knows what it is of.
+    with command.timing(reports), journaled(train_reports), unchanged_inputs():
         run(test, finetuned, train_reports, reports, params)
+    keep(finetuned, train_reports, reports, params.evaluate)
 
 
 if __name__ == "__main__":

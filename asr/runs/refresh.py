@@ -15,6 +15,7 @@ newest twenty, and those that a page shows. A second refresher exits.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -23,10 +24,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from asr import paths
+from asr import metrics, paths
 from asr.errors import exit_with
-from asr.runs import journals, revision_facts, revisions, run_index, states
-from asr.runs.revisions import Revision
+from asr.runs import dvc_cache, journals, revision_facts, revisions, run_index, states
+from asr.runs.revisions import COMMIT, Revision
 from asr.runtime import command
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
@@ -257,7 +258,8 @@ class Refresher:
 
     def _read_revisions(self) -> None:
         """Store the list of revisions, and the facts of revisions that were not read before."""
-        listed = revisions.list_revisions()
+        dvc_cache.bring_results(paths.root())
+        listed = revisions.with_reports()
         rows = [
             (index, revision.name, revision.sha, revision.kind)
             for index, revision in enumerate(listed)
@@ -267,42 +269,51 @@ class Refresher:
             self.index.execute("DELETE FROM revisions")
             self.index.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?)", rows)
             self.changed = True
-        read = self._shas_read()
+        read = self._keys_read()
         unread = [
-            revision for revision in listed if revision.sha is None or revision.sha not in read
+            revision for revision in listed if revision.sha is None or revision.key not in read
         ]
+        unread.sort(key=lambda revision: revision.kind == COMMIT)  # mostly those tell nothing new
         for number, revision in enumerate(unread):
             self._write_facts(revision)
             if number % 10 == 0:
                 self._progress("revisions", number, len(unread))
         self._commit()
 
-    def _shas_read(self) -> set[str]:
+    def _keys_read(self) -> set[str]:
         """Revisions that need not be read now: those read before, and those that failed lately."""
         facts = self.index.execute("SELECT sha, fingerprint, tried FROM facts").fetchall()
         return {
-            sha
-            for sha, fingerprint, tried in facts
+            key
+            for key, fingerprint, tried in facts
             if fingerprint or time.time() - tried < RETRY_SECONDS
         }
 
     def _write_facts(self, revision: Revision) -> None:
-        sha = revision.sha or ""
         fingerprint, facts, points = revision_facts.read(revision)
         facts_json = json.dumps(facts, sort_keys=True)
         query = "SELECT fingerprint, known FROM facts WHERE sha = ?"
-        if self.index.execute(query, [sha]).fetchone() == (fingerprint, facts_json):
+        if self.index.execute(query, [revision.key]).fetchone() == (fingerprint, facts_json):
             return
         self.index.execute(
             "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
-            [sha, fingerprint, facts_json, time.time()],
+            [revision.key, fingerprint, facts_json, time.time()],
         )
         self.changed = True
-        if fingerprint and points:
-            self._write_points(fingerprint, points)
+        if points:
+            self._write_points(fingerprint or revision.key, points)
 
     def _write_points(self, id: str, points: dict[str, list[tuple[int, float]]]) -> None:
-        self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
+        validated = [
+            (wer, step)
+            for step, wer in points.get(metrics.VALIDATION_WER, [])
+            if step > 0 and math.isfinite(wer)  # at step 0 it is the start model's
+        ]
+        best_wer, best_step = min(validated, default=(None, None))
+        self.index.execute(
+            "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
+            [id, json.dumps(points), best_wer, best_step],
+        )
 
     def _read_curves(self) -> bool:
         """Fetch curves that changed; return whether there were any.
@@ -318,6 +329,7 @@ class Refresher:
                 self._progress("curves", number, len(digests))
                 self._read_curves_of(id, digest)
             if digests:
+                self.changed = True  # the rows hold the lowest WER of these curves
                 return True
         return False
 

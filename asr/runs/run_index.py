@@ -18,14 +18,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from asr import metrics, paths
+from asr import dvc_hashes, metrics, paths
 from asr.errors import DataError
-from asr.runs import journals, revisions, states
+from asr.runs import journals, revision_groups, revisions, states, tested
+from asr.runs.revision_groups import Facts, RevisionFacts
 from asr.runs.revisions import Revision
 from asr.runs.states import Present, State
 from asr.runtime.attempts import Attempt
@@ -43,7 +44,7 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_in_order ON runs (start DESC, id, digest);
 CREATE INDEX runs_by_status ON runs (status);
-CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT);
+CREATE TABLE curves (id TEXT PRIMARY KEY, points TEXT, best_wer REAL, best_step INTEGER);
 CREATE TABLE journals (
     fingerprint TEXT PRIMARY KEY, stamp TEXT, course TEXT, run TEXT, in_mlflow INTEGER
 );
@@ -71,9 +72,6 @@ PARSE_ERRORS = (
     RecursionError,
     OverflowError,
 )
-
-Facts = dict[str, Any]  # of a revision: params, scores, parameters, seconds
-RevisionFacts = tuple[Revision, Facts]
 
 # Digest and run by id, of what was read last.
 parsed_runs: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -115,8 +113,13 @@ class RunRow:
         run_id: id of MLflow's run; None if there is no such run.
         fingerprint: None for an experiment that waits, prepares, or was refused before it had one.
         start, end: in seconds since 1970.
+        untested: why there are no scores; empty if there are.
+        best_wer, best_step: validation WER of the weights kept, or the lowest so far, and its step;
+            the step is None where only the last value is known.
         parameters: number of the model's parameters.
         seconds: how long the training took.
+        results: those of its revisions whose reports hold these scores, and their utterances.
+        utterances_hash: MD5 of the table of utterances that the scores are from.
         failed_checks: name and text of each check of the training that failed.
     """
 
@@ -132,8 +135,13 @@ class RunRow:
     metrics: dict[str, float]
     revisions: tuple[Revision, ...] = ()
     scores: dict[str, Any] = field(default_factory=dict)
+    untested: str = ""
+    best_wer: float | None = None
+    best_step: int | None = None
     parameters: int | None = None
     seconds: float | None = None
+    results: tuple[Revision, ...] = ()
+    utterances_hash: str | None = None
     failed_checks: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -216,12 +224,14 @@ def rows() -> list[RunRow]:
     """All trainings, and experiments that wait, prepare, or were refused.
 
     First come those that MLflow does not have, and those with an MLflow run, each newest first;
-    then those of revisions alone, in the order of `list_revisions`.
+    then those of revisions alone, in the order of `revisions.with_reports`.
     """
     with opened() as index:
         if index is None:
             return []
-        known = Known(states.present(), _read_courses(index), _read_facts(index))
+        facts, published = _read_facts(index)
+        known = Known(states.present(), _read_courses(index), facts)
+        best = _read_best(index)
         trainings = []
         tests: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for run in _read_runs(index):
@@ -242,7 +252,28 @@ def rows() -> list[RunRow]:
         for fingerprint in known.facts:
             if fingerprint not in with_run:
                 all_rows += _rows_without_run(fingerprint, known)
-        return all_rows
+        for group in published:
+            all_rows += _published_rows(group)
+        return [_with_best(row, best) for row in all_rows]
+
+
+def _read_best(index: sqlite3.Connection) -> dict[str, tuple[float, int]]:
+    """The lowest validation WER of each curve that was read, and its step, by id."""
+    query = "SELECT id, best_wer, best_step FROM curves WHERE best_wer IS NOT NULL"
+    return {id: (wer, step) for id, wer, step in index.execute(query)}
+
+
+def _with_best(row: RunRow, best: dict[str, tuple[float, int]]) -> RunRow:
+    """The row with the lowest validation WER so far, where no revision tells that of the weights.
+
+    MLflow's last value stands where no curve was read, without a step.
+    """
+    if row.best_wer is not None:
+        return row
+    found = best.get(row.fingerprint or row.key) or best.get(row.run_id or "")
+    if found:
+        return replace(row, best_wer=found[0], best_step=found[1])
+    return replace(row, best_wer=row.metrics.get(metrics.VALIDATION_WER))
 
 
 @dataclass(frozen=True)
@@ -311,37 +342,25 @@ def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     yield from (run for _, run in now.values())
 
 
-def _read_facts(index: sqlite3.Connection) -> dict[str, list[RevisionFacts]]:
-    """The facts of revisions by fingerprint, in the order of `list_revisions`."""
-    by_sha = {
-        sha: (fingerprint, json.loads(facts))
-        for sha, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
+def _read_facts(
+    index: sqlite3.Connection,
+) -> tuple[dict[str, list[RevisionFacts]], list[RevisionFacts]]:
+    """The facts of revisions by fingerprint, and those published without one, in their order."""
+    by_key = {
+        key: (fingerprint, _parsed_facts(facts))
+        for key, fingerprint, facts in index.execute("SELECT sha, fingerprint, known FROM facts")
     }
-    by_fingerprint: dict[str, list[RevisionFacts]] = defaultdict(list)
-    for name, sha, kind in index.execute("SELECT name, sha, kind FROM revisions ORDER BY place"):
-        fingerprint, facts = by_sha.get(sha or "", (None, {}))
-        if fingerprint:
-            revision = Revision(str(name), sha, str(kind))
-            by_fingerprint[str(fingerprint)].append((revision, facts))
-    return by_fingerprint
+    order = index.execute("SELECT name, sha, kind FROM revisions ORDER BY place")
+    listed = [Revision(str(name), sha, str(kind)) for name, sha, kind in order]
+    return revision_groups.by_training(
+        (revision, *by_key.get(revision.key, (None, {}))) for revision in listed
+    )
 
 
-def _group_by_test(revision_facts: list[RevisionFacts]) -> list[list[RevisionFacts]]:
-    """Group the revisions of one training by the result of its test.
-
-    Those without scores go to the first group that has some.
-    """
-    groups: dict[str, list[RevisionFacts]] = defaultdict(list)
-    untested = []
-    for revision, facts in revision_facts:
-        scores = facts["scores"]
-        if scores:
-            result = f"{scores.get('test_hash')} {scores.get('wer')} {scores.get('cer')}"
-            groups[result].append((revision, facts))
-        else:
-            untested.append((revision, facts))
-    first, *others = [*groups.values()] or [[]]
-    return [group for group in ([*first, *untested], *others) if group]
+@lru_cache(maxsize=20_000)
+def _parsed_facts(text: str) -> Facts:
+    facts: Facts = json.loads(text)
+    return facts
 
 
 def rows_of(
@@ -367,10 +386,12 @@ def rows_of(
         metric: value for metric, value in run["metrics"].items() if not metric.startswith(TEST)
     }
     revision_facts = known.facts.get(run["fingerprint"], [])
-    for number, group in enumerate(_group_by_test(revision_facts) or [[]]):
+    groups = revision_groups.by_test(revision_facts, logged)
+    for number, group in enumerate(groups or [[]]):
         facts = group[0][1] if group else {}
         scores = facts.get("scores") or logged
         yield RunRow(
+            **revision_groups.row_facts(group, logged),
             key=key if number == 0 else f"{key}/{number}",
             run_id=run["id"],
             fingerprint=run["fingerprint"],
@@ -381,12 +402,25 @@ def rows_of(
             params={**run["params"], **latest["params"], **facts.get("params", {})},
             tags=run["tags"],
             metrics=training_metrics,
-            revisions=tuple(revision for revision, _ in group),
-            scores=scores,
-            parameters=facts.get("parameters"),
             seconds=_seconds(run, course, facts),
-            failed_checks=states.failed_checks(tags, scores),
+            failed_checks=states.failed_checks(tags, scores, facts.get("failed_checks", {})),
         )
+
+
+def workspace_results(rows: list[RunRow]) -> tuple[RunRow | None, str]:
+    """Whose utterances lie in the workspace's reports/evaluate.
+
+    Returns:
+        the run they are of, None where that is not known; and why they are not of the model in the
+        workspace, empty if they are.
+    """
+    untested = tested.why_untested(paths.root())
+    try:
+        hash = dvc_hashes.of_file(paths.root() / paths.UTTERANCES)
+    except OSError:
+        return None, untested or "not on this computer"
+    owners = [row for row in rows if row.utterances_hash == hash]
+    return next(iter(owners), None), untested
 
 
 def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
@@ -465,26 +499,42 @@ def _bare_row(key: str, name: str, state: State, start: float, params: dict[str,
 
 
 def _rows_without_run(fingerprint: str, known: Known) -> Iterator[RunRow]:
+    """The rows of a training that revisions hold, and of which MLflow and no journal tells."""
     stages = known.stages.get(fingerprint)
     state = known.present.state(stages, None) if stages else None
-    for number, group in enumerate(_group_by_test(known.facts[fingerprint])):
-        revision, facts = group[0]
-        yield RunRow(
-            key=fingerprint if number == 0 else f"{fingerprint}/{number}",
-            run_id=None,
-            fingerprint=fingerprint,
-            name=revision.name,
-            state=state or State(states.FINISHED),
-            start=None,
-            end=None,
-            params=facts.get("params", {}),
-            tags={},
-            metrics={},
-            revisions=tuple(revision for revision, _ in group),
-            scores=facts["scores"],
-            parameters=facts.get("parameters"),
-            seconds=facts.get("seconds"),
-        )
+    for number, group in enumerate(revision_groups.by_test(known.facts[fingerprint], None)):
+        key = fingerprint if number == 0 else f"{fingerprint}/{number}"
+        yield _row_of_revisions(key, fingerprint, group, state or State(states.FINISHED))
+
+
+def _published_rows(published: RevisionFacts) -> Iterator[RunRow]:
+    """The row of what the repository publishes of a training whose fingerprint is not known."""
+    revision, _ = published
+    for group in revision_groups.by_test([published], None):
+        yield _row_of_revisions(revision.key, None, group, State(states.FINISHED))
+
+
+def _row_of_revisions(
+    key: str, fingerprint: str | None, group: list[RevisionFacts], state: State
+) -> RunRow:
+    facts = group[0][1]
+    return RunRow(
+        **revision_groups.row_facts(group, {}),
+        key=key,
+        run_id=None,
+        fingerprint=fingerprint,
+        name=revision_groups.name_of(group),
+        state=state,
+        start=None,
+        end=None,
+        params=facts.get("params", {}),
+        tags={},
+        metrics={},
+        seconds=facts.get("seconds"),
+        failed_checks=states.failed_checks(
+            {}, facts.get("scores", {}), facts.get("failed_checks", {})
+        ),
+    )
 
 
 def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
@@ -495,7 +545,8 @@ def curves(row: RunRow) -> dict[str, list[tuple[int, float]]] | None:
     with opened() as index:
         if index is None:
             return None
-        for id in (row.fingerprint, row.run_id):  # what this machine wrote is newer
+        ids = (row.fingerprint or row.key, row.run_id)  # what this machine wrote is newer
+        for id in ids:
             record = index.execute("SELECT points FROM curves WHERE id = ?", [id]).fetchone()
             if record:
                 points = json.loads(record[0])

@@ -164,10 +164,19 @@ def of_tracked(status: str, tags: Mapping[str, str], steps: Any) -> State:
     return State(kind, None, steps, TRAIN if kind in (FAILED, KILLED) else "", line)
 
 
-def failed_checks(tags: Mapping[str, str], scores: Mapping[str, Any]) -> dict[str, str]:
-    """Name and text of each check that failed: of the training, and of its test."""
+def failed_checks(
+    tags: Mapping[str, str], scores: Mapping[str, Any], reported: Mapping[str, str]
+) -> dict[str, str]:
+    """Name and text of each check that failed, of the training and of its test.
+
+    Args:
+        tags: of the training, in journal and MLflow.
+        reported: what a revision's checks.json says, for a training without such tags.
+    """
     _, colon, names = tags.get("checks", "").partition("failed: ")
     failed = {name: tags.get(f"check.{name}", "") for name in (names.split(", ") if colon else [])}
+    if "checks" not in tags:
+        failed = dict(reported)
     seen, rows = scores.get("rows_taught"), scores.get("rows")
     if isinstance(seen, int | float) and seen > 0:
         of = f" of {rows:,.0f}" if isinstance(rows, int | float) else ""

@@ -1,4 +1,4 @@
-"""The frame of each stage: one line for an error, unchanged inputs, a record of the execution.
+"""The frame of each stage: one line for an error, what refuses it, a record of the execution.
 
 Without DVC it is `exit_with` alone.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from asr.errors import UserExit, exit_with
-from asr.runtime import attempts
+from asr.runtime import attempts, clone
 from asr.runtime.stage_inputs import unchanged_inputs
 
 
@@ -17,7 +17,7 @@ def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` of a stage, and record how it ends."""
     attempts.begin()
     try:
-        exit_with(partial(_with_unchanged_inputs, main))
+        exit_with(partial(_guarded, main))
     except UserExit as error:
         attempts.end(error.exit_code, error.line)
         raise
@@ -30,6 +30,7 @@ def run_stage(main: Callable[[], None]) -> None:
     attempts.end(0)
 
 
-def _with_unchanged_inputs(main: Callable[[], None]) -> None:
+def _guarded(main: Callable[[], None]) -> None:
+    clone.refuse_if_lost()
     with unchanged_inputs():
         main()

@@ -5,7 +5,7 @@ something; which one is said. Where none does and the source gives no splits, ro
 their ids, so that one voice may stand in training and in the test. Then `warning` says so, and
 names what could tell the voices. It is never taken unasked: an accent would pass for a person.
 
-Costs 5 us a row, and 8 bytes of memory for each row and column of a usual name.
+Costs 10 us a row, and 8 bytes of memory for each value under a usual name.
 """
 
 from __future__ import annotations

@@ -458,9 +458,11 @@ def test_a_failed_check_is_on_the_row_with_its_text(score: int | None) -> None:
     scores = {} if score is None else {"rows_taught": score, "rows": 8}
     row = rows()["checked"]
     assert row.failed_checks == {"weights": "stayed where it was", "loss": ""}
-    found = states.failed_checks(row.tags, scores)
+    found = states.failed_checks(row.tags, scores, {"of another": "report"})
+    assert "of another" not in found
     assert found.get("test_rows_unseen", "")[:6] == ("3 of 8" if score else "")
-    assert states.failed_checks({"checks": "passed"}, {}) == {}
+    assert states.failed_checks({"checks": "passed"}, {}, {"loss": "fell"}) == {}
+    assert states.failed_checks({}, {}, {"loss": "fell"}) == {"loss": "fell"}
 
 
 # What has no training yet, or never had one.

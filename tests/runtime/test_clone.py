@@ -6,6 +6,7 @@ Real git and DVC, in clones of a small repository whose one stage asks as ours d
 from __future__ import annotations
 
 import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,24 +21,22 @@ from support.repository import REPOSITORY
 STAGE = """
 from pathlib import Path
 from asr.errors import exit_with
-from asr.runtime import clone
+from asr.runtime.stage import run_stage
 def main():
-    {guard}
     Path("out").write_text(Path("params.yaml").read_text())
-exit_with(main)
+{run}(main)
 """
-GUARDED, UNGUARDED = (STAGE.format(guard=guard) for guard in ("clone.refuse_if_lost()", "pass"))
+GUARDED, UNGUARDED = (STAGE.format(run=run) for run in ("run_stage", "exit_with"))
 TEMP = ("dvc", "exp", "run", "--temp", "-n", "mine", "-S", "n=5")
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three commits, of which the newest holds a finished run of the guarded stage."""
+    """Three commits, of which the newest holds the guarded stage."""
     root = make(tmp_path_factory.mktemp("origin") / "repository")
     run(root, "git", "config", "uploadpack.allowFilter", "true")
     for number, stage in enumerate((UNGUARDED, GUARDED)):
         (root / "wait.py").write_text(stage)
-        in_path(root, "dvc", "repro", "-q")
         run(root, "git", "commit", "-qam", str(number))
     return root
 
@@ -116,6 +115,34 @@ def test_what_a_clone_lacks_is_said_with_what_mends_it(
     lacks = clone.lacks(script(origin, tmp_path / "clone", lines))
     assert [lack.remedy.startswith(str(remedy)) for lack in lacks] == [True] * (remedy is not None)
     assert all(lack.place.exists() for lack in lacks)
+
+
+# What `make` says with a DVC that says its name and fails.
+MADE = {
+    "whole": ("repro", "dvc at work"),
+    "of depth 1": (
+        "repro",
+        f"note: {clone.SHALLOW}; what mends it: {clone.UNSHALLOW}\ndvc at work",
+    ),
+    "without a commit": (
+        "repro",
+        "(Empty git repo); what mends it: git add -A, git commit -m start",
+    ),
+    "from a ZIP": ("setup", "want a git repository, for DVC needs one: git clone it; or here"),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_make_says_it_before_the_work(origin: Path, tmp_path: Path, kind: str) -> None:
+    root = script(origin, tmp_path / "clone", CLONES[kind][0])
+    target, expected = MADE[kind]
+    (root / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    (tmp_path / "bin/dvc").write_text("#!/bin/sh\necho dvc at work\nexit 1\n")
+    (tmp_path / "bin/dvc").chmod(0o755)
+    code, said = in_path(root, "make", target, f"VENV={tmp_path}")
+    assert (code, expected in said, "dvc at work" in said) == (2, True, target == "repro")
 
 
 @pytest.mark.parametrize("kind", ["of a build server", "partial"])
