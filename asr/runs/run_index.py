@@ -24,8 +24,9 @@ from typing import Any
 
 from asr import metrics, paths
 from asr.errors import DataError
-from asr.runs import revisions
+from asr.runs import revisions, states
 from asr.runs.revisions import Revision
+from asr.runs.states import State
 from asr.runtime.locks import is_locked
 from asr.storage import files, hashing
 from asr.tracking import client, follower, journal
@@ -55,7 +56,7 @@ FRESH_SECONDS = 3.0
 SERVER_SECONDS = 30.0  # after which a server is read again: it does not tell us of changes
 MAX_FINGERPRINT = 64  # characters; ours have 32, and names of files must not be longer than 255
 TEST = "test/"  # prefix of the metrics of a test
-FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"
+FINISHED, RUNNING, KILLED = "FINISHED", "RUNNING", "KILLED"  # of MLflow
 # Errors that reading a damaged index, or the JSON in it, can raise.
 PARSE_ERRORS = (
     sqlite3.Error,
@@ -108,16 +109,18 @@ class RunRow:
 
     Attributes:
         run_id: id of MLflow's run; None if there is no such run.
+        fingerprint: None for an experiment that waits, prepares, or was refused before it had one.
         start, end: in seconds since 1970.
         parameters: number of the model's parameters.
         seconds: how long the training took.
+        failed_checks: name and text of each check of the training that failed.
     """
 
     key: str
     run_id: str | None
     fingerprint: str | None
     name: str
-    status: str
+    state: State
     start: float | None
     end: float | None
     params: dict[str, Any]
@@ -127,6 +130,7 @@ class RunRow:
     scores: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
     seconds: float | None = None
+    failed_checks: dict[str, str] = field(default_factory=dict)
 
     @property
     def test_hash(self) -> str | None:
@@ -302,7 +306,7 @@ def rows_of(
             run_id=run["id"],
             fingerprint=run["fingerprint"],
             name=str(run["name"]),
-            status=status,
+            state=state_of(run, status),
             start=run["start"],
             end=run["end"],
             params={**run["params"], **latest["params"], **facts.get("params", {})},
@@ -312,7 +316,14 @@ def rows_of(
             scores=facts.get("scores") or logged,
             parameters=facts.get("parameters"),
             seconds=facts.get("seconds") or _seconds(run, status),
+            failed_checks=states.failed_checks(run["tags"]),
         )
+
+
+def state_of(run: dict[str, Any], status: str) -> State:
+    """The state of a run of MLflow."""
+    steps = run["params"].get("train.max_steps")
+    return states.of_tracked(status, None, steps if isinstance(steps, int) else None)
 
 
 def _seconds(run: dict[str, Any], status: str) -> float | None:
@@ -334,7 +345,7 @@ def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> 
             run_id=None,
             fingerprint=fingerprint,
             name=revision.name,
-            status=FINISHED,
+            state=State(states.FINISHED),
             start=None,
             end=None,
             params=facts.get("params", {}),

@@ -137,7 +137,7 @@ def choose(runs: RunTable) -> tuple[list[int], RunRow | None, list[str]]:
     words = text.lower().split()
     statuses = status_box.pills(
         "Status",
-        sorted({row.status for row in runs.rows}),
+        sorted({row.state.kind for row in runs.rows}),
         selection_mode="multi",
         format_func=lambda status: STATUS.get(status, widgets.plain(status)),
         key="runs_status",
@@ -152,7 +152,7 @@ def choose(runs: RunTable) -> tuple[list[int], RunRow | None, list[str]]:
 
 def matches(row: RunRow, words: list[str], statuses: list[str]) -> bool:
     """Whether a run has one of these statuses, and all words; an empty list matches every run."""
-    if statuses and row.status not in statuses:
+    if statuses and row.state.kind not in statuses:
         return False
     if not words:
         return True

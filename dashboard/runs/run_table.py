@@ -13,15 +13,20 @@ import pandas as pd
 import streamlit as st
 
 from asr import metrics
-from asr.runs import comparison, run_index
+from asr.runs import comparison, run_index, states
 from asr.runs.run_index import RunRow
 
 STATUS = {
-    "FINISHED": "✓ finished",
-    "RUNNING": "● running",
-    "KILLED": "■ killed",
-    "FAILED": "✕ failed",
-    "SCHEDULED": "○ waiting",
+    states.WAITING: "○ waiting",
+    states.PREPARING: "● preparing",
+    states.TRAINING: "● training",
+    states.CHECKING: "● checking",
+    states.EVALUATING: "● evaluating",
+    states.FINISHED: "✓ finished",
+    states.STOPPED: "■ stopped",
+    states.FAILED: "✕ failed",
+    states.REFUSED: "✕ refused",
+    states.KILLED: "■ killed",
 }
 WER, INTERVAL, DELTA = "WER %", "95 % interval", "Δ WER points"
 # Columns of test scores and of logged metrics: key of the value, and a factor for it.
@@ -131,15 +136,10 @@ def param_column(rows: list[RunRow], key: str) -> list[Any]:
 
 
 def status(row: RunRow) -> str:
-    """The status in words; for a running training with the share of steps done, if known."""
-    word = STATUS.get(row.status, row.status.lower())
-    if row.status != run_index.RUNNING:
-        return word
-    curves = (run_index.curves(row) or {}).values()
-    last_step = max((step for points in curves for step, _ in points), default=0)
-    max_steps = number(row.params.get("train.max_steps"))
-    if last_step and max_steps > 0:
-        return f"{word} {last_step / max_steps:.0%}"
+    """The state in words; for a training that goes on with the steps done, if known."""
+    word = STATUS[row.state.kind]
+    if row.state.kind == states.TRAINING and row.state.step is not None and row.state.steps:
+        return f"{word} {row.state.step:,} of {row.state.steps:,}"
     return word
 
 

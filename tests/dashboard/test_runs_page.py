@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from asr import paths
-from asr.runs import refresh, run_index
+from asr.runs import refresh, run_index, states
 from asr.storage import hashing
 from asr.tracking import client
 from dashboard.runs import run_table
@@ -152,7 +152,7 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
         refresh.refresh(talk=False)
         page = drawn()
         assert dict(zip(table(page)["Run"], table(page)["Status"], strict=True)) == {
-            "running": "● running 50%",
+            "running": "● training 20 of 40",
             "killed": "■ killed",
             "gone": "✓ finished",
         }
@@ -180,7 +180,7 @@ def test_filter_and_status_narrow_the_table() -> None:
     page.text_input(key="runs_filter").set_value("nothing like it").run()
     assert "No run meets the filter" in text(page)
     page.text_input(key="runs_filter").set_value("").run()
-    page.button_group(key="runs_status").set_value(["FAILED"]).run()
+    page.button_group(key="runs_status").set_value([states.FAILED]).run()
     assert list(table(page)["Run"]) == ["beta"]
 
 

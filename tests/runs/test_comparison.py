@@ -21,9 +21,10 @@ from asr.errors import DataError
 from asr.evaluation import slices
 from asr.evaluation import table as counts_table
 from asr.params import reader
-from asr.runs import comparison, revision_facts
+from asr.runs import comparison, revision_facts, states
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import RunRow
+from asr.runs.states import State
 from asr.storage import hashing
 from support.repository import SHIPPED
 from support.runs import utterances
@@ -42,7 +43,7 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
     known = {
         "run_id": None,
         "fingerprint": None,
-        "status": "FINISHED",
+        "state": State(states.FINISHED),
         "start": None,
         "end": None,
         "tags": {},

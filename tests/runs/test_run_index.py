@@ -14,7 +14,8 @@ import pytest
 
 from asr import paths
 from asr.errors import UserError
-from asr.runs import refresh, revision_facts, revisions, run_index
+from asr.runs import refresh, revision_facts, revisions, run_index, states
+from asr.runs.states import State
 from asr.tracking import client
 from support.imports import imported
 from support.repository import REPOSITORY
@@ -54,9 +55,9 @@ def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
     mirror(path)
     refresh.refresh(talk=False)
     row = only()
-    assert (row.name, row.status, row.fingerprint, row.revisions) == (
+    assert (row.name, row.state.kind, row.fingerprint, row.revisions) == (
         "first",
-        "FINISHED",
+        states.FINISHED,
         path.stem,
         (),
     )
@@ -86,7 +87,7 @@ def test_a_running_training_is_followed_to_its_end() -> None:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         refresh.refresh(talk=False)
-        assert (only().status, run_index.state().running) == ("RUNNING", 1)
+        assert (only().state.kind, run_index.state().running) == (states.TRAINING, 1)
         before = run_index.state()
         go_on(path, range(21, 31), ended=None)
         mirror(path)
@@ -94,12 +95,12 @@ def test_a_running_training_is_followed_to_its_end() -> None:
         assert run_index.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
         assert run_index.state().mark != before.mark
     killed = run_index.state()
-    assert (only().status, killed.running) == ("KILLED", 0)
+    assert (only().state.kind, killed.running) == (states.KILLED, 0)
     assert killed.mark != before.mark
     go_on(path, range(31, 41))
     mirror(path)
     refresh.refresh(talk=False)
-    assert only().status == "FINISHED"
+    assert only().state.kind == states.FINISHED
 
 
 @pytest.mark.usefixtures("store")
@@ -108,9 +109,9 @@ def test_a_run_of_another_machine_is_as_the_server_says(monkeypatch: pytest.Monk
     mirror(path)
     refresh.refresh(talk=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert only().status == "KILLED"
+    assert only().state.kind == states.KILLED
     path.unlink()
-    assert only().status == "RUNNING"
+    assert only().state.kind == states.TRAINING
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -146,7 +147,7 @@ def test_what_changed_is_read_again_and_nothing_else(
     assert not whole
     rows = {row.name: row for row in run_index.rows()}
     assert sorted(rows) == ["new", "old", "running"]
-    assert (rows["old"].scores["wer"], rows["running"].status) == (0.3, "FINISHED")
+    assert (rows["old"].scores["wer"], rows["running"].state.kind) == (0.3, states.FINISHED)
     assert len(run_index.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
     assert set(read) <= {ids[running], rows["new"].run_id, ids[old]}
 
@@ -198,7 +199,8 @@ def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> No
     write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
     refresh.refresh(talk=False)
     row = only()
-    assert (row.key, row.run_id, row.name, row.status) == ("f" * 32, None, "workspace", "FINISHED")
+    assert (row.key, row.run_id, row.name) == ("f" * 32, None, "workspace")
+    assert row.state == State(states.FINISHED)
     assert run_index.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
     assert run_index.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
 
@@ -382,7 +384,7 @@ def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> 
     for value in ("../../outside", "/etc", "..", "", "a\0b", "x" * 4000):
         store.create_run(experiment, tags={"fingerprint": value})
     refresh.refresh(talk=False)
-    assert {row.status for row in run_index.rows()} == {"KILLED"}
+    assert {row.state.kind for row in run_index.rows()} == {states.KILLED}
 
 
 @pytest.mark.usefixtures("store")
