@@ -59,7 +59,7 @@ def errors_of(row: RunRow) -> dict[str, tuple[int, int, str | None]]:
     Raises:
         DataError: no revision of this training has a table that can be read.
     """
-    for revision in row.revisions:
+    for revision in row.results:
         try:
             path = revisions.fetch(revision, paths.UTTERANCES)
             utterances = reports.read_parquet(path, *COLUMNS).select(COLUMNS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, ParamsError, exit_with
-from asr.runs.tested import why_untested
+from asr.runs.tested import TEST_IT, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -65,7 +65,7 @@ def keep(root: Path, name: str) -> None:
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
     if reason := why_untested(root):
-        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
+        raise DataError(f"{reason}; {TEST_IT}")
     try:
         report = provenance(root)
     except FileNotFoundError as error:

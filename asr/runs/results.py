@@ -11,7 +11,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, exit_with
-from asr.runs.tested import why_untested
+from asr.runs.tested import TEST_IT, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -43,7 +43,7 @@ def summary(root: Path) -> str:
     if not (reports / "evaluate" / "metrics.json").is_file():
         raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
     if reason := why_untested(root):
-        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
+        raise DataError(f"{reason}; {TEST_IT}")
     metrics = files.read_json(reports / "evaluate" / "metrics.json")
     durations = files.read_json(reports / "stats" / "stats.json")["durations"]
     hours = ", ".join(

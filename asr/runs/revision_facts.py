@@ -12,15 +12,13 @@ import re
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
 from asr import paths
 from asr.errors import UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
-from asr.runs.tested import LOCK_ERRORS, why_untested
+from asr.runs.tested import EVALUATE, LOCK_ERRORS, Lock, lock_of, md5_of, why_untested_at
 
 Curves = dict[str, list[tuple[int, float]]]  # steps and values by metric
 
@@ -50,27 +48,51 @@ def value_of(text: str) -> Any:
 def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     """Fingerprint, facts and curves of a revision; all empty if there is no run.json.
 
-    The facts are params, scores, number of parameters and seconds.
+    The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
+    `best_step` of the weights kept; number of `parameters`; `seconds`; and the hashes of
+    run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
     """
     try:
         run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
     except UserError:
         return None, {}, {}
-    fingerprint = str(run["fingerprint"])
-    if revision.sha is None and why_untested(paths.root()):
-        return fingerprint, {"params": run["params"], "scores": {}}, _curves(revision)
-    scores = _report(revision, paths.METRICS)
+    lock = _lock(revision)
+    written = lock.written if lock else {}
+    untested = why_untested_at(revision)
+    scores = {} if untested else _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
-    timing = _report(revision, paths.TRAIN_TIMING)
-    with contextlib.suppress(UserError):  # fetched now, so that no page has to wait for DVC
-        revisions.fetch(revision, paths.UTTERANCES)
+    if run.get("best_step") not in (None, summary.get("best_step")):
+        summary = {}  # of another training
+    params = run["params"] if isinstance(run["params"], dict) else {}
+    utterances = None
+    with contextlib.suppress(UserError, OSError):  # fetched now, so that no page waits for DVC
+        utterances = md5_of(revisions.fetch(revision, paths.UTTERANCES))
     facts = {
-        "params": run["params"] if isinstance(run["params"], dict) else {},
+        "params": params | _evaluate_params(lock),
         "scores": {key: value for key, value in scores.items() if key != "models"},
+        "untested": untested,
+        "best_wer": summary.get("best_validation_wer"),
+        "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
-        "seconds": timing.get("seconds"),
+        "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
+        "run": written.get(paths.RUN),
+        "utterances": None if untested else utterances,
     }
-    return fingerprint, facts, _curves(revision)
+    return str(run["fingerprint"]), facts, _curves(revision)
+
+
+def _lock(revision: Revision) -> Lock | None:
+    """The dvc.lock of a revision; None where there is none that can be read."""
+    try:
+        return lock_of(revision)
+    except (UserError, *LOCK_ERRORS):
+        return None
+
+
+def _evaluate_params(lock: Lock | None) -> dict[str, Any]:
+    """The params that a revision was tested with, flat."""
+    params = lock.params.get(EVALUATE, {}).get(EVALUATE) if lock else None
+    return {f"{EVALUATE}.{key}": value for key, value in (params or {}).items()}
 
 
 def bootstrap_params(revision: Revision) -> tuple[int, int]:
@@ -78,11 +100,10 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
 
     Those of the shipped params.yaml where its dvc.lock does not say.
     """
+    params = _evaluate_params(_lock(revision))
     try:
-        lock = yaml.safe_load(revisions.fetch(revision, "dvc.lock").read_bytes())
-        params = lock["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]
-        return int(params["bootstrap_resamples"]), int(params["seed"])
-    except (UserError, *LOCK_ERRORS):
+        return int(params["evaluate.bootstrap_resamples"]), int(params["evaluate.seed"])
+    except LOCK_ERRORS:
         return slices.RESAMPLES, slices.SEED
 
 

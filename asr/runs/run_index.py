@@ -24,7 +24,7 @@ from typing import Any
 
 from asr import metrics, paths
 from asr.errors import DataError
-from asr.runs import revisions, states
+from asr.runs import revisions, states, tested
 from asr.runs.revisions import Revision
 from asr.runs.states import State
 from asr.runtime.locks import is_locked
@@ -111,9 +111,14 @@ class RunRow:
         run_id: id of MLflow's run; None if there is no such run.
         fingerprint: None for an experiment that waits, prepares, or was refused before it had one.
         start, end: in seconds since 1970.
+        untested: why there are no scores; empty if there are.
+        best_wer, best_step: validation WER of the weights kept, or the lowest so far, and its step;
+            the step is None where only the last value is known.
         parameters: number of the model's parameters.
         seconds: how long the training took.
         failed_checks: name and text of each check of the training that failed.
+        results: those of its revisions whose reports hold these scores, and their utterances.
+        utterances_hash: MD5 of the table of utterances that the scores are from.
     """
 
     key: str
@@ -128,9 +133,14 @@ class RunRow:
     metrics: dict[str, float]
     revisions: tuple[Revision, ...] = ()
     scores: dict[str, Any] = field(default_factory=dict)
+    untested: str = ""
+    best_wer: float | None = None
+    best_step: int | None = None
     parameters: int | None = None
     seconds: float | None = None
     failed_checks: dict[str, str] = field(default_factory=dict)
+    results: tuple[Revision, ...] = ()
+    utterances_hash: str | None = None
 
     @property
     def test_hash(self) -> str | None:
@@ -302,6 +312,7 @@ def rows_of(
     for number, group in enumerate(_group_by_test(revision_facts) or [[]]):
         facts = group[0][1] if group else {}
         yield RunRow(
+            **_facts_of_test(group, logged),
             key=run["id"] if number == 0 else f"{run['id']}/{number}",
             run_id=run["id"],
             fingerprint=run["fingerprint"],
@@ -312,9 +323,6 @@ def rows_of(
             params={**run["params"], **latest["params"], **facts.get("params", {})},
             tags=run["tags"],
             metrics=training_metrics,
-            revisions=tuple(revision for revision, _ in group),
-            scores=facts.get("scores") or logged,
-            parameters=facts.get("parameters"),
             seconds=facts.get("seconds") or _seconds(run, status),
             failed_checks=states.failed_checks(run["tags"]),
         )
@@ -324,6 +332,42 @@ def state_of(run: dict[str, Any], status: str) -> State:
     """The state of a run of MLflow."""
     steps = run["params"].get("train.max_steps")
     return states.of_tracked(status, None, steps if isinstance(steps, int) else None)
+
+
+def _facts_of_test(group: list[RevisionFacts], logged: dict[str, float]) -> dict[str, Any]:
+    """What the revisions of one row tell: the first of them whose scores are its own, first.
+
+    Args:
+        logged: the scores that MLflow holds, which stand where no revision has any.
+    """
+    facts = group[0][1] if group else {}
+    scores = facts.get("scores") or logged
+    return {
+        "revisions": tuple(revision for revision, _ in group),
+        "results": tuple(revision for revision, told in group if told.get("scores")),
+        "scores": scores,
+        "untested": "" if scores else facts.get("untested") or tested.NOT_TESTED,
+        "best_wer": facts.get("best_wer"),
+        "best_step": facts.get("best_step"),
+        "parameters": facts.get("parameters"),
+        "utterances_hash": facts.get("utterances"),
+    }
+
+
+def workspace_results(rows: list[RunRow]) -> tuple[RunRow | None, str]:
+    """Whose utterances lie in the workspace's reports/evaluate.
+
+    Returns:
+        the run they are of, None where that is not known; and why they are not of the model in the
+        workspace, empty if they are.
+    """
+    untested = tested.why_untested(paths.root())
+    try:
+        hash = tested.md5_of(paths.root() / paths.UTTERANCES)
+    except OSError:
+        return None, untested or tested.NOT_TESTED
+    owners = [row for row in rows if row.utterances_hash == hash]
+    return next(iter(owners), None), untested
 
 
 def _seconds(run: dict[str, Any], status: str) -> float | None:
@@ -341,6 +385,7 @@ def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> 
     for number, group in enumerate(_group_by_test(revision_facts)):
         revision, facts = group[0]
         yield RunRow(
+            **_facts_of_test(group, {}),
             key=fingerprint if number == 0 else f"{fingerprint}/{number}",
             run_id=None,
             fingerprint=fingerprint,
@@ -351,9 +396,6 @@ def _rows_without_run(fingerprint: str, revision_facts: list[RevisionFacts]) -> 
             params=facts.get("params", {}),
             tags={},
             metrics={},
-            revisions=tuple(revision for revision, _ in group),
-            scores=facts["scores"],
-            parameters=facts.get("parameters"),
             seconds=facts.get("seconds"),
         )
 
