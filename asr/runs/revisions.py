@@ -8,6 +8,7 @@ or DVC there is only the workspace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr import paths
-from asr.errors import DataError, ParamsError
+from asr.errors import DataError, ParamsError, UserError
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
 
@@ -160,13 +161,27 @@ def fetch(revision: Revision, path: str) -> Path:
         raise ParamsError(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
         return _in_workspace(revision, inside)
-    folder = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
+    folder = _folder_of(revision.sha, inside)
     if not folder.is_dir():
         with locked(folder.parent / "lock"):
             if not folder.is_dir():  # another process may have been quicker
                 with files.new_folder(folder) as draft:
                     _download(revision, inside, draft / inside.name)
     return folder / inside.name
+
+
+def is_here(revision: Revision, path: str) -> bool:
+    """Whether `fetch` has a file at once, without DVC."""
+    if revision.sha and SHA.fullmatch(revision.sha):
+        return _folder_of(revision.sha, PurePosixPath(path)).is_dir()
+    with contextlib.suppress(UserError):
+        return fetch(revision, path).exists()
+    return False
+
+
+def _folder_of(sha: str, inside: PurePosixPath) -> Path:
+    """Where a file or folder of a commit is kept once it was fetched."""
+    return paths.cache("revisions", sha, hashing.hash_of(str(inside))[:16])
 
 
 def _in_workspace(revision: Revision, inside: PurePosixPath) -> Path:
