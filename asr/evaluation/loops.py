@@ -1,12 +1,13 @@
 """Find texts in which a model went round in circles: one short phrase, over and over.
 
-Costs 15 us for a text of ten words, most of it to normalize the words.
+Costs 3 us for a text of ten words that were met before; a new word costs 5 us.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from asr import wer
 from asr.stats.writing_systems import script_of
@@ -38,6 +39,8 @@ def find(text: str, reference: str = "") -> Loop | None:
         reference: what was said, where that is known.
     """
     units = _units(text)
+    if len(units) - len(set(units)) < LEAST_UNITS * (1 - 1 / LEAST_TIMES):
+        return None  # too few repeat, as in nearly all texts
     start, length, times = _longest_repetition(units)
     if times < LEAST_TIMES or times * length < LEAST_UNITS:
         return None
@@ -49,13 +52,19 @@ def find(text: str, reference: str = "") -> Loop | None:
 
 def _units(text: str) -> list[str]:
     """The words of a text, each with a space behind; letters, where writing has no spaces."""
+    return [unit for word in text.split() for unit in _units_of(word)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _units_of(word: str) -> tuple[str, ...]:
+    """The units of one word as it was written; several where it has a hyphen."""
     units: list[str] = []
-    for word in wer.normalize(text).split():
-        if len(word) <= LONG_WORD and UNSPACED.isdisjoint(map(script_of, word)):
-            units.append(f"{word} ")
+    for part in wer.normalize(word).split():
+        if len(part) <= LONG_WORD and UNSPACED.isdisjoint(map(script_of, part)):
+            units.append(f"{part} ")
         else:
-            units += word
-    return units
+            units += part
+    return tuple(units)
 
 
 def _longest_repetition(units: Sequence[str]) -> tuple[int, int, int]:
