@@ -161,7 +161,7 @@ def fetch(revision: Revision, path: str) -> Path:
         raise ParamsError(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
         return _in_workspace(revision, inside)
-    folder = _folder_of(revision.sha, inside)
+    folder = folder_of(revision.sha, str(inside))
     if not folder.is_dir():
         with locked(folder.parent / "lock"):
             if not folder.is_dir():  # another process may have been quicker
@@ -173,15 +173,15 @@ def fetch(revision: Revision, path: str) -> Path:
 def is_here(revision: Revision, path: str) -> bool:
     """Whether `fetch` has a file at once, without DVC."""
     if revision.sha and SHA.fullmatch(revision.sha):
-        return _folder_of(revision.sha, PurePosixPath(path)).is_dir()
+        return folder_of(revision.sha, path).is_dir()
     with contextlib.suppress(UserError):
         return fetch(revision, path).exists()
     return False
 
 
-def _folder_of(sha: str, inside: PurePosixPath) -> Path:
+def folder_of(sha: str, path: str) -> Path:
     """Where a file or folder of a commit is kept once it was fetched."""
-    return paths.cache("revisions", sha, hashing.hash_of(str(inside))[:16])
+    return paths.cache("revisions", sha, hashing.hash_of(path)[:16])
 
 
 def _in_workspace(revision: Revision, inside: PurePosixPath) -> Path:

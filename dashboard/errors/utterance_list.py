@@ -19,11 +19,11 @@ from asr.evaluation import slices
 from asr.evaluation.loops import Loop
 from asr.evaluation.slices import COUNTED, Utterances
 from asr.runs import reports, revisions
-from asr.runs.revisions import Revision
 from asr.runtime import formatting
 from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
-from dashboard import address, diff_html, widgets
+from dashboard import address, diff_html, widgets, workspace
+from dashboard.errors.offers import Offer
 from dashboard.errors.result_picker import ResultSource
 
 PAGE_ROWS = 20
@@ -54,7 +54,7 @@ def show(utterances: Utterances, order: np.ndarray, sources: list[ResultSource],
     choose_page("top", state, page, pages)
     begin = (page - 1) * PAGE_ROWS
     rows = utterances.rows.iloc[order[begin : begin + PAGE_ROWS]]
-    recordings = find_recordings(rows["id"].tolist(), sources[0].revision)
+    recordings = find_recordings(rows["id"].tolist(), sources[0].offer)
     counts = [
         (slices.errors(rows, prefix), slices.words(rows, prefix))
         for prefix in prefixes(utterances, text)
@@ -109,35 +109,44 @@ def choose_page(position: str, state: str, page: int, pages: int) -> None:
     st.pagination(pages, key=key, on_change=on_change)
 
 
-def find_recordings(ids: list[str], revision: Revision) -> dict[str, list[Recording]] | None:
+def find_recordings(ids: list[str], offer: Offer) -> dict[str, list[Recording]] | None:
     """Find the recordings of the rows shown, by id.
 
-    None, with the reason on the page, if the workspace does not hold the recordings that this
-    revision was tested on.
+    None, with the reason on the page, if the workspace does not hold the recordings that these
+    results are of.
     """
     root = paths.root()
     try:
-        metrics = reports.read_json(revisions.fetch(revision, paths.METRICS), "test_hash")
+        metrics = reports.read_json(revisions.fetch(offer.revision, paths.METRICS), "test_hash")
         if corpus.is_test_of(metrics, root):
             return corpus.find(root / paths.CHUNKS / "test", ids)
     except UserError as error:
         widgets.show_error(error)
         return None
+    commands = fetch_commands(offer)
     st.info(
-        "The recordings this model was tested on are not in the workspace. To hear them:",
+        "The recordings this model was tested on are not in the workspace."
+        f"{' To hear them:' if commands else ''}",
         icon=":material/volume_off:",
     )
-    st.code("\n".join(fetch_commands(revision)), language="bash")
+    if commands:
+        st.code("\n".join(commands), language="bash")
     return None
 
 
-def fetch_commands(revision: Revision) -> list[str]:
-    """The commands that put a revision's test recordings into the workspace."""
+def fetch_commands(offer: Offer) -> list[str]:
+    """The commands that put the test recordings of results into the workspace, if any do."""
+    revision = offer.revision
     pull = f"dvc pull {paths.CHUNKS} {paths.FEATURES}"
-    if revision.sha is None:
-        return [pull, "dvc repro"]
-    apply = "dvc exp apply" if revision.kind == revisions.EXPERIMENT else "git checkout"
-    return [f"{apply} {shlex.quote(revision.name)}", pull]
+    if revision.kind == revisions.WORKSPACE:
+        return [] if offer.stale or workspace.is_being_made() else [pull, "dvc repro"]
+    if revision.kind == revisions.EXPERIMENT:
+        return [f"dvc exp apply {shlex.quote(revision.name)}", pull]
+    if revision.sha and revisions.SHA.fullmatch(revision.sha):
+        is_named = revision.kind in revisions.REF_ORDER
+        name = revision.name if is_named else revision.sha[: revisions.SHA_DIGITS]
+        return [f"git checkout {shlex.quote(name)}", pull]
+    return []
 
 
 def show_utterance(

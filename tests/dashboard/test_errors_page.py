@@ -113,7 +113,10 @@ def test_two_models_side_by_side(at: AppTest, results: Path) -> None:
     at.selectbox(key="against").set_value("workspace").run()
     at.selectbox(key="against_model").set_value("start").run()
     check(at)
-    assert numbers(at)["WER of your files now, before training"] == f"{100 * wer_of(results, 'start'):.1f} %"
+    assert (
+        numbers(at)["WER of your files now, before training"]
+        == f"{100 * wer_of(results, 'start'):.1f} %"
+    )
     assert "better" in "".join(one.value for one in at.markdown)
     assert "heard by your files now, before training" in said(at)
     at.selectbox(key="errors_sort").set_value("second model worse").run()
