@@ -4,9 +4,13 @@ give a message.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 import streamlit as st
@@ -213,6 +217,189 @@ def test_pages_turn_above_and_below(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ids(at)[0] == "u20"
     at.selectbox(key="errors_sort").set_value("longest").run()
     check(at)
+
+
+LOOPED = [
+    line("a", "en två", "en två", duration=1.0),
+    line("b", "åtta ett sju", "8 1 7 6 7 " * 12, duration=2.0),
+    line("c", "nej", "ja " * 9, duration=3.0),
+    line("d", "ja " * 9, "ja " * 8, duration=4.0),  # so it was said
+    line("e", "fem", "sex", duration=5.0),
+]
+
+
+def test_loops_are_marked_counted_and_filtered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = show(tmp_path, LOOPED, monkeypatch)
+    told = at.caption[0].value.replace("\\", "")
+    assert told == "2 of 5 utterances are loops: 69 of 71 errors."
+    assert "loop: “8 1 7 6 7” 12 times" in said(at)
+    assert said(at).count("loop: ") == 2
+    for choice, shown, errors in (
+        ("only", "bc", "69"),
+        ("without", "dea", "2"),
+        (None, "bcdea", "71"),
+    ):
+        at.button_group(key="loops").set_value(choice).run()
+        check(at)
+        assert "".join(ids(at)) == shown
+        assert numbers(at)["Errors"] == errors
+    at.text_input(key="errors_search").set_value("nej").run()
+    assert at.caption[0].value.replace("\\", "").startswith("1 of 1 utterances is a loop: 9 of 9")
+
+
+def test_loops_of_two_models_are_told_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [*LOOPED, *(line(one["id"], one["reference"], "x", "start") for one in LOOPED)]
+    at = show(tmp_path, lines, monkeypatch)
+    at.selectbox(key="against").set_value("workspace").run()
+    at.selectbox(key="against_model").set_value("start").run()
+    told = at.caption[0].value.replace("\\", "")
+    assert "your files now: 2 of 5 utterances are loops: 69 of 71 errors." in told
+    assert "your files now, before training: 0 of 5 utterances are loops: 0 of" in told
+    at.button_group(key="loops").set_value("only").run()
+    assert "".join(ids(at)) == "bc"
+
+
+def test_without_a_loop_nothing_is_said_of_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = show(tmp_path, [LOOPED[0], *LOOPED[3:]], monkeypatch)
+    assert "loop" not in said(at) + "".join(one.value for one in at.caption)
+
+
+# Choices in the address
+
+
+def linked(told: dict[str, Any]) -> AppTest:
+    """A fresh browser at this address."""
+    at = AppTest.from_function(page, default_timeout=120)
+    at.query_params.update(told)
+    at.run()
+    check(at)
+    return at
+
+
+def seen(at: AppTest) -> list[Any]:
+    """What a visitor sees: rows, scores, pages, choices."""
+    widgets = [*at.selectbox, *at.multiselect, *at.button_group, *at.text_input, *at.pagination]
+    chosen = {one.key: one.value for one in widgets}
+    return [ids(at), numbers(at), chosen]
+
+
+def choose_search(at: AppTest) -> None:
+    at.text_input(key="errors_search").set_value("ord3 tre").run()
+
+
+def choose_slices(at: AppTest) -> None:
+    at.multiselect(key="errors_slices").set_value(["speaker", "age & more"]).run()
+    at.multiselect(key="slice_speaker").set_value(["s1", "s2"]).run()
+    at.multiselect(key="slice_age & more").set_value(["teens=1"]).run()
+
+
+def choose_models(at: AppTest) -> None:
+    at.selectbox(key="results_model").set_value("start").run()
+    at.selectbox(key="against").set_value("workspace").run()
+    at.selectbox(key="errors_sort").set_value("second model better").run()
+
+
+def choose_text_and_order(at: AppTest) -> None:
+    at.button_group(key="errors_text").set_value("raw_").run()
+    at.selectbox(key="errors_sort").set_value("longest").run()
+
+
+def choose_page(at: AppTest) -> None:
+    at.pagination[1].set_value(3).run()
+
+
+def choose_error(at: AppTest) -> None:
+    at.button_group(key="errors_view").set_value("Frequent errors").run()
+    at.selectbox(key="error").set_value((SUBSTITUTION, "fyra", "fem")).run()
+
+
+def choose_loops(at: AppTest) -> None:
+    at.button_group(key="loops").set_value("without").run()
+
+
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    lines = [
+        line(
+            f"u{number:02d}",
+            f"ord{number} tre fyra",
+            "ja " * 9 if number == 7 else f"ord{number} tre fem",
+            speaker=f"s{number % 3}",
+            duration=1.0 + number,
+            attributes='{"age & more": "%s"}' % ("teens=1" if number % 2 else "åttio"),
+        )
+        for number in range(50)
+    ]
+    before = [{**one, "model": "start", "hypothesis": "x"} for one in lines]
+    return show(tmp_path, [*lines, *before], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        choose_search,
+        choose_slices,
+        choose_models,
+        choose_text_and_order,
+        choose_page,
+        choose_error,
+        choose_loops,
+    ],
+)
+def test_a_choice_is_in_the_address_and_a_link_shows_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose: Callable[[AppTest], None]
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    before = seen(at)
+    choose(at)
+    check(at)
+    assert seen(at) != before
+    assert seen(linked(at.query_params)) == seen(at)
+
+
+def test_a_page_of_another_list_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    choose_page(at)
+    assert ids(at)[0] == "u40"
+    at.selectbox(key="errors_sort").set_value("longest").run()
+    assert ids(at)[0] == "u49"
+    for told in ("3", "x-y", "9" * 50, "³-1"):
+        assert ids(linked({"errors_page": told}))[0] == "u07", "the loop, which has most errors"
+
+
+def test_a_link_to_an_utterance_opens_its_page_and_marks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    choose_slices(at)
+    at.multiselect(key="errors_slices").set_value([]).run()
+    choose_page(at)
+    (href,) = [href for id, href in links(at).items() if id == "u45"]
+    told = parse_qs(urlparse(href).query)
+    assert told["utterance"] == ["u45"]
+    opened = linked(told)
+    assert ids(opened) == ids(at)
+    assert [one.value for one in opened.subheader] == ["This utterance was linked"]
+    opened.pagination[0].set_value(1).run()
+    assert not opened.subheader
+    assert "utterance" not in opened.query_params
+    for id in ("never heard of", "u45" * 2000, "<b>"):
+        unmarked = linked({"utterance": id})
+        assert not unmarked.subheader
+        assert ids(unmarked)[0] == "u07"
+
+
+def links(at: AppTest) -> dict[str, str]:
+    """The address of each utterance shown, by its id."""
+    hrefs = [re.findall('href="([^"]+)"', one.value) for one in at.html]
+    return dict(zip(ids(at), (unescape(found[0]) for found in hrefs if found), strict=True))
 
 
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
