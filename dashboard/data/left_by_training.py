@@ -16,10 +16,6 @@ from dashboard import widgets
 from dashboard.data.report_values import dict_of, number
 
 STAGES = ("chunk", "featurize", "train")  # from the corpus to a training
-REASONS = {
-    "longer_than_window": "longer than the window{window}",
-    "label_too_long": "a text longer than the model can write",
-}
 NO_TRAINING = (
     "No training of this corpus is here yet. It leaves out what is longer than its window as well."
 )
@@ -60,12 +56,11 @@ def sentence(summary: dict[str, Any], left_out: dict[str, int], trained: int) ->
     if not total:
         return f"The training left out none of its {trained:,} recordings."
     seconds = number(summary.get("window_seconds"))
-    window = f" of {seconds:g} s" if seconds else ""
+    known = {
+        "longer_than_window": f"longer than the window{f' of {seconds:g} s' if seconds else ''}",
+        "label_too_long": "with a text longer than the model can write",
+    }
     by_count = sorted(left_out.items(), key=lambda pair: -pair[1])
-    reasons = [
-        f"{count:,} {REASONS.get(reason, reason).format(window=window)}"
-        for reason, count in by_count
-        if count
-    ]
-    share = formatting.percent(total / (trained + total))
+    reasons = [f"{count:,} {known.get(reason, reason)}" for reason, count in by_count if count]
+    share = formatting.percent(total / max(trained + total, 1))
     return f"The training left out {total:,} more ({share}): {', '.join(reasons)}."
