@@ -114,7 +114,7 @@ def show_examples(root: Path, rejects: pa.Table) -> None:
     pages = -(-len(matches) // PAGE_ROWS)
     page = 1
     if pages > 1:
-        page = st.pagination(pages, **address.widget(PAGE, 1, most=pages))
+        page = choose_page(hashing.hash_of([split, code]), pages)
     rows = matches.slice((page - 1) * PAGE_ROWS, PAGE_ROWS).to_pylist()
     recordings = find_recordings(root / paths.RAW, split, [row["id"] for row in rows])
     for row in rows:
@@ -143,6 +143,19 @@ def put_reason() -> None:
     """Write the reason into the address; its examples begin at their first page."""
     address.put(REASON, st.session_state[REASON])
     address.put(PAGE, None)
+
+
+def choose_page(list_key: str, pages: int) -> int:
+    """Ask for a page of the examples."""
+    told = "".join(address.values(PAGE))
+    first = int(told) if told.isascii() and told.isdigit() else 1
+    key = f"{PAGE}_{list_key}"
+    return st.pagination(
+        pages,
+        default=min(max(first, 1), pages),
+        key=key,
+        on_change=lambda: address.put(PAGE, [str(st.session_state[key])]),
+    )
 
 
 def find_recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Recording]]:

@@ -45,10 +45,16 @@ class Offer:
 
 @dataclass(frozen=True)
 class Offers:
-    """What can be opened, and the names of the runs that were tested and cannot, by their ids."""
+    """What can be opened, by its id, and what cannot.
+
+    Attributes:
+        absent: names of the runs that were tested and cannot be opened, by their ids.
+        fetchable: those of them that a commit or an experiment holds.
+    """
 
     here: dict[str, Offer]
     absent: dict[str, str]
+    fetchable: frozenset[str]
 
 
 def offers(root: Path) -> Offers:
@@ -70,7 +76,8 @@ def offers(root: Path) -> Offers:
             )
         elif row.scores and row.key not in here:
             absent[row.key] = names[row.key]
-    return Offers(here, absent)
+    fetchable = {row.key for row in rows if row.key in absent and row.revisions}
+    return Offers(here, absent, frozenset(fetchable))
 
 
 def in_workspace(rows: list[RunRow], names: dict[str, str]) -> Offer:

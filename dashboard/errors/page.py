@@ -85,11 +85,11 @@ def show_results(found: Offers) -> None:
 
 
 def show_absent(found: Offers) -> None:
-    """Say in one line that there are runs whose results are not on this computer."""
-    if not found.absent:
+    """Say in one line that there are runs whose results can be fetched."""
+    if not found.fetchable:
         return
-    names = list(found.absent.values())
-    which = names[0] if len(names) == 1 else f"{len(names):,} more runs"
+    (id, *others) = found.fetchable
+    which = f"{len(found.fetchable):,} more runs" if others else f"the run {found.absent[id]}"
     st.caption(
         f"The results of {widgets.plain(which)} are not on this computer. "
         "`dvc fetch` brings them if they were pushed."

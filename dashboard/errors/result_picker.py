@@ -67,7 +67,7 @@ def choose(label: str, name: str, offers: Offers, optional: bool) -> ResultSourc
     if id is None:
         return None
     if id not in offers.here:
-        say_absent(offers.absent.get(id, id))
+        say_absent(offers, id)
         return None
     offer = offers.here[id]
     try:
@@ -93,11 +93,12 @@ def run_label(offers: Offers, id: str) -> str:
     return f"{offers.absent.get(id, id)} (not here)"
 
 
-def say_absent(name: str) -> None:
-    widgets.empty_state(
-        f"The results of {name} are not on this computer. This brings them if they were pushed:",
-        "dvc fetch",
-    )
+def say_absent(offers: Offers, id: str) -> None:
+    message = f"The results of {offers.absent.get(id, id)} are not on this computer."
+    if id in offers.absent and id not in offers.fetchable:
+        widgets.empty_state(f"{message} No commit holds them; train it again to have them.")
+    else:
+        widgets.empty_state(f"{message} This brings them if they were pushed:", "dvc fetch")
 
 
 def say_stale(offer: Offer) -> None:

@@ -51,7 +51,8 @@ def show(utterances: Utterances, order: np.ndarray, sources: list[ResultSource],
     linked = linked_place(utterances, order)
     state = hashing.hash_of(order.astype(np.int32).tobytes().hex())[:STATE_DIGITS]
     page = page_of_address(state, pages) or (linked // PAGE_ROWS + 1 if linked is not None else 1)
-    choose_page("top", state, page, pages)
+    keys = page_keys(state, page)
+    choose_page(keys, "top", "bottom", pages)
     begin = (page - 1) * PAGE_ROWS
     rows = utterances.rows.iloc[order[begin : begin + PAGE_ROWS]]
     recordings = find_recordings(rows["id"].tolist(), sources[0].offer)
@@ -63,7 +64,7 @@ def show(utterances: Utterances, order: np.ndarray, sources: list[ResultSource],
         tallies = [tally(int(errors[index]), int(words[index])) for errors, words in counts]
         is_linked = linked == begin + index
         show_utterance(row, tallies, sources, text, recordings, is_linked)
-    choose_page("bottom", state, page, pages)
+    choose_page(keys, "bottom", "top", pages)
 
 
 def linked_place(utterances: Utterances, order: np.ndarray) -> int | None:
@@ -91,22 +92,37 @@ def page_of_address(state: str, pages: int) -> int | None:
     return min(max(int(told), 1), pages) if is_of_list else None
 
 
-def choose_page(position: str, state: str, page: int, pages: int) -> None:
+def page_keys(state: str, page: int) -> dict[str, Any]:
+    """What the page numbers above and below the list have as keys: `top` and `bottom`, counted.
+
+    Only a new widget takes its page from `default`. So both get new keys when the page was not
+    chosen with them, and else the one that was not used: the other keeps the keyboard's focus.
+    """
+    keys: dict[str, Any] = st.session_state.setdefault("errors_pages", {"top": 0, "bottom": 0})
+    if (keys.get("list"), keys.get("page")) != (state, page):
+        keys |= {"list": state, "page": page}
+        keys["top"] += 1
+        keys["bottom"] += 1
+    return keys
+
+
+def choose_page(keys: dict[str, Any], position: str, twin: str, pages: int) -> None:
     """Show page numbers above or below the list.
 
     Args:
-        position: `top` or `bottom`.
+        position, twin: `top` or `bottom`, and the other of the two.
     """
     if pages < 2:
         return
-    key = f"errors_{position}"
-    st.session_state[key] = page
+    key = f"errors_{position}_{keys[position]}"
 
     def on_change() -> None:
-        address.put(PAGE, [f"{st.session_state[key]}-{state}"])
+        keys["page"] = st.session_state[key]
+        keys[twin] += 1
+        address.put(PAGE, [f"{keys['page']}-{keys['list']}"])
         address.put(UTTERANCE, None)
 
-    st.pagination(pages, key=key, on_change=on_change)
+    st.pagination(pages, default=keys["page"], key=key, on_change=on_change)
 
 
 def find_recordings(ids: list[str], offer: Offer) -> dict[str, list[Recording]] | None:

@@ -284,9 +284,9 @@ def linked(told: dict[str, Any]) -> AppTest:
 
 def seen(at: AppTest) -> list[Any]:
     """What a visitor sees: rows, scores, pages, choices."""
-    widgets = [*at.selectbox, *at.multiselect, *at.button_group, *at.text_input, *at.pagination]
+    widgets = [*at.selectbox, *at.multiselect, *at.button_group, *at.text_input]
     chosen = {one.key: one.value for one in widgets}
-    return [ids(at), numbers(at), chosen]
+    return [ids(at), numbers(at), chosen, [one.value for one in at.pagination]]
 
 
 def choose_search(at: AppTest) -> None:

@@ -246,14 +246,14 @@ def test_what_can_be_opened_is_offered_with_name_wer_and_date_and_the_rest_in_on
         run("gone", commits[0]),
         run("good", commits[1], here, wer=0.123),
         run("untested", commits[2], wer=None),
-        run("lost"),
+        run("fetched by none"),
     )
     at = drawn()
     assert at.selectbox(key="results").options == [
         "your files now",
         "good · 12.3 % WER · 14 Nov 2023",
     ]
-    assert "The results of 2 more runs are not on this computer. `dvc fetch` brings" in text(at)
+    assert "The results of the run gone are not on this computer. `dvc fetch` brings" in text(at)
     at.selectbox(key="results").set_value("key of good").run()
     assert wer_remark(at, "good")
 
@@ -294,3 +294,13 @@ def test_a_link_to_results_that_are_not_here_says_so_and_keeps_them_in_the_addre
     at.selectbox(key="results").set_value("workspace").run()
     check(at)
     assert wer_remark(at)
+
+
+@pytest.mark.usefixtures("root")
+def test_of_results_that_no_commit_holds_no_fetch_is_promised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    knows(monkeypatch, run("lost"))
+    at = drawn(results="key of lost")
+    assert "The results of lost are not on this computer. No commit holds them" in text(at)
+    assert not at.code
