@@ -85,7 +85,7 @@ def of_report(source: ResultSource, wanted: dict[str, int]) -> Score | None:
 def _told(interval: wer.Interval, rows: pd.DataFrame) -> str:
     drawn = rows["speaker"].nunique() if interval.unit == "speaker" else len(rows)
     bounds = formatting.percent_interval(interval.low, interval.high)
-    return f"{bounds}, over {drawn:,} {interval.unit}{'s' * (drawn != 1)}"
+    return f"95 %: {bounds}, over {drawn:,} {interval.unit}{'s' * (drawn != 1)}"
 
 
 def _show_errors(box: st.delta_generator.DeltaGenerator, rows: pd.DataFrame, text: str) -> None:
@@ -115,7 +115,6 @@ def _metric(box: st.delta_generator.DeltaGenerator, label: str, value: str, belo
         delta_color="off",
         delta_arrow="off",
         width="content",
-        help="The remark is the 95 % interval." if label.startswith("WER") else None,
     )
 
 

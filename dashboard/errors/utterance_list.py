@@ -31,7 +31,7 @@ PAGE, UTTERANCE = "errors_page", "utterance"  # in the address: "2-1a2b3c", page
 STATE_DIGITS = 6
 LINKED = "linked-utterance"
 LINK_STYLE = f"""<style>
-.st-key-{LINKED} {{ border-left: .3rem solid var(--st-primary-color); }}
+.st-key-{LINKED} {{ border-left: .3rem solid #1f9a92; }}
 .st-key-{LINKED} h3 {{ font-size: 1rem; padding: 0; }}
 .marked .about a {{ color: inherit; }}
 </style>"""

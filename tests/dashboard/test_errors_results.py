@@ -122,7 +122,7 @@ def report(rows: int = 24, **changed: Any) -> dict[str, Any]:
     return {"test_hash": "none", "models": {}, **told, **changed}
 
 
-REPORTED = "7.7–14.4, over 12 speakers"
+REPORTED = "95 %: 7.7–14.4, over 12 speakers"
 
 
 def test_where_nothing_is_filtered_the_interval_is_the_reported_one_rounded_once(
