@@ -263,11 +263,12 @@ def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
     corrected = 'noll, "<b>noll</b>", 零'
     page.get_by_label(re.compile("^Text from")).fill(corrected)
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Keep the corrected text").click()
+    page.get_by_text("Add to the training data").click()
+    expect(page.get_by_text("Adds the segment you corrected.")).to_be_visible()
     page.get_by_label("Speaker").fill("Åsa, 7")
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved 1 pair")).to_be_visible()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text("Added 1 pair")).to_be_visible()
     corpus = folder.read(server.workspace.root / "recordings", tmp_path)
     (kept,) = [one for one in corpus.utterances if one.text == corrected]
     assert kept.speaker == "Åsa, 7"

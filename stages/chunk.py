@@ -29,10 +29,11 @@ from asr.cleaning import measurements, reasons, split_overlap
 from asr.cleaning.measurements import Measurement
 from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.cleaning.rejects import RejectWriter, page
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.params import reader
 from asr.rooms import KEPT
 from asr.runtime import command, disk
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
@@ -342,7 +343,8 @@ def run(
         copies = list(duplicates.found())
         shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
         pairs = recordings_of(draft, copies[:MAX_SHOWN_COPIES])
-        write_reports(reports, sources, shared, left_out, pairs)
+        without_speaker = rows_without_speaker(draft)
+        write_reports(reports, sources, shared, left_out, pairs, without_speaker)
         in_two_splits = split_overlap.find_shared(seen, copies, rows_with_speakers(places))
         split_overlap.write(reports / "shared.csv", in_two_splits)
         split_overlap.refuse(in_two_splits, allow_shared)
@@ -368,6 +370,17 @@ def forecast(raw: Path, places: dict[str, list[shards.BatchPlace]]) -> int:
     return corpus_bytes + INDEX_BYTES * num_rows
 
 
+def rows_without_speaker(chunks: Path) -> int:
+    """How many rows have no speaker, so that nothing is known of their voices."""
+    columns = (
+        batch.column("speaker")
+        for split in shards.splits(chunks)
+        for path in shards.paths(chunks / split)
+        for batch in shards.batches(path, ["speaker"])
+    )
+    return sum(column.null_count for column in columns)
+
+
 def recordings_of(
     chunks: Path, copies: list[NearDuplicate]
 ) -> list[tuple[Recording, Recording, str]]:
@@ -391,6 +404,7 @@ def write_reports(
     shared: dict[str, int],
     left_out: RejectWriter,
     copies: list[tuple[Recording, Recording, str]],
+    without_speaker: int,
 ) -> None:
     """Write page.html with the sounds that it plays, and summary.json.
 
@@ -398,12 +412,15 @@ def write_reports(
         sources: by split, what `account` gives.
         shared: how many clips, speakers, sentences and copies stand in two splits.
         copies: pairs of near duplicates, and where each stands.
+        without_speaker: how many rows kept have none.
     """
     summary = {
         "splits": {split: _all_sources(by_source) for split, by_source in sources.items()},
         "sources": sources,
         "in_two_splits": shared,
     }
+    if without_speaker:
+        summary["rows_without_speaker"] = without_speaker
     with files.new_folder(reports / "sounds") as sounds:
         files.write_text(reports / "page.html", page(summary, left_out.examples, copies, sounds))
     files.write_json(reports / "summary.json", summary)
@@ -435,4 +452,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

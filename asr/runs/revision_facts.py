@@ -9,16 +9,18 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from asr import paths
-from asr.errors import UserError
+from asr import dvc_hashes, paths, wer
+from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
-from asr.runs.revisions import Revision
-from asr.runs.tested import EVALUATE, LOCK_ERRORS, Lock, lock_of, md5_of, why_untested_at
+from asr.runs.revisions import KEPT, PUBLISHED, RESULT, Revision
+from asr.runs.tested import EVALUATE, LOCK_ERRORS, Lock, lock_of, why_untested_at
+from asr.tracking import results
 
 Curves = dict[str, list[tuple[int, float]]]  # steps and values by metric
 
@@ -48,37 +50,91 @@ def value_of(text: str) -> Any:
 def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     """Fingerprint, facts and curves of a revision; all empty if there is no run.json.
 
+    What is published needs none: dvc.lock alone ties the reports that git holds.
+
     The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
     `best_step` of the weights kept; number of `parameters`; `seconds`; and the hashes of
     run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
     """
     try:
+        if (revision.sha or "").startswith(KEPT):
+            return _of_kept_model(revision)
         run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
+        if revision.kind == PUBLISHED:
+            return None, {}, {}  # its branch or commit tells it
     except UserError:
-        return None, {}, {}
+        return _published(revision) if revision.kind == PUBLISHED else (None, {}, {})
+    params = run["params"] if isinstance(run["params"], dict) else {}
+    facts = _facts(revision, params, run.get("best_step"))
+    return str(run["fingerprint"]), facts, _curves(revision)
+
+
+def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) -> dict[str, Any]:
+    """The facts of a revision.
+
+    Args:
+        params: of the training.
+        best_step: as run.json tells it; None where that is not to be had.
+    """
     lock = _lock(revision)
-    written = lock.written if lock else {}
     untested = why_untested_at(revision)
     scores = {} if untested else _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
-    if run.get("best_step") not in (None, summary.get("best_step")):
+    if best_step not in (None, summary.get("best_step")):
         summary = {}  # of another training
-    params = run["params"] if isinstance(run["params"], dict) else {}
     utterances = None
     with contextlib.suppress(UserError, OSError):  # fetched now, so that no page waits for DVC
-        utterances = md5_of(revisions.fetch(revision, paths.UTTERANCES))
-    facts = {
-        "params": params | _evaluate_params(lock),
+        utterances = dvc_hashes.of_file(revisions.fetch(revision, paths.UTTERANCES))
+    return {
+        "params": params | _evaluate_params(revision),
         "scores": {key: value for key, value in scores.items() if key != "models"},
         "untested": untested,
         "best_wer": summary.get("best_validation_wer"),
         "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
-        "run": written.get(paths.RUN),
+        "run": lock.written.get(paths.RUN) if lock else None,
         "utterances": None if untested else utterances,
     }
-    return str(run["fingerprint"]), facts, _curves(revision)
+
+
+def _published(revision: Revision) -> tuple[None, dict[str, Any], Curves]:
+    """The facts of a commit by what git holds of it; none if its scores are not its model's."""
+    lock = _lock(revision)
+    if lock is None or why_untested_at(revision):
+        return None, {}, {}
+    params = {key: value for told in lock.params.values() for key, value in _flat(told)}
+    return None, _facts(revision, params, None), _curves(revision)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested params under dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _of_kept_model(revision: Revision) -> tuple[str, dict[str, Any], Curves]:
+    """The facts of a kept model, by its report.
+
+    Raises:
+        DataError: the report is damaged.
+    """
+    path = paths.root() / paths.KEPT_REPORTS / f"{revision.name}.json"
+    report = reports.read_json(path, "fingerprint", "params", "metrics", "best_step")
+    if not isinstance(report["params"], dict) or not isinstance(report["metrics"], dict):
+        raise DataError(f"{path.name}: holds no params, or no scores; make keep writes it anew")
+    facts = {
+        "params": report["params"],
+        "scores": {key: value for key, value in report["metrics"].items() if key != "models"},
+        "untested": "",
+        "best_wer": report.get("best_validation_wer"),
+        "best_step": report["best_step"],
+        "utterances": report.get("utterances"),
+    }
+    return str(report["fingerprint"]), facts, {}
 
 
 def _lock(revision: Revision) -> Lock | None:
@@ -89,8 +145,14 @@ def _lock(revision: Revision) -> Lock | None:
         return None
 
 
-def _evaluate_params(lock: Lock | None) -> dict[str, Any]:
-    """The params that a revision was tested with, flat."""
+def _evaluate_params(revision: Revision) -> dict[str, Any]:
+    """The params that a revision was tested with, flat; none where nothing tells them."""
+    if revision.kind == RESULT:
+        result = results.read(str(revision.sha))
+        return result.params if result else {}
+    if (revision.sha or "").startswith(KEPT):
+        return dict(_of_kept_model(revision)[1]["params"])
+    lock = _lock(revision)
     params = lock.params.get(EVALUATE, {}).get(EVALUATE) if lock else None
     return {f"{EVALUATE}.{key}": value for key, value in (params or {}).items()}
 
@@ -100,11 +162,30 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
 
     Those of the shipped params.yaml where its dvc.lock does not say.
     """
-    params = _evaluate_params(_lock(revision))
     try:
+        params = _evaluate_params(revision)
         return int(params["evaluate.bootstrap_resamples"]), int(params["evaluate.seed"])
-    except LOCK_ERRORS:
+    except (UserError, *LOCK_ERRORS):
         return slices.RESAMPLES, slices.SEED
+
+
+def reported(revision: Revision, model: str) -> tuple[float, wer.Interval] | None:
+    """WER and interval of a model as the revision's report has them.
+
+    They are what a page shows where it shows all of a test. None where the report has none, or they
+    do not belong to the revision's model.
+
+    Args:
+        model: its name in the table of utterances.
+    """
+    if why_untested_at(revision):
+        return None
+    try:
+        scores = _report(revision, paths.METRICS)["models"][model]
+        interval = wer.Interval(scores["wer_low"], scores["wer_high"], scores["ci_unit"])
+        return float(scores["wer"]), interval
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:

@@ -15,34 +15,29 @@ Costs 5 ms to read dvc.lock, once for each state of it.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from asr import paths
+from asr import dvc_hashes, paths
+from asr.dvc_hashes import Hashes
 from asr.errors import UserError
-from asr.runs import revisions
-from asr.runs.revisions import Revision
+from asr.runs import dvc_cache, revisions
+from asr.runs.revisions import KEPT, RESULT, Revision
 from asr.storage import shards
 
-# What a damaged dvc.lock, or a damaged listing, can raise.
-LOCK_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
+LOCK_ERRORS = dvc_cache.READ_ERRORS  # what a damaged dvc.lock, or a damaged listing, can raise
 NOT_TESTED = "not tested yet"
 OTHER_TEST = "not tested on the present test data yet"
 TEST_IT = "run dvc repro evaluate, which tests the model here"
 UNREADABLE = "dvc.lock cannot be read"
 EVALUATE, TRAIN = "evaluate", "train"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is twenty times faster
+FROM_DATA = ("stats", "chunk", "featurize", "train")  # stages between a corpus and its model
 TABLES = (".csv", ".json", ".parquet")  # the outs whose values are shown
 
-Hashes = dict[str, str]  # MD5 by path, as DVC has it; that of a folder ends in .dir
 FindFile = Callable[[str], Path]  # the path of a file of a revision; UserError: not to be had
 
 
@@ -79,9 +74,14 @@ def why_untested(root: Path) -> str:
 
 
 def why_untested_at(revision: Revision) -> str:
-    """The same for any revision; what it holds is fetched."""
+    """The same for any revision; what it holds is fetched.
+
+    A kept result, and the report of a kept model, were written whole by what made them.
+    """
     if revision.sha is None:
         return why_untested(paths.root())
+    if revision.kind == RESULT or revision.sha.startswith(KEPT):
+        return ""
     try:
         lock = lock_of(revision)
     except (UserError, *LOCK_ERRORS):
@@ -118,7 +118,7 @@ def _why_untested(lock: Lock, find: FindFile) -> str:
 def _hash_of(find: FindFile, path: str) -> str | None:
     """MD5 of a file of a revision; None where it is not to be had."""
     try:
-        return md5_of(find(path))
+        return dvc_hashes.of_file(find(path))
     except (UserError, OSError):
         return None
 
@@ -139,13 +139,25 @@ def why_stale(root: Path, stage: str) -> str:
         for path in changed_deps(lock, stage):
             return f"{path} was made anew after {stage} read it"
         for path, hash in _present_files(lock, stage):
-            if md5_of(root / path) != hash:
+            if dvc_hashes.of_file(root / path) != hash:
                 return f"{path} is not the one that dvc.lock knows"
     except FileNotFoundError:
         return ""
     except LOCK_ERRORS:
         return UNREADABLE
     return ""
+
+
+def why_other_data(root: Path) -> str:
+    """Why corpus and statistics in the workspace are not those of its model; empty if they are."""
+    try:
+        stages = read_lock(root, root / "dvc.lock").outs
+    except FileNotFoundError:
+        return ""
+    except LOCK_ERRORS:
+        return UNREADABLE
+    reasons = (why_stale(root, stage) for stage in FROM_DATA if stage in stages)
+    return next(filter(None, reasons), "")
 
 
 def _present_files(lock: Lock, stage: str) -> Iterator[tuple[str, str]]:
@@ -170,12 +182,12 @@ def read_lock(root: Path, path: Path) -> Lock:
         FileNotFoundError: it is not there.
         LOCK_ERRORS: it is damaged.
     """
-    return _read_lock(root, path, *_stamp(path))
+    return _read_lock(root, path, *dvc_hashes.stamp(path))
 
 
 @lru_cache(maxsize=64)
 def _read_lock(root: Path, path: Path, *stamp: int) -> Lock:  # noqa: ARG001 (cache key)
-    stages: dict[str, Any] = yaml.load(path.read_bytes(), LOADER)["stages"]
+    stages: dict[str, Any] = yaml.load(path.read_bytes(), dvc_cache.LOADER)["stages"]
     deps, outs = (
         {
             stage: {entry["path"]: entry["md5"] for entry in told.get(kind, [])}
@@ -203,81 +215,18 @@ def _last_hash(lock: Lock, path: str) -> str | None:
     files = _listed(lock, path)
     if files is None:
         return None
-    entries = [
-        {"md5": hash, "relpath": file.removeprefix(f"{path}/")}
-        for file, hash in sorted(files.items())
-    ]
-    return f"{_md5(json.dumps(entries, sort_keys=True).encode())}.dir"
+    return dvc_hashes.of_listing(
+        {file.removeprefix(f"{path}/"): hash for file, hash in files.items()}
+    )
 
 
 def _listed(lock: Lock, folder: str) -> Hashes | None:
     """The hashes of the files in a folder that is an out, or inside one; None if not known."""
     for out, hash in lock.written.items():
         if f"{folder}/".startswith(f"{out}/") and hash.endswith(".dir"):
-            names = listing(lock.root, hash)
+            names = dvc_cache.listing(lock.root, hash)
             if names is None:
                 return None
             inside = {f"{out}/{name}": one for name, one in names.items()}
             return {path: one for path, one in inside.items() if path.startswith(f"{folder}/")}
     return None
-
-
-def listing(root: Path, hash: str) -> Hashes | None:
-    """The hashes of the files in a folder by their paths in it; None if DVC's cache lacks it.
-
-    Args:
-        hash: of the folder; it ends in .dir.
-    """
-    inside = Path("files/md5", hash[:2], hash[2:])
-    path = root / ".dvc/cache" / inside
-    if not path.is_file():
-        path = _configured_cache(root) / inside
-    return _read_listing(path) if path.is_file() else None
-
-
-@lru_cache(maxsize=256)
-def _read_listing(path: Path) -> Hashes:
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
-
-
-@lru_cache(maxsize=8)
-def _configured_cache(root: Path) -> Path:
-    """The folder of DVC's cache where it is not the default; asking DVC costs 0.1 s, once."""
-    os.environ.setdefault("DVC_NO_ANALYTICS", "true")
-    from dvc.config import Config, ConfigError
-
-    with suppress(ConfigError):
-        folder = Config(str(root / ".dvc"), validate=False)["cache"].get("dir")
-        return root / ".dvc" / (folder or "cache")
-    return root / ".dvc/cache"
-
-
-def folder_md5(folder: Path) -> str:
-    """The hash that DVC gives to a folder; costs 2 s for a GB."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    entries = [{"md5": md5_of(folder / name), "relpath": name} for name in names]
-    return f"{_md5(json.dumps(entries, sort_keys=True).encode())}.dir"
-
-
-def md5_of(path: Path) -> str:
-    """MD5 of a file, as DVC has it; hashed anew only where its size, time or number changed."""
-    return _md5_of(path, *_stamp(path))
-
-
-@lru_cache(maxsize=4096)
-def _md5_of(path: Path, *stamp: int) -> str:  # noqa: ARG001 (cache key)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _new_md5).hexdigest()
-
-
-def _new_md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from asr.errors import ParamsError
+from asr.sources.speakers import Voices
 from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import fraction_of, split_of
 from asr.storage.shards import HOLDOUT
@@ -61,6 +62,7 @@ class SelectionCounts:
         left_out: how many are not, by reason.
         fields: the names of attributes that some row has.
         sample: utterances, evenly spread over the source.
+        voices: whose of the rows that we split we know.
         thresholds: by split, the hash above which `max_rows` leaves a row out.
     """
 
@@ -68,6 +70,7 @@ class SelectionCounts:
     left_out: Counter[str] = field(default_factory=Counter)
     fields: set[str] = field(default_factory=set)
     sample: list[Utterance] = field(default_factory=list)
+    voices: Voices = field(default_factory=Voices)
     thresholds: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,6 +92,8 @@ def survey(utterances: UtteranceIterable, selection: Selection) -> SelectionCoun
             counts.left_out[reason] += 1
             continue
         counts.rows[split] += 1
+        if selection.role == MAIN:
+            counts.voices.add(utterance)
         if selection.max_rows:
             ranks[split].append(_rank(utterance, selection.seed))
     if selection.max_rows:

@@ -158,10 +158,8 @@ def fetch_commands(offer: Offer) -> list[str]:
         return [] if offer.stale or workspace.is_being_made() else [pull, "dvc repro"]
     if revision.kind == revisions.EXPERIMENT:
         return [f"dvc exp apply {shlex.quote(revision.name)}", pull]
-    if revision.sha and revisions.SHA.fullmatch(revision.sha):
-        is_named = revision.kind in revisions.REF_ORDER
-        name = revision.name if is_named else revision.sha[: revisions.SHA_DIGITS]
-        return [f"git checkout {shlex.quote(name)}", pull]
+    if revision.kind in (revisions.BRANCH, revisions.TAG, revisions.COMMIT):
+        return [f"git checkout {shlex.quote(revision.name)}", pull]
     return []
 
 

@@ -65,7 +65,7 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
     texts = one.transcribe()
     assert " ".join(texts) == f"{SENTENCES[0]} {SENTENCES[4]}"
     page.get_by_role("button", name=re.compile(r"^0:00\.0")).click()
-    player = page.locator("audio").nth(1)
+    player = page.locator("audio").nth(2)  # after those of the recording and of the transcript
     expect(player).to_be_attached()
     page.wait_for_function("[...document.querySelectorAll('audio')].at(-1).currentTime > 0.2")
     assert 0.5 < player.evaluate("it => it.duration") < 3

@@ -19,9 +19,9 @@ from streamlit.testing.v1 import AppTest
 
 from asr import augmentation, paths
 from asr.cleaning.rejects import REJECT
+from asr.dvc_hashes import of_file as md5_of
 from asr.errors import DataError
 from asr.params import reader
-from asr.runs.tested import md5_of
 from asr.storage import files, hashing, shards
 from dashboard import workspace
 from dashboard.data import durations, left_by_training

@@ -12,13 +12,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from asr import paths
+from asr.dvc_hashes import of_file as md5_of
 from asr.evaluation import slices
 from asr.evaluation.slices import ModelResults
 from asr.evaluation.table import COUNTS
 from asr.runs import reports, revision_facts, revisions, run_index, states
 from asr.runs.revisions import COMMIT, EXPERIMENT, HERE, Revision
 from asr.runs.run_index import RunRow
-from asr.runs.tested import md5_of
 from asr.storage import files
 from dashboard import workspace
 from dashboard.errors import offers

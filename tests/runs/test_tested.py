@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.errors import DataError
 from asr.runs import keep, results, revisions
-from asr.runs.tested import TEST_IT, folder_md5, read_lock, why_stale, why_untested, why_untested_at
+from asr.runs.tested import TEST_IT, read_lock, why_stale, why_untested, why_untested_at
 from support.pipeline import Workspace
 from support.runs import utterances, write_lock, write_reports
 
@@ -175,6 +175,27 @@ def test_data_and_statistics_that_dvc_lock_does_not_know_are_noticed(
     assert why_stale(workspace.root, "stats") == ""
 
 
+def test_a_model_is_never_said_to_be_of_a_corpus_that_came_after_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `dvc repro download` for another corpus its scores are still its own."""
+    monkeypatch.setenv("DVC_ROOT", str(workspace.root))
+    path = workspace.root / "dvc.lock"
+    text = path.read_text()
+    assert "audio  " in results.summary(workspace.root)
+    lock = yaml.safe_load(text)
+    (raw,) = (out for out in lock["stages"]["download"]["outs"] if out["path"] == paths.RAW)
+    raw["md5"] = f"{'0' * 32}.dir"
+    path.write_text(yaml.safe_dump(lock))
+    try:
+        assert why_untested(workspace.root) == ""
+        assert "audio  " not in results.summary(workspace.root)
+        with pytest.raises(DataError, match="corpus is not here: data/raw was made anew after"):
+            keep.keep(workspace.root, "mine")
+    finally:
+        path.write_text(text)
+
+
 def test_a_folder_has_the_hash_that_dvc_gives_it(workspace: Workspace) -> None:
     lock = read_lock(workspace.root, workspace.root / "dvc.lock")
-    assert folder_md5(workspace.root / paths.MODEL) == lock.written[paths.MODEL]
+    assert dvc_hashes.of_folder(workspace.root / paths.MODEL) == lock.written[paths.MODEL]

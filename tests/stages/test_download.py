@@ -401,6 +401,29 @@ def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypa
         )
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("speaker_id", ""),
+        ("reader", "mine: the column reader tells the voices apart, 60 of them"),
+        (
+            "who",
+            "mine: voices cannot be kept apart: no row names a speaker, and no split is given, so "
+            "one voice may stand in training and in the test, and the error rate come out too "
+            "low; what could tell them: who (60, such as s0); name that column speaker_id, or put "
+            "each voice into a folder of its own",
+        ),
+    ],
+)
+def test_which_column_tells_the_voices_is_said_before_the_work(tmp_path, capsys, column, said):
+    lines = [f"file_name,text,{column}", *(f"{n}.wav,x,s{n % 60}" for n in range(180))]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/metadata.csv").write_text("\n".join([*lines, ""]))
+    given = load(tmp_path, download__source="folder", download__path=str(tmp_path / "mine"))
+    download.sources(given.download, tmp_path)
+    assert capsys.readouterr().out == (f"download: {said}\n" if said else "")
+
+
 def test_the_manifest_accounts_for_every_source(tmp_path, base):
     other = numbered(tmp_path / "other", "abcdefghijklmnop", extra="north")
     mixed = json.loads(entry(other, "train"))

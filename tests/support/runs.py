@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from asr import paths
-from asr.runs.tested import md5_of
+from asr import dvc_hashes, paths
 from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
@@ -159,7 +158,7 @@ def _outs(root: Path, names: tuple[str, ...], hashes: dict[str, str]) -> list[di
     """Entries of dvc.lock for those of these reports that are there."""
     outs = {name: getattr(paths, name) for name in names}
     return [
-        {"path": path, "md5": hashes.get(name) or md5_of(root / path)}
+        {"path": path, "md5": hashes.get(name) or dvc_hashes.of_file(root / path)}
         for name, path in outs.items()
         if (root / path).is_file()
     ]
