@@ -16,8 +16,8 @@ LOOK_SECONDS = 3.0
 
 
 def is_being_made() -> bool:
-    """Whether DVC runs the pipeline in the workspace now."""
-    return states.is_dvc_working(states.present())
+    """Whether DVC runs the pipeline in the workspace now, not just in the queue or elsewhere."""
+    return states.is_workspace_at_work(states.present())
 
 
 def not_made(message: str, *commands: str) -> None:

@@ -230,7 +230,7 @@ def is_here(revision: Revision, path: str) -> bool:
     """Whether `fetch` has a file at once, without DVC."""
     if revision.sha and SHA.fullmatch(revision.sha):
         return folder_of(revision.sha, path).is_dir()
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, OSError, ValueError):  # a report may be damaged
         return fetch(revision, path).exists()
     return False
 

@@ -22,6 +22,7 @@ from asr.storage import hashing
 from dashboard import address, widgets, workspace
 from dashboard.errors.offers import Offer, Offers
 
+MAX_OFFERED = 300  # runs in the list, the newest; a link shows any other
 MODELS = {FINETUNED: "after training", "start": "before training"}
 
 
@@ -58,7 +59,7 @@ def choose(label: str, name: str, offers: Offers, optional: bool) -> ResultSourc
     with run_box:
         id = st.selectbox(
             label,
-            address.options(name, list(offers.here)),
+            address.options(name, list(offers.here)[:MAX_OFFERED]),
             index=None if optional else 0,
             format_func=lambda id: run_label(offers, id),
             placeholder="no other model",

@@ -23,7 +23,7 @@ from asr.runtime import formatting
 from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
 from dashboard import address, diff_html, widgets, workspace
-from dashboard.errors.offers import Offer
+from dashboard.errors.offers import Offer, is_commit
 from dashboard.errors.result_picker import ResultSource
 
 PAGE_ROWS = 20
@@ -160,7 +160,7 @@ def fetch_commands(offer: Offer) -> list[str]:
         return [f"dvc exp apply {shlex.quote(revision.name)}", pull]
     if revision.kind in (revisions.BRANCH, revisions.TAG, revisions.COMMIT):
         return [f"git checkout {shlex.quote(revision.name)}", pull]
-    return []
+    return [pull] if is_commit(revision) else []
 
 
 def show_utterance(

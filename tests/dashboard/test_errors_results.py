@@ -4,6 +4,7 @@ that was reported, and never as results of files that they are not of.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from asr.dvc_hashes import of_file as md5_of
 from asr.evaluation import slices
 from asr.evaluation.slices import ModelResults
 from asr.evaluation.table import COUNTS
-from asr.runs import reports, revision_facts, revisions, run_index, states
-from asr.runs.revisions import COMMIT, EXPERIMENT, HERE, Revision
+from asr.runs import queue, reports, revision_facts, revisions, run_index, states
+from asr.runs.revisions import COMMIT, EXPERIMENT, HERE, PUBLISHED, RESULT, Revision
 from asr.runs.run_index import RunRow
 from asr.storage import files
 from dashboard import workspace
@@ -81,6 +82,7 @@ def run(name: str, *results: Revision, wer: float | None = 0.5, **rest: Any) -> 
 
 def knows(monkeypatch: pytest.MonkeyPatch, *rows: RunRow) -> None:
     monkeypatch.setattr(offers, "all_rows", lambda _: list(rows))
+    offers.of_runs.clear()
 
 
 def fetched(root: Path, name: str, digit: str, kind: str = EXPERIMENT) -> Revision:
@@ -233,6 +235,22 @@ def test_while_dvc_works_its_command_is_not_advised(
         assert [one.value for one in at.code] == ([] if works else ["dvc repro"])
 
 
+@pytest.mark.parametrize(
+    ("lock", "pid", "works"),
+    [
+        (queue.LOCK, os.getpid(), True),
+        (queue.LOCK, 2**22 + 1, False),  # of a process that is dead
+        (f"{queue.EXPERIMENTS}/rwlock", os.getpid(), False),  # in the queue
+        ("elsewhere", os.getpid(), False),
+    ],
+)
+def test_only_what_dvc_does_in_the_workspace_makes_its_files(
+    root: Path, lock: str, pid: int, works: bool
+) -> None:
+    files.write_json(root / lock, {"write": {str(root / paths.UTTERANCES): {"pid": pid}}})
+    assert workspace.is_being_made() == works
+
+
 # What is offered
 
 
@@ -294,6 +312,50 @@ def test_a_link_to_results_that_are_not_here_says_so_and_keeps_them_in_the_addre
     at.selectbox(key="results").set_value("workspace").run()
     check(at)
     assert wer_remark(at)
+
+
+def test_what_is_only_in_dvcs_cache_is_offered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `dvc fetch`, by the dvc.lock of the revision; the control is one that lacks it."""
+    revision = Revision("0" * 8, "a" * 40, COMMIT)
+    knows(monkeypatch, run("good", revision))
+    lock = revisions.folder_of("a" * 40, "dvc.lock") / "dvc.lock"
+    write_lock(root, trained="1", tested="1")
+    files.write_bytes(lock, (root / "dvc.lock").read_bytes())
+    assert list(offers.offers(root).here) == ["workspace"]
+    hash = md5_of(root / paths.UTTERANCES)
+    cached = root / ".dvc/cache/files/md5" / hash[:2] / hash[2:]
+    files.write_bytes(cached, (root / paths.UTTERANCES).read_bytes())
+    offers.of_runs.clear()
+    assert list(offers.offers(root).here) == ["workspace", "key of good"]
+
+
+def test_kept_results_and_those_of_kept_models_are_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results under .cache/results, and what `make keep` put under reports/kept."""
+    for folder in (root / ".cache/results/f/1", root / "kept-report"):
+        write_evaluation(folder, LINES)
+    kept = root / paths.KEPT_REPORTS
+    kept.mkdir()
+    (root / "kept-report/reports/evaluate").rename(kept / "base")
+    hash = md5_of(kept / "base/utterances.parquet")
+    files.write_json(kept / "base.json", {"metrics": report(), "utterances": hash})
+    (kept / "damaged").mkdir()
+    (kept / "damaged/utterances.parquet").touch()
+    (kept / "damaged.json").write_text("{")
+    knows(
+        monkeypatch,
+        run("ours", Revision("ours", "f/1", RESULT)),
+        run("base", Revision("base", f"{revisions.KEPT}12", PUBLISHED)),
+        run("bare", Revision("bare", f"{revisions.KEPT}34", PUBLISHED)),
+        run("damaged", Revision("damaged", f"{revisions.KEPT}56", PUBLISHED)),
+    )
+    assert list(offers.offers(root).here) == ["workspace", "key of ours", "key of base"]
+    for name in ("ours", "base"):
+        at = drawn(results=f"key of {name}")
+        assert wer_remark(at, name)
+        assert not at.code, "no commit holds their recordings"
+    assert wer_remark(drawn(results="key of base"), "base").endswith(REPORTED)
 
 
 @pytest.mark.usefixtures("root")
