@@ -29,6 +29,7 @@ from asr.runtime.workers import parallel, progress
 from asr.sources import data_collective, huggingface, selection, speakers
 from asr.sources.opening import open_corpus
 from asr.sources.selection import MAIN, Selection, SelectionCounts
+from asr.sources.tables import printable
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
@@ -163,6 +164,9 @@ def _tell_of_voices(corpus: Corpus, counts: SelectionCounts, source: str) -> Non
     name = corpus.about["name"]
     if corpus.note:
         print(f"download: {name}: {corpus.note}")
+    if counts.moved:
+        moved = ", ".join(f"{printable(one)} to {split}" for one, split in counts.moved.items())
+        print(f"download: {name}: few speakers left a split empty, so these moved: {moved}")
     if warning := speakers.warning(counts.voices, corpus.utterances):
         print(f"download: {name}: {warning}; {VOICES_TOLD_BY.get(source, OWN_VOICES)}", flush=True)
 
@@ -305,9 +309,9 @@ def _way_out(main: OpenedSource) -> str:
     if all(utterance.split for utterance in main.corpus.utterances):
         return "the corpus has splits of its own, and not these"
     return (
-        "a speaker has eight chances in ten to train, so few speakers may leave a split empty; "
+        "each wants a speaker of its own, and there are not three; "
         "give splits of your own (a column split, folders train, validation and test, "
-        "or the corpus's official splits)"
+        "or the corpus's official splits), or no speakers"
     )
 
 

@@ -383,7 +383,7 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path, base):
     assert [row["id"] for row in found["train"]][2:] == ["base-2//a.wav", "base-2//b.wav"]
 
 
-def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
+def test_a_split_that_too_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(
         tmp_path / "mine", [("a.wav", "hello", "anna", "")], {"a.wav": encoded(voice(0.5))}
@@ -391,8 +391,8 @@ def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypa
     with pytest.raises(
         DataError,
         match=(
-            r"few speakers may leave a split empty; give splits of your own \(a column "
-            r"split, folders train, "
+            r"each wants a speaker of its own, and there are not three; give splits of your own "
+            r"\(a column split, folders train, "
         ),
     ):
         download.run(
