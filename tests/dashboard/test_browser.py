@@ -43,6 +43,48 @@ def test_two_runs_are_compared(visitor: Enter) -> None:
     assert one.faults() == []
 
 
+def test_choices_survive_reload_menu_back_and_a_sent_link(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Runs")
+    _tick(page, 1)  # the very first click
+    page.wait_for_url(re.compile("runs="))
+    one.choose("Baseline", "brief")
+    page.wait_for_url(re.compile("baseline="))
+    page.get_by_label("Filter").fill("r")
+    page.get_by_label("Filter").press("Enter")
+    page.wait_for_url(re.compile("filter=r"))
+    address = page.url
+    for way in ("menu", "back", "reload", "link"):
+        if way in ("menu", "back"):
+            page.get_by_role("link", name="Errors", exact=True).click()
+            expect(page.get_by_role("heading", name="Errors", exact=True)).to_be_visible()
+        if way == "menu":
+            page.get_by_role("link", name="Runs", exact=True).click()
+        elif way == "back":
+            page.go_back()
+        elif way == "reload":
+            page.reload()
+        else:
+            page = visitor().page
+            page.goto(address)
+        expect(page.get_by_label("Filter")).to_have_value("r")
+        expect(page.get_by_role("heading", name="Against the baseline")).to_be_visible()
+        expect(page.get_by_text("Tick runs to compare them")).to_have_count(0)
+        assert page.url == address, way
+    page.get_by_label("Filter").fill("")
+    page.get_by_label("Filter").press("Enter")
+    page.wait_for_url(lambda url: "filter=" not in url)
+    page.go_back()  # undoes a choice
+    expect(page.get_by_label("Filter")).to_have_value("r")
+
+
+def _tick(page: Page, number: int) -> None:
+    """Press the box of a row of the table of runs."""
+    table = page.get_by_test_id("stDataFrame").first
+    expect(table.locator("canvas").first).to_be_visible()
+    table.click(position={"x": 15, "y": 35 * number + 17})
+
+
 def test_the_page_reads_what_evaluate_reads(visitor: Enter, server: Server) -> None:
     table = pq.read_table(server.workspace.root / "reports/evaluate/utterances.parquet").to_pylist()
     scored = {row["id"]: row["hypothesis"] for row in table if row["model"] == "finetuned"}
