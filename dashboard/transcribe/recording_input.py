@@ -238,10 +238,7 @@ def _keep(visitor: Visitor, name: str, content: bytes | memoryview | Path) -> Re
         recording = Recording(hashlib.sha256(content).hexdigest()[:ID_DIGITS], name)
         kept = content
     _decode(visitor, recording.id, content)
-    try:
-        visitor.keep_recording(recording, kept)
-    except OSError as error:
-        raise _full(error) from None
+    visitor.keep_recording(recording, kept)
     return recording
 
 
@@ -252,14 +249,10 @@ def _decode(visitor: Visitor, name: str, content: bytes | memoryview | Path) -> 
     except Cancelled:
         raise DataError("cancelled") from None
     except OSError as error:
-        raise _full(error) from None
-
-
-def _full(error: OSError) -> DiskError:
-    return DiskError(
-        f"the recording cannot be kept: {error.strerror}; "
-        "make room on the server, then bring it again"
-    )
+        raise DiskError(
+            f"the recording cannot be unpacked: {error.strerror}; "
+            "make room on the server, then try again"
+        ) from None
 
 
 def _disconnection() -> Callable[[], bool]:
