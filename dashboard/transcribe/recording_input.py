@@ -74,18 +74,19 @@ def unpack(visitor: Visitor, recording: Recording) -> SampleFile:
         DataError: the recording is not there any more.
     """
     source = _source(visitor, recording)
-    if not source.is_file():
+    if source is None:
         raise DataError(f"{recording.name} is no longer here; bring it again to hear it")
     return _decode(visitor, recording.id, source)
 
 
-def _source(visitor: Visitor, recording: Recording) -> Path:
-    """Where a recording is kept; a file in the server's folder must be as it was."""
+def _source(visitor: Visitor, recording: Recording) -> Path | None:
+    """Where a recording lies; None if it is gone, or is another one in the server's folder now."""
     if recording.listed is None:
-        return visitor.recording_path(recording)
+        path = visitor.recording_path(recording)
+        return path if path.is_file() else None
     path = server_folder() / recording.listed
     is_same = path.is_file() and _listed_id(path, recording.listed) == recording.id
-    return path if is_same else Path(os.devnull)
+    return path if is_same else None
 
 
 def _key(name: str) -> str:
