@@ -33,9 +33,9 @@ from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.prompt import DETECTED, OWN, SET, Prompt
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
-from support.data import encoded, voice, write_rows
+from support.data import encoded, real, voice, write_rows
 from support.model import hub_folder, hush_timestamps, lock_model, noise, scratch
-from support.repository import REPOSITORY, SHIPPED
+from support.repository import REPOSITORY, SHARED, SHIPPED
 from support.samples import stored, transcript
 
 SECONDS = [
@@ -186,6 +186,24 @@ def test_a_model_that_was_told_no_language_detects_it_instead_of_inventing_engli
         assert prompt == recognizer.choose_prompt(start, "detect", None, made, 0.0, 3.0)
     assert start.model.generation_config.language == prompt.language
     assert list(recognizer.transcribe(start, made, 0.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("clip", "text"),
+    [
+        (("common-voice-fa", "clips", "common_voice_fa_37227442.mp3"), "detected: Persian"),
+        (("clips", "jfk.flac"), "detected: English"),
+    ],
+)
+def test_a_real_whisper_detects_the_language_of_real_speech(
+    tmp_path: Path, clip: tuple[str, ...], text: str
+) -> None:
+    whisper = SHARED / "models/whisper-base"
+    if not whisper.is_dir():
+        pytest.skip("no whisper-base beside this repository")
+    sound = sample_file.decode(real(*clip), tmp_path / "samples.f32")
+    start = recognizer.load(str(whisper))
+    assert recognizer.choose_prompt(start, None, None, sound, 0.0, sound.duration).text == text
 
 
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
