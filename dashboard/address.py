@@ -22,7 +22,7 @@ Choices = dict[str, list[str]]  # the values of each name, as an address has the
 
 PAGE, CHOICES = "address_page", "address_choices"  # in the session: the page shown, Choices by page
 MAX_VALUES = 100  # of one name
-MAX_LENGTH = 200  # characters of a value that are read
+MAX_LENGTH = 1000  # characters of a value that are read; file names have 255
 
 
 def open_page(page: str) -> None:

@@ -19,7 +19,7 @@ from asr.runs import comparison, run_index
 from asr.runs.run_index import IndexState, RunRow
 from asr.runtime import formatting
 from asr.wer import Difference
-from dashboard import widgets
+from dashboard import address, widgets
 from dashboard.runs import charts, leaderboards, run_table, styles
 from dashboard.runs.leaderboards import Test
 from dashboard.runs.run_table import DELTA, INTERVAL, WER, RunTable
@@ -189,21 +189,29 @@ def value_text(value: Any) -> str:
 def show_command(compared: list[RunRow], labels: dict[str, str]) -> None:
     """Show the command that repeats one of the compared runs."""
     st.subheader("Run it again")
-    by_key = {row.key: row for row in compared}
-    chosen = compared[0].key
-    if len(compared) > 1:
-        chosen = st.selectbox("Of", list(by_key), format_func=labels.__getitem__, key="runs_again")
+    row = choose_repeated(compared, labels) if len(compared) > 1 else compared[0]
     path = paths.root() / "params.yaml"
     try:
         params = workspace_params(str(path), path.stat().st_mtime_ns if path.is_file() else 0)
     except UserError as error:
         widgets.show_error(error)
         return
-    command, unknown = comparison.reproduce_commands(by_key[chosen], params)
+    command, unknown = comparison.reproduce_commands(row, params)
     st.code(command, language="bash", wrap_lines=True)
     if unknown:
         names_text = widgets.plain(", ".join(unknown[:MAX_UNKNOWN]))
         st.caption(f"Left out, for this workspace does not know them: {names_text}")
+
+
+def choose_repeated(compared: list[RunRow], labels: dict[str, str]) -> RunRow:
+    """Ask which of the compared runs to repeat: the first, until the reader chooses."""
+    by_id = {run_table.id_of(row): row for row in compared}
+    first = next(iter(by_id))
+    tied = address.widget("repeat", first)
+    if st.session_state["repeat"] not in by_id:  # it is not compared any more
+        st.session_state["repeat"] = first
+    chosen = st.selectbox("Of", list(by_id), format_func=lambda id: labels[by_id[id].key], **tied)
+    return by_id[chosen]
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

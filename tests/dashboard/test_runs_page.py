@@ -710,6 +710,18 @@ def test_every_choice_on_the_page_is_in_its_address(index: Index) -> None:
     assert other.query_params == {**chosen, "runs": rows[1].key}
 
 
+def test_the_run_to_repeat_is_in_the_address_while_it_is_compared(index: Index) -> None:
+    one, two, three = (row(name, params={"train.seed": len(name)}) for name in ("a", "bb", "ccc"))
+    index(one, two, three)
+    page = drawn({"runs": [one.key, two.key]})
+    assert "train.seed" not in page.code[0].value
+    page.selectbox(key="repeat").set_value(two.key).run()
+    assert page.query_params["repeat"] == two.key
+    assert "train.seed=2" in page.code[0].value
+    page = drawn({"runs": [one.key, three.key], "repeat": two.key})
+    assert page.selectbox(key="repeat").value == one.key
+
+
 def test_what_the_address_names_and_the_index_does_not_is_said_and_kept(index: Index) -> None:
     """A run that is not read yet, or is gone; then it comes."""
     late = row("late", 0.1)
@@ -732,7 +744,7 @@ def test_what_the_address_names_and_the_index_does_not_is_said_and_kept(index: I
         {"order": "zzz", "state": "zzz", "test": "zzz", "baseline": "zzz"},
         {"columns": ["zzz", "train.max_steps", "<b>"], "narrow": "zzz"},
         {"runs": ["x" * 5000] * 500, "filter": "\ufffd" * 300},
-        {"columns": "", "runs": "", "filter": "", "again": "zzz", "runs_table": "1"},
+        {"columns": "", "runs": "", "filter": "", "repeat": "zzz", "runs_table": "1"},
     ],
 )
 def test_no_address_breaks_the_page(index: Index, address: dict[str, Any]) -> None:
