@@ -128,6 +128,43 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
         assert all(start < end for start, end, _ in cues)
 
 
+def test_what_was_brought_and_corrected_outlives_a_reload_in_this_browser_alone(
+    visitor: Enter, server: Server
+) -> None:
+    one, stranger = visitor(), visitor()
+    page = one.go("Transcribe")
+    one.bring("elva.wav", wav(speech(SENTENCES[3])))
+    one.transcribe()
+    page.get_by_label(re.compile("^Text from")).fill("rättat")
+    page.keyboard.press("Control+Enter")
+    one.settle()
+    page.get_by_role("link", name="Talk", exact=True).click()
+    expect(page.get_by_role("heading", name="Talk", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Transcribe", exact=True).click()
+    corrected = page.get_by_label(re.compile("^Text from"))
+    expect(corrected).to_have_value("rättat")
+    page.reload()
+    expect(corrected).to_have_value("rättat")
+    expect(page.get_by_test_id("stText").first).to_have_text("elva.wav")
+    tab = visitor(beside=one).go("Transcribe")
+    expect(tab.get_by_label(re.compile("^Text from"))).to_have_value("rättat")
+    other = stranger.go("Transcribe")
+    expect(other.locator("input[type=file]")).to_be_attached()
+    stranger.settle()
+    assert stranger.texts() == []
+    expect(other.get_by_text("elva.wav")).to_have_count(0)
+    key = page.evaluate("localStorage.getItem('earshot-visitor')")
+    assert re.fullmatch("[0-9a-f]{32}", key)
+    assert other.evaluate("localStorage.getItem('earshot-visitor')") != key
+    assert key not in page.url + server.said.read_text()
+    page.get_by_role("button", name="Delete everything I brought").click()
+    page.get_by_role("button", name="Delete now").click()
+    expect(corrected).to_have_count(0)
+    tab.reload()
+    expect(tab.locator("input[type=file]")).to_be_attached()
+    expect(tab.get_by_text("elva.wav")).to_have_count(0)
+
+
 def _downloaded(page: Page, kind: str) -> str:
     with page.expect_download() as waiting:
         page.get_by_role("button", name=kind, exact=True).click()
