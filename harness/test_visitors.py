@@ -138,13 +138,14 @@ def test_the_job_of_a_closed_tab_goes_on_and_its_samples_go(
     _start_long(one, three_hours)
     assert max(path.stat().st_size for path in server.left()) > 600e6
     other.bring("tolv.wav", wav(speech(SENTENCES[4])))
-    one.page.close()
-    other.page.get_by_role("button", name="Transcribe").click()
-    expect(other.page.get_by_text("Waiting: 1 transcription comes first.")).to_be_visible()
-    other.page.wait_for_timeout(20_000)  # longer than a visitor without a page is waited for
-    back = visitor(beside=one)
-    back.go("Transcribe")
-    expect(back.page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible()
+    with _paused(server):
+        one.page.close()
+        other.page.get_by_role("button", name="Transcribe").click()
+        expect(other.page.get_by_text("Waiting: 1 transcription comes first.")).to_be_visible()
+        other.page.wait_for_timeout(20_000)  # longer than a visitor without a page is waited for
+        back = visitor(beside=one)
+        back.go("Transcribe")
+        expect(back.page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible()
     back.page.get_by_role("button", name="Cancel").click()
     expect(back.page.get_by_text("Cancelled; what was heard until then")).to_be_visible()
     expect(back.page.get_by_label(re.compile("^Text from"))).to_have_count(20)  # a page of it
