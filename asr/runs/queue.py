@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from asr.runtime.processes import is_alive
 from asr.storage import files
 
 EXPERIMENTS = ".dvc/tmp/exps"
+LOCK = ".dvc/tmp/rwlock"  # of the workspace
 WAITING_LOG = "logs/refs/exps/celery/stash"
 FAILED_LOG = "logs/refs/exps/celery/failed"
 ENTRY = re.compile(
@@ -35,12 +36,14 @@ class Task:
         sha: of the commit that holds its params.
         since: when it was queued, was started, or failed, in seconds since 1970.
         line: of one that failed, the last line that DVC printed; else empty.
+        pid: of one that was started, DVC's process that executes it; 0 if there is none yet.
     """
 
     name: str
     sha: str
     since: float
     line: str = ""
+    pid: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,17 @@ def read(root: Path) -> Queue:
 
 def is_working(root: Path) -> bool:
     """Whether DVC works in the repository: it holds a lock, or the queue has a worker."""
-    locks = (root / ".dvc/tmp/rwlock", root / EXPERIMENTS / "rwlock")
-    if any(is_alive(pid, since) for lock in locks for pid, since in _holders(lock)):
-        return True
-    return _has_worker(root)
+    locks = (root / LOCK, root / EXPERIMENTS / "rwlock")
+    return any(map(is_locked, locks)) or _has_worker(root)
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process of DVC that lives has an entry in a file of its locks."""
+    return any(is_alive(pid, since) for pid, since in _holders(lock))
 
 
 def _has_worker(root: Path) -> bool:
-    notes = (root / EXPERIMENTS / "celery").glob("dvc-exp-worker-*/*.json")
+    notes = (root / EXPERIMENTS / "celery").glob("dvc-exp-worker-*.json")
     return any(_lives(note) for note in notes)
 
 
@@ -103,8 +109,11 @@ def _tasks(root: Path) -> Iterator[tuple[Task, bool]]:
         process = note.with_suffix(".json")
         with suppress(OSError):
             task = _task(note, note.stat().st_mtime_ns)
-            if task:
-                yield task, _lives(process) if process.exists() else _has_worker(root)
+            if task and process.exists():
+                pid = _json(process).get("pid")
+                yield replace(task, pid=pid if isinstance(pid, int) else 0), _lives(process)
+            elif task:
+                yield task, _has_worker(root)
 
 
 @lru_cache(maxsize=1000)

@@ -53,8 +53,8 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     What is published needs none: dvc.lock alone ties the reports that git holds.
 
     The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
-    `best_step` of the weights kept; number of `parameters`; `seconds`; and the hashes of
-    run.json (`run`) and of the table of utterances (`utterances`).
+    `best_step` of the weights kept; number of `parameters`; `seconds`; `failed_checks`; and the
+    hashes of run.json (`run`) and of the table of utterances (`utterances`).
     """
     try:
         if (revision.sha or "").startswith(KEPT):
@@ -91,6 +91,7 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
         "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
+        "failed_checks": _failed_checks(revision),
         "run": lock.written.get(paths.RUN) if lock else _hash(revision, paths.RUN),
         "utterances": None if untested else utterances,
     }
@@ -101,6 +102,15 @@ def _hash(revision: Revision, path: str) -> str | None:
     with contextlib.suppress(UserError, OSError):
         return dvc_hashes.of_file(revisions.fetch(revision, path))
     return None
+
+
+def _failed_checks(revision: Revision) -> dict[str, str]:
+    """Name and text of each check of the training that failed."""
+    return {
+        name: str(result.get("detail", ""))
+        for name, result in _report(revision, paths.CHECKS).items()
+        if isinstance(result, dict) and not result.get("passed", True)
+    }
 
 
 def _published(revision: Revision) -> tuple[None, dict[str, Any], Curves]:
