@@ -35,7 +35,7 @@ class Task:
         sha: of the commit that holds its params.
         since: when it was queued, was started, or failed, in seconds since 1970.
         line: of one that failed, the last line that DVC printed; else empty.
-        pid: of one that was started, DVC's process that executes it; 0 if there is none yet.
+        pid: of DVC's process that executes or executed it; 0 if there was none yet.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Queue:
 
 def read(root: Path) -> Queue:
     """The queue of the repository at `root`; empty where there is none."""
-    tasks = list(_tasks(root))
-    started = {task.sha for task, _ in tasks}
     git = root / ".git"
-    waiting = [task for task in _entries(git / WAITING_LOG) if task.sha not in started]
+    waiting, failed = _entries(git / WAITING_LOG), _entries(git / FAILED_LOG)
+    tasks = list(_tasks(root))  # after the entries, which go when a task has its note
+    pids = {task.sha: task.pid for task, _ in tasks}
     return Queue(
-        tuple(waiting),
+        tuple(task for task in waiting if task.sha not in pids),
         tuple(task for task, lives in tasks if lives),
         tuple(
-            Task(task.name, task.sha, task.since, _last_line(root, task.sha))
-            for task in _entries(git / FAILED_LOG)
+            replace(task, line=_last_line(root, task.sha), pid=pids.get(task.sha, 0))
+            for task in failed
         ),
     )
 

@@ -225,18 +225,13 @@ class Present:
 
     def queued(self) -> list[tuple[Task, State]]:
         """Experiments of the queue of which no stage tells."""
-        tried = {stages[-1].experiment for stages in self.invocations.values()}
-        at_work = {stages[-1].dvc[0] for stages in self.invocations.values()}
-        states = [(task, State(WAITING)) for task in self.queue.waiting]
-        states += [
-            (task, State(PREPARING)) for task in self.queue.started if task.pid not in at_work
+        recorded = {stages[-1].dvc[0] for stages in self.invocations.values()}
+        states = [
+            *((task, State(WAITING)) for task in self.queue.waiting),
+            *((task, State(PREPARING)) for task in self.queue.started),
+            *((task, State(FAILED, line=task.line)) for task in self.queue.failed),
         ]
-        states += [
-            (task, State(FAILED, line=task.line))
-            for task in self.queue.failed
-            if task.name not in tried
-        ]
-        return states
+        return [(task, state) for task, state in states if task.pid not in recorded]
 
     def count_going_on(self) -> int:
         states = [self.state(stages, None) for stages in self.invocations.values()]

@@ -7,9 +7,10 @@ from __future__ import annotations
 import fcntl
 import os
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +339,13 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
     return client.connect()
 
 
-def rows() -> dict[str, RunRow]:
+def listed() -> list[RunRow]:
     refresh.refresh(talk=False)
-    return {row.name: row for row in run_index.rows()}
+    return run_index.rows()
+
+
+def rows() -> dict[str, RunRow]:
+    return {row.name: row for row in listed()}
 
 
 def begun(name: str, **facts: Any) -> tuple[Path, Path]:
@@ -512,16 +517,20 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
     reflog(tmp_path, "stash", ("1", "waits"), ("2", "starts"))
     reflog(tmp_path, "failed", ("3", "fails"), ("4", "refused"))
     started(tmp_path, "2", "starts", os.getpid(), None)
-    started(tmp_path, "3", "fails", os.getpid(), 255)
+    started(tmp_path, "3", "fails", 300, 255)
+    started(tmp_path, "4", "refused", 400, 255)
     started(tmp_path, "5", "was killed", NO_PROCESS, None)
-    write("train", {"code": 2, "line": "no"}, experiment="refused")
-    found = {name: row.state for name, row in rows().items()}
-    assert found == {
-        "waits": State("waiting"),
-        "starts": State("preparing"),
-        "fails": State("failed", line="ERROR: it failed"),
-        "refused": State("refused", stage="train", line="no"),
+    write("train", {"code": 2, "line": "no"}, experiment="fails", dvc=[NO_PROCESS, 1])  # before
+    write("train", {"code": 2, "line": "no"}, experiment="refused", dvc=[400, 1])
+    found = listed()
+    assert {(row.name, row.state) for row in found} == {
+        ("waits", State("waiting")),
+        ("starts", State("preparing")),
+        ("fails", State("failed", line="ERROR: it failed")),
+        ("fails", State("refused", stage="train", line="no")),  # the time before
+        ("refused", State("refused", stage="train", line="no")),
     }
+    assert len(found) == len({row.key for row in found}) == 5
     write("chunk", None, experiment="starts", dvc=this_process())
     assert rows()["starts"].state == State("killed", stage="chunk")
 
@@ -583,6 +592,39 @@ def test_dvc_itself_in_workspace_and_queue_is_seen_from_the_first_stage_to_its_k
     assert not states.is_dvc_working(states.present())
     (attempt,) = next(iter(states.present().invocations.values()))
     assert (attempt.stage, attempt.code) == ("wait", 0)
+
+
+# The refresher.
+
+
+def test_while_dvc_works_the_index_is_refreshed_though_no_page_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = write("chunk")
+    paths.cache("runs.asked").touch()
+    before = run_index.IndexState(made=True, updated=time.time() - 1.5)
+    with living(record):
+        assert refresh._asked_since(time.time())
+        assert run_index.is_stale(before)
+    assert not run_index.is_stale(replace(before, updated=time.time() - 1.5))
+    assert run_index.is_stale(replace(before, updated=time.time() - 3.5))
+    monkeypatch.setattr(refresh, "LINGER_SECONDS", 0.1)
+    assert not refresh._asked_since(time.time())
+
+
+def test_a_store_that_is_slow_to_read_takes_a_third_of_the_time_at_most(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del store
+    read: list[float] = []
+    with closing(refresh.opened(again=False)) as index:
+        refresher = refresh.Refresher(index, talk=False)
+        monkeypatch.setattr(refresher, "read_store", lambda: read.append(0.1) or time.sleep(0.1))
+        monkeypatch.setattr(refresh, "_store_stamp", lambda _: str(time.time_ns()))  # it changes
+        began = time.monotonic()
+        while len(read) < 4:
+            refresher._read_store_if_changed()
+        assert sum(read) <= 0.4 * (time.monotonic() - began) + 0.1  # none after the last
 
 
 # What MLflow is told.
