@@ -272,12 +272,12 @@ def present() -> Present:
 
 
 def _dvc_lives(stage: Attempt) -> bool:
-    if stage.dvc in _dead:
-        return False
-    lives = stage.lives or stage.dvc_lives()
-    if not lives:
+    """Whether a stage lives, or the process of DVC that started it."""
+    if stage.lives:
+        return True
+    if stage.dvc not in _dead and not stage.dvc_lives():
         _dead.add(stage.dvc)
-    return lives
+    return stage.dvc not in _dead
 
 
 def is_dvc_working(now: Present) -> bool:
