@@ -30,6 +30,7 @@ from support import attempts, journals, killed
 from support.attempts import NO_PROCESS, living, this_process, write
 from support.repository import REPOSITORY
 from support.runs import evaluation, go_on, mirror, new_store, training
+from support.waiting import wait_for
 
 DATA = ("download", "stats", "chunk", "featurize")
 F = "f" * 32
@@ -588,7 +589,7 @@ def test_dvc_itself_in_workspace_and_queue_is_seen_from_the_first_stage_to_its_k
     assert kinds() == {"queued": "waiting", "repro": "preparing"}
     assert states.is_dvc_working(states.present())
     work.kill()
-    assert kinds() == {"queued": "waiting", "repro": "killed"}
+    wait_for(lambda: kinds() == {"queued": "waiting", "repro": "killed"})
     assert not states.is_dvc_working(states.present())
     (attempt,) = next(iter(states.present().invocations.values()))
     assert (attempt.stage, attempt.code) == ("wait", 0)
