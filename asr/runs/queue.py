@@ -18,6 +18,7 @@ from asr.runtime.processes import is_alive
 from asr.storage import files
 
 EXPERIMENTS = ".dvc/tmp/exps"
+LOCK = ".dvc/tmp/rwlock"  # of the workspace
 WAITING_LOG = "logs/refs/exps/celery/stash"
 FAILED_LOG = "logs/refs/exps/celery/failed"
 ENTRY = re.compile(
@@ -72,10 +73,13 @@ def read(root: Path) -> Queue:
 
 def is_working(root: Path) -> bool:
     """Whether DVC works in the repository: it holds a lock, or the queue has a worker."""
-    locks = (root / ".dvc/tmp/rwlock", root / EXPERIMENTS / "rwlock")
-    if any(is_alive(pid, since) for lock in locks for pid, since in _holders(lock)):
-        return True
-    return _has_worker(root)
+    locks = (root / LOCK, root / EXPERIMENTS / "rwlock")
+    return any(map(is_locked, locks)) or _has_worker(root)
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process of DVC that lives has an entry in a file of its locks."""
+    return any(is_alive(pid, since) for pid, since in _holders(lock))
 
 
 def _has_worker(root: Path) -> bool:

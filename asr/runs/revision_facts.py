@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from asr import dvc_hashes, paths, wer
+from asr import dvc_hashes, paths
 from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
@@ -177,25 +177,6 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
         return int(params["evaluate.bootstrap_resamples"]), int(params["evaluate.seed"])
     except (UserError, *LOCK_ERRORS):
         return slices.RESAMPLES, slices.SEED
-
-
-def reported(revision: Revision, model: str) -> tuple[float, wer.Interval] | None:
-    """WER and interval of a model as the revision's report has them.
-
-    They are what a page shows where it shows all of a test. None where the report has none, or they
-    do not belong to the revision's model.
-
-    Args:
-        model: its name in the table of utterances.
-    """
-    if why_untested_at(revision):
-        return None
-    try:
-        scores = _report(revision, paths.METRICS)["models"][model]
-        interval = wer.Interval(scores["wer_low"], scores["wer_high"], scores["ci_unit"])
-        return float(scores["wer"]), interval
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:

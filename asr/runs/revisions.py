@@ -10,6 +10,7 @@ or DVC there is only the workspace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -23,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from asr import dvc_hashes, paths
-from asr.errors import DataError, ParamsError
+from asr.errors import DataError, ParamsError, UserError
 from asr.params import reader
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
@@ -216,13 +217,27 @@ def fetch(revision: Revision, path: str) -> Path:
         return _there(revision, results.folder(revision.sha) / inside)
     if revision.sha.startswith(KEPT):
         return _of_kept_model(revision, inside)
-    folder = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
+    folder = folder_of(revision.sha, str(inside))
     if not folder.is_dir():
         with locked(folder.parent / "lock"):
             if not folder.is_dir():  # another process may have been quicker
                 with files.new_folder(folder) as draft:
                     _download(revision, inside, draft / inside.name)
     return folder / inside.name
+
+
+def is_here(revision: Revision, path: str) -> bool:
+    """Whether `fetch` has a file at once, without DVC."""
+    if revision.sha and SHA.fullmatch(revision.sha):
+        return folder_of(revision.sha, path).is_dir()
+    with contextlib.suppress(UserError, OSError, ValueError):  # a report may be damaged
+        return fetch(revision, path).exists()
+    return False
+
+
+def folder_of(sha: str, path: str) -> Path:
+    """Where a file or folder of a commit is kept once it was fetched."""
+    return paths.cache("revisions", sha, hashing.hash_of(path)[:16])
 
 
 def _in_workspace(revision: Revision, inside: PurePosixPath) -> Path:

@@ -283,3 +283,10 @@ def _dvc_lives(stage: Attempt) -> bool:
 def is_dvc_working(now: Present) -> bool:
     """Whether DVC works in this repository, in its temporary folders, or in the queue."""
     return bool(now.living) or queue.is_working(paths.root())
+
+
+def is_workspace_at_work(now: Present) -> bool:
+    """Whether DVC works in the workspace itself."""
+    root = paths.root()
+    folders = (now.invocations[key][-1].folder for key in now.living)
+    return str(root) in folders or queue.is_locked(root / queue.LOCK)

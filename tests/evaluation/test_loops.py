@@ -26,6 +26,12 @@ LOOPS = {
     "Thai": ("ขอบคุณ" * 5, "ขอบคุณ", 5),
     "Burmese": ("ကျေးဇူး" * 6, "ကျေးဇူး", 6),
     "within a word": ("ha" * 40, "ha", 40),
+    "within one of two words": ("rara " + "ra" * 13, "ra", 13),
+    "long words": (
+        "Bundesverfassungsgericht entscheidet " * 8,
+        "bundesverfassungsgericht entscheidet",
+        8,
+    ),
     "one digit": ("1" * 60, "1", 60),
 }
 SPEECH = {
