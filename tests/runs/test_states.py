@@ -613,6 +613,19 @@ def test_while_dvc_works_the_index_is_refreshed_though_no_page_asks(
     assert not refresh._asked_since(time.time())
 
 
+def test_a_journal_that_has_not_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, going_on = training("ended"), training("going on", 20, None)
+    refresh.refresh(talk=False)
+    read: list[Path] = []
+    whole = refresh.journals.read
+    monkeypatch.setattr(refresh.journals, "read", lambda path: read.append(path) or whole(path))
+    refresh.refresh(talk=False)
+    assert read == []
+    go_on(going_on, range(21, 22), None)
+    refresh.refresh(talk=False)
+    assert read == [going_on] != [ended]
+
+
 def test_a_store_that_is_slow_to_read_takes_a_third_of_the_time_at_most(
     store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
