@@ -4,7 +4,9 @@ while anything lives.
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import json
 import os
 import textwrap
 import time
@@ -19,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import paths
-from asr.runs import refresh, run_index, states
+from asr.runs import queue, refresh, run_index, states
 from asr.runs.run_index import RunRow
 from asr.runs.states import State
 from asr.runtime.attempts import Attempt
@@ -536,12 +538,32 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
     assert rows()["starts"].state == State("killed", stage="chunk")
 
 
+def test_an_experiment_that_a_worker_has_just_taken_is_no_longer_waiting(tmp_path: Path) -> None:
+    """DVC drops it from its list before it notes the process."""
+    celery = tmp_path / queue.CELERY
+    for number, (name, task) in enumerate((("taken", queue.RUN_TASK), ("other", "cleanup"))):
+        entry = {"name": name, "stash_rev": str(number + 1) * 40}
+        body = base64.b64encode(json.dumps([[entry], {}, {}]).encode()).decode()
+        message = {"headers": {"task": task, "id": f"id-{number}"}, "body": body}
+        files.write_json(celery / f"broker/processed/{number}.celery.msg", message)
+    reflog(tmp_path, "stash", ("1", "taken"))
+    assert {name: row.state.kind for name, row in rows().items()} == {"taken": "waiting"}
+    files.write_json(celery / "dvc-exp-worker-1.json", {"pid": os.getpid(), "returncode": None})
+    for entries in ((("1", "taken"),), ()):
+        reflog(tmp_path, "stash", *entries)
+        assert {name: row.state.kind for name, row in rows().items()} == {"taken": "preparing"}
+    files.write_text(celery / "result/celery-task-meta-id-0", "{}")
+    assert rows() == {}
+
+
 @pytest.mark.parametrize("content", ["", "x\n", "a" * 3000, "\0\n\t\n", "refs/exps\n" * 99])
 def test_a_queue_that_cannot_be_read_is_empty(tmp_path: Path, content: str) -> None:
     for path in ("logs/refs/exps/celery/stash", "logs/refs/exps/celery/failed"):
         files.write_text(tmp_path / ".git" / path, content)
     files.write_text(tmp_path / ".dvc/tmp/exps/run/x/x.run", content)
     files.write_text(tmp_path / ".dvc/tmp/rwlock", content)
+    files.write_text(tmp_path / queue.CELERY / "broker/processed/x.celery.msg", content)
+    files.write_text(tmp_path / queue.CELERY / "dvc-exp-worker-1.json", content)
     assert rows() == {}
     assert not states.is_dvc_working(states.present())
 
