@@ -284,8 +284,22 @@ def test_a_store_of_which_nothing_can_be_opened_offers_nothing(
     knows(monkeypatch, *(run(f"run-{n}", Revision(f"{n}", f"{n:040x}", COMMIT)) for n in range(16)))
     at = drawn()
     assert not at.selectbox
-    assert "No results yet" in text(at)
+    assert "No results are on this computer yet" in text(at)
     assert "16 more runs are not on this computer" in text(at)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("content", [None, b"", b"no index"])
+def test_an_index_that_is_not_there_or_damaged_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(run_index, "request_refresh", lambda *_: asked.append(True))
+    if content is not None:
+        files.write_bytes(run_index.path(), content)
+    at = drawn()
+    assert asked
+    assert wer_remark(at), "and what lies in the workspace is shown meanwhile"
 
 
 def test_runs_of_one_name_are_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
