@@ -21,8 +21,8 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 Choices = dict[str, list[str]]  # the values of each name, as an address has them
 
 PAGE, CHOICES = "address_page", "address_choices"  # in the session: the page shown, Choices by page
-MAX_VALUES = 100  # of one name that are read
-MAX_LENGTH = 200  # characters of a value that are read
+MAX_VALUES = 100  # of one name
+MAX_LENGTH = 1000  # characters of a value that are read; file names have 255
 
 
 def open_page(page: str) -> None:
@@ -63,7 +63,8 @@ def put(name: str, chosen: Iterable[str] | None) -> None:
     page = _all_choices().setdefault(st.session_state.get(PAGE, ""), {})
     page.pop(name, None)
     if chosen is not None:
-        page[name] = [value.encode(errors="replace").decode() for value in chosen] or [""]
+        written = list(chosen)[:MAX_VALUES] or [""]
+        page[name] = [value.encode(errors="replace").decode() for value in written]
     st.query_params.from_dict(page)
 
 

@@ -26,7 +26,7 @@ from dashboard.transcribe import page as transcribe
 ICON = Path(__file__).with_name("icon.svg")
 
 st.set_page_config(page_title="Earshot", page_icon=str(ICON), layout="wide")
-st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
+st.html("<style>.stMainBlockContainer { padding-top: 3rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),
     st.Page(errors.page, title="Errors", icon=":material/spellcheck:", url_path="errors"),

@@ -163,6 +163,7 @@ def test_the_job_of_a_closed_tab_goes_on_and_its_samples_go(
 def test_twenty_at_once_wait_in_order_and_each_gets_its_own(
     visitor: Enter, server: Server, three_hours: Path
 ) -> None:
+    before = server.visitors()
     first, host = visitor(), visitor()
     people = [host, *(visitor(beside=host) for _ in range(19))]
     for one in people:
@@ -181,6 +182,7 @@ def test_twenty_at_once_wait_in_order_and_each_gets_its_own(
         expect(one.page.get_by_role("button", name="JSON")).to_be_visible(timeout=180_000)
         one.settle()
         assert one.texts() == [SENTENCES[number % len(SENTENCES)]]
+    assert len(server.visitors() - before) == 2, "all tabs of a browser have one key"
 
 
 def test_hostile_texts_run_nothing_in_any_field(

@@ -392,7 +392,7 @@ def main() -> None:
     with command.timing(reports) as timed:
         course = journal.course(run(train, validation, out, reports, params))
         if course:  # a training that was stopped took longer than its last piece
-            timed["seconds"] = round(course.seconds, 3)
+            timed["seconds"] = course.seconds
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ class Task:
         sha: of the commit that holds its params.
         since: when it was queued, was started, or failed, in seconds since 1970.
         line: of one that failed, the last line that DVC printed; else empty.
+        pid: of one that was started, DVC's process that executes it; 0 if there is none yet.
     """
 
     name: str
     sha: str
     since: float
     line: str = ""
+    pid: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def is_locked(lock: Path) -> bool:
 
 
 def _has_worker(root: Path) -> bool:
-    notes = (root / EXPERIMENTS / "celery").glob("dvc-exp-worker-*/*.json")
+    notes = (root / EXPERIMENTS / "celery").glob("dvc-exp-worker-*.json")
     return any(_lives(note) for note in notes)
 
 
@@ -107,8 +109,11 @@ def _tasks(root: Path) -> Iterator[tuple[Task, bool]]:
         process = note.with_suffix(".json")
         with suppress(OSError):
             task = _task(note, note.stat().st_mtime_ns)
-            if task:
-                yield task, _lives(process) if process.exists() else _has_worker(root)
+            if task and process.exists():
+                pid = _json(process).get("pid")
+                yield replace(task, pid=pid if isinstance(pid, int) else 0), _lives(process)
+            elif task:
+                yield task, _has_worker(root)
 
 
 @lru_cache(maxsize=1000)

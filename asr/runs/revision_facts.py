@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from asr import dvc_hashes, paths, wer
+from asr import dvc_hashes, paths
 from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
@@ -53,8 +53,8 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     What is published needs none: dvc.lock alone ties the reports that git holds.
 
     The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
-    `best_step` of the weights kept; number of `parameters`; `seconds`; and the hashes of
-    run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
+    `best_step` of the weights kept; number of `parameters`; `seconds`; `failed_checks`; and the
+    hashes of run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
     """
     try:
         if (revision.sha or "").startswith(KEPT):
@@ -93,8 +93,18 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
         "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
+        "failed_checks": _failed_checks(revision),
         "run": lock.written.get(paths.RUN) if lock else None,
         "utterances": None if untested else utterances,
+    }
+
+
+def _failed_checks(revision: Revision) -> dict[str, str]:
+    """Name and text of each check of the training that failed."""
+    return {
+        name: str(result.get("detail", ""))
+        for name, result in _report(revision, paths.CHECKS).items()
+        if isinstance(result, dict) and not result.get("passed", True)
     }
 
 
@@ -167,25 +177,6 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
         return int(params["evaluate.bootstrap_resamples"]), int(params["evaluate.seed"])
     except (UserError, *LOCK_ERRORS):
         return slices.RESAMPLES, slices.SEED
-
-
-def reported(revision: Revision, model: str) -> tuple[float, wer.Interval] | None:
-    """WER and interval of a model as the revision's report has them.
-
-    They are what a page shows where it shows all of a test. None where the report has none, or they
-    do not belong to the revision's model.
-
-    Args:
-        model: its name in the table of utterances.
-    """
-    if why_untested_at(revision):
-        return None
-    try:
-        scores = _report(revision, paths.METRICS)["models"][model]
-        interval = wer.Interval(scores["wer_low"], scores["wer_high"], scores["ci_unit"])
-        return float(scores["wer"]), interval
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _report(revision: Revision, path: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from asr import dvc_hashes, metrics, paths
 from asr.errors import DataError
-from asr.runs import revision_groups, revisions, states, tested
+from asr.runs import journals, revision_groups, revisions, states, tested
 from asr.runs.revision_groups import Facts, RevisionFacts
 from asr.runs.revisions import Revision
 from asr.runs.states import Present, State
@@ -243,8 +243,11 @@ def rows() -> list[RunRow]:
         recent = [run for run in _read_untracked(index, known) if run["fingerprint"] not in tracked]
         all_rows = [row for run in recent for row in rows_of(run, [], known)]
         all_rows = _newest_first([*all_rows, *_rows_without_training(known.present)])
+        seen: set[str] = set()
         for run in trainings:
-            all_rows += rows_of(run, tests[run["id"]], known)
+            is_twin = run["fingerprint"] in seen
+            seen.add(run["fingerprint"])
+            all_rows += rows_of(run, tests[run["id"]], known, is_twin)
         with_run = tracked | {run["fingerprint"] for run in recent}
         for fingerprint in known.facts:
             if fingerprint not in with_run:
@@ -291,6 +294,12 @@ class Known:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", self.present.by_fingerprint())
 
+    def course(self, fingerprint: str) -> Course | None:
+        """The course of a training; what was tried lately is read now, not from the index."""
+        if fingerprint in self.stages:
+            return _read_journal(fingerprint)[0] or self.courses.get(fingerprint)
+        return self.courses.get(fingerprint)
+
 
 def _newest_first(rows: list[RunRow]) -> list[RunRow]:
     return sorted(rows, key=lambda row: -(row.start or 0))
@@ -310,6 +319,10 @@ def _read_untracked(index: sqlite3.Connection, known: Known) -> Iterator[dict[st
     for fingerprint, run in index.execute(query).fetchall():
         if fingerprint in known.stages:
             yield json.loads(run)
+    for fingerprint in known.stages.keys() - known.courses.keys():  # begun a moment ago
+        course, run = _read_journal(fingerprint)
+        if course:
+            yield run
 
 
 def _read_runs(index: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -350,16 +363,19 @@ def _parsed_facts(text: str) -> Facts:
     return facts
 
 
-def rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: Known) -> Iterator[RunRow]:
+def rows_of(
+    run: dict[str, Any], tests: list[dict[str, Any]], known: Known, is_twin: bool = False
+) -> Iterator[RunRow]:
     """The rows of a training that has a run, in MLflow or only in its journal.
 
     Args:
         tests: MLflow's runs of its tests, newest first.
+        is_twin: MLflow has another run of this training.
     """
-    course = known.courses.get(run["fingerprint"])
+    course = known.course(run["fingerprint"])
     tags = {**run["tags"], **(course.tags if course else {})}
     state = state_of(run, course, known)
-    key = run["id"] or run["fingerprint"]
+    key = run["id"] if is_twin or not run["fingerprint"] else run["fingerprint"]
     latest = tests[0] if tests else {"metrics": {}, "params": {}}
     logged = {
         metric.removeprefix(TEST): value
@@ -387,7 +403,7 @@ def rows_of(run: dict[str, Any], tests: list[dict[str, Any]], known: Known) -> I
             tags=run["tags"],
             metrics=training_metrics,
             seconds=_seconds(run, course, facts),
-            failed_checks=states.failed_checks(tags, scores),
+            failed_checks=states.failed_checks(tags, scores, facts.get("failed_checks", {})),
         )
 
 
@@ -414,14 +430,13 @@ def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
     state = known.present.state(stages, course) if stages else None
     if state and state.goes_on:
         return state
-    is_here = course is not None and journal.path_of(fingerprint).is_file()
-    if course and course.end is None and is_here:
-        if is_training(fingerprint):
+    if course and course.end is None:
+        if follower.is_training(fingerprint):
             return states.of_living_training(course)
-        course = _read_again(fingerprint) or course  # the lock is free, so this is its end
+        course = _read_journal(fingerprint)[0]  # now it has its end, if it has one
     if state:
         return state
-    if course and (course.end is not None or is_here):
+    if course:
         return states.of_journal(course)
     status = str(run["status"])
     if status == RUNNING and not is_training(fingerprint):
@@ -429,18 +444,18 @@ def state_of(run: dict[str, Any], course: Course | None, known: Known) -> State:
     return states.of_tracked(status, run["tags"], run["params"].get("train.max_steps"))
 
 
-def _read_again(fingerprint: str) -> Course | None:
-    """What the journal of a training says now; the index may be a second behind."""
+def _read_journal(fingerprint: str) -> tuple[Course | None, dict[str, Any]]:
+    """What a journal says now; the index may be a second behind."""
     path = journal.path_of(fingerprint)
-    return _course(path, *stamp(path))
+    return _parsed_journal(path, *stamp(path))
 
 
 @lru_cache(maxsize=10_000)
-def _course(path: Path, *_: int) -> Course | None:
+def _parsed_journal(path: Path, *_: int) -> tuple[Course | None, dict[str, Any]]:
     try:
-        return journal.course(path)
+        return journals.read(path)[:2]
     except (OSError, *PARSE_ERRORS):
-        return None
+        return None, {}
 
 
 def _seconds(run: dict[str, Any], course: Course | None, facts: Facts) -> float | None:
@@ -457,9 +472,13 @@ def _seconds(run: dict[str, Any], course: Course | None, facts: Facts) -> float 
 
 def _rows_without_training(present: Present) -> Iterator[RunRow]:
     """Experiments that wait, that prepare, or that ended before they had a training."""
+    queue = present.queue
+    shas = {task.name: task.sha for task in (*queue.started, *queue.failed)}
     for stages, state in present.unnamed():
         name = stages[-1].experiment or "repro"
-        yield _bare_row(stages[0].id, name, state, stages[0].begin, {})
+        sha = shas.get(stages[-1].experiment)
+        params = revisions.params_at(sha) if sha else {}
+        yield _bare_row(stages[0].id, name, state, stages[0].begin, params)
     for task, state in present.queued():
         yield _bare_row(task.sha, task.name, state, task.since, revisions.params_at(task.sha))
 
@@ -512,6 +531,9 @@ def _row_of_revisions(
         tags={},
         metrics={},
         seconds=facts.get("seconds"),
+        failed_checks=states.failed_checks(
+            {}, facts.get("scores", {}), facts.get("failed_checks", {})
+        ),
     )
 
 

@@ -10,7 +10,6 @@ other machines. Imports neither MLflow nor DVC.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +45,8 @@ KINDS = (
     KILLED,
 )
 GOING_ON = (PREPARING, TRAINING, CHECKING, EVALUATING)
-TRAIN, EVALUATE = "train", "evaluate"  # stages
+STAGES = ("download", "stats", "chunk", "featurize", "train", "evaluate")
+TRAIN, EVALUATE = STAGES[-2:]
 REFUSALS = (ParamsError.exit_code, DataError.exit_code, ModelError.exit_code)
 SIGNALLED = 128  # exit codes of commands that a signal ended are above
 STOPPED_AT = re.compile(r"stopped at step (\d{1,12}) ")  # as the journal's `state` says it
@@ -86,21 +86,21 @@ def of_stages(stages: Sequence[Attempt], course: Course | None, dvc_lives: bool)
         dvc_lives: whether another stage may follow.
     """
     stage = _decisive(stages)
-    step, steps = _steps(course)
+    steps = _steps(course if stage.stage == TRAIN else None)
     if stage.lives:
         return _of_living(stage, course)
     if stage.code is None:
-        return State(KILLED, step, steps, stage.stage)
+        return State(KILLED, *steps, stage.stage)
     if stage.code > SIGNALLED:
-        return State(STOPPED, step, steps, stage.stage)
+        return State(STOPPED, *steps, stage.stage)
     if stage.code:
         began = any(one.fingerprint for one in stages) or stage.stage == EVALUATE
         refused = not began and stage.code in REFUSALS
-        return State(REFUSED if refused else FAILED, step, steps, stage.stage, stage.line)
+        return State(REFUSED if refused else FAILED, *steps, stage.stage, stage.line)
     if stage.stage == EVALUATE:
-        return State(FINISHED, step, steps)
+        return State(FINISHED, *_steps(course))
     if stage.stage == TRAIN:
-        return State(CHECKING if dvc_lives else FINISHED, step, steps)
+        return State(CHECKING if dvc_lives else FINISHED, *steps)
     return State(PREPARING, stage=stage.stage) if dvc_lives else None
 
 
@@ -115,10 +115,10 @@ def _decisive(stages: Sequence[Attempt]) -> Attempt:
 def _of_living(stage: Attempt, course: Course | None) -> State:
     if stage.stage == EVALUATE:
         return State(EVALUATING, *_steps(course))
-    if stage.stage == TRAIN:
-        # Until it has begun, and that was read, the journal tells of the time before.
-        has_begun = stage.fingerprint and course and course.begun >= stage.begin
-        return of_living_training(course if has_begun else None)
+    if stage.stage == TRAIN and stage.fingerprint:
+        # Until its beginning was read, the journal tells of the time before.
+        is_read = course is not None and course.begun >= stage.begin
+        return of_living_training(course if is_read else None)
     return State(PREPARING, stage=stage.stage)
 
 
@@ -142,9 +142,9 @@ def of_journal(course: Course) -> State:
     if course.status != "FINISHED":
         return State(STOPPED, *steps, TRAIN)
     if course.test == "begun":
-        return State(KILLED, *steps, EVALUATE)
+        return State(KILLED, stage=EVALUATE)
     if course.test == "failed":
-        return State(FAILED, *steps, EVALUATE, course.line)
+        return State(FAILED, stage=EVALUATE, line=course.line)
     return State(FINISHED, *steps)
 
 
@@ -158,16 +158,25 @@ def of_tracked(status: str, tags: Mapping[str, str], steps: Any) -> State:
         step = STOPPED_AT.match(told)
         return State(STOPPED, int(step[1]) if step else None, steps, TRAIN)
     if kind == FINISHED and told.startswith("evaluation "):
-        return State(FAILED if told.endswith("failed") else KILLED, None, steps, EVALUATE, line)
+        return State(FAILED if told.endswith("failed") else KILLED, stage=EVALUATE, line=line)
     if kind == FINISHED and told == "evaluating":
         return State(EVALUATING, None, steps)
     return State(kind, None, steps, TRAIN if kind in (FAILED, KILLED) else "", line)
 
 
-def failed_checks(tags: Mapping[str, str], scores: Mapping[str, Any]) -> dict[str, str]:
-    """Name and text of each check that failed: of the training, and of its test."""
+def failed_checks(
+    tags: Mapping[str, str], scores: Mapping[str, Any], reported: Mapping[str, str]
+) -> dict[str, str]:
+    """Name and text of each check that failed, of the training and of its test.
+
+    Args:
+        tags: of the training, in journal and MLflow.
+        reported: what a revision's checks.json says, for a training without such tags.
+    """
     _, colon, names = tags.get("checks", "").partition("failed: ")
     failed = {name: tags.get(f"check.{name}", "") for name in (names.split(", ") if colon else [])}
+    if "checks" not in tags:
+        failed = dict(reported)
     seen, rows = scores.get("rows_taught"), scores.get("rows")
     if isinstance(seen, int | float) and seen > 0:
         of = f" of {rows:,.0f}" if isinstance(rows, int | float) else ""
@@ -216,14 +225,11 @@ class Present:
 
     def queued(self) -> list[tuple[Task, State]]:
         """Experiments of the queue of which no stage tells."""
-        tried: dict[str, float] = defaultdict(float)
-        for stages in self.invocations.values():
-            tried[stages[-1].experiment] = max(tried[stages[-1].experiment], stages[-1].begin)
+        tried = {stages[-1].experiment for stages in self.invocations.values()}
+        at_work = {stages[-1].dvc[0] for stages in self.invocations.values()}
         states = [(task, State(WAITING)) for task in self.queue.waiting]
         states += [
-            (task, State(PREPARING))
-            for task in self.queue.started
-            if tried[task.name] < task.since - 1
+            (task, State(PREPARING)) for task in self.queue.started if task.pid not in at_work
         ]
         states += [
             (task, State(FAILED, line=task.line))

@@ -123,7 +123,7 @@ def note(fingerprint: str) -> bool:
 def end(code: int, line: str = "") -> None:
     """Record how the stage ended."""
     if _own:
-        _own.write(end=time.time(), code=code, line=line[:MAX_LINE])
+        _own.write(end=time.time(), code=code, line=" ".join(line.split())[:MAX_LINE])
 
 
 def withdraw() -> None:
@@ -161,7 +161,7 @@ class Reader:
     """Reads all records; those that have ended are read once."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[int, Attempt]] = {}  # size and attempt by id
+        self._read: dict[str, tuple[int, Attempt]] = {}  # size and attempt by path
 
     def attempts(self) -> list[Attempt]:
         """All attempts, the oldest first; 5 us each."""
@@ -176,12 +176,12 @@ class Reader:
             return
         for entry in entries:
             with suppress(OSError):
-                before = self._read.get(entry.name)
+                before = self._read.get(entry.path)
                 size = entry.stat().st_size
                 if before and before[0] == size and not before[1].lives:
-                    yield entry.name, before
+                    yield entry.path, before
                 elif attempt := read(Path(entry.path)):
-                    yield entry.name, (size, attempt)
+                    yield entry.path, (size, attempt)
 
 
 def read(path: Path) -> Attempt | None:

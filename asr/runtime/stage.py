@@ -25,7 +25,7 @@ def run_stage(main: Callable[[], None]) -> None:
         attempts.end(error.code if isinstance(error.code, int) else int(error.code is not None))
         raise
     except BaseException as error:
-        attempts.end(1, " ".join(f"{type(error).__name__}: {error}".split()))
+        attempts.end(1, f"{type(error).__name__}: {error}")
         raise
     attempts.end(0)
 

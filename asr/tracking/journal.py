@@ -257,7 +257,7 @@ class Course:
         if kind == "begin":
             self._begin(record)
         elif self.end is None and not self._has_finished:
-            self.seconds = self._before + when - self.begun
+            self.seconds = round(self._before + when - self.begun, 3)
         if kind in ("metrics", "resumed"):
             self.step = record["step"]
             self.steps_done = self.steps_done or self.step == self.steps

@@ -7,10 +7,12 @@ from contextlib import suppress
 
 import psutil
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.errors import DataError, ParamsError
-from asr.paths import MODEL
+from asr.paths import MODEL, RUN
 from asr.runs import revisions
+from asr.runs.tested import LOCK_ERRORS, TRAIN, read_lock
+from asr.storage import files
 
 WORKSPACE = "workspace"
 
@@ -42,6 +44,22 @@ def why_missing() -> str | None:
     if _is_being_made():
         return "the model is being trained now; wait for its end"
     return "no model has been trained here yet; run dvc repro"
+
+
+def training() -> str | None:
+    """The fingerprint of the training that made the workspace's model; None if it is not known.
+
+    Files that are not those of one training, as dvc.lock has them, tell nothing: a report may have
+    outlived its model. Costs hashing the model, 2 s per GB, once for each state of it.
+    """
+    root = paths.root()
+    with suppress(*LOCK_ERRORS):
+        outs = read_lock(root, root / "dvc.lock").outs[TRAIN]
+        model_hash = dvc_hashes.of_folder(root / MODEL)
+        run_hash = dvc_hashes.of_file(root / RUN)
+        if (model_hash, run_hash) == (outs[MODEL], outs[RUN]):
+            return str(files.read_json(root / RUN)["fingerprint"])
+    return None
 
 
 def _is_being_made() -> bool:

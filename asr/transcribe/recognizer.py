@@ -8,16 +8,14 @@ recording. Importing costs torch and transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
-from asr import features, paths
+from asr import features
 from asr.audio.sample_file import SampleFile, passages
 from asr.decoding.language import detect_language
 from asr.decoding.segments import timed_texts
 from asr.errors import ParamsError
 from asr.model import greedy, loader
 from asr.model.loader import Start
-from asr.storage import files
 from asr.transcribe import models
 from asr.transcribe.formats import Segment
 from asr.transcribe.prompt import DETECTED, OWN, SET, Prompt, language_code
@@ -46,10 +44,8 @@ def weights_text(name: str, start: Start) -> str:
     """
     if start.revision:
         return f"revision {start.revision[:SHOWN_DIGITS]}"
-    if name == models.WORKSPACE:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            run = files.read_json(paths.resolve(paths.RUN))
-            return f"training {run['fingerprint'][:SHOWN_DIGITS]}"
+    if name == models.WORKSPACE and (fingerprint := models.training()):
+        return f"training {fingerprint[:SHOWN_DIGITS]}"
     return f"weights {loader.weights_hash(start.model)[:SHOWN_DIGITS]}"
 
 

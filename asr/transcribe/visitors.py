@@ -141,7 +141,7 @@ class Visitor:
         Args:
             content: its bytes; None if it stays in the server's folder.
         Raises:
-            DiskError: this visitor, or all together, would have too much here.
+            DiskError: this visitor, or all together, would have too much here; or the disk refused.
         """
         path = self.recording_path(recording)
         with self._writing():
@@ -192,10 +192,13 @@ class Visitor:
         """Keep the corrected text of one segment; all others stay as they are.
 
         A text that is what was heard is no correction.
+
+        Raises:
+            DiskError: the disk refused.
         """
-        with _locked():
-            if not self._transcript_path(transcript.id).is_file():
-                return  # deleted in another tab
+        if not self._transcript_path(transcript.id).is_file():
+            return  # deleted in another tab
+        with self._writing():
             corrections = {**self.corrections(transcript), number: text}
             if text == transcript.segments[number].text:
                 del corrections[number]
@@ -228,11 +231,20 @@ class Visitor:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Hold the lock, with the folder there, in the sight of the server's user alone."""
-        with _locked():
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            yield
-            self.touch()
+        """Hold the lock, with the folder there, in the sight of the server's user alone.
+
+        Raises:
+            DiskError: the disk refused.
+        """
+        try:
+            with _locked():
+                self.folder.mkdir(mode=0o700, exist_ok=True)
+                yield
+                self.touch()
+        except OSError as error:
+            raise DiskError(
+                f"it cannot be kept: {error.strerror}; make room on the server, then try again"
+            ) from None
 
     def _check_room(self, num_bytes: int) -> None:
         """Refuse more than a visitor, or all together, may keep."""

@@ -74,18 +74,19 @@ def unpack(visitor: Visitor, recording: Recording) -> SampleFile:
         DataError: the recording is not there any more.
     """
     source = _source(visitor, recording)
-    if not source.is_file():
+    if source is None:
         raise DataError(f"{recording.name} is no longer here; bring it again to hear it")
     return _decode(visitor, recording.id, source)
 
 
-def _source(visitor: Visitor, recording: Recording) -> Path:
-    """Where a recording is kept; a file in the server's folder must be as it was."""
+def _source(visitor: Visitor, recording: Recording) -> Path | None:
+    """Where a recording lies; None if it is gone, or is another one in the server's folder now."""
     if recording.listed is None:
-        return visitor.recording_path(recording)
+        path = visitor.recording_path(recording)
+        return path if path.is_file() else None
     path = server_folder() / recording.listed
     is_same = path.is_file() and _listed_id(path, recording.listed) == recording.id
-    return path if is_same else Path(os.devnull)
+    return path if is_same else None
 
 
 def _key(name: str) -> str:
@@ -238,10 +239,7 @@ def _keep(visitor: Visitor, name: str, content: bytes | memoryview | Path) -> Re
         recording = Recording(hashlib.sha256(content).hexdigest()[:ID_DIGITS], name)
         kept = content
     _decode(visitor, recording.id, content)
-    try:
-        visitor.keep_recording(recording, kept)
-    except OSError as error:
-        raise _full(error) from None
+    visitor.keep_recording(recording, kept)
     return recording
 
 
@@ -252,14 +250,10 @@ def _decode(visitor: Visitor, name: str, content: bytes | memoryview | Path) -> 
     except Cancelled:
         raise DataError("cancelled") from None
     except OSError as error:
-        raise _full(error) from None
-
-
-def _full(error: OSError) -> DiskError:
-    return DiskError(
-        f"the recording cannot be kept: {error.strerror}; "
-        "make room on the server, then bring it again"
-    )
+        raise DiskError(
+            f"the recording cannot be unpacked: {error.strerror}; "
+            "make room on the server, then try again"
+        ) from None
 
 
 def _disconnection() -> Callable[[], bool]:

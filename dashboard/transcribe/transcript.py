@@ -153,7 +153,10 @@ def _segment(
 
 
 def _on_correction(visitor: Visitor, entry: Transcript, number: int, key: str) -> None:
-    visitor.correct(entry, number, st.session_state[key])
+    try:
+        visitor.correct(entry, number, st.session_state[key])
+    except UserError as error:
+        st.toast(widgets.plain(error), icon=":material/warning:", duration="infinite")
 
 
 def _downloads(entry: Transcript, segments: list[Segment], num_models: int) -> None:

@@ -263,8 +263,8 @@ def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
         run_index.rows_of({**run, "metrics": {"test/wer": 0.2}}, [], Known(facts={"f": known}))
     )
     assert [(row.key, row.test_hash, row.revisions) for row in rows] == [
-        ("r", "t1", (one,)),
-        ("r/1", "t2", (two,)),
+        ("f", "t1", (one,)),
+        ("f/1", "t2", (two,)),
     ]
     untold = (revisions.HERE, {**told, "scores": {}})
     all_known = Known(facts={"f": [untold, *known]})

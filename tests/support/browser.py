@@ -115,6 +115,10 @@ class Server:
             path for path in (self.workspace.root / ".cache/sessions").rglob("*") if path.is_file()
         ]
 
+    def visitors(self) -> set[Path]:
+        """The folders of those who brought something."""
+        return set((self.workspace.root / ".cache/visitors").glob("*/"))
+
     def kept(self) -> list[Path]:
         """Recordings that visitors brought."""
         return list((self.workspace.root / ".cache/visitors").glob("*/recordings/*.bytes"))

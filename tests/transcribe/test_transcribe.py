@@ -33,9 +33,9 @@ from asr.transcribe.formats import FORMATS, Segment
 from asr.transcribe.prompt import DETECTED, OWN, SET, Prompt
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
-from support.data import encoded, voice, write_rows
-from support.model import hub_folder, hush_timestamps, noise, scratch
-from support.repository import REPOSITORY, SHIPPED
+from support.data import encoded, real, voice, write_rows
+from support.model import hub_folder, hush_timestamps, lock_model, noise, scratch
+from support.repository import REPOSITORY, SHARED, SHIPPED
 from support.samples import stored, transcript
 
 SECONDS = [
@@ -188,6 +188,24 @@ def test_a_model_that_was_told_no_language_detects_it_instead_of_inventing_engli
     assert list(recognizer.transcribe(start, made, 0.0, 3.0))
 
 
+@pytest.mark.parametrize(
+    ("clip", "text"),
+    [
+        (("common-voice-fa", "clips", "common_voice_fa_37227442.mp3"), "detected: Persian"),
+        (("clips", "jfk.flac"), "detected: English"),
+    ],
+)
+def test_a_real_whisper_detects_the_language_of_real_speech(
+    tmp_path: Path, clip: tuple[str, ...], text: str
+) -> None:
+    whisper = SHARED / "models/whisper-base"
+    if not whisper.is_dir():
+        pytest.skip("no whisper-base beside this repository")
+    sound = sample_file.decode(real(*clip), tmp_path / "samples.f32")
+    start = recognizer.load(str(whisper))
+    assert recognizer.choose_prompt(start, None, None, sound, 0.0, sound.duration).text == text
+
+
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
     start, made = (
         babbling(3),
@@ -229,12 +247,30 @@ def test_the_weights_that_a_name_stands_for_are_told(tmp_path: Path) -> None:
     assert texts.isdisjoint({recognizer.weights_text("models/kept/x", other)})
     of_hub = replace(one, revision="0123456789abcdef")
     assert recognizer.weights_text("nobody/whisper", of_hub) == "revision 01234567"
-    (tmp_path / "reports/train").mkdir(parents=True)
-    (tmp_path / "reports/train/run.json").write_text('{"fingerprint": "7d93b370aaaa"}')
+    loader.save(one.model, one.tokenizer, tmp_path / "models/finetuned")
+    lock_model(tmp_path, "7d93b370aaaa")
     assert recognizer.weights_text("workspace", one) == "training 7d93b370"
     assert recognizer.weights_text("models/kept/x", one) in texts
-    (tmp_path / "reports/train/run.json").write_text("{")
-    assert recognizer.weights_text("workspace", one) in texts
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "reports/train/run.json",
+        "models/finetuned/config.json",
+        "models/finetuned/model.safetensors",
+        "dvc.lock",
+    ],
+)
+def test_a_report_that_outlived_its_model_names_no_training(tmp_path: Path, changed: str) -> None:
+    start = babbling()
+    loader.save(start.model, start.tokenizer, tmp_path / "models/finetuned")
+    lock_model(tmp_path, "7d93b370aaaa")
+    assert models.training() == "7d93b370aaaa"
+    with (tmp_path / changed).open("ab") as file:
+        file.write(b" x")
+    assert models.training() is None
+    assert recognizer.weights_text("workspace", start).startswith("weights ")
 
 
 def touch(folder: Path, *names: str) -> list[Path]:

@@ -15,7 +15,7 @@ import pytest
 
 from asr import doctor, paths
 from asr.errors import DiskError, ParamsError
-from asr.storage import cache
+from asr.storage import cache, files
 from asr.transcribe import visitors
 from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import DONE, Options
@@ -224,6 +224,31 @@ def test_a_full_folder_refuses_more_and_keeps_what_it_has(
     assert kept(ann) == FILLED
     add(ann)
     assert kept(ann) != FILLED
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda ann: ann.keep_recording(replace(SOUND, id="cd" * 16), b"sound"),
+        lambda ann: ann.add_transcript(transcript(1)),
+        lambda ann: ann.add_message("user", "mer"),
+        lambda ann: ann.correct(transcript(), 0, "ein"),
+    ],
+    ids=["recording", "transcript", "message", "correction"],
+)
+def test_a_disk_that_refuses_is_one_line_and_costs_nothing_that_is_kept(
+    ann: Visitor, monkeypatch: pytest.MonkeyPatch, add: Callable[[Visitor], None]
+) -> None:
+    fill(ann)
+
+    def refuse(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", refuse)
+    with pytest.raises(DiskError, match="No space left"):
+        add(ann)
+    assert kept(ann) == FILLED
+    assert not list(ann.folder.rglob(".*"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"id": 1}', b"\xff"])
