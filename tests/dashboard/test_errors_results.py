@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from asr.runs import queue, reports, revision_facts, revisions, run_index, state
 from asr.runs.revisions import COMMIT, EXPERIMENT, HERE, PUBLISHED, RESULT, Revision
 from asr.runs.run_index import RunRow
 from asr.storage import files
-from dashboard import workspace
+from dashboard import widgets, workspace
 from dashboard.errors import offers
 from support.pipeline import Workspace
 from support.runs import write_lock
@@ -302,6 +303,24 @@ def test_an_index_that_is_not_there_or_damaged_is_asked_for(
     assert wer_remark(at), "and what lies in the workspace is shown meanwhile"
 
 
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Asia/Tokyo", "15 Nov 2023"),
+        ("America/Los_Angeles", "14 Nov 2023"),
+        (None, "14 Nov 2023"),
+        ("No/Such", "14 Nov 2023"),
+        ("../../etc/passwd", "14 Nov 2023"),
+        ("x" * 5000, "14 Nov 2023"),
+    ],
+)
+def test_a_date_is_that_of_the_reader(
+    monkeypatch: pytest.MonkeyPatch, zone: str | None, day: str
+) -> None:
+    monkeypatch.setattr(widgets.st, "context", SimpleNamespace(timezone=zone))
+    assert widgets.day(1_700_000_000) == day
+
+
 def test_runs_of_one_name_are_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = fetched(root, "one", "a"), fetched(root, "two", "b")
     knows(
@@ -310,7 +329,7 @@ def test_runs_of_one_name_are_told_apart(root: Path, monkeypatch: pytest.MonkeyP
         run("twin", second, key="2", fingerprint="87654321ff"),
     )
     labels = drawn().selectbox(key="results").options
-    assert [label.split(" · ")[0] for label in labels[1:]] == ["twin 12345678", "twin 87654321"]
+    assert [label.split(" · ")[0] for label in labels[1:]] == ["twin 1234", "twin 8765"]
 
 
 @pytest.mark.usefixtures("root")
