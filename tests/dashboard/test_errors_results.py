@@ -5,6 +5,8 @@ that was reported, and never as results of files that they are not of.
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,8 @@ from asr.runs.run_index import RunRow
 from asr.storage import files
 from dashboard import widgets, workspace
 from dashboard.errors import offers
-from support.pipeline import Workspace
+from dashboard.workspace import is_being_made
+from support.pipeline import Workspace, copied
 from support.runs import write_lock
 from support.store import check, line, write_evaluation
 
@@ -250,6 +253,24 @@ def test_only_what_dvc_does_in_the_workspace_makes_its_files(
 ) -> None:
     files.write_json(root / lock, {"write": {str(root / paths.UTTERANCES): {"pid": pid}}})
     assert workspace.is_being_made() == works
+
+
+def test_a_real_dvc_is_seen_at_work_and_its_end(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = copied(workspace.root.parent, tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(ours.root))
+    assert not is_being_made()
+    command = "dvc repro --force --single-item stats".split()
+    seen = set()
+    with subprocess.Popen(
+        command, cwd=ours.root, env=ours.environment, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            seen.add(is_being_made())
+            time.sleep(0.05)
+    assert True in seen
+    assert not is_being_made()
 
 
 # What is offered
