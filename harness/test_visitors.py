@@ -147,8 +147,9 @@ def test_the_job_of_a_closed_tab_goes_on_and_its_samples_go(
     expect(back.page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible()
     back.page.get_by_role("button", name="Cancel").click()
     expect(back.page.get_by_text("Cancelled; what was heard until then")).to_be_visible()
-    assert len(back.texts()) == 20, "a page of it"
+    expect(back.page.get_by_label(re.compile("^Text from"))).to_have_count(20)  # a page of it
     expect(other.page.get_by_role("button", name="JSON")).to_be_visible()
+    other.settle()
     assert other.texts() == [SENTENCES[4]], "and nothing of the other one's"
     back.page.close()
     deadline = time.monotonic() + 60

@@ -5,6 +5,7 @@ Corrected pairs of sound and text can be kept for training.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -134,13 +135,13 @@ def _segment(
         st.session_state.playing = (entry.id, number)
     if loop := loops.find(segment.text):
         left.badge(f"{LOOP}, {loop.times} times", icon=":material/repeat:", color="orange")
-    key = f"text-{entry.id}-{number}"
-    # What is kept is shown, also when another tab has corrected it. Writing the same text again
-    # would take away what is being typed.
-    if st.session_state.get(key) != segment.text:
-        st.session_state[key] = segment.text
+    # A box is another one for each text that is kept, so that what another tab corrected is shown.
+    # A text set through the session would be lost where a run is cut short by the next.
+    kept = hashlib.sha256(segment.text.encode(errors="replace")).hexdigest()[:16]
+    key = f"text-{entry.id}-{number}-{kept}"
     right.text_area(
         f"Text from {times}",
+        segment.text,
         key=key,
         height="content",
         label_visibility="collapsed",
