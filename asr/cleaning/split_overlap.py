@@ -1,15 +1,16 @@
 """Find clips and speakers in two splits, list their rows in a table, and refuse them.
 
-They are refused unless `chunk.allow_shared` permits their kind. Costs nothing where nothing is
-shared; else one more pass over the rows, whose measurements are cached. Memory grows only with what
-is shared.
+They are refused unless `chunk.allow_shared` permits their kind. A clip that is permitted in
+training and validation is left out of training, or the best step would be chosen by what was learnt
+by heart. Costs nothing where nothing is shared; else one more pass over the rows, whose
+measurements are cached. Memory grows only with what is shared.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ MAX_SHOWN_EXAMPLES = 3
 KINDS = ("clip", "speaker")
 # No model is trained or selected by either of these, so what both hold makes no score too good.
 SCORED = {"test", "holdout"}
+CHOOSING = {"train", "validation"}  # by the one a model is made, by the other its best step
 COLUMNS = ("kind", "shared", "split", "id")
 
 SplitAndId = tuple[str, str]
@@ -114,11 +116,26 @@ def write(path: Path, overlaps: Sequence[Shared]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
+def copies_in_training(overlaps: Sequence[Shared]) -> dict[str, str]:
+    """The training rows whose sound is also that of a validation row, by id; and that row's id."""
+    copied: dict[str, str] = {}
+    for shared in overlaps:
+        ids = dict(shared.rows)
+        if shared.kind == "clip" and ids.keys() >= CHOOSING:
+            copied |= {id: ids["validation"] for split, id in shared.rows if split == "train"}
+    return copied
+
+
+def refuse(
+    overlaps: Sequence[Shared],
+    allowed: Sequence[str],
+    texts: Mapping[SplitAndId, str] | None = None,
+) -> None:
     """Refuse clips and speakers in two splits.
 
     Args:
         allowed: kinds that params permit.
+        texts: of the rows of the first clip, to be told.
     Raises:
         DataError: there is one of a kind that is not allowed.
     """
@@ -132,8 +149,14 @@ def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
             problems.append(f"{len(same_kind):,} {kind}s stand in two splits ({examples})")
     if problems:
         param = f"chunk.allow_shared=[{','.join([*allowed, *refused_kinds])}]"
+        said = "".join(
+            f'{printable(id)} says "{printable(text)}"; ' for (_, id), text in (texts or {}).items()
+        )
+        way = "allow it"
+        if "clip" in refused_kinds and copies_in_training(overlaps):
+            way += " (training then goes without its copies of validation rows)"
         raise DataError(
-            f"{'; '.join(problems)}, so the test is not honest; "
+            f"{'; '.join(problems)}, so the test is not honest; {said}"
             "reports/chunk/shared.csv names every row, page.html plays some; "
-            f"split anew by speaker, or allow it: -S '{param}'"
+            f"split anew by speaker, or {way}: -S '{param}'"
         )
