@@ -167,7 +167,7 @@ def _reject(
     if not reason and original:
         reason = "clip_in_validation", f"a copy of {reasons.printable(original)}"
     if not reason:
-        seen.add("clip", row.measured.digest, split)
+        seen.add("clip", sound_of(row), split)
         if speaker := speaker_of(row):
             seen.add("speaker", speaker, split)
         if not seen.add("id", digest(row.values["id"].encode())):
@@ -182,6 +182,18 @@ def _reject(
         "detail": detail,
         "source": row.source,
     }
+
+
+def sound_of(row: RawRow) -> bytes:
+    """A digest that two recordings share if they have the same samples, whatever their format.
+
+    It is taken of what was measured, which no other samples give; of the bytes where nobody is to
+    be heard.
+    """
+    measured = row.measured
+    if not measured.loud:
+        return measured.digest
+    return digest(f"{measured.duration} {measured.fullness} ".encode() + measured.fingerprint)
 
 
 def speaker_of(row: RawRow) -> bytes | None:
@@ -305,10 +317,10 @@ def _example(left_out: RejectWriter, code: str, split: str) -> str:
 def rows_with_speakers(
     places: dict[str, list[shards.BatchPlace]],
 ) -> Iterator[tuple[str, str, bytes, bytes | None]]:
-    """Split, id, digest of the sound and speaker of all rows; measurements are kept from before."""
+    """Split, id, digest of the samples and speaker of all rows; measurements are kept."""
     for split in places:
         for row in read_rows(places[split], measurements.measure(places[split])):
-            yield split, row.values["id"], row.measured.digest, speaker_of(row)
+            yield split, row.values["id"], sound_of(row), speaker_of(row)
 
 
 def run(
@@ -323,20 +335,16 @@ def run(
 
     The reports are rejects.parquet, shared.csv, summary.json, and page.html, which plays what lies
     in sounds. They are written also where the stage fails for what stands in two splits. Where
-    clips may stand in two splits and some do in training and validation, all is written once more
-    without those of training.
+    clips may stand in two splits, and training has the very sound of a validation row, all is
+    written once more without it, for training refuses it.
 
     Args:
         limits: seconds that a training row must and may have.
         allow_shared: kinds of things that may stand in two splits.
     """
-    copies: dict[str, str] = {}
-    is_done = False
-    while not is_done:
-        shared = write(raw, out, reports, rows_per_chunk, limits, allow_shared, copies)
-        found = split_overlap.copies_in_training(shared)
-        is_done = found.keys() <= copies.keys()
-        copies |= found
+    arguments = (raw, out, reports, rows_per_chunk, limits, allow_shared)
+    if copies := write(*arguments, {}):
+        write(*arguments, copies)
 
 
 def write(
@@ -347,8 +355,12 @@ def write(
     limits: tuple[float, float],
     allow_shared: list[str],
     copies: Mapping[str, str],
-) -> list[split_overlap.Shared]:
-    """As `run`, without the training rows in `copies`; return what stands in two splits."""
+) -> dict[str, str]:
+    """As `run`, without the training rows in `copies`.
+
+    Returns:
+        The training rows with the very sound of a validation row, and its id.
+    """
     places = {split: list(shards.batch_locations(raw / split)) for split in shards.splits(raw)}
     disk.check_free_space(out, forecast(raw, places), "chunk")
     measured = measurements.measure([place for split in places for place in places[split]])
@@ -378,8 +390,9 @@ def write(
         in_two_splits = split_overlap.find_shared(seen, found, rows_with_speakers(places))
         split_overlap.write(reports / "shared.csv", in_two_splits)
         split_overlap.refuse(in_two_splits, allow_shared, first_texts(draft, in_two_splits))
+        in_training = split_overlap.copies_in_training(seen, rows_with_speakers(places))
     print_rejects(left_out)
-    return in_two_splits
+    return in_training
 
 
 def print_rejects(left_out: RejectWriter) -> None:

@@ -38,7 +38,7 @@ REASONS = {
     "audio_silent": "nobody is to be heard",
     "audio_truncated": "much shorter than its header or table promised",
     "audio_undecodable": "no decoder can read all of it",
-    "clip_in_validation": "its sound is a validation row's, and chunk.allow_shared lets clips pass",
+    "clip_in_validation": "its sound is that of a validation row",
     "id_duplicate": "an earlier row has the same id",
     "text_control": "control characters in the transcript",
     "text_empty": "no transcript",

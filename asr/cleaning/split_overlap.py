@@ -1,8 +1,8 @@
 """Find clips and speakers in two splits, list their rows in a table, and refuse them.
 
-They are refused unless `chunk.allow_shared` permits their kind. A clip that is permitted in
-training and validation is left out of training, or the best step would be chosen by what was learnt
-by heart. Costs nothing where nothing is shared; else one more pass over the rows, whose
+They are refused unless `chunk.allow_shared` permits their kind. Where the
+very sound of a validation row is permitted in training, it is left out there, for training refuses
+it. Costs nothing where nothing is shared; else one more pass over the rows, whose
 measurements are cached. Memory grows only with what is shared.
 """
 
@@ -28,7 +28,7 @@ CHOOSING = {"train", "validation"}  # by the one a model is made, by the other i
 COLUMNS = ("kind", "shared", "split", "id")
 
 SplitAndId = tuple[str, str]
-Row = tuple[str, str, bytes, bytes | None]  # split, id, digest of the sound, speaker
+Row = tuple[str, str, bytes, bytes | None]  # split, id, digest of the samples, speaker
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def find_shared(
     groups = _rows_by_key(tally, rows)
     near = [_copy(duplicate) for duplicate in copies]
     same = [
-        Shared("clip", "the same bytes", places)
+        Shared("clip", "the same samples", places)
         for (kind, _), places in groups.items()
         if kind == "clip"
     ]
@@ -71,7 +71,7 @@ def find_shared(
         for (kind, key), places in groups.items()
         if kind == "speaker"
     ]
-    # Clips with the same bytes are near duplicates already, but for those too short for that.
+    # Clips with the same samples are near duplicates already, but for those too short for that.
     in_near = {place for shared in near for place in shared.rows}
     too_short = [shared for shared in same if not in_near.issuperset(shared.rows)]
     return [shared for shared in (*near, *too_short, *speakers) if not _is_only_scored(shared)]
@@ -97,6 +97,10 @@ def _copy(duplicate: NearDuplicate) -> Shared:
     return Shared("clip", f"{duplicate.share:.0%} of the shorter", rows)
 
 
+def _is_in_training_and_validation(shared: Shared) -> bool:
+    return shared.kind == "clip" and {split for split, _ in shared.rows} >= CHOOSING
+
+
 def _is_only_scored(shared: Shared) -> bool:
     """Whether all rows of something are in test and holdout; not so if no row is known."""
     splits = {split for split, _ in shared.rows}
@@ -116,14 +120,18 @@ def write(path: Path, overlaps: Sequence[Shared]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def copies_in_training(overlaps: Sequence[Shared]) -> dict[str, str]:
-    """The training rows whose sound is also that of a validation row, by id; and that row's id."""
-    copied: dict[str, str] = {}
-    for shared in overlaps:
-        ids = dict(shared.rows)
-        if shared.kind == "clip" and ids.keys() >= CHOOSING:
-            copied |= {id: ids["validation"] for split, id in shared.rows if split == "train"}
-    return copied
+def copies_in_training(tally: DiskSet, rows: Iterable[Row]) -> dict[str, str]:
+    """The training rows that have the very sound of a validation row, by id; and that row's id.
+
+    Args:
+        tally, rows: as in `find_shared`.
+    """
+    copies: dict[str, str] = {}
+    for (kind, _), places in _rows_by_key(tally, rows).items():
+        ids = dict(places)
+        if kind == "clip" and ids.keys() >= CHOOSING:
+            copies |= {id: ids["validation"] for split, id in places if split == "train"}
+    return copies
 
 
 def refuse(
@@ -153,8 +161,8 @@ def refuse(
             f'{printable(id)} says "{printable(text)}"; ' for (_, id), text in (texts or {}).items()
         )
         way = "allow it"
-        if "clip" in refused_kinds and copies_in_training(overlaps):
-            way += " (training then goes without its copies of validation rows)"
+        if any(_is_in_training_and_validation(shared) for shared in overlaps):
+            way += " (training then goes without the very sounds of validation rows)"
         raise DataError(
             f"{'; '.join(problems)}, so the test is not honest; {said}"
             "reports/chunk/shared.csv names every row, page.html plays some; "

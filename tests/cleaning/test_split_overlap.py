@@ -40,8 +40,8 @@ def test_every_row_is_named(tmp_path: Path) -> None:
         ["kind", "shared", "split", "id"],
         ["clip", "90% of the shorter", "validation", "e"],
         ["clip", "90% of the shorter", "train", "b"],
-        ["clip", "the same bytes", "train", "a"],
-        ["clip", "the same bytes", "test", "c"],
+        ["clip", "the same samples", "train", "a"],
+        ["clip", "the same samples", "test", "c"],
         ["speaker", "bo", "train", "b"],
         ["speaker", "bo", "test", "d"],
     ]
