@@ -616,6 +616,53 @@ def test_a_copy_in_another_split_fails_the_stage_and_is_named(tmp_path):
     assert len(list((tmp_path / "reports/sounds").glob("copy-*"))) == 2
 
 
+def test_the_refusal_names_a_pair_with_both_texts(tmp_path):
+    spoken = row("a", speak(SAID, "sv+m1", 260, 50), SAID)
+    rows = corpus(train=[spoken], test=[row("b", altered(), f"{SAID}!")])
+    refused(tmp_path, rows, rf'a says "{SAID}"; b says "{SAID}!"; reports/chunk/shared\.csv')
+    assert f"{SAID}!" in (tmp_path / "reports/page.html").read_text()
+
+
+def test_other_words_in_a_like_voice_are_no_copies(tmp_path):
+    """Their fingerprints agree: the second look decides."""
+    rows = {
+        "train": [row("a", like("fünfzig fünfundvierzig", "fast", 183, 48), "fünfzig fünf")],
+        "test": [row("b", like("fünfzig vier", "m6", 183, 48), "fünfzig vier")],
+    }
+    assert chunked(tmp_path, corpus(**rows)) == []
+
+
+def like(text: str, variant: str, rate: int, pitch: int) -> bytes:
+    return speak(text, f"de+{variant}", rate, pitch)
+
+
+SPOKEN = speak(SAID, "sv+m1", 260, 50)
+ALLOWED: dict[str, tuple[bytes, bytes, list[str]]] = {
+    "the same bytes": (SPOKEN, SPOKEN, ["b"]),
+    "the same samples": (SPOKEN, encoded(*soundfile.read(io.BytesIO(SPOKEN))), ["b"]),
+    "the same noise": (GOOD, GOOD, ["b"]),
+    "a copy": (SPOKEN, encoded(0.5 * soundfile.read(io.BytesIO(SPOKEN))[0], 22_050, "MP3"), []),
+    "another sound": (SPOKEN, sound(3), []),
+}
+
+
+@pytest.mark.parametrize("other", ["validation", "test"])
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_clips_that_are_allowed_are_allowed_in_any_two_splits(tmp_path, kind, other):
+    """What training would refuse is left out of it: the very sound of a validation row."""
+    one, two, left_out = ALLOWED[kind]
+    rows = corpus(train=[row("b", one), row("c", sound(4))], **{other: [row("a", two)]})
+    rejects = chunked(tmp_path, rows, ["clip"])
+    wanted = left_out if other == "validation" else []
+    assert [(one["id"], one["code"]) for one in rejects] == [
+        (id, "clip_in_validation") for id in wanted
+    ]
+    assert [one["id"] for one in kept(tmp_path, "train")] == [
+        id for id in ("b", "c") if id not in wanted
+    ]
+    assert [one["id"] for one in kept(tmp_path, other)] == ["a"]
+
+
 def test_the_copy_to_listen_to_is_the_row_that_was_kept(tmp_path):
     spoken = speak(SAID, "sv+m1", 260, 50)
     rows = corpus(train=[row("a", b"broken"), row("a", spoken)], test=[row("b", altered())])
