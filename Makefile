@@ -14,14 +14,19 @@ PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
     $$one -c '$(SUPPORTED)' 2>/dev/null && echo $$one && break; done)
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
-    keep prompt-language results fresh clean lock
+.PHONY: help repository setup repro refresh test check bench harness overfit dashboard mlflow sync doctor \
+    keep share prompt-language results fresh clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	    sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 26
 
-setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity where there is none
+# Said before minutes of installing: a folder from a ZIP is none.
+repository:
+	@git rev-parse || { echo 'want a git repository, for DVC needs one: git clone it;' \
+	    'or here: git init, make setup, git add -A, git commit -m start'; exit 2; }
+
+setup: repository $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity where there is none
 	@git config user.email >/dev/null || git config user.email earshot@localhost
 	@git config user.name >/dev/null || git config user.name earshot
 
@@ -49,6 +54,7 @@ setup: $(STAMP) $(VOCABULARY)  ## make .venv from the lock, and a git identity w
 	    echo 'no openai-whisper to be had: tests of its vocabulary will be skipped'
 
 repro: setup  ## run what is not up to date, then show the result
+	@python -m asr.runtime.clone
 	@dvc repro
 	@python -m asr results
 
@@ -81,11 +87,14 @@ mlflow: setup  ## the MLflow page on http://127.0.0.1:5000
 sync: setup  ## fill MLflow from the journals, after an outage
 	@python -m asr sync
 
-doctor: setup  ## explain what a killed DVC or machine left behind; `earshot doctor --mend` mends it
+doctor: setup  ## explain what was left behind or would be lost; `earshot doctor --mend` mends it
 	@python -m asr doctor
 
 keep: setup  ## NAME=x: copy the present model to models/kept/x, its scores to reports/kept/x.json
 	@python -m asr keep $(NAME)
+
+share: setup  ## NAME=x: push an experiment to origin with its data, or say why that would stay
+	@python -m asr share origin $(NAME)
 
 prompt-language: setup  ## LANGUAGES="no da is": the best of these for one that Whisper lacks
 	@python -m asr prompt-language $(LANGUAGES)

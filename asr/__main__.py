@@ -35,10 +35,13 @@ COMMANDS = {
     "keep": Command(
         "asr.runs.keep", "copy the present model to models/kept, its scores to reports/kept"
     ),
+    "share": Command(
+        "asr.runs.share", "push experiments and their data, or say why the data would stay"
+    ),
     "sync": Command(
         "asr.tracking.follower", "fill MLflow from the journals, after an outage", "sync_main"
     ),
-    "doctor": Command("asr.doctor", "what a killed DVC or machine left behind, and how to mend it"),
+    "doctor": Command("asr.doctor", "what was left behind or would be lost, and how to mend it"),
     "overfit": Command(
         "asr.preflight.overfit", "can the model of params.yaml learn eight rows by heart?"
     ),

@@ -1,4 +1,5 @@
-"""What a killed DVC, training or machine left behind: explained, and mended if asked.
+"""What a killed DVC, training or machine left behind, and what would be lost: explained, and mended
+if asked.
 
     earshot doctor           # names what it finds and what mending would do; changes nothing;
                              # exit 1 if it found something
@@ -6,7 +7,8 @@
                              # person to decide
 
 What belongs to a living process is left alone. A training needs no doctor: it goes on from its
-checkpoint. Costs a second, two with MLflow.
+checkpoint. Costs a second, two with MLflow. Where experiments know no remote for data, git's
+remotes are asked which of these they have.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ import psutil
 
 from asr import paths
 from asr.errors import DataError, exit_with
-from asr.runtime import command
+from asr.runs import share
+from asr.runtime import clone, command
+from asr.runtime.processes import is_alive
 from asr.storage import files
 from asr.tracking import client, follower, journal
 
@@ -39,6 +43,7 @@ EXPERIMENTS = ".dvc/tmp/exps"
 
 # Git refs that DVC deletes when an experiment ends. EXEC_HEAD always stays, so it says nothing.
 EXEC_REFS = ("EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH", "EXEC_APPLY")
+MAX_SHOWN = 5  # experiments in a line
 PROGRAMS = ("dvc", "git", "streamlit")
 
 
@@ -71,6 +76,8 @@ def examine(root: Path) -> list[Finding]:
         *drafts(root),
         *sessions(root),
         *tracked_runs(),
+        *lacks_of_clone(root),
+        *experiments_without_data(root),
     ]
 
 
@@ -294,6 +301,38 @@ def tracked_runs() -> Iterator[Finding]:
             )
 
 
+def lacks_of_clone(root: Path) -> Iterator[Finding]:
+    """What git lacks, so that DVC would refuse experiments, or lose them."""
+    for lack in clone.lacks(root):
+        yield Finding(lack.what, modified_at(lack.place), lack.remedy, None)
+
+
+def experiments_without_data(root: Path) -> Iterator[Finding]:
+    """Experiments that `dvc exp push` has sent without their data, or would.
+
+    Those that nobody has pushed count once the workspace names a remote for data: before that,
+    nobody shares.
+    """
+    commits = share.experiments(root)
+    names = share.without_remote(root, commits)
+    when = modified_at(root / share.CONFIG)
+    for remote, there in share.pushed(root, [commits[name] for name in names]).items():
+        sent = [name for name in names if commits[name] in there]
+        names = [name for name in names if name not in sent]
+        again = f"{share.REMEDY}; then dvc exp push {remote} {' '.join(sent)}"
+        yield Finding(f"{_listed(sent)} went to {remote} without data", when, again, None)
+    if names and share.shares_data(root):
+        what = f"{_listed(names)}: dvc exp push would leave the data here, for the remote is newer"
+        yield Finding(what, when, share.REMEDY, None)
+
+
+def _listed(names: list[str]) -> str:
+    """Experiments, the first MAX_SHOWN of them by name."""
+    more = len(names) - MAX_SHOWN
+    shown = ", ".join(names[:MAX_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{'experiment' if len(names) == 1 else 'experiments'} {shown}"
+
+
 def at_work(folder: Path) -> list[psutil.Process]:
     """Other processes of DVC, git, a stage or a page that work in `folder` or below it."""
     processes = []
@@ -311,23 +350,6 @@ def _is_ours(command_line: list[str]) -> bool:
         Path(word).name in PROGRAMS or word.startswith(("stages.", "asr."))
         for word in command_line[:4]
     )
-
-
-def is_alive(pid: int, noted: float) -> bool:
-    """Whether the process that had this id at a certain time still runs.
-
-    If another process has got the id since, it was started later than that.
-
-    Args:
-        noted: the time, in seconds since 1970.
-    """
-    try:
-        process = psutil.Process(pid)
-        return bool(process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def _is_owned(lock: Path) -> bool:

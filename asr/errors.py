@@ -76,6 +76,15 @@ class Stopped(UserError):
         self.exit_code = 128 + signum
 
 
+class UserExit(SystemExit):
+    """The end of a command by a user error, after its line was printed."""
+
+    def __init__(self, exit_code: int, line: str):
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+        self.line = line
+
+
 def exit_with(main: Callable[[], None]) -> None:
     """Run a command's `main`; a user error becomes one line on stderr and its exit code."""
     try:
@@ -105,7 +114,7 @@ def stop(message: str, exit_code: int) -> None:
     """Print the error as the last line, and exit."""
     sys.stdout.flush()
     print(f"error {exit_code}: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(exit_code)
+    raise UserExit(exit_code, message)
 
 
 def from_child(output: str) -> tuple[int, str] | None:

@@ -24,10 +24,12 @@ CHUNK_SUMMARY = "reports/chunk/summary.json"
 REJECTS = "reports/chunk/rejects.parquet"
 RUN = "reports/train/run.json"
 SUMMARY = "reports/train/summary.json"
+CHECKS = "reports/train/checks.json"
 STEPS = "reports/train/steps.csv"
 TRAIN_TIMING = "reports/train/timing.json"
 METRICS = "reports/evaluate/metrics.json"
 UTTERANCES = "reports/evaluate/utterances.parquet"
+HOLDOUT = "reports/evaluate/holdout.parquet"
 
 
 def root() -> Path:

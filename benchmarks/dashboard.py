@@ -157,7 +157,7 @@ def build(folder: Path) -> tuple[float, float]:
         if first_rows:
             continue
         with suppress(UserError):  # the index cannot be read yet
-            if run_index.state().generation not in ("", "None "):
+            if not run_index.state().generation.startswith(("None", " ")):
                 first_rows = time.monotonic() - began
     return time.monotonic() - began, first_rows
 

@@ -32,9 +32,9 @@ border-radius: .25em; text-underline-offset: .25em; }
 .legend { display: flex; flex-wrap: wrap; column-gap: 1.5rem; font-size: .875rem; }
 </style>"""
 LEGEND = """<div class="marked legend">
-<span><mark>substitution</mark> another word was heard (wavy)</span>
-<span><del>deletion</del> the word was not heard (struck)</span>
-<span><ins>insertion</ins> nobody said the word (underlined)</span></div>"""
+<span><mark>wrong word</mark> another was heard (wavy)</span>
+<span><del>missed word</del> it was not heard (struck)</span>
+<span><ins>added word</ins> nobody said it (underlined)</span></div>"""
 
 
 def texts(reference: str, hypothesis: str, normalized: bool, name: str = "") -> str:
@@ -50,10 +50,10 @@ def texts(reference: str, hypothesis: str, normalized: bool, name: str = "") -> 
     marks = alignment.align(reference, hypothesis)
     reference_words = _words([(mark.kind, mark.said) for mark in marks])
     hypothesis_words = _words([(mark.kind, mark.heard) for mark in marks])
-    title = f"hypothesis of {name}" if name else "hypothesis"
+    title = f"heard by {name}" if name else "heard"
     return (
         '<div class="marked">'
-        f'<span class="who">reference</span><p dir="auto">{reference_words}</p>'
+        f'<span class="who">said</span><p dir="auto">{reference_words}</p>'
         f'<span class="who">{escape(title)}</span><p dir="auto">{hypothesis_words}</p>'
         "</div>"
     )
@@ -77,10 +77,17 @@ def _word(kind: str, word: str) -> str:
     return f"<{TAGS[kind]}>{escape(word)}</{TAGS[kind]}>"
 
 
-def facts_line(*facts: str) -> str:
-    """A line of short facts, as HTML; empty ones are left out."""
+def facts_line(*facts: str, link: str = "") -> str:
+    """A line of short facts, as HTML; empty ones are left out.
+
+    Args:
+        link: an address, which ends the line as "link".
+    """
     # <bdi> keeps the writing direction of a fact from affecting its neighbors.
-    line = " · ".join(f"<bdi>{escape(fact)}</bdi>" for fact in facts if fact)
+    parts = [f"<bdi>{escape(fact)}</bdi>" for fact in facts if fact]
+    if link:
+        parts.append(f'<a href="{escape(link)}">link</a>')
+    line = " · ".join(parts)
     return f'<div class="marked"><span class="about">{line}</span></div>'
 
 

@@ -15,6 +15,7 @@ import streamlit as st
 # The pages look for the repository where DVC_ROOT points, so this comes before their import.
 os.environ.setdefault("DVC_ROOT", str(Path(__file__).resolve().parents[1]))
 
+from dashboard import address
 from dashboard.data import page as data
 from dashboard.errors import page as errors
 from dashboard.runs import page as runs
@@ -25,7 +26,7 @@ from dashboard.transcribe import page as transcribe
 ICON = Path(__file__).with_name("icon.svg")
 
 st.set_page_config(page_title="Earshot", page_icon=str(ICON), layout="wide")
-st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; max-width: 90rem; }</style>")
+st.html("<style>.stMainBlockContainer { padding-top: 3rem; max-width: 90rem; }</style>")
 pages = [
     st.Page(runs.page, title="Runs", icon=":material/query_stats:", url_path="runs", default=True),
     st.Page(errors.page, title="Errors", icon=":material/spellcheck:", url_path="errors"),
@@ -33,4 +34,9 @@ pages = [
     st.Page(transcribe.page, title="Transcribe", icon=":material/mic:", url_path="transcribe"),
     st.Page(talk.page, title="Talk", icon=":material/forum:", url_path="talk"),
 ]
-st.navigation(pages, position="top").run()
+shown = st.navigation(pages, position="hidden")
+# A menu of our own: Streamlit's leads to bare addresses.
+with st.container(horizontal=True):
+    for page in pages:
+        st.page_link(page, query_params=address.choices(page.title))
+shown.run()

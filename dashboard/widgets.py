@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
@@ -26,3 +28,20 @@ def empty_state(message: str, *commands: str) -> None:
 def show_error(error: UserError) -> None:
     """Show a user error as one line, as the command line does."""
     st.warning(plain(error), icon=":material/warning:")
+
+
+def day(seconds: float) -> str:
+    """A date in the reader's own time zone: 26 Nov 2026.
+
+    Args:
+        seconds: since 1970.
+    """
+    return datetime.fromtimestamp(seconds, zone()).strftime("%-d %b %Y")
+
+
+def zone() -> tzinfo:
+    """The reader's time zone, as the browser tells it."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ValueError, ZoneInfoNotFoundError):
+        return UTC

@@ -84,6 +84,54 @@ def test_the_watch_sees_a_page_that_is_too_wide_fails_or_runs_what_it_should_not
     one.context.close()
 
 
+def test_what_is_chosen_on_errors_survives_reload_menu_back_and_a_link(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Errors")
+    one.settle()
+    word = SENTENCES[0].split()[0]
+    page.get_by_label("Search words").fill(word)
+    page.get_by_label("Search words").press("Enter")
+    one.settle()
+    page.get_by_text("With punctuation", exact=True).click()
+    one.settle()
+    chosen = errors_shown(page)
+    assert chosen[0] == word
+    page.reload()
+    expect(page.get_by_label("Search words")).to_have_value(word)
+    one.settle()
+    assert errors_shown(page) == chosen
+    for way in ("menu", "back"):
+        page.get_by_role("link", name="Data", exact=True).click()
+        expect(page.get_by_role("heading", name="Data", exact=True)).to_be_visible()
+        one.settle()
+        if way == "menu":
+            page.get_by_role("link", name="Errors", exact=True).click()
+        else:
+            page.go_back()
+        expect(page.get_by_label("Search words")).to_have_value(word)
+        one.settle()
+        assert errors_shown(page) == chosen, way
+    other = visitor()
+    other.page.goto(page.url)
+    expect(other.page.get_by_label("Search words")).to_have_value(word)
+    other.settle()
+    assert errors_shown(other.page) == chosen
+    about = page.locator(".marked .about").last
+    row = about.inner_text()
+    about.get_by_role("link").click()
+    expect(page.get_by_text("This utterance was linked")).to_be_in_viewport()
+    expect(page.locator(".st-key-linked-utterance")).to_contain_text(row)
+
+
+def errors_shown(page: Page) -> tuple[str, list[str], list[str]]:
+    """What is searched for, the scores, and the utterances."""
+    return (
+        page.get_by_label("Search words").input_value(),
+        page.get_by_test_id("stMetricValue").all_inner_texts(),
+        page.locator(".marked .about").all_inner_texts(),
+    )
+
+
 def test_the_brush_moves_the_slider_and_the_slider_the_sound(visitor: Enter) -> None:
     one = visitor()
     page = one.go("Transcribe")
@@ -215,11 +263,12 @@ def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
     corrected = 'noll, "<b>noll</b>", 零'
     page.get_by_label(re.compile("^Text from")).fill(corrected)
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Keep the corrected text").click()
+    page.get_by_text("Add to the training data").click()
+    expect(page.get_by_text("Adds the segment you corrected.")).to_be_visible()
     page.get_by_label("Speaker").fill("Åsa, 7")
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved 1 pair")).to_be_visible()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text("Added 1 pair")).to_be_visible()
     corpus = folder.read(server.workspace.root / "recordings", tmp_path)
     (kept,) = [one for one in corpus.utterances if one.text == corrected]
     assert kept.speaker == "Åsa, 7"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asr.doctor import is_alive
 from asr.params import reader
+from asr.runtime.processes import is_alive
 from asr.storage import files
 from asr.training import batches
 from stages import train

@@ -30,10 +30,11 @@ from asr.cleaning.measurements import Measurement
 from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.cleaning.rejects import RejectWriter, page
 from asr.cleaning.same_sound import is_copy
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.params import reader
 from asr.rooms import KEPT
 from asr.runtime import command, disk
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import progress
 from asr.storage import cache, corpus, files, hashing, shards
 from asr.storage.corpus import Recording
@@ -386,7 +387,8 @@ def write(
         shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
         found, shown = confirmed(draft, duplicates.found())
         shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(found)}
-        write_reports(reports, sources, shared, left_out, shown)
+        without_speaker = rows_without_speaker(draft)
+        write_reports(reports, sources, shared, left_out, shown, without_speaker)
         in_two_splits = split_overlap.find_shared(seen, found, rows_with_speakers(places))
         split_overlap.write(reports / "shared.csv", in_two_splits)
         split_overlap.refuse(in_two_splits, allow_shared, first_texts(draft, in_two_splits))
@@ -412,6 +414,17 @@ def forecast(raw: Path, places: dict[str, list[shards.BatchPlace]]) -> int:
     )
     num_rows = sum(rows for batches in places.values() for _, _, rows in batches)
     return corpus_bytes + INDEX_BYTES * num_rows
+
+
+def rows_without_speaker(chunks: Path) -> int:
+    """How many rows have no speaker, so that nothing is known of their voices."""
+    columns = (
+        batch.column("speaker")
+        for split in shards.splits(chunks)
+        for path in shards.paths(chunks / split)
+        for batch in shards.batches(path, ["speaker"])
+    )
+    return sum(column.null_count for column in columns)
 
 
 def confirmed(
@@ -470,6 +483,7 @@ def write_reports(
     shared: dict[str, int],
     left_out: RejectWriter,
     copies: list[ShownCopy],
+    without_speaker: int,
 ) -> None:
     """Write page.html with the sounds that it plays, and summary.json.
 
@@ -477,12 +491,15 @@ def write_reports(
         sources: by split, what `account` gives.
         shared: how many clips, speakers, sentences and copies stand in two splits.
         copies: pairs of near duplicates, and where each stands.
+        without_speaker: how many rows kept have none.
     """
     summary = {
         "splits": {split: _all_sources(by_source) for split, by_source in sources.items()},
         "sources": sources,
         "in_two_splits": shared,
     }
+    if without_speaker:
+        summary["rows_without_speaker"] = without_speaker
     with files.new_folder(reports / "sounds") as sounds:
         files.write_text(reports / "page.html", page(summary, left_out.examples, copies, sounds))
     files.write_json(reports / "summary.json", summary)
@@ -514,4 +531,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

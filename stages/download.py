@@ -21,13 +21,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from asr.audio import codec
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.params import reader, schema
 from asr.runtime import command, disk, formatting
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import parallel, progress
-from asr.sources import data_collective, huggingface, selection
+from asr.sources import data_collective, huggingface, selection, speakers
 from asr.sources.opening import open_corpus
 from asr.sources.selection import MAIN, Selection, SelectionCounts
+from asr.sources.tables import printable
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage import files, shards
 
@@ -35,6 +37,9 @@ from asr.storage import files, shards
 JOB_ROWS = 16  # utterances
 JOB_BYTES = 1 << 20  # of sound, about
 FEATURE_BYTES = 12_000  # of a second of sound at 80 mel bins
+# how a person says which voice is whose
+OWN_VOICES = "name that column speaker_id, or put each voice into a folder of its own"
+VOICES_TOLD_BY = {"huggingface": "-S 'download.huggingface.columns={speaker: COLUMN}'"}
 # of a second of speech, however it is encoded: a table or header that promises more seconds than
 # that allows is wrong
 MIN_SECOND_BYTES = 500
@@ -139,6 +144,7 @@ def sources(params: schema.Download, working: Path) -> list[OpenedSource]:
         )
         _warn_of_language(corpus, own.language)
         counts = selection.survey(corpus.utterances, taken)
+        _tell_of_voices(corpus, counts, own.source)
         opened.append(OpenedSource(own, corpus, taken, counts))
     selection.check_fields(rules, set().union(*(source.counts.fields for source in opened)))
     return opened
@@ -151,6 +157,18 @@ def _warn_of_language(corpus: Corpus, language: str) -> None:
             f"download: {corpus.about['name']} says that it is in {corpus_language}; "
             f"download.language is {language}"
         )
+
+
+def _tell_of_voices(corpus: Corpus, counts: SelectionCounts, source: str) -> None:
+    """Print what a source says of its speakers, and where nothing tells its voices apart."""
+    name = corpus.about["name"]
+    if corpus.note:
+        print(f"download: {name}: {corpus.note}")
+    if counts.moved:
+        moved = ", ".join(f"{printable(one)} to {split}" for one, split in counts.moved.items())
+        print(f"download: {name}: few speakers left a split empty, so these moved: {moved}")
+    if warning := speakers.warning(counts.voices, corpus.utterances):
+        print(f"download: {name}: {warning}; {VOICES_TOLD_BY.get(source, OWN_VOICES)}", flush=True)
 
 
 def _free_name(name: str, taken: list[str]) -> str:
@@ -291,9 +309,9 @@ def _way_out(main: OpenedSource) -> str:
     if all(utterance.split for utterance in main.corpus.utterances):
         return "the corpus has splits of its own, and not these"
     return (
-        "a speaker has eight chances in ten to train, so few speakers may leave a split empty; "
+        "each wants a speaker of its own, and there are not three; "
         "give splits of your own (a column split, folders train, validation and test, "
-        "or the corpus's official splits)"
+        "or the corpus's official splits), or no speakers"
     )
 
 
@@ -319,4 +337,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asr import wer
-from asr.errors import ModelError, ParamsError, exit_with
+from asr import dvc_hashes, wer
+from asr.errors import ModelError, ParamsError
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
 from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
@@ -34,10 +34,12 @@ from asr.model import greedy, loader
 from asr.model.loader import Start
 from asr.params import reader, schema
 from asr.rooms import KEPT
-from asr.runtime import command
+from asr.runtime import attempts, command
+from asr.runtime.stage import run_stage
+from asr.runtime.stage_inputs import unchanged_inputs
 from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
-from asr.tracking import follower, journal
+from asr.tracking import follower, journal, results
 
 START = "start"  # the model as it was before training
 UNSAFE = "[^A-Za-z0-9_. -]"  # characters that MLflow does not take in the name of a metric
@@ -310,6 +312,24 @@ def record(
     follower.sync_apart(path)
 
 
+@contextmanager
+def journaled(train_reports: Path) -> Iterator[None]:
+    """Tell the journal of the training that it is tested, and MLflow if that fails."""
+    fingerprint = files.read_json(train_reports / "run.json")["fingerprint"]
+    path = journal.path_of(fingerprint)
+    is_recorded = attempts.note(fingerprint)  # else nobody could tell that the test was killed
+    if is_recorded and path.is_file():
+        journal.append(path, "testing")
+    try:
+        yield
+    except Exception as error:
+        if path.is_file():
+            line = " ".join(str(error).split())
+            journal.append(path, "untested", line=line or type(error).__name__)
+            follower.sync_apart(path)
+        raise
+
+
 def record_fetched(path: Path, run: dict[str, Any], steps: list[dict[str, str]]) -> None:
     """Write the journal of a training that was fetched rather than run here."""
     fingerprint = run["fingerprint"]
@@ -400,13 +420,24 @@ def _wer_text(scores: dict[str, Any]) -> str:
     return f"WER {scores['wer']:.4f} ({scores['wer_low']:.4f} to {scores['wer_high']:.4f})"
 
 
+def keep(finetuned: Path, train_reports: Path, reports: Path, params: schema.Evaluate) -> None:
+    """Keep the reports of this training and its test outside the workspace."""
+    folders = {"train": train_reports, "evaluate": reports}
+    at = {path: folders[Path(path).parent.name] / Path(path).name for path in results.REPORTS}
+    there = {path: file for path, file in at.items() if file.is_file()}
+    evaluate_params = reader.flat({"evaluate": params.model_dump()})
+    results.keep(there, dvc_hashes.of_folder(finetuned), evaluate_params)
+
+
 def main() -> None:
     names = ("test", "finetuned", "train_reports", "reports")
     test, finetuned, train_reports, reports = command.paths(__doc__, *names)
     params = reader.load()
-    with command.timing(reports):
+    # What was tested while its inputs changed is not kept: nobody knows what it is of.
+    with command.timing(reports), journaled(train_reports), unchanged_inputs():
         run(test, finetuned, train_reports, reports, params)
+    keep(finetuned, train_reports, reports, params.evaluate)
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

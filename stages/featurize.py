@@ -28,11 +28,12 @@ import pyarrow.compute as pc
 
 from asr import augmentation, features
 from asr.audio import codec
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.features import FEATURES
 from asr.params import reader, schema
 from asr.rooms import KEPT
 from asr.runtime import command, disk
+from asr.runtime.stage import run_stage
 from asr.runtime.workers import parallel, progress
 from asr.storage import cache, files, hashing, shards
 from asr.whisper import FRAMES_PER_SECOND, SAMPLE_RATE
@@ -265,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

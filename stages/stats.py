@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.errors import DataError, exit_with
+from asr.errors import DataError
 from asr.model.window import window_seconds
 from asr.params import reader, schema
 from asr.runtime import command
 from asr.runtime.formatting import rough_duration
+from asr.runtime.stage import run_stage
 from asr.stats import outliers, report, row_stats, window_cost
 from asr.storage import files, shards
 from asr.whisper import POSITIONS_PER_SECOND
@@ -348,4 +349,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

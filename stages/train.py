@@ -31,7 +31,7 @@ from asr.checks import check
 from asr.checks.check import Check
 from asr.checks.data import splits_are_apart
 from asr.checks.training import checks_after, checks_before, saved_model_of, weights_of
-from asr.errors import DiskError, Diverged, ModelError, ParamsError, exit_with
+from asr.errors import ParamsError, Stopped
 from asr.features import FeatureRows
 from asr.metrics import STEP_COLUMNS
 from asr.model import loader, lora
@@ -40,7 +40,9 @@ from asr.model.start import choose_trained, start_model
 from asr.params import reader, schema
 from asr.preflight import forecast, refusals
 from asr.rooms import KEPT
-from asr.runtime import command
+from asr.runtime import attempts, command
+from asr.runtime.signals import Interrupted
+from asr.runtime.stage import run_stage
 from asr.storage import files, hashing, shards
 from asr.tracking import journal, mirror
 from asr.tracking.follower import Follower
@@ -184,8 +186,12 @@ def refuse_unfit(
     refusals.refuse_other_prompt(start, params.language, params.model.task)
 
 
-def run(train: Path, validation: Path, out: Path, reports: Path, params: schema.Params) -> None:
-    """Train and write models/finetuned and reports/train; of several processes one writes."""
+def run(train: Path, validation: Path, out: Path, reports: Path, params: schema.Params) -> Path:
+    """Train and write models/finetuned and reports/train; of several processes one writes.
+
+    Returns:
+        The path of the journal.
+    """
     rows = FeatureRows(train)
     validation_rows = FeatureRows(validation)
     start = start_model(params, rows)
@@ -209,8 +215,12 @@ def run(train: Path, validation: Path, out: Path, reports: Path, params: schema.
         training = Training(start, rows, validation_rows, params.train, folder, record)
         if is_main:
             stack.enter_context(journaled(log, provenance))
-        with memory.must_hold(EVALUATION_MEMORY):
-            train_and_write(training, out, reports, provenance)
+        try:
+            with memory.must_hold(EVALUATION_MEMORY):
+                train_and_write(training, out, reports, provenance)
+        except Interrupted:  # in a check; the checkpoint of the last step is written
+            training.leave()
+    return log
 
 
 @contextmanager
@@ -239,11 +249,15 @@ def journaled(log: Path, provenance: Provenance) -> Iterator[None]:
         params=provenance.params,
         tags=tags(),
     )
+    attempts.note(provenance.fingerprint)
     follower = Follower(log)
     try:
         yield
-    except (ModelError, DiskError, Diverged):
-        journal.append(log, "end", status="FAILED")
+    except Stopped:
+        raise
+    except Exception as error:
+        line = " ".join(str(error).split())
+        journal.append(log, "end", status="FAILED", line=line or type(error).__name__)
         raise
     finally:
         follower.finish()
@@ -282,10 +296,11 @@ def train_and_write(training: Training, out: Path, reports: Path, provenance: Pr
 
 
 def record_end(training: Training, checks: list[Check]) -> None:
-    """Tell the journal that the training has finished, and which checks failed."""
-    failed = [one.name for one in checks if not one.passed]
-    result = f"failed: {', '.join(failed)}" if failed else "passed"
-    training.record("end", status="FINISHED", tags={"checks": result})
+    """Tell the journal that the training has finished, and which checks failed, and why."""
+    failed = {one.name: one.detail for one in checks if not one.passed}
+    tags = {f"check.{name}": detail[: journal.MAX_TAG] for name, detail in failed.items()}
+    tags["checks"] = f"failed: {', '.join(failed)}" if failed else "passed"
+    training.record("end", status="FINISHED", tags=tags)
 
 
 def write_reports(
@@ -365,6 +380,7 @@ def launch_processes() -> None:
         return
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
     command_line = ["-m", "stages.train", *sys.argv[1:]]
+    attempts.withdraw()  # the first of those writes its own
     os.execv(sys.executable, [sys.executable, *launcher, *command_line])
 
 
@@ -373,9 +389,11 @@ def main() -> None:
     names = ("train", "validation", "out", "reports")
     train, validation, out, reports = command.paths(__doc__, *names)
     params = reader.load()
-    with command.timing(reports):
-        run(train, validation, out, reports, params)
+    with command.timing(reports) as timed:
+        course = journal.course(run(train, validation, out, reports, params))
+        if course:  # a training that was stopped took longer than its last piece
+            timed["seconds"] = course.seconds
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    run_stage(main)

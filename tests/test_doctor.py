@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from asr import doctor
-from asr.doctor import is_alive
+from asr.runtime.processes import is_alive
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
 from support.data import sha256s
@@ -169,6 +169,58 @@ def test_a_run_that_no_training_writes_is_closed(
     assert ask(capsys, monkeypatch) == (0, "nothing is left behind\n")
     (pages,) = client.read_runs(client.connect())
     assert [run["status"] for run in pages] == ["KILLED"]
+
+
+def test_a_clone_in_which_dvc_would_lose_experiments_is_named(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(root, "git", "commit", "-q", "--allow-empty", "-m", "next")
+    run(tmp_path, "git", "clone", "-q", "--depth", "1", f"file://{root}", "shallow")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "shallow"))
+    code, said = ask(capsys, monkeypatch, "--mend")
+    assert (code, said.count("by hand")) == (1, 1)
+    assert "this clone is shallow" in said
+    assert "by hand: git fetch --unshallow" in said
+    run(tmp_path / "shallow", "git", "fetch", "-q", "--unshallow")
+    assert ask(capsys, monkeypatch) == (0, "nothing is left behind\n")
+
+
+DEFAULT_REMOTE = "[core]\n    remote = data\n"
+ALONE = "experiments a, b: dvc exp push would leave the data here"
+# Where a remote for data is named, whether the experiments are pushed, and what is said.
+SHARED = {
+    "nobody shares": ("", False, []),
+    "pushed without data": ("", True, ["experiments a, b went to team without data"]),
+    "older than the remote": ("config", False, [ALONE]),
+    "older, and pushed": ("config", True, ["experiments a, b went to team without data"]),
+    "in this clone": ("config.local", True, []),
+}
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_experiments_that_go_without_their_data_are_named(
+    root: Path,
+    tmp_path: Path,
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, is_pushed, expected = SHARED[kind]
+    run(tmp_path, "git", "init", "-q", "--bare", "team.git")
+    run(root, "git", "remote", "add", "team", str(tmp_path / "team.git"))
+    head = run(root, "git", "rev-parse", "HEAD").strip()
+    for name in "ab":
+        run(root, "git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", head)
+    if is_pushed:
+        run(root, "git", "push", "-q", "team", "refs/exps/*:refs/exps/*")
+    if file:
+        (root / ".dvc" / file).write_text(DEFAULT_REMOTE)
+    code, said = ask(capsys, monkeypatch)
+    assert (code, said.count("by hand")) == (bool(expected), len(expected))
+    assert all(one in said for one in expected), said
 
 
 def test_a_number_that_another_process_has_by_now_is_a_dead_one() -> None:

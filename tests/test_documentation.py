@@ -163,9 +163,18 @@ def test_a_command_shows_what_the_page_says(line: str, tmp_path: Path) -> None:
     name, expected = RUN_FOR_REAL[line]
     shown = dict(shown_by_command(page(name)))
     assert line in shown or line in page(name).text
+    make_repository(tmp_path)
     output = run(line, tmp_path)
     assert expected in output
     assert all(text in output for text in shown.get(line, []))
+
+
+def make_repository(root: Path) -> None:
+    """A commit that holds dvc.yaml and nothing else: a clone that lacks nothing."""
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for words in (("init", "-q"), ("add", "dvc.yaml"), (*identity, "commit", "-qm", "start")):
+        subprocess.run(["git", *words], cwd=root, check=True)
 
 
 def shown_by_command(one: Page) -> list[tuple[str, list[str]]]:

@@ -22,6 +22,7 @@ FULLEST = 0.96
 FASTEST = 45.0  # letters a second, which the fastest of people reach for a moment
 SYLLABLE = 2.5  # letters that a character which stands for a syllable counts for
 MAX_SHOWN_CHARACTERS = 80  # of a text in a detail
+MAX_DIGITS = 6  # of a number in a detail; a sample lasts longer than that
 
 _NOT_UTF8 = re.compile("[\ufffd\ud800-\udfff]")
 # letters and a symbol by their category, but nothing to be seen
@@ -63,9 +64,9 @@ def _unfit_sound(sound: Measurement, limits: tuple[float, float]) -> Reason | No
     """Why a recording is unfit for training."""
     shortest, longest = limits
     if sound.duration < shortest:
-        return "too_short", f"{sound.duration:.2f} s, want at least {shortest} s"
+        return "too_short", f"{_apart(sound.duration, shortest)} s, want at least {shortest} s"
     if sound.duration > longest:
-        return "too_long", f"{sound.duration:.2f} s, want at most {longest} s"
+        return "too_long", f"{_apart(sound.duration, longest)} s, want at most {longest} s"
     if sound.loud < min(LEAST_SOUND, sound.duration / 2):
         detail = f"{sound.loud:.2f} s of {sound.duration:.2f} s are louder than -80 dB"
         return "audio_silent", detail
@@ -86,9 +87,17 @@ def _unfit_text(text: str, duration: float) -> Reason | None:
         return "text_mojibake", printable(text)
     letters = _count_letters(text)
     if letters > FASTEST * duration + SYLLABLE:
-        rate = f"{letters / duration:.0f} letters a second, want at most {FASTEST:.0f}"
+        rate = _apart(letters / duration, FASTEST, digits=0)
+        rate = f"{rate} letters a second, want at most {FASTEST:.0f}"
         return "too_fast", f"{rate}: {printable(text)}"
     return None
+
+
+def _apart(value: float, limit: float, digits: int = 2) -> str:
+    """A value beyond a limit, with these digits or as many as it takes to see that it is beyond."""
+    while digits < MAX_DIGITS and float(f"{value:.{digits}f}") == limit:
+        digits += 1
+    return f"{value:.{digits}f}"
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,7 @@ def page(
             under the name SOUNDS.
     """
     title = "Rows left out"
-    shared = ", ".join(
-        f"{count:,} {PLURALS[kind]}" for kind, count in summary["in_two_splits"].items()
-    )
+    shared = ", ".join(_shared(summary))
     parts = [
         "<!doctype html><meta charset=utf-8>"
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
@@ -150,6 +149,20 @@ def page(
         parts += [_example_row(example, sounds) for example in shown]
         parts.append("</table>")
     return "\n".join(parts) + "\n"
+
+
+def _shared(summary: dict[str, Any]) -> Iterator[str]:
+    """How many of each kind stand in two splits; of rows without a speaker nobody knows."""
+    unknown = summary.get("rows_without_speaker", 0)
+    by_source = summary["sources"].values()
+    rows = sum(counts["rows_kept"] for split in by_source for counts in split.values())
+    for kind, count in summary["in_two_splits"].items():
+        if kind != "speaker" or not unknown:
+            yield f"{count:,} {PLURALS[kind]}"
+        elif unknown < rows:
+            yield f"{count:,} {PLURALS[kind]} ({unknown:,} of {rows:,} rows name none)"
+        else:
+            yield "speakers are not known"
 
 
 def _source_rows(sources: dict[str, dict[str, Any]]) -> list[str]:

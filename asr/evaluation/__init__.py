@@ -1,4 +1,4 @@
 """The table of utterances that `evaluate` writes, its scores, slices and report.
 
-Imports `errors`, `storage`, `markdown`, `wer`.
+Imports `errors`, `storage`, `markdown`, `stats`, `wer`.
 """

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from asr import wer
 from asr.errors import DataError
+from asr.evaluation import loops
 from asr.storage import hashing
 
 # Prefixes of the columns of counts: of normalized text as WER counts it, or of text as written.
@@ -39,6 +40,8 @@ class Utterances:
 
     Attributes:
         key: identifies the rows: a hash of each table they come from, and of the model.
+        rows: the columns of the table; `loop` is the Loop of the hypothesis, or None. Those of a
+            second model begin with `other_`.
         slices: by name of a property, its value in each row; code -1 where a row has none.
         haystack: (N,) all texts of a row in lower case, to search in.
     """
@@ -117,9 +120,22 @@ def _frame(results: ModelResults) -> pd.DataFrame:
 
 
 def _utterances(key: str, rows: pd.DataFrame) -> Utterances:
+    for prefix in ("", "other_"):
+        if f"{prefix}hypothesis" in rows:
+            rows[f"{prefix}loop"] = _loops(rows, prefix)
     texts = [rows[name] for name in ("reference", "hypothesis", "other_hypothesis") if name in rows]
     joined = ("\n".join(parts).lower() for parts in zip(*texts, strict=True))
     return Utterances(key, rows, _slices(rows), pa.array(joined, pa.string()))
+
+
+def _loops(rows: pd.DataFrame, prefix: str) -> pd.Series:
+    """The loop of each hypothesis, or None; those without an error are not looked at."""
+    columns = rows["reference"], rows[f"{prefix}hypothesis"], errors(rows, prefix)
+    found = [
+        loops.find(hypothesis, reference) if num_errors else None
+        for reference, hypothesis, num_errors in zip(*columns, strict=True)
+    ]
+    return pd.Series(found, index=rows.index, dtype=object)
 
 
 def _slices(rows: pd.DataFrame) -> dict[str, pd.Categorical]:
@@ -206,6 +222,12 @@ def match(
             codes = column.categories.get_indexer(list(values))
             matches &= np.isin(column.codes, codes[codes >= 0])
     return matches
+
+
+def has_loop(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) bool, whether a hypothesis of the row, of either model, is a loop."""
+    columns = [name for name in ("loop", "other_loop") if name in rows]
+    return np.asarray(rows[columns].notna().any(axis=1))
 
 
 def errors(rows: pd.DataFrame, prefix: str) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Finished trainings: read their reports and revisions, index, compare and keep them.
+"""Trainings: their states, reports and revisions, their index; compare and keep them.
 
-Imports `errors`, `paths`, `storage`, `runtime`, `wer`, `metrics`, `tracking`, `evaluation`.
+Imports `errors`, `paths`, `dvc_hashes`, `storage`, `runtime`, `params`, `wer`, `metrics`,
+`tracking`, `evaluation`.
 """

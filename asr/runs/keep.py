@@ -1,6 +1,7 @@
 """Keep the present model where no stage deletes it.
 
-The model goes to models/kept/NAME, its scores and provenance go to reports/kept/NAME.json.
+The model goes to models/kept/NAME. Its scores and provenance go to reports/kept/NAME.json, and what
+it heard in the test to reports/kept/NAME/utterances.parquet, so that a clone can compare with it.
 
 earshot keep NAME      # or: make keep NAME=base-sv
 """
@@ -12,9 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.errors import DataError, ParamsError, exit_with
-from asr.runs.tested import why_untested
+from asr.runs import revision_facts, revisions
+from asr.runs.tested import TEST_IT, read_lock, why_other_data, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -35,16 +37,25 @@ def provenance(root: Path) -> dict[str, Any]:
     summary = files.read_json(root / paths.SUMMARY)
     metrics = files.read_json(root / paths.METRICS)
     metrics["models"] = {name: _without_speed(scores) for name, scores in metrics["models"].items()}
+    params = run["params"] | interval_params()
     return {
         "corpus": files.read_json(root / paths.RAW / "manifest.json")["name"],
         "start": run["start"],
         "fingerprint": run["fingerprint"],
         "best_step": run["best_step"],
+        "best_validation_wer": summary["best_validation_wer"],
         "max_steps": run["params"]["train.max_steps"],
         "window_seconds": summary["window_seconds"],
-        "params": {key: value for key, value in run["params"].items() if key not in PATH_PARAMS},
+        "params": {key: value for key, value in params.items() if key not in PATH_PARAMS},
+        "utterances": dvc_hashes.of_file(root / paths.UTTERANCES),
         "metrics": _without_speed(metrics),
     }
+
+
+def interval_params() -> dict[str, int]:
+    """The params of `evaluate` that its intervals are drawn with."""
+    resamples, seed = revision_facts.bootstrap_params(revisions.HERE)
+    return {"evaluate.bootstrap_resamples": resamples, "evaluate.seed": seed}
 
 
 def _without_speed(scores: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def keep(root: Path, name: str) -> None:
 
     Raises:
         ParamsError: the name is not a plain file name.
-        DataError: there is no evaluated model, or the scores are of another one.
+        DataError: there is no evaluated model, or the scores or the corpus are of another one.
     """
     if not NAME.fullmatch(name):
         raise ParamsError(
@@ -64,17 +75,40 @@ def keep(root: Path, name: str) -> None:
         )
     if not (root / paths.MODEL).is_dir() or not (root / paths.METRICS).is_file():
         raise DataError("there is no evaluated model here; run dvc repro")
-    if reason := why_untested(root):
-        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
+    refuse(why_untested(root))
+    if reason := why_other_data(root):
+        raise DataError(f"this model's corpus is not here: {reason}; run dvc repro")
+    folder = f"{paths.KEPT_MODELS}/{name}"
+    kept_reports = root / paths.KEPT_REPORTS
     try:
         report = provenance(root)
+        with files.new_folder(kept_reports / name) as draft:
+            shutil.copyfile(root / paths.UTTERANCES, draft / Path(paths.UTTERANCES).name)
+            with files.new_folder(root / folder) as model:
+                shutil.copytree(root / paths.MODEL, model, dirs_exist_ok=True)
+                refuse(why_untested(root) or why_another(root, model))  # a stage may have started
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not there; run dvc repro") from None
-    folder = f"{paths.KEPT_MODELS}/{name}"
-    with files.new_folder(root / folder) as draft:
-        shutil.copytree(root / paths.MODEL, draft, dirs_exist_ok=True)
-    files.write_json(root / paths.KEPT_REPORTS / f"{name}.json", report)
+    files.write_json(kept_reports / f"{name}.json", report)
     print(f"kept as {folder}; go on from it with -S model.name={folder}")
+
+
+def why_another(root: Path, model: Path) -> str:
+    """Why a folder does not hold the model that dvc.lock knows; empty if it does.
+
+    Without a dvc.lock nothing speaks against it.
+    """
+    path = root / "dvc.lock"
+    known = read_lock(root, path).written.get(paths.MODEL) if path.is_file() else None
+    if known in (None, dvc_hashes.of_folder(model)):
+        return ""
+    return f"{paths.MODEL} is not the one that dvc.lock knows"
+
+
+def refuse(reason: str) -> None:
+    """Refuse to keep, if there is a reason."""
+    if reason:
+        raise DataError(f"{reason}; {TEST_IT}")
 
 
 def main() -> None:

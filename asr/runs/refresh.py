@@ -15,18 +15,19 @@ newest twenty, and those that a page shows. A second refresher exits.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from asr import paths
+from asr import metrics, paths
 from asr.errors import exit_with
-from asr.runs import revision_facts, revisions, run_index
-from asr.runs.revisions import Revision
+from asr.runs import dvc_cache, journals, revision_facts, revisions, run_index, states
+from asr.runs.revisions import COMMIT, Revision
 from asr.runtime import command
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
@@ -35,7 +36,9 @@ from asr.tracking import client
 SMALL_SECONDS = 2.0  # a store that is read completely in less is small
 WHOLE_SECONDS = 3600.0  # between two complete readings of a large store
 LINGER_SECONDS = 20.0  # after the last request; to start anew costs importing MLflow, 2 s
-REST_SECONDS = 2.0  # between two passes
+REST_SECONDS = 1.0  # from the begin of a pass to that of the next, at least
+STORE_SHARE = 0.33  # of the time that a store is read, at most: the first seconds cost more
+SERVER_SECONDS = 30.0  # after which a server is read again: it does not tell us of changes
 RETRY_SECONDS = 3600.0  # until a revision is read again whose files DVC did not have
 NEWEST_RUNS = 20  # trainings whose curves are fetched without a request
 CURVES_PER_PASS = 20  # runs whose curves are fetched in one pass
@@ -54,6 +57,13 @@ STALE_CURVES = """
 SELECT id, digest FROM runs WHERE parent IS NULL AND curves IS NOT digest
 AND (id IN ({ids}) OR status = 'RUNNING') LIMIT ?
 """
+UPSERT_JOURNAL = """
+INSERT INTO journals (fingerprint, stamp, course, run, in_mlflow) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (fingerprint) DO UPDATE SET
+    stamp = excluded.stamp, course = excluded.course, run = excluded.run,
+    in_mlflow = max(in_mlflow, excluded.in_mlflow)
+"""
+TRACKED = "SELECT fingerprint FROM runs WHERE fingerprint NOT NULL"
 NEWEST = "SELECT id FROM runs WHERE parent IS NULL ORDER BY start DESC LIMIT ?"
 
 
@@ -70,16 +80,24 @@ class Refresher:
         self.index = index
         self.talk = talk
         self.store: Any = None
+        self.store_rests_until = 0.0
         self.changed = False
 
     def step(self) -> bool:
-        """Do one pass over everything; return whether another should follow without a pause."""
-        signature = run_index.signature()
-        fault = self._read_store_if_changed(signature)
-        self._read_revisions()
+        """Do one pass over everything; return whether another should follow without a pause.
+
+        What lies on this machine comes first, for it is quicker and newer.
+        """
+        self._read_journals()
+        if self._get("updated"):
+            self._read_revisions()
+            fault = self._read_store_if_changed()
+        else:  # from nothing: MLflow's runs are most of what a page waits for
+            fault = self._read_store_if_changed()
+            self._read_revisions()
+        self._note_what_mlflow_has()
         self._set("fault", fault)
         self._set("updated", repr(time.time()))
-        self._set("signature", signature)
         self._commit()
         more = False
         if not fault:
@@ -90,13 +108,19 @@ class Refresher:
         self._progress("", 0, 0)
         return more
 
-    def _read_store_if_changed(self, signature: str) -> str:
+    def _read_store_if_changed(self) -> str:
         """Read MLflow's store if it has changed; return why it cannot be read, or an empty text."""
-        fault = ""
         local = client.store_file()
+        if local is not None and not local.is_file():
+            self._forget("id NOT NULL")
+            return ""
+        stamp = _store_stamp(local)
+        if not self._must_read(stamp):
+            return self._get("fault") or ""
+        began = time.time()
+        fault = ""
         try:
-            if local is None or (local.is_file() and self._must_read(signature)):
-                self.read_store()
+            self.read_store()
         # A damaged store or a server in trouble makes MLflow raise errors of any kind.
         except Exception as error:
             self.store = None
@@ -104,12 +128,14 @@ class Refresher:
                 f"MLflow's store cannot be read ({type(error).__name__}); "
                 "shown is what was read before, and what DVC knows"
             )
-        if local is not None and not local.is_file():
-            self._forget("id NOT NULL")
+        self._set("store_stamp", stamp)
+        self.store_rests_until = time.time() + (time.time() - began) * (1 / STORE_SHARE - 1)
         return fault
 
-    def _must_read(self, signature: str) -> bool:
-        return self._get("signature") != signature or bool(self._get("fault"))
+    def _must_read(self, stamp: str) -> bool:
+        if time.time() < self.store_rests_until:
+            return False
+        return self._get("store_stamp") != stamp or bool(self._get("fault"))
 
     def read_store(self) -> None:
         """Read what has changed in MLflow's store since it was read last."""
@@ -192,9 +218,48 @@ class Refresher:
         self._commit()
         return bool(rows)
 
+    def _read_journals(self) -> None:
+        """Store what the journals that have changed tell; one that is not there is forgotten."""
+        stored = dict(self.index.execute("SELECT fingerprint, stamp FROM journals").fetchall())
+        tracked = {fingerprint for (fingerprint,) in self.index.execute(TRACKED)}
+        found = set()
+        for path, stamp in _journals():
+            found.add(path.stem)
+            if stored.get(path.stem) != stamp:
+                self._write_journal(path, stamp, path.stem in tracked)
+        for fingerprint in stored.keys() - found:
+            self.index.execute("DELETE FROM journals WHERE fingerprint = ?", [fingerprint])
+            self.changed = True
+        self._commit()
+
+    def _write_journal(self, path: Path, stamp: str, is_tracked: bool) -> None:
+        """Store one journal: its course, and the run and its curves if MLflow has no such run."""
+        try:
+            course, run, points = journals.read(path)
+        except run_index.PARSE_ERRORS:  # it is damaged, and tells nothing
+            course, run, points = None, {}, {}
+        if course is None:
+            return
+        row = [path.stem, stamp, json.dumps(vars(course)), json.dumps(run), is_tracked]
+        self.index.execute(UPSERT_JOURNAL, row)
+        self.changed = True
+        query = "SELECT count(*) FROM curves WHERE id = ?"
+        (has_curves,) = self.index.execute(query, [path.stem]).fetchone()
+        if course.end is None or not is_tracked or has_curves:
+            self._write_points(path.stem, points)
+            self._set("curves", str(time.time_ns()))
+
+    def _note_what_mlflow_has(self) -> None:
+        """Drop the runs of journals that MLflow has by now; if they go there, they are deleted."""
+        self.index.execute(f"""
+            UPDATE journals SET in_mlflow = 1, run = NULL
+            WHERE NOT in_mlflow AND fingerprint IN ({TRACKED})
+        """)
+
     def _read_revisions(self) -> None:
         """Store the list of revisions, and the facts of revisions that were not read before."""
-        listed = revisions.list_revisions()
+        dvc_cache.bring_results(paths.root())
+        listed = revisions.with_reports()
         rows = [
             (index, revision.name, revision.sha, revision.kind)
             for index, revision in enumerate(listed)
@@ -204,42 +269,51 @@ class Refresher:
             self.index.execute("DELETE FROM revisions")
             self.index.executemany("INSERT INTO revisions VALUES (?, ?, ?, ?)", rows)
             self.changed = True
-        read = self._shas_read()
+        read = self._keys_read()
         unread = [
-            revision for revision in listed if revision.sha is None or revision.sha not in read
+            revision for revision in listed if revision.sha is None or revision.key not in read
         ]
+        unread.sort(key=lambda revision: revision.kind == COMMIT)  # mostly those tell nothing new
         for number, revision in enumerate(unread):
             self._write_facts(revision)
             if number % 10 == 0:
                 self._progress("revisions", number, len(unread))
         self._commit()
 
-    def _shas_read(self) -> set[str]:
+    def _keys_read(self) -> set[str]:
         """Revisions that need not be read now: those read before, and those that failed lately."""
         facts = self.index.execute("SELECT sha, fingerprint, tried FROM facts").fetchall()
         return {
-            sha
-            for sha, fingerprint, tried in facts
+            key
+            for key, fingerprint, tried in facts
             if fingerprint or time.time() - tried < RETRY_SECONDS
         }
 
     def _write_facts(self, revision: Revision) -> None:
-        sha = revision.sha or ""
         fingerprint, facts, points = revision_facts.read(revision)
         facts_json = json.dumps(facts, sort_keys=True)
         query = "SELECT fingerprint, known FROM facts WHERE sha = ?"
-        if self.index.execute(query, [sha]).fetchone() == (fingerprint, facts_json):
+        if self.index.execute(query, [revision.key]).fetchone() == (fingerprint, facts_json):
             return
         self.index.execute(
             "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
-            [sha, fingerprint, facts_json, time.time()],
+            [revision.key, fingerprint, facts_json, time.time()],
         )
         self.changed = True
-        if fingerprint and points:
-            self._write_points(fingerprint, points)
+        if points:
+            self._write_points(fingerprint or revision.key, points)
 
     def _write_points(self, id: str, points: dict[str, list[tuple[int, float]]]) -> None:
-        self.index.execute("INSERT OR REPLACE INTO curves VALUES (?, ?)", [id, json.dumps(points)])
+        validated = [
+            (wer, step)
+            for step, wer in points.get(metrics.VALIDATION_WER, [])
+            if step > 0 and math.isfinite(wer)  # at step 0 it is the start model's
+        ]
+        best_wer, best_step = min(validated, default=(None, None))
+        self.index.execute(
+            "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
+            [id, json.dumps(points), best_wer, best_step],
+        )
 
     def _read_curves(self) -> bool:
         """Fetch curves that changed; return whether there were any.
@@ -255,6 +329,7 @@ class Refresher:
                 self._progress("curves", number, len(digests))
                 self._read_curves_of(id, digest)
             if digests:
+                self.changed = True  # the rows hold the lowest WER of these curves
                 return True
         return False
 
@@ -285,6 +360,23 @@ class Refresher:
             self._set("generation", str(time.time_ns()))
             self.changed = False
         self.index.commit()
+
+
+def _journals() -> Iterator[tuple[Path, str]]:
+    """Each journal with a text that changes with it."""
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(paths.cache("journal")):
+            if entry.name.endswith(".jsonl"):
+                stat = entry.stat()
+                yield Path(entry.path), f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _store_stamp(store: Path | None) -> str:
+    """A text that changes with MLflow's store; with a server, each SERVER_SECONDS."""
+    if store is None:
+        return str(time.time() // SERVER_SECONDS)
+    parts = (store, store.with_name(f"{store.name}-wal"))
+    return hashing.hash_of([run_index.stamp(part) for part in parts])
 
 
 def _question_marks(values: list[Any]) -> str:
@@ -394,13 +486,18 @@ def _follow_one_index() -> bool:
 
 
 def _asked_since(began: float) -> bool:
-    """Wait for the request of a page; return false if there was none."""
-    time.sleep(REST_SECONDS)
-    while time.time() - began < LINGER_SECONDS:
-        if paths.cache("runs.asked").stat().st_mtime > began:
-            return True
+    """Wait until a pass is due; return false if no page has asked for one for a while.
+
+    It is due when a page has asked since `began`, and each second while DVC works.
+    """
+    while True:
         time.sleep(0.25)
-    return False
+        asked = paths.cache("runs.asked").stat().st_mtime
+        if time.time() - max(asked, began) > LINGER_SECONDS:
+            return False
+        is_rested = time.time() - began >= REST_SECONDS
+        if is_rested and (asked > began or states.is_dvc_working(states.present())):
+            return True
 
 
 def main() -> None:

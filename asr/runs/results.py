@@ -11,7 +11,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, exit_with
-from asr.runs.tested import why_untested
+from asr.runs.tested import TEST_IT, why_other_data, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -43,30 +43,35 @@ def summary(root: Path) -> str:
     if not (reports / "evaluate" / "metrics.json").is_file():
         raise DataError(f"{reports}/evaluate/metrics.json: not there; run dvc repro")
     if reason := why_untested(root):
-        raise DataError(f"{reason}, so the scores here are another model's; run dvc repro")
+        raise DataError(f"{reason}; {TEST_IT}")
     metrics = files.read_json(reports / "evaluate" / "metrics.json")
-    durations = files.read_json(reports / "stats" / "stats.json")["durations"]
-    hours = ", ".join(
-        f"{split_durations['hours']:.2f} h {split}"
-        for split, split_durations in durations.items()
-        if split_durations["count"]
-    )
     lines = []
     if "start" in metrics["models"]:
         lines.append(f"WER of the start     {interval(metrics['models']['start'])}")
     lines += [
         f"WER after training   {interval(metrics)}   "
         f"95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances",
-        f"audio                {hours}",
-        f"time                 {times(reports)}",
-        "next:",
-        *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS),
     ]
+    facts = {"audio": hours(root), "time": times(reports)}
+    lines += [f"{name:21}{text}" for name, text in facts.items() if text]
+    lines += ["next:", *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS)]
     return "\n".join(lines)
 
 
+def hours(root: Path) -> str:
+    """Hours of each split, as text; empty where the statistics are of other data."""
+    if why_other_data(root):
+        return ""
+    durations = files.read_json(root / paths.STATS)["durations"]
+    return ", ".join(
+        f"{split_durations['hours']:.2f} h {split}"
+        for split, split_durations in durations.items()
+        if split_durations["count"]
+    )
+
+
 def times(reports: Path) -> str:
-    """Seconds per stage, as text.
+    """Seconds per stage, as text; empty where DVC has not brought them, as in a fresh clone.
 
     If DVC restored a stage instead of running it, the time is that of the run it restored.
     """
@@ -75,6 +80,8 @@ def times(reports: Path) -> str:
         path = reports / stage / "timing.json"
         if path.is_file():
             seconds[stage] = files.read_json(path)["seconds"]
+    if not seconds:
+        return ""
     by_stage = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
     return f"{by_stage}; in all {sum(seconds.values()):.0f} s"
 

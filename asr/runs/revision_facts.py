@@ -9,18 +9,18 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
-from asr import paths
-from asr.errors import UserError
+from asr import dvc_hashes, paths
+from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
 from asr.runs import reports, revisions
-from asr.runs.revisions import Revision
-from asr.runs.tested import LOCK_ERRORS, why_untested
+from asr.runs.revisions import KEPT, PUBLISHED, RESULT, Revision
+from asr.runs.tested import EVALUATE, LOCK_ERRORS, Lock, lock_of, why_untested_at
+from asr.tracking import results
 
 Curves = dict[str, list[tuple[int, float]]]  # steps and values by metric
 
@@ -50,27 +50,121 @@ def value_of(text: str) -> Any:
 def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     """Fingerprint, facts and curves of a revision; all empty if there is no run.json.
 
-    The facts are params, scores, number of parameters and seconds.
+    What is published needs none: dvc.lock alone ties the reports that git holds.
+
+    The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
+    `best_step` of the weights kept; number of `parameters`; `seconds`; `failed_checks`; and the
+    hashes of run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
     """
     try:
+        if (revision.sha or "").startswith(KEPT):
+            return _of_kept_model(revision)
         run = reports.read_json(revisions.fetch(revision, paths.RUN), "fingerprint", "params")
+        if revision.kind == PUBLISHED:
+            return None, {}, {}  # its branch or commit tells it
     except UserError:
-        return None, {}, {}
-    fingerprint = str(run["fingerprint"])
-    if revision.sha is None and why_untested(paths.root()):
-        return fingerprint, {"params": run["params"], "scores": {}}, _curves(revision)
-    scores = _report(revision, paths.METRICS)
+        return _published(revision) if revision.kind == PUBLISHED else (None, {}, {})
+    params = run["params"] if isinstance(run["params"], dict) else {}
+    facts = _facts(revision, params, run.get("best_step"))
+    return str(run["fingerprint"]), facts, _curves(revision)
+
+
+def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) -> dict[str, Any]:
+    """The facts of a revision.
+
+    Args:
+        params: of the training.
+        best_step: as run.json tells it; None where that is not to be had.
+    """
+    lock = _lock(revision)
+    untested = why_untested_at(revision)
+    scores = {} if untested else _report(revision, paths.METRICS)
     summary = _report(revision, paths.SUMMARY)
-    timing = _report(revision, paths.TRAIN_TIMING)
-    with contextlib.suppress(UserError):  # fetched now, so that no page has to wait for DVC
-        revisions.fetch(revision, paths.UTTERANCES)
-    facts = {
-        "params": run["params"] if isinstance(run["params"], dict) else {},
+    if best_step not in (None, summary.get("best_step")):
+        summary = {}  # of another training
+    utterances = None
+    with contextlib.suppress(UserError, OSError):  # fetched now, so that no page waits for DVC
+        utterances = dvc_hashes.of_file(revisions.fetch(revision, paths.UTTERANCES))
+    return {
+        "params": params | _evaluate_params(revision),
         "scores": {key: value for key, value in scores.items() if key != "models"},
+        "untested": untested,
+        "best_wer": summary.get("best_validation_wer"),
+        "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
-        "seconds": timing.get("seconds"),
+        "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
+        "failed_checks": _failed_checks(revision),
+        "run": lock.written.get(paths.RUN) if lock else None,
+        "utterances": None if untested else utterances,
     }
-    return fingerprint, facts, _curves(revision)
+
+
+def _failed_checks(revision: Revision) -> dict[str, str]:
+    """Name and text of each check of the training that failed."""
+    return {
+        name: str(result.get("detail", ""))
+        for name, result in _report(revision, paths.CHECKS).items()
+        if isinstance(result, dict) and not result.get("passed", True)
+    }
+
+
+def _published(revision: Revision) -> tuple[None, dict[str, Any], Curves]:
+    """The facts of a commit by what git holds of it; none if its scores are not its model's."""
+    lock = _lock(revision)
+    if lock is None or why_untested_at(revision):
+        return None, {}, {}
+    params = {key: value for told in lock.params.values() for key, value in _flat(told)}
+    return None, _facts(revision, params, None), _curves(revision)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested params under dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _of_kept_model(revision: Revision) -> tuple[str, dict[str, Any], Curves]:
+    """The facts of a kept model, by its report.
+
+    Raises:
+        DataError: the report is damaged.
+    """
+    path = paths.root() / paths.KEPT_REPORTS / f"{revision.name}.json"
+    report = reports.read_json(path, "fingerprint", "params", "metrics", "best_step")
+    if not isinstance(report["params"], dict) or not isinstance(report["metrics"], dict):
+        raise DataError(f"{path.name}: holds no params, or no scores; make keep writes it anew")
+    facts = {
+        "params": report["params"],
+        "scores": {key: value for key, value in report["metrics"].items() if key != "models"},
+        "untested": "",
+        "best_wer": report.get("best_validation_wer"),
+        "best_step": report["best_step"],
+        "utterances": report.get("utterances"),
+    }
+    return str(report["fingerprint"]), facts, {}
+
+
+def _lock(revision: Revision) -> Lock | None:
+    """The dvc.lock of a revision; None where there is none that can be read."""
+    try:
+        return lock_of(revision)
+    except (UserError, *LOCK_ERRORS):
+        return None
+
+
+def _evaluate_params(revision: Revision) -> dict[str, Any]:
+    """The params that a revision was tested with, flat; none where nothing tells them."""
+    if revision.kind == RESULT:
+        result = results.read(str(revision.sha))
+        return result.params if result else {}
+    if (revision.sha or "").startswith(KEPT):
+        return dict(_of_kept_model(revision)[1]["params"])
+    lock = _lock(revision)
+    params = lock.params.get(EVALUATE, {}).get(EVALUATE) if lock else None
+    return {f"{EVALUATE}.{key}": value for key, value in (params or {}).items()}
 
 
 def bootstrap_params(revision: Revision) -> tuple[int, int]:
@@ -79,9 +173,8 @@ def bootstrap_params(revision: Revision) -> tuple[int, int]:
     Those of the shipped params.yaml where its dvc.lock does not say.
     """
     try:
-        lock = yaml.safe_load(revisions.fetch(revision, "dvc.lock").read_bytes())
-        params = lock["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]
-        return int(params["bootstrap_resamples"]), int(params["seed"])
+        params = _evaluate_params(revision)
+        return int(params["evaluate.bootstrap_resamples"]), int(params["evaluate.seed"])
     except (UserError, *LOCK_ERRORS):
         return slices.RESAMPLES, slices.SEED
 

@@ -1,6 +1,8 @@
 """Revisions of the repository that have results, and their files.
 
-They are the workspace, DVC's experiments, branches, tags and commits. Names come from git's refs
+They are the workspace, DVC's experiments, branches, tags and commits; and, with reports alone, the
+results under .cache/results and what the repository publishes: the reports of HEAD, which git has
+in part, and those of kept models. Names come from git's refs
 (10 ms, no import). A file is fetched once through DVC (1 s to import), from its cache or remote,
 and kept under .cache/revisions/<sha>; a commit never changes, so this copy stays valid. Without git
 or DVC there is only the workspace.
@@ -8,6 +10,7 @@ or DVC there is only the workspace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -17,12 +20,19 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from asr import paths
-from asr.errors import DataError, ParamsError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from asr import dvc_hashes, paths
+from asr.errors import DataError, ParamsError, UserError
+from asr.params import reader
 from asr.runtime.locks import locked
 from asr.storage import files, hashing
+from asr.tracking import results
 
 WORKSPACE, EXPERIMENT, BRANCH, TAG, COMMIT = "workspace", "experiment", "branch", "tag", "commit"
+RESULT, PUBLISHED = "result", "published"
+KEPT = "kept-"  # before the hash of a report of a kept model, in place of a sha
 EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/([^/]+)")
 SHA = re.compile(r"[0-9a-f]{40}")
 SHORT_SHA = re.compile(r"[0-9a-f]{7,40}")
@@ -37,14 +47,47 @@ DVC_LOCK = threading.Lock()  # DVC's repositories are not thread-safe
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision; the workspace has no sha. Two revisions of one name differ in their sha."""
+    """A revision; two of one name differ in their sha.
+
+    Attributes:
+        sha: of the commit; None of the workspace. Of a result its path below .cache/results, of a
+            published kept model the hash of its report: these have no commit of their own.
+    """
 
     name: str
     sha: str | None
     kind: str
 
+    @property
+    def key(self) -> str:
+        """What no other revision has; HEAD, as it is published, is also a commit."""
+        return f"{self.kind} {self.sha}" if self.kind == PUBLISHED else self.sha or ""
+
 
 HERE = Revision(WORKSPACE, None, WORKSPACE)
+
+
+def with_reports() -> list[Revision]:
+    """All revisions: those of `list_revisions`, then kept results, then what is published."""
+    return [*list_revisions(), *_results(), *_published()]
+
+
+def _results() -> list[Revision]:
+    return [Revision(result.name, result.key, RESULT) for result in results.kept()]
+
+
+def _published() -> list[Revision]:
+    """HEAD, and the kept models of which the repository has a report."""
+    kept = [
+        Revision(path.stem, f"{KEPT}{dvc_hashes.of_file(path)}", PUBLISHED)
+        for path in sorted((paths.root() / paths.KEPT_REPORTS).glob("*.json"))
+    ]
+    try:
+        sha, branch = _git("rev-parse", "HEAD", "--abbrev-ref", "HEAD").split()
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return kept
+    name = sha[:SHA_DIGITS] if branch == "HEAD" else branch
+    return [Revision(f"published ({name})", sha, PUBLISHED), *kept]
 
 
 def list_revisions() -> list[Revision]:
@@ -96,12 +139,12 @@ def _revision(line: str) -> Revision | None:
 def find(name: str) -> Revision:
     """Find a revision by name or sha (seven digits or more).
 
-    Of several with one name, it returns the first in the order of `list_revisions`.
+    Of several with one name, it returns the first in the order of `with_reports`.
 
     Raises:
         ParamsError: there is no such revision.
     """
-    revisions = list_revisions()
+    revisions = with_reports()
     for revision in revisions:
         if name in (revision.name, revision.sha):
             return revision
@@ -146,6 +189,16 @@ def _git(*arguments: str) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+@lru_cache(maxsize=1000)
+def params_at(sha: str) -> dict[str, Any]:
+    """The params at a commit, flat; none if they cannot be read. Costs 60 ms, once."""
+    try:
+        text = _git("show", f"{sha}:params.yaml")
+        return reader.flat(YAML(typ="safe", pure=True).load(text))
+    except (OSError, ValueError, AttributeError, YAMLError, subprocess.SubprocessError):
+        return {}
+
+
 def fetch(revision: Revision, path: str) -> Path:
     """Return the path of a file or folder as it was at a revision; the workspace's is not copied.
 
@@ -160,7 +213,11 @@ def fetch(revision: Revision, path: str) -> Path:
         raise ParamsError(f"{path!r}: want a path from the top of the repository")
     if revision.sha is None:
         return _in_workspace(revision, inside)
-    folder = paths.cache("revisions", revision.sha, hashing.hash_of(str(inside))[:16])
+    if revision.kind == RESULT:
+        return _there(revision, results.folder(revision.sha) / inside)
+    if revision.sha.startswith(KEPT):
+        return _of_kept_model(revision, inside)
+    folder = folder_of(revision.sha, str(inside))
     if not folder.is_dir():
         with locked(folder.parent / "lock"):
             if not folder.is_dir():  # another process may have been quicker
@@ -169,11 +226,49 @@ def fetch(revision: Revision, path: str) -> Path:
     return folder / inside.name
 
 
+def is_here(revision: Revision, path: str) -> bool:
+    """Whether `fetch` has a file at once, without DVC."""
+    if revision.sha and SHA.fullmatch(revision.sha):
+        return folder_of(revision.sha, path).is_dir()
+    with contextlib.suppress(UserError, OSError, ValueError):  # a report may be damaged
+        return fetch(revision, path).exists()
+    return False
+
+
+def folder_of(sha: str, path: str) -> Path:
+    """Where a file or folder of a commit is kept once it was fetched."""
+    return paths.cache("revisions", sha, hashing.hash_of(path)[:16])
+
+
 def _in_workspace(revision: Revision, inside: PurePosixPath) -> Path:
     path = paths.root() / inside
     if not path.exists():
         raise DataError(f"{inside} is not in the {revision.name}; run dvc repro, or dvc checkout")
     return path
+
+
+def _there(revision: Revision, path: Path) -> Path:
+    if not path.exists():
+        raise DataError(f"{path.name} of {revision.name} was not kept; dvc repro makes it anew")
+    return path
+
+
+def _of_kept_model(revision: Revision, inside: PurePosixPath) -> Path:
+    """The table of utterances of a kept model, or its scores, which stand in its report."""
+    top = paths.root() / paths.KEPT_REPORTS
+    report = top / f"{revision.name}.json"
+    if str(inside) != paths.METRICS:
+        path = _there(revision, top / revision.name / inside.name)
+        if dvc_hashes.of_file(path) != files.read_json(report).get(inside.stem):
+            raise DataError(f"{inside.name} of {revision.name} is not the one that was kept")
+        return path
+    target = paths.cache("revisions", str(revision.sha), inside.name)
+    if not target.is_file():
+        try:
+            files.write_json(target, files.read_json(_there(revision, report))["metrics"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{report.name}: has no scores; make keep writes it anew") from None
+    return target
 
 
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:

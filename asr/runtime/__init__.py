@@ -2,5 +2,5 @@
 
 It changes how fast and how safely work is done, and no byte of an output.
 
-Imports `errors`, `storage`.
+Imports `errors`, `paths`, `storage`.
 """

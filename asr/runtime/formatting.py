@@ -28,6 +28,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def percent_interval(low: float, high: float) -> str:
+    """An interval of fractions in percent, without the sign: 7.7–14.4."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
 def duration_text(seconds: float | None) -> str:
     """A length of time in two units, 1 h 05 min; a dash for None."""
     if seconds is None:

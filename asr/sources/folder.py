@@ -2,21 +2,22 @@
 
 1. A table metadata.csv, metadata.tsv (no quoting) or metadata.jsonl, as `audiofolder` of Hugging
    Face has it: `file_name`, the text as `transcription` (else `text`, else `sentence`), where known
-   `speaker_id` and `split`; other columns are attributes. Or one such table in each of train/,
-   validation/ and test/, which then are the splits. Text files beside the recordings are ignored.
+   `speaker_id` (or another usual name, see `speakers`) and `split`; other columns are attributes.
+   Or one such table in each of train/, validation/ and test/, which then are the splits. Text files
+   beside the recordings are ignored.
 2. A .txt of the same name beside each recording, at any depth.
 3. An .srt or .vtt of the same name beside each long recording: each cue is an utterance, and
    `talk.mp3#00012` is the twelfth.
 
-In 2 and 3 folders train, validation and test on top are the splits, and the folder on top that
-holds a recording (below the split) is its speaker: whether it stands for a person, a show or a
-book, its recordings belong in one split. A recording in no folder has no speaker, unless it is cut
-into cues: then the recording is the speaker, so that all its cues stay in one split. A voice that
-subtitles name is the attribute `voice`, because another recording may give that name to another
-person.
+In 2 and 3 folders train, validation and test on top are the splits (also dev, val, eval and the
+like, where no folder on top can be a person's), and the folder on top that holds a recording (below
+the split) is its speaker: whether it stands for a person, a show or a book, its recordings belong
+in one split. A recording in no folder has no speaker, unless it is cut into cues: then the
+recording is the speaker, so that all its cues stay in one split. A voice that subtitles name is the
+attribute `voice`, because another recording may give that name to another person.
 
 Nothing outside the folder is read, and hidden files are skipped. Costs a walk through the folder
-and two or three passes over its texts, 40 us a row each. File names wait on disk: memory is flat.
+and three or four passes over its texts, 40 us a row each. File names wait on disk: memory is flat.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 
 from asr.audio.sample_file import SUFFIXES
 from asr.errors import DataError
+from asr.sources import speakers
 from asr.sources.subtitles import cues, cut
 from asr.sources.tables import (
     Rows,
@@ -40,7 +42,14 @@ from asr.sources.tables import (
     read_table,
     scratch_database,
 )
-from asr.sources.utterances import Corpus, Utterance, UtteranceIterable, one_line, read_bytes
+from asr.sources.utterances import (
+    Corpus,
+    Utterance,
+    UtteranceIterable,
+    one_line,
+    read_bytes,
+    split_named,
+)
 from asr.storage.shards import SPLITS
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -62,6 +71,10 @@ PAIRS = """
     SELECT sound.stem, sound.suffix, words.suffix
     FROM files AS sound JOIN files AS words ON sound.stem = words.stem
     WHERE sound.kind = 0 AND words.kind = ? ORDER BY sound.stem
+"""
+FOLDERS = """
+    SELECT DISTINCT substr(stem, 1, instr(stem, x'2f') - 1) FROM files
+    WHERE kind = 0 AND instr(stem, x'2f') > 0
 """
 AMBIGUOUS = """
     SELECT stem FROM files WHERE kind IN (0, ?)
@@ -159,41 +172,43 @@ def _count(database: sqlite3.Connection, condition: str) -> int:
 
 
 def _read_tables(top: Path, names: Path, tables: list[Path]) -> Corpus:
+    speaker = speakers.choose(row for table in tables for _, row in _rows(table))
+
     def utterances() -> Iterator[Utterance]:
         for table in tables:
-            yield from _table_utterances(top, table)
+            yield from _table_utterances(top, table, speaker.column)
 
-    return Corpus(
-        about={
-            "name": top.name,
-            "licence": "as the folder's owner says",
-            "layout": tables[0].name,
-            "recordings_without_text": _count_unnamed(top, names, tables),
-        },
-        utterances=UtteranceIterable(utterances),
-    )
+    about = {
+        "name": top.name,
+        "licence": "as the folder's owner says",
+        "layout": tables[0].name,
+        "recordings_without_text": _count_unnamed(names, utterances()),
+    }
+    if speaker.column not in (None, speakers.OURS):
+        about["speaker_column"] = speaker.column
+    return Corpus(about, UtteranceIterable(utterances), speaker.note)
 
 
-def _count_unnamed(top: Path, names: Path, tables: list[Path]) -> int:
+def _count_unnamed(names: Path, utterances: Iterator[Utterance]) -> int:
     """Count the recordings that no row names.
 
-    This first pass over the tables also finds their errors before any other work is done.
+    This pass over the tables also finds their errors before any other work is done.
     """
     with scratch_database(names) as database:
-        for table in tables:
-            for utterance in _table_utterances(top, table):
-                stem, suffix = os.path.splitext(os.path.normpath(utterance.id))
-                database.execute(
-                    "UPDATE files SET named = 1 WHERE stem = ? AND suffix = ?",
-                    (_bytes(stem), _bytes(suffix)),
-                )
+        for utterance in utterances:
+            stem, suffix = os.path.splitext(os.path.normpath(utterance.id))
+            database.execute(
+                "UPDATE files SET named = 1 WHERE stem = ? AND suffix = ?",
+                (_bytes(stem), _bytes(suffix)),
+            )
         return _count(database, "kind = 0 AND NOT named")
 
 
-def _table_utterances(top: Path, table: Path) -> Iterator[Utterance]:
+def _table_utterances(top: Path, table: Path, speaker: str | None) -> Iterator[Utterance]:
+    """The utterances of one table; `speaker` is its column of the speaker."""
     inside = top.resolve()
     for line, row in _rows(table):
-        yield _utterance(top, inside, table, line, row)
+        yield _utterance(top, inside, table, line, row, speaker)
 
 
 def _rows(table: Path) -> Rows:
@@ -204,7 +219,9 @@ def _rows(table: Path) -> Rows:
     return read_table(table, {"file_name"}, strict=True)
 
 
-def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, Any]) -> Utterance:
+def _utterance(
+    top: Path, inside: Path, table: Path, line: int, row: dict[str, Any], speaker: str | None
+) -> Utterance:
     where = f"{table}:{line}"
     name = _string(where, row, "file_name")
     text_column = next((column for column in TEXT_COLUMNS if column in row), TEXT_COLUMNS[0])
@@ -214,14 +231,13 @@ def _utterance(top: Path, inside: Path, table: Path, line: int, row: dict[str, A
     folder = table.parent.name if table.parent != top else None
     split = _split(where, row, folder)
     recording = _recording(where, inside, table.parent, name)
-    speaker = row.get("speaker_id")
-    ours = ("", "file_name", text_column, "speaker_id", "split")
+    ours = ("", "file_name", text_column, speaker or speakers.OURS, "split")
     return Utterance(
         id=f"{folder}/{name}" if folder else name,
         split=split,
         text=_string(where, row, text_column),
         audio=partial(read_bytes, recording),
-        speaker=None if speaker in (None, "") else str(speaker),
+        speaker=speakers.name_of(row.get(speaker or speakers.OURS)),
         attributes={
             key: attribute_value(value)
             for key, value in row.items()
@@ -268,6 +284,8 @@ def _read_pairs(top: Path, names: Path, working: Path) -> Corpus:
         pairs = _count_pairs(database, kind)
         recordings = _count(database, f"kind = {SOUND}")
         texts = _count(database, f"kind = {kind}")
+        splits = _split_folders(database)
+    others = ", ".join(f"{ours} ({theirs})" for theirs, ours in splits.items() if theirs != ours)
     return Corpus(
         about={
             "name": top.name,
@@ -276,8 +294,25 @@ def _read_pairs(top: Path, names: Path, working: Path) -> Corpus:
             "recordings_without_text": recordings - pairs,
             "texts_without_recording": texts - pairs,
         },
-        utterances=UtteranceIterable(partial(_pair_utterances, top, names, kind, working)),
+        utterances=UtteranceIterable(partial(_pair_utterances, top, names, kind, working, splits)),
+        note=f"folders on top that are taken for splits: {printable(others)}" if others else "",
     )
+
+
+def _split_folders(database: sqlite3.Connection) -> dict[str, str]:
+    """Folders on top that are splits, by the names they have.
+
+    A person may be called Dev or Val, so other names than ours count only beside a folder for
+    training, or where all folders have such names.
+    """
+    folders = [_str(folder) for (folder,) in database.execute(FOLDERS)]
+    splits = {folder: split_named(folder) for folder in sorted(folders)}
+    all_count = all(splits.values()) or "train" in splits.values()
+    return {
+        folder: split
+        for folder, split in splits.items()
+        if split and (all_count or folder == split)
+    }
 
 
 def _kind_of_pairs(top: Path, database: sqlite3.Connection) -> int:
@@ -310,20 +345,22 @@ def _count_pairs(database: sqlite3.Connection, kind: int) -> int:
     return sum(1 for _ in database.execute(PAIRS, [kind]))
 
 
-def _pair_utterances(top: Path, names: Path, kind: int, working: Path) -> Iterator[Utterance]:
+def _pair_utterances(
+    top: Path, names: Path, kind: int, working: Path, splits: dict[str, str]
+) -> Iterator[Utterance]:
     with scratch_database(names) as database:
         for row in database.execute(PAIRS, [kind]):
             stem, sound_suffix, text_suffix = map(_str, row)
             recording = stem + sound_suffix
             words = top / (stem + text_suffix)
             if kind == TEXT:
-                yield _transcribed(top, recording, words)
+                yield _transcribed(top, recording, words, splits)
             else:
-                yield from _subtitled(top, recording, words, working)
+                yield from _subtitled(top, recording, words, working, splits)
 
 
-def _transcribed(top: Path, name: str, text: Path) -> Utterance:
-    split, speaker = _split_and_speaker(name)
+def _transcribed(top: Path, name: str, text: Path, splits: dict[str, str]) -> Utterance:
+    split, speaker = _split_and_speaker(name, splits)
     return Utterance(
         id=name,
         split=split,
@@ -333,8 +370,10 @@ def _transcribed(top: Path, name: str, text: Path) -> Utterance:
     )
 
 
-def _subtitled(top: Path, name: str, subtitles: Path, working: Path) -> Iterator[Utterance]:
-    split, speaker = _split_and_speaker(name)
+def _subtitled(
+    top: Path, name: str, subtitles: Path, working: Path, splits: dict[str, str]
+) -> Iterator[Utterance]:
+    split, speaker = _split_and_speaker(name, splits)
     for number, cue in enumerate(cues(subtitles), 1):
         yield Utterance(
             id=f"{name}#{number:05d}",
@@ -347,10 +386,10 @@ def _subtitled(top: Path, name: str, subtitles: Path, working: Path) -> Iterator
         )
 
 
-def _split_and_speaker(name: str) -> tuple[str | None, str | None]:
+def _split_and_speaker(name: str, splits: dict[str, str]) -> tuple[str | None, str | None]:
     """Split and speaker of a recording, by the folders it lies in."""
     *folders, _ = name.split("/")
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
+    split = splits[folders.pop(0)] if folders and folders[0] in splits else None
     speaker = folders[0] if folders else None
     return split, speaker
 

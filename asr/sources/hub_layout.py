@@ -20,14 +20,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from asr.errors import DataError, ParamsError
+from asr.sources.utterances import SPLIT_NAMES
 from asr.storage.shards import SPLITS
 
-# Our splits, and the names that others give them.
-SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "dev", "valid", "val"),
-    "test": ("test",),
-}
 # What the hub converted; of a large split perhaps only the first files.
 PARTIAL = "partial-"
 CONVERTED_PATH = re.compile(rf"(.+)/(?:{PARTIAL})?([^/]+)/\d+\.parquet")

@@ -18,12 +18,11 @@ from asr import paths
 from asr.errors import DataError, ParamsError
 from asr.runtime import disk
 from asr.runtime.workers import progress
-from asr.sources import hub, hub_layout, hub_parts
+from asr.sources import hub, hub_layout, hub_parts, speakers
 from asr.sources.columns import Columns, find_columns, id_of
 from asr.sources.utterances import Corpus, Utterance, UtteranceIterable
 
 CONVERTED = "refs/convert/parquet"
-UNKNOWN = (None, "", "None")  # speakers; the last is how VoxPopuli writes it
 # Files are fetched for so many rows for each one wanted where we split anew: only about a tenth of
 # the rows fall to validation, and to test.
 ROWS_WHEN_SPLIT_ANEW = 20
@@ -80,7 +79,7 @@ def read(
     parts = [part for split in taken for part in split.parts]
     if not any(hub_parts.count(part) for part in parts):
         raise DataError(f"{name}: no rows in {', '.join(split.theirs for split in taken)}")
-    names = find_columns(parts, columns or {})
+    names, note = find_columns(parts, columns or {})
     about = {
         "name": name,
         "config": config,
@@ -91,7 +90,7 @@ def read(
         "columns": asdict(names),
         "files": [_file(part, split.theirs) for split in taken for part in split.parts],
     }
-    return Corpus(about, UtteranceIterable(partial(_utterances, taken, names)))
+    return Corpus(about, UtteranceIterable(partial(_utterances, taken, names)), note)
 
 
 def _incomplete(splits: list[Split]) -> list[str]:
@@ -192,14 +191,13 @@ def _utterances(splits: list[Split], names: Columns) -> Iterator[Utterance]:
     ours = set(asdict(names).values())
     for split in splits:
         for number, (part, group, index, row) in enumerate(_rows(split, names)):
-            speaker = row.get(names.speaker or "")
             seconds = row.get(names.seconds or "")
             yield Utterance(
                 id=id_of(row[names.id]) if names.id else f"{split.theirs}-{number:08d}",
                 split=split.ours,
                 text=row[names.text] or "",
                 audio=partial(hub_parts.sound, part, names.audio, group, index),
-                speaker=None if speaker in UNKNOWN else str(speaker),
+                speaker=speakers.name_of(row.get(names.speaker or "")),
                 attributes={
                     key: value
                     for key, value in row.items()

@@ -1,8 +1,9 @@
 """Which utterances of a source are taken, into which split, and how often each row counts.
 
 A hash of the id decides for each row by itself, so a corpus that grows moves no row to another
-split. Goes through a source's utterances twice: once to count them, once to hand them on. Holds 8
-bytes a row, and that only under `max_rows`.
+split; but of few speakers the smallest move where a split would stay empty. Goes through a source's
+utterances twice: once to count them, once to hand them on. Holds 8 bytes a row, and that only under
+`max_rows`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from asr.errors import ParamsError
+from asr.sources.speakers import Voices
 from asr.sources.utterances import Utterance, UtteranceIterable
 from asr.storage.hashing import fraction_of, split_of
-from asr.storage.shards import HOLDOUT
+from asr.storage.shards import HOLDOUT, SPLITS
 
 MAIN = "main"  # a role
 TRAIN = "train"  # a role, and a split
 # Attributes that we add. A source's own of the same name becomes `their_source`, ...
 OUR_ATTRIBUTES = ("source", "repeat", "language")
+FEW = 200  # speakers; of more, a hash leaves no split empty
 SAMPLED = 128  # utterances, evenly spread, that stand for all of a source in a forecast
 
 
@@ -61,19 +64,57 @@ class SelectionCounts:
         left_out: how many are not, by reason.
         fields: the names of attributes that some row has.
         sample: utterances, evenly spread over the source.
+        voices: whose of the rows that we split we know.
         thresholds: by split, the hash above which `max_rows` leaves a row out.
+        speakers: rows of each speaker whose rows we split, FEW of them and one more; a row without
+            a speaker counts as a speaker of its own.
+        moved: split by speaker, of those that fill a split which their hash leaves empty.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     fields: set[str] = field(default_factory=set)
     sample: list[Utterance] = field(default_factory=list)
+    voices: Voices = field(default_factory=Voices)
     thresholds: dict[str, float] = field(default_factory=dict)
+    speakers: Counter[str] = field(default_factory=Counter)
+    moved: dict[str, str] = field(default_factory=dict)
 
 
 def survey(utterances: UtteranceIterable, selection: Selection) -> SelectionCounts:
-    """Count what a selection takes and leaves out."""
-    counts = SelectionCounts()
+    """Count what a selection takes and leaves out, and fill empty splits."""
+    counts = _survey(utterances, selection, {})
+    empty = [split for split in SPLITS if not counts.rows[split]]
+    moved = fill(empty, counts.speakers) if empty else {}
+    return _survey(utterances, selection, moved) if moved else counts
+
+
+def fill(empty: Sequence[str], speakers: Mapping[str, int]) -> dict[str, str]:
+    """The speakers to move, with their new splits, so that no split is empty.
+
+    A split that has one speaker gives none away. The one with the fewest rows goes to validation or
+    test, the one with the most to training.
+
+    Args:
+        empty: the splits that are empty.
+        speakers: rows by speaker; nobody moves where there are more than FEW.
+    """
+    splits = {speaker: split_of(speaker) for speaker in speakers}
+    moved: dict[str, str] = {}
+    for split in empty if len(speakers) <= FEW else ():
+        sizes = Counter(splits.values())
+        givers = [speaker for speaker in speakers if sizes[splits[speaker]] > 1]
+        if givers:
+            sign = -1 if split == TRAIN else 1
+            chosen = min(givers, key=lambda one: (sign * speakers[one], fraction_of(one)))
+            splits[chosen] = moved[chosen] = split
+    return moved
+
+
+def _survey(
+    utterances: UtteranceIterable, selection: Selection, moved: Mapping[str, str]
+) -> SelectionCounts:
+    counts = SelectionCounts(moved=dict(moved))
     ranks: dict[str, array[float]] = defaultdict(lambda: array("d"))
     stride = 1
     for number, utterance in enumerate(utterances):
@@ -84,16 +125,29 @@ def survey(utterances: UtteranceIterable, selection: Selection) -> SelectionCoun
             if len(counts.sample) == SAMPLED:
                 counts.sample = counts.sample[::2]
                 stride *= 2
-        split, reason = assign_split(utterance, selection)
+        split, reason = assign_split(utterance, selection, moved)
         if reason:
             counts.left_out[reason] += 1
             continue
         counts.rows[split] += 1
+        if selection.role == MAIN:
+            counts.voices.add(utterance)
+            _count_speaker(counts.speakers, utterance)
         if selection.max_rows:
             ranks[split].append(_rank(utterance, selection.seed))
     if selection.max_rows:
         _apply_max_rows(counts, ranks, selection.max_rows)
     return counts
+
+
+def _count_speaker(speakers: Counter[str], utterance: Utterance) -> None:
+    if not utterance.split and (len(speakers) <= FEW or _speaker(utterance) in speakers):
+        speakers[_speaker(utterance)] += 1
+
+
+def _speaker(utterance: Utterance) -> str:
+    """What decides the split of a row that has none of its own."""
+    return utterance.speaker or utterance.id
 
 
 def _apply_max_rows(
@@ -122,7 +176,7 @@ def select(
     # Rows that share an id have the same rank, so the threshold alone could let too many pass.
     remaining = Counter(counts.rows)
     for utterance in utterances:
-        split, reason = assign_split(utterance, selection)
+        split, reason = assign_split(utterance, selection, counts.moved)
         if reason:
             continue
         if split in counts.thresholds:
@@ -138,9 +192,15 @@ def select(
         )
 
 
-def assign_split(utterance: Utterance, selection: Selection) -> tuple[str, str]:
-    """Return the split of an utterance, and why it is left out, or an empty reason."""
-    split = _split(utterance, selection.role)
+def assign_split(
+    utterance: Utterance, selection: Selection, moved: Mapping[str, str]
+) -> tuple[str, str]:
+    """Return the split of an utterance, and why it is left out, or an empty reason.
+
+    Args:
+        moved: as in `SelectionCounts`.
+    """
+    split = _split(utterance, selection.role, moved)
     if not split:
         return "", "other_split"
     if fraction_of(f"{selection.seed}:share:{utterance.id}") >= selection.share:
@@ -150,9 +210,10 @@ def assign_split(utterance: Utterance, selection: Selection) -> tuple[str, str]:
     return split, ""
 
 
-def _split(utterance: Utterance, role: str) -> str | None:
+def _split(utterance: Utterance, role: str, moved: Mapping[str, str]) -> str | None:
     if role == MAIN:
-        return utterance.split or split_of(utterance.speaker or utterance.id)
+        speaker = _speaker(utterance)
+        return utterance.split or moved.get(speaker) or split_of(speaker)
     if role == TRAIN:
         return TRAIN if utterance.split in (None, TRAIN) else None
     return HOLDOUT if utterance.split in (None, "test") else None

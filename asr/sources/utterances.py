@@ -14,6 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Our splits, and the names that others give them.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "dev", "valid", "val", "development"),
+    "test": ("test", "eval", "evaluation", "testing"),
+}
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -56,10 +63,18 @@ class Corpus:
     Attributes:
         about: goes into the manifest: name, licence, counts that a person should see.
         utterances: all of them.
+        note: what else a person should read before the work; empty where there is nothing.
     """
 
     about: dict[str, Any]
     utterances: UtteranceIterable
+    note: str = ""
+
+
+def split_named(name: str) -> str | None:
+    """Our split of a name that others give it, in whatever case; None where it is no such name."""
+    names = SPLIT_NAMES.items()
+    return next((ours for ours, theirs in names if name.casefold() in theirs), None)
 
 
 def read_bytes(path: Path) -> bytes | None:

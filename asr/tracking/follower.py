@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from asr import paths
 from asr.errors import NetworkError, ParamsError, UserError, exit_with
-from asr.runtime import command
+from asr.runtime import attempts, command
 from asr.runtime.formatting import without_secret
 from asr.runtime.locks import is_locked
-from asr.tracking import client
+from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ PATIENCE_SECONDS = 60.0
 # A finished training waits for MLflow at most this share of its time, and at most so many seconds.
 GRACE_SHARE = 0.005
 GRACE_SECONDS = 10.0
+# Runs of MLflow whose training or test may have been killed.
+UNCLOSED = (
+    "attributes.status = 'RUNNING'",
+    "tags.state = 'trained'",
+    "tags.state = 'evaluating'",
+)
 
 
 class Follower:
@@ -137,17 +143,26 @@ def _print_if_possible(line: str) -> None:
 
 
 def close_killed(store: MlflowClient, besides: Path) -> None:
-    """Close runs with the status RUNNING whose training and follower were both killed.
+    """Close runs whose training and follower were both killed, or whose test was.
 
     Args:
         besides: the journal to skip, because its training is running.
     """
     journals = {path.stem: path for path in _journals()}
-    for page in client.read_runs(store, "attributes.status = 'RUNNING'"):
-        for run in page:
-            path = journals.get(run["fingerprint"])
-            if path and path != besides:
-                _upload(path, store)
+    for condition in UNCLOSED:
+        for page in client.read_runs(store, condition):
+            for run in page:
+                path = journals.get(run["fingerprint"])
+                if path and path != besides and (run["status"] == "RUNNING" or _in_test(path)):
+                    _upload(path, store)
+
+
+def _in_test(path: Path) -> bool:
+    """Whether the last line of a journal says that a test has begun."""
+    last = ""
+    for record, _ in journal.read(path):
+        last = record["kind"]
+    return last == "testing"
 
 
 def _journals() -> list[Path]:
@@ -155,16 +170,16 @@ def _journals() -> list[Path]:
 
 
 def _upload(path: Path, store: MlflowClient) -> None:
-    """Upload a journal; close its run as killed if no training runs and the journal has no end.
+    """Upload a journal; close its run as killed if nothing works on it and it has no end.
 
-    The training's lock must be free both before and after reading the journal: a training that
-    ended in between may have written its end after we read.
+    The locks must be free both before and after reading the journal: what ended in between may
+    have written its end after we read.
     """
-    idle = not is_training(path.stem)
+    idle = not is_at_work(path.stem)
     uploader = RunUploader(path, store)
     uploader.catch_up()
-    if idle and not is_training(path.stem):
-        uploader.close()
+    if idle and not is_at_work(path.stem):
+        uploader.close(test=True)
 
 
 def sync(journals: list[Path]) -> None:
@@ -210,6 +225,13 @@ def _answers() -> bool:
 def is_training(fingerprint: str) -> bool:
     """Whether a training with this fingerprint runs now: it locks its folder of checkpoints."""
     return is_locked(paths.cache("checkpoints", fingerprint, "lock"))
+
+
+def is_at_work(fingerprint: str) -> bool:
+    """Whether a process trains this, or tests it."""
+    return is_training(fingerprint) or any(
+        stage.lives and stage.fingerprint == fingerprint for stage in attempts.Reader().attempts()
+    )
 
 
 def sync_apart(path: Path) -> None:

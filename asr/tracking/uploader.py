@@ -72,9 +72,15 @@ class RunUploader:
                     raise ParamsError(f"{self.path.name}: {fault}") from None
             self._upload()
 
-    def close(self) -> None:
-        """Upload the end of a journal that no process writes any more."""
+    def close(self, test: bool = False) -> None:
+        """Upload the end of a training that no process trains any more.
+
+        Args:
+            test: no process tests it either.
+        """
         self.history.close()
+        if test:
+            self.history.close_test()
         with locked(self.path.with_suffix(".lock")):
             self._upload()
 

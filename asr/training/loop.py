@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils.memory import clear_device_cache
@@ -307,6 +307,11 @@ class Training:
         if self.accelerator.is_main_process:
             self.record("metrics", step=self.state.step, values=values)
 
+    def _record_progress(self, kind: str) -> None:
+        """Record that the training was resumed, or that all its steps are done."""
+        if self.accelerator.is_main_process:
+            self.record(kind, step=self.state.step)
+
     def mean_loss(self, rows: FeatureRows, examples: Sequence[TrainingExample]) -> float:
         """Loss per label in evaluation mode."""
         self.model.eval()
@@ -417,6 +422,7 @@ class Training:
         self.schedule.load_state_dict({**self.schedule.state_dict(), **schedule})
         if scaler and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(scaler)
+        self._record_progress("resumed")
         self.accelerator.print(
             f"resumed at step {self.state.step} of {self.params.max_steps}", flush=True
         )
@@ -491,6 +497,8 @@ class Training:
                 if self._loss_is_due():
                     self.record_loss(rate)
                     self._print_progress(began, first_step)
+        if self.ended():
+            self._record_progress("trained")
         if state.step < self.params.max_steps and self.ended():
             self.accelerator.print(
                 f"stopped early: {self.params.early_stopping_patience} evaluations "
@@ -536,15 +544,23 @@ class Training:
         self.signals.received = int(self.accelerator.gather(mine).max())
         return bool(self.signals.received)
 
-    def stop(self) -> None:
+    def stop(self) -> NoReturn:
         """Save a checkpoint, record the end in the journal, and raise `Stopped`.
 
         Raises:
             Stopped: always.
         """
         self.save()
+        self.leave()
+
+    def leave(self) -> NoReturn:
+        """Record the end in the journal, and raise `Stopped`; the last checkpoint stays.
+
+        Raises:
+            Stopped: always.
+        """
         if self.accelerator.is_main_process:
-            self.record("end", status="KILLED")
+            self.record("end", status="KILLED", step=self.state.step)
         raise Stopped(
             self.signals.received,
             f"stopped by a signal at step {self.state.step} of {self.params.max_steps}; "

@@ -76,12 +76,16 @@ def _unused(name: Path, taken: Container[Path]) -> Path:
 def transcribe_file(
     start: Start, path: Path, language: str | None, task: str | None
 ) -> list[Segment]:
-    """Transcribe one recording, with a progress bar in seconds of sound."""
+    """Transcribe one recording, with a progress bar in seconds of sound.
+
+    The language is told on standard error, so that standard output has the transcripts alone.
+    """
     from asr.transcribe import recognizer
 
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         sound = decode_apart(path, Path(folder) / "samples.f32")
-        recognizer.choose_prompt(start, language, task, sound, 0.0, sound.duration)
+        prompt = recognizer.choose_prompt(start, language, task, sound, 0.0, sound.duration)
+        print(f"{path}: {prompt.text}", file=sys.stderr, flush=True)
         with tqdm(
             total=round(sound.duration, 1),
             unit=" s",
@@ -120,7 +124,8 @@ def arguments() -> argparse.Namespace:
         "--language",
         choices=["detect", *WHISPER_LANGUAGES],
         metavar="CODE",
-        help="Whisper's code, such as sv, or detect (default: the model's own)",
+        help="Whisper's code, such as sv, or detect "
+        "(default: the model's own; detect, if it has none)",
     )
     parser.add_argument(
         "--task",

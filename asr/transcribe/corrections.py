@@ -16,6 +16,7 @@ from pathlib import Path
 
 from asr.audio.sample_file import SampleFile, flac
 from asr.runtime.locks import locked
+from asr.sources.selection import fill
 from asr.sources.tables import read_table
 from asr.sources.utterances import one_line
 from asr.storage import files
@@ -50,13 +51,21 @@ def save(folder: Path, sound: SampleFile, segments: Iterable[Segment], speaker: 
 def splits(folder: Path) -> dict[str, int]:
     """The number of recordings that training would have in each split.
 
-    As in `asr.sources.folder`, a hash of the speaker's name decides the split.
+    As in `asr.sources.folder`, a hash of the speaker's name decides, and few speakers are moved so
+    that no split is empty.
     """
-    counts = Counter(
-        row.get("split") or split_of(row.get("speaker_id") or row["file_name"])
-        for row in _rows(folder)
-    )
+    rows = list(_rows(folder))
+    speakers = Counter(_speaker(row) for row in rows if not row.get("split"))
+    splits = {speaker: split_of(speaker) for speaker in speakers}
+    filled = {row.get("split") or splits[_speaker(row)] for row in rows}
+    splits |= fill([split for split in SPLITS if split not in filled], speakers)
+    counts = Counter(row.get("split") or splits[_speaker(row)] for row in rows)
     return {split: counts[split] for split in SPLITS}
+
+
+def _speaker(row: dict[str, str]) -> str:
+    """What decides the split of a row: its speaker, or the row itself."""
+    return row.get("speaker_id") or row["file_name"]
 
 
 def _rows(folder: Path) -> Iterator[dict[str, str]]:

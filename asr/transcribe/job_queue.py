@@ -1,9 +1,10 @@
-"""One model for many visitors: a queue of transcriptions, and each visitor's temporary files.
+"""One model for many visitors: a queue of transcriptions, and the samples they need.
 
 The server that owns the queue never imports torch, and stays responsive while another process
-(`asr.transcribe.worker`) decodes: one job at a time, first come, first served. A visitor's
-recordings lie in .cache/sessions, where only the server's user can read them, and are deleted when
-the visitor leaves.
+(`asr.transcribe.worker`) decodes: one job at a time, first come, first served. Jobs of a visitor
+who left go on. Decoded samples lie in .cache/sessions, where only the server's user can read them,
+and are deleted when the visitor has left and no job needs them. What outlives the server is kept by
+`asr.transcribe.visitors`.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ from asr.transcribe.formats import Segment
 LOST_SECONDS = 60.0  # a visitor who is disconnected for so long has left
 TIDY_SECONDS = 10.0
 GRACE_SECONDS = 10.0  # for the worker to stop a cancelled job, before it is killed
-KEPT_SOUNDS = 3  # of each visitor
+KEEP_SECONDS = 5.0  # from one keeping of what a running job has heard to the next
+KEPT_SOUNDS = 4  # of each visitor
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 DIED = "the decoding process died, perhaps for want of memory; a smaller model may fit"
 
 
 @dataclass(frozen=True)
 class Options:
-    """The model, and the language and task it is prompted with; None takes the model's own.
+    """The model, and the language and task it is prompted with.
 
     Attributes:
         model: a name as for `asr.transcribe.recognizer.resolve_model`.
+        language: Whisper's code; None for the model's own, and the detected one if it has none.
+        task: transcribe or translate; None for the model's own.
     """
 
     model: str = "workspace"
@@ -59,8 +63,14 @@ class Job:
         doing: what the worker is doing, in words.
         moment: everything before it is decoded, in seconds.
         segments: the segments decoded so far.
-        language: the language that the model is prompted with; None until it is known.
+        language: the language that the model is prompted with; None until it is known, and for a
+            model that knows one only.
+        language_source: where it comes from, as in `recognizer.Prompt`.
+        weights: which weights they are, in words; None until they are loaded.
+        seconds: how long the model has listened; None until it begins.
         fault: why it failed, in one line.
+        name: whoever asked finds the job by it.
+        keep: called with the job every KEEP_SECONDS while it hears something, and when it ended.
         cancelled: set when the visitor cancels it.
     """
 
@@ -74,7 +84,12 @@ class Job:
     moment: float = 0.0
     segments: list[Segment] = field(default_factory=list)
     language: str | None = None
+    language_source: str | None = None
+    weights: str | None = None
+    seconds: float | None = None
     fault: str | None = None
+    name: str = ""
+    keep: Callable[[Job], None] = lambda _: None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -101,20 +116,28 @@ class Job:
 class TranscriptionQueue:
     """Takes jobs from all visitors of one server; thread-safe."""
 
-    def __init__(self, folder: Path, present: Callable[[str], bool]):
-        """Start the two threads that run jobs and delete the files of visitors who left.
+    def __init__(
+        self,
+        folder: Path,
+        present: Callable[[str], bool],
+        on_tidy: Callable[[], None] = lambda: None,
+    ):
+        """Start the two threads that run jobs and delete the samples of visitors who left.
 
         Args:
             folder: for the temporary files of all servers on this machine.
             present: returns whether a visitor, by id, still has a page open.
+            on_tidy: called every TIDY_SECONDS.
         """
         self.folder = folder / str(os.getpid())
         self.present = present
+        self.on_tidy = on_tidy
         shutil.rmtree(self.folder, ignore_errors=True)  # of a dead server with our process id
         sweep(folder)
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.queue: list[Job] = []
-        self.changed = threading.Condition()  # guards `queue` and `last_seen`
+        self.unkept: list[Job] = []  # ended, but not kept yet, because the disk was full
+        self.changed = threading.Condition()  # guards the two lists and `last_seen`
         self.worker = WorkerProcess()
         self.unpacking = threading.Semaphore(2)  # recordings that are unpacked at once
         self.last_seen: dict[str, float] = {}  # of each owner
@@ -126,6 +149,7 @@ class TranscriptionQueue:
         owner: str,
         recording: bytes | memoryview | Path,
         cancelled: Callable[[], bool] = lambda: False,
+        name: str = "",
     ) -> SampleFile:
         """Decode a visitor's recording to a file of samples in their folder.
 
@@ -134,19 +158,27 @@ class TranscriptionQueue:
         Args:
             recording: the bytes of a file, or its path.
             cancelled: called while it is decoded; if it returns True, decoding stops.
+            name: the same for the same recording, which is then decoded only if its samples are
+                gone; a hash of it.
         Raises:
             DataError: the recording holds no sound that can be read.
             Cancelled: `cancelled` returned True.
         """
         folder = self._folder(owner)
+        target = folder / f"{name or time.monotonic_ns()}.f32"
+        with suppress(FileNotFoundError):
+            os.utime(target)
+            return SampleFile(target)
+        # Two tabs may decode the same recording at once, so each has a file of its own.
         samples = folder / f"{time.monotonic_ns()}.f32"
         with self.unpacking:
             if isinstance(recording, Path):
-                sound = decode_apart(recording, samples, cancelled)
+                decode_apart(recording, samples, cancelled)
             else:
-                sound = _decode_bytes(recording, samples, cancelled)
+                _decode_bytes(recording, samples, cancelled)
+            samples.replace(target)
             self._drop_old_sounds(folder)
-        return sound
+        return SampleFile(target)
 
     def submit(
         self,
@@ -155,11 +187,17 @@ class TranscriptionQueue:
         options: Options,
         start: float = 0.0,
         end: float | None = None,
+        name: str = "",
+        keep: Callable[[Job], None] = lambda _: None,
     ) -> Job:
-        """Queue a transcription from `start` to `end`, in seconds; by default up to the end."""
+        """Queue a transcription from `start` to `end`, in seconds; by default up to the end.
+
+        Args:
+            name, keep: as in `Job`.
+        """
         if end is None:
             end = sound.duration
-        job = Job(owner, sound, options, start, end, moment=start)
+        job = Job(owner, sound, options, start, end, moment=start, name=name, keep=keep)
         with self.changed:
             self.last_seen[owner] = time.monotonic()
             self.queue.append(job)
@@ -172,8 +210,18 @@ class TranscriptionQueue:
             before = self.queue[: self.queue.index(job)] if job in self.queue else []
             return sum(not other.ended for other in before)
 
+    def find(self, name: str) -> Job | None:
+        """The job of this name that waits, runs, or could not be kept; None if there is none."""
+        with self.changed:
+            return next((job for job in (*self.queue, *self.unkept) if job.name == name), None)
+
+    def is_busy(self, prefix: str) -> bool:
+        """Whether a job waits or runs whose name begins so."""
+        with self.changed:
+            return any(job.name.startswith(prefix) and not job.ended for job in self.queue)
+
     def forget(self, owner: str) -> None:
-        """Cancel a visitor's jobs and delete their recordings."""
+        """Cancel a visitor's jobs and delete their samples."""
         with self.changed:
             self.last_seen.pop(owner, None)
             for job in self.queue:
@@ -189,14 +237,20 @@ class TranscriptionQueue:
         self.folder.chmod(0o700)
         return folder
 
-    def _drop_old_sounds(self, folder: Path) -> None:
-        """Delete a visitor's sounds, except the latest and those of queued jobs."""
+    def _drop_old_sounds(self, folder: Path, num_kept: int = KEPT_SOUNDS) -> bool:
+        """Delete a visitor's samples, except those used last and those of queued jobs.
+
+        Returns:
+            whether no more than `num_kept` are left.
+        """
         with self.changed:
             needed = {job.sound.path for job in self.queue}
-        by_age = sorted(folder.glob("*.f32"), key=lambda path: int(path.stem))
-        for path in by_age[:-KEPT_SOUNDS]:
-            if path not in needed:
-                path.unlink(missing_ok=True)
+            by_use = sorted(folder.glob("*.f32"), key=lambda path: path.stat().st_mtime_ns)
+            old = by_use[: max(len(by_use) - num_kept, 0)]
+            for path in old:
+                if path not in needed:
+                    path.unlink(missing_ok=True)
+        return needed.isdisjoint(old)
 
     def _work(self) -> None:
         """The first thread: run one job after the other."""
@@ -210,22 +264,42 @@ class TranscriptionQueue:
                 job.fault = f"no decoding process can be started ({error.strerror}); try again"
                 job.state = FAILED
             finally:
+                is_kept = keep(job)
                 with self.changed:
                     self.queue.remove(job)
+                    if not is_kept:
+                        self.unkept.append(job)
 
     def _tidy(self) -> None:
-        """The second thread: forget visitors who have left."""
+        """The second thread: forget visitors who have left, and keep what could not be kept."""
         while True:
             time.sleep(TIDY_SECONDS)
-            now = time.monotonic()
-            with self.changed:
-                present = [owner for owner in self.last_seen if self.present(owner)]
-                self.last_seen.update(dict.fromkeys(present, now))
-                lost = [
-                    owner for owner, seen in self.last_seen.items() if now - seen > LOST_SECONDS
-                ]
-            for owner in lost:
-                self.forget(owner)
+            with suppress(OSError):  # perhaps next time
+                self.on_tidy()
+            for job in [job for job in self.unkept if keep(job)]:
+                with self.changed:
+                    self.unkept.remove(job)
+            for owner in self._lost():
+                if self._drop_old_sounds(self.folder / _folder_name(owner), 0):
+                    with self.changed:
+                        self.last_seen.pop(owner, None)
+
+    def _lost(self) -> list[str]:
+        """The visitors who have had no page open for LOST_SECONDS."""
+        now = time.monotonic()
+        with self.changed:
+            present = [owner for owner in self.last_seen if self.present(owner)]
+            self.last_seen.update(dict.fromkeys(present, now))
+            return [owner for owner, seen in self.last_seen.items() if now - seen > LOST_SECONDS]
+
+
+def keep(job: Job) -> bool:
+    """Have a job's result kept; False if the disk refused."""
+    try:
+        job.keep(job)
+    except OSError:
+        return False
+    return True
 
 
 def _decode_bytes(
@@ -269,7 +343,12 @@ class WorkerProcess:
     def _follow(self, job: Job) -> None:
         """Apply events until the job has ended; kill a worker that does not stop in time."""
         deadline = float("inf")
+        kept_at, num_kept = time.monotonic(), 0
         while not job.ended:
+            now = time.monotonic()
+            if len(job.segments) > num_kept and now - kept_at > KEEP_SECONDS:
+                keep(job)
+                kept_at, num_kept = now, len(job.segments)
             if job.cancelled.is_set() and deadline == float("inf"):
                 deadline = time.monotonic() + GRACE_SECONDS
                 self._send({"cancel": self.count})
@@ -289,6 +368,9 @@ class WorkerProcess:
             job.doing = event.get("doing", job.doing)
             job.moment = event.get("moment", job.moment)
             job.language = event.get("language", job.language)
+            job.language_source = event.get("language_source", job.language_source)
+            job.weights = event.get("weights", job.weights)
+            job.seconds = event.get("seconds", job.seconds)
             if "segment" in event:
                 job.segments.append(Segment(**event["segment"]))
             if "fault" in event:

@@ -9,49 +9,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from asr import features, paths
+from asr import features
 from asr.audio.sample_file import SampleFile, passages
 from asr.decoding.language import detect_language
 from asr.decoding.segments import timed_texts
-from asr.errors import DataError, ParamsError
+from asr.errors import ParamsError
 from asr.model import greedy, loader
 from asr.model.loader import Start
-from asr.paths import MODEL
-from asr.runs import revisions
+from asr.transcribe import models
 from asr.transcribe.formats import Segment
+from asr.transcribe.prompt import DETECTED, OWN, SET, Prompt, language_code
 from asr.whisper import SAMPLE_RATE
 
-WORKSPACE = "workspace"
 DETECT = "detect"
 BATCH = 8  # windows decoded together
 MAX_NEW_TOKENS = 444
-
-
-def resolve_model(name: str) -> str:
-    """The path or hub id of a model.
-
-    Args:
-        name: WORKSPACE, a folder, a DVC experiment or revision (fetched through DVC), or a hub id.
-    Raises:
-        DataError: the workspace or the revision holds no model.
-    """
-    if name == WORKSPACE:
-        if not paths.resolve(MODEL).is_dir():
-            raise DataError(f"{MODEL} is not there; run dvc repro, or choose another model")
-        return MODEL
-    if paths.resolve(name).is_dir():
-        return name
-    try:
-        return str(revisions.fetch(revisions.find(name), MODEL))
-    except ParamsError:
-        return name
+SHOWN_DIGITS = 8  # of a hash that names weights
 
 
 def load(name: str) -> Start:
-    """Load a model on the fastest device; `name` as for `resolve_model`."""
-    start = loader.load(resolve_model(name), None, None)
+    """Load a model on the fastest device; `name` as for `models.resolve`."""
+    start = loader.load(models.resolve(name), None, None)
     start.model.to(loader.device()).eval()
     return start
+
+
+def weights_text(name: str, start: Start) -> str:
+    """Which weights a name stands for now, in words; later it may stand for others.
+
+    Costs hashing the weights, 1 s per GB, unless a training or the hub names them.
+
+    Args:
+        name: as for `models.resolve`.
+    """
+    if start.revision:
+        return f"revision {start.revision[:SHOWN_DIGITS]}"
+    if name == models.WORKSPACE and (fingerprint := models.training()):
+        return f"training {fingerprint[:SHOWN_DIGITS]}"
+    return f"weights {loader.weights_hash(start.model)[:SHOWN_DIGITS]}"
 
 
 def choose_prompt(
@@ -61,11 +56,12 @@ def choose_prompt(
     sound: SampleFile,
     begin: float,
     end: float,
-) -> str | None:
-    """Set the language and task that the model is prompted with; return the language.
+) -> Prompt:
+    """Set the language and task that the model is prompted with, and return the language.
 
     Args:
-        language: Whisper's code, DETECT, or None for the model's own.
+        language: Whisper's code; DETECT; or None for the model's own, which is detected for a model
+            that has none of its own.
         task: transcribe, translate, or None for the model's own.
         begin, end: seconds; the language is detected in the first window between them.
     Raises:
@@ -75,15 +71,19 @@ def choose_prompt(
     if not generation.is_multilingual:
         if language or task == "translate":
             raise ParamsError("this model knows one language and one task; choose neither")
-        return None
-    if language == DETECT:
+        return Prompt(None, OWN)
+    own_language = getattr(generation, "language", None)
+    if language and language != DETECT:
+        prompt = Prompt(language, SET)
+    elif own_language and not language:
+        prompt = Prompt(language_code(own_language), OWN)
+    else:
         window = sound.read(begin, min(end, begin + loader.window_seconds(start.model)))
         mel = features.stored_log_mel(window, start.model.config.num_mel_bins)
-        language, _ = detect_language(start.model, mel)
-    language = language or getattr(generation, "language", None) or "en"
+        prompt = Prompt(detect_language(start.model, mel)[0], DETECTED)
     task = task or getattr(generation, "task", None) or "transcribe"
-    loader.set_prompt(start.model, language.strip("<|>"), task)
-    return language
+    loader.set_prompt(start.model, str(prompt.language), task)
+    return prompt
 
 
 def transcribe(

@@ -15,6 +15,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from typing import Any, TextIO
 from asr import paths
 from asr.audio.sample_file import Cancelled, SampleFile
 from asr.errors import DataError, UserError
+from asr.transcribe import models as model_names
 from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
 
@@ -94,7 +96,8 @@ def run_job(
         report(moment=moment)
 
     begin, end = order["start"], order["end"]
-    start = _model(order["model"], models)
+    start, weights = _model(order["model"], models)
+    report(weights=weights)
     sound = SampleFile(Path(order["sound"]))
     on_progress(begin)
     if min(end, sound.duration) - begin < HOP / SAMPLE_RATE:
@@ -104,30 +107,38 @@ def run_job(
     own_config = start.model.generation_config
     start.model.generation_config = copy.deepcopy(own_config)
     try:
-        language = recognizer.choose_prompt(
+        began = time.monotonic()
+        prompt = recognizer.choose_prompt(
             start, order["language"], order["task"], sound, begin, end
         )
-        report(language=language)
+        report(language=prompt.language, language_source=prompt.source)
         for segment in recognizer.transcribe(start, sound, begin, end, on_progress):
-            report(segment=asdict(segment))
+            report(segment=asdict(segment), seconds=time.monotonic() - began)
+        report(seconds=time.monotonic() - began)
     finally:
         start.model.generation_config = own_config
 
 
-def _model(name: str, models: OrderedDict[str, Any]) -> Any:
-    """Load a model, or take it from memory if its files have not changed since it was loaded."""
+def _model(name: str, models: OrderedDict[str, Any]) -> tuple[Any, str]:
+    """Load a model, or take it from memory if its files have not changed since it was loaded.
+
+    Returns:
+        The model, and which weights it has, in words.
+    """
     from asr.transcribe import recognizer
 
-    path = recognizer.resolve_model(name)
+    path = model_names.resolve(name)
     weights = sorted(paths.resolve(path).glob("*.safetensors"))
     stamps = [[file.stat().st_mtime_ns, file.stat().st_ino] for file in weights]
-    key = json.dumps([path, *stamps])
+    key = json.dumps([name, path, *stamps])
     if key not in models:
-        models[key] = recognizer.load(path)
+        start = recognizer.load(path)
+        models[key] = (start, recognizer.weights_text(name, start))
     models.move_to_end(key)
     while len(models) > KEPT_MODELS:
         models.popitem(last=False)
-    return models[key]
+    found: tuple[Any, str] = models[key]
+    return found
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ import streamlit as st
 
 from asr import paths
 from asr.errors import DataError
+from asr.params import reader
 from asr.runtime.child import run_child
 from asr.storage import corpus, hashing
-from dashboard import widgets
+from dashboard import address, widgets
 
 OFFERED_ROWS = 100
 MAX_SHOWN_COPIES = 5
@@ -33,20 +34,34 @@ def show(root: Path) -> None:
         return
     choice, button = st.columns([6, 2.5], vertical_alignment="bottom")
     id = choice.selectbox(
-        "Training row", ids, key="data_copied", help=f"One of the first {len(ids)}"
+        "Training row",
+        ids,
+        help=f"One of the first {len(ids)}",
+        **address.widget("data_copied", ids[0]),
     )
     if button.button("Make copies", key="data_make_copies", icon=":material/graphic_eq:"):
         st.session_state["data_heard"] = id
-    st.caption(
-        "Copies by the values of featurize.augment in params.yaml; "
-        "featurize writes as many as copies says there."
-    )
+    params_hash = _file_hash(root / "params.yaml")
+    st.caption(_use(num_copies(root, params_hash)))
     if id is None or st.session_state.get("data_heard") != id:
         return
-    params_hash = _file_hash(root / "params.yaml")
     for caption, sound in make_copies(root, id, corpus.split_hash(split), params_hash):
         st.caption(widgets.plain(caption))
         st.audio(sound, format="audio/wav")
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def num_copies(root: Path, params_hash: str) -> int:  # noqa: ARG001 (part of the cache key)
+    """How many copies of each training row `featurize` writes."""
+    return reader.load(root / "params.yaml").featurize.augment.copies
+
+
+def _use(copies: int) -> str:
+    """What the copies that are played here have to do with training."""
+    if not copies:
+        return "Your params make 0 copies: training hears none of these."
+    noun = "copy" if copies == 1 else "copies"
+    return f"Your params make {copies:,} {noun} of each training recording, which sound like these."
 
 
 def _file_hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How many rows `chunk` read, kept and left out, by reason, with examples to play."""
+"""How many rows `chunk` and training left out, by reason, with examples to play."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from asr.errors import DataError
 from asr.runs import reports
 from asr.storage import corpus, hashing
 from asr.storage.corpus import Recording
-from dashboard import diff_html, widgets
+from dashboard import address, diff_html, widgets
+from dashboard.data import left_by_training
 from dashboard.data.report_values import dict_of, number, rows_of, split_names
 
+REASON, PAGE = "data_reason", "data_page"  # in the address
 PAGE_ROWS = 5  # examples on one page
 MAX_SHOWN_RECORDINGS = 3  # of one id
+Reason = tuple[str, ...]  # split and code
+
 COLUMNS = {
     "split": st.column_config.TextColumn("Split"),
     "rows_in": st.column_config.NumberColumn("Rows in", format="localized"),
@@ -45,10 +49,10 @@ def show(root: Path) -> None:
     shared = dict_of(summary, "in_two_splits")
     counts = [f"{number(shared.get(kind)) or 0:,.0f} {plural}" for kind, plural in PLURALS.items()]
     st.caption(f"In two splits: {', '.join(counts)}.")
-    if not table["rejected"].sum():
-        st.success("No row was left out.", icon=":material/check:")
-        return
-    show_examples(root, read_rejects(root / paths.REJECTS))
+    train = table[table["split"] == "train"]
+    left_by_training.show(root, int(train["rejected"].sum()), int(train["rows_in"].sum()))
+    if table["rejected"].sum():
+        show_examples(root, read_rejects(root / paths.REJECTS))
 
 
 def split_line(split: str, summary: dict[str, Any]) -> dict[str, Any]:
@@ -98,14 +102,8 @@ def show_examples(root: Path, rejects: pa.Table) -> None:
         .sort_by([("id_count", "descending")])
         .to_pylist()
     )
-    counts = {(row["split"], row["code"]): row["id_count"] for row in counted}
-    chosen = st.selectbox(
-        "Examples of",
-        list(counts),
-        format_func=lambda pair: f"{pair[1]} in {pair[0]} ({counts.get(pair, 0):,})",
-        key="data_reason",
-        width=360,
-    )
+    counts: dict[Reason, int] = {(row["split"], row["code"]): row["id_count"] for row in counted}
+    chosen = choose_reason(counts)
     if chosen is None:
         return
     split, code = chosen
@@ -116,11 +114,48 @@ def show_examples(root: Path, rejects: pa.Table) -> None:
     pages = -(-len(matches) // PAGE_ROWS)
     page = 1
     if pages > 1:
-        page = st.pagination(pages, key=f"data_page_{hashing.hash_of([split, code])}")
+        page = choose_page(hashing.hash_of([split, code]), pages)
     rows = matches.slice((page - 1) * PAGE_ROWS, PAGE_ROWS).to_pylist()
     recordings = find_recordings(root / paths.RAW, split, [row["id"] for row in rows])
     for row in rows:
         show_example(row, recordings.get(row["id"], []))
+
+
+def choose_reason(counts: dict[Reason, int]) -> Reason | None:
+    """Ask for a split and a reason.
+
+    Args:
+        counts: how many rows were left out of a split for a reason; the first is shown at first.
+    """
+    told = tuple(address.values(REASON))
+    st.session_state[REASON] = told if told in counts else next(iter(counts))
+    return st.selectbox(
+        "Examples of",
+        list(counts),
+        format_func=lambda pair: f"{pair[1]} in {pair[0]} ({counts.get(pair, 0):,})",
+        key=REASON,
+        on_change=put_reason,
+        width=360,
+    )
+
+
+def put_reason() -> None:
+    """Write the reason into the address; its examples begin at their first page."""
+    address.put(REASON, st.session_state[REASON])
+    address.put(PAGE, None)
+
+
+def choose_page(list_key: str, pages: int) -> int:
+    """Ask for a page of the examples."""
+    told = "".join(address.values(PAGE))
+    first = int(told) if told.isascii() and told.isdigit() else 1
+    key = f"{PAGE}_{list_key}"
+    return st.pagination(
+        pages,
+        default=min(max(first, 1), pages),
+        key=key,
+        on_change=lambda: address.put(PAGE, [str(st.session_state[key])]),
+    )
 
 
 def find_recordings(raw: Path, split: str, ids: list[str]) -> dict[str, list[Recording]]:

@@ -15,6 +15,7 @@ import streamlit as st
 
 from asr import paths
 from asr.storage import corpus
+from dashboard import address
 from dashboard.data.durations import COLORS
 from dashboard.data.report_values import split_names
 
@@ -43,7 +44,9 @@ def show(root: Path) -> None:
     }
     table = pd.DataFrame([split_line(split, rows) for split, rows in by_split.items()])
     st.dataframe(table, hide_index=True, column_config=COLUMNS)
-    split = st.selectbox("Speakers of", list(by_split), key="data_split", width=240)
+    splits = list(by_split)
+    first = splits[0] if splits else None
+    split = st.selectbox("Speakers of", splits, width=240, **address.widget("data_split", first))
     named = [row for row in by_split.get(split, []) if row[0]]
     if not named:
         st.caption("No speaker is named in this split.")

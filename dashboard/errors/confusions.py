@@ -12,15 +12,14 @@ import streamlit as st
 from asr.evaluation import alignment
 from asr.evaluation.alignment import DELETION, INSERTION, SUBSTITUTION, Edits
 from asr.evaluation.slices import Utterances
+from dashboard import address
 
 MAX_SHOWN = 100  # of each kind
-NAMES = {SUBSTITUTION: "Substitutions", DELETION: "Deletions", INSERTION: "Insertions"}
-COLUMNS = {
-    SUBSTITUTION: ["Reference", "Hypothesis"],
-    DELETION: ["Reference"],
-    INSERTION: ["Hypothesis"],
-}
-CHOSEN_KEY = "errors_confusion"  # of the select box, which the tables set too
+NAMES = {SUBSTITUTION: "Wrong words", DELETION: "Missed words", INSERTION: "Added words"}
+COLUMNS = {SUBSTITUTION: ["Said", "Heard"], DELETION: ["Said"], INSERTION: ["Heard"]}
+CHOSEN = "error"  # in the address: its kind, then the reference's word, the hypothesis's, or both
+
+Error = tuple[str, str | None, str | None]  # kind, the reference's word, the hypothesis's
 
 # Reference word, hypothesis word, times, utterances; None where the error has no such word.
 FrequentErrors = list[tuple[str | None, str | None, int, int]]
@@ -42,18 +41,21 @@ def choose(utterances: Utterances, mask: np.ndarray, normalized: bool) -> np.nda
     for box, (kind, errors) in zip(st.columns(3), frequent.items(), strict=True):
         with box:
             _table(kind, errors)
-    times = {
+    times: dict[Error, int] = {
         (kind, reference, hypothesis): count
         for kind, errors in frequent.items()
         for reference, hypothesis, count, _ in errors
     }
-    chosen = st.selectbox(
+    told = read_address()
+    st.session_state[CHOSEN] = told
+    chosen: Error | None = st.selectbox(
         "Show the utterances with",
-        list(times),
+        list(times) if told is None or told in times else [told, *times],
         index=None,
         format_func=lambda error: f"{_label(*error)} ({times.get(error, 0):,})",
         placeholder="an error chosen here, or a row of a table",
-        key=CHOSEN_KEY,
+        key=CHOSEN,
+        on_change=lambda: write_address(st.session_state[CHOSEN]),
     )
     if chosen is None:
         return None
@@ -62,12 +64,28 @@ def choose(utterances: Utterances, mask: np.ndarray, normalized: bool) -> np.nda
     return mask & has_error
 
 
+def read_address() -> Error | None:
+    """The error that the address names; None if it names none."""
+    match address.values(CHOSEN):
+        case [kind, said, heard] if kind == SUBSTITUTION:
+            return kind, said, heard
+        case [kind, said] if kind == DELETION:
+            return kind, said, None
+        case [kind, heard] if kind == INSERTION:
+            return kind, None, heard
+    return None
+
+
+def write_address(error: Error | None) -> None:
+    address.put(CHOSEN, error and [part for part in error if part is not None])
+
+
 def _label(kind: str, reference: str | None, hypothesis: str | None) -> str:
     if kind == SUBSTITUTION:
         return f"{reference} → {hypothesis}"
     if kind == DELETION:
-        return f"{reference} (left out)"
-    return f"{hypothesis} (put in)"
+        return f"{reference} (missed)"
+    return f"{hypothesis} (added)"
 
 
 def _table(kind: str, errors: FrequentErrors) -> None:
@@ -76,16 +94,16 @@ def _table(kind: str, errors: FrequentErrors) -> None:
     if not errors:
         st.caption("None in these utterances.")
         return
-    table = pd.DataFrame(errors, columns=["Reference", "Hypothesis", "Times", "Utterances"])
+    table = pd.DataFrame(errors, columns=["Said", "Heard", "Times", "Utterances"])
     key = f"errors_table_{kind}"
 
     def on_select() -> None:
         rows = st.session_state[key]["selection"]["rows"]
         if rows and rows[0] < len(errors):
             reference, hypothesis, *_ = errors[rows[0]]
-            st.session_state[CHOSEN_KEY] = (kind, reference, hypothesis)
+            write_address((kind, reference, hypothesis))
         else:
-            st.session_state[CHOSEN_KEY] = None
+            write_address(None)
 
     st.dataframe(
         table[[*COLUMNS[kind], "Times", "Utterances"]],

@@ -7,31 +7,29 @@ searching once, and cached by its hash.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
-from asr import paths, wer
+from asr import paths
 from asr.errors import UserError
 from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, ModelResults, Utterances
-from asr.runs import revision_facts
-from asr.runs.revisions import Revision
-from asr.runtime import formatting
-from asr.storage import hashing
-from dashboard import diff_html, widgets
-from dashboard.errors import confusions, result_picker, utterance_list
+from asr.runs import run_index
+from dashboard import address, diff_html, widgets, workspace
+from dashboard.errors import confusions, loop_filter, offers, result_picker, scores, utterance_list
+from dashboard.errors.offers import Offers
 from dashboard.errors.result_picker import ResultSource
 
-TEXTS = {COUNTED: "As counted", WRITTEN: "As written"}
+TEXTS = {COUNTED: "Without punctuation", WRITTEN: "With punctuation"}
 TEXT_HELP = (
-    "As counted: lower case and without punctuation, as WER sees it. "
-    "As written: every sign counts, here and in the scores."
+    "Without punctuation, and in lower case: as WER counts words. "
+    "With it every sign counts, here and in the scores."
 )
-UTTERANCES, CONFUSIONS = "Utterances", "Confusions"
+UTTERANCES, CONFUSIONS = "Utterances", "Frequent errors"
 HASHES: dict[str | type, Callable[[Any], Any]] = {ModelResults: lambda results: results.key}
 
 
@@ -50,12 +48,32 @@ class Query:
 
 
 def page() -> None:
+    address.open_page("Errors")
     st.header("Errors")
+    show_results(offers.offers(paths.root()))
+    workspace.watch(mark)
+
+
+def mark() -> object:
+    """What the page is drawn from; the index of runs is brought up to date on the way."""
+    with suppress(UserError):
+        if run_index.is_stale(run_index.state()):
+            run_index.request_refresh()
+    return offers.offers(paths.root()), workspace.stamps(paths.UTTERANCES, paths.METRICS)
+
+
+def show_results(found: Offers) -> None:
+    """Ask for the results of one model or two, and show them."""
+    if not found.here and not address.is_chosen("results"):
+        workspace.not_made("No results yet. A training that is tested has some:", "dvc repro")
+        show_absent(found)
+        return
     left, right = st.columns(2)
     with left:
-        first = result_picker.choose("Results of", "first", optional=False)
+        first = result_picker.choose("Run", "results", found, optional=False)
     with right:
-        second = result_picker.choose("Compare with", "second", optional=True)
+        second = result_picker.choose("Compare with", "against", found, optional=True)
+    show_absent(found)
     if first is None:
         return
     try:
@@ -66,6 +84,18 @@ def page() -> None:
     explore(utterances, [first, second] if second else [first])
 
 
+def show_absent(found: Offers) -> None:
+    """Say in one line that there are runs whose results can be fetched."""
+    if not found.fetchable:
+        return
+    (id, *others) = found.fetchable
+    which = f"{len(found.fetchable):,} more runs" if others else f"the run {found.absent[id]}"
+    st.caption(
+        f"The results of {widgets.plain(which)} are not on this computer. "
+        "`dvc fetch` brings them if they were pushed."
+    )
+
+
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=HASHES)
 def prepare(first: ModelResults, second: ModelResults | None) -> Utterances:
     """Prepare one model's results, or two models' side by side, for searching."""
@@ -73,23 +103,24 @@ def prepare(first: ModelResults, second: ModelResults | None) -> Utterances:
 
 
 def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
-    """Ask which utterances to show, then show their scores, and their texts or confusions."""
+    """Ask which utterances to show, then show their scores, and their texts or frequent errors."""
     query = choose_query(utterances)
-    mask = query.mask
+    above = st.container()
+    mask = loop_filter.choose(utterances, query.mask, query.text, sources)
     if not mask.any():
         widgets.empty_state(
             "No utterance matches. Take words out of the search, or values out of the slices."
         )
         return
     st.html(diff_html.STYLE)
-    show_scores(utterances, query, sources)
+    with above:
+        scores.show(utterances, mask, query.text, sources)
     view = st.segmented_control(
         "View",
         [UTTERANCES, CONFUSIONS],
-        default=UTTERANCES,
         required=True,
-        key="errors_view",
         label_visibility="collapsed",
+        **address.widget("errors_view", UTTERANCES),
     )
     if view == CONFUSIONS:
         with_error = confusions.choose(utterances, mask, query.text == COUNTED)
@@ -102,33 +133,36 @@ def explore(utterances: Utterances, sources: list[ResultSource]) -> None:
 
 def choose_query(utterances: Utterances) -> Query:
     """Ask for search words, slices, order and text."""
-    search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 2])
+    search_box, slice_box, order_box, text_box = st.columns([3, 3, 2, 3])
     words = search_box.text_input(
-        "Search words", key="errors_search", placeholder="in reference or hypothesis", max_chars=200
+        "Search words",
+        placeholder="in what was said or heard",
+        max_chars=200,
+        **address.widget("errors_search", ""),
     )
     names = slice_box.multiselect(
-        "Slice by",
-        list(utterances.slices),
-        key="errors_slices",
+        "Only",
+        address.options("errors_slices", list(utterances.slices)),
         placeholder="speaker, duration, …",
+        **address.widget("errors_slices", []),
     )
     orders = [*slices.ORDERS, *(slices.CHANGES if utterances.two else [])]
     order = order_box.selectbox(
-        "Sort by", orders, format_func=str.capitalize, key=f"errors_order_{utterances.two}"
+        "Sort by", orders, format_func=str.capitalize, **address.widget("errors_sort", orders[0])
     )
     text = text_box.segmented_control(
         "Text",
         list(TEXTS),
         format_func=TEXTS.__getitem__,
-        default=COUNTED,
         required=True,
-        key="errors_text",
         help=TEXT_HELP,
+        **address.widget("errors_text", COUNTED),
     )
-    boxes = st.columns(max(len(names), 2)) if names else []
+    known = [name for name in names if name in utterances.slices]
+    boxes = st.columns(max(len(known), 2)) if known else []
     values = {
         name: choose_values(box, name, utterances)
-        for box, name in zip(boxes, names, strict=False)  # there are at least two boxes
+        for box, name in zip(boxes, known, strict=False)  # there are at least two boxes
     }
     return Query(slices.match(utterances, words or "", values), text or COUNTED, order)
 
@@ -137,96 +171,12 @@ def choose_values(box: Any, name: str, utterances: Utterances) -> list[str]:
     """Ask for values of one slice; an empty list means all."""
     offered = utterances.slices[name].categories.tolist()
     label = widgets.plain(name).capitalize()
-    key = f"errors_slice_{hashing.hash_of(name)}"
-    return list(box.multiselect(label, offered, key=key, placeholder=f"all {len(offered):,}"))
-
-
-def show_scores(utterances: Utterances, query: Query, sources: list[ResultSource]) -> None:
-    """Show how many utterances match, and the scores of each model on them."""
-    rows = utterances.rows[query.mask]
-    text = query.text
-    key = f"{utterances.key}{hashing.hash_of(np.packbits(query.mask).tobytes().hex())}"
-    line = st.container(horizontal=True, gap="medium")
-    metric(line, "Utterances", f"{len(rows):,}", f"of {len(utterances):,}")
-    num_words = int(slices.words(rows, text).sum())
-    duration = formatting.duration_text(float(np.nansum(rows["duration"])))
-    metric(line, "Reference words", f"{num_words:,}", f"in {duration}")
-    lock = paths.root() / "dvc.lock"
-    modified = lock.stat().st_mtime_ns if lock.is_file() else 0
-    draws = bootstrap_params(sources[0].revision, modified)
-    for source, prefix in zip(sources, ("", "other_"), strict=False):
-        wer_share, interval = score(key, rows, f"{prefix}{text}", *draws)
-        metric(
-            line,
-            f"WER of {source.name}",
-            formatting.percent(wer_share),
-            f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} %",
-            f"The 95 % interval is by {interval.unit}.",
+    choice = f"slice_{name}"
+    return list(
+        box.multiselect(
+            label,
+            address.options(choice, offered),
+            placeholder=f"all {len(offered):,}",
+            **address.widget(choice, []),
         )
-    if utterances.two:
-        show_difference(difference(key, rows, text, *draws))
-    else:
-        show_errors(line, rows, text)
-
-
-def show_errors(box: Any, rows: pd.DataFrame, text: str) -> None:
-    """Show the errors of the only model, by kind."""
-    substitutions, deletions, insertions = (
-        int(rows[f"{text}{kind}"].sum()) for kind in ("substitutions", "deletions", "insertions")
     )
-    total = substitutions + deletions + insertions
-    kinds = f"{substitutions:,} sub, {deletions:,} del, {insertions:,} ins"
-    metric(box, "Errors", f"{total:,}", kinds)
-
-
-def show_difference(gap: wer.Difference) -> None:
-    """Show whether the second model is better or worse than the first."""
-    numbers = (
-        f"{100 * gap.difference:+.1f} points, "
-        f"95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}, by {gap.unit}"
-    )
-    st.markdown(
-        f"On these utterances the second model is **{gap.verdict}**: {widgets.plain(numbers)}."
-    )
-
-
-def metric(box: Any, label: str, value: str, below: str, help: str | None = None) -> None:
-    """Show a value with a label above and a remark below."""
-    box.metric(
-        widgets.plain(label),
-        value,
-        widgets.plain(below),
-        delta_color="off",
-        delta_arrow="off",
-        width="content",
-        help=help,
-    )
-
-
-# Streamlit does not hash arguments that begin with an underscore: `key` names the rows.
-@st.cache_data(max_entries=200, show_spinner=False)
-def score(
-    key: str,  # noqa: ARG001
-    _rows: pd.DataFrame,
-    prefix: str,
-    resamples: int,
-    seed: int,
-) -> tuple[float, wer.Interval]:
-    return slices.score(_rows, prefix, resamples, seed)
-
-
-@st.cache_data(max_entries=200, show_spinner=False)
-def difference(
-    key: str,  # noqa: ARG001
-    _rows: pd.DataFrame,
-    text: str,
-    resamples: int,
-    seed: int,
-) -> wer.Difference:
-    return slices.difference(_rows, text, resamples, seed)
-
-
-@st.cache_data(max_entries=50, show_spinner=False)
-def bootstrap_params(revision: Revision, modified: int) -> tuple[int, int]:  # noqa: ARG001
-    """Resamples and seed of a revision's report; reading them costs 0.1 s."""
-    return revision_facts.bootstrap_params(revision)

@@ -1,4 +1,4 @@
-"""Ask for the results to show: a revision, and a model that was tested there.
+"""Ask for the results to show: a run, and a model that was tested with it.
 
 A table of utterances is read once, and cached by its hash.
 """
@@ -15,55 +15,102 @@ from asr import paths
 from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.evaluation.slices import ModelResults
+from asr.evaluation.table import FINETUNED
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import hashing
-from dashboard import widgets
-from dashboard.session import list_revisions
+from dashboard import address, widgets, workspace
+from dashboard.errors.offers import Offer, Offers
+
+MAX_OFFERED = 300  # runs in the list, the newest; a link shows any other
+MODELS = {FINETUNED: "after training", "start": "before training"}
 
 
 @dataclass(frozen=True)
 class ResultSource:
-    """A model at a revision, and its hypotheses."""
+    """A model that was tested with a run, and its hypotheses."""
 
-    revision: Revision
+    offer: Offer
     results: ModelResults
+
+    @property
+    def revision(self) -> Revision:
+        return self.offer.revision
 
     @property
     def name(self) -> str:
         model = self.results.model
-        return model if self.revision.sha is None else f"{model} at {self.revision.name}"
+        return self.offer.name if model == FINETUNED else f"{self.offer.name}, {model_label(model)}"
 
 
-def choose(label: str, key: str, optional: bool) -> ResultSource | None:
-    """Ask for a revision and a model; None, with the reason on the page, if there is none."""
-    revision_box, model_box = st.columns(2)
-    revision = revision_box.selectbox(
-        label,
-        list_revisions(str(paths.root())),
-        index=None if optional else 0,
-        format_func=_revision_label,
-        placeholder="no other model",
-        key=f"errors_{key}_revision",
-    )
-    if revision is None:
+def model_label(model: str) -> str:
+    return MODELS.get(model, model)
+
+
+def choose(label: str, name: str, offers: Offers, optional: bool) -> ResultSource | None:
+    """Ask for a run and a model; None, with the reason on the page, if there is none.
+
+    Args:
+        name: of the choice in the address.
+        optional: nothing is chosen at first.
+    """
+    run_box, model_box = st.columns([3, 2])
+    first = None if optional else next(iter(offers.here))
+    with run_box:
+        id = st.selectbox(
+            label,
+            address.options(name, list(offers.here)[:MAX_OFFERED]),
+            index=None if optional else 0,
+            format_func=lambda id: run_label(offers, id),
+            placeholder="no other model",
+            **address.widget(name, first),
+        )
+    if id is None:
         return None
+    if id not in offers.here:
+        say_absent(offers, id)
+        return None
+    offer = offers.here[id]
     try:
-        table, digest = read(revision)
+        table, digest = read(offer.revision)
     except UserError as error:
-        commands = ["dvc pull", "dvc repro"] if revision.sha is None else []
-        widgets.empty_state(f"No utterances at {revision.name}: {error}", *commands)
+        workspace.not_made(f"The results of {offer.name} cannot be read: {error}")
         return None
-    model = model_box.selectbox("Model", slices.models(table), key=f"errors_{key}_model")
-    if model is None:
-        return None
-    return ResultSource(revision, ModelResults(table, digest, model))
+    models = slices.models(table)
+    with model_box:
+        model = st.selectbox(
+            "Model",
+            models,
+            format_func=model_label,
+            **address.widget(f"{name}_model", models[0]),
+        )
+    say_stale(offer)
+    return ResultSource(offer, ModelResults(table, digest, model)) if model else None
 
 
-def _revision_label(revision: Revision) -> str:
-    if revision.sha is None:
-        return revision.name
-    return f"{revision.name} ({revision.kind})"
+def run_label(offers: Offers, id: str) -> str:
+    if id in offers.here:
+        return offers.here[id].label
+    return f"{offers.absent.get(id, id)} (not here)"
+
+
+def say_absent(offers: Offers, id: str) -> None:
+    message = f"The results of {offers.absent.get(id, id)} are not on this computer."
+    if id in offers.absent and id not in offers.fetchable:
+        widgets.empty_state(f"{message} No commit holds them; train it again to have them.")
+    else:
+        widgets.empty_state(f"{message} This brings them if they were pushed:", "dvc fetch")
+
+
+def say_stale(offer: Offer) -> None:
+    """Say that results in the workspace are not of the files there, if so."""
+    if not offer.stale:
+        return
+    message = f"These are results of {offer.name}, not of your present files: {offer.stale}."
+    if workspace.is_being_made():
+        widgets.empty_state(f"{message} {workspace.BEING_MADE}")
+    else:
+        widgets.empty_state(message, "dvc repro evaluate")
 
 
 def read(revision: Revision) -> tuple[pa.Table, str]:

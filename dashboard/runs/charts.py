@@ -12,11 +12,12 @@ import pandas as pd
 import streamlit as st
 
 from asr import metrics
+from dashboard.runs import styles
+from dashboard.runs.styles import Style
 
 MAX_POINTS = 1000  # of a scatter plot
 HEIGHT = 260
-COLORS = ["#0b8a8a", "#d9662b", "#6a5acd", "#c0392b", "#3f8f3f", "#b8860b", "#c2529b", "#5d7a8c"]
-OTHER_COLOR = "#8a9a9c"  # runs that are not compared
+MAX_NAME = 80  # characters of a run's name in the legend
 PANELS = (
     ("Validation WER, %", (metrics.VALIDATION_WER,)),
     ("Loss: training thin, validation thick", (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS)),
@@ -30,51 +31,61 @@ COSTS = (
 )
 
 
-def curves(points: pd.DataFrame) -> None:
+def curves(points: pd.DataFrame, compared: dict[str, Style], last_step: int) -> None:
     """Draw a line per run over the steps, with a panel for each item of PANELS that has points.
 
     Args:
         points: columns run, metric, step, value.
+        compared: the style of each run, also of those without points yet.
+        last_step: where the axis ends.
     """
-    runs = list(dict.fromkeys(points["run"]))
-    legend(runs)
+    legend(compared)
     panels = [(title, points[points["metric"].isin(names)]) for title, names in PANELS]
     panels = [(title, part) for title, part in panels if len(part)]
     for box, (title, part) in zip(st.columns(len(panels)), panels, strict=True):
         box.markdown(f"**{title}**")
-        box.vega_lite_chart(part, line_spec(runs), width="stretch", height=HEIGHT)
+        box.vega_lite_chart(part, line_spec(compared, last_step), width="stretch", height=HEIGHT)
 
 
-def legend(runs: list[str]) -> None:
-    """Draw the legend of all panels: the color and the escaped name of each run."""
+def legend(compared: dict[str, Style]) -> None:
+    """Draw the legend of all charts: the line and the escaped name of each run."""
     items = "".join(
-        '<span style="margin-right:1.2em;white-space:nowrap">'
-        f'<span style="color:{color}">⬤</span> {html.escape(name)}</span>'
-        for name, color in zip(runs, COLORS, strict=False)
+        '<span style="margin-right:1.2em;overflow-wrap:anywhere">'
+        f'<img src="{styles.swatch(style)}" alt="" style="vertical-align:middle"> '
+        f"{html.escape(name[:MAX_NAME])}</span>"
+        for name, style in compared.items()
     )
     st.html(f'<div style="font-size:0.85rem;display:flex;flex-wrap:wrap">{items}</div>')
 
 
-def line_spec(runs: list[str]) -> dict[str, Any]:
+def line_spec(compared: dict[str, Style], last_step: int) -> dict[str, Any]:
     """Lines over the steps, and points with a tooltip that are visible only near the pointer."""
+    names = list(compared)
     color = {
         "field": "run",
         "type": "nominal",
-        "scale": {"domain": runs, "range": COLORS[: len(runs)]},
+        "scale": {"domain": names, "range": [style.color for style in compared.values()]},
+        "legend": None,
+    }
+    dash = {
+        "field": "run",
+        "type": "nominal",
+        "scale": {"domain": names, "range": [[*style.dash] for style in compared.values()]},
         "legend": None,
     }
     x = {
         "field": "step",
         "type": "quantitative",
         "title": "step",
-        "axis": {"format": ",d", "tickMinStep": 1},
+        "scale": {"domain": [0, last_step], "nice": False},
+        "axis": {"format": ",d", "tickMinStep": 1, "labelBound": True},
     }
     y = {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}}
     thin = {"test": f"datum.metric === '{metrics.TRAIN_LOSS}'", "value": 1}
     width = {"condition": thin, "value": 2.4}
     lines = {
         "mark": {"type": "line", "interpolate": "linear"},
-        "encoding": {"strokeWidth": width},
+        "encoding": {"strokeWidth": width, "strokeDash": dash},
     }
     return {
         "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "metric"}},
@@ -131,7 +142,7 @@ def scatter_spec(field: str, title: str, scale: str, number_format: str) -> dict
         "title": "test WER, %",
         "scale": {"zero": False},
     }
-    large = {"test": f"datum.colour !== '{OTHER_COLOR}'", "value": 170}
+    large = {"test": f"datum.colour !== '{styles.OTHER_COLOR}'", "value": 170}
     tooltip = [
         {"field": "run", "type": "nominal"},
         {"field": "wer", "type": "quantitative", "title": "test WER, %", "format": ".2f"},

@@ -19,9 +19,10 @@ from asr.runs import comparison, run_index
 from asr.runs.run_index import IndexState, RunRow
 from asr.runtime import formatting
 from asr.wer import Difference
-from dashboard import widgets
-from dashboard.runs import charts
-from dashboard.runs.run_table import DELTA, INTERVAL, WER, RunTable, label
+from dashboard import address, widgets
+from dashboard.runs import charts, leaderboards, run_table, styles
+from dashboard.runs.leaderboards import Test
+from dashboard.runs.run_table import DELTA, INTERVAL, WER, RunTable
 
 VERDICTS = {
     "better": "▼ better",
@@ -29,16 +30,29 @@ VERDICTS = {
     "not distinguishable": "≈ not distinguishable",
 }
 MAX_UNKNOWN = 20  # names of params that are listed
+MAX_STEPS = 10**9  # of a training; a damaged store may tell more
 
 
-def show_verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
+def show_faults(compared: list[RunRow], labels: dict[str, str]) -> None:
+    """Show of each compared run what it ended of, and the checks that failed."""
+    lines = [
+        f"**{widgets.plain(labels[row.key])}** {widgets.plain(run_table.state_text(row))}: "
+        f"{widgets.plain(run_table.why(row))}"
+        for row in compared
+        if run_table.why(row)
+    ]
+    if lines:
+        st.markdown("  \n".join(lines))
+
+
+def show_verdicts(compared: list[RunRow], baseline: RunRow | None, labels: dict[str, str]) -> None:
     """Show the verdict on each compared run against the baseline."""
     if baseline is None:
         return
     st.subheader("Against the baseline")
-    baseline_wer = formatting.percent(baseline.scores.get("wer"), 2)
-    st.caption(f"{widgets.plain(label(baseline))}: test WER {baseline_wer}")
-    lines = [verdict_line(row, baseline) for row in compared if row.key != baseline.key]
+    baseline_wer = formatting.percent(leaderboards.wer_of(baseline))
+    st.caption(f"{widgets.plain(labels[baseline.key])}: test WER {baseline_wer}")
+    lines = [verdict_line(row, baseline, labels) for row in compared if row.key != baseline.key]
     if not lines:
         st.caption("Select another run to compare with it.")
         return
@@ -46,13 +60,13 @@ def show_verdicts(compared: list[RunRow], baseline: RunRow | None) -> None:
     st.table(pd.DataFrame(lines).set_index("Run"))
 
 
-def verdict_line(row: RunRow, baseline: RunRow) -> dict[str, str]:
+def verdict_line(row: RunRow, baseline: RunRow, labels: dict[str, str]) -> dict[str, str]:
     tests = " ".join(f"{run.test_hash} {run.scores.get('wer')}" for run in (row, baseline))
     stamp = f"{paths.root()} {tests}"
     verdict = paired_difference(row.key, baseline.key, stamp, (row, baseline))
     line = {
-        "Run": widgets.plain(label(row)),
-        "test WER": formatting.percent(row.scores.get("wer"), 2),
+        "Run": widgets.plain(labels[row.key]),
+        "test WER": formatting.percent(leaderboards.wer_of(row)),
     }
     if isinstance(verdict, str):
         reason = widgets.plain(verdict)
@@ -80,7 +94,7 @@ def paired_difference(
         return str(error)
 
 
-def show_curves(compared: list[RunRow], state: IndexState) -> None:
+def show_curves(compared: list[RunRow], labels: dict[str, str], state: IndexState) -> None:
     """Show WER, loss and learning rate over the steps."""
     curves = {row.key: run_index.curves(row) for row in compared}
     missing = tuple(row.run_id for row in compared if curves[row.key] is None and row.run_id)
@@ -88,15 +102,26 @@ def show_curves(compared: list[RunRow], state: IndexState) -> None:
     if is_reading:
         run_index.request_refresh(missing)
     points = []
-    for row, name in zip(compared, distinct_labels(compared), strict=True):
-        points += curve_points(name, curves[row.key] or {})
+    for row in compared:
+        points += curve_points(labels[row.key], curves[row.key] or {})
     st.subheader("While training")
     if points:
-        charts.curves(pd.DataFrame(points))
+        drawn = dict(
+            zip([labels[row.key] for row in compared], styles.of_compared(compared), strict=True)
+        )
+        begun = [row for row in compared if curves[row.key]]
+        charts.curves(pd.DataFrame(points), drawn, last_step(begun, points))
     elif is_reading:
         st.caption("The curves are being read.")
     else:
         st.caption("These runs have no curves.")
+
+
+def last_step(compared: list[RunRow], points: list[dict[str, Any]]) -> int:
+    """The last step of the longest of these trainings, also if it is not there yet."""
+    planned = [row.state.steps or row.params.get("train.max_steps") for row in compared]
+    steps = [steps for steps in planned if isinstance(steps, int) and steps < MAX_STEPS]
+    return max(1, *steps, *(int(point["step"]) for point in points))
 
 
 def curve_points(
@@ -112,39 +137,36 @@ def curve_points(
     return points
 
 
-def distinct_labels(rows: list[RunRow]) -> list[str]:
-    """The labels of the runs, numbered where two are equal."""
-    counts: dict[str, int] = {}
-    names = []
-    for name in map(label, rows):
-        counts[name] = counts.get(name, 0) + 1
-        names.append(f"{name} #{counts[name]}" if counts[name] > 1 else name)
-    return names
-
-
-def show_trade_offs(runs: RunTable, indices: list[int], compared: list[RunRow]) -> None:
-    """Show test WER against training time, size and speed, of the runs at these indices."""
-    shown = runs.frame.iloc[indices]
-    tested = shown[shown[WER].notna()]
-    newest = tested[: charts.MAX_POINTS]
-    if newest.empty:
+def show_trade_offs(
+    runs: RunTable, indices: list[int], compared: list[RunRow], test: Test | None
+) -> None:
+    """Show WER in one test against training time, size and speed, of the runs at these indices."""
+    tested = [index for index in indices if test and is_tested_in(runs.rows[index], test)]
+    drawn = tested[: charts.MAX_POINTS]
+    if not drawn or not test:
         return
-    colors = {row.key: color for row, color in zip(compared, charts.COLORS, strict=False)}
-    rows = [runs.rows[index] for index in newest.index]
-    points = newest[[WER, "Minutes", "Parameters", "RTFx"]].set_axis(
+    colors = {row.key: styles.of(row).color for row in compared}
+    rows = [runs.rows[index] for index in drawn]
+    points = runs.frame.iloc[drawn][[WER, "Minutes", "Parameters", "RTFx"]].set_axis(
         ["wer", "minutes", "parameters", "rtfx"], axis=1
     )
     points = points.assign(
-        run=[label(row) for row in rows],
-        colour=[colors.get(row.key, charts.OTHER_COLOR) for row in rows],
+        run=[runs.labels[row.key] for row in rows],
+        colour=[colors.get(row.key, styles.OTHER_COLOR) for row in rows],
     )
     st.subheader("What it costs")
+    if len(runs.tests) > 1:
+        st.caption(f"Tested on {widgets.plain(test.name)}.")
     charts.trade_offs(points)
-    if len(tested) > len(newest):
-        st.caption(f"The {len(newest):,} newest of {len(tested):,}.")
+    if len(tested) > len(drawn):
+        st.caption(f"The first {len(drawn):,} of {len(tested):,}.")
 
 
-def show_differing_params(compared: list[RunRow]) -> None:
+def is_tested_in(row: RunRow, test: Test) -> bool:
+    return leaderboards.wer_of(row) is not None and leaderboards.test_id(row) == test.id
+
+
+def show_differing_params(compared: list[RunRow], labels: dict[str, str]) -> None:
     """Show the params that differ among the compared runs, side by side."""
     if len(compared) < 2:
         return
@@ -154,8 +176,7 @@ def show_differing_params(compared: list[RunRow]) -> None:
         st.caption("None: these runs have the same params.")
         return
     columns = {
-        name: [value_text(row.params.get(key)) for key in keys]
-        for name, row in zip(distinct_labels(compared), compared, strict=True)
+        labels[row.key]: [value_text(row.params.get(key)) for key in keys] for row in compared
     }
     st.dataframe(pd.DataFrame({"Param": keys, **columns}), hide_index=True)
 
@@ -165,26 +186,32 @@ def value_text(value: Any) -> str:
     return "–" if value is None or value == "None" else str(value)
 
 
-def show_command(compared: list[RunRow]) -> None:
+def show_command(compared: list[RunRow], labels: dict[str, str]) -> None:
     """Show the command that repeats one of the compared runs."""
     st.subheader("Run it again")
-    names = distinct_labels(compared)
-    chosen = 0
-    if len(compared) > 1:
-        chosen = st.selectbox(
-            "Of", range(len(compared)), format_func=names.__getitem__, key="runs_again"
-        )
+    row = choose_repeated(compared, labels) if len(compared) > 1 else compared[0]
     path = paths.root() / "params.yaml"
     try:
         params = workspace_params(str(path), path.stat().st_mtime_ns if path.is_file() else 0)
     except UserError as error:
         widgets.show_error(error)
         return
-    command, unknown = comparison.reproduce_commands(compared[chosen or 0], params)
+    command, unknown = comparison.reproduce_commands(row, params)
     st.code(command, language="bash", wrap_lines=True)
     if unknown:
         names_text = widgets.plain(", ".join(unknown[:MAX_UNKNOWN]))
         st.caption(f"Left out, for this workspace does not know them: {names_text}")
+
+
+def choose_repeated(compared: list[RunRow], labels: dict[str, str]) -> RunRow:
+    """Ask which of the compared runs to repeat: the first, until the reader chooses."""
+    by_id = {run_table.id_of(row): row for row in compared}
+    first = next(iter(by_id))
+    tied = address.widget("repeat", first)
+    if st.session_state["repeat"] not in by_id:  # it is not compared any more
+        st.session_state["repeat"] = first
+    chosen = st.selectbox("Of", list(by_id), format_func=lambda id: labels[by_id[id].key], **tied)
+    return by_id[chosen]
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -6,6 +6,7 @@ Made once for each state of the index; 0.7 s for 5,000 runs.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,28 @@ import pandas as pd
 import streamlit as st
 
 from asr import metrics
-from asr.runs import comparison, run_index
+from asr.runs import comparison, run_index, states
+from asr.runs.revisions import PUBLISHED
 from asr.runs.run_index import RunRow
+from asr.runtime import formatting
+from dashboard.runs import leaderboards, styles
+from dashboard.runs.leaderboards import Test
 
-STATUS = {
-    "FINISHED": "✓ finished",
-    "RUNNING": "● running",
-    "KILLED": "■ killed",
-    "FAILED": "✕ failed",
-    "SCHEDULED": "○ waiting",
+SIGNS = {
+    states.WAITING: "○ waiting",
+    states.PREPARING: "● preparing",
+    states.TRAINING: "● training",
+    states.CHECKING: "● checking",
+    states.EVALUATING: "● evaluating",
+    states.FINISHED: "✓ finished",
+    states.STOPPED: "■ stopped",
+    states.FAILED: "✕ failed",
+    states.REFUSED: "✕ refused",
+    states.KILLED: "■ killed",
 }
+COLOR, RUN, STATE, WHY, STARTED = "Line", "Run", "Status", "Why", "Started"
 WER, INTERVAL, DELTA = "WER %", "95 % interval", "Δ WER points"
+BEST_WER, BEST_STEP, TEST = "Validation WER %, best", "Best step", "Test"
 # Columns of test scores and of logged metrics: key of the value, and a factor for it.
 SCORES = {
     "CER %": ("cer", 100),
@@ -32,24 +44,27 @@ SCORES = {
     "Test utterances": ("rows", 1),
 }
 LOGGED = {
-    "Validation WER %": (metrics.VALIDATION_WER, 100),
+    "Validation WER %, last": (metrics.VALIDATION_WER, 100),
     "Validation loss": (metrics.VALIDATION_LOSS, 1),
     "Train loss": (metrics.TRAIN_LOSS, 1),
 }
-ALWAYS_SHOWN = ("Run", "Status")
 DEFAULT_SHOWN = (
     WER,
     INTERVAL,
+    TEST,
+    WHY,
     "CER %",
-    "Validation WER %",
+    BEST_WER,
+    BEST_STEP,
     "Revision",
-    "Started",
+    STARTED,
     "Minutes",
     "Parameters",
     "RTFx",
 )
 DEFAULT_PARAMS = 5  # number of params that differ shown by default
 HIDDEN_PARAMS = ("download.path", "stats.window_candidates_seconds")
+LABEL_DIGITS = 4  # of the fingerprint, where two runs have one name
 
 
 @dataclass(frozen=True)
@@ -57,44 +72,82 @@ class RunTable:
     """All runs, with their columns.
 
     rows: the runs, newest first.
+    labels: the name of each run by its key; no two are the same.
+    ids: the runs by what the address calls them.
     frame: a row per run, a column per metric and per param that differs.
+    filled: the columns in which any run has a value.
     differing: the params that differ between runs.
     constant: the other params, which have no column in `frame`.
-    tested: indices of the runs that have a test WER.
+    tests: the tests that runs were tested in, that of the most runs first.
     """
 
     rows: list[RunRow]
+    labels: dict[str, str]
+    ids: dict[str, RunRow]
     frame: pd.DataFrame
+    filled: set[str]
     differing: list[str]
     constant: list[str]
-    tested: list[int]
+    tests: list[Test]
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the index")
 def table(root: str, generation: str) -> RunTable:  # noqa: ARG001 (the cache key)
     """Read all runs; `generation` names the state of the index."""
-    rows = run_index.rows()
-    columns = metric_columns(rows)
+    return table_of(run_index.rows())
+
+
+def table_of(rows: list[RunRow]) -> RunTable:
+    labels = labels_of(rows)
+    tests = leaderboards.tests_of(rows)
+    columns = {RUN: list(labels.values()), **metric_columns(rows)}
+    if len(tests) > 1:
+        columns[TEST] = leaderboards.test_names(rows, tests)
     differing = [
         key
         for key in comparison.differing_params(rows)
         if key not in HIDDEN_PARAMS and key not in columns
     ]
     columns |= {key: param_column(rows, key) for key in differing}
-    constant = dict.fromkeys(key for row in rows for key in row.params if key not in columns)
-    tested = [index for index, wer in enumerate(columns[WER]) if not math.isnan(wer)]
-    return RunTable(rows, pd.DataFrame(columns), differing, list(constant), tested)
+    constant = [key for key in comparison.param_names(rows) if key not in columns]
+    frame = pd.DataFrame(columns)
+    filled = {name for name in frame if frame[name].notna().any()}
+    ids = {id_of(row): row for row in reversed(rows)}  # of two, the newest
+    return RunTable(rows, labels, ids, frame, filled, differing, constant, tests)
+
+
+def id_of(row: RunRow) -> str:
+    """What the address calls a run: it stays when a training gets its run in MLflow."""
+    _, slash, test_number = row.key.partition("/")
+    return f"{row.fingerprint}{slash}{test_number}" if row.fingerprint else row.key
+
+
+def labels_of(rows: list[RunRow]) -> dict[str, str]:
+    """A name for each run, by its key: its own, with more only where another run has the same."""
+    counts = Counter(row.name for row in rows)
+    labels: dict[str, str] = {}
+    taken: Counter[str] = Counter()
+    for row in reversed(rows):  # the oldest keeps its name
+        label = row.name
+        if counts[label] > 1 and row.fingerprint:
+            label = f"{label} {row.fingerprint[:LABEL_DIGITS]}"
+        taken[label] += 1  # twice, as a training that was tested twice
+        labels[row.key] = f"{label} #{taken[label]}" if taken[label] > 1 else label
+    return {row.key: labels[row.key] for row in rows}
 
 
 def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     """The columns that are not params."""
     columns: dict[str, list[Any]] = {
-        "Run": [row.name for row in rows],
-        "Status": [status(row) for row in rows],
+        COLOR: pd.Categorical([styles.swatch(styles.of(row)) for row in rows]),
+        STATE: [state_text(row) for row in rows],
+        WHY: [why(row) or None for row in rows],
         WER: [number(row.scores.get("wer"), 100) for row in rows],
         INTERVAL: [interval(row) for row in rows],
+        BEST_WER: [number(row.best_wer, 100) for row in rows],
+        BEST_STEP: [number(row.best_step) for row in rows],
         "Revision": [", ".join(revision.name for revision in row.revisions) for row in rows],
-        "Started": pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
+        STARTED: pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
         "Minutes": [number(row.seconds, 1 / 60) for row in rows],
         "Parameters": [number(row.parameters) for row in rows],
     }
@@ -105,13 +158,41 @@ def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     return columns
 
 
+def state_text(row: RunRow) -> str:
+    """The state in words: how far a training is, where it ended, whether a check failed."""
+    state = row.state
+    if row.revisions and all(revision.kind == PUBLISHED for revision in row.revisions):
+        return "◇ published"
+    text = SIGNS[state.kind]
+    if state.kind == states.TRAINING and state.step is not None and state.steps:
+        share = formatting.percent(state.step / state.steps, 0)
+        text += f" {state.step:,} of {state.steps:,} · {share}"
+    elif state.kind in (states.STOPPED, states.KILLED) and state.step is not None:
+        text += f" at step {state.step:,}"
+    elif state.kind in (states.PREPARING, states.FAILED, states.KILLED) and state.stage:
+        text += f" in {state.stage}"
+    if row.failed_checks:
+        text = text.replace("✓", "✕") + f", {failed_text(len(row.failed_checks))}"
+    return text
+
+
+def failed_text(count: int) -> str:
+    return "1 check failed" if count == 1 else f"{count} checks failed"
+
+
+def why(row: RunRow) -> str:
+    """What a run failed of: its last line, and each check that failed."""
+    checks = [f"{name}: {text}" if text else name for name, text in row.failed_checks.items()]
+    return " · ".join(filter(None, [row.state.line, *checks]))
+
+
 def interval(row: RunRow) -> str | None:
-    """The 95 % interval of the test WER, in percent."""
+    """The 95 % interval of the test WER, in percent; without scores why there are none."""
     low = number(row.scores.get("wer_low"), 100)
     high = number(row.scores.get("wer_high"), 100)
     if math.isnan(low) or math.isnan(high):
-        return None
-    return f"{low:.2f} – {high:.2f}"
+        return row.untested or None
+    return f"{low:.1f}–{high:.1f}"
 
 
 def number(value: Any, factor: float = 1) -> float:
@@ -128,25 +209,6 @@ def param_column(rows: list[RunRow], key: str) -> list[Any]:
     if types and types <= {int, float}:
         return [number(value) for value in values]
     return ["" if value is None else str(value) for value in values]
-
-
-def status(row: RunRow) -> str:
-    """The status in words; for a running training with the share of steps done, if known."""
-    word = STATUS.get(row.status, row.status.lower())
-    if row.status != run_index.RUNNING:
-        return word
-    curves = (run_index.curves(row) or {}).values()
-    last_step = max((step for points in curves for step, _ in points), default=0)
-    max_steps = number(row.params.get("train.max_steps"))
-    if last_step and max_steps > 0:
-        return f"{word} {last_step / max_steps:.0%}"
-    return word
-
-
-def label(row: RunRow) -> str:
-    """A name for lists and legends; a revision's name is added, because run names may repeat."""
-    others = [revision.name for revision in row.revisions if revision.name != row.name]
-    return f"{row.name} ({others[0]})" if others else row.name
 
 
 def select_columns(runs: RunTable, names: list[str]) -> pd.DataFrame:
@@ -170,27 +232,37 @@ def deltas(rows: list[RunRow], indices: list[int], baseline: RunRow) -> list[flo
     return result
 
 
-def column_config(shown: pd.DataFrame) -> dict[str, Any]:
-    """Digits and units of each column; the run's name stays visible when the table scrolls."""
+def column_config(shown: pd.DataFrame, zone: str | None) -> dict[str, Any]:
+    """Digits and units of each column; the run's name stays visible when the table scrolls.
+
+    Args:
+        zone: the reader's time zone; None if the browser does not tell.
+    """
+    column = st.column_config
     config: dict[str, Any] = {
-        "Status": st.column_config.TextColumn(width=110),
-        "Run": st.column_config.TextColumn(pinned=True, width=150),
-        "Revision": st.column_config.TextColumn(
+        COLOR: column.ImageColumn("", width=40, pinned=True, help="its line in the charts"),
+        RUN: column.TextColumn(pinned=True, width=140),
+        STATE: column.TextColumn(width=180),
+        WHY: column.TextColumn(width=260, help="the last line of a failure, checks that failed"),
+        "Revision": column.TextColumn(
             width="medium", help="experiments, branches and commits that hold this model"
         ),
-        "Started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-        "Minutes": st.column_config.NumberColumn(
-            "Minutes", format="%.1f", help="time of the training"
+        STARTED: column.DatetimeColumn(
+            f"Started, {'your time' if zone else 'UTC'}",
+            format="YYYY-MM-DD HH:mm",
+            timezone=zone,
+            help=zone,
         ),
-        "Parameters": st.column_config.NumberColumn(format="compact", help="weights of the model"),
-        "RTFx": st.column_config.NumberColumn(
-            format="%.0f", help="seconds of audio decoded in one second"
-        ),
-        "Test utterances": st.column_config.NumberColumn(format="%d"),
-        INTERVAL: st.column_config.TextColumn(width=120, help="of the test WER, in percent"),
-        DELTA: st.column_config.NumberColumn(
+        "Minutes": column.NumberColumn(format="%.1f", help="time of the training"),
+        "Parameters": column.NumberColumn(format="compact", help="weights of the model"),
+        "RTFx": column.NumberColumn(format="%.0f", help="seconds of audio decoded in one second"),
+        "Test utterances": column.NumberColumn(format="%d"),
+        BEST_WER: column.NumberColumn(format="%.1f", help="of the weights that are kept"),
+        BEST_STEP: column.NumberColumn(format="localized", help="the step of these weights"),
+        INTERVAL: column.TextColumn(width=120, help="of the test WER, in percent"),
+        DELTA: column.NumberColumn(
             format="%+.2f", help="test WER less the baseline's, on the same recordings"
         ),
     }
-    percents = [name for name in shown if name.endswith("%") and name not in config]
-    return config | {name: st.column_config.NumberColumn(format="%.2f") for name in percents}
+    percents = [name for name in shown if "%" in name and name not in config]
+    return config | {name: column.NumberColumn(format="%.1f") for name in percents}

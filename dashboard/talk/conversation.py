@@ -1,13 +1,14 @@
-"""One tab's conversation: its messages, and the recording that may become the next one."""
+"""A visitor's conversation: its messages, and the recording that may become the next one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import streamlit as st
 
 from asr.errors import UserError
 from asr.transcribe.job_queue import Job
+from asr.transcribe.visitors import Visitor
 from asr.whisper import LANGUAGE_NAMES
 
 MAX_CHARACTERS = 4000  # of one message
@@ -22,7 +23,8 @@ INSTRUCTIONS = (
 class Conversation:
     """The messages, the state of the last answer, and the recording of the next message.
 
-    messages: `role` (user or assistant) and `content` of each.
+    The messages are the visitor's, kept with what they brought; all else is this tab's.
+
     needs_answer: whether the last message still needs an answer.
     error: why the last answer, or the last recording, failed.
     answer_sound: the last answer as FLAC.
@@ -32,7 +34,7 @@ class Conversation:
     job: the transcription of the recording.
     """
 
-    messages: list[dict[str, str]] = field(default_factory=list)
+    visitor: Visitor
     needs_answer: bool = False
     error: UserError | None = None
     answer_sound: bytes | None = None
@@ -40,6 +42,11 @@ class Conversation:
     take: int = 0
     recording_id: str | None = None
     job: Job | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """`role` (user or assistant) and `content` of each message, also of other tabs."""
+        return self.visitor.messages()
 
     def drop_recording(self) -> None:
         """Cancel the transcription and forget the recording; the next one gets a new recorder."""
@@ -53,9 +60,13 @@ class Conversation:
         self.recording_id = None
 
     def send(self, text: str) -> None:
-        """Add a text as the next message, and draw the page again."""
+        """Add a text as the next message, and draw the page again.
+
+        Raises:
+            DiskError: there is no room for it.
+        """
+        self.visitor.add_message("user", text.strip())
         self.drop_recording()
-        self.messages.append({"role": "user", "content": text.strip()})
         self.needs_answer = True
         self.error = None
         self.answer_sound = None

@@ -2,7 +2,8 @@
 
 A recording is transcribed as on the page Transcribe (`dashboard.talk.recorder`), answered by the
 server that OPENAI_BASE_URL names (`dashboard.talk.chat`), and the answer is spoken by espeak-ng
-(`dashboard.talk.speech`). The conversation is kept in this browser tab's session, nowhere else.
+(`dashboard.talk.speech`). The conversation is kept with what the visitor brought
+(`asr.transcribe.visitors`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from asr import paths
 from asr.errors import UserError
 from asr.params import reader
 from asr.whisper import LANGUAGE_NAMES
-from dashboard import widgets
+from dashboard import visitor, widgets
 from dashboard.talk import chat, recorder, speech
 from dashboard.talk.conversation import MAX_CHARACTERS, Conversation, prompt
 
@@ -47,7 +48,10 @@ def page() -> None:
     if host is None:
         show_setup()
         return
-    conversation: Conversation = st.session_state.setdefault("talk", Conversation())
+    me = visitor.current()
+    if me is None:
+        return
+    conversation: Conversation = st.session_state.setdefault("talk", Conversation(me))
     language, aloud = choose_settings(conversation, host)
     history = st.container()
     with history:
@@ -59,12 +63,16 @@ def page() -> None:
     recorder.show(conversation)
     typed = st.chat_input("Or write a message", max_chars=MAX_CHARACTERS, key="talk_typed")
     if typed and typed.strip():
-        conversation.send(typed)
+        try:
+            conversation.send(typed)
+        except UserError as error:
+            conversation.error = error
     if conversation.needs_answer:
         with history:
             answer(conversation, language, aloud)
     with outcome.container():
         show_outcome(conversation)
+    visitor.show_deletion(me)
 
 
 def show_setup() -> None:
@@ -108,16 +116,19 @@ def choose_settings(conversation: Conversation, host: str) -> tuple[str, bool]:
             key="talk_language",
             width=240,
         )
-        settings["aloud"] = st.toggle("Speak them", value=settings["aloud"], key="talk_aloud")
+        settings["aloud"] = st.toggle(
+            "Read answers aloud", value=settings["aloud"], key="talk_aloud"
+        )
         if st.button(
-            "Clear",
-            icon=":material/delete:",
+            "New conversation",
+            icon=":material/add:",
             disabled=not conversation.messages,
             key="talk_clear",
-            help="Forget this conversation",
+            help="Deletes this one",
         ):
             conversation.drop_recording()
-            st.session_state.talk = Conversation(take=conversation.take)
+            conversation.visitor.forget_messages()
+            st.session_state.talk = Conversation(conversation.visitor, take=conversation.take)
             st.rerun()
     return settings["language"], settings["aloud"]
 
@@ -133,24 +144,29 @@ def corpus_language() -> str:
 def answer(conversation: Conversation, language: str, aloud: bool) -> None:
     """Stream the answer as plain text, then speak it.
 
-    The message is in the conversation from the start, so after a stop or an error the beginning of
-    the answer is kept.
+    After a stop or an error the beginning of the answer is kept.
     """
     conversation.needs_answer = False
     messages = prompt(conversation.messages, language)
-    message = {"role": "assistant", "content": ""}
-    conversation.messages.append(message)
     try:
         with st.chat_message("assistant", avatar=AVATARS["assistant"]):
-            stream_answer(messages, message)
+            text = receive_answer(conversation, messages)
             if aloud:
-                speak(conversation, message["content"], language)
+                speak(conversation, text, language)
     except UserError as error:
         conversation.error = error
-    finally:
-        if not message["content"]:
-            conversation.messages.remove(message)
     st.rerun()
+
+
+def receive_answer(conversation: Conversation, messages: list[dict[str, str]]) -> str:
+    """Stream an answer, and keep what has come of it, however it ends."""
+    message = {"role": "assistant", "content": ""}
+    try:
+        stream_answer(messages, message)
+    finally:
+        if message["content"]:
+            conversation.visitor.add_message(**message)
+    return message["content"]
 
 
 def stream_answer(messages: list[dict[str, str]], message: dict[str, str]) -> None:

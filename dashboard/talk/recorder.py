@@ -5,17 +5,21 @@ from __future__ import annotations
 import streamlit as st
 
 from asr.errors import UserError
+from asr.transcribe import models
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job, Options
 from asr.whisper import SAMPLE_RATE
 from dashboard import widgets
-from dashboard.session import session_id, transcription_queue
+from dashboard.session import transcription_queue
 from dashboard.talk.conversation import MAX_CHARACTERS, Conversation
 
 REFRESH_SECONDS = 0.5
 
 
 def show(conversation: Conversation) -> None:
-    """Show a recorder, and below it the state of the recording."""
+    """Show a recorder, and below it the state of the recording; without a model, why not."""
+    if reason := models.why_missing():
+        st.info(f"{widgets.plain(reason.capitalize())}. Until then, write.", icon=":material/info:")
+        return
     sound = st.audio_input("Speak", sample_rate=SAMPLE_RATE, key=f"talk_take_{conversation.take}")
     below = st.empty()
     if sound is None:
@@ -34,16 +38,16 @@ def start_transcription(conversation: Conversation, recording_id: str, sound: by
     conversation.job = None
     try:
         with st.spinner("Unpacking the recording …"):
-            conversation.job = transcribe(sound)
+            conversation.job = transcribe(conversation.visitor.owner, sound)
     except UserError as error:
         conversation.error = error
 
 
-def transcribe(sound: bytes) -> Job:
+def transcribe(owner: str, sound: bytes) -> Job:
     """Queue a recording, as the page Transcribe does, for the model of this workspace."""
     queue = transcription_queue()
-    samples = queue.bring(session_id(), sound)
-    return queue.submit(session_id(), samples, Options())
+    samples = queue.bring(owner, sound)
+    return queue.submit(owner, samples, Options())
 
 
 def show_job(conversation: Conversation, job: Job) -> None:
@@ -88,4 +92,7 @@ def correct(conversation: Conversation, transcript: str) -> None:
         conversation.drop_recording()
         st.rerun()
     if send and text.strip():
-        conversation.send(text)
+        try:
+            conversation.send(text)
+        except UserError as error:
+            widgets.show_error(error)

@@ -1,4 +1,4 @@
-"""The result of a transcription: progress, segments to play and correct, downloads.
+"""One transcript: progress, segments to play and correct, downloads.
 
 Corrected pairs of sound and text can be kept for training.
 """
@@ -6,24 +6,27 @@ Corrected pairs of sound and text can be kept for training.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
 from asr import paths
 from asr.audio import sample_file
+from asr.audio.sample_file import SampleFile
 from asr.errors import DiskError, UserError
+from asr.evaluation import loops
 from asr.runtime import formatting
+from asr.sources.utterances import one_line
 from asr.transcribe import corrections
 from asr.transcribe.formats import FORMATS, Segment
-from asr.transcribe.job_queue import DONE, FAILED, WAITING, Job
-from asr.whisper import LANGUAGE_NAMES
+from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job
+from asr.transcribe.visitors import Transcript, Visitor
 from dashboard import widgets
 from dashboard.session import transcription_queue
-from dashboard.transcribe.recording_input import ChosenRecording
 
 PAGE_ROWS = 20  # segments on one page
+LOOP = "a loop"  # mark of a segment in which the model went round in circles
 MAX_STEM_PART = 60  # characters of a recording's or a model's name in the name of a download
 MIME = {
     "txt": "text/plain",
@@ -37,59 +40,15 @@ TRAINING_COMMANDS = """make keep NAME=mine
 dvc exp run -S download.source=folder -S download.path=recordings -S model.name=models/kept/mine"""
 
 
-@dataclass
-class TranscriptionRequest:
-    """The latest request of a visitor, and the state of its result on the page.
-
-    jobs: one job per model, by the model's shown name.
-    corrections: corrected text by (model, index of the segment).
-    playing: the segment whose player is open.
-    finished: whether the page was drawn again after the last job ended.
-    """
-
-    recording: ChosenRecording
-    jobs: dict[str, Job]
-    corrections: dict[tuple[str, int], str] = field(default_factory=dict)
-    playing: tuple[str, int] | None = None
-    finished: bool = False
-
-    @property
-    def busy(self) -> bool:
-        return any(not job.ended for job in self.jobs.values())
-
-    def segments(self, model: str) -> list[Segment]:
-        """One model's segments, with the corrections."""
-        return [
-            Segment(segment.start, segment.end, self.text(model, index))
-            for index, segment in enumerate(self.jobs[model].segments)
-        ]
-
-    def text(self, model: str, index: int) -> str:
-        """The text of one segment, corrected if the visitor did so."""
-        decoded = self.jobs[model].segments[index].text
-        return self.corrections.get((model, index), decoded)
+def heading(entry: Transcript) -> None:
+    """Which model heard it: its name, and which weights the name stood for then."""
+    model = f"{entry.model}, {entry.weights}" if entry.weights else entry.model
+    st.subheader(widgets.plain(model))
 
 
-def show(request: TranscriptionRequest) -> None:
-    """Show each model's progress or result, side by side.
-
-    It is a fragment that Streamlit runs repeatedly until all jobs have ended.
-    """
-    columns = st.columns(len(request.jobs))
-    for column, (model, job) in zip(columns, request.jobs.items(), strict=True):
-        with column:
-            if len(request.jobs) > 1:
-                st.subheader(widgets.plain(model))
-            if job.ended:
-                _result(request, model)
-            else:
-                _progress(job, model)
-    if not request.busy and not request.finished:
-        request.finished = True
-        st.rerun()  # the whole page, which then stops running this fragment
-
-
-def _progress(job: Job, model: str) -> None:
+def progress(entry: Transcript, job: Job) -> None:
+    """What a job has heard so far, and how far it is."""
+    heading(entry.with_result(job))
     if job.state == WAITING:
         ahead = transcription_queue().position(job)
         jobs = "transcription comes" if ahead == 1 else "transcriptions come"
@@ -97,7 +56,7 @@ def _progress(job: Job, model: str) -> None:
     else:
         position = f"{formatting.clock(job.moment)} of {formatting.clock(job.end)}"
         st.progress(job.progress, f"{job.doing}: {position}")
-    if st.button("Cancel", key=f"cancel-{model}", icon=":material/close:"):
+    if st.button("Cancel", key=f"cancel-{entry.id}", icon=":material/close:"):
         job.cancel()
     if job.segments:
         latest = job.segments[-PAGE_ROWS:]
@@ -105,77 +64,104 @@ def _progress(job: Job, model: str) -> None:
         st.text("\n".join(lines))
 
 
-def _result(request: TranscriptionRequest, model: str) -> None:
-    job = request.jobs[model]
-    if job.state == FAILED:
-        st.error(widgets.plain(job.fault or ""), icon=":material/error:")
-    elif job.state != DONE:
+def result(visitor: Visitor, entry: Transcript, sound: SampleFile | None, num_models: int) -> None:
+    """An ended transcript: its text to play and correct, downloads, and a way into training.
+
+    Args:
+        sound: what was heard; None if it is not there any more.
+        num_models: how many models are shown side by side.
+    """
+    if entry.state == FAILED:
+        st.error(widgets.plain(entry.fault or ""), icon=":material/error:")
+    elif entry.state == CANCELLED:
         st.info("Cancelled; what was heard until then is below.", icon=":material/block:")
-    if not job.segments:
+    elif entry.state != DONE:
+        st.info(
+            "The server stopped before the end; what was heard until then is below.",
+            icon=":material/block:",
+        )
+    if not entry.segments:
         return
-    if job.language:
-        st.caption(f"Language: {LANGUAGE_NAMES.get(job.language, job.language)}")
-    _segments(request, model)
-    _downloads(request, model)
-    _keep_for_training(request, model)
+    corrected = visitor.corrections(entry)
+    segments = [
+        replace(segment, text=corrected.get(number, segment.text))
+        for number, segment in enumerate(entry.segments)
+    ]
+    _loops(segments)
+    _segments(visitor, entry, segments, sound)
+    _downloads(entry, segments, num_models)
+    if sound:
+        _add_to_training(entry, segments, corrected, sound)
 
 
-def _segments(request: TranscriptionRequest, model: str) -> None:
+def _loops(segments: list[Segment]) -> None:
+    """Warn of segments in which the model went round in circles."""
+    count = sum(loops.find(segment.text) is not None for segment in segments)
+    if count:
+        segments_text = "segment repeats" if count == 1 else "segments repeat"
+        st.warning(
+            f"{count} {segments_text} a phrase over and over ({LOOP}); that is no speech.",
+            icon=":material/warning:",
+        )
+
+
+def _segments(
+    visitor: Visitor, entry: Transcript, segments: list[Segment], sound: SampleFile | None
+) -> None:
     """One page of segments."""
-    num_segments = len(request.jobs[model].segments)
     first = 0
-    if num_segments > PAGE_ROWS:
-        pages = -(-num_segments // PAGE_ROWS)
-        page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{model}")
+    if len(segments) > PAGE_ROWS:
+        pages = -(-len(segments) // PAGE_ROWS)
+        page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{entry.id}")
         first = PAGE_ROWS * (page - 1)
-    for index in range(first, min(first + PAGE_ROWS, num_segments)):
-        _segment(request, model, index)
+    for number, segment in list(enumerate(segments))[first : first + PAGE_ROWS]:
+        _segment(visitor, entry, number, segment, sound)
 
 
-def _segment(request: TranscriptionRequest, model: str, index: int) -> None:
+def _segment(
+    visitor: Visitor, entry: Transcript, number: int, segment: Segment, sound: SampleFile | None
+) -> None:
     """One segment: a button that plays it, and its text to correct in place."""
-    segment = request.jobs[model].segments[index]
     left, right = st.columns([1, 4], vertical_alignment="center")
     times = f"{formatting.clock(segment.start)}–{formatting.clock(segment.end)}"
     if left.button(
-        times, icon=":material/play_arrow:", key=f"play-{model}-{index}", help="Play this stretch"
+        times,
+        icon=":material/play_arrow:",
+        key=f"play-{entry.id}-{number}",
+        disabled=sound is None,
+        help="Play this stretch",
     ):
-        request.playing = (model, index)
-    key = f"text-{id(request)}-{model}-{index}"
+        st.session_state.playing = (entry.id, number)
+    if loop := loops.find(segment.text):
+        left.badge(f"{LOOP}, {loop.times} times", icon=":material/repeat:", color="orange")
+    key = f"text-{entry.id}-{number}"
+    # What is kept is shown, also when another tab has corrected it. Writing the same text again
+    # would take away what is being typed.
+    if st.session_state.get(key) != segment.text:
+        st.session_state[key] = segment.text
     right.text_area(
         f"Text from {times}",
-        request.text(model, index),
         key=key,
         height="content",
         label_visibility="collapsed",
         on_change=_on_correction,
-        args=(request, key, model, index),
+        args=(visitor, entry, number, key),
     )
-    if request.playing == (model, index):
-        _play(request.recording, segment)
+    if sound and st.session_state.get("playing") == (entry.id, number):
+        stretch = sample_file.wav(sound, segment.start, segment.end)
+        st.audio(stretch, format="audio/wav", autoplay=True)
 
 
-def _on_correction(request: TranscriptionRequest, key: str, model: str, index: int) -> None:
-    """Keep a text as soon as it changes.
-
-    Streamlit forgets a text area that is not drawn, for example on another page of segments.
-    """
-    request.corrections[model, index] = st.session_state[key]
-
-
-def _play(recording: ChosenRecording, segment: Segment) -> None:
-    if not recording.sound.path.is_file():
-        hint = "The recording is no longer here; bring it again to hear it."
-        st.info(hint, icon=":material/info:")
-        return
-    sound = sample_file.wav(recording.sound, segment.start, segment.end)
-    st.audio(sound, format="audio/wav", autoplay=True)
+def _on_correction(visitor: Visitor, entry: Transcript, number: int, key: str) -> None:
+    try:
+        visitor.correct(entry, number, st.session_state[key])
+    except UserError as error:
+        st.toast(widgets.plain(error), icon=":material/warning:", duration="infinite")
 
 
-def _downloads(request: TranscriptionRequest, model: str) -> None:
+def _downloads(entry: Transcript, segments: list[Segment], num_models: int) -> None:
     """One button per format."""
-    stem = _file_stem(request, model)
-    segments = request.segments(model)
+    stem = _file_stem(entry, num_models)
     with st.container(horizontal=True):
         for kind, write in FORMATS.items():
             st.download_button(
@@ -183,33 +169,40 @@ def _downloads(request: TranscriptionRequest, model: str) -> None:
                 write(segments),
                 f"{stem}.{kind}",
                 MIME[kind],
-                key=f"get-{kind}-{model}",
+                key=f"get-{kind}-{entry.id}",
                 icon=":material/download:",
                 on_click="ignore",
             )
 
 
-def _file_stem(request: TranscriptionRequest, model: str) -> str:
+def _file_stem(entry: Transcript, num_models: int) -> str:
     """The recording's name, and the model's if two are compared, in characters fit for a file."""
-    names = [Path(request.recording.name).stem]
-    if len(request.jobs) > 1:
-        names.append(model)
+    names = [Path(entry.recording.name).stem]
+    if num_models > 1:
+        names.append(entry.model)
     parts = [re.sub(r"\W+", "-", name).strip("-")[:MAX_STEM_PART] for name in names]
     return "-".join(part for part in parts if part) or "transcript"
 
 
-def _keep_for_training(request: TranscriptionRequest, model: str) -> None:
-    """Save corrected pairs, so that the next training can learn from them."""
-    with st.expander("Keep the corrected text for training", icon=":material/school:"):
-        st.caption(
-            "Each stretch goes into recordings/ with its text; "
-            "a stretch whose text you empty is left out."
+def _add_to_training(
+    entry: Transcript, segments: list[Segment], corrected: dict[int, str], sound: SampleFile
+) -> None:
+    """Save corrected pairs, or all, so that the next training can learn from them."""
+    with st.expander("Add to the training data", icon=":material/school:"):
+        take_all = st.toggle(
+            "Also what you did not correct, mistakes of the model included", key=f"all-{entry.id}"
         )
+        chosen = [
+            segment
+            for number, segment in enumerate(segments)
+            if (take_all or number in corrected) and one_line(segment.text)
+        ]
+        st.caption(_what_is_added(len(chosen), take_all, bool(corrected)))
         hint = "a name or number; a speaker's recordings stay in one split"
-        speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{model}", max_chars=80)
-        if st.button("Save", key=f"save-{model}", icon=":material/save:"):
+        speaker = st.text_input("Speaker", placeholder=hint, key=f"who-{entry.id}", max_chars=80)
+        if st.button("Add", key=f"save-{entry.id}", icon=":material/save:", disabled=not chosen):
             try:
-                _save(request, model, speaker)
+                _save(sound, chosen, speaker)
             except UserError as error:
                 widgets.show_error(error)
             except OSError as error:
@@ -220,22 +213,35 @@ def _keep_for_training(request: TranscriptionRequest, model: str) -> None:
                 widgets.show_error(DiskError(message))
 
 
-def _save(request: TranscriptionRequest, model: str, speaker: str) -> None:
+def _what_is_added(count: int, take_all: bool, is_corrected: bool) -> str:
+    """What the button adds; a segment whose text was emptied is not counted."""
+    if not count:
+        return (
+            "Nothing to add." if is_corrected else "Nothing to add: you corrected no segment yet."
+        )
+    if take_all:
+        return f"Adds all {count} segments." if count > 1 else "Adds the one segment."
+    return (
+        f"Adds the {count} segments you corrected."
+        if count > 1
+        else "Adds the segment you corrected."
+    )
+
+
+def _save(sound: SampleFile, segments: list[Segment], speaker: str) -> None:
     """Save the pairs, then show how many there are, and what training with them still needs."""
     folder = paths.resolve(RECORDINGS)
-    sound = request.recording.sound
-    num_saved = corrections.save(folder, sound, request.segments(model), speaker)
-    splits = corrections.splits(folder)
+    num_saved = corrections.save(folder, sound, segments, speaker)
+    counts = corrections.splits(folder)
     pairs = "pair" if num_saved == 1 else "pairs"
-    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
-    st.success(
-        f"Saved {num_saved} {pairs}. recordings/ now holds: {counts}.", icon=":material/check:"
-    )
-    if all(splits.values()):
+    st.success(f"Added {num_saved} {pairs} to recordings/.", icon=":material/check:")
+    if all(counts.values()):
         st.code(TRAINING_COMMANDS)
         return
+    *first, last = map(str, counts.values())
     st.info(
-        "To train on them, every split wants at least one. Save more voices; "
+        "Training needs recordings for training, validation and test; "
+        f"you have {', '.join(first)} and {last}. Add more voices; "
         "or leave the speaker empty: each recording then finds its own split.",
         icon=":material/info:",
     )

@@ -12,6 +12,7 @@ from asr.runtime import formatting
 
 BARS = 600
 HEIGHT = 130
+SMALL_HEIGHT = 90  # beside a transcript
 PLAYED_SECONDS = 600.0  # limit of a player, which gets its sound in one piece
 CHOSEN_COLOR, LEFT_OUT_COLOR = "#0e8f8a", "#9aa5a8"  # readable on light and on dark
 
@@ -29,8 +30,9 @@ def trim(key: str, recording: SampleFile) -> tuple[float, float]:
     step = 0.1 if length <= 600 else 1.0
     slider_end = max(round(length, 1), step)
     start, end = st.session_state.setdefault(slider_key, (0.0, slider_end))
+    brush = alt.selection_interval(name="brush", encodings=["x"])
     st.altair_chart(
-        _chart(_bars(key, recording), start, end, length),
+        _chart(_bars(key, recording), start, end, length).add_params(brush),
         on_select=lambda: _on_brush(brush_key, slider_key, slider_end),
         selection_mode="brush",
         key=brush_key,
@@ -48,11 +50,17 @@ def trim(key: str, recording: SampleFile) -> tuple[float, float]:
     start, end = st.session_state[slider_key]
     end = min(end if end > start else slider_end, length)
     start = min(start, max(end - step, 0.0))
-    _player(recording, start, end)
+    player(recording, start, end)
     return start, end
 
 
-def _player(recording: SampleFile, start: float, end: float) -> None:
+def show(key: str, recording: SampleFile, start: float, end: float) -> None:
+    """A stretch of a recording, to look at and to play."""
+    st.altair_chart(_chart(_bars(key, recording), start, end, recording.duration, SMALL_HEIGHT))
+    player(recording, start, end)
+
+
+def player(recording: SampleFile, start: float, end: float) -> None:
     """A player for a stretch, and its times in words."""
     clock, duration_text = formatting.clock, formatting.duration_text
     text = (
@@ -66,27 +74,25 @@ def _player(recording: SampleFile, start: float, end: float) -> None:
     st.audio(sample_file.wav(recording, start, played_end), format="audio/wav")
 
 
-def _bars(key: str, recording: SampleFile) -> pd.DataFrame:
+@st.cache_data(max_entries=50, show_spinner=False)
+def _bars(key: str, _recording: SampleFile) -> pd.DataFrame:  # noqa: ARG001 (the cache's key)
     """The waveform's bars: columns seconds, low and high; computed once for each recording."""
-    cached: tuple[str, pd.DataFrame] | None = st.session_state.get("bars")
-    if cached is not None and cached[0] == key:
-        return cached[1]
-    length = recording.duration
-    peaks = sample_file.peaks(recording, 0.0, length, BARS)
+    length = _recording.duration
+    peaks = sample_file.peaks(_recording, 0.0, length, BARS)
     loudest = max(float(abs(peaks).max()), 1e-3)  # silence stays flat
-    bars = pd.DataFrame(
+    return pd.DataFrame(
         {
             "seconds": [index * length / BARS for index in range(BARS)],
             "low": peaks[:, 0] / loudest,
             "high": peaks[:, 1] / loudest,
         }
     )
-    st.session_state.bars = (key, bars)
-    return bars
 
 
-def _chart(bars: pd.DataFrame, start: float, end: float, length: float) -> alt.Chart:
-    """Bars in two colors; dragging over them chooses a stretch."""
+def _chart(
+    bars: pd.DataFrame, start: float, end: float, length: float, height: int = HEIGHT
+) -> alt.Chart:
+    """Bars in two colors, of the stretch and of what is outside it."""
     inside = (bars["seconds"] >= start - length / BARS) & (bars["seconds"] <= end)
     color = alt.Color(
         "part:N",
@@ -95,13 +101,12 @@ def _chart(bars: pd.DataFrame, start: float, end: float, length: float) -> alt.C
     )
     axis = alt.Axis(grid=False, tickCount=8, labelExpr="datum.label + ' s'", title=None)
     time = alt.X("seconds:Q", scale=alt.Scale(domain=[0, length], nice=False), axis=axis)
-    height = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-1, 1]))
+    loudness = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-1, 1]))
     chart: alt.Chart = (
         alt.Chart(bars.assign(part=inside.map({True: "chosen", False: "left out"})))
         .mark_bar(width=1.4)
-        .encode(x=time, y=height, y2="high:Q", color=color)
-        .properties(height=HEIGHT)
-        .add_params(alt.selection_interval(name="brush", encodings=["x"]))
+        .encode(x=time, y=loudness, y2="high:Q", color=color)
+        .properties(height=height)
     )
     return chart
 

@@ -173,6 +173,24 @@ def test_details_say_what_was_measured(sound, code, detail):
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds", "detail"),
+    [
+        ("en", 0.2996, "0.2996 s, want at least 0.3 s"),
+        ("en", 0.3 - 1 / 16_000, "0.2999 s, want at least 0.3 s"),
+        ("en", 30.0 + 1 / 16_000, "30.0001 s, want at most 30.0 s"),
+        ("en", 0.29, "0.29 s, want at least 0.3 s"),
+        ("a" * 453, 10.0, f"45.3 letters a second, want at most 45: {'a' * 80}"),
+    ],
+)
+def test_a_number_that_misses_a_limit_is_told_with_digits_that_differ_from_it(
+    text, seconds, detail
+):
+    found = reason(text, Measurement(seconds, loud=seconds), "train", LIMITS)
+    assert found is not None
+    assert found[1] == detail
+
+
+@pytest.mark.parametrize(
     ("text", "seconds", "kept"),
     [
         ("a" * 45, 1.0, True),

@@ -21,6 +21,26 @@ SUMMARY = {
 }
 
 
+SPEAKERS = {
+    "known": ({}, "In two splits: 0 speakers, 2 clips."),
+    "of some rows": (
+        {"rows_without_speaker": 1},
+        "In two splits: 0 speakers (1 of 3 rows name none), 2 clips.",
+    ),
+    "of none": ({"rows_without_speaker": 3}, "In two splits: speakers are not known, 2 clips."),
+}
+
+
+@pytest.mark.parametrize("kind", SPEAKERS)
+def test_where_no_row_has_a_speaker_the_page_does_not_say_that_none_is_shared(
+    tmp_path: Path, kind: str
+) -> None:
+    counts = {"rows_in": 3, "rows_kept": 3, "rejects": {}}
+    summary = {"sources": {"train": {"mine": counts}}, "in_two_splits": SUMMARY["in_two_splits"]}
+    more, expected = SPEAKERS[kind]
+    assert expected in page(summary | more, {}, [], tmp_path)
+
+
 def reject(id: str, code: str = "too_long") -> dict[str, str]:
     return {"id": id, "split": "train", "code": code, "detail": "9 s", "source": "mine"}
 

@@ -43,6 +43,48 @@ def test_two_runs_are_compared(visitor: Enter) -> None:
     assert one.faults() == []
 
 
+def test_choices_survive_reload_menu_back_and_a_sent_link(visitor: Enter) -> None:
+    one = visitor()
+    page = one.go("Runs")
+    _tick(page, 1)  # the very first click
+    page.wait_for_url(re.compile("runs="))
+    one.choose("Baseline", "brief")
+    page.wait_for_url(re.compile("baseline="))
+    page.get_by_label("Filter").fill("r")
+    page.get_by_label("Filter").press("Enter")
+    page.wait_for_url(re.compile("filter=r"))
+    address = page.url
+    for way in ("menu", "back", "reload", "link"):
+        if way in ("menu", "back"):
+            page.get_by_role("link", name="Errors", exact=True).click()
+            expect(page.get_by_role("heading", name="Errors", exact=True)).to_be_visible()
+        if way == "menu":
+            page.get_by_role("link", name="Runs", exact=True).click()
+        elif way == "back":
+            page.go_back()
+        elif way == "reload":
+            page.reload()
+        else:
+            page = visitor().page
+            page.goto(address)
+        expect(page.get_by_label("Filter")).to_have_value("r")
+        expect(page.get_by_role("heading", name="Against the baseline")).to_be_visible()
+        expect(page.get_by_text("Tick runs to compare them")).to_have_count(0)
+        assert page.url == address, way
+    page.get_by_label("Filter").fill("")
+    page.get_by_label("Filter").press("Enter")
+    page.wait_for_url(lambda url: "filter=" not in url)
+    page.go_back()  # undoes a choice
+    expect(page.get_by_label("Filter")).to_have_value("r")
+
+
+def _tick(page: Page, number: int) -> None:
+    """Press the box of a row of the table of runs."""
+    table = page.get_by_test_id("stDataFrame").first
+    expect(table.locator("canvas").first).to_be_visible()
+    table.click(position={"x": 15, "y": 35 * number + 17})
+
+
 def test_the_page_reads_what_evaluate_reads(visitor: Enter, server: Server) -> None:
     table = pq.read_table(server.workspace.root / "reports/evaluate/utterances.parquet").to_pylist()
     scored = {row["id"]: row["hypothesis"] for row in table if row["model"] == "finetuned"}
@@ -65,7 +107,7 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
     texts = one.transcribe()
     assert " ".join(texts) == f"{SENTENCES[0]} {SENTENCES[4]}"
     page.get_by_role("button", name=re.compile(r"^0:00\.0")).click()
-    player = page.locator("audio").nth(1)
+    player = page.locator("audio").nth(2)  # after those of the recording and of the transcript
     expect(player).to_be_attached()
     page.wait_for_function("[...document.querySelectorAll('audio')].at(-1).currentTime > 0.2")
     assert 0.5 < player.evaluate("it => it.duration") < 3
@@ -84,6 +126,43 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
         assert [cue[2] for cue in cues] == texts
         assert cues[0][0] == f"00:00:00{mark}000"
         assert all(start < end for start, end, _ in cues)
+
+
+def test_what_was_brought_and_corrected_outlives_a_reload_in_this_browser_alone(
+    visitor: Enter, server: Server
+) -> None:
+    one, stranger = visitor(), visitor()
+    page = one.go("Transcribe")
+    one.bring("elva.wav", wav(speech(SENTENCES[3])))
+    one.transcribe()
+    page.get_by_label(re.compile("^Text from")).fill("rättat")
+    page.keyboard.press("Control+Enter")
+    one.settle()
+    page.get_by_role("link", name="Talk", exact=True).click()
+    expect(page.get_by_role("heading", name="Talk", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Transcribe", exact=True).click()
+    corrected = page.get_by_label(re.compile("^Text from"))
+    expect(corrected).to_have_value("rättat")
+    page.reload()
+    expect(corrected).to_have_value("rättat")
+    expect(page.get_by_test_id("stText").first).to_have_text("elva.wav")
+    tab = visitor(beside=one).go("Transcribe")
+    expect(tab.get_by_label(re.compile("^Text from"))).to_have_value("rättat")
+    other = stranger.go("Transcribe")
+    expect(other.locator("input[type=file]")).to_be_attached()
+    stranger.settle()
+    assert stranger.texts() == []
+    expect(other.get_by_text("elva.wav")).to_have_count(0)
+    key = page.evaluate("localStorage.getItem('earshot-visitor')")
+    assert re.fullmatch("[0-9a-f]{32}", key)
+    assert other.evaluate("localStorage.getItem('earshot-visitor')") != key
+    assert key not in page.url + server.said.read_text()
+    page.get_by_role("button", name="Delete everything I brought").click()
+    page.get_by_role("button", name="Delete now").click()
+    expect(corrected).to_have_count(0)
+    tab.reload()
+    expect(tab.locator("input[type=file]")).to_be_attached()
+    expect(tab.get_by_text("elva.wav")).to_have_count(0)
 
 
 def _downloaded(page: Page, kind: str) -> str:

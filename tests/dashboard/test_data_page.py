@@ -4,7 +4,9 @@ text, damaged stores give a message.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import streamlit as st
+import yaml
 from streamlit.testing.v1 import AppTest
 
-from asr import augmentation
+from asr import augmentation, paths
 from asr.cleaning.rejects import REJECT
+from asr.dvc_hashes import of_file as md5_of
 from asr.errors import DataError
 from asr.params import reader
-from asr.storage import files, shards
-from dashboard.data import durations
+from asr.storage import files, hashing, shards
+from dashboard import workspace
+from dashboard.data import durations, left_by_training
 from dashboard.data import rejects as reject_page
 from stages import chunk, stats
 from support.data import encoded, load, row, voice, write_rows
@@ -32,6 +37,7 @@ FILES = (
     "reports/stats/windows.csv",
     "reports/chunk/summary.json",
     "reports/chunk/rejects.parquet",
+    "reports/train/summary.json",
     "data/raw/manifest.json",
     "data/raw/train/manifest.json",
     "data/raw/train/part-00000.arrow",
@@ -93,6 +99,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         chunk.run(
             root / "data/raw", root / "data/chunks", root / "reports/chunk", 100, (0.3, 30.0), []
         )
+    trained = {"rows_trained": 6, "rows_left_out": {"longer_than_window": 2, "label_too_long": 0}}
+    files.write_json(root / paths.SUMMARY, {**trained, "window_seconds": 3})
     return SimpleNamespace(root=root, train=train)
 
 
@@ -230,6 +238,222 @@ def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     assert "dvc repro" in at.code[0].value
 
 
+# Of which corpus
+
+
+def write_lock(root: Path, **changed: str) -> None:
+    """A dvc.lock of the stages that were run on this corpus.
+
+    Args:
+        changed: other hashes that stages read: `raw_by_stats`, `raw_by_chunk`, `chunks`,
+            `features`, `manifest`, or of what `download` wrote last, `raw`.
+    """
+    names = ("raw", "chunks", "features")
+    hashes = {name: dvc_hash(root / "data" / name) for name in names}
+    given = {
+        "raw_by_stats": hashes["raw"],
+        "raw_by_chunk": hashes["raw"],
+        "chunks_by_featurize": hashes["chunks"],
+        "features_by_train": hashes["features"],
+        **hashes,
+        **changed,
+    }
+    stages = {
+        "download": ({}, {"data/raw": given["raw"]}),
+        "stats": ({"data/raw": given["raw_by_stats"]}, {paths.STATS: md5_of(root / paths.STATS)}),
+        "chunk": (
+            {"data/raw": given["raw_by_chunk"]},
+            {
+                "data/chunks": given["chunks"],
+                paths.CHUNK_SUMMARY: given.get("summary", md5_of(root / paths.CHUNK_SUMMARY)),
+            },
+        ),
+        "featurize": (
+            {"data/chunks": given["chunks_by_featurize"]},
+            {"data/features": given["features"]},
+        ),
+        "train": (
+            {"data/features": given["features_by_train"]},
+            {paths.SUMMARY: md5_of(root / paths.SUMMARY)},
+        ),
+    }
+    lock = {
+        stage: {
+            kind: [{"path": path, "md5": hash} for path, hash in told.items()]
+            for kind, told in (("deps", deps), ("outs", outs))
+        }
+        for stage, (deps, outs) in stages.items()
+    }
+    files.write_text(root / "dvc.lock", yaml.safe_dump({"stages": lock}))
+
+
+def dvc_hash(folder: Path) -> str:
+    """Any hash that is a folder's own."""
+    return f"{hashing.hash_of(str(folder))[:32]}.dir"
+
+
+@pytest.fixture
+def measured(results: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The corpus, and a training of it, with a dvc.lock that ties all of it together."""
+    monkeypatch.setenv("DVC_ROOT", str(results.root))
+    write_lock(results.root)
+    yield results.root
+    (results.root / "dvc.lock").unlink()
+
+
+def drawn() -> AppTest:
+    at = AppTest.from_function(page, default_timeout=120).run()
+    check(at)
+    return at
+
+
+def text(at: AppTest) -> str:
+    told = [*at.caption, *at.info, *at.warning, *at.markdown]
+    return "\n".join(str(one.value) for one in told).replace("\\", "")
+
+
+NOT_MADE = "Not made yet for this corpus."
+
+
+@pytest.mark.parametrize(
+    ("changed", "parts", "command"),
+    [
+        ({}, 0, None),
+        ({"raw": "1.dir"}, 6, "dvc repro stats chunk"),  # another corpus was brought
+        ({"raw_by_stats": "1.dir"}, 3, "dvc repro stats"),
+        ({"raw_by_chunk": "1.dir"}, 3, "dvc repro chunk"),
+        ({"summary": "1"}, 3, "dvc repro chunk"),  # a report that was changed by hand
+    ],
+)
+def test_what_was_measured_of_another_corpus_is_not_shown_as_of_this_one(
+    measured: Path, changed: dict[str, str], parts: int, command: str | None
+) -> None:
+    write_lock(measured, **changed)
+    at = drawn()
+    assert [one.value for one in at.caption].count(NOT_MADE) == parts
+    assert [one.value for one in at.code] == ([command] if command else [])
+    assert (len(at.dataframe) == 0) == (parts == 6)
+    assert "a corpus" in said(at), "the heading is that of the corpus"
+    assert len(at.subheader) == 6
+
+
+def test_while_dvc_makes_a_part_its_command_is_not_advised(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is of another corpus, and what is not there; the control is DVC at rest."""
+    write_lock(measured, raw="1.dir")
+    for works in (True, False):
+        monkeypatch.setattr(workspace, "is_being_made", lambda works=works: works)
+        at = drawn()
+        assert ("Being made now." in text(at)) == works
+        assert (NOT_MADE in text(at)) != works
+        assert bool(at.code) != works
+    write_lock(measured)
+    (measured / paths.DURATIONS).rename(measured / "durations")
+    try:
+        for works in (True, False):
+            monkeypatch.setattr(workspace, "is_being_made", lambda works=works: works)
+            at = drawn()
+            assert ("Being made now." in text(at)) == works
+            assert bool(at.warning) != works
+    finally:
+        (measured / "durations").rename(measured / paths.DURATIONS)
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_training_left_out_is_told_beside_what_chunk_left_out() -> None:
+    told = text(drawn())
+    assert "The training left out 2 more (25.0 %): 2 longer than the window of 3 s." in told
+    assert "In all 9 of 15 training recordings (60.0 %) are unused." in told
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"raw": "1.dir", "raw_by_chunk": "1.dir"},
+        {"chunks": "1.dir"},
+        {"chunks_by_featurize": "1.dir"},
+        {"features_by_train": "1.dir"},
+    ],
+)
+def test_what_a_training_of_other_data_left_out_is_not_told(
+    measured: Path, changed: dict[str, str]
+) -> None:
+    write_lock(measured, **changed)
+    told = text(drawn())
+    is_control = set(changed) == {"raw", "raw_by_chunk"}
+    assert ("left out 2 more" in told) == is_control
+    assert (left_by_training.NO_TRAINING in told) != is_control
+
+
+@pytest.mark.parametrize(
+    ("left_out", "trained", "window", "told"),
+    [
+        ({}, 9, 3, "The training left out none of its 9 recordings."),
+        ({"longer_than_window": 0}, 9, 3, "The training left out none of its 9 recordings."),
+        (
+            {"longer_than_window": 808},
+            3191,
+            2,
+            "The training left out 808 more (20.2 %): 808 longer than the window of 2 s.",
+        ),
+        (
+            {"longer_than_window": 1, "label_too_long": 1500},
+            2499,
+            None,
+            "The training left out 1,501 more (37.5 %): 1,500 with a text longer than the model"
+            " can write, 1 longer than the window.",
+        ),
+        ({"a new <reason>": 1}, 0, 3, "The training left out 1 more (100.0 %): 1 a new <reason>."),
+        ({"{window.x}": 1}, 1, 3, "The training left out 1 more (50.0 %): 1 {window.x}."),
+    ],
+)
+def test_a_training_says_how_many_recordings_it_left_out_and_why(
+    left_out: dict[str, int], trained: int, window: int | None, told: str
+) -> None:
+    assert left_by_training.sentence({"window_seconds": window}, left_out, trained) == told
+
+
+@pytest.mark.parametrize(
+    ("copies", "told"),
+    [
+        (0, "Your params make 0 copies: training hears none of these."),
+        (1, "Your params make 1 copy of each training recording, which sound like these."),
+        (3, "Your params make 3 copies of each training recording, which sound like these."),
+    ],
+)
+def test_copies_are_played_as_what_training_hears_only_if_params_make_some(
+    results: SimpleNamespace, at: AppTest, copies: int, told: str
+) -> None:
+    path = results.root / "params.yaml"
+    before = path.read_text()
+    given = re.sub(r"(?m)^    copies: \d+", f"    copies: {copies}", before)
+    try:
+        path.write_text(given)
+        at.run()
+        check(at)
+        assert told in [one.value for one in at.caption]
+    finally:
+        path.write_text(before)
+
+
+def test_what_is_chosen_on_data_is_in_the_address(at: AppTest) -> None:
+    at.selectbox(key="data_reason").set_value(("train", "audio_missing")).run()
+    at.selectbox(key="data_split").set_value("test").run()
+    at.selectbox(key="data_copied").set_value("train-3").run()
+    linked = AppTest.from_function(page, default_timeout=120)
+    linked.query_params.update(at.query_params)
+    linked.run()
+    check(linked)
+    for key in ("data_reason", "data_split", "data_copied"):
+        assert linked.selectbox(key=key).value == at.selectbox(key=key).value
+    for told in ({"data_reason": ["x"]}, {"data_split": "y"}, {"data_page": "0"}):
+        odd = AppTest.from_function(page, default_timeout=120)
+        odd.query_params.update(told)
+        odd.run()
+        check(odd)
+
+
 def test_each_part_stands_without_the_others(
     results: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +517,7 @@ def test_damaged_stores_give_a_message(
             at.run()
             check(at)
             assert len(at.subheader) == 6
-            told = bool(at.warning)
+            told = bool(at.warning) or left_by_training.NO_TRAINING in text(at)
             unread = (
                 "data/raw/train" in name
                 and not at.get("audio")

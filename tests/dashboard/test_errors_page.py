@@ -4,9 +4,13 @@ give a message.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 import streamlit as st
@@ -15,7 +19,8 @@ from streamlit.testing.v1 import AppTest
 from asr import wer
 from asr.evaluation import slices
 from asr.evaluation.alignment import DELETION, SUBSTITUTION
-from asr.storage import files, hashing
+from asr.runs import run_index
+from asr.storage import files
 from dashboard import diff_html
 from support.store import (
     HOSTILE,
@@ -48,6 +53,12 @@ def results(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store(tiny_data, tmp_path_factory.mktemp("errors") / "store")
 
 
+@pytest.fixture(autouse=True)
+def no_refresher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages start no process that reads the runs."""
+    monkeypatch.setattr(run_index, "request_refresh", lambda *_: None)
+
+
 @pytest.fixture
 def at(results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     monkeypatch.setenv("DVC_ROOT", str(results))
@@ -66,7 +77,8 @@ def numbers(at: AppTest) -> dict[str, str]:
 
 def ids(at: AppTest) -> list[str]:
     """The utterances shown, in order."""
-    return [text.split(" · ")[1] for text in said(at).split("\n") if " · " in text]
+    lines = [text.split(" · ") for text in said(at).split("\n") if " · link" in text]
+    return [parts[2 if "loop:" in parts[1] else 1] for parts in lines]
 
 
 def players(at: AppTest) -> int:
@@ -79,7 +91,7 @@ def test_utterances_with_scores_and_players(at: AppTest, results: Path) -> None:
     assert not at.info
     table = wer_of(results, "finetuned")
     assert numbers(at)["Utterances"] == "8"
-    assert numbers(at)["WER of finetuned"] == f"{100 * table:.1f} %"
+    assert numbers(at)["WER of your files now"] == f"{100 * table:.1f} %"
     assert len(ids(at)) == 8
     assert players(at) == 8
     assert "fel" in said(at)
@@ -102,13 +114,16 @@ def wer_of(root: Path, model: str) -> float:
 
 
 def test_two_models_side_by_side(at: AppTest, results: Path) -> None:
-    at.selectbox(key="errors_second_revision").select_index(0).run()
-    at.selectbox(key="errors_second_model").set_value("start").run()
+    at.selectbox(key="against").set_value("workspace").run()
+    at.selectbox(key="against_model").set_value("start").run()
     check(at)
-    assert numbers(at)["WER of start"] == f"{100 * wer_of(results, 'start'):.1f} %"
+    assert (
+        numbers(at)["WER of your files now, before training"]
+        == f"{100 * wer_of(results, 'start'):.1f} %"
+    )
     assert "better" in "".join(one.value for one in at.markdown)
-    assert "hypothesis of start" in said(at)
-    at.selectbox(key="errors_order_True").set_value("second model worse").run()
+    assert "heard by your files now, before training" in said(at)
+    at.selectbox(key="errors_sort").set_value("second model worse").run()
     check(at)
     assert ids(at)[0] == "test-00000"  # the one of which the second heard nothing
 
@@ -147,7 +162,7 @@ def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.Monkey
         "as in the test": "abcd",
     }
     for order, expected in orders.items():
-        at.selectbox(key="errors_order_False").set_value(order).run()
+        at.selectbox(key="errors_sort").set_value(order).run()
         assert "".join(ids(at)) == expected, order
     for words, expected in {
         "två": "abd",
@@ -159,15 +174,14 @@ def test_order_search_slices_and_text(tmp_path: Path, monkeypatch: pytest.Monkey
         at.text_input(key="errors_search").set_value(words).run()
         assert "".join(ids(at)) == expected, words
     at.multiselect(key="errors_slices").set_value(["age", "speaker"]).run()
-    by_age = at.multiselect(key=f"errors_slice_{hashing.hash_of('age')}")
+    by_age = at.multiselect(key="slice_age")
     assert by_age.options == ["sixties", "teens"]
     by_age.set_value(["teens"]).run()
     assert "".join(ids(at)) == "ad"
-    assert numbers(at)["WER of finetuned"] == "20.0 %"
-    at.session_state["errors_text"] = "raw_"
-    at.run()
+    assert numbers(at)["WER of your files now"] == "20.0 %"
+    at.button_group(key="errors_text").set_value("raw_").run()
     assert (
-        numbers(at)["WER of finetuned"] == "40.0 %"
+        numbers(at)["WER of your files now"] == "40.0 %"
     )  # "En," and "två!" are other words than "en" and "tva"
     check(at)
 
@@ -176,17 +190,16 @@ def test_confusions_are_counted_and_lead_to_their_utterances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = rows_of_words(tmp_path, monkeypatch)
-    at.session_state["errors_view"] = "Confusions"
-    at.run()
+    at.button_group(key="errors_view").set_value("Frequent errors").run()
     check(at)
     substitutions, deletions, insertions = (frame.value for frame in at.dataframe)
     assert substitutions.iloc[0].tolist() == ["två", "tva", 2, 2]
-    assert set(deletions["Reference"]) == {"tre", "fyra"}
+    assert set(deletions["Said"]) == {"tre", "fyra"}
     assert insertions["Times"].sum() == 1
     assert not ids(at)
-    at.selectbox(key="errors_confusion").set_value((SUBSTITUTION, "två", "tva")).run()
+    at.selectbox(key="error").set_value((SUBSTITUTION, "två", "tva")).run()
     assert sorted(ids(at)) == ["b", "d"]
-    at.selectbox(key="errors_confusion").set_value((DELETION, "fyra", None)).run()
+    at.selectbox(key="error").set_value((DELETION, "fyra", None)).run()
     assert ids(at) == ["b"]
     check(at)
 
@@ -202,8 +215,191 @@ def test_pages_turn_above_and_below(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [one.value for one in at.pagination] == [2, 2]
     at.text_input(key="errors_search").set_value("en").run()  # the same rows: the page stays
     assert ids(at)[0] == "u20"
-    at.selectbox(key="errors_order_False").set_value("longest").run()
+    at.selectbox(key="errors_sort").set_value("longest").run()
     check(at)
+
+
+LOOPED = [
+    line("a", "en två", "en två", duration=1.0),
+    line("b", "åtta ett sju", "8 1 7 6 7 " * 12, duration=2.0),
+    line("c", "nej", "ja " * 9, duration=3.0),
+    line("d", "ja " * 9, "ja " * 8, duration=4.0),  # so it was said
+    line("e", "fem", "sex", duration=5.0),
+]
+
+
+def test_loops_are_marked_counted_and_filtered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = show(tmp_path, LOOPED, monkeypatch)
+    told = at.caption[0].value.replace("\\", "")
+    assert told == "2 of 5 utterances are loops: 69 of 71 errors."
+    assert "loop: “8 1 7 6 7” 12 times" in said(at)
+    assert said(at).count("loop: ") == 2
+    for choice, shown, errors in (
+        ("only", "bc", "69"),
+        ("without", "dea", "2"),
+        (None, "bcdea", "71"),
+    ):
+        at.button_group(key="loops").set_value(choice).run()
+        check(at)
+        assert "".join(ids(at)) == shown
+        assert numbers(at)["Errors"] == errors
+    at.text_input(key="errors_search").set_value("nej").run()
+    assert at.caption[0].value.replace("\\", "").startswith("1 of 1 utterances is a loop: 9 of 9")
+
+
+def test_loops_of_two_models_are_told_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [*LOOPED, *(line(one["id"], one["reference"], "x", "start") for one in LOOPED)]
+    at = show(tmp_path, lines, monkeypatch)
+    at.selectbox(key="against").set_value("workspace").run()
+    at.selectbox(key="against_model").set_value("start").run()
+    told = at.caption[0].value.replace("\\", "")
+    assert "your files now: 2 of 5 utterances are loops: 69 of 71 errors." in told
+    assert "your files now, before training: 0 of 5 utterances are loops: 0 of" in told
+    at.button_group(key="loops").set_value("only").run()
+    assert "".join(ids(at)) == "bc"
+
+
+def test_without_a_loop_nothing_is_said_of_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = show(tmp_path, [LOOPED[0], *LOOPED[3:]], monkeypatch)
+    assert "loop" not in said(at) + "".join(one.value for one in at.caption)
+
+
+# Choices in the address
+
+
+def linked(told: dict[str, Any]) -> AppTest:
+    """A fresh browser at this address."""
+    at = AppTest.from_function(page, default_timeout=120)
+    at.query_params.update(told)
+    at.run()
+    check(at)
+    return at
+
+
+def seen(at: AppTest) -> list[Any]:
+    """What a visitor sees: rows, scores, pages, choices."""
+    widgets = [*at.selectbox, *at.multiselect, *at.button_group, *at.text_input]
+    chosen = {one.key: one.value for one in widgets}
+    return [ids(at), numbers(at), chosen, [one.value for one in at.pagination]]
+
+
+def choose_search(at: AppTest) -> None:
+    at.text_input(key="errors_search").set_value("ord3 tre").run()
+
+
+def choose_slices(at: AppTest) -> None:
+    at.multiselect(key="errors_slices").set_value(["speaker", "age & more"]).run()
+    at.multiselect(key="slice_speaker").set_value(["s1", "s2"]).run()
+    at.multiselect(key="slice_age & more").set_value(["teens=1"]).run()
+
+
+def choose_models(at: AppTest) -> None:
+    at.selectbox(key="results_model").set_value("start").run()
+    at.selectbox(key="against").set_value("workspace").run()
+    at.selectbox(key="errors_sort").set_value("second model better").run()
+
+
+def choose_text_and_order(at: AppTest) -> None:
+    at.button_group(key="errors_text").set_value("raw_").run()
+    at.selectbox(key="errors_sort").set_value("longest").run()
+
+
+def choose_page(at: AppTest) -> None:
+    at.pagination[1].set_value(3).run()
+
+
+def choose_error(at: AppTest) -> None:
+    at.button_group(key="errors_view").set_value("Frequent errors").run()
+    at.selectbox(key="error").set_value((SUBSTITUTION, "fyra", "fem")).run()
+
+
+def choose_loops(at: AppTest) -> None:
+    at.button_group(key="loops").set_value("without").run()
+
+
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    lines = [
+        line(
+            f"u{number:02d}",
+            f"ord{number} tre fyra",
+            "ja " * 9 if number == 7 else f"ord{number} tre fem",
+            speaker=f"s{number % 3}",
+            duration=1.0 + number,
+            attributes='{"age & more": "%s"}' % ("teens=1" if number % 2 else "åttio"),
+        )
+        for number in range(50)
+    ]
+    before = [{**one, "model": "start", "hypothesis": "x"} for one in lines]
+    return show(tmp_path, [*lines, *before], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        choose_search,
+        choose_slices,
+        choose_models,
+        choose_text_and_order,
+        choose_page,
+        choose_error,
+        choose_loops,
+    ],
+)
+def test_a_choice_is_in_the_address_and_a_link_shows_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose: Callable[[AppTest], None]
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    before = seen(at)
+    choose(at)
+    check(at)
+    assert seen(at) != before
+    assert seen(linked(at.query_params)) == seen(at)
+
+
+def test_a_page_of_another_list_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    choose_page(at)
+    assert ids(at)[0] == "u40"
+    at.selectbox(key="errors_sort").set_value("longest").run()
+    assert ids(at)[0] == "u49"
+    for told in ("3", "x-y", "9" * 50, "³-1"):
+        assert ids(linked({"errors_page": told}))[0] == "u07", "the loop, which has most errors"
+
+
+def test_a_link_to_an_utterance_opens_its_page_and_marks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = many(tmp_path, monkeypatch)
+    choose_slices(at)
+    at.multiselect(key="errors_slices").set_value([]).run()
+    choose_page(at)
+    (href,) = [href for id, href in links(at).items() if id == "u45"]
+    told = parse_qs(urlparse(href).query)
+    assert told["utterance"] == ["u45"]
+    opened = linked(told)
+    assert ids(opened) == ids(at)
+    assert [one.value for one in opened.subheader] == ["This utterance was linked"]
+    opened.pagination[0].set_value(1).run()
+    assert not opened.subheader
+    assert "utterance" not in opened.query_params
+    for id in ("never heard of", "u45" * 2000, "<b>"):
+        unmarked = linked({"utterance": id})
+        assert not unmarked.subheader
+        assert ids(unmarked)[0] == "u07"
+
+
+def links(at: AppTest) -> dict[str, str]:
+    """The address of each utterance shown, by its id."""
+    hrefs = [re.findall('href="([^"]+)"', one.value) for one in at.html]
+    return dict(zip(ids(at), (unescape(found[0]) for found in hrefs if found), strict=True))
 
 
 def test_nothing_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,8 +458,7 @@ def test_hostile_texts_in_every_field_are_shown_as_text(
         for number, text in enumerate(HOSTILE)
     ]
     at = show(tmp_path, lines, monkeypatch)
-    at.session_state["errors_text"] = "raw_"
-    at.run()
+    at.button_group(key="errors_text").set_value("raw_").run()
     shown = ""
     for number in range(1, 11):
         at.pagination[0].set_value(number).run()
@@ -273,8 +468,7 @@ def test_hostile_texts_in_every_field_are_shown_as_text(
         longest = max(text.split(), key=len)
         assert longest.replace("\x00", "") in shown.replace("\x00", "").replace("\ufffd", ""), text
     at.multiselect(key="errors_slices").set_value(["speaker", "k1<b>"]).run()
-    at.session_state["errors_view"] = "Confusions"
-    at.run()
+    at.button_group(key="errors_view").set_value("Frequent errors").run()
     check(at)
 
 

@@ -5,6 +5,9 @@ test says was said.
 from __future__ import annotations
 
 import io
+import json
+import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,14 +59,22 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def a_model(tmp_path: Path) -> None:
+    (tmp_path / "models/finetuned").mkdir(parents=True)
+
+
 @pytest.fixture
 def page(server: ChatServer) -> AppTest:
     assert server.address
     return shown()
 
 
-def shown() -> AppTest:
-    return fine(AppTest.from_function(script, default_timeout=120).run())
+def shown(key: str = "") -> AppTest:
+    """A new tab of the browser that holds this key; of a new browser without one."""
+    page = AppTest.from_function(script, default_timeout=120)
+    page.session_state["visitor_key"] = key or secrets.token_hex(16)
+    return fine(page.run())
 
 
 def fine(page: AppTest) -> AppTest:
@@ -102,7 +113,7 @@ def hearing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Jo
             fault=fault,
             segments=[Segment(0, 1, text)],
         )
-        monkeypatch.setattr(recorder, "transcribe", lambda _: job)
+        monkeypatch.setattr(recorder, "transcribe", lambda *_: job)
         return job
 
     return hear
@@ -259,7 +270,7 @@ def test_nothing_heard_and_a_transcription_that_failed(
 def test_a_recording_that_cannot_be_read(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bytes] = []
 
-    def refuse(sound: bytes) -> Job:
+    def refuse(_: str, sound: bytes) -> Job:
         tried.append(sound)
         raise DataError("no sound in it")
 
@@ -278,10 +289,51 @@ def test_speech_that_fails_leaves_the_answer(page: AppTest, server: ChatServer) 
 
 
 @pytest.mark.usefixtures("server")
-def test_two_tabs_do_not_hear_each_other() -> None:
+def test_another_browser_sees_nothing_of_a_conversation() -> None:
     one, other = shown(), shown()
     write(one, "mine")
     assert conversation(fine(other.run())) == []
+
+
+def test_a_conversation_survives_a_reload_and_is_shared_by_the_tabs_of_a_browser(
+    page: AppTest, server: ChatServer
+) -> None:
+    write(page, "mine")
+    answer = "".join(server.words)
+    said = [("user", "mine"), ("assistant", answer)]
+    other = shown(page.session_state["visitor_key"])
+    assert conversation(other) == said
+    write(other, "more")
+    write(page, "and more")
+    both = [*said, ("user", "more"), ("assistant", answer), ("user", "and more")]
+    assert conversation(fine(other.run())) == [*both, ("assistant", answer)]
+    assert len(server.asked[-1][2]["messages"]) == 1 + len(both)
+
+
+def test_everything_can_be_deleted_from_this_page_too(page: AppTest) -> None:
+    write(page, "mine")
+    fine(page.button(key="delete-everything").click().run())
+    assert conversation(page) == []
+    assert conversation(shown(page.session_state["visitor_key"])) == []
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_no_other_model_is_advised_where_none_can_be_chosen(
+    page: AppTest, tmp_path: Path, is_training: bool
+) -> None:
+    (tmp_path / "models/finetuned").rmdir()
+    if is_training:
+        locks = {"write": {str(tmp_path / "models/finetuned"): {"pid": os.getpid()}}}
+        (tmp_path / ".dvc/tmp").mkdir(parents=True)
+        (tmp_path / ".dvc/tmp/rwlock").write_text(json.dumps(locks))
+    fine(page.run())
+    assert not page.get("audio_input")
+    said = page.info[0].value.replace("\\", "")
+    assert said.startswith(
+        "The model is being trained now" if is_training else "No model has been trained here yet"
+    )
+    assert "choose" not in said
+    assert page.chat_input
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,15 @@ from streamlit.testing.v1 import AppTest
 
 from asr.model import loader
 from asr.sources import folder
-from asr.transcribe import recognizer
-from asr.whisper import WHISPER_LANGUAGES
+from asr.transcribe import recognizer, visitors
+from asr.transcribe.formats import Segment
+from asr.transcribe.job_queue import Options
+from asr.transcribe.visitors import Recording, Transcript
+from asr.whisper import LANGUAGE_NAMES
 from dashboard import session
 from support.data import encoded, encoded_by_av
 from support.imports import imported
-from support.model import hub_folder, hush_timestamps, noise, scratch
+from support.model import hub_folder, hush_timestamps, lock_model, noise, scratch
 from support.samples import stored, transcript
 from support.waiting import wait_for
 
@@ -62,9 +67,18 @@ def its_root(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, own_root: 
     monkeypatch.setenv("DVC_ROOT", str(place.root))
 
 
+def enter(key: str = "", link: dict[str, Any] | None = None) -> AppTest:
+    """A new tab of the browser that holds this key; of a new browser without one."""
+    page = AppTest.from_function(script, default_timeout=120)
+    page.session_state["visitor_key"] = key or secrets.token_hex(16)
+    for name, value in (link or {}).items():
+        page.query_params[name] = value
+    return fine(page.run())
+
+
 @pytest.fixture
 def page() -> AppTest:
-    return fine(AppTest.from_function(script, default_timeout=120).run())
+    return enter()
 
 
 @pytest.fixture
@@ -94,18 +108,46 @@ def bring(
 
 
 def press(page: AppTest, key: str) -> AppTest:
-    page.button(key=key).click()
+    element(page, "button", key).click()
     return fine(page.run())
+
+
+def key_of(page: AppTest) -> str:
+    return str(page.session_state["visitor_key"])
+
+
+def kept(page: AppTest) -> list[Transcript]:
+    """What the visitor's folder has, newest first."""
+    return visitors.visitor(key_of(page)).transcripts()
 
 
 def ended(page: AppTest) -> AppTest:
     """The page after its jobs have ended; a browser would ask twice a second."""
-    wait_for(lambda: all(job.ended for job in page.session_state.asked.jobs.values()))
+    owner = visitors.visitor(key_of(page)).owner
+    wait_for(lambda: not [job for job in session.transcription_queue().queue if job.owner == owner])
     return fine(fine(page.run()).run())
+
+
+def element(page: AppTest, kind: str, key: str) -> Any:
+    """The first element of a kind whose key begins so."""
+    return next(one for one in page.get(kind) if (one.key or "").startswith(key))
 
 
 def go(page: AppTest) -> AppTest:
     return ended(press(page, "go"))
+
+
+def page_says(page: AppTest, text: str) -> bool:
+    """Whether a popover of the page is labelled so."""
+    labels = [str(getattr(block.proto, "popover", "")) for block in blocks(page.main)]
+    return any(text in label.replace("\\", "") for label in labels)
+
+
+def blocks(block: Any) -> Iterator[Any]:
+    """All containers in a container."""
+    for child in getattr(block, "children", {}).values():
+        yield child
+        yield from blocks(child)
 
 
 def texts(page: AppTest) -> list[str]:
@@ -129,7 +171,7 @@ def test_a_recording_is_heard_as_evaluation_hears_it(
     go(bring(page))
     assert texts(page) == heard(tmp_path, "workspace", SHORT)
     assert len(texts(page)) >= 3
-    assert any("Swedish" in caption.value for caption in page.caption)
+    assert page_says(page, "set: Swedish")
     assert place.desk.queue == []
 
 
@@ -153,13 +195,12 @@ def test_what_was_corrected_is_what_is_downloaded_and_kept(
     for name, (file, _) in downloads.items():
         assert file.endswith(f".{name.lower()}")
         assert not set(file) & set("/\\<>:*?\u202e\n")
-    page.text_input(key="who-workspace").set_value("ann")
-    press(page, "save-workspace")
+    element(page, "text_input", "who-").set_value("ann")
+    press(page, "save-")
     assert page.success
     corpus = folder.read(place.root / "recordings", tmp_path)
-    kept = [" ".join(text.split()) for text in ['rättat, "så" --> här', *before[1:]]]
-    assert [(one.text, one.speaker) for one in corpus.utterances] == [
-        (text, "ann") for text in kept if text
+    assert [(row.text, row.speaker) for row in corpus.utterances] == [
+        ('rättat, "så" --> här', "ann")
     ]
 
 
@@ -173,7 +214,10 @@ def test_two_models_hear_the_same_sound_side_by_side(page: AppTest, tmp_path: Pa
     ours, theirs = (heard(tmp_path, name, SHORT) for name in ("workspace", "models/kept/other"))
     assert sorted(texts(page)) == sorted([*ours, *theirs])
     assert ours != theirs
-    assert [one.value.replace("\\", "") for one in page.subheader] == ["workspace", "kept: other"]
+    assert [one.value.replace("\\", "").partition(",")[0] for one in page.subheader] == [
+        "workspace",
+        "kept: other",
+    ]
 
 
 def test_a_language_and_a_task_are_asked_for_and_not_remembered(
@@ -184,14 +228,14 @@ def test_a_language_and_a_task_are_asked_for_and_not_remembered(
     page.segmented_control(key="task").set_value("translate")
     fine(page.run())
     assert texts(go(page)) == heard(tmp_path, "workspace", SHORT, language="de", task="translate")
-    page.selectbox(key="language").set_value("the model's own")
+    page.selectbox(key="language").set_value("automatic")
     page.segmented_control(key="task").set_value("transcribe")
     fine(page.run())
     assert texts(go(page)) == heard(tmp_path, "workspace", SHORT)
-    page.selectbox(key="language").set_value("detect")
-    fine(page.run())
-    go(page)
-    assert next(iter(page.session_state.asked.jobs.values())).language in WHISPER_LANGUAGES
+    assert [(entry.language, entry.language_source) for entry in kept(page)] == [
+        ("sv", "own"),
+        ("de", "set"),
+    ]
 
 
 def test_the_part_that_was_chosen_is_what_is_heard(page: AppTest) -> None:
@@ -199,7 +243,7 @@ def test_the_part_that_was_chosen_is_what_is_heard(page: AppTest) -> None:
     page.slider[0].set_range(1.0, 3.0)
     fine(page.run())
     go(page)
-    found = next(iter(page.session_state.asked.jobs.values())).segments
+    found = kept(page)[0].segments
     assert (found[0].start, found[-1].end) == (1.0, 3.0)
     assert not page.warning
 
@@ -288,7 +332,7 @@ def test_what_a_model_cannot_do_is_one_line(
     place: SimpleNamespace, choose: Callable[[AppTest], Any], says: str
 ) -> None:
     (place.root / "models/kept/broken").mkdir(exist_ok=True)
-    page = bring(fine(AppTest.from_function(script, default_timeout=120).run()))
+    page = bring(enter())
     choose(page)
     fine(page.run())
     go(page)
@@ -319,10 +363,10 @@ def test_a_job_can_be_cancelled_and_the_page_is_free_again(page: AppTest) -> Non
     bring(page, encoded(np.tile(noise(60.0), 15)))
     press(page, "go")
     assert page.button(key="go").disabled
-    if [one for one in page.button if one.key == "cancel-workspace"]:
-        press(page, "cancel-workspace")
+    if [one for one in page.button if (one.key or "").startswith("cancel-")]:
+        press(page, "cancel-")
     ended(page)
-    assert next(iter(page.session_state.asked.jobs.values())).state in ("cancelled", "done")
+    assert kept(page)[0].state in ("cancelled", "done")
     assert not page.button(key="go").disabled
 
 
@@ -331,24 +375,23 @@ def test_a_sound_that_was_swept_away_is_brought_again(
 ) -> None:
     go(bring(page))
     before = texts(page)
-    place.desk.forget("nobody")
     for path in place.desk.folder.rglob("*.f32"):
         path.unlink()
     fine(page.run())
     assert texts(page) == before
-    press(page, "play-workspace-0")
-    press(page, "save-workspace")
-    assert page.success
+    press(page, "play-")
+    assert len(page.get("audio")) == 3
 
 
 def test_no_model_yet_says_what_to_do(page: AppTest, place: SimpleNamespace) -> None:
-    bring(page)
     (place.root / "models/finetuned").rename(place.root / "models/away")
     try:
-        go(page)
+        bring(page)
     finally:
         (place.root / "models/away").rename(place.root / "models/finetuned")
-    assert "dvc repro" in page.error[0].value
+    assert "No model has been trained here yet; run dvc repro" in page.info[0].value
+    assert page.button(key="go").disabled
+    assert not fine(page.run()).button(key="go").disabled
 
 
 def test_the_page_imports_no_torch() -> None:
@@ -357,7 +400,9 @@ def test_the_page_imports_no_torch() -> None:
     code = f"""
 from streamlit.testing.v1 import AppTest
 script = "from dashboard.transcribe.page import page; page()"
-page = AppTest.from_string(script, default_timeout=120).run()
+page = AppTest.from_string(script, default_timeout=120)
+page.session_state["visitor_key"] = "0" * 32
+page.run()
 assert not page.exception
 content = open({str(recording)!r}, "rb").read()
 page.file_uploader(key="file").set_value(("a.wav", content, "audio/wav"))
@@ -373,10 +418,365 @@ def test_a_correction_stays_while_other_segments_are_looked_at(
     before = texts(page)
     page.text_area[0].set_value("rättat")
     fine(page.run())
-    page.number_input(key="page-workspace").set_value(2)
+    element(page, "number_input", "page-").set_value(2)
     fine(page.run())
     assert texts(page) != before
-    page.number_input(key="page-workspace").set_value(1)
+    element(page, "number_input", "page-").set_value(1)
     fine(page.run())
     assert texts(page) == ["rättat", *before[1:]]
     assert downloads["TXT"][1].startswith("rättat\n")
+
+
+def restart(place: SimpleNamespace) -> None:
+    """What a restart of the server leaves: no queue and no samples."""
+    worker = place.desk.worker  # that one starts anew is another test's matter
+    session.transcription_queue.clear()
+    place.desk = session.transcription_queue()
+    place.desk.worker = worker
+
+
+@pytest.mark.parametrize("event", ["a reload", "another tab", "a restart", "another file"])
+def test_sound_text_and_corrections_survive(
+    page: AppTest, place: SimpleNamespace, event: str
+) -> None:
+    go(bring(page))
+    wanted = ["rättat", *texts(page)[1:]]
+    page.text_area[0].set_value("rättat")
+    fine(page.run())
+    if event == "a restart":
+        restart(place)
+    if event == "another file":
+        bring(page, encoded(noise(2.0, 9)), "other.wav")
+    else:
+        page = enter(key_of(page))
+    assert texts(page) == wanted
+    assert [text.value for text in page.text] == (
+        ["other.wav" if event == "another file" else "talk.wav", "talk.wav", DELETED]
+    )
+    press(page, "play-")
+    assert len(page.get("audio")) == 3  # of the recording above, of the transcript, of the segment
+    go(page)
+    assert [(len(visitors.visitor(key_of(page)).corrections(one))) for one in kept(page)] == [0, 1]
+    assert page.get("audio_input") == page.warning == page.error == []
+
+
+DELETED = "Recordings, transcripts, corrections, and the conversation of Talk."
+
+
+def test_a_job_goes_on_without_its_page_and_its_result_is_there(page: AppTest) -> None:
+    bring(page, encoded(noise(60.0)))
+    press(page, "go")
+    key = key_of(page)
+    del page
+    back = ended(enter(key))
+    assert kept(back)[0].state == "done"
+    assert len(texts(back)) == 20
+    assert "times real time" in back.selectbox(key="open").options[0]
+
+
+def test_a_result_comes_to_an_open_page_whatever_is_open_there(page: AppTest) -> None:
+    go(bring(page))
+    first = page.session_state["open"]
+    press(page, "go")
+    page.selectbox(key="open").set_value(first)
+    fine(page.run())
+    assert page.button(key="go").disabled or len(kept(page)) == 2
+    ended(page)
+    assert page.session_state["open"] == first
+    assert not page.button(key="go").disabled
+
+
+def test_transcribing_again_covers_no_correction(page: AppTest) -> None:
+    go(bring(page))
+    heard_first = texts(page)
+    page.text_area[0].set_value("rättat")
+    fine(page.run())
+    first = page.session_state["open"]
+    go(page)
+    assert texts(page) == heard_first
+    assert len(page.selectbox(key="open").options) == 2
+    page.selectbox(key="open").set_value(first)
+    assert texts(fine(page.run())) == ["rättat", *heard_first[1:]]
+
+
+def test_two_tabs_correct_one_transcript_and_show_what_the_other_did(page: AppTest) -> None:
+    go(bring(page))
+    other = enter(key_of(page))
+    page.text_area[0].set_value("from one")
+    fine(page.run())
+    other.text_area[1].set_value("from the other")
+    fine(other.run())
+    for tab in (other, fine(page.run())):
+        assert texts(tab)[:2] == ["from one", "from the other"]
+
+
+def test_another_browser_sees_nothing_and_the_address_tells_nothing(page: AppTest) -> None:
+    go(bring(page, name="secret.wav"))
+    page.text_area[0].set_value("secret words")
+    page.selectbox(key="model").set_value("kept: other")
+    fine(page.run())
+    told = str(dict(page.query_params))
+    assert "kept: other" in told
+    assert not [word for word in ("secret", key_of(page), kept(page)[0].id) if word in told]
+    stranger = enter()
+    assert not stranger.text_area
+    assert not [box for box in stranger.selectbox if box.key == "open"]
+    assert "secret" not in str([stranger.text, stranger.selectbox, stranger.button])
+
+
+@pytest.mark.parametrize("way", ["here", "in another tab", "while a job runs"])
+def test_one_button_deletes_everything(page: AppTest, place: SimpleNamespace, way: str) -> None:
+    go(bring(page))
+    if way == "while a job runs":
+        bring(page, encoded(np.tile(noise(60.0), 5)), "long.wav")
+        press(page, "go")
+    tab = enter(key_of(page)) if way == "in another tab" else page
+    me = visitors.visitor(key_of(page))
+    assert me.folder.is_dir()
+    press(tab, "delete-everything")
+    wait_for(lambda: not [job for job in place.desk.queue if job.owner == me.owner])
+    for each in (tab, fine(page.run()), enter(key_of(page))):
+        assert texts(each) == []
+        assert not [box for box in each.selectbox if box.key == "open"]
+    assert not me.folder.exists()
+    assert me.recordings() == me.transcripts() == []
+
+
+def test_the_page_says_how_long_things_stay(page: AppTest) -> None:
+    assert any("until 7 days after its last use" in caption.value for caption in page.caption)
+
+
+def test_text_model_language_and_file_stay_together_whatever_is_chosen_above(
+    page: AppTest, tmp_path: Path
+) -> None:
+    bring(page, name="first.wav")
+    press(page, "go")
+    bring(page, encoded(noise(2.0, 9)), "second.wav")
+    page.selectbox(key="model").set_value("kept: other")
+    page.selectbox(key="language").set_value("de")
+    ended(page)
+    assert [text.value for text in page.text][:2] == ["second.wav", "first.wav"]
+    assert texts(page) == heard(tmp_path, "workspace", SHORT)
+    assert page.subheader[0].value.startswith("workspace, weights ")
+    assert page_says(page, "set: Swedish, by the model")
+    first = page.session_state["open"]
+    go(page)
+    assert [text.value for text in page.text][:2] == ["second.wav", "second.wav"]
+    assert page.subheader[0].value.replace("\\", "").startswith("kept: other, weights ")
+    assert page_says(page, "set: German")
+    page.selectbox(key="open").set_value(first)
+    fine(page.run())
+    assert [text.value for text in page.text][:2] == ["second.wav", "first.wav"]
+    assert texts(page) == heard(tmp_path, "workspace", SHORT)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("workspace", "workspace, weights "),
+        ("trained", "workspace, training 7d93b370"),
+        ("trained anew", "workspace, weights "),
+        ("kept: other", "kept: other, weights "),
+    ],
+)
+def test_every_transcript_says_which_model_made_it_also_when_the_name_means_another_now(
+    page: AppTest, place: SimpleNamespace, model: str, says: str
+) -> None:
+    if model == "trained":
+        lock_model(place.root, "7d93b370aaaa")
+        worker_sees_a_new_model(place)
+    bring(page)
+    if model.startswith("kept"):
+        page.selectbox(key="model").set_value(model)
+    go(page)
+    (place.root / "dvc.lock").unlink(missing_ok=True)
+    said = page.subheader[0].value.replace("\\", "")
+    assert said.startswith(says)
+    worker_sees_a_new_model(place)
+    if model == "trained anew":
+        start = hush_timestamps(scratch(7, init_std=0.5))
+        shutil.rmtree(place.root / "models/finetuned")
+        loader.save(start.model, start.tokenizer, place.root / "models/finetuned")
+        go(page)
+        assert page.subheader[0].value.replace("\\", "") != said
+        start = hush_timestamps(scratch(1, init_std=0.5))
+        loader.save(start.model, start.tokenizer, place.root / "models/finetuned")
+        page.selectbox(key="open").set_value(kept(page)[1].request)
+    fine(page.run())
+    assert page.subheader[0].value.replace("\\", "") == said
+
+
+def worker_sees_a_new_model(place: SimpleNamespace) -> None:
+    for path in (place.root / "models/finetuned").glob("*.safetensors"):
+        os.utime(path)
+
+
+def test_a_detected_language_is_told_and_can_be_changed_with_a_click(
+    page: AppTest, place: SimpleNamespace
+) -> None:
+    start = hush_timestamps(scratch(4, init_std=0.5))
+    loader.save(start.model, start.tokenizer, place.root / "models/kept/untold")
+    settings = place.root / "models/kept/untold/generation_config.json"
+    told_none = {**json.loads(settings.read_text()), "language": None}
+    settings.write_text(json.dumps(told_none))
+    fine(page.run())
+    bring(page)
+    page.selectbox(key="model").set_value("kept: untold")
+    go(page)
+    (entry,) = kept(page)
+    assert entry.language_source == "detected"
+    assert page_says(page, f"detected: {LANGUAGE_NAMES[str(entry.language)]}")
+    element(page, "selectbox", "other-").set_value("fa")
+    press(page, "again-")
+    ended(page)
+    assert [(one.language, one.language_source) for one in kept(page)] == [
+        ("fa", "set"),
+        (entry.language, "detected"),
+    ]
+    assert page_says(page, "set: Persian")
+
+
+def made_by_hand(key: str, *heard_texts: str, state: str = "done") -> None:
+    """Put a transcript with these texts into a visitor's folder."""
+    me = visitors.visitor(key)
+    recording = Recording("ab" * 16, "loops.wav")
+    me.keep_recording(recording, WAV)
+    segments = tuple(Segment(n / 2, n / 2 + 0.5, text) for n, text in enumerate(heard_texts))
+    me.add_transcript(
+        Transcript(
+            *("1-0", "1", recording, "workspace", Options(), 0.0, 5.0, 1e9),
+            state=state,
+            segments=segments,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("heard_texts", "count"),
+    [
+        (["از " * 30, "hej"], 1),
+        (["8 1 7 6 " * 12, "no " * 20], 2),
+        (["ha" * 60], 1),
+        (["no no no", "one one one one two", "ett två tre fyra fem sex"], 0),
+    ],
+)
+def test_loops_do_not_pass_for_speech(heard_texts: list[str], count: int) -> None:
+    key = secrets.token_hex(16)
+    made_by_hand(key, *heard_texts)
+    page = enter(key)
+    marks = [mark for mark in page.markdown if "a loop" in mark.value]
+    assert len(marks) == count
+    warnings = [warning.value for warning in page.warning]
+    assert [warning.split()[0] for warning in warnings] == ([str(count)] if count else [])
+    page.text_area[0].set_value("hej")
+    assert len([m for m in fine(page.run()).markdown if "a loop" in m.value]) == max(count - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "take_all", "says", "saved"),
+    [
+        ({}, False, "Nothing to add: you corrected no segment yet.", []),
+        ({0: "ein"}, False, "Adds the segment you corrected.", ["ein"]),
+        ({0: "ein", 2: "drei"}, False, "Adds the 2 segments you corrected.", ["ein", "drei"]),
+        ({0: "ett"}, False, "Nothing to add: you corrected no segment yet.", []),
+        ({1: ""}, False, "Nothing to add.", []),
+        ({}, True, "Adds all 3 segments.", ["ett", "två", "tre"]),
+        ({0: "ein", 1: ""}, True, "Adds all 2 segments.", ["ein", "tre"]),
+    ],
+)
+def test_what_nobody_corrected_is_not_kept_for_training_unless_it_is_asked_for(
+    place: SimpleNamespace,
+    tmp_path: Path,
+    corrected: dict[int, str],
+    take_all: bool,
+    says: str,
+    saved: list[str],
+) -> None:
+    shutil.rmtree(place.root / "recordings", ignore_errors=True)
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett", "två", "tre")
+    page = enter(key)
+    for number, text in corrected.items():
+        page.text_area[number].set_value(text)
+    if take_all:
+        element(page, "toggle", "all-").set_value(True)
+    fine(page.run())
+    assert says in [caption.value for caption in page.caption]
+    assert element(page, "button", "save-").disabled == (not saved)
+    if saved:
+        press(page, "save-")
+        corpus = folder.read(place.root / "recordings", tmp_path)
+        assert sorted(row.text for row in corpus.utterances) == sorted(saved)
+    else:
+        assert not (place.root / "recordings").exists()
+
+
+@pytest.mark.parametrize("state", ["running", "waiting"])
+def test_what_a_stopped_server_had_heard_is_there_and_not_called_whole(state: str) -> None:
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett", "två", state=state)
+    page = enter(key)
+    assert texts(page) == ["ett", "två"]
+    assert "The server stopped before the end" in page.info[0].value
+
+
+def test_a_link_shows_the_same_models_language_task_and_file_in_another_browser(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    choose = {"model": "kept: other", "second": "kept: english", "language": "fa"}
+    page.segmented_control(key="way").set_value("On the server")
+    fine(page.run())
+    page.selectbox(key="listed").set_value("a.wav")
+    fine(page.run())
+    page.toggle(key="two").set_value(True)
+    fine(page.run())
+    for name, value in choose.items():
+        page.selectbox(key=name).set_value(value)
+    page.segmented_control(key="task").set_value("translate")
+    fine(page.run())
+    link = dict(page.query_params)
+    other = enter(link=link)
+    assert {name: other.selectbox(key=name).value for name in choose} == choose
+    assert other.segmented_control(key="task").value == "translate"
+    assert other.selectbox(key="listed").value == other.text[0].value == "a.wav"
+
+
+@pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        ({"model": "experiment: gone"}, "is not here"),
+        ({"way": "On the server", "listed": "../../etc/passwd"}, "not in the server's folder"),
+        ({"language": "xx", "task": "sing", "way": "Nowhere", "two": "maybe"}, ""),
+        ({"model": "a model from the hub …", "model-hub": "../x"}, "owner/name"),
+    ],
+)
+def test_a_link_to_what_is_not_here_says_so(
+    link: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    key = secrets.token_hex(16)
+    made_by_hand(key, "ett")
+    page = enter(key, link)
+    warnings = [warning.value.replace("\\", "") for warning in page.warning]
+    assert [says in warning for warning in warnings] == ([True] if says else [])
+    assert says or not page.button(key="go").disabled
+
+
+def test_a_file_of_the_server_that_was_written_anew_is_not_passed_off_as_the_old_one(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV)
+    monkeypatch.setenv("EARSHOT_RECORDINGS", str(tmp_path))
+    page.segmented_control(key="way").set_value("On the server")
+    fine(page.run())
+    page.selectbox(key="listed").set_value("a.wav")
+    before = texts(go(fine(page.run())))
+    (tmp_path / "a.wav").write_bytes(encoded(noise(2.0, 9)))
+    os.utime(tmp_path / "a.wav", (1e9, 1e9))
+    back = enter(key_of(page))
+    assert texts(back) == before
+    assert "a.wav is no longer here" in back.warning[0].value.replace("\\", "")
+    assert not back.get("audio")

@@ -21,9 +21,10 @@ from asr.errors import DataError
 from asr.evaluation import slices
 from asr.evaluation import table as counts_table
 from asr.params import reader
-from asr.runs import comparison, revision_facts
+from asr.runs import comparison, revision_facts, states
 from asr.runs.revisions import HERE, Revision
 from asr.runs.run_index import RunRow
+from asr.runs.states import State
 from asr.storage import hashing
 from support.repository import SHIPPED
 from support.runs import utterances
@@ -42,7 +43,7 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
     known = {
         "run_id": None,
         "fingerprint": None,
-        "status": "FINISHED",
+        "state": State(states.FINISHED),
         "start": None,
         "end": None,
         "tags": {},
@@ -53,6 +54,7 @@ def row(name: str, table: pa.Table | None, test_hash: str | None = "t1", **param
         name=name,
         params=params,
         revisions=(Revision(name, sha, "experiment"),),
+        results=(Revision(name, sha, "experiment"),),
         scores=scores,
         **known,
     )
@@ -120,7 +122,7 @@ def test_a_damaged_table_is_passed_over_for_one_of_another_revision(tmp_path: Pa
     whole = row("a", utterances([1, 2], [None, None]))
     (tmp_path / paths.UTTERANCES).parent.mkdir(parents=True)
     (tmp_path / paths.UTTERANCES).write_bytes(b"PAR1 no")
-    both = RunRow(**{**whole.__dict__, "revisions": (HERE, *whole.revisions)})
+    both = RunRow(**{**whole.__dict__, "results": (HERE, *whole.results)})
     assert comparison.errors_of(both) == {"u0": (1, 5, None), "u1": (2, 5, None)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asr import dvc_hashes
 from asr.errors import DataError, ParamsError, exit_with
 from asr.runs import keep
 from asr.storage import files
@@ -40,7 +41,9 @@ def workspace(root: Path, weights: bytes = b"weights", rtfx: float = 123.4) -> P
         "start": {"name": "scratch", "revision": None, "sha256": "0"},
     }
     files.write_json(root / "reports/train/run.json", run)
-    files.write_json(root / "reports/train/summary.json", {"window_seconds": 5})
+    summary = {"window_seconds": 5, "best_validation_wer": 0.2}
+    files.write_json(root / "reports/train/summary.json", summary)
+    files.write_bytes(root / "reports/evaluate/utterances.parquet", b"what was heard")
     scores = {**SCORES, "rtfx": rtfx}
     models = {"finetuned": scores, "start": {**scores, "wer": 0.9}}
     files.write_json(
@@ -69,6 +72,10 @@ def test_the_model_is_copied_and_its_provenance_written(
         5,
     )
     assert (kept["metrics"]["wer"], kept["metrics"]["models"]["start"]["wer"]) == (0.25, 0.9)
+    assert kept["best_validation_wer"] == 0.2
+    table = tmp_path / "reports/kept/base-sv/utterances.parquet"
+    assert table.read_bytes() == b"what was heard"
+    assert kept["utterances"] == dvc_hashes.of_file(table)
     assert (
         capsys.readouterr().out
         == "kept as models/kept/base-sv; go on from it with -S model.name=models/kept/base-sv\n"
@@ -124,7 +131,13 @@ def test_without_an_evaluated_model_nothing_is_kept(tmp_path: Path, absent: str)
 
 
 @pytest.mark.parametrize(
-    "absent", ["reports/train/run.json", "reports/train/summary.json", "data/raw/manifest.json"]
+    "absent",
+    [
+        "reports/train/run.json",
+        "reports/train/summary.json",
+        "reports/evaluate/utterances.parquet",
+        "data/raw/manifest.json",
+    ],
 )
 def test_a_missing_report_is_told_in_one_line_and_nothing_is_kept(
     tmp_path: Path, absent: str

@@ -515,6 +515,24 @@ def test_columns_that_cannot_be(there: Hub, columns: dict[str, str], match: str)
         refused(ParamsError, match, columns=columns)
 
 
+SPEAKERS: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "Speaker ID": ({}, "Speaker ID", "the column Speaker ID tells the voices apart, 2 of them"),
+    "reader": ({"reader": {"list": 1}}, None, ""),
+    "user": ({"user": "same"}, None, "the column user tells none: it is the same in all rows"),
+    "spk": ({"speaker_id": "anna"}, "speaker_id", ""),
+}
+
+
+@pytest.mark.parametrize("name", SPEAKERS)
+def test_the_column_of_the_speaker_is_found_by_any_usual_name(there: Hub, name: str) -> None:
+    more, expected, note = SPEAKERS[name]
+    rows = [
+        {"audio": sound(number), "text": "a", name: "ab"[number % 2], **more} for number in range(4)
+    ]
+    corpus = read(one_set(there, small(rows)))
+    assert (corpus.about["columns"]["speaker"], corpus.note) == (expected, note)
+
+
 def test_a_set_without_text_or_sound_says_so(there: Hub) -> None:
     refused(
         ParamsError,
@@ -559,16 +577,23 @@ def test_odd_rows_are_carried_along(there: Hub) -> None:
         {
             "audio": {"bytes": None, "path": "a.wav"},
             "text": None,
-            "speaker": 1,
+            "speaker_id": 1,
             "duration": float("inf"),
             "kind": "x",
             "words": ["a"],
         },
-        {"audio": None, "text": "å", "speaker": None, "duration": 0.0, "kind": "y", "words": None},
+        {
+            "audio": None,
+            "text": "å",
+            "speaker_id": None,
+            "duration": 0.0,
+            "kind": "y",
+            "words": None,
+        },
         {
             "audio": {"bytes": b"", "path": "b.wav"},
             "text": "b",
-            "speaker": 2,
+            "speaker_id": 2,
             "duration": 2.5,
             "kind": None,
             "words": [],

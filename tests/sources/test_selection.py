@@ -127,8 +127,8 @@ def test_rows_that_share_an_id_count_towards_the_rows_of_a_split(max_rows):
 
 
 def test_without_a_split_the_speaker_decides():
-    for one in taken([utterance(number, None) for number in range(50)]):
-        assert one.split == split_of(f"speaker-{int(one.id[5:]) % 7}")
+    for one in taken(voices([1, 2] * 50)):
+        assert one.split == split_of(str(one.speaker))
 
 
 @pytest.mark.parametrize(
@@ -247,3 +247,53 @@ def test_the_sample_is_small_and_evenly_spread(count):
         else selection.SAMPLED // 2 <= len(places) <= selection.SAMPLED
     )
     assert len(steps) <= 1
+
+
+def voices(sizes: list[int], names: str = "voice") -> list[Utterance]:
+    """Rows without splits, so many of each speaker."""
+    return [
+        Utterance(f"{names}-{speaker}-{number}", None, "x", lambda: None, f"{names} {speaker}")
+        for speaker, size in enumerate(sizes)
+        for number in range(size)
+    ]
+
+
+def split_of_each(rows: list[Utterance]) -> dict[str | None, str | None]:
+    """The split of each speaker, who must be in one alone."""
+    splits = {(one.speaker, one.split) for one in taken(rows)}
+    assert len(splits) == len({speaker for speaker, _ in splits})
+    return dict(splits)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=60), st.sampled_from("abcdefgh"))
+def test_three_speakers_or_more_leave_no_split_empty(sizes, names):
+    assert set(split_of_each(voices(sizes, names)).values()) == set(SPLITS)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.sampled_from("abcdefgh"))
+def test_nobody_moves_but_into_an_empty_split(sizes, names):
+    rows = voices(sizes, names)
+    by_hash = {one.speaker: split_of(str(one.speaker)) for one in rows}
+    empty = set(SPLITS) - set(by_hash.values())
+    moved = {one: split for one, split in split_of_each(rows).items() if split != by_hash[one]}
+    assert set(moved.values()) <= empty
+    assert len(moved) == (len(empty) if len(sizes) > 2 else len(set(moved.values())))
+
+
+def test_the_speaker_with_the_fewest_rows_moves_to_the_test():
+    rows = voices([5, 2, 9, 7])
+    assert {split_of(str(one.speaker)) for one in rows} == {"train"}, "the control"
+    splits = split_of_each(rows)
+    assert splits == {
+        "voice 0": "test",
+        "voice 1": "validation",
+        "voice 2": "train",
+        "voice 3": "train",
+    }
+
+
+def test_splits_that_a_source_gives_stay_as_they_are():
+    rows = [utterance(number, "train") for number in range(9)]
+    assert {one.split for one in taken(rows)} == {"train"}

@@ -341,6 +341,26 @@ def test_rows_that_are_left_out_leak_nothing(tmp_path):
     assert [one["id"] for one in chunked(tmp_path, rows)] == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("speakers", "unknown"), [("abc", None), ("a c", 1), ("   ", 3)], ids=["all", "some", "none"]
+)
+def test_rows_without_a_speaker_are_counted_beside_the_speakers_in_two_splits(
+    tmp_path, speakers, unknown
+):
+    rows = {
+        split: [row(split, sound(hash_of(split)), split, speaker.strip() or None)]
+        for split, speaker in zip(shards.SPLITS, speakers, strict=True)
+    }
+    chunked(tmp_path, rows)
+    summary = json.loads((tmp_path / "reports/summary.json").read_text())
+    assert (summary["in_two_splits"]["speaker"], summary.get("rows_without_speaker")) == (
+        0,
+        unknown,
+    )
+    said = "speakers are not known" in (tmp_path / "reports/page.html").read_text()
+    assert said == (unknown == 3)
+
+
 def test_repeated_sentences_are_counted(tmp_path):
     rows = {
         split: [row(f"{split}-{text}", sound(hash_of(split + text)), text) for text in texts]

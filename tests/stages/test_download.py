@@ -383,7 +383,7 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path, base):
     assert [row["id"] for row in found["train"]][2:] == ["base-2//a.wav", "base-2//b.wav"]
 
 
-def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
+def test_a_split_that_too_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKERS", "1")
     place = folder_corpus(
         tmp_path / "mine", [("a.wav", "hello", "anna", "")], {"a.wav": encoded(voice(0.5))}
@@ -391,14 +391,37 @@ def test_a_split_that_few_speakers_left_empty_says_what_to_do(tmp_path, monkeypa
     with pytest.raises(
         DataError,
         match=(
-            r"few speakers may leave a split empty; give splits of your own \(a column "
-            r"split, folders train, "
+            r"each wants a speaker of its own, and there are not three; give splits of your own "
+            r"\(a column split, folders train, "
         ),
     ):
         download.run(
             tmp_path / "raw",
             load(tmp_path, download__source="folder", download__path=str(place)).download,
         )
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("speaker_id", ""),
+        ("reader", "mine: the column reader tells the voices apart, 60 of them"),
+        (
+            "who",
+            "mine: voices cannot be kept apart: no row names a speaker, and no split is given, so "
+            "one voice may stand in training and in the test, and the error rate come out too "
+            "low; what could tell them: who (60, such as s0); name that column speaker_id, or put "
+            "each voice into a folder of its own",
+        ),
+    ],
+)
+def test_which_column_tells_the_voices_is_said_before_the_work(tmp_path, capsys, column, said):
+    lines = [f"file_name,text,{column}", *(f"{n}.wav,x,s{n % 60}" for n in range(180))]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/metadata.csv").write_text("\n".join([*lines, ""]))
+    given = load(tmp_path, download__source="folder", download__path=str(tmp_path / "mine"))
+    download.sources(given.download, tmp_path)
+    assert capsys.readouterr().out == (f"download: {said}\n" if said else "")
 
 
 def test_the_manifest_accounts_for_every_source(tmp_path, base):

@@ -20,6 +20,9 @@ from asr.errors import Diverged, ModelError
 from asr.features import FeatureRows
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
+from asr.runs import states
+from asr.runs.states import State
+from asr.tracking import journal
 from asr.training import validation
 from asr.training.loop import Training
 from stages import train
@@ -132,8 +135,38 @@ def test_a_stopped_training_ends_with_the_bits_of_one_never_stopped(
     assert stopped.returncode == code, stopped.stdout + stopped.stderr
     assert "step 6: validation" not in stopped.stdout, "an evaluation is not waited for"
     assert not (tmp_path / "models").exists()
+    ended = State("killed", 6, 9, "train") if code < 0 else State("stopped", step, 9, "train")
+    assert told(tmp_path)[0] == ended
     assert training.run(tiny_data, tmp_path, **NOISY) == never_stopped
+    assert told(tmp_path) == (State("finished", 9, 9), 2)
     assert f"resumed at step {step} of 9" in capsys.readouterr().out
+
+
+def told(root: Path) -> tuple[State, int]:
+    """The state that the journal tells of, and how often the training was begun."""
+    (log,) = (root / ".cache/journal").glob("*.jsonl")
+    course = journal.course(log)
+    assert course is not None
+    return states.of_journal(course), course.pieces
+
+
+STOP_IN_CHECKS = """
+best = train.Training.load_best
+def stopped(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return best(self)
+train.Training.load_best = stopped
+"""
+
+
+def test_a_training_stopped_in_its_checks_says_so_and_only_repeats_them(
+    tmp_path: Path, nursery: Nursery, tiny_data: Path, never_stopped: dict[str, str]
+) -> None:
+    write_params(tmp_path / "params.yaml", {**TINY, **NOISY})
+    stopped = run_forked(nursery, tmp_path, tiny_data, STOP_IN_CHECKS)
+    assert (stopped.returncode, told(tmp_path)[0]) == (143, State("stopped", 9, 9, "train"))
+    assert "error 143: stopped by a signal at step 9 of 9" in stopped.stderr
+    assert training.run(tiny_data, tmp_path, **NOISY) == never_stopped
 
 
 def test_another_seed_gives_other_bits(

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ QUIET = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+# The transcripts that have ended and are shown, each by the class of its JSON button.
+TRANSCRIPTS = """[...document.querySelectorAll('[class*="st-key-get-json-"]')]
+    .map(it => it.className.match(/st-key-get-json-[0-9a-f-]+/)[0])"""
 SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
 
 
@@ -112,10 +115,25 @@ class Server:
             path for path in (self.workspace.root / ".cache/sessions").rglob("*") if path.is_file()
         ]
 
+    def visitors(self) -> set[Path]:
+        """The folders of those who brought something."""
+        return set((self.workspace.root / ".cache/visitors").glob("*/"))
+
+    def kept(self) -> list[Path]:
+        """Recordings that visitors brought."""
+        return list((self.workspace.root / ".cache/visitors").glob("*/recordings/*.bytes"))
+
 
 @pytest.fixture(scope="session")
 def server(learnt: Workspace) -> Iterator[Server]:
-    made = Server(learnt)
+    with serving(learnt) as made:
+        yield made
+
+
+@contextmanager
+def serving(workspace: Workspace) -> Iterator[Server]:
+    """The pages of a workspace; what the server says at its end must hold no fault."""
+    made = Server(workspace)
     try:
         made.wait()
         yield made
@@ -170,11 +188,10 @@ class Visitor:
         return self.page
 
     def bring(self, name: str, content: bytes) -> None:
-        """Upload a recording, and wait for its waveform; what was heard before it goes."""
+        """Upload a recording, and wait for its waveform."""
         self.page.locator("input[type=file]").set_input_files(
             {"name": name, "mimeType": "application/octet-stream", "buffer": content}
         )
-        expect(self.page.get_by_role("button", name="JSON")).to_have_count(0)
         expect(self.page.get_by_test_id("stText").first).to_contain_text(name.split()[0])
         expect(self.page.get_by_role("button", name="Transcribe")).to_be_visible()
         self.settle()
@@ -202,9 +219,16 @@ class Visitor:
         raise AssertionError(f"{label}: no {option}")
 
     def transcribe(self, models: int = 1) -> list[str]:
-        """Press the button, and wait for what is heard."""
+        """Press the button, and wait for what is heard; earlier transcripts stay behind it."""
+        before = self.page.evaluate(TRANSCRIPTS)
         self.page.get_by_role("button", name="Transcribe").click()
-        expect(self.page.get_by_role("button", name="JSON")).to_have_count(models, timeout=180_000)
+        new = f"{TRANSCRIPTS}.filter(it => !before.includes(it))"
+        self.page.wait_for_function(
+            f"([before, models]) => {new}.length == models",
+            arg=[before, models],
+            timeout=180_000,
+        )
+        self.settle()
         return self.texts()
 
     def texts(self) -> list[str]:

@@ -98,8 +98,11 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The tiny run on branch main; above it two experiments: `brief`, and `learnt`, whose model is
     the workspace's and knows SENTENCES. Each process has a copy.
     """
-    workspace = made_once(tmp_path_factory, "pipeline", make_workspace)
-    made = made_once(
-        tmp_path_factory, "experiments", lambda root: make_experiments(workspace, root)
-    )
-    return copied(made, tmp_path_factory.mktemp("experiments"))
+    return learnt_copy(tmp_path_factory)
+
+
+def learnt_copy(factory: pytest.TempPathFactory) -> Workspace:
+    """Another copy of `learnt`, to be changed."""
+    workspace = made_once(factory, "pipeline", make_workspace)
+    made = made_once(factory, "experiments", lambda root: make_experiments(workspace, root))
+    return copied(made, factory.mktemp("experiments"))

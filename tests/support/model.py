@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperTokenizer
 
-from asr import features
+from asr import dvc_hashes, features, paths
 from asr.features import FEATURES, LogMel
 from asr.model import loader, tokenization
 from asr.model.loader import Start
@@ -253,3 +253,14 @@ def hush_timestamps(start: Start) -> Start:
         range(generation.no_timestamps_token_id + 1, start.model.config.vocab_size)
     )
     return start
+
+
+def lock_model(root: Path, fingerprint: str) -> None:
+    """Write run.json and dvc.lock as the training of this fingerprint does that made the model."""
+    files.write_json(root / paths.RUN, {"fingerprint": fingerprint})
+    hashes = {
+        paths.MODEL: dvc_hashes.of_folder(root / paths.MODEL),
+        paths.RUN: dvc_hashes.of_file(root / paths.RUN),
+    }
+    outs = [{"path": path, "md5": md5} for path, md5 in hashes.items()]
+    (root / "dvc.lock").write_text(json.dumps({"stages": {"train": {"outs": outs}}}))

@@ -221,6 +221,8 @@ FAULTS: list[Fault] = [
     no_mlflow,
     half_an_answer,
 ]
+# What a training's tag `state` says that was not tested, by the status of its end.
+STATE = {"FINISHED": "trained", "KILLED": "killed", "FAILED": "failed: "}
 
 
 def wanted(path: Path) -> list[tuple[Any, ...]]:
@@ -243,6 +245,7 @@ def wanted(path: Path) -> list[tuple[Any, ...]]:
             one for before, one in zip([None, *scores], scores, strict=False) if one != before
         ]
     tags = {key: value for one in records for key, value in one.get("tags", {}).items()}
+    tags["state"] = "tested" if tests else STATE[last.get("status", "KILLED")]
     params = {key: str(value) for key, value in begins[0]["params"].items()}
     status = last.get("status", "KILLED")
     lines = [

@@ -18,9 +18,9 @@ import pytest
 from asr.runtime.locks import locked
 from support.repository import TINY, copy_repository, write_params
 
-# Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, a
-# training is killed, or its parent
-# is, before it puts its second checkpoint in place.
+# Loaded by every Python of a run: notes each address that is not this machine's; with DIE_ONCE, the
+# process that is about to put a file in place whose path ends with DIE_BEFORE is killed, or its
+# parent is. Without DIE_BEFORE that is a training before its second checkpoint.
 WATCH = """
 import os, sys
 def note(event, args):
@@ -34,8 +34,9 @@ def note(event, args):
             log.write(f"{event} {host} {sys.argv}\\n")
 sys.addaudithook(note)
 def die(event, args):
-    second = event == "os.rename" and str(args[1]).endswith("step-00000006")
-    if second and not os.path.exists(os.environ["DIE_ONCE"]):
+    last = os.environ.get("DIE_BEFORE", "step-00000006")
+    now = event == "os.rename" and str(args[1]).endswith(last)
+    if now and not os.path.exists(os.environ["DIE_ONCE"]):
         with open(os.environ["DIE_ONCE"], "w") as file:
             file.write(str(os.getpid()))
         os.kill(os.getppid() if "DIE_PARENT" in os.environ else os.getpid(), 9)

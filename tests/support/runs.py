@@ -4,7 +4,6 @@ reports as the stages write them.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import shutil
 import uuid
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.storage import files
 from asr.tracking import client, journal
 from asr.tracking.uploader import RunUploader
@@ -140,20 +139,26 @@ def write_lock(root: Path, trained: str, tested: str, **hashes: str) -> None:
     """A dvc.lock in which a model was trained, and a model was tested.
 
     Args:
-        root: has run.json and metrics.json, whose hashes are taken.
+        root: has run.json and metrics.json, and may have more reports; their hashes are taken.
         trained: MD5 of the model that `train` wrote last.
         tested: MD5 of the one that `evaluate` read.
-        hashes: other hashes, by the names RUN and METRICS.
+        hashes: other hashes, by the names in `paths`, such as RUN.
     """
-    own = {
-        name: hashlib.md5((root / path).read_bytes(), usedforsecurity=False).hexdigest()
-        for name, path in (("RUN", paths.RUN), ("METRICS", paths.METRICS))
-    } | hashes
-    model = {"path": paths.MODEL}
-    train = {"outs": [{**model, "md5": trained}, {"path": paths.RUN, "md5": own["RUN"]}]}
+    model, code = {"path": paths.MODEL}, {"path": "asr/wer.py", "md5": "0"}
+    train = {"outs": [{**model, "md5": trained}, *_outs(root, ("RUN", "SUMMARY"), hashes)]}
     evaluate = {
-        "deps": [{**model, "md5": tested}, {"path": "asr/wer.py", "md5": "0"}],
-        "outs": [{"path": paths.METRICS, "md5": own["METRICS"]}],
+        "deps": [{**model, "md5": tested}, code],
+        "outs": _outs(root, ("METRICS", "UTTERANCES"), hashes),
     }
     stages = {"train": train, "evaluate": evaluate}
     files.write_text(root / "dvc.lock", yaml.safe_dump({"stages": stages}))
+
+
+def _outs(root: Path, names: tuple[str, ...], hashes: dict[str, str]) -> list[dict[str, str]]:
+    """Entries of dvc.lock for those of these reports that are there."""
+    outs = {name: getattr(paths, name) for name in names}
+    return [
+        {"path": path, "md5": hashes.get(name) or dvc_hashes.of_file(root / path)}
+        for name, path in outs.items()
+        if (root / path).is_file()
+    ]

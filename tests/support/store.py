@@ -21,8 +21,8 @@ from asr import wer
 from asr.evaluation.table import SCHEMA
 from asr.storage import files, shards
 
-TAGS = {"div", "span", "p", "mark", "del", "ins", "bdi"}
-ATTRIBUTES = {"class", "dir"}
+TAGS = {"div", "span", "p", "mark", "del", "ins", "bdi", "a"}
+ATTRIBUTES = {"class", "dir", "href"}
 ATTACKS = (
     "<script>alert({0})</script>",
     "<img src=x onerror=alert({0})>",
@@ -222,6 +222,8 @@ def check_html(text: str) -> None:
             tag in TAGS and {name for name, _ in attributes} <= ATTRIBUTES
             for tag, attributes in parser.found
         ), text[:300]
+        addresses = [dict(attributes).get("href") for tag, attributes in parser.found if tag == "a"]
+        assert all(address and address.startswith("?") for address in addresses), text[:300]
 
 
 class Tags(HTMLParser):

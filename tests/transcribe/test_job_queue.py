@@ -109,6 +109,9 @@ def test_a_visitor_gets_the_text_that_the_same_functions_give_here(
     assert done(job) == [DONE]
     assert job.text == text_of(babbling(), SHORT, tmp_path)
     assert (job.language, job.progress, job.fault) == ("sv", 1.0, None)
+    assert job.language_source == "own"
+    assert str(job.weights).startswith("weights ")
+    assert job.seconds > 0
     assert (job.segments[0].start, job.segments[-1].end) == (0.0, 1.5)
 
 
@@ -136,15 +139,19 @@ def test_what_a_visitor_brought_is_for_nobody_else_to_read(place: SimpleNamespac
     assert not any(one.path.exists() for one in made)
 
 
-def test_only_a_visitors_latest_sounds_are_kept_and_those_that_wait(
+def test_only_the_sounds_that_a_visitor_used_last_are_kept_and_those_that_wait(
     place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = place.desk.bring("cy", as_wav(noise(0.2)))
     waiting = Job("cy", first, Options(), 0.0, 0.2)
     with place.desk.changed:
         monkeypatch.setattr(place.desk, "queue", [waiting])
-        made = [place.desk.bring("cy", as_wav(noise(0.2, seed))) for seed in range(5)]
+        sounds = [as_wav(noise(0.2, seed)) for seed in range(6)]
+        made = [place.desk.bring("cy", sound, name=str(n)) for n, sound in enumerate(sounds[:4])]
+        place.desk.bring("cy", b"", name="0")  # used, not decoded: it is there
+        made += [place.desk.bring("cy", sounds[n], name=str(n)) for n in (4, 5)]
         assert [one.path.exists() for one in (first, *made)] == [
+            True,
             True,
             False,
             False,
@@ -236,18 +243,52 @@ def test_twenty_visitors_at_once_all_get_their_own_text(
     assert place.desk.queue == []
 
 
-def test_a_visitor_who_has_gone_is_forgotten_with_jobs_and_files(
+def test_the_job_of_a_visitor_who_has_gone_goes_on_and_its_result_is_kept(
     place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_queue, "LOST_SECONDS", 0.5)
-    made = {owner: place.desk.bring(owner, as_wav(SHORT)) for owner in ("stays", "leaves")}
-    job = place.desk.submit("leaves", place.long, Options())
-    wait_for(lambda: job.state == RUNNING)
-    place.gone.add("leaves")
-    assert done(job) == [CANCELLED]
-    wait_for(lambda: not made["leaves"].path.parent.exists())
+    monkeypatch.setattr(job_queue, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(job_queue, "KEEP_SECONDS", 0.0)
+    made = {owner: place.desk.bring(owner, as_wav(noise(30.0))) for owner in ("stays", "leaves")}
+    kept: list[tuple[str, int]] = []
+    idle = place.desk.bring("idle", as_wav(SHORT))
+    job = place.desk.submit(
+        "leaves",
+        made["leaves"],
+        Options(),
+        keep=lambda job: kept.append((job.state, len(job.segments))),
+    )
+    place.gone.update(("leaves", "idle"))
+    assert done(job) == [DONE]
+    wait_for(lambda: not made["leaves"].path.exists() and not idle.path.exists())
+    assert kept[-1] == (DONE, len(job.segments))
     assert made["stays"].path.exists()
     place.desk.forget("stays")
+
+
+def test_a_result_that_the_disk_refuses_is_kept_later(place: SimpleNamespace) -> None:
+    refusals = [OSError(28, "No space left on device")] * 2
+    kept: list[Job] = []
+
+    def keep(job: Job) -> None:
+        if refusals:
+            raise refusals.pop()
+        kept.append(job)
+
+    job = place.desk.submit("ann", place.long, Options(), 0.0, 2.0, name="mine", keep=keep)
+    assert done(job) == [DONE]
+    assert place.desk.find("mine") in (job, None)
+    wait_for(lambda: kept == [job])
+    wait_for(lambda: place.desk.find("mine") is None)
+
+
+def test_a_job_is_found_by_its_name_while_it_goes_on(place: SimpleNamespace) -> None:
+    job = place.desk.submit("ann", place.long, Options(), name="mine")
+    assert place.desk.find("mine") is job
+    assert place.desk.find("other") is None
+    assert (place.desk.is_busy("mi"), place.desk.is_busy("other")) == (True, False)
+    job.cancel()
+    assert done(job) == [CANCELLED]
+    assert not place.desk.is_busy("mi")
 
 
 def test_the_desk_imports_no_torch(tmp_path: Path) -> None:
@@ -353,7 +394,7 @@ def test_no_more_than_two_models_stay_in_memory(place: SimpleNamespace) -> None:
     for name in names:
         work(place, models, model=name, end=0.5)
     assert len(models) == worker.KEPT_MODELS
-    held = [one.name for one in models.values()]
+    held = [one.name for one, _ in models.values()]
     assert held == ["finetuned", "hub"]
 
 

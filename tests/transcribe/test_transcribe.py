@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +28,14 @@ from asr.model import loader
 from asr.model.loader import Start
 from asr.params import reader
 from asr.storage import shards
-from asr.transcribe import __main__, recognizer
+from asr.transcribe import __main__, models, recognizer
 from asr.transcribe.formats import FORMATS, Segment
+from asr.transcribe.prompt import DETECTED, OWN, SET, Prompt
 from asr.whisper import WHISPER_LANGUAGES
 from stages import chunk, evaluate, featurize
-from support.data import encoded, voice, write_rows
-from support.model import hub_folder, hush_timestamps, noise, scratch
-from support.repository import REPOSITORY, SHIPPED
+from support.data import encoded, real, voice, write_rows
+from support.model import hub_folder, hush_timestamps, lock_model, noise, scratch
+from support.repository import REPOSITORY, SHARED, SHIPPED
 from support.samples import stored, transcript
 
 SECONDS = [
@@ -148,16 +150,60 @@ def test_telling_may_stop_it(tmp_path: Path) -> None:
 def test_language_and_task_are_asked_for_or_the_models_own(tmp_path: Path) -> None:
     start, made = babbling(), stored(tmp_path, noise(3.0))
     generation = start.model.generation_config
-    for language, task, wanted in [
-        (None, None, ("sv", "transcribe")),
-        ("de", "translate", ("de", "translate")),
-        ("fi", "transcribe", ("fi", "transcribe")),
+    for language, task, prompt, wanted in [
+        (None, None, Prompt("sv", OWN), ("sv", "transcribe")),
+        ("de", "translate", Prompt("de", SET), ("de", "translate")),
+        ("fi", "transcribe", Prompt("fi", SET), ("fi", "transcribe")),
     ]:
-        assert recognizer.choose_prompt(start, language, task, made, 0.0, 3.0) == wanted[0]
+        assert recognizer.choose_prompt(start, language, task, made, 0.0, 3.0) == prompt
         assert (generation.language, generation.task) == wanted
-    code = recognizer.choose_prompt(start, "detect", None, made, 0.0, 3.0)
-    assert code == generation.language
-    assert f"<|{code}|>" in generation.lang_to_id
+    prompt = recognizer.choose_prompt(start, "detect", None, made, 0.0, 3.0)
+    assert (prompt.language, prompt.source) == (generation.language, DETECTED)
+    assert f"<|{prompt.language}|>" in generation.lang_to_id
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "source", "text"),
+    [
+        (None, None, DETECTED, "detected: "),  # a real Whisper, told nothing
+        ("fa", None, OWN, "set: Persian, by the model"),  # fine-tuned here
+        ("<|fa|>", None, OWN, "set: Persian, by the model"),  # as older models have it
+        ("Persian", None, OWN, "set: Persian, by the model"),  # as models of the hub have it
+        ("fa", "detect", DETECTED, "detected: "),
+        ("fa", "de", SET, "set: German"),
+        (None, "de", SET, "set: German"),
+    ],
+)
+def test_a_model_that_was_told_no_language_detects_it_instead_of_inventing_english(
+    tmp_path: Path, own: str | None, asked: str | None, source: str, text: str
+) -> None:
+    start, made = babbling(3), stored(tmp_path, noise(3.0))
+    start.model.generation_config.language = own
+    prompt = recognizer.choose_prompt(start, asked, None, made, 0.0, 3.0)
+    assert prompt.source == source
+    assert prompt.text.startswith(text)
+    if source == DETECTED:
+        assert prompt == recognizer.choose_prompt(start, "detect", None, made, 0.0, 3.0)
+    assert start.model.generation_config.language == prompt.language
+    assert list(recognizer.transcribe(start, made, 0.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("clip", "text"),
+    [
+        (("common-voice-fa", "clips", "common_voice_fa_37227442.mp3"), "detected: Persian"),
+        (("clips", "jfk.flac"), "detected: English"),
+    ],
+)
+def test_a_real_whisper_detects_the_language_of_real_speech(
+    tmp_path: Path, clip: tuple[str, ...], text: str
+) -> None:
+    whisper = SHARED / "models/whisper-base"
+    if not whisper.is_dir():
+        pytest.skip("no whisper-base beside this repository")
+    sound = sample_file.decode(real(*clip), tmp_path / "samples.f32")
+    start = recognizer.load(str(whisper))
+    assert recognizer.choose_prompt(start, None, None, sound, 0.0, sound.duration).text == text
 
 
 def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
@@ -178,7 +224,7 @@ def test_the_language_detected_is_that_of_the_stretch(tmp_path: Path) -> None:
 def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
     start = recognizer.load(str(hub_folder(tmp_path / "english", multilingual=False)))
     made = stored(tmp_path, noise(1.0))
-    assert recognizer.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) is None
+    assert recognizer.choose_prompt(start, None, "transcribe", made, 0.0, 1.0) == Prompt(None, OWN)
     for language, task in [("sv", None), ("detect", None), (None, "translate")]:
         with pytest.raises(ParamsError, match="one language and one task"):
             recognizer.choose_prompt(start, language, task, made, 0.0, 1.0)
@@ -187,11 +233,44 @@ def test_a_model_of_one_language_is_asked_for_nothing(tmp_path: Path) -> None:
 
 def test_a_name_is_the_workspace_a_folder_or_a_hub_id(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dvc repro"):
-        recognizer.resolve_model("workspace")
+        models.resolve("workspace")
     (tmp_path / "models/finetuned").mkdir(parents=True)
-    assert recognizer.resolve_model("workspace") == "models/finetuned"
-    assert recognizer.resolve_model("models/finetuned") == "models/finetuned"
-    assert recognizer.resolve_model("openai/whisper-small") == "openai/whisper-small"
+    assert models.resolve("workspace") == "models/finetuned"
+    assert models.resolve("models/finetuned") == "models/finetuned"
+    assert models.resolve("openai/whisper-small") == "openai/whisper-small"
+
+
+def test_the_weights_that_a_name_stands_for_are_told(tmp_path: Path) -> None:
+    one, other = babbling(1), babbling(2)
+    texts = {recognizer.weights_text(name, one) for name in ("workspace", "models/kept/x")}
+    assert len(texts) == 1
+    assert texts.isdisjoint({recognizer.weights_text("models/kept/x", other)})
+    of_hub = replace(one, revision="0123456789abcdef")
+    assert recognizer.weights_text("nobody/whisper", of_hub) == "revision 01234567"
+    loader.save(one.model, one.tokenizer, tmp_path / "models/finetuned")
+    lock_model(tmp_path, "7d93b370aaaa")
+    assert recognizer.weights_text("workspace", one) == "training 7d93b370"
+    assert recognizer.weights_text("models/kept/x", one) in texts
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "reports/train/run.json",
+        "models/finetuned/config.json",
+        "models/finetuned/model.safetensors",
+        "dvc.lock",
+    ],
+)
+def test_a_report_that_outlived_its_model_names_no_training(tmp_path: Path, changed: str) -> None:
+    start = babbling()
+    loader.save(start.model, start.tokenizer, tmp_path / "models/finetuned")
+    lock_model(tmp_path, "7d93b370aaaa")
+    assert models.training() == "7d93b370aaaa"
+    with (tmp_path / changed).open("ab") as file:
+        file.write(b" x")
+    assert models.training() is None
+    assert recognizer.weights_text("workspace", start).startswith("weights ")
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -314,7 +393,11 @@ def test_the_command_writes_every_format_of_every_good_recording(command: Simple
 def test_the_command_leaves_out_what_is_no_sound_and_says_so(command: SimpleNamespace) -> None:
     done = command.done
     assert done.returncode == 3
-    said = done.stderr.strip().splitlines()
+    language = ": set: Swedish, by the model"
+    assert done.stderr.count(language) == len(command.good)
+    odd = command.odd.encode("ascii", "backslashreplace").decode()
+    said = done.stderr.replace(odd, "odd").strip().splitlines()
+    said = [line for line in said if not line.endswith(language)]
     assert [line.partition(":")[0] for line in said] == ["in/broken.mp3", "in/empty.ogg", "error 3"]
     assert said[-1] == "error 3: 2 of 5 recordings could not be transcribed"
     assert "Traceback" not in done.stderr
