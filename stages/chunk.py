@@ -357,11 +357,7 @@ def write(
     allow_shared: list[str],
     copies: Mapping[str, str],
 ) -> dict[str, str]:
-    """As `run`, without the training rows in `copies`.
-
-    Returns:
-        The training rows with the very sound of a validation row, and its id.
-    """
+    """As `run`, without the training rows in `copies`; return those that must go as well."""
     places = {split: list(shards.batch_locations(raw / split)) for split in shards.splits(raw)}
     disk.check_free_space(out, forecast(raw, places), "chunk")
     measured = measurements.measure([place for split in places for place in places[split]])
@@ -389,12 +385,28 @@ def write(
         shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(found)}
         without_speaker = rows_without_speaker(draft)
         write_reports(reports, sources, shared, left_out, shown, without_speaker)
-        in_two_splits = split_overlap.find_shared(seen, found, rows_with_speakers(places))
-        split_overlap.write(reports / "shared.csv", in_two_splits)
-        split_overlap.refuse(in_two_splits, allow_shared, first_texts(draft, in_two_splits))
-        in_training = split_overlap.copies_in_training(seen, rows_with_speakers(places))
+        copies = refuse_shared(draft, reports, places, seen, found, allow_shared)
     print_rejects(left_out)
-    return in_training
+    return copies
+
+
+def refuse_shared(
+    chunks: Path,
+    reports: Path,
+    places: dict[str, list[shards.BatchPlace]],
+    seen: DiskSet,
+    copies: list[NearDuplicate],
+    allow_shared: list[str],
+) -> dict[str, str]:
+    """Write shared.csv, and refuse what stands in two splits though it may not.
+
+    Returns:
+        The training rows that have the very sound of a validation row, by id, and that row's id.
+    """
+    in_two_splits = split_overlap.find_shared(seen, copies, rows_with_speakers(places))
+    split_overlap.write(reports / "shared.csv", in_two_splits)
+    split_overlap.refuse(in_two_splits, allow_shared, first_texts(chunks, in_two_splits))
+    return split_overlap.copies_in_training(seen, rows_with_speakers(places))
 
 
 def print_rejects(left_out: RejectWriter) -> None:
