@@ -58,10 +58,12 @@ class Truth:
 
     Attributes:
         scores: time and WER in percent, of each evaluation that ended.
+        ended: since when nothing goes on that would test it, where nothing does.
         stops: time, and what happened: an item of ENDS, or `resumed`.
     """
 
     scores: list[tuple[float, float]] = field(default_factory=list)
+    ended: float = float("inf")
     stops: list[tuple[float, str]] = field(default_factory=list)
 
 
@@ -124,7 +126,7 @@ def _false_state(
         yield f"{time:.1f} {name}: {now}, which never happened"
     if now not in (*ORDER, *ENDS):
         yield f"{time:.1f} {name}: no state: {now!r}"
-    if now == "finished" and not any(ended <= time for ended, _ in truth.scores):
+    if now == "finished" and time < min([truth.ended, *(ended for ended, _ in truth.scores)]):
         yield f"{time:.1f} {name}: finished before its evaluation was"
     if _goes_back(before, now) and "resumed" not in happened:
         yield f"{time:.1f} {name}: {now} after {before}"

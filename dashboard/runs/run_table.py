@@ -51,8 +51,8 @@ LOGGED = {
 DEFAULT_SHOWN = (
     WER,
     INTERVAL,
-    TEST,
     WHY,
+    TEST,
     "CER %",
     BEST_WER,
     BEST_STEP,
