@@ -67,7 +67,7 @@ ROOMS = (
     ),
     Room("decoding", "what transcription needs beyond the greedy decoding of `model`"),
     Room("evaluation", "the table of utterances, its scores, and the report"),
-    Room("runs", "finished trainings: their index, reports, comparison, and keeping a model"),
+    Room("runs", "trainings: their states, index, reports, comparison, and keeping a model"),
     Room("transcribe", "transcription for the command line and the dashboard"),
     Room("doctor.py", "finds and mends what a killed DVC left behind"),
     Room("__main__.py", "the command `earshot`"),

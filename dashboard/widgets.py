@@ -40,8 +40,8 @@ def day(seconds: float) -> str:
 
 
 def zone() -> tzinfo:
-    """The reader's time zone, as the browser tells it."""
+    """The reader's time zone, as the browser tells it, which may be any text."""
     try:
         return ZoneInfo(st.context.timezone or "UTC")
-    except (ValueError, ZoneInfoNotFoundError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):
         return UTC

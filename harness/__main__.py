@@ -53,6 +53,9 @@ HARNESSES = {
     "fuzz": Harness(
         "COUNT broken files of every format do no harm (100,000: 3 min)", COUNTED, 100_000
     ),
+    "languages": Harness(
+        "the embedded corpus in each language, COUNT utterances (4,000: 25 min)", COUNTED, 4000
+    ),
     "memory": Harness(
         "a training over 10 chunks of COUNT rows; flat (2,000: 2 min)", COUNTED, 2000
     ),

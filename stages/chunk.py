@@ -17,10 +17,10 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ from asr.cleaning import measurements, reasons, split_overlap
 from asr.cleaning.measurements import Measurement
 from asr.cleaning.near_duplicates import NearDuplicate, NearDuplicateIndex
 from asr.cleaning.rejects import RejectWriter, page
+from asr.cleaning.same_sound import is_copy
 from asr.errors import DataError
 from asr.params import reader
 from asr.rooms import KEPT
@@ -44,8 +45,10 @@ HASHED_SPEAKER = re.compile("[0-9a-f]{32,}")
 SHARED = ("speaker", "clip", "sentence")
 MAX_SHOWN_EXAMPLES = 3  # reasons named where no row is left
 MAX_SHOWN_COPIES = 5  # pairs of near duplicates that the page plays
+COMPARED_AT_ONCE = 32  # pairs whose recordings are held in memory
 INDEX_BYTES = 2_500  # of a row in the index of sounds, while the stage runs
 
+ShownCopy = tuple[Recording, Recording, str]  # two recordings, and where they stand
 RowPlace = tuple[Path, int, int]  # file, byte at which its record batch begins, row in that
 
 
@@ -129,6 +132,7 @@ def filter_rows(
     seen: DiskSet,
     duplicates: NearDuplicateIndex,
     left_out: RejectWriter,
+    copies: Mapping[str, str],
 ) -> Iterator[RawRow]:
     """The rows that stay; the others go to `left_out` with their reason.
 
@@ -136,9 +140,10 @@ def filter_rows(
         limits: seconds that a training row must and may have.
         seen: takes the ids, sounds, speakers and sentences of all splits.
         duplicates: takes what the rows that stay sound like.
+        copies: training rows to leave out, and the validation rows whose sound they have.
     """
     for row in rows:
-        reject = _reject(row, split, limits, seen)
+        reject = _reject(row, split, limits, seen, copies)
         if reject:
             left_out.add(reject, row.values["text"], row.place)
             continue
@@ -148,15 +153,22 @@ def filter_rows(
 
 
 def _reject(
-    row: RawRow, split: str, limits: tuple[float, float], seen: DiskSet
+    row: RawRow,
+    split: str,
+    limits: tuple[float, float],
+    seen: DiskSet,
+    copies: Mapping[str, str],
 ) -> dict[str, str] | None:
     """The line of rejects.parquet for a row that is left out, None for one that stays.
 
     Notes sound and speaker of a row also where an earlier one has its id.
     """
     reason = reasons.reason(row.values["text"], row.measured, split, limits)
+    original = copies.get(row.values["id"]) if split == "train" else None
+    if not reason and original:
+        reason = "clip_in_validation", f"a copy of {reasons.printable(original)}"
     if not reason:
-        seen.add("clip", row.measured.digest, split)
+        seen.add("clip", sound_of(row), split)
         if speaker := speaker_of(row):
             seen.add("speaker", speaker, split)
         if not seen.add("id", digest(row.values["id"].encode())):
@@ -171,6 +183,18 @@ def _reject(
         "detail": detail,
         "source": row.source,
     }
+
+
+def sound_of(row: RawRow) -> bytes:
+    """A digest that two recordings share if they have the same samples, whatever their format.
+
+    It is taken of what was measured, which no other samples give; of the bytes where nobody is to
+    be heard.
+    """
+    measured = row.measured
+    if not measured.loud:
+        return measured.digest
+    return digest(f"{measured.duration} {measured.fullness} ".encode() + measured.fingerprint)
 
 
 def speaker_of(row: RawRow) -> bytes | None:
@@ -294,10 +318,10 @@ def _example(left_out: RejectWriter, code: str, split: str) -> str:
 def rows_with_speakers(
     places: dict[str, list[shards.BatchPlace]],
 ) -> Iterator[tuple[str, str, bytes, bytes | None]]:
-    """Split, id, digest of the sound and speaker of all rows; measurements are kept from before."""
+    """Split, id, digest of the samples and speaker of all rows; measurements are kept."""
     for split in places:
         for row in read_rows(places[split], measurements.measure(places[split])):
-            yield split, row.values["id"], row.measured.digest, speaker_of(row)
+            yield split, row.values["id"], sound_of(row), speaker_of(row)
 
 
 def run(
@@ -311,12 +335,29 @@ def run(
     """Write data/chunks and reports/chunk.
 
     The reports are rejects.parquet, shared.csv, summary.json, and page.html, which plays what lies
-    in sounds. They are written also where the stage fails for what stands in two splits.
+    in sounds. They are written also where the stage fails for what stands in two splits. Where
+    clips may stand in two splits, and training has the very sound of a validation row, all is
+    written once more without it, for training refuses it.
 
     Args:
         limits: seconds that a training row must and may have.
         allow_shared: kinds of things that may stand in two splits.
     """
+    arguments = (raw, out, reports, rows_per_chunk, limits, allow_shared)
+    if copies := write(*arguments, {}):
+        write(*arguments, copies)
+
+
+def write(
+    raw: Path,
+    out: Path,
+    reports: Path,
+    rows_per_chunk: int,
+    limits: tuple[float, float],
+    allow_shared: list[str],
+    copies: Mapping[str, str],
+) -> dict[str, str]:
+    """As `run`, without the training rows in `copies`; return those that must go as well."""
     places = {split: list(shards.batch_locations(raw / split)) for split in shards.splits(raw)}
     disk.check_free_space(out, forecast(raw, places), "chunk")
     measured = measurements.measure([place for split in places for place in places[split]])
@@ -333,22 +374,39 @@ def run(
             num_rows = shards.manifest(raw / split)["rows"]
             rows = read_rows(places[split], measured)
             rows = progress(rows, num_rows, "rows", f"chunk {split}")
-            rows = filter_rows(rows, split, limits, seen, duplicates, left_out)
+            rows = filter_rows(rows, split, limits, seen, duplicates, left_out, copies)
             rows_kept: Counter[str] = Counter()
             chunks = chunks_of(rows, rows_per_chunk, rows_kept)
             manifests[split] = write_split(draft / split, chunks)
             sources[split] = account(raw, split, rows_kept, left_out)
         left_out.close()
         shards.write_top_manifest(draft, manifests, rejects=left_out.counts.total())
-        copies = list(duplicates.found())
-        shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(copies)}
-        pairs = recordings_of(draft, copies[:MAX_SHOWN_COPIES])
+        found, shown = confirmed(draft, duplicates.found())
+        shared = {kind: len(seen.shared(kind)) for kind in SHARED} | {"copy": len(found)}
         without_speaker = rows_without_speaker(draft)
-        write_reports(reports, sources, shared, left_out, pairs, without_speaker)
-        in_two_splits = split_overlap.find_shared(seen, copies, rows_with_speakers(places))
-        split_overlap.write(reports / "shared.csv", in_two_splits)
-        split_overlap.refuse(in_two_splits, allow_shared)
+        write_reports(reports, sources, shared, left_out, shown, without_speaker)
+        copies = refuse_shared(draft, reports, places, seen, found, allow_shared)
     print_rejects(left_out)
+    return copies
+
+
+def refuse_shared(
+    chunks: Path,
+    reports: Path,
+    places: dict[str, list[shards.BatchPlace]],
+    seen: DiskSet,
+    copies: list[NearDuplicate],
+    allow_shared: list[str],
+) -> dict[str, str]:
+    """Write shared.csv, and refuse what stands in two splits though it may not.
+
+    Returns:
+        The training rows that have the very sound of a validation row, by id, and that row's id.
+    """
+    in_two_splits = split_overlap.find_shared(seen, copies, rows_with_speakers(places))
+    split_overlap.write(reports / "shared.csv", in_two_splits)
+    split_overlap.refuse(in_two_splits, allow_shared, first_texts(chunks, in_two_splits))
+    return split_overlap.copies_in_training(seen, rows_with_speakers(places))
 
 
 def print_rejects(left_out: RejectWriter) -> None:
@@ -381,21 +439,54 @@ def rows_without_speaker(chunks: Path) -> int:
     return sum(column.null_count for column in columns)
 
 
-def recordings_of(
-    chunks: Path, copies: list[NearDuplicate]
-) -> list[tuple[Recording, Recording, str]]:
-    """Pairs of recordings of which one is the other's copy, and where each stands.
+def confirmed(
+    chunks: Path, candidates: Iterator[NearDuplicate]
+) -> tuple[list[NearDuplicate], list[ShownCopy]]:
+    """The candidates that are copies also by a second look, and the first of them to be shown.
 
     Args:
         chunks: the rows that were kept, among which an id is unique.
     """
-    pairs = []
-    for copy in copies:
-        one = corpus.find(chunks / copy.split, {copy.id})[copy.id][0]
-        other = corpus.find(chunks / copy.other_split, {copy.other_id})[copy.other_id][0]
-        where = f"{copy.split} and {copy.other_split}, {copy.share:.0%} of the shorter"
-        pairs.append((one, other, where))
-    return pairs
+    copies: list[NearDuplicate] = []
+    shown: list[ShownCopy] = []
+    while group := list(islice(candidates, COMPARED_AT_ONCE)):
+        recordings = recordings_of(chunks, group)
+        for copy in group:
+            one = recordings[copy.split, copy.id]
+            other = recordings[copy.other_split, copy.other_id]
+            if not is_copy(one, other):
+                continue
+            copies.append(copy)
+            where = f"{copy.split} and {copy.other_split}, {copy.share:.0%} of the shorter"
+            if len(shown) < MAX_SHOWN_COPIES:
+                shown.append((one, other, where))
+    return copies, shown
+
+
+def recordings_of(
+    chunks: Path, pairs: list[NearDuplicate]
+) -> dict[split_overlap.SplitAndId, Recording]:
+    """The recordings of some pairs, by split and id."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        ids[pair.split].add(pair.id)
+        ids[pair.other_split].add(pair.other_id)
+    found = {split: corpus.find(chunks / split, ids[split]) for split in ids}
+    return {(split, id): rows[0] for split in found for id, rows in found[split].items()}
+
+
+def first_texts(
+    chunks: Path, overlaps: Iterable[split_overlap.Shared]
+) -> dict[split_overlap.SplitAndId, str]:
+    """The texts of the first clip that stands in two splits, of a row in each."""
+    clip = next((shared for shared in overlaps if shared.kind == "clip"), None)
+    if clip is None:
+        return {}
+    first_ids: dict[str, str] = {}
+    for split, id in clip.rows:
+        first_ids.setdefault(split, id)
+    found = {(split, id): corpus.find(chunks / split, {id}) for split, id in first_ids.items()}
+    return {place: rows[place[1]][0].text for place, rows in found.items() if rows}
 
 
 def write_reports(
@@ -403,7 +494,7 @@ def write_reports(
     sources: dict[str, dict[str, Any]],
     shared: dict[str, int],
     left_out: RejectWriter,
-    copies: list[tuple[Recording, Recording, str]],
+    copies: list[ShownCopy],
     without_speaker: int,
 ) -> None:
     """Write page.html with the sounds that it plays, and summary.json.

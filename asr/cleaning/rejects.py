@@ -39,6 +39,7 @@ REASONS = {
     "audio_silent": "nobody is to be heard",
     "audio_truncated": "much shorter than its header or table promised",
     "audio_undecodable": "no decoder can read all of it",
+    "clip_in_validation": "its sound is that of a validation row",
     "id_duplicate": "an earlier row has the same id",
     "text_control": "control characters in the transcript",
     "text_empty": "no transcript",
@@ -181,7 +182,8 @@ def _source_rows(sources: dict[str, dict[str, Any]]) -> list[str]:
 def _copy_row(recording: Recording, other: Recording, where: str, sounds: Path) -> str:
     """A table row: two recordings that share their sound."""
     cells = "".join(
-        f"<td>{html.escape(copy.id)}<td>{_player(copy.sound, 'copy', sounds)}"
+        f"<td>{html.escape(copy.id)}<br>{html.escape(copy.text[:MAX_SHOWN_CHARACTERS])}"
+        f"<td>{_player(copy.sound, 'copy', sounds)}"
         for copy in (recording, other)
     )
     return f"<tr>{cells}<td><small>{html.escape(where)}</small>"

@@ -1,15 +1,16 @@
 """Find clips and speakers in two splits, list their rows in a table, and refuse them.
 
-They are refused unless `chunk.allow_shared` permits their kind. Costs nothing where nothing is
-shared; else one more pass over the rows, whose measurements are cached. Memory grows only with what
-is shared.
+They are refused unless `chunk.allow_shared` permits their kind. Where the
+very sound of a validation row is permitted in training, it is left out there, for training refuses
+it. Costs nothing where nothing is shared; else one more pass over the rows, whose
+measurements are cached. Memory grows only with what is shared.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ MAX_SHOWN_EXAMPLES = 3
 KINDS = ("clip", "speaker")
 # No model is trained or selected by either of these, so what both hold makes no score too good.
 SCORED = {"test", "holdout"}
+CHOOSING = {"train", "validation"}  # by the one a model is made, by the other its best step
 COLUMNS = ("kind", "shared", "split", "id")
 
 SplitAndId = tuple[str, str]
-Row = tuple[str, str, bytes, bytes | None]  # split, id, digest of the sound, speaker
+Row = tuple[str, str, bytes, bytes | None]  # split, id, digest of the samples, speaker
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def find_shared(
     groups = _rows_by_key(tally, rows)
     near = [_copy(duplicate) for duplicate in copies]
     same = [
-        Shared("clip", "the same bytes", places)
+        Shared("clip", "the same samples", places)
         for (kind, _), places in groups.items()
         if kind == "clip"
     ]
@@ -69,7 +71,7 @@ def find_shared(
         for (kind, key), places in groups.items()
         if kind == "speaker"
     ]
-    # Clips with the same bytes are near duplicates already, but for those too short for that.
+    # Clips with the same samples are near duplicates already, but for those too short for that.
     in_near = {place for shared in near for place in shared.rows}
     too_short = [shared for shared in same if not in_near.issuperset(shared.rows)]
     return [shared for shared in (*near, *too_short, *speakers) if not _is_only_scored(shared)]
@@ -95,6 +97,10 @@ def _copy(duplicate: NearDuplicate) -> Shared:
     return Shared("clip", f"{duplicate.share:.0%} of the shorter", rows)
 
 
+def _is_in_training_and_validation(shared: Shared) -> bool:
+    return shared.kind == "clip" and {split for split, _ in shared.rows} >= CHOOSING
+
+
 def _is_only_scored(shared: Shared) -> bool:
     """Whether all rows of something are in test and holdout; not so if no row is known."""
     splits = {split for split, _ in shared.rows}
@@ -114,11 +120,30 @@ def write(path: Path, overlaps: Sequence[Shared]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
+def copies_in_training(tally: DiskSet, rows: Iterable[Row]) -> dict[str, str]:
+    """The training rows that have the very sound of a validation row, by id; and that row's id.
+
+    Args:
+        tally, rows: as in `find_shared`.
+    """
+    copies: dict[str, str] = {}
+    for (kind, _), places in _rows_by_key(tally, rows).items():
+        ids = dict(places)
+        if kind == "clip" and ids.keys() >= CHOOSING:
+            copies |= {id: ids["validation"] for split, id in places if split == "train"}
+    return copies
+
+
+def refuse(
+    overlaps: Sequence[Shared],
+    allowed: Sequence[str],
+    texts: Mapping[SplitAndId, str] | None = None,
+) -> None:
     """Refuse clips and speakers in two splits.
 
     Args:
         allowed: kinds that params permit.
+        texts: of the rows of the first clip, to be told.
     Raises:
         DataError: there is one of a kind that is not allowed.
     """
@@ -132,8 +157,14 @@ def refuse(overlaps: Sequence[Shared], allowed: Sequence[str]) -> None:
             problems.append(f"{len(same_kind):,} {kind}s stand in two splits ({examples})")
     if problems:
         param = f"chunk.allow_shared=[{','.join([*allowed, *refused_kinds])}]"
+        said = "".join(
+            f'{printable(id)} says "{printable(text)}"; ' for (_, id), text in (texts or {}).items()
+        )
+        way = "allow it"
+        if any(_is_in_training_and_validation(shared) for shared in overlaps):
+            way += " (training then goes without the very sounds of validation rows)"
         raise DataError(
-            f"{'; '.join(problems)}, so the test is not honest; "
+            f"{'; '.join(problems)}, so the test is not honest; {said}"
             "reports/chunk/shared.csv names every row, page.html plays some; "
-            f"split anew by speaker, or allow it: -S '{param}'"
+            f"split anew by speaker, or {way}: -S '{param}'"
         )

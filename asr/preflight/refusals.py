@@ -125,5 +125,5 @@ def refuse_shared_rows(train: FeatureRows, validation: FeatureRows) -> None:
         raise DataError(
             f"{len(shared)} rows are in training and in validation, such as "
             f"{', '.join(shared[:MAX_SHOWN])}; leave them out of one of the two, "
-            "for chunk.allow_shared allows them in a test alone"
+            "as chunk does with chunk.allow_shared=[clip]"
         )

@@ -6,6 +6,8 @@ its process. Costs 0.2 ms where nothing changed.
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +20,8 @@ from asr.runtime.processes import is_alive
 from asr.storage import files
 
 EXPERIMENTS = ".dvc/tmp/exps"
+CELERY = f"{EXPERIMENTS}/celery"
+RUN_TASK = "dvc.repo.experiments.queue.tasks.run_exp"
 LOCK = ".dvc/tmp/rwlock"  # of the workspace
 WAITING_LOG = "logs/refs/exps/celery/stash"
 FAILED_LOG = "logs/refs/exps/celery/failed"
@@ -36,7 +40,7 @@ class Task:
         sha: of the commit that holds its params.
         since: when it was queued, was started, or failed, in seconds since 1970.
         line: of one that failed, the last line that DVC printed; else empty.
-        pid: of one that was started, DVC's process that executes it; 0 if there is none yet.
+        pid: of DVC's process that executes or executed it; 0 if there was none yet.
     """
 
     name: str
@@ -57,16 +61,19 @@ class Queue:
 
 def read(root: Path) -> Queue:
     """The queue of the repository at `root`; empty where there is none."""
-    tasks = list(_tasks(root))
-    started = {task.sha for task, _ in tasks}
     git = root / ".git"
-    waiting = [task for task in _entries(git / WAITING_LOG) if task.sha not in started]
+    waiting, failed = _entries(git / WAITING_LOG), _entries(git / FAILED_LOG)
+    taken = list(_taken(root))  # after the entries, which go when a worker has taken the task
+    tasks = list(_tasks(root))
+    pids = {task.sha: task.pid for task, _ in tasks}
+    unnoted = [task for task in taken if task.sha not in pids]
+    begun = pids.keys() | {task.sha for task in unnoted}
     return Queue(
-        tuple(waiting),
-        tuple(task for task, lives in tasks if lives),
+        tuple(task for task in waiting if task.sha not in begun),
+        (*(task for task, lives in tasks if lives), *unnoted),
         tuple(
-            Task(task.name, task.sha, task.since, _last_line(root, task.sha))
-            for task in _entries(git / FAILED_LOG)
+            replace(task, line=_last_line(root, task.sha), pid=pids.get(task.sha, 0))
+            for task in failed
         ),
     )
 
@@ -83,7 +90,7 @@ def is_locked(lock: Path) -> bool:
 
 
 def _has_worker(root: Path) -> bool:
-    notes = (root / EXPERIMENTS / "celery").glob("dvc-exp-worker-*.json")
+    notes = (root / CELERY).glob("dvc-exp-worker-*.json")
     return any(_lives(note) for note in notes)
 
 
@@ -101,6 +108,32 @@ def _parsed(log: Path, *_: int) -> tuple[Task, ...]:
     lines = log.read_text("utf-8", "replace").split("\n")
     found = [match for line in lines if (match := ENTRY.match(line))]
     return tuple(Task(one["name"], one["sha"], float(one["time"])) for one in found)
+
+
+def _taken(root: Path) -> Iterator[Task]:
+    """What a living worker has taken and not yet ended; a note of it comes a second later."""
+    messages = list((root / CELERY / "broker/processed").glob("*.celery.msg"))
+    if not messages or not _has_worker(root):
+        return
+    for path in messages:
+        with suppress(OSError):
+            message = _message(path, path.stat().st_mtime_ns)
+            if message and not (root / CELERY / "result" / message[0]).exists():
+                yield message[1]
+
+
+@lru_cache(maxsize=1000)
+def _message(path: Path, when: int) -> tuple[str, Task] | None:
+    """The name of a task's result, and its experiment; None if the task is no experiment."""
+    values = _json(path)
+    try:
+        if values["headers"]["task"] != RUN_TASK:
+            return None
+        (entry, *_), *_ = json.loads(base64.b64decode(values["body"]))
+        task = Task(str(entry["name"] or entry["stash_rev"][:7]), entry["stash_rev"], when / 1e9)
+        return f"celery-task-meta-{values['headers']['id']}", task
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _tasks(root: Path) -> Iterator[tuple[Task, bool]]:

@@ -54,7 +54,7 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
 
     The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
     `best_step` of the weights kept; number of `parameters`; `seconds`; `failed_checks`; and the
-    hashes of run.json in dvc.lock (`run`) and of the table of utterances (`utterances`).
+    hashes of run.json (`run`) and of the table of utterances (`utterances`).
     """
     try:
         if (revision.sha or "").startswith(KEPT):
@@ -82,9 +82,7 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
     summary = _report(revision, paths.SUMMARY)
     if best_step not in (None, summary.get("best_step")):
         summary = {}  # of another training
-    utterances = None
-    with contextlib.suppress(UserError, OSError):  # fetched now, so that no page waits for DVC
-        utterances = dvc_hashes.of_file(revisions.fetch(revision, paths.UTTERANCES))
+    utterances = _hash(revision, paths.UTTERANCES)  # fetched now, so that no page waits for DVC
     return {
         "params": params | _evaluate_params(revision),
         "scores": {key: value for key, value in scores.items() if key != "models"},
@@ -94,9 +92,16 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
         "parameters": summary.get("parameters"),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
         "failed_checks": _failed_checks(revision),
-        "run": lock.written.get(paths.RUN) if lock else None,
+        "run": lock.written.get(paths.RUN) if lock else _hash(revision, paths.RUN),
         "utterances": None if untested else utterances,
     }
+
+
+def _hash(revision: Revision, path: str) -> str | None:
+    """MD5 of a file of a revision; None where it is not to be had."""
+    with contextlib.suppress(UserError, OSError):
+        return dvc_hashes.of_file(revisions.fetch(revision, path))
+    return None
 
 
 def _failed_checks(revision: Revision) -> dict[str, str]:

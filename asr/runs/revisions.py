@@ -256,19 +256,20 @@ def _there(revision: Revision, path: Path) -> Path:
 def _of_kept_model(revision: Revision, inside: PurePosixPath) -> Path:
     """The table of utterances of a kept model, or its scores, which stand in its report."""
     top = paths.root() / paths.KEPT_REPORTS
-    report = top / f"{revision.name}.json"
-    if str(inside) != paths.METRICS:
-        path = _there(revision, top / revision.name / inside.name)
-        if dvc_hashes.of_file(path) != files.read_json(report).get(inside.stem):
-            raise DataError(f"{inside.name} of {revision.name} is not the one that was kept")
-        return path
-    target = paths.cache("revisions", str(revision.sha), inside.name)
-    if not target.is_file():
-        try:
-            files.write_json(target, files.read_json(_there(revision, report))["metrics"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{report.name}: has no scores; make keep writes it anew") from None
-    return target
+    path = _there(revision, top / f"{revision.name}.json")
+    try:
+        report = dict(files.read_json(path))
+        if str(inside) == paths.METRICS:
+            target = paths.cache("revisions", str(revision.sha), inside.name)
+            if not target.is_file():
+                files.write_json(target, report["metrics"])
+            return target
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path.name}: has no scores; make keep writes it anew") from None
+    table = _there(revision, top / revision.name / inside.name)
+    if dvc_hashes.of_file(table) != report.get(inside.stem):
+        raise DataError(f"{inside.name} of {revision.name} is not the one that was kept")
+    return table
 
 
 def _download(revision: Revision, inside: PurePosixPath, target: Path) -> None:

@@ -225,18 +225,13 @@ class Present:
 
     def queued(self) -> list[tuple[Task, State]]:
         """Experiments of the queue of which no stage tells."""
-        tried = {stages[-1].experiment for stages in self.invocations.values()}
-        at_work = {stages[-1].dvc[0] for stages in self.invocations.values()}
-        states = [(task, State(WAITING)) for task in self.queue.waiting]
-        states += [
-            (task, State(PREPARING)) for task in self.queue.started if task.pid not in at_work
+        recorded = {stages[-1].dvc[0] for stages in self.invocations.values()}
+        states = [
+            *((task, State(WAITING)) for task in self.queue.waiting),
+            *((task, State(PREPARING)) for task in self.queue.started),
+            *((task, State(FAILED, line=task.line)) for task in self.queue.failed),
         ]
-        states += [
-            (task, State(FAILED, line=task.line))
-            for task in self.queue.failed
-            if task.name not in tried
-        ]
-        return states
+        return [(task, state) for task, state in states if task.pid not in recorded]
 
     def count_going_on(self) -> int:
         states = [self.state(stages, None) for stages in self.invocations.values()]
@@ -277,12 +272,12 @@ def present() -> Present:
 
 
 def _dvc_lives(stage: Attempt) -> bool:
-    if stage.dvc in _dead:
-        return False
-    lives = stage.lives or stage.dvc_lives()
-    if not lives:
+    """Whether a stage lives, or the process of DVC that started it."""
+    if stage.lives:
+        return True
+    if stage.dvc not in _dead and not stage.dvc_lives():
         _dead.add(stage.dvc)
-    return lives
+    return stage.dvc not in _dead
 
 
 def is_dvc_working(now: Present) -> bool:

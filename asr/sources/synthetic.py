@@ -34,6 +34,7 @@ VARIANTS = tuple(
     """.split()
 )
 ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}  # by Whisper's code, where espeak-ng has another
+SPELLINGS = {"ja": {"reading": True}}  # options of num2words; espeak-ng reads kana, but no kanji
 MAX_TRIES = 1000  # to draw a sentence that is new
 LICENSE = (
     "made here by espeak-ng (GPL-3.0-or-later) and num2words (LGPL-2.1); "
@@ -140,7 +141,9 @@ def _spell(number: int, language: str) -> str:
     from num2words import num2words  # takes 0.1 s, and only this source needs it
 
     try:
-        return str(num2words(number, lang=language)).replace("-", " ")
+        return str(num2words(number, lang=language, **SPELLINGS.get(language, {}))).replace(
+            "-", " "
+        )
     except NotImplementedError:
         raise ParamsError(
             f"download.language: num2words cannot spell {language}; want another source or language"

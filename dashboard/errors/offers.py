@@ -5,7 +5,6 @@ Costs a look at one file for each run, and reading the index of runs once for ea
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from asr.runs.run_index import RunRow
 from asr.runs.tested import LOCK_ERRORS, lock_of
 from asr.runtime import formatting
 from dashboard import widgets
+from dashboard.runs import run_table
 from dashboard.workspace import LOOK_SECONDS
 
 YOUR_FILES = "your files now"
-ID_DIGITS = 8  # characters of a fingerprint that tell two runs of one name apart
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def offers(root: Path) -> Offers:
     found = of_runs(root, generation())
     if not (root / paths.UTTERANCES).is_file():
         return found
-    first = in_workspace(rows, labels(rows))
+    first = in_workspace(rows, run_table.labels_of(rows))
     here = {first.id: first, **{id: one for id, one in found.here.items() if id != first.id}}
     absent = {id: name for id, name in found.absent.items() if id != first.id}
     return Offers(here, absent, found.fetchable - {first.id})
@@ -75,7 +74,7 @@ def offers(root: Path) -> Offers:
 def of_runs(root: Path, generation: str) -> Offers:  # noqa: ARG001 (the cache key)
     """The results that lie outside the workspace; 0.1 s for 5,000 runs, 0.5 s if none is here."""
     rows = all_rows(root)
-    names = labels(rows)
+    names = run_table.labels_of(rows)
     here: dict[str, Offer] = {}
     absent: dict[str, str] = {}
     for row in rows:
@@ -137,17 +136,6 @@ def all_rows(root: Path) -> list[RunRow]:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _rows(root: Path, generation: str) -> list[RunRow]:  # noqa: ARG001 (the cache key)
     return run_index.rows()
-
-
-def labels(rows: list[RunRow]) -> dict[str, str]:
-    """The name of each run by its key; with the start of its fingerprint where names repeat."""
-    times = Counter(row.name for row in rows)
-    return {
-        row.key: row.name
-        if times[row.name] == 1
-        else f"{row.name} {(row.fingerprint or row.key)[:ID_DIGITS]}"
-        for row in rows
-    }
 
 
 def described(row: RunRow, names: dict[str, str]) -> str:

@@ -7,7 +7,6 @@ searching once, and cached by its hash.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +55,20 @@ def page() -> None:
 
 def mark() -> object:
     """What the page is drawn from; the index of runs is brought up to date on the way."""
-    with suppress(UserError):
-        if run_index.is_stale(run_index.state()):
-            run_index.request_refresh()
+    try:
+        is_stale = run_index.is_stale(run_index.state())
+    except UserError:  # it is damaged, or of another version
+        is_stale = True
+    if is_stale:
+        run_index.request_refresh()
     return offers.offers(paths.root()), workspace.stamps(paths.UTTERANCES, paths.METRICS)
 
 
 def show_results(found: Offers) -> None:
     """Ask for the results of one model or two, and show them."""
     if not found.here and not address.is_chosen("results"):
-        workspace.not_made("No results yet. A training that is tested has some:", "dvc repro")
+        message = "No results are on this computer yet. A training that is tested has some:"
+        workspace.not_made(message, "dvc repro")
         show_absent(found)
         return
     left, right = st.columns(2)

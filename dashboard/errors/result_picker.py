@@ -110,7 +110,7 @@ def say_stale(offer: Offer) -> None:
     if workspace.is_being_made():
         widgets.empty_state(f"{message} {workspace.BEING_MADE}")
     else:
-        widgets.empty_state(message, "dvc repro evaluate")
+        widgets.empty_state(f"{message} To test them:", "dvc repro evaluate")
 
 
 def read(revision: Revision) -> tuple[pa.Table, str]:

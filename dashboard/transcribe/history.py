@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from itertools import groupby
-from zoneinfo import ZoneInfo
 
 import streamlit as st
 
@@ -99,18 +98,10 @@ def title(entries: list[Transcript]) -> str:
         entries[0].recording.name,
         " and ".join(entry.model for entry in entries),
         *sorted(filter(None, languages)),
-        datetime.fromtimestamp(entries[0].made, _timezone()).strftime("%Y-%m-%d %H:%M"),
+        datetime.fromtimestamp(entries[0].made, widgets.zone()).strftime("%Y-%m-%d %H:%M"),
         " and ".join(_speed(entry) for entry in entries),
     ]
     return " · ".join(parts)
-
-
-def _timezone() -> tzinfo:
-    """Where the reader's browser is; it may send any text."""
-    try:
-        return ZoneInfo(st.context.timezone or "UTC")
-    except (ValueError, OSError):
-        return UTC
 
 
 def _speed(entry: Transcript) -> str:

@@ -130,7 +130,7 @@ def test_every_reason_is_explained():
         (REPOSITORY / name).read_text()
         for name in ("asr/cleaning/measurements.py", "asr/cleaning/reasons.py", "stages/chunk.py")
     )
-    given = set(re.findall(r'"((?:audio|text|too|id)_[a-z0-9_]+)"', code))
+    given = set(re.findall(r'"((?:audio|text|too|id|clip)_[a-z0-9_]+)"', code))
     assert given == set(REASONS)
 
 

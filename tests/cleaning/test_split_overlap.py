@@ -40,8 +40,8 @@ def test_every_row_is_named(tmp_path: Path) -> None:
         ["kind", "shared", "split", "id"],
         ["clip", "90% of the shorter", "validation", "e"],
         ["clip", "90% of the shorter", "train", "b"],
-        ["clip", "the same bytes", "train", "a"],
-        ["clip", "the same bytes", "test", "c"],
+        ["clip", "the same samples", "train", "a"],
+        ["clip", "the same samples", "test", "c"],
         ["speaker", "bo", "train", "b"],
         ["speaker", "bo", "test", "d"],
     ]
@@ -82,6 +82,29 @@ def test_what_is_shared_is_refused_even_if_no_row_of_it_is_found() -> None:
         tally.add("speaker", b"anna", split)
     with pytest.raises(DataError, match="1 speakers stand in two splits"):
         split_overlap.refuse(split_overlap.find_shared(tally, [], []), [])
+
+
+def test_the_way_out_says_what_training_goes_without() -> None:
+    rows = [("train", "a", b"1", None), ("validation", "b", b"1", None), ("test", "c", b"1", None)]
+    with pytest.raises(DataError, match=r"allow it \(training then goes without .* -S 'chunk"):
+        split_overlap.refuse(found(rows), [], {("train", "a"): "one"})
+    with pytest.raises(DataError, match=r"or allow it: -S"):
+        split_overlap.refuse(found([rows[0], rows[2]]), [])
+
+
+def test_training_rows_with_a_validation_rows_sound_are_found() -> None:
+    tally = DiskSet()
+    rows = [
+        ("train", "a", b"1", None),
+        ("train", "b", b"1", None),
+        ("train", "c", b"2", None),
+        ("train", "d", b"3", None),
+        ("validation", "e", b"1", None),
+        ("test", "f", b"2", None),
+    ]
+    for split, _, digest, _ in rows:
+        tally.add("clip", digest, split)
+    assert split_overlap.copies_in_training(tally, rows) == {"a": "e", "b": "e"}
 
 
 def test_without_anything_shared_no_row_is_asked_for(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ that was reported, and never as results of files that they are not of.
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +24,10 @@ from asr.runs import queue, reports, revision_facts, revisions, run_index, state
 from asr.runs.revisions import COMMIT, EXPERIMENT, HERE, PUBLISHED, RESULT, Revision
 from asr.runs.run_index import RunRow
 from asr.storage import files
-from dashboard import workspace
+from dashboard import widgets, workspace
 from dashboard.errors import offers
-from support.pipeline import Workspace
+from dashboard.workspace import is_being_made
+from support.pipeline import Workspace, copied
 from support.runs import write_lock
 from support.store import check, line, write_evaluation
 
@@ -251,6 +255,24 @@ def test_only_what_dvc_does_in_the_workspace_makes_its_files(
     assert workspace.is_being_made() == works
 
 
+def test_a_real_dvc_is_seen_at_work_and_its_end(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = copied(workspace.root.parent, tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(ours.root))
+    assert not is_being_made()
+    command = "dvc repro --force --single-item stats".split()
+    seen = set()
+    with subprocess.Popen(
+        command, cwd=ours.root, env=ours.environment, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            seen.add(is_being_made())
+            time.sleep(0.05)
+    assert True in seen
+    assert not is_being_made()
+
+
 # What is offered
 
 
@@ -284,8 +306,40 @@ def test_a_store_of_which_nothing_can_be_opened_offers_nothing(
     knows(monkeypatch, *(run(f"run-{n}", Revision(f"{n}", f"{n:040x}", COMMIT)) for n in range(16)))
     at = drawn()
     assert not at.selectbox
-    assert "No results yet" in text(at)
+    assert "No results are on this computer yet" in text(at)
     assert "16 more runs are not on this computer" in text(at)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("content", [None, b"", b"no index"])
+def test_an_index_that_is_not_there_or_damaged_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(run_index, "request_refresh", lambda *_: asked.append(True))
+    if content is not None:
+        files.write_bytes(run_index.path(), content)
+    at = drawn()
+    assert asked
+    assert wer_remark(at), "and what lies in the workspace is shown meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Asia/Tokyo", "15 Nov 2023"),
+        ("America/Los_Angeles", "14 Nov 2023"),
+        (None, "14 Nov 2023"),
+        ("No/Such", "14 Nov 2023"),
+        ("../../etc/passwd", "14 Nov 2023"),
+        ("x" * 5000, "14 Nov 2023"),
+    ],
+)
+def test_a_date_is_that_of_the_reader(
+    monkeypatch: pytest.MonkeyPatch, zone: str | None, day: str
+) -> None:
+    monkeypatch.setattr(widgets.st, "context", SimpleNamespace(timezone=zone))
+    assert widgets.day(1_700_000_000) == day
 
 
 def test_runs_of_one_name_are_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +350,7 @@ def test_runs_of_one_name_are_told_apart(root: Path, monkeypatch: pytest.MonkeyP
         run("twin", second, key="2", fingerprint="87654321ff"),
     )
     labels = drawn().selectbox(key="results").options
-    assert [label.split(" · ")[0] for label in labels[1:]] == ["twin 12345678", "twin 87654321"]
+    assert [label.split(" · ")[0] for label in labels[1:]] == ["twin 1234", "twin 8765"]
 
 
 @pytest.mark.usefixtures("root")

@@ -230,6 +230,10 @@ def test_what_is_published_gives_way_where_the_same_training_is_known(
     target = clone(store, monkeypatch)
     (result,) = (store.root / ".cache/results").glob(f"{default.removeprefix('repro-')}*/*")
     assert table().keys() == {"published (main)"}
+    kept = target / ".cache/results" / result.parent.name / result.name
+    shutil.copytree(result, kept)
+    assert [row.fingerprint for row in table().values()] == [result.parent.name]
+    shutil.rmtree(kept.parent)
     for path in (paths.RUN, paths.UTTERANCES):
         (target / path).write_bytes((result / path).read_bytes())
     assert [row.fingerprint for row in table().values()] == [result.parent.name]

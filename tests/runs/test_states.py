@@ -4,12 +4,15 @@ while anything lives.
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import json
 import os
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import paths
-from asr.runs import refresh, run_index, states
+from asr.runs import queue, refresh, run_index, states
 from asr.runs.run_index import RunRow
 from asr.runs.states import State
 from asr.runtime.attempts import Attempt
@@ -29,6 +32,7 @@ from support import attempts, journals, killed
 from support.attempts import NO_PROCESS, living, this_process, write
 from support.repository import REPOSITORY
 from support.runs import evaluation, go_on, mirror, new_store, training
+from support.waiting import wait_for
 
 DATA = ("download", "stats", "chunk", "featurize")
 F = "f" * 32
@@ -338,9 +342,13 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
     return client.connect()
 
 
-def rows() -> dict[str, RunRow]:
+def listed() -> list[RunRow]:
     refresh.refresh(talk=False)
-    return {row.name: row for row in run_index.rows()}
+    return run_index.rows()
+
+
+def rows() -> dict[str, RunRow]:
+    return {row.name: row for row in listed()}
 
 
 def begun(name: str, **facts: Any) -> tuple[Path, Path]:
@@ -512,18 +520,40 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
     reflog(tmp_path, "stash", ("1", "waits"), ("2", "starts"))
     reflog(tmp_path, "failed", ("3", "fails"), ("4", "refused"))
     started(tmp_path, "2", "starts", os.getpid(), None)
-    started(tmp_path, "3", "fails", os.getpid(), 255)
+    started(tmp_path, "3", "fails", 300, 255)
+    started(tmp_path, "4", "refused", 400, 255)
     started(tmp_path, "5", "was killed", NO_PROCESS, None)
-    write("train", {"code": 2, "line": "no"}, experiment="refused")
-    found = {name: row.state for name, row in rows().items()}
-    assert found == {
-        "waits": State("waiting"),
-        "starts": State("preparing"),
-        "fails": State("failed", line="ERROR: it failed"),
-        "refused": State("refused", stage="train", line="no"),
+    write("train", {"code": 2, "line": "no"}, experiment="fails", dvc=[NO_PROCESS, 1])  # before
+    write("train", {"code": 2, "line": "no"}, experiment="refused", dvc=[400, 1])
+    found = listed()
+    assert {(row.name, row.state) for row in found} == {
+        ("waits", State("waiting")),
+        ("starts", State("preparing")),
+        ("fails", State("failed", line="ERROR: it failed")),
+        ("fails", State("refused", stage="train", line="no")),  # the time before
+        ("refused", State("refused", stage="train", line="no")),
     }
+    assert len(found) == len({row.key for row in found}) == 5
     write("chunk", None, experiment="starts", dvc=this_process())
     assert rows()["starts"].state == State("killed", stage="chunk")
+
+
+def test_an_experiment_that_a_worker_has_just_taken_is_no_longer_waiting(tmp_path: Path) -> None:
+    """DVC drops it from its list before it notes the process."""
+    celery = tmp_path / queue.CELERY
+    for number, (name, task) in enumerate((("taken", queue.RUN_TASK), ("other", "cleanup"))):
+        entry = {"name": name, "stash_rev": str(number + 1) * 40}
+        body = base64.b64encode(json.dumps([[entry], {}, {}]).encode()).decode()
+        message = {"headers": {"task": task, "id": f"id-{number}"}, "body": body}
+        files.write_json(celery / f"broker/processed/{number}.celery.msg", message)
+    reflog(tmp_path, "stash", ("1", "taken"))
+    assert {name: row.state.kind for name, row in rows().items()} == {"taken": "waiting"}
+    files.write_json(celery / "dvc-exp-worker-1.json", {"pid": os.getpid(), "returncode": None})
+    for entries in ((("1", "taken"),), ()):
+        reflog(tmp_path, "stash", *entries)
+        assert {name: row.state.kind for name, row in rows().items()} == {"taken": "preparing"}
+    files.write_text(celery / "result/celery-task-meta-id-0", "{}")
+    assert rows() == {}
 
 
 @pytest.mark.parametrize("content", ["", "x\n", "a" * 3000, "\0\n\t\n", "refs/exps\n" * 99])
@@ -532,6 +562,8 @@ def test_a_queue_that_cannot_be_read_is_empty(tmp_path: Path, content: str) -> N
         files.write_text(tmp_path / ".git" / path, content)
     files.write_text(tmp_path / ".dvc/tmp/exps/run/x/x.run", content)
     files.write_text(tmp_path / ".dvc/tmp/rwlock", content)
+    files.write_text(tmp_path / queue.CELERY / "broker/processed/x.celery.msg", content)
+    files.write_text(tmp_path / queue.CELERY / "dvc-exp-worker-1.json", content)
     assert rows() == {}
     assert not states.is_dvc_working(states.present())
 
@@ -579,10 +611,56 @@ def test_dvc_itself_in_workspace_and_queue_is_seen_from_the_first_stage_to_its_k
     assert kinds() == {"queued": "waiting", "repro": "preparing"}
     assert states.is_dvc_working(states.present())
     work.kill()
-    assert kinds() == {"queued": "waiting", "repro": "killed"}
+    wait_for(lambda: kinds() == {"queued": "waiting", "repro": "killed"})
     assert not states.is_dvc_working(states.present())
     (attempt,) = next(iter(states.present().invocations.values()))
     assert (attempt.stage, attempt.code) == ("wait", 0)
+
+
+# The refresher.
+
+
+def test_while_dvc_works_the_index_is_refreshed_though_no_page_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = write("chunk")
+    paths.cache("runs.asked").touch()
+    before = run_index.IndexState(made=True, updated=time.time() - 1.5)
+    with living(record):
+        assert refresh._asked_since(time.time())
+        assert run_index.is_stale(before)
+    assert not run_index.is_stale(replace(before, updated=time.time() - 1.5))
+    assert run_index.is_stale(replace(before, updated=time.time() - 3.5))
+    monkeypatch.setattr(refresh, "LINGER_SECONDS", 0.1)
+    assert not refresh._asked_since(time.time())
+
+
+def test_a_journal_that_has_not_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, going_on = training("ended"), training("going on", 20, None)
+    refresh.refresh(talk=False)
+    read: list[Path] = []
+    whole = refresh.journals.read
+    monkeypatch.setattr(refresh.journals, "read", lambda path: read.append(path) or whole(path))
+    refresh.refresh(talk=False)
+    assert read == []
+    go_on(going_on, range(21, 22), None)
+    refresh.refresh(talk=False)
+    assert read == [going_on] != [ended]
+
+
+def test_a_store_that_is_slow_to_read_takes_a_third_of_the_time_at_most(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del store
+    read: list[float] = []
+    with closing(refresh.opened(again=False)) as index:
+        refresher = refresh.Refresher(index, talk=False)
+        monkeypatch.setattr(refresher, "read_store", lambda: read.append(0.1) or time.sleep(0.1))
+        monkeypatch.setattr(refresh, "_store_stamp", lambda _: str(time.time_ns()))  # it changes
+        began = time.monotonic()
+        while len(read) < 4:
+            refresher._read_store_if_changed()
+        assert sum(read) <= 0.4 * (time.monotonic() - began) + 0.1  # none after the last
 
 
 # What MLflow is told.

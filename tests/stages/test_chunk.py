@@ -636,6 +636,58 @@ def test_a_copy_in_another_split_fails_the_stage_and_is_named(tmp_path):
     assert len(list((tmp_path / "reports/sounds").glob("copy-*"))) == 2
 
 
+def test_the_refusal_names_a_pair_with_both_texts(tmp_path):
+    spoken = row("a", speak(SAID, "sv+m1", 260, 50), SAID)
+    rows = corpus(train=[spoken], test=[row("b", altered(), f"{SAID}!")])
+    refused(tmp_path, rows, rf'a says "{SAID}"; b says "{SAID}!"; reports/chunk/shared\.csv')
+    assert f"{SAID}!" in (tmp_path / "reports/page.html").read_text()
+
+
+def like_voices() -> dict[str, list[dict[str, Any]]]:
+    """Other words, whose fingerprints agree."""
+    longer, shorter = "fünfzig fünfundvierzig", "fünfzig vier"
+    return corpus(
+        train=[row("a", speak(longer, "de+fast", 167, 65), longer)],
+        test=[row("b", speak(shorter, "de+m6", 172, 65), shorter)],
+    )
+
+
+def test_other_words_in_a_like_voice_are_no_copies(tmp_path):
+    assert chunked(tmp_path, like_voices()) == []
+
+
+def test_without_the_second_look_other_words_would_be_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunk, "is_copy", lambda *_: True)
+    refused(tmp_path, like_voices(), 'a says "fünfzig fünfundvierzig"; b says "fünfzig vier"; ')
+
+
+SPOKEN = speak(SAID, "sv+m1", 260, 50)
+ALLOWED: dict[str, tuple[bytes, bytes, list[str]]] = {
+    "the same bytes": (SPOKEN, SPOKEN, ["b"]),
+    "the same samples": (SPOKEN, encoded(*soundfile.read(io.BytesIO(SPOKEN))), ["b"]),
+    "the same noise": (GOOD, GOOD, ["b"]),
+    "a copy": (SPOKEN, encoded(0.5 * soundfile.read(io.BytesIO(SPOKEN))[0], 22_050, "MP3"), []),
+    "another sound": (SPOKEN, sound(3), []),
+}
+
+
+@pytest.mark.parametrize("other", ["validation", "test"])
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_clips_that_are_allowed_are_allowed_in_any_two_splits(tmp_path, kind, other):
+    """What training would refuse is left out of it: the very sound of a validation row."""
+    one, two, left_out = ALLOWED[kind]
+    rows = corpus(train=[row("b", one), row("c", sound(4))], **{other: [row("a", two)]})
+    rejects = chunked(tmp_path, rows, ["clip"])
+    wanted = left_out if other == "validation" else []
+    assert [(one["id"], one["code"]) for one in rejects] == [
+        (id, "clip_in_validation") for id in wanted
+    ]
+    assert [one["id"] for one in kept(tmp_path, "train")] == [
+        id for id in ("b", "c") if id not in wanted
+    ]
+    assert [one["id"] for one in kept(tmp_path, other)] == ["a"]
+
+
 def test_the_copy_to_listen_to_is_the_row_that_was_kept(tmp_path):
     spoken = speak(SAID, "sv+m1", 260, 50)
     rows = corpus(train=[row("a", b"broken"), row("a", spoken)], test=[row("b", altered())])

@@ -9,7 +9,8 @@ import math
 import re
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,16 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import wer
-from asr.errors import ModelError, UserError
+from asr.errors import DataError, ModelError, UserError
 from asr.evaluation import report
 from asr.evaluation.table import errors, words
 from asr.features import FeatureRows
 from asr.markdown import cell
 from asr.model import loader
 from asr.params import reader, schema
+from asr.runs import states
+from asr.runs.states import State
 from asr.storage import files, shards
 from asr.tracking import journal
 from stages import evaluate
+from support import journals
 from support.model import hub_folder, hush_timestamps, scratch, write_features
 from support.repository import SHIPPED
 
@@ -509,3 +513,37 @@ def test_held_out_rows_that_were_taught_are_told(
 def test_without_anything_held_out_nothing_is_said_of_it(made: SimpleNamespace) -> None:
     assert "holdout" not in files.read_json(made.reports / "metrics.json")
     assert pq.read_table(made.reports / "holdout.parquet").num_rows == 0
+
+
+LIVES: dict[str, tuple[bool, Exception | None, State]] = {
+    "well": (True, None, State("finished")),
+    "failed": (True, DataError("no\n test"), State("failed", stage="evaluate", line="no test")),
+    "a bug": (True, KeyError(), State("failed", stage="evaluate", line="KeyError")),
+    "failed outside DVC": (
+        False,
+        ModelError("no"),
+        State("failed", stage="evaluate", line="no"),
+    ),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_the_journal_and_mlflow_hear_how_an_evaluation_ended(
+    life: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_recorded, error, state = LIVES[life]
+    told: list[Path] = []
+    monkeypatch.setattr(evaluate.follower, "sync_apart", told.append)
+    monkeypatch.setattr(evaluate.attempts, "note", lambda _: is_recorded)
+    log = journals.training(journals.new_path(tmp_path / ".cache/journal"))
+    files.write_json(tmp_path / "run.json", {"fingerprint": log.stem})
+    with suppress(Exception), evaluate.journaled(tmp_path):
+        kinds = [record["kind"] for record, _ in journal.read(log)]
+        assert (kinds[-1] == "testing") is is_recorded
+        if error:
+            raise error
+        journals.evaluation(log, "inputs", 0.5)
+    course = journal.course(log)
+    assert course is not None
+    assert replace(states.of_journal(course), step=None, steps=None) == state
+    assert told == ([log] if error else [])

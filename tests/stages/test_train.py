@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from asr.errors import Diverged, ModelError
+from asr.errors import DataError, Diverged, ModelError, Stopped
 from asr.features import FeatureRows
 from asr.model import regularization, tokenization
 from asr.preflight import refusals
 from asr.runs import states
 from asr.runs.states import State
+from asr.storage import files
 from asr.tracking import journal
 from asr.training import validation
 from asr.training.loop import Training
@@ -148,6 +150,42 @@ def told(root: Path) -> tuple[State, int]:
     course = journal.course(log)
     assert course is not None
     return states.of_journal(course), course.pieces
+
+
+def test_the_minutes_of_a_resumed_training_are_all_its_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "pieces.jsonl"
+    for begin, length in ((100.0, 34.0), (900.0, 57.25)):
+        known = {"fingerprint": "f", "name": "n", "params": {}, "tags": {}}
+        journal.append(log, "begin", **known, time=begin)
+        journal.append(log, "metrics", step=1, values={}, time=begin + length)
+    journal.append(log, "end", status="FINISHED", time=957.25)
+    monkeypatch.setattr(train, "run", lambda *_: log)
+    monkeypatch.setattr(train.reader, "load", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["train", "a", "b", "c", str(tmp_path / "reports")])
+    train.main()
+    timing = files.read_json(tmp_path / "reports/timing.json")
+    assert timing == {"seconds": 34.0 + 57.25}
+
+
+ERRORS: dict[str, tuple[Exception, State]] = {
+    "no memory": (ModelError("no\n memory"), State("failed", stage="train", line="no memory")),
+    "no rows": (DataError("no rows"), State("failed", stage="train", line="no rows")),
+    "a bug": (KeyError(), State("failed", stage="train", line="KeyError")),
+    "stopped": (Stopped(15, "stopped"), State("killed", stage="train")),  # `leave` tells the rest
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_journal_says_why_a_training_failed(kind: str, tmp_path: Path) -> None:
+    error, state = ERRORS[kind]
+    log = tmp_path / "failed.jsonl"
+    with suppress(type(error)), train.journaled(log, train.Provenance("f" * 32, {}, {})):
+        raise error
+    course = journal.course(log)
+    assert course is not None
+    assert states.of_journal(course) == state
 
 
 STOP_IN_CHECKS = """
