@@ -247,6 +247,7 @@ def test_while_dvc_works_its_command_is_not_advised(
         (f"{queue.EXPERIMENTS}/rwlock", os.getpid(), False),  # in the queue
         ("elsewhere", os.getpid(), False),
     ],
+    ids=["at work", "dead", "queue", "elsewhere"],  # without pids, as processes collect them alike
 )
 def test_only_what_dvc_does_in_the_workspace_makes_its_files(
     root: Path, lock: str, pid: int, works: bool
