@@ -53,8 +53,9 @@ def read(revision: Revision) -> tuple[str | None, dict[str, Any], Curves]:
     What is published needs none: dvc.lock alone ties the reports that git holds.
 
     The facts are `params`; `scores`, or in `untested` why there are none; `best_wer` and
-    `best_step` of the weights kept; number of `parameters`; `seconds`; `failed_checks`; and the
-    hashes of run.json (`run`) and of the table of utterances (`utterances`).
+    `best_step` of the weights kept; number of `parameters`; the share of its rows that the training
+    had `left_out`; `seconds`; `failed_checks`; and the hashes of run.json (`run`) and of the table
+    of utterances (`utterances`).
     """
     try:
         if (revision.sha or "").startswith(KEPT):
@@ -90,11 +91,23 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
         "best_wer": summary.get("best_validation_wer"),
         "best_step": summary.get("best_step"),
         "parameters": summary.get("parameters"),
+        "left_out": _left_out(summary),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
         "failed_checks": _failed_checks(revision),
         "run": lock.written.get(paths.RUN) if lock else _hash(revision, paths.RUN),
         "utterances": None if untested else utterances,
     }
+
+
+def _left_out(summary: dict[str, Any]) -> float | None:
+    """The share of its rows that a training left out; None where the summary does not tell."""
+    told = summary.get("rows_left_out")
+    counts = [*told.values()] if isinstance(told, dict) else []
+    trained = summary.get("rows_trained")
+    if not counts or not all(isinstance(count, int) for count in [trained, *counts]):
+        return None
+    share: float = sum(counts) / max(trained + sum(counts), 1)
+    return share
 
 
 def _hash(revision: Revision, path: str) -> str | None:

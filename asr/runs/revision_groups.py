@@ -105,5 +105,6 @@ def row_facts(group: list[RevisionFacts], logged: dict[str, float]) -> dict[str,
         "best_wer": facts.get("best_wer"),
         "best_step": facts.get("best_step"),
         "parameters": facts.get("parameters"),
+        "left_out": facts.get("left_out"),
         "utterances_hash": facts.get("utterances"),
     }

@@ -117,6 +117,7 @@ class RunRow:
         best_wer, best_step: validation WER of the weights kept, or the lowest so far, and its step;
             the step is None where only the last value is known.
         parameters: number of the model's parameters.
+        left_out: share of the training rows that the training did not use.
         seconds: how long the training took.
         results: those of its revisions whose reports hold these scores, and their utterances.
         utterances_hash: MD5 of the table of utterances that the scores are from.
@@ -139,6 +140,7 @@ class RunRow:
     best_wer: float | None = None
     best_step: int | None = None
     parameters: int | None = None
+    left_out: float | None = None
     seconds: float | None = None
     results: tuple[Revision, ...] = ()
     utterances_hash: str | None = None

@@ -33,9 +33,11 @@ SIGNS = {
     states.REFUSED: "✕ refused",
     states.KILLED: "■ killed",
 }
+ENDED_EARLY = (states.STOPPED, states.KILLED)
 COLOR, RUN, STATE, WHY, STARTED = "Line", "Run", "Status", "Why", "Started"
 WER, INTERVAL, DELTA = "WER %", "95 % interval", "Δ WER points"
 BEST_WER, BEST_STEP, TEST = "Validation WER %, best", "Best step", "Test"
+LEFT_OUT = "Left out %"
 # Columns of test scores and of logged metrics: key of the value, and a factor for it.
 SCORES = {
     "CER %": ("cer", 100),
@@ -56,6 +58,7 @@ DEFAULT_SHOWN = (
     "CER %",
     BEST_WER,
     BEST_STEP,
+    LEFT_OUT,
     "Revision",
     STARTED,
     "Minutes",
@@ -146,6 +149,7 @@ def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:
         INTERVAL: [interval(row) for row in rows],
         BEST_WER: [number(row.best_wer, 100) for row in rows],
         BEST_STEP: [number(row.best_step) for row in rows],
+        LEFT_OUT: [number(row.left_out or None, 100) for row in rows],
         "Revision": [", ".join(revision.name for revision in row.revisions) for row in rows],
         STARTED: pd.to_datetime([row.start for row in rows], unit="s", utc=True, errors="coerce"),
         "Minutes": [number(row.seconds, 1 / 60) for row in rows],
@@ -167,9 +171,9 @@ def state_text(row: RunRow) -> str:
     if state.kind == states.TRAINING and state.step is not None and state.steps:
         share = formatting.percent(state.step / state.steps, 0)
         text += f" {state.step:,} of {state.steps:,} · {share}"
-    elif state.kind in (states.STOPPED, states.KILLED) and state.step is not None:
+    elif state.kind in ENDED_EARLY and state.stage == states.TRAIN and state.step is not None:
         text += f" at step {state.step:,}"
-    elif state.kind in (states.PREPARING, states.FAILED, states.KILLED) and state.stage:
+    elif state.kind in (states.PREPARING, states.FAILED, *ENDED_EARLY) and state.stage:
         text += f" in {state.stage}"
     if row.failed_checks:
         text = text.replace("✓", "✕") + f", {failed_text(len(row.failed_checks))}"
@@ -259,6 +263,9 @@ def column_config(shown: pd.DataFrame, zone: str | None) -> dict[str, Any]:
         "Test utterances": column.NumberColumn(format="%d"),
         BEST_WER: column.NumberColumn(format="%.1f", help="of the weights that are kept"),
         BEST_STEP: column.NumberColumn(format="localized", help="the step of these weights"),
+        LEFT_OUT: column.NumberColumn(
+            format="%.1f", help="of the training rows, by the training: longer than its window, …"
+        ),
         INTERVAL: column.TextColumn(width=120, help="of the test WER, in percent"),
         DELTA: column.NumberColumn(
             format="%+.2f", help="test WER less the baseline's, on the same recordings"

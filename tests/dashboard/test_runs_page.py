@@ -484,6 +484,8 @@ STATES = [
     (State(states.REFUSED, stage="stats", line="too many"), "✕ refused"),
     (State(states.KILLED, 300, 800, "train"), "■ killed at step 300"),
     (State(states.KILLED, stage="evaluate"), "■ killed in evaluate"),
+    (State(states.KILLED, 800, 800, "evaluate"), "■ killed in evaluate"),
+    (State(states.STOPPED, 800, 800, "evaluate"), "■ stopped in evaluate"),
 ]
 
 
@@ -494,10 +496,10 @@ def test_every_state_is_told_in_words_and_counted_in_the_headline(index: Index) 
     assert list(table(page)["Status"]) == [words for _, words in STATES]
     assert cells(page, "Why")["run 9"] == "no memory"
     assert (
-        "13 trainings · 1 waiting · 1 preparing · 3 training · 1 checking · 1 evaluating · "
-        "1 stopped · 1 failed · 1 refused · 2 killed" in text(page)
+        "15 trainings · 1 waiting · 1 preparing · 3 training · 1 checking · 1 evaluating · "
+        "2 stopped · 1 failed · 1 refused · 3 killed" in text(page)
     )
-    assert list(table(drawn({"state": "killed"}))["Run"]) == ["run 11", "run 12"]
+    assert list(table(drawn({"state": "killed"}))["Run"]) == ["run 11", "run 12", "run 13"]
 
 
 def test_a_failed_check_shows_on_the_run_in_the_headline_and_as_a_filter(index: Index) -> None:
@@ -599,6 +601,15 @@ def test_validation_wer_is_that_of_the_weights_kept_with_its_step(index: Index) 
     assert table(page)["Validation WER %, best"].isna().tolist() == [False, True]
     assert "Validation WER %, last" not in table(page)
     assert list(table(drawn({"order": "validation"}))["Run"]) == ["base", "unknown"]
+
+
+def test_what_a_training_left_out_stands_in_its_row(index: Index) -> None:
+    index(row("all", left_out=0.0), row("window of 2 s", left_out=0.202), row("unknown"))
+    page = drawn()
+    assert cells(page, "Left out %")["window of 2 s"] == pytest.approx(20.2)
+    assert table(page)["Left out %"].isna().tolist() == [True, False, True]
+    index(row("all", left_out=0.0))
+    assert "Left out %" not in table(drawn()), "nothing to tell"
 
 
 @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Kathmandu", "Etc/UTC", None])

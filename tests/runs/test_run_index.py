@@ -223,6 +223,27 @@ def test_the_validation_wer_is_that_of_the_weights_kept_with_its_step(tmp_path: 
     assert (row.best_wer, row.best_step) == (0.5, None), "only the last value is known"
 
 
+@pytest.mark.parametrize(
+    ("told", "share"),
+    [
+        ({"rows_trained": 3191, "rows_left_out": {"longer": 800, "empty": 8}}, 0.202),
+        ({"rows_trained": 4, "rows_left_out": {"longer": 0}}, 0.0),
+        ({"rows_trained": 0, "rows_left_out": {"longer": 0}}, 0.0),
+        ({"rows_trained": 4}, None),
+        ({"rows_trained": "four", "rows_left_out": {"longer": 1}}, None),
+        ({"rows_trained": 4, "rows_left_out": {"longer": None}}, None),
+        ({"rows_trained": 4, "rows_left_out": [1]}, None),
+    ],
+)
+def test_what_a_training_left_out_is_told(
+    told: dict[str, Any], share: float | None, tmp_path: Path
+) -> None:
+    write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
+    files.write_json(tmp_path / paths.SUMMARY, told)
+    refresh.refresh(talk=False)
+    assert only().left_out == (None if share is None else pytest.approx(share, abs=1e-3))
+
+
 def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> None:
     write_reports(tmp_path, "f" * 32, utterances([1, 0], [None, None]))
     refresh.refresh(talk=False)
