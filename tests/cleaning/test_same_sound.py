@@ -68,6 +68,9 @@ def heard(text: str, voice: str = "en+m3", rate: int = 170, pitch: int = 50) -> 
     return codec.decode(speak(text, voice, rate, pitch))
 
 
+HIDES_WORDS = "noise of 10 dB"  # so that another word could be spoken
+
+
 @cache
 def spoken() -> list[Clip]:
     voices = ("en+m3", "en+f2", "en+ed", "en+linda")
@@ -89,11 +92,9 @@ def test_a_copy_is_one_whatever_it_went_through(how: str) -> None:
         assert is_copy(recording(samples, text), recording(copy, text)), (how, text)
 
 
-@pytest.mark.parametrize("how", [*ALTERED, *WORN])
+@pytest.mark.parametrize("how", [how for how in (*ALTERED, *WORN) if how != HIDES_WORDS])
 def test_a_copy_of_recorded_speech_is_one_also_with_another_text(how: str) -> None:
     """A text in another language, or of numbers in digits, has no part that explains the sound."""
-    if how == "noise of 10 dB":
-        pytest.skip("so much of it hides which word is spoken")
     for text, samples in recorded():
         copy = (ALTERED | WORN)[how](samples)
         assert is_copy(recording(samples, "words"), recording(copy, "1234")), (how, text)

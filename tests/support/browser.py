@@ -45,6 +45,7 @@ QUIET = (
 # The transcripts that have ended and are shown, each by the class of its JSON button.
 TRANSCRIPTS = """[...document.querySelectorAll('[class*="st-key-get-json-"]')]
     .map(it => it.className.match(/st-key-get-json-[0-9a-f-]+/)[0])"""
+TEXT_FROM = re.compile("^Text from")  # label of a segment's text
 SHARED = "--process-per-site"  # all tabs in one process, which compiles Streamlit's scripts once
 
 
@@ -229,10 +230,12 @@ class Visitor:
             timeout=180_000,
         )
         self.settle()
+        # The page is drawn once more when the last job has ended.
+        expect(self.page.get_by_label(TEXT_FROM).first).to_be_visible()
         return self.texts()
 
     def texts(self) -> list[str]:
-        return [box.input_value() for box in self.page.get_by_label(re.compile("^Text from")).all()]
+        return [box.input_value() for box in self.page.get_by_label(TEXT_FROM).all()]
 
     def faults(self) -> list[str]:
         """What was run or asked for, and errors that show."""
