@@ -1,3 +1,11 @@
 """One script per DVC stage; none imports another."""
 
+import sys
+
 import asr  # noqa: F401  its settings, before a stage imports NumPy or torch
+from asr.runtime import attempts
+
+# Recorded before a stage's own imports, which take seconds; processes that it starts have another
+# command line.
+if sys.orig_argv[1:2] == ["-m"]:
+    attempts.begin()

@@ -94,10 +94,13 @@ def folder() -> Path:
 
 
 def begin() -> None:
-    """Record that this process executes a stage of DVC, if it does; of several the main one."""
+    """Record that this process executes a stage of DVC, if it does; of several the main one.
+
+    Once is enough.
+    """
     global _own
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    if not stage or os.environ.get("RANK", "0") != "0":
+    if not stage or _own or os.environ.get("RANK", "0") != "0":
         return
     with suppress(OSError, psutil.Error):
         dvc = _dvc()

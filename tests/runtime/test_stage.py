@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from asr.runtime.attempts import Attempt
 from asr.runtime.stage import run_stage
 from support.attempts import living, write
 from support.processes import fork
+from support.repository import PYTHONPATH
 from support.waiting import wait_for
 
 
@@ -175,6 +178,29 @@ def test_what_has_ended_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         reader.attempts()
     assert [attempt.lives for attempt in first] == [False, True]
     assert read == [running]
+
+
+def started(*words: str) -> tuple[str, list[Attempt]]:
+    """The modules that a process imports, in their order, and what is recorded then."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        env={**os.environ, "DVC_STAGE": "chunk", "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr, attempts.Reader().attempts()
+
+
+def test_a_stage_is_recorded_before_its_own_imports() -> None:
+    imported, found = started("-m", "stages.chunk", "--help")
+    assert imported.index("asr.runtime.attempts") < imported.index("pyarrow")
+    assert (only(found).stage, only(found).code) == ("chunk", 0)
+
+
+def test_what_a_stage_starts_is_no_stage() -> None:
+    started("-c", "import stages.chunk", "--multiprocessing-fork")
+    assert attempts.Reader().attempts() == []
 
 
 @pytest.fixture(autouse=True)
