@@ -263,6 +263,7 @@ def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
     corrected = 'noll, "<b>noll</b>", 零'
     page.get_by_label(re.compile("^Text from")).fill(corrected)
     page.keyboard.press("Control+Enter")
+    one.settle()
     page.get_by_text("Add to the training data").click()
     expect(page.get_by_text("Adds the segment you corrected.")).to_be_visible()
     page.get_by_label("Speaker").fill("Åsa, 7")

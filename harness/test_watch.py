@@ -256,7 +256,7 @@ def check(story: Story, kinds: tuple[Callable[[Story], None], ...]) -> None:
     false = list(page_log.falsehoods(seen, truths))
     print(*false, sep="\n")
     assert not false
-    shown = {row["Run"] for one in seen for row in one.rows}
+    shown = {row.get("Run") for one in seen for row in one.rows}
     assert set(truths) <= shown
     for lie in _lies(seen, truths):
         assert list(page_log.falsehoods(lie, truths)), "the control: this was not seen"
@@ -266,7 +266,7 @@ def _lies(seen: list[Snapshot], truths: dict[str, Truth]) -> Iterator[list[Snaps
     """What a page would have shown that is wrong: each a change of one cell."""
     healthy = next(name for name, truth in truths.items() if truth.scores and not truth.stops)
     last = seen[-1]
-    index = next(index for index, row in enumerate(last.rows) if row["Run"] == healthy)
+    index = next(index for index, row in enumerate(last.rows) if row.get("Run") == healthy)
     changes = (
         {page_log.WER_COLUMN: "12.34"},
         {"Status": "killed"},

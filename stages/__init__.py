@@ -7,5 +7,5 @@ from asr.runtime import attempts
 
 # Recorded before a stage's own imports, which take seconds; processes that it starts have another
 # command line.
-if sys.orig_argv[1:2] == ["-m"]:
+if "-m" in sys.orig_argv:
     attempts.begin()

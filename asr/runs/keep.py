@@ -15,7 +15,7 @@ from typing import Any
 
 from asr import dvc_hashes, paths
 from asr.errors import DataError, ParamsError, exit_with
-from asr.runs import revision_facts, revisions
+from asr.runs import failed_checks, revision_facts, revisions
 from asr.runs.tested import TEST_IT, read_lock, why_other_data, why_untested
 from asr.runtime import command
 from asr.storage import files
@@ -47,6 +47,7 @@ def provenance(root: Path) -> dict[str, Any]:
         "max_steps": run["params"]["train.max_steps"],
         "window_seconds": summary["window_seconds"],
         "params": {key: value for key, value in params.items() if key not in PATH_PARAMS},
+        "failed_checks": failed_checks.in_workspace(root),
         "utterances": dvc_hashes.of_file(root / paths.UTTERANCES),
         "metrics": _without_speed(metrics),
     }
@@ -90,6 +91,8 @@ def keep(root: Path, name: str) -> None:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not there; run dvc repro") from None
     files.write_json(kept_reports / f"{name}.json", report)
+    for check, detail in report["failed_checks"].items():
+        print(f"CHECK FAILED in its training: {check}: {detail}")
     print(f"kept as {folder}; go on from it with -S model.name={folder}")
 
 

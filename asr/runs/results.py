@@ -11,6 +11,7 @@ from typing import Any
 
 from asr import paths
 from asr.errors import DataError, exit_with
+from asr.runs import failed_checks
 from asr.runs.tested import TEST_IT, why_other_data, why_untested
 from asr.runtime import command
 from asr.storage import files
@@ -52,6 +53,8 @@ def summary(root: Path) -> str:
         f"WER after training   {interval(metrics)}   "
         f"95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances",
     ]
+    for name, detail in failed_checks.in_workspace(root).items():
+        lines.append(f"CHECK FAILED         {name}: {detail}")
     facts = {"audio": hours(root), "time": times(reports)}
     lines += [f"{name:21}{text}" for name, text in facts.items() if text]
     lines += ["next:", *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS)]

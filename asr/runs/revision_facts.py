@@ -17,7 +17,7 @@ from asr import dvc_hashes, paths
 from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.metrics import STEP_METRICS
-from asr.runs import reports, revisions
+from asr.runs import failed_checks, reports, revisions
 from asr.runs.revisions import KEPT, PUBLISHED, RESULT, Revision
 from asr.runs.tested import EVALUATE, LOCK_ERRORS, Lock, lock_of, why_untested_at
 from asr.tracking import results
@@ -93,7 +93,7 @@ def _facts(revision: Revision, params: dict[str, Any], best_step: int | None) ->
         "parameters": summary.get("parameters"),
         "left_out": _left_out(summary),
         "seconds": _report(revision, paths.TRAIN_TIMING).get("seconds"),
-        "failed_checks": _failed_checks(revision),
+        "failed_checks": failed_checks.of_report(_report(revision, paths.CHECKS)),
         "run": lock.written.get(paths.RUN) if lock else _hash(revision, paths.RUN),
         "utterances": None if untested else utterances,
     }
@@ -115,15 +115,6 @@ def _hash(revision: Revision, path: str) -> str | None:
     with contextlib.suppress(UserError, OSError):
         return dvc_hashes.of_file(revisions.fetch(revision, path))
     return None
-
-
-def _failed_checks(revision: Revision) -> dict[str, str]:
-    """Name and text of each check of the training that failed."""
-    return {
-        name: str(result.get("detail", ""))
-        for name, result in _report(revision, paths.CHECKS).items()
-        if isinstance(result, dict) and not result.get("passed", True)
-    }
 
 
 def _published(revision: Revision) -> tuple[None, dict[str, Any], Curves]:
@@ -160,9 +151,14 @@ def _of_kept_model(revision: Revision) -> tuple[str, dict[str, Any], Curves]:
         "untested": "",
         "best_wer": report.get("best_validation_wer"),
         "best_step": report["best_step"],
+        "failed_checks": _texts(report.get("failed_checks")),
         "utterances": report.get("utterances"),
     }
     return str(report["fingerprint"]), facts, {}
+
+
+def _texts(told: Any) -> dict[str, str]:
+    return {str(name): str(text) for name, text in told.items()} if isinstance(told, dict) else {}
 
 
 def _lock(revision: Revision) -> Lock | None:

@@ -83,11 +83,10 @@ def _published() -> list[Revision]:
         for path in sorted((paths.root() / paths.KEPT_REPORTS).glob("*.json"))
     ]
     try:
-        sha, branch = _git("rev-parse", "HEAD", "--abbrev-ref", "HEAD").split()
+        sha = _git("rev-parse", "HEAD").strip()
     except (OSError, ValueError, subprocess.SubprocessError):
         return kept
-    name = sha[:SHA_DIGITS] if branch == "HEAD" else branch
-    return [Revision(f"published ({name})", sha, PUBLISHED), *kept]
+    return [Revision(PUBLISHED, sha, PUBLISHED), *kept]
 
 
 def list_revisions() -> list[Revision]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import dvc_hashes, metrics, paths
-from asr.errors import DataError
+from asr.errors import MAKE_ROOM, DataError, DiskError
 from asr.runs import journals, revision_groups, revisions, states, tested
 from asr.runs.revision_groups import Facts, RevisionFacts
 from asr.runs.revisions import Revision
@@ -225,8 +225,7 @@ def is_training(fingerprint: str | None) -> bool:
 def rows() -> list[RunRow]:
     """All trainings, and experiments that wait, prepare, or were refused.
 
-    First come those that MLflow does not have, and those with an MLflow run, each newest first;
-    then those of revisions alone, in the order of `revisions.with_reports`.
+    The newest come first; then those of revisions alone, in the order of `revisions.with_reports`.
     """
     with opened() as index:
         if index is None:
@@ -244,12 +243,13 @@ def rows() -> list[RunRow]:
         tracked = {run["fingerprint"] for run in trainings}
         recent = [run for run in _read_untracked(index, known) if run["fingerprint"] not in tracked]
         all_rows = [row for run in recent for row in rows_of(run, [], known)]
-        all_rows = _newest_first([*all_rows, *_rows_without_training(known.present)])
+        all_rows += _rows_without_training(known.present)
         seen: set[str] = set()
         for run in trainings:
             is_twin = run["fingerprint"] in seen
             seen.add(run["fingerprint"])
             all_rows += rows_of(run, tests[run["id"]], known, is_twin)
+        all_rows = _newest_first(all_rows)
         with_run = tracked | {run["fingerprint"] for run in recent}
         for fingerprint in known.facts:
             if fingerprint not in with_run:
@@ -583,11 +583,16 @@ def request_refresh(run_ids: tuple[str, ...] = ()) -> None:
 
     Args:
         run_ids: runs whose curves are fetched first.
+    Raises:
+        DiskError: .cache cannot be written.
     """
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    if run_ids:
-        files.write_json(paths.cache("runs.wanted"), list(run_ids))
-    paths.cache("runs.asked").touch()
+    try:
+        paths.cache().mkdir(parents=True, exist_ok=True)
+        if run_ids:
+            files.write_json(paths.cache("runs.wanted"), list(run_ids))
+        paths.cache("runs.asked").touch()
+    except OSError as error:
+        raise DiskError(f".cache: {error.strerror}; {MAKE_ROOM}") from None
     refreshers[:] = [process for process in refreshers if process.poll() is None]
     if is_refreshing():
         return

@@ -224,8 +224,15 @@ class Present:
         return found
 
     def queued(self) -> list[tuple[Task, State]]:
-        """Experiments of the queue of which no stage tells."""
-        recorded = {stages[-1].dvc[0] for stages in self.invocations.values()}
+        """Experiments of the queue of which no stage tells.
+
+        Of one that failed after its stages had ended well, the queue alone does.
+        """
+        recorded = {
+            stages[-1].dvc[0]
+            for stages in self.invocations.values()
+            if self.state(stages, None) is not None
+        }
         states = [
             *((task, State(WAITING)) for task in self.queue.waiting),
             *((task, State(PREPARING)) for task in self.queue.started),

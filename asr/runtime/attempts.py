@@ -11,11 +11,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psutil
@@ -114,6 +116,7 @@ def begin() -> None:
             begin=time.time(),
         )
         _own = record
+        sys.excepthook = _crashed
 
 
 def note(fingerprint: str) -> bool:
@@ -127,6 +130,12 @@ def end(code: int, line: str = "") -> None:
     """Record how the stage ended."""
     if _own:
         _own.write(end=time.time(), code=code, line=" ".join(line.split())[:MAX_LINE])
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An `excepthook` that records how a stage ended that failed in its imports."""
+    end(1, f"{kind.__name__}: {error}")
+    sys.__excepthook__(kind, error, trace)
 
 
 def withdraw() -> None:

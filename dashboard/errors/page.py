@@ -17,8 +17,7 @@ from asr import paths
 from asr.errors import UserError
 from asr.evaluation import slices
 from asr.evaluation.slices import COUNTED, WRITTEN, ModelResults, Utterances
-from asr.runs import run_index
-from dashboard import address, diff_html, widgets, workspace
+from dashboard import address, diff_html, index, widgets, workspace
 from dashboard.errors import confusions, loop_filter, offers, result_picker, scores, utterance_list
 from dashboard.errors.offers import Offers
 from dashboard.errors.result_picker import ResultSource
@@ -55,12 +54,7 @@ def page() -> None:
 
 def mark() -> object:
     """What the page is drawn from; the index of runs is brought up to date on the way."""
-    try:
-        is_stale = run_index.is_stale(run_index.state())
-    except UserError:  # it is damaged, or of another version
-        is_stale = True
-    if is_stale:
-        run_index.request_refresh()
+    index.bring_up_to_date()
     return offers.offers(paths.root()), workspace.stamps(paths.UTTERANCES, paths.METRICS)
 
 

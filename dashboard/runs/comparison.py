@@ -190,6 +190,9 @@ def show_command(compared: list[RunRow], labels: dict[str, str]) -> None:
     """Show the command that repeats one of the compared runs."""
     st.subheader("Run it again")
     row = choose_repeated(compared, labels) if len(compared) > 1 else compared[0]
+    if row.fingerprint is None and not row.params and not row.revisions:
+        st.caption("It ended before its params were recorded; they are those you gave it.")
+        return
     path = paths.root() / "params.yaml"
     try:
         params = workspace_params(str(path), path.stat().st_mtime_ns if path.is_file() else 0)

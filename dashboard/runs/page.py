@@ -17,7 +17,7 @@ from asr.runs import run_index, states
 from asr.runs.run_index import IndexState, RunRow
 from asr.runtime import formatting
 from asr.storage import hashing
-from dashboard import address, widgets
+from dashboard import address, index, widgets
 from dashboard.runs import comparison, controls, run_table
 from dashboard.runs.leaderboards import Test
 from dashboard.runs.run_table import DELTA, INTERVAL, WER, RunTable
@@ -80,12 +80,8 @@ def watch(drawn_mark: str, was_working: bool) -> None:
         drawn_mark: the mark of the index from which the page was drawn.
         was_working: whether DVC was working then.
     """
-    try:
-        state = run_index.state()
-        if run_index.is_stale(state):
-            run_index.request_refresh()
-    except UserError:
-        run_index.request_refresh()
+    state = index.bring_up_to_date()
+    if state is None:
         return
     if state.mark != drawn_mark or states.is_dvc_working(states.present()) != was_working:
         st.rerun()

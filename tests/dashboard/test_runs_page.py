@@ -4,8 +4,10 @@ that names stay names.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,9 @@ def row(
         "untested": "" if scores else "not tested yet",
     }
     return RunRow(name=name, state=state, scores=scores, **{**known, **more})
+
+
+REQUEST_REFRESH = run_index.request_refresh  # which most tests do without
 
 
 @pytest.fixture
@@ -500,6 +505,29 @@ def test_every_state_is_told_in_words_and_counted_in_the_headline(index: Index) 
         "2 stopped · 1 failed · 1 refused · 3 killed" in text(page)
     )
     assert list(table(drawn({"state": "killed"}))["Run"]) == ["run 11", "run 12", "run 13"]
+
+
+def test_of_two_runs_that_are_as_good_the_sound_one_is_the_best(index: Index) -> None:
+    index(row("sick", 0.1, failed_checks={"weights": ""}), row("well", 0.1))
+    assert "Best: well, 10.0 % WER" in spoken(drawn())
+
+
+@pytest.mark.usefixtures("root")
+def test_a_cache_that_cannot_be_written_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mirror(training("first"))
+    refresh.refresh(talk=False)
+    monkeypatch.setattr(run_index, "is_stale", lambda _: True)
+    monkeypatch.setattr(run_index, "request_refresh", REQUEST_REFRESH)
+    monkeypatch.setattr(Path, "touch", _refuse)
+    page = drawn()
+    assert not page.exception
+    assert "make room or make it writable" in text(page)
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def test_a_failed_check_shows_on_the_run_in_the_headline_and_as_a_filter(index: Index) -> None:

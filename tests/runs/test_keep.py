@@ -24,7 +24,12 @@ SCORES = {
 }
 
 
-def workspace(root: Path, weights: bytes = b"weights", rtfx: float = 123.4) -> Path:
+def workspace(
+    root: Path,
+    weights: bytes = b"weights",
+    rtfx: float = 123.4,
+    failed: dict[str, Any] | None = None,
+) -> Path:
     """A repository after `dvc repro`, without the sound."""
     files.write_bytes(root / "models/finetuned/model.safetensors", weights)
     files.write_json(root / "data/raw/manifest.json", {"name": "synthetic-sv", "rows": 3})
@@ -43,6 +48,8 @@ def workspace(root: Path, weights: bytes = b"weights", rtfx: float = 123.4) -> P
     files.write_json(root / "reports/train/run.json", run)
     summary = {"window_seconds": 5, "best_validation_wer": 0.2}
     files.write_json(root / "reports/train/summary.json", summary)
+    checks = {"loss": {"passed": True, "detail": "fine"}, **(failed or {})}
+    files.write_json(root / "reports/train/checks.json", checks)
     files.write_bytes(root / "reports/evaluate/utterances.parquet", b"what was heard")
     scores = {**SCORES, "rtfx": rtfx}
     models = {"finetuned": scores, "start": {**scores, "wer": 0.9}}
@@ -50,6 +57,17 @@ def workspace(root: Path, weights: bytes = b"weights", rtfx: float = 123.4) -> P
         root / "reports/evaluate/metrics.json", {**scores, "test_hash": "t", "models": models}
     )
     return root
+
+
+def test_checks_that_failed_are_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = {"weights": {"passed": False, "detail": "fc1 stayed where it was"}}
+    keep.keep(workspace(tmp_path, failed=failed), "lazy")
+    kept = files.read_json(tmp_path / "reports/kept/lazy.json")
+    assert kept["failed_checks"] == {"weights": "fc1 stayed where it was"}
+    line = "CHECK FAILED in its training: weights: fc1 stayed where it was"
+    assert line in capsys.readouterr().out
 
 
 def test_the_model_is_copied_and_its_provenance_written(

@@ -206,8 +206,8 @@ def test_what_the_repository_publishes_is_there_in_a_fresh_clone(
     heard, curves = comparison.errors_of(before["learnt"]), run_index.curves(default)
     target = clone(store, monkeypatch)
     rows = table()
-    assert rows.keys() == {"published (main)", "mine"}
-    for row, known in ((rows["published (main)"], default), (rows["mine"], before["learnt"])):
+    assert rows.keys() == {"published", "mine"}
+    for row, known in ((rows["published"], default), (rows["mine"], before["learnt"])):
         assert [revision.kind for revision in row.revisions] == [PUBLISHED]
         assert {name: row.scores[name] for name in SCORES} == {
             name: known.scores[name] for name in SCORES
@@ -218,8 +218,8 @@ def test_what_the_repository_publishes_is_there_in_a_fresh_clone(
     assert comparison.errors_of(rows["mine"]) == heard
     assert results.summary(target).startswith("WER of the start")
     with pytest.raises(DataError):
-        comparison.errors_of(rows["published (main)"])
-    assert run_index.curves(rows["published (main)"]) == curves
+        comparison.errors_of(rows["published"])
+    assert run_index.curves(rows["published"]) == curves
 
 
 def test_what_is_published_gives_way_where_the_same_training_is_known(
@@ -229,7 +229,7 @@ def test_what_is_published_gives_way_where_the_same_training_is_known(
     (default,) = {*table()} - {"brief", "learnt"}
     target = clone(store, monkeypatch)
     (result,) = (store.root / ".cache/results").glob(f"{default.removeprefix('repro-')}*/*")
-    assert table().keys() == {"published (main)"}
+    assert table().keys() == {"published"}
     kept = target / ".cache/results" / result.parent.name / result.name
     shutil.copytree(result, kept)
     assert [row.fingerprint for row in table().values()] == [result.parent.name]

@@ -538,6 +538,21 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
     assert rows()["starts"].state == State("killed", stage="chunk")
 
 
+def test_what_fails_after_its_stages_ended_well_is_told_by_the_queue(tmp_path: Path) -> None:
+    reflog(tmp_path, "failed", ("1", "broken"))
+    started(tmp_path, "1", "broken", NO_PROCESS, 255)
+    write("chunk", {"code": 0}, experiment="broken", dvc=[NO_PROCESS, 1])
+    assert rows()["broken"].state == State("failed", line="ERROR: it failed")
+
+
+def test_the_newest_comes_first_whether_it_trained_or_not() -> None:
+    for number, (name, code) in enumerate((("first", 2), ("second", 2), ("third", 2))):
+        write("train", {"code": code, "line": "no"}, experiment=name, dvc=[NO_PROCESS, number])
+    mirrored = training("trained")  # in 2026, long after those records
+    mirror(mirrored)
+    assert [row.name for row in listed()] == ["trained", "third", "second", "first"]
+
+
 def test_an_experiment_that_a_worker_has_just_taken_is_no_longer_waiting(tmp_path: Path) -> None:
     """DVC drops it from its list before it notes the process."""
     celery = tmp_path / queue.CELERY

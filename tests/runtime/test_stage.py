@@ -180,11 +180,15 @@ def test_what_has_ended_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read == [running]
 
 
-def started(*words: str) -> tuple[str, list[Attempt]]:
-    """The modules that a process imports, in their order, and what is recorded then."""
+def started(*words: str, first: str = "") -> tuple[str, list[Attempt]]:
+    """The modules that a process imports, in their order, and what is recorded then.
+
+    Args:
+        first: a folder where modules are looked for before others.
+    """
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *words],
-        env={**os.environ, "DVC_STAGE": "chunk", "PYTHONPATH": PYTHONPATH},
+        env={**os.environ, "DVC_STAGE": "chunk", "PYTHONPATH": f"{first}:{PYTHONPATH}"},
         capture_output=True,
         text=True,
         check=False,
@@ -196,6 +200,13 @@ def test_a_stage_is_recorded_before_its_own_imports() -> None:
     imported, found = started("-m", "stages.chunk", "--help")
     assert imported.index("asr.runtime.attempts") < imported.index("pyarrow")
     assert (only(found).stage, only(found).code) == ("chunk", 0)
+
+
+def test_a_stage_that_fails_in_its_imports_is_recorded_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('no such library')")
+    said, found = started("-m", "stages.chunk", "--help", first=str(tmp_path))
+    assert "Traceback" in said
+    assert (only(found).code, only(found).line) == (1, "ImportError: no such library")
 
 
 def test_what_a_stage_starts_is_no_stage() -> None:
