@@ -26,7 +26,8 @@ from support.browser import Visitor, serving
 from support.experiments import learnt_copy
 from support.pipeline import Workspace
 
-SHORT = ("-S", "train.max_steps=20")
+SHORT = ("-S", "train.max_steps=20", "-S", "train.warmup_steps=4")
+LATE_SECONDS = 15.0  # that MLflow hears of a training too late
 LOOK_SECONDS = 8.0  # from the end of an experiment to the next: what shows late, shows meanwhile
 
 
@@ -73,6 +74,11 @@ class Story:
             self.page.wait_for_timeout(200)
         return said[0]
 
+    def finish(self, name: str, *words: str) -> None:
+        """An experiment that must end well, or what is seen of it says nothing."""
+        said = self.run("exp", "run", "-n", name, *words)
+        assert f"Ran experiment(s): {name}" in said, said
+
     def look(self) -> None:
         self.page.wait_for_timeout(1000 * LOOK_SECONDS)
 
@@ -111,7 +117,7 @@ def _note_death(story: Story, name: str, flag: Path) -> None:
 
 
 def plain(story: Story) -> None:
-    story.run("exp", "run", "-n", "plain", *SHORT)
+    story.finish("plain", *SHORT)
 
 
 def queued(story: Story) -> None:
@@ -124,7 +130,7 @@ def queued(story: Story) -> None:
 
 
 def temporary(story: Story) -> None:
-    story.run("exp", "run", "--temp", "-n", "apart", "-S", "train.max_steps=23")
+    story.finish("apart", "--temp", "-S", "train.max_steps=23")
 
 
 def killed_in_training(story: Story) -> None:
@@ -134,7 +140,7 @@ def killed_in_training(story: Story) -> None:
 
 def resumed(story: Story) -> None:
     words = ("-S", "train.max_steps=24", "-S", "train.save_steps=8")
-    story.run("exp", "run", "-n", "gone-on", *words)
+    story.finish("gone-on", *words)
 
 
 def killed_in_evaluation(story: Story) -> None:
@@ -142,7 +148,7 @@ def killed_in_evaluation(story: Story) -> None:
 
 
 def failed_check(story: Story) -> None:
-    story.run("exp", "run", "-n", "lazy", *SHORT, "-S", "train.learning_rate=1e-12")
+    story.finish("lazy", *SHORT, "-S", "train.learning_rate=1e-12")
 
 
 def refused(story: Story) -> None:
@@ -152,12 +158,12 @@ def refused(story: Story) -> None:
 
 def another_corpus(story: Story) -> None:
     words = ("-S", "download.source=synthetic", "-S", "download.language=de")
-    story.run("exp", "run", "-n", "german", *SHORT, *words)
+    story.finish("german", *SHORT, *words)
     story.run("exp", "apply", "learnt", "--force")
 
 
 def trained_alone(story: Story) -> None:
-    story.run("exp", "run", "-n", "tested", "-S", "train.max_steps=60")
+    story.finish("tested", "-S", "train.max_steps=60")
     params = story.workspace.root / "params.yaml"
     params.write_text(params.read_text().replace("max_steps: 60", "max_steps: 26"))
     story.untested.add(26)
@@ -167,24 +173,29 @@ def trained_alone(story: Story) -> None:
 def told_late(story: Story) -> None:
     """A process that tells MLflow, and that stands still for a while."""
     with _tracker_stopped():
-        story.run("exp", "run", "-n", "late", "-S", "train.max_steps=27")
+        story.finish("late", "-S", "train.max_steps=27")
         story.look()
 
 
 @contextmanager
 def _tracker_stopped() -> Iterator[None]:
-    """Stop each follower as soon as it is there; let them go at the end."""
+    """Stop each follower as soon as it is there, and let it go LATE_SECONDS later.
+
+    Not for longer: DVC waits for the end of what its stages print, which followers share.
+    """
     ended = threading.Event()
-    stopped: set[int] = set()
+    stopped: dict[int, float] = {}
 
     def stop() -> None:
         while not ended.wait(0.05):
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
                 if "asr.tracking.follower" in words and process.pid not in stopped:
-                    with suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGSTOP)
-                        stopped.add(process.pid)
+                    _signal(process.pid, signal.SIGSTOP)
+                    stopped[process.pid] = time.monotonic()
+            for pid, since in stopped.items():
+                if time.monotonic() - since > LATE_SECONDS:
+                    _signal(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=stop)
     thread.start()
@@ -194,8 +205,12 @@ def _tracker_stopped() -> Iterator[None]:
         ended.set()
         thread.join()
         for pid in stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 KINDS: tuple[Callable[[Story], None], ...] = (
