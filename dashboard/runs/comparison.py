@@ -191,7 +191,7 @@ def show_command(compared: list[RunRow], labels: dict[str, str]) -> None:
     st.subheader("Run it again")
     row = choose_repeated(compared, labels) if len(compared) > 1 else compared[0]
     if row.fingerprint is None and not row.params and not row.revisions:
-        st.caption("It ended before its params were recorded; they are those you gave it.")
+        st.caption("Its params are not recorded; they are those that you gave it.")
         return
     path = paths.root() / "params.yaml"
     try:
