@@ -69,7 +69,7 @@ class DiskError(UserError):
 
 
 class Stopped(UserError):
-    """Stopped by a signal after a checkpoint; `dvc repro` goes on from there."""
+    """Stopped by a signal; the message says what of the work is kept."""
 
     def __init__(self, signum: int, message: str):
         super().__init__(message)

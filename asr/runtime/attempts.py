@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from asr.runtime.processes import is_alive
 
 MAX_KEPT = 300  # records; the oldest are deleted
 MAX_LINE = 500  # characters of an error that are kept
+MAX_COMMAND = 4000  # characters of a command; a longer one is not kept, for half of it misleads
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Attempt:
         folder: where it works.
         dvc: id of the process of DVC that started it, and when that began.
         begin, end: in seconds since 1970; `end` is None until it has ended by itself.
+        command: what DVC was called with; empty where the queue started it.
         fingerprint: of the training that it trains or tests; None before that has begun.
         code: the exit code; None if there is no end.
         line: the last line of an error, without "error 3:"; else empty.
+        orphaned: whether DVC was killed before or soon after it ended, so that nothing follows.
         lives: whether its process lives.
     """
 
@@ -52,10 +56,12 @@ class Attempt:
     folder: str
     dvc: tuple[int, float]
     begin: float
+    command: str = ""
     fingerprint: str | None = None
     end: float | None = None
     code: int | None = None
     line: str = ""
+    orphaned: bool = False
     lives: bool = False
 
     @property
@@ -69,11 +75,17 @@ class Attempt:
 
 
 class Record:
-    """The record that this process writes of itself."""
+    """The record that this process writes of itself.
 
-    def __init__(self, path: Path, descriptor: int):
+    Args:
+        descriptor: of the file at `path`.
+        dvc: the process of DVC that started this one.
+    """
+
+    def __init__(self, path: Path, descriptor: int, dvc: psutil.Process):
         self.path = path
         self.descriptor = descriptor
+        self.dvc = dvc
 
     def write(self, **facts: Any) -> None:
         """Append a line; if it cannot be written whole, drop the record."""
@@ -106,14 +118,16 @@ def begin() -> None:
         return
     with suppress(OSError, psutil.Error):
         dvc = _dvc()
+        command = _command(dvc.cmdline())
         _delete_oldest()
-        record = _create()
+        record = _create(dvc)
         record.write(
             stage=stage,
             experiment=os.environ.get("DVC_EXP_NAME", ""),
             folder=os.getcwd(),
             dvc=[dvc.pid, round(dvc.create_time())],
             begin=time.time(),
+            command=command,
         )
         _own = record
         sys.excepthook = _crashed
@@ -129,7 +143,9 @@ def note(fingerprint: str) -> bool:
 def end(code: int, line: str = "") -> None:
     """Record how the stage ended."""
     if _own:
-        _own.write(end=time.time(), code=code, line=" ".join(line.split())[:MAX_LINE])
+        known = {"code": code, "line": " ".join(line.split())[:MAX_LINE]}
+        dvc_lives = is_alive(_own.dvc.pid, _own.dvc.create_time())
+        _own.write(end=time.time(), **known, orphaned=not dvc_lives)
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -154,13 +170,23 @@ def _dvc() -> psutil.Process:
     return parents[0]
 
 
-def _create() -> Record:
+def _command(words: list[str]) -> str:
+    """What DVC was called with, as one types it; empty for a call that is none of a user's."""
+    place = next((place for place, word in enumerate(words[:4]) if Path(word).name == "dvc"), None)
+    typed = words[place + 1 :] if place is not None else []
+    if typed[:1] != ["repro"] and typed[:2] != ["exp", "run"]:
+        return ""
+    line = shlex.join(["dvc", *typed]).encode(errors="replace").decode()
+    return line if len(line) <= MAX_COMMAND else ""
+
+
+def _create(dvc: psutil.Process) -> Record:
     """A new empty record, locked until this process ends."""
     folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return Record(path, descriptor)
+    return Record(path, descriptor, dvc)
 
 
 def _delete_oldest() -> None:

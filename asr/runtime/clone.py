@@ -10,12 +10,12 @@ experiment is kept. Costs a few calls of git, some milliseconds each.
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr import paths
 from asr.errors import ParamsError
+from asr.runtime import git
 
 ASIDE = "`dvc exp run --temp` and the queue"
 SHALLOW = f"this clone is shallow, and DVC would lose what {ASIDE} make in it"
@@ -43,19 +43,19 @@ def lacks(root: Path) -> list[Lack]:
     Args:
         root: top of the repository.
     """
-    found = _git(root, "rev-parse", "--absolute-git-dir")
+    found = git.run(root, "rev-parse", "--absolute-git-dir")
     if found.returncode:
         reason = found.stderr.partition("\n")[0].removeprefix("fatal: ")
         what = f"git finds no repository here ({reason}), so DVC refuses to work"
         remedy = "git clone it; or here: git init, make setup, git add -A, git commit -m start"
         return [Lack(what, remedy, root)]
     folder = Path(found.stdout.strip())
-    if _git(root, "cat-file", "-e", "HEAD:./dvc.yaml").returncode:
+    if git.run(root, "cat-file", "-e", "HEAD:./dvc.yaml").returncode:
         what = "no commit holds dvc.yaml, so DVC refuses experiments (Empty git repo)"
         return [Lack(what, "git add -A, git commit -m start", folder)]
     missing = []
     if is_shallow(root):
-        common = Path(_git(root, "rev-parse", "--git-common-dir").stdout.strip())
+        common = Path(git.run(root, "rev-parse", "--git-common-dir").stdout.strip())
         missing.append(Lack(SHALLOW, UNSHALLOW, root / common / "shallow"))
     if _lacks_objects(root):
         what = f"this clone is partial, and {ASIDE} stop in it with an unexpected error"
@@ -65,16 +65,16 @@ def lacks(root: Path) -> list[Lack]:
 
 def is_shallow(root: Path) -> bool:
     """Whether a clone lacks older commits, as after `git clone --depth 1`."""
-    return _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+    return git.run(root, "rev-parse", "--is-shallow-repository").stdout.strip() == "true"
 
 
 def _lacks_objects(root: Path) -> bool:
     """Whether a clone lacks older files, as after `git clone --filter=blob:none`."""
-    if _git(root, "config", "--get-regexp", r"^remote\..*\.promisor$").returncode:
+    if git.run(root, "config", "--get-regexp", r"^remote\..*\.promisor$").returncode:
         return (
             False  # only such a remote may leave objects out; asking for all of them takes longer
         )
-    objects = _git(root, "rev-list", "--objects", "--missing=print", "HEAD").stdout
+    objects = git.run(root, "rev-list", "--objects", "--missing=print", "HEAD").stdout
     return any(line.startswith("?") for line in objects.splitlines())
 
 
@@ -88,12 +88,6 @@ def refuse_if_lost() -> None:
     is_aside = "DVC_EXP_NAME" in os.environ and root != Path.cwd()
     if is_aside and is_shallow(root):
         raise ParamsError(f"{SHALLOW}; {UNSHALLOW}, or run it without --temp and --queue")
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
 
 
 def main() -> None:
