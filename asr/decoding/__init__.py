@@ -1,5 +1,5 @@
-"""What transcription needs beyond the greedy decoding of `model`.
+"""From sound to hypotheses and segments with times, on any engine, without torch.
 
-It is not part of `model`, because a change there makes every model train anew. Imports `errors`,
-`whisper`, `features`, `model`.
+Imports `errors`, `paths`, `dvc_hashes`, `whisper`, `storage`, `runtime`, `audio`, `speech`,
+`features`, `windows`, `stopping`, `model`, `engines`.
 """

@@ -1,36 +1,49 @@
-"""Split decoded tokens at their timestamps into utterances with start and end."""
+"""What was said in a recording, and when. Costs nothing to import."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from asr.model import timestamps, tokenization
-from asr.model.greedy import DecodedSegment
-from asr.model.loader import Start
 from asr.whisper import POSITIONS_PER_SECOND
 
 
-def timed_texts(start: Start, decoded: DecodedSegment) -> list[tuple[float, float, str]]:
-    """Start, end and text of each utterance in a decoded segment.
+@dataclass(frozen=True)
+class Word:
+    """When a word was said, in seconds, and the word with its space and punctuation."""
 
-    Times are seconds from the start of the recording. A model without timestamps gives one
-    utterance, as long as the segment. With timestamps, utterances without text are left out.
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording and what was said; `start` and `end` in seconds.
+
+    Attributes:
+        words: the text word by word, where the times of words are known; joined they are the text,
+            but for space at its ends.
+        words_are_guessed: the model does not tell which of its heads follow the sound.
     """
-    generation = start.model.generation_config
-    if not tokenization.predicts_timestamps(generation) or not decoded.text:
-        return [(decoded.start, decoded.start + decoded.duration, decoded.text)]
-    utterances = split_at_timestamps(
-        decoded.ids, timestamps.first_timestamp(generation), decoded.duration
-    )
-    texts = [
-        (
-            decoded.start + begin,
-            decoded.start + end,
-            tokenization.decode(start.tokenizer, ids),
-        )
-        for begin, end, ids in utterances
-    ]
-    return [(begin, end, text) for begin, end, text in texts if text]
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
+    words_are_guessed: bool = False
+    language: str | None = None
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Segment:
+        """The segment whose fields, by `asdict`, went through JSON."""
+        words = tuple(Word(**word) for word in values.get("words", ()))
+        return cls(**{**values, "words": words})
+
+    def with_text(self, text: str) -> Segment:
+        """The segment with another text, of which no word times are known."""
+        return self if text == self.text else replace(self, text=text, words=())
 
 
 def split_at_timestamps(

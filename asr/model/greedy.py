@@ -1,17 +1,15 @@
-"""Audio to text by batched greedy decoding, the same for validation, evaluation and transcription.
+"""Audio to text by batched greedy decoding in torch, for the validation inside a training.
 
-The texts equal those of plain `generate()`. Recordings are sorted by length, and a row leaves the
-batch when its text ends, so short rows do not wait for long ones; the number of tokens is limited
-by duration. Recordings longer than the window are cut at the quietest point near its end, and the
-texts of the segments are joined.
+The texts equal those of plain `generate()`, but that a row which loops is stopped. Recordings are
+sorted by length, and a row leaves the batch when its text ends, so short rows do not wait for long
+ones; the number of tokens is limited by duration. `asr.decoding` is what evaluation and
+transcription use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from transformers import (
     DynamicCache,
@@ -20,52 +18,14 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from asr.features import TAIL, LogMel, input_features
+from asr import stopping, windows
+from asr.features import LogMel, input_features
 from asr.model import loader, timestamps, tokenization
 from asr.whisper import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 
-TOKENS_PER_SECOND = 40  # more than the fastest speech, in any script
-SPARE_TOKENS = 10  # added to that limit
-CUT_SHARE = 0.3  # share of a window, at its end, that is searched for a quiet point to cut at
-QUIET_FRAMES = 10  # frames of a pause; the gap before a plosive (p, t, k) is shorter
-
-# Called with groups of recordings or segments and their number; yields each group when it is to be
-# decoded, so that it can show progress, or stop by raising an error.
+# Called with groups of recordings and their number; yields each group when it is to be decoded, so
+# that it can show progress, or stop by raising an error.
 Progress = Callable[[Iterable[list[int]], int], Iterable[list[int]]]
-
-
-@dataclass(frozen=True)
-class AudioSegment:
-    """A part of a recording that fits the window; `start` and `duration` in seconds."""
-
-    start: float
-    duration: float
-    features: LogMel
-
-
-@dataclass(frozen=True)
-class DecodedSegment:
-    """Tokens and text of one part of a recording; `start` and `duration` in seconds.
-
-    ids: tokens between prompt and end token, including timestamps if the model predicts them.
-    text: the text of `ids`.
-    """
-
-    start: float
-    duration: float
-    ids: tuple[int, ...]
-    text: str
-
-
-def in_groups(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield the indices in groups of `size`; the last group may be smaller."""
-    for start in range(0, len(indices), size):
-        yield list(indices[start : start + size])
-
-
-def max_tokens(seconds: float) -> int:
-    """The most tokens to decode for `seconds` of audio."""
-    return SPARE_TOKENS + int(TOKENS_PER_SECOND * seconds)
 
 
 # From features to tokens
@@ -78,7 +38,7 @@ def decode_batch(
     prompt: list[int],
     max_new_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """Decode a batch greedily: at each step the likeliest token.
+    """Decode a batch greedily: at each step the likeliest token, until a row ends or loops.
 
     Args:
         features: (B, M, T), T the frames of the window.
@@ -106,6 +66,7 @@ def decode_encoded(
     """Do what `decode_batch` does, from the encoder's output, which several prompts can share."""
     generation, device = whisper.generation_config, encoded.device
     has_timestamps = tokenization.predicts_timestamps(generation)
+    zero = timestamps.first_timestamp(generation)
     suppressed = _token_tensor(generation.suppress_tokens, device)
     suppressed_first = _token_tensor(getattr(generation, "begin_suppress_tokens", None), device)
     cache = EncoderDecoderCache(
@@ -131,13 +92,22 @@ def decode_encoded(
         ended = inputs[:, 0] == generation.eos_token_id
         for row, token in zip(rows[~ended].tolist(), inputs[~ended, 0].tolist(), strict=True):
             decoded[row].append(token)
-        goes_on = ~ended & (step + 1 < limits[rows])
+        looped = [_stopped_at_loop(decoded[row], zero) for row in rows.tolist()]
+        goes_on = ~ended & (step + 1 < limits[rows]) & ~torch.tensor(looped, device=device)
         if not goes_on.any():
             break
         if not goes_on.all():
             cache.batch_select_indices(goes_on.nonzero()[:, 0])
             inputs, encoded, rows = inputs[goes_on], encoded[goes_on], rows[goes_on]
     return decoded
+
+
+def _stopped_at_loop(ids: list[int], first_timestamp: int) -> bool:
+    """Whether a row goes round in circles; then the first repetition alone is left of it."""
+    place = stopping.loop_start(ids, first_timestamp)
+    if place:
+        del ids[place:]
+    return place > 0
 
 
 def _token_tensor(ids: list[int] | None, device: torch.device) -> torch.Tensor:
@@ -164,50 +134,6 @@ def generation_prompt(whisper: WhisperForConditionalGeneration) -> list[int]:
     return [int(token) for token in calls[0][0]]
 
 
-# From recordings to windows
-
-
-def cut(features: LogMel, window_frames: int) -> list[AudioSegment]:
-    """Cut a recording at quiet points into segments that fit the window."""
-    loudness = features.mel.mean(axis=0)  # (T,)
-    total = features.mel.shape[1] - TAIL
-    if total <= window_frames:
-        return [_segment(features, 0, total, features.edge)]
-    segments: list[AudioSegment] = []
-    start = 0
-    while total - start > window_frames:
-        end = start + _quietest(loudness[start : start + window_frames])
-        segments.append(_segment(features, start, end, None))
-        start = end
-    segments.append(_segment(features, start, total, None))
-    return segments
-
-
-def _quietest(loudness: np.ndarray) -> int:
-    """The frame in the middle of the quietest pause in the last part of a window."""
-    first = int(len(loudness) * (1 - CUT_SHARE))
-    smooth = np.convolve(loudness, np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
-    quiet = first + int(np.argmin(smooth[first : len(loudness) - QUIET_FRAMES // 2]))
-    return max(quiet, 1)
-
-
-def _segment(features: LogMel, start: int, end: int, edge: np.ndarray | None) -> AudioSegment:
-    """Frames `start` to `end` of a recording, followed by TAIL frames as in every clip's features.
-
-    The last segment has the recording's own tail; the tail of the others is silence (the floor).
-    """
-    if end == features.mel.shape[1] - TAIL:
-        mel = features.mel[:, start:]
-    else:
-        mel = features.mel[:, start:end]
-        mel = np.pad(mel, ((0, 0), (0, TAIL)), constant_values=features.floor)
-    return AudioSegment(
-        start / FRAMES_PER_SECOND,
-        (end - start) / FRAMES_PER_SECOND,
-        LogMel(mel, features.floor, edge),
-    )
-
-
 # From recordings to text
 
 
@@ -225,60 +151,38 @@ def transcribe(
     Args:
         durations: of each recording, in seconds.
         log_mel: returns the features of a recording, by its index.
-        max_new_tokens: limit for each window, besides that of its duration (`max_tokens`).
+        max_new_tokens: limit for each window, besides that of its duration.
         progress: called with groups of recordings, see `Progress`.
     Returns:
         the text of each recording.
     """
-    longest_first = sorted(range(len(durations)), key=lambda index: (-durations[index], index))
-    groups = list(in_groups(longest_first, batch_size))
-    texts = [""] * len(durations)
-    for group in progress(groups, len(groups)):
-        clips = map(log_mel, group)
-        decoded = decode_clips(whisper, tokenizer, clips, batch_size, max_new_tokens)
-        for index, segments in zip(group, decoded, strict=True):
-            texts[index] = " ".join(segment.text for segment in segments if segment.text)
-    return texts
-
-
-def decode_clips(
-    whisper: WhisperForConditionalGeneration,
-    tokenizer: WhisperTokenizer,
-    clips: Iterable[LogMel],
-    batch_size: int,
-    max_new_tokens: int,
-    progress: Progress = lambda groups, _: groups,
-) -> list[list[DecodedSegment]]:
-    """Decode a few recordings, each cut into segments that fit the window.
-
-    The segments of all recordings are decoded together, `batch_size` at once.
-
-    Args:
-        progress: called with groups of segments, see `Progress`.
-    Returns:
-        the decoded segments of each recording.
-    """
+    groups = list(windows.in_groups(windows.longest_first(durations), batch_size))
     frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
-    prompt = tokenization.prompt(whisper.generation_config)
-    cuts = [cut(clip, frames) for clip in clips]
-    segments = [segment for parts in cuts for segment in parts]
-    groups = list(in_groups(range(len(segments)), batch_size))
-    ids: list[list[int]] = []
+    texts = [""] * len(durations)
     was_training = whisper.training
     whisper.eval()
     for group in progress(groups, len(groups)):
-        batch = [segments[index] for index in group]
-        limits = [min(max_new_tokens, max_tokens(segment.duration)) for segment in batch]
-        features = input_features([segment.features for segment in batch], frames)
-        ids += decode_batch(whisper, features.to(whisper.device), prompt, limits)
+        cuts = [windows.cut(log_mel(index), frames) for index in group]
+        segments = [segment for parts in cuts for segment in parts]
+        decoded = _decode_segments(whisper, segments, batch_size, max_new_tokens)
+        for index, parts in zip(group, cuts, strict=True):
+            heard = [tokenization.decode(tokenizer, next(decoded)) for _ in parts]
+            texts[index] = " ".join(filter(None, heard))
     whisper.train(was_training)
-    decoded = (
-        DecodedSegment(
-            segment.start,
-            segment.duration,
-            tuple(tokens),
-            tokenization.decode(tokenizer, tokens),
-        )
-        for segment, tokens in zip(segments, ids, strict=True)
-    )
-    return [[next(decoded) for _ in parts] for parts in cuts]
+    return texts
+
+
+def _decode_segments(
+    whisper: WhisperForConditionalGeneration,
+    segments: Sequence[windows.AudioSegment],
+    batch_size: int,
+    max_new_tokens: int,
+) -> Iterator[list[int]]:
+    """The tokens of each segment, decoded `batch_size` at once."""
+    frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
+    prompt = tokenization.prompt(whisper.generation_config)
+    for group in windows.in_groups(range(len(segments)), batch_size):
+        batch = [segments[index] for index in group]
+        limits = [min(max_new_tokens, stopping.max_tokens(one.duration)) for one in batch]
+        features = input_features([one.features for one in batch], frames)
+        yield from decode_batch(whisper, features.to(whisper.device), prompt, limits)

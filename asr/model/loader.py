@@ -287,13 +287,12 @@ def set_prompt(model: WhisperForConditionalGeneration, language: str, task: str)
         model.generation_config.task = task
 
 
-def check_mel_bins(model: WhisperForConditionalGeneration, num_mel_bins: int) -> None:
-    """Refuse features with another number of mel bins than the model takes.
+def check_mel_bins(expected: int, num_mel_bins: int) -> None:
+    """Refuse features with another number of mel bins than a model takes.
 
     Raises:
         ModelError: the numbers differ; the message names the param to change.
     """
-    expected = model.config.num_mel_bins
     if expected != num_mel_bins:
         raise ModelError(
             f"the features have {num_mel_bins} mel bins, the model wants {expected}: "

@@ -23,7 +23,7 @@ def start_model(params: schema.Params, train: FeatureRows) -> Start:
         start = _from_scratch(params, train)
     else:
         start = loader.load(settings.name, settings.revision, settings.window_seconds)
-    loader.check_mel_bins(start.model, train.num_mel_bins)
+    loader.check_mel_bins(start.model.config.num_mel_bins, train.num_mel_bins)
     loader.set_prompt(start.model, params.language, settings.task)
     has_timestamps = params.train.timestamp_share > 0
     timestamps.set_return_timestamps(start.model.generation_config, has_timestamps)

@@ -1,4 +1,5 @@
 """The code that decides the weights; a change here makes every model train anew.
 
-Imports `errors`, `whisper`, `storage`, `runtime`, `params`, `features`, `model`, `wer`, `metrics`.
+Imports `errors`, `whisper`, `storage`, `runtime`, `params`, `features`, `windows`, `model`, `wer`,
+`metrics`.
 """

@@ -1,4 +1,4 @@
-"""Loss and WER of a training on a fixed subset of the validation split, decoded as in `evaluate`.
+"""Loss and WER of a training on a fixed subset of the validation split, decoded greedily.
 
 A hash of the ids chooses the rows, so a growing corpus hardly changes the choice. With several
 processes each decodes its share.
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import WhisperForConditionalGeneration
 
-from asr import wer
+from asr import wer, windows
 from asr.features import FeatureRows, LogMel
 from asr.model import greedy
 from asr.storage.hashing import fraction_of
@@ -54,7 +54,7 @@ class Validation:
         accelerator: Accelerator,
         until_signal: UntilSignal,
     ) -> list[str]:
-        """Decode each row as `evaluate` does; return the texts of all processes."""
+        """Decode each row greedily; return the texts of all processes."""
         mine = range(accelerator.process_index, len(self.row_numbers), accelerator.num_processes)
 
         def log_mel(number: int) -> LogMel:
@@ -88,7 +88,7 @@ class Validation:
 def mean_loss(
     loss: Callable[[dict[str, torch.Tensor]], torch.Tensor],
     rows: FeatureRows,
-    windows: list[TrainingExample],
+    examples: list[TrainingExample],
     collator: Collator,
     batch_size: int,
     accelerator: Accelerator,
@@ -99,11 +99,11 @@ def mean_loss(
     Args:
         loss: returns the summed loss of a batch.
     """
-    groups = list(greedy.in_groups(range(len(windows)), batch_size))
+    groups = list(windows.in_groups(range(len(examples)), batch_size))
     mine = groups[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss, labels
     for group in until_signal(mine):
-        batch = collator.batch(rows, [windows[index] for index in group])
+        batch = collator.batch(rows, [examples[index] for index in group])
         with torch.inference_mode():
             values = [float(loss(batch)), batches.num_labels(batch)]
             sums += torch.tensor(values, dtype=torch.float64, device=sums.device)
