@@ -1,5 +1,5 @@
 """Transcribe recordings: the command line, the queue behind the pages, what visitors keep.
 
 Imports `errors`, `paths`, `whisper`, `dvc_hashes`, `storage`, `runtime`, `audio`, `sources`,
-`features`, `model`, `decoding`, `runs`.
+`model`, `engines`, `decoding`, `evaluation`, `runs`.
 """

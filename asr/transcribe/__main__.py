@@ -2,36 +2,52 @@
 
     earshot transcribe talk.mp3 interviews/ --format srt --out subtitles
 
-Files and folders, sound or video, of any length up to three hours. Decoding is that of evaluation
-(`asr.transcribe.recognizer`).
+Files and folders, sound or video, of any length up to three hours. A model decodes as it was
+evaluated, or else robustly, in the fastest precision of this processor.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Container, Iterable
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import TextIOWrapper
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import NamedTuple, cast
 
 from tqdm import tqdm
 
-from asr.audio.sample_file import SUFFIXES, decode_apart
-from asr.errors import DataError, exit_with
-from asr.runtime import command
+from asr.audio.sample_file import SUFFIXES, SampleFile, decode_together
+from asr.decoding.long_form import BATCH, Transcription, begin_together
+from asr.decoding.recognizer import Recognizer
+from asr.decoding.segments import Segment
+from asr.errors import DataError, DiskError, Stopped, exit_with
 from asr.storage import files
-from asr.transcribe.formats import FORMATS, Segment
-from asr.whisper import WHISPER_LANGUAGES
+from asr.transcribe import models, recognizer, settings
+from asr.transcribe.arguments import arguments, asked, layout
+from asr.transcribe.formats import Writer, writers
+from asr.transcribe.recognizer import choose_prompts, fits_window
 
-if TYPE_CHECKING:
-    from asr.model.loader import Start
+GROUP = 16  # recordings that are unpacked together
+GROUP_BYTES = 4 << 20  # of them, unless one alone is larger
+Recording = tuple[Path, Path]  # a file, and the name of its transcript
 
 
-def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
+class Work(NamedTuple):
+    """A recording, the name of its transcript, and the work on it."""
+
+    path: Path
+    name: Path
+    job: Transcription
+
+
+def recordings(paths: list[Path]) -> list[Recording]:
     """List the recordings to transcribe, each with the name of its transcript.
 
     The name is the recording's without its ending; if two would be equal, the ending or a number is
@@ -54,7 +70,7 @@ def recordings(paths: list[Path]) -> list[tuple[Path, Path]]:
     return [(path, name) for name, path in by_name.items()]
 
 
-def _recordings_at(path: Path) -> list[tuple[Path, Path]]:
+def _recordings_at(path: Path) -> list[Recording]:
     """The file, or all recordings in the folder, each with its path inside the folder."""
     if path.is_file():
         return [(path, Path(path.name))]
@@ -73,99 +89,177 @@ def _unused(name: Path, taken: Container[Path]) -> Path:
     return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
-def transcribe_file(
-    start: Start, path: Path, language: str | None, task: str | None
-) -> list[Segment]:
-    """Transcribe one recording, with a progress bar in seconds of sound.
+def groups(inputs: list[Recording]) -> Iterator[list[Recording]]:
+    """The recordings that are unpacked together: one at first, then several small ones."""
+    group: list[Recording] = []
+    size = GROUP_BYTES  # so that the first text does not wait for the second recording
+    for path, name in inputs:
+        size += path.stat().st_size
+        if group and (size > GROUP_BYTES or len(group) == GROUP):
+            yield group
+            group, size = [], path.stat().st_size
+        group.append((path, name))
+    yield group
 
-    The language is told on standard error, so that standard output has the transcripts alone.
+
+def sounds(inputs: list[Recording]) -> Iterator[list[tuple[Recording, SampleFile | DataError]]]:
+    """The samples of each recording, or why there are none, by groups; the next one is unpacked
+    meanwhile.
+
+    The samples are deleted when the next group is asked for.
     """
-    from asr.transcribe import recognizer
+    with tempfile.TemporaryDirectory(prefix="earshot-") as top, ThreadPoolExecutor(1) as ahead:
 
-    with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
-        sound = decode_apart(path, Path(folder) / "samples.f32")
-        prompt = recognizer.choose_prompt(start, language, task, sound, 0.0, sound.duration)
-        print(f"{path}: {prompt.text}", file=sys.stderr, flush=True)
-        with tqdm(
-            total=round(sound.duration, 1),
-            unit=" s",
-            desc=path.name,
-            disable=not sys.stderr.isatty(),
-        ) as bar:
+        def unpack(number: int, group: list[Recording]) -> list[SampleFile | DataError]:
+            folder = Path(top, str(number))
+            folder.mkdir()
+            return decode_together([path for path, _ in group], folder)
 
-            def show(moment: float) -> None:
-                bar.update(moment - bar.n)
+        waiting = deque(enumerate(groups(inputs)))
+        coming = ahead.submit(unpack, *waiting[0])
+        while waiting:
+            number, group = waiting.popleft()
+            found = coming.result()
+            if waiting:
+                coming = ahead.submit(unpack, *waiting[0])
+            yield list(zip(group, found, strict=True))
+            shutil.rmtree(Path(top, str(number)))
 
-            return list(recognizer.transcribe(start, sound, 0.0, sound.duration, show))
+
+def batches(works: Iterable[Work]) -> Iterator[list[Work]]:
+    """Works in their order: by BATCH those that fit the model's window, each other alone."""
+    batch: list[Work] = []
+    for work in works:
+        both_fit = batch and fits_window(batch[0].job) and fits_window(work.job)
+        if batch and (not both_fit or len(batch) == BATCH):
+            yield batch
+            batch = []
+        batch.append(work)
+    if batch:
+        yield batch
 
 
-def write(segments: list[Segment], out: Path, formats: Iterable[str]) -> None:
+def listen(work: Transcription, path: Path) -> Iterator[Segment]:
+    """The segments of a recording, with a progress bar in seconds of sound.
+
+    A terminal that shows the text as it is heard needs no bar.
+    """
+    hidden = sys.stdout.isatty() or not sys.stderr.isatty()
+    with tqdm(total=round(work.end, 1), unit=" s", desc=path.name, disable=hidden) as bar:
+
+        def show(moment: float) -> None:
+            bar.update(moment - bar.n)
+
+        yield from work.segments(show)
+
+
+def transcribe(batch: list[Work], options: argparse.Namespace, how: str) -> Iterator[Path]:
+    """Write and print the transcripts of recordings that are decoded side by side.
+
+    Language and settings are told on standard error, so that standard output has the transcripts
+    alone.
+
+    Args:
+        how: the settings in words.
+    Yields:
+        each recording, once its transcript is written.
+    """
+    known = writers(layout(options))
+    wanted = known if options.format == "all" else {options.format: known[options.format]}
+    jobs = [work.job for work in batch]
+    prompts = choose_prompts(jobs, options.language, options.task)
+    if len(jobs) > 1:
+        begin_together(jobs)
+    for (path, name, job), prompt in zip(batch, prompts, strict=True):
+        guess = "; the times of words are a guess" if job.guesses_words else ""
+        print(f"{path}: {prompt.text}; {how}{guess}", file=sys.stderr, flush=True)
+        if prompt.doubt:
+            print(f"{path}: {prompt.doubt}", file=sys.stderr, flush=True)
+        print(f"{path}:", end="", flush=True)
+        segments = []
+        for segment in listen(job, path):
+            segments.append(segment)
+            print("", segment.text, end="", flush=True)
+        print(flush=True)
+        for remark in remarks(job, segments):
+            print(f"{path}: {remark}", file=sys.stderr, flush=True)
+        write(segments, options.out / name, wanted)
+        yield path
+
+
+def remarks(work: Transcription, segments: Sequence[Segment]) -> Iterator[str]:
+    """What a reader of the transcript should know."""
+    if not segments:
+        yield "no words were heard"
+    if not work.trust.holds:
+        yield f"times: {work.trust.text}"
+
+
+def write(segments: list[Segment], out: Path, writers: Mapping[str, Writer]) -> None:
     """Write the transcript once per format, as `out.txt`, `out.srt`; each file appears whole."""
-    for name in formats:
-        files.write_text(out.with_name(f"{out.name}.{name}"), FORMATS[name](segments))
+    for name, writer in writers.items():
+        files.write_text(out.with_name(f"{out.name}.{name}"), writer(segments))
 
 
-def arguments() -> argparse.Namespace:
-    parser = command.parser(__doc__)
-    parser.add_argument(
-        "recordings",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="sound or video files, or folders of them",
-    )
-    parser.add_argument(
-        "--model",
-        default="workspace",
-        help="workspace (models/finetuned), a folder, a DVC experiment or revision, or a hub id "
-        "(default: workspace)",
-    )
-    parser.add_argument(
-        "--language",
-        choices=["detect", *WHISPER_LANGUAGES],
-        metavar="CODE",
-        help="Whisper's code, such as sv, or detect "
-        "(default: the model's own; detect, if it has none)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=["transcribe", "translate"],
-        help="translate goes to English (default: the model's own)",
-    )
-    parser.add_argument("--format", choices=[*FORMATS, "all"], default="txt", help="(default: txt)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(),
-        help="the folder for the transcripts (default: the current folder)",
-    )
-    options = parser.parse_args()
-    if options.out.exists() and not options.out.is_dir():
-        parser.error(f"--out: {options.out} is a file, want a folder")
-    return options
+def load(options: argparse.Namespace) -> tuple[Recognizer, str]:
+    """The model, and its settings in words."""
+    folder = models.resolve(options.model)
+    chosen = settings.choose(options.model, options.engine, options.precision, options.decoding)
+    return recognizer.load(folder, chosen), chosen.text
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and write into it, before the work whose result goes there.
+
+    Raises:
+        DiskError: it cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DiskError(f"--out: {folder} cannot be written into: {error.strerror}") from None
+
+
+def transcripts(inputs: list[Recording], options: argparse.Namespace) -> Iterator[Path]:
+    """Transcribe all recordings, and tell which are left out, and why.
+
+    Yields:
+        each recording, once its transcript is written.
+    """
+    with ThreadPoolExecutor(1) as apart:
+        loading = apart.submit(load, options)  # while the first recording is unpacked
+        import scipy.fft  # noqa: F401 (what its features need, in the same time)
+
+        for group in sounds(inputs):
+            loaded, how = loading.result()
+            works = []
+            for (path, name), sound in group:
+                if isinstance(sound, DataError):
+                    print(f"{path}: left out: {sound}", file=sys.stderr, flush=True)
+                else:
+                    job = recognizer.begin(loaded, sound, 0.0, sound.duration, asked(options))
+                    works.append(Work(path, name, job))
+            for batch in batches(works):
+                yield from transcribe(batch, options, how)
 
 
 def main() -> None:
-    options = arguments()
+    options = arguments(__doc__)
     # Characters that the terminal cannot show are escaped instead of raising an error.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
     inputs = recordings(options.recordings)
-    from asr.transcribe import recognizer  # takes 4 s, and help or a wrong argument do not need it
-
-    start = recognizer.load(options.model)
-    formats = FORMATS if options.format == "all" else [options.format]
-    failed = 0
-    for path, name in inputs:
-        try:
-            segments = transcribe_file(start, path, options.language, options.task)
-        except DataError as error:
-            failed += 1
-            print(f"{path}: left out: {error}", file=sys.stderr, flush=True)
-            continue
-        write(segments, options.out / name, formats)
-        text = " ".join(segment.text for segment in segments if segment.text)
-        print(f"{path}: {text}", flush=True)
-    if failed:
+    check_writable(options.out)
+    written = 0
+    try:
+        for _ in transcripts(inputs, options):
+            written += 1
+    except KeyboardInterrupt:
+        there = f"the transcripts of {written} of {len(inputs)} recordings are in {options.out}"
+        raise Stopped(signal.SIGINT, f"stopped; {there}") from None
+    if written < len(inputs):
+        failed = len(inputs) - written
         raise DataError(f"{failed} of {len(inputs)} recordings could not be transcribed")
 
 

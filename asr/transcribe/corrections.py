@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asr.audio.sample_file import SampleFile, flac
+from asr.decoding.segments import Segment
 from asr.runtime.locks import locked
 from asr.sources.selection import fill
 from asr.sources.tables import read_table
@@ -22,7 +23,6 @@ from asr.sources.utterances import one_line
 from asr.storage import files
 from asr.storage.hashing import split_of
 from asr.storage.shards import SPLITS
-from asr.transcribe.formats import Segment
 
 COLUMNS = ("file_name", "transcription", "speaker_id")
 TABLE = "metadata.csv"

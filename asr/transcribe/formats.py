@@ -10,44 +10,41 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from functools import partial
 
+from asr.decoding.segments import Segment
 from asr.sources.utterances import one_line
+from asr.transcribe.cues import DEFAULT_LAYOUT, Cue, Layout, cues
 
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of a recording and its words; `start` and `end` in seconds."""
-
-    start: float
-    end: float
-    text: str
+SHOWN = ("start", "end", "text")  # of each segment, even if empty
 
 
 def text(segments: Sequence[Segment]) -> str:
     """The words alone, one segment per line."""
-    return "".join(f"{segment.text}\n" for segment in _non_empty(segments))
+    lines = (one_line(segment.text) for segment in segments)
+    return "".join(f"{line}\n" for line in lines if line)
 
 
-def srt(segments: Sequence[Segment]) -> str:
+def srt(segments: Sequence[Segment], layout: Layout = DEFAULT_LAYOUT) -> str:
     """SubRip subtitles.
 
     The format has no escapes, so `-->` in a text, which would be read as times, becomes `-- >`.
     """
-    cues = (
-        f"{number}\n{_times(segment, ',')}\n{segment.text.replace('-->', '-- >')}\n\n"
-        for number, segment in enumerate(_non_empty(segments), 1)
+    blocks = (
+        f"{number}\n{_times(cue, ',')}\n{cue.text.replace('-->', '-- >')}\n\n"
+        for number, cue in enumerate(cues(segments, layout), 1)
     )
-    return "".join(cues)
+    return "".join(blocks)
 
 
-def vtt(segments: Sequence[Segment]) -> str:
+def vtt(segments: Sequence[Segment], layout: Layout = DEFAULT_LAYOUT) -> str:
     """WebVTT subtitles; markup in a text is escaped."""
-    cues = (
-        f"{_times(segment, '.')}\n{html.escape(segment.text, quote=False)}\n\n"
-        for segment in _non_empty(segments)
+    blocks = (
+        f"{_times(cue, '.')}\n{html.escape(cue.text, quote=False)}\n\n"
+        for cue in cues(segments, layout)
     )
-    return "WEBVTT\n\n" + "".join(cues)
+    return "WEBVTT\n\n" + "".join(blocks)
 
 
 def table(segments: Sequence[Segment]) -> str:
@@ -63,31 +60,36 @@ def table(segments: Sequence[Segment]) -> str:
 
 
 def as_json(segments: Sequence[Segment]) -> str:
-    """One object: `text`, and `segments` with start, end and text."""
+    """One object: `text`, and `segments` with their words and language where these are known."""
     transcript = {
         "text": " ".join(segment.text for segment in segments if segment.text),
-        "segments": [asdict(segment) for segment in segments],
+        "segments": [
+            {name: value for name, value in asdict(segment).items() if name in SHOWN or value}
+            for segment in segments
+        ],
     }
     return json.dumps(transcript, ensure_ascii=False, indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {
-    "txt": text,
-    "srt": srt,
-    "vtt": vtt,
-    "json": as_json,
-    "csv": table,
-}
+Writer = Callable[[Sequence[Segment]], str]
 
 
-def _non_empty(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments that have words, each on one line, because an empty line ends a subtitle."""
-    lines = (replace(segment, text=one_line(segment.text)) for segment in segments)
-    return [segment for segment in lines if segment.text]
+def writers(layout: Layout) -> dict[str, Writer]:
+    """The writer of each format; those of subtitles keep to the layout."""
+    return {
+        "txt": text,
+        "srt": partial(srt, layout=layout),
+        "vtt": partial(vtt, layout=layout),
+        "json": as_json,
+        "csv": table,
+    }
 
 
-def _times(segment: Segment, point: str) -> str:
-    return f"{timestamp(segment.start, point)} --> {timestamp(segment.end, point)}"
+FORMATS = writers(DEFAULT_LAYOUT)
+
+
+def _times(cue: Cue, point: str) -> str:
+    return f"{timestamp(cue.start, point)} --> {timestamp(cue.end, point)}"
 
 
 def timestamp(seconds: float, point: str) -> str:

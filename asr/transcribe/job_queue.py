@@ -26,14 +26,28 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from asr.audio.sample_file import SampleFile, decode_apart
-from asr.transcribe.formats import Segment
+from asr.decoding.segments import Segment
 
 LOST_SECONDS = 60.0  # a visitor who is disconnected for so long has left
 TIDY_SECONDS = 10.0
 GRACE_SECONDS = 10.0  # for the worker to stop a cancelled job, before it is killed
-KEEP_SECONDS = 5.0  # from one keeping of what a running job has heard to the next
+KEEP_SECONDS = 1.0  # from one keeping of what a running job has heard to the next
 KEPT_SOUNDS = 4  # of each visitor
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+# What an event may tell of its job.
+TOLD = {
+    "doing",
+    "moment",
+    "language",
+    "language_source",
+    "language_probability",
+    "doubt",
+    "times",
+    "weights",
+    "settings",
+    "wer",
+    "seconds",
+}
 DIED = "the decoding process died, perhaps for want of memory; a smaller model may fit"
 
 
@@ -42,8 +56,9 @@ class Options:
     """The model, and the language and task it is prompted with.
 
     Attributes:
-        model: a name as for `asr.transcribe.recognizer.resolve_model`.
-        language: Whisper's code; None for the model's own, and the detected one if it has none.
+        model: a name as for `asr.transcribe.models.resolve`.
+        language: Whisper's code; EACH for that of each piece; None for the model's own, and the
+            detected one if it has none.
         task: transcribe or translate; None for the model's own.
     """
 
@@ -65,8 +80,11 @@ class Job:
         segments: the segments decoded so far.
         language: the language that the model is prompted with; None until it is known, and for a
             model that knows one only.
-        language_source: where it comes from, as in `recognizer.Prompt`.
+        language_source, language_probability, doubt: as in `Prompt`.
+        times: why the times are not the model's, in words; None where they are.
         weights: which weights they are, in words; None until they are loaded.
+        settings: engine, precision and decoding, in words; None until then.
+        wer: the model's test WER with these settings; None where it has none.
         seconds: how long the model has listened; None until it begins.
         fault: why it failed, in one line.
         name: whoever asked finds the job by it.
@@ -85,7 +103,12 @@ class Job:
     segments: list[Segment] = field(default_factory=list)
     language: str | None = None
     language_source: str | None = None
+    language_probability: float | None = None
+    doubt: str | None = None
+    times: str | None = None
     weights: str | None = None
+    settings: str | None = None
+    wer: float | None = None
     seconds: float | None = None
     fault: str | None = None
     name: str = ""
@@ -343,7 +366,7 @@ class WorkerProcess:
     def _follow(self, job: Job) -> None:
         """Apply events until the job has ended; kill a worker that does not stop in time."""
         deadline = float("inf")
-        kept_at, num_kept = time.monotonic(), 0
+        kept_at, num_kept = -float("inf"), 0
         while not job.ended:
             now = time.monotonic()
             if len(job.segments) > num_kept and now - kept_at > KEEP_SECONDS:
@@ -365,14 +388,10 @@ class WorkerProcess:
             self.stop()
             self._fail(job, DIED)
         elif event["job"] == self.count:
-            job.doing = event.get("doing", job.doing)
-            job.moment = event.get("moment", job.moment)
-            job.language = event.get("language", job.language)
-            job.language_source = event.get("language_source", job.language_source)
-            job.weights = event.get("weights", job.weights)
-            job.seconds = event.get("seconds", job.seconds)
+            for name in TOLD & event.keys():
+                setattr(job, name, event[name])
             if "segment" in event:
-                job.segments.append(Segment(**event["segment"]))
+                job.segments.append(Segment.parse(event["segment"]))
             if "fault" in event:
                 self._fail(job, event["fault"])
             elif "state" in event:

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from asr import paths
+from asr.decoding.segments import Segment
 from asr.errors import DiskError, ParamsError
 from asr.runtime import formatting
 from asr.runtime.locks import locked
 from asr.storage import files
-from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import DONE, WAITING, Job, Options
 
 KEY = re.compile(r"[0-9a-f]{32}")  # 128 random bits
@@ -64,7 +64,8 @@ class Transcript:
     model: the model's shown name when it was asked for; `options.model` is the name to load.
     start, end: the stretch of the recording, in seconds.
     made: when it was asked for, in seconds since 1970.
-    weights, state, language, language_source, seconds, fault: as in `Job`.
+    weights, settings, wer, state, language, language_source, language_probability, doubt, times,
+        seconds, fault: as in `Job`.
     """
 
     id: str
@@ -77,8 +78,13 @@ class Transcript:
     made: float
     state: str = WAITING
     weights: str | None = None
+    settings: str | None = None
+    wer: float | None = None
     language: str | None = None
     language_source: str | None = None
+    language_probability: float | None = None
+    doubt: str | None = None
+    times: str | None = None
     seconds: float | None = None
     fault: str | None = None
     segments: tuple[Segment, ...] = ()
@@ -89,18 +95,29 @@ class Transcript:
             self,
             state=job.state,
             weights=job.weights,
+            settings=job.settings,
+            wer=job.wer,
             language=job.language,
             language_source=job.language_source,
+            language_probability=job.language_probability,
+            doubt=job.doubt,
+            times=job.times,
             seconds=job.seconds,
             fault=job.fault,
             segments=tuple(job.segments),
         )
 
     @property
+    def heard_until(self) -> float:
+        """The moment of the recording up to which text is kept, in seconds."""
+        if self.state == DONE:
+            return self.end
+        return self.segments[-1].end if self.segments else self.start
+
+    @property
     def speed(self) -> float | None:
         """Seconds of sound heard per second of work; None until something is heard."""
-        end = self.end if self.state == DONE else self.segments[-1].end if self.segments else 0.0
-        heard = end - self.start
+        heard = self.heard_until - self.start
         return heard / self.seconds if self.seconds and heard > 0 else None
 
 
@@ -352,5 +369,5 @@ def _parsed(path: Path, modified_ns: int) -> Transcript:  # noqa: ARG001 (part o
     values = files.read_json(path)
     values["recording"] = Recording(**values["recording"])
     values["options"] = Options(**values["options"])
-    values["segments"] = tuple(Segment(**segment) for segment in values["segments"])
+    values["segments"] = tuple(map(Segment.parse, values["segments"]))
     return Transcript(**values)

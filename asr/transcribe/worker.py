@@ -1,4 +1,4 @@
-"""The process that decodes for the dashboard: it alone imports torch and holds models.
+"""The process that decodes for the dashboard: it alone holds models.
 
     python -m asr.transcribe.worker      # started by `asr.transcribe.job_queue`
 
@@ -9,7 +9,6 @@ its memory.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import queue
@@ -20,14 +19,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from asr import paths
 from asr.audio.sample_file import Cancelled, SampleFile
 from asr.errors import DataError, UserError
-from asr.transcribe import models as model_names
 from asr.transcribe.job_queue import CANCELLED, DONE
 from asr.whisper import HOP, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from asr.decoding.recognizer import Recognizer
 
 IDLE_SECONDS = 900.0
 KEPT_MODELS = 2  # models kept in memory; a visitor may compare two
@@ -43,7 +43,7 @@ def serve(orders: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
     threading.Thread(target=_read_orders, args=(orders, waiting, cancelled), daemon=True).start()
-    models: OrderedDict[str, Any] = OrderedDict()
+    models: OrderedDict[str, Loaded] = OrderedDict()
     while True:
         try:
             order = waiting.get(timeout=IDLE_SECONDS)
@@ -78,7 +78,7 @@ def _read_orders(orders: TextIO, waiting: queue.Queue[dict[str, Any]], cancelled
 
 def run_job(
     order: dict[str, Any],
-    models: OrderedDict[str, Any],
+    models: OrderedDict[str, Loaded],
     cancelled: set[int],
     report: Callable[..., None],
 ) -> None:
@@ -88,7 +88,7 @@ def run_job(
         Cancelled: the job's number is in `cancelled`.
     """
     report(doing="loading the model")
-    from asr.transcribe import recognizer  # torch and transformers, 4 s, in this process alone
+    from asr.transcribe import recognizer
 
     def on_progress(moment: float) -> None:
         if order["job"] in cancelled:
@@ -96,49 +96,55 @@ def run_job(
         report(moment=moment)
 
     begin, end = order["start"], order["end"]
-    start, weights = _model(order["model"], models)
-    report(weights=weights)
+    loaded = _model(order["model"], models)
+    report(weights=loaded.weights, settings=loaded.settings, wer=loaded.wer)
     sound = SampleFile(Path(order["sound"]))
     on_progress(begin)
     if min(end, sound.duration) - begin < HOP / SAMPLE_RATE:
         raise DataError("there is no sound in this part; choose another")
     report(doing="listening")
-    # The next job must not find the prompt of this job in the model's config.
-    own_config = start.model.generation_config
-    start.model.generation_config = copy.deepcopy(own_config)
-    try:
-        began = time.monotonic()
-        prompt = recognizer.choose_prompt(
-            start, order["language"], order["task"], sound, begin, end
-        )
-        report(language=prompt.language, language_source=prompt.source)
-        for segment in recognizer.transcribe(start, sound, begin, end, on_progress):
-            report(segment=asdict(segment), seconds=time.monotonic() - began)
-        report(seconds=time.monotonic() - began)
-    finally:
-        start.model.generation_config = own_config
+    began = time.monotonic()
+    work = recognizer.begin(loaded.recognizer, sound, begin, min(end, sound.duration))
+    (prompt,) = recognizer.choose_prompts([work], order["language"], order["task"])
+    report(
+        language=prompt.language,
+        language_source=prompt.source,
+        language_probability=prompt.probability,
+        doubt=prompt.doubt,
+    )
+    for segment in work.segments(on_progress):
+        report(segment=asdict(segment), seconds=time.monotonic() - began)
+    times = None if work.trust.holds else f"Times: {work.trust.text}."
+    report(seconds=time.monotonic() - began, times=times)
 
 
-def _model(name: str, models: OrderedDict[str, Any]) -> tuple[Any, str]:
-    """Load a model, or take it from memory if its files have not changed since it was loaded.
+class Loaded(NamedTuple):
+    """A model in memory, which weights and settings it has, in words, and its WER with these."""
 
-    Returns:
-        The model, and which weights it has, in words.
-    """
-    from asr.transcribe import recognizer
+    recognizer: Recognizer
+    weights: str
+    settings: str
+    wer: float | None
 
-    path = model_names.resolve(name)
-    weights = sorted(paths.resolve(path).glob("*.safetensors"))
+
+def _model(name: str, models: OrderedDict[str, Loaded]) -> Loaded:
+    """Load a model, or take it from memory if neither its files nor its settings have changed."""
+    from asr.transcribe import models as names
+    from asr.transcribe import recognizer, settings
+
+    folder = names.resolve(name)
+    chosen = settings.choose(name)
+    weights = sorted(folder.glob("*.safetensors"))
     stamps = [[file.stat().st_mtime_ns, file.stat().st_ino] for file in weights]
-    key = json.dumps([name, path, *stamps])
+    wer = settings.tested_wer(name, chosen)
+    key = json.dumps([name, str(folder), chosen.text, wer, *stamps])
     if key not in models:
-        start = recognizer.load(path)
-        models[key] = (start, recognizer.weights_text(name, start))
+        ready = recognizer.load(folder, chosen)
+        models[key] = Loaded(ready, names.weights_text(name, folder), chosen.text, wer)
     models.move_to_end(key)
     while len(models) > KEPT_MODELS:
         models.popitem(last=False)
-    found: tuple[Any, str] = models[key]
-    return found
+    return models[key]
 
 
 def main() -> None:
@@ -148,8 +154,11 @@ def main() -> None:
     os.nice(5)  # the pages come first
 
     def send(event: dict[str, Any]) -> None:
-        out.write(json.dumps(event, ensure_ascii=False) + "\n")
-        out.flush()
+        try:
+            out.write(json.dumps(event, ensure_ascii=False) + "\n")
+            out.flush()
+        except BrokenPipeError:  # the server has ended; `_read_orders` may not know yet
+            os._exit(0)
 
     serve(sys.stdin, send)
 
