@@ -71,7 +71,7 @@ overfit: setup  ## eight training rows by heart, or exit 6: nothing is left of i
 harness: setup  ## NAME=x: shake the product; NAME=short a slice of each (10 min), none: the list
 	@python -m harness $(NAME) $(COUNT)
 
-bench: setup  ## side by side with peers, written to reports/bench (10 minutes and more)
+bench: setup  ## side by side with peers, written to reports/bench (10 minutes)
 	@python -m benchmarks.dashboard
 
 check: setup  ## format, lint, types, tests

@@ -32,7 +32,7 @@ import psutil
 from asr import paths
 from asr.errors import DataError, exit_with
 from asr.runs import share
-from asr.runtime import clone, command
+from asr.runtime import clone, command, git
 from asr.runtime.processes import is_alive
 from asr.storage import files
 from asr.tracking import client, follower, journal
@@ -83,7 +83,7 @@ def examine(root: Path) -> list[Finding]:
 
 def git_locks(root: Path) -> Iterator[Finding]:
     """Lock files of git, which refuses to work until they are gone."""
-    folder = _git(root, "rev-parse", "--absolute-git-dir")
+    folder = git.run(root, "rev-parse", "--absolute-git-dir").stdout.strip()
     if not folder or at_work(root):
         return
     for lock in sorted(Path(folder).rglob("*.lock")):
@@ -162,7 +162,8 @@ def interrupted_setup(root: Path) -> Iterator[Finding]:
 def workspace_run(root: Path) -> Iterator[Finding]:
     """A killed `dvc exp run` in the workspace."""
     process_info = root / EXPERIMENTS / "run/workspace/workspace.json"
-    all_refs = _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").split()
+    listed = git.run(root, "for-each-ref", "--format=%(refname)", "refs/exps/exec").stdout
+    all_refs = listed.split()
     refs = [ref for ref in all_refs if ref.rpartition("/")[2] in EXEC_REFS]
     if not process_info.is_file() and not refs:
         return
@@ -181,7 +182,7 @@ def workspace_run(root: Path) -> Iterator[Finding]:
 
 def _forget_run(root: Path, refs: list[str], notes: Path) -> None:
     for ref in refs:
-        _git(root, "update-ref", "-d", ref)
+        git.run(root, "update-ref", "-d", ref)
     remove(notes)
 
 
@@ -357,12 +358,6 @@ def _is_owned(lock: Path) -> bool:
     with suppress(OSError, ValueError):
         return is_alive(int(lock.read_text()), modified_at(lock))
     return False
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    ).stdout.strip()
 
 
 def _json(path: Path) -> dict[str, Any]:

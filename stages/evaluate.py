@@ -14,7 +14,7 @@ import csv
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import dvc_hashes, wer
+from asr.decoding import loading, recordings
+from asr.decoding.recognizer import Recognizer
+from asr.decoding.recordings import Heard
+from asr.engines import available
+from asr.engines.engine import OPENVINO
 from asr.errors import ModelError, ParamsError
+from asr.evaluation.decoded import counts_text, settings_text
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
-from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, errors, words
+from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, START, START_CUT, errors, words
 from asr.features import FeatureRows
 from asr.metrics import STEP_METRICS
-from asr.model import greedy, loader
+from asr.model import loader
 from asr.model.loader import Start
 from asr.params import reader, schema
 from asr.rooms import KEPT
@@ -41,15 +47,22 @@ from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import follower, journal, results
 
-START = "start"  # the model as it was before training
 UNSAFE = "[^A-Za-z0-9_. -]"  # characters that MLflow does not take in the name of a metric
 
 
-def start_again(finetuned: Start, run: dict[str, Any], params: schema.Params) -> Start:
-    """The model before training, as `train` had it.
+def start_revision(run: dict[str, Any], params: schema.Params) -> str | None:
+    """The commit of a checkpoint from the hub that training started from."""
+    return run["start"]["revision"] or params.model.revision
+
+
+def start_again(
+    finetuned: Start, run: dict[str, Any], window: int | None, params: schema.Params
+) -> Start:
+    """The model before training.
 
     Args:
         run: the content of reports/train/run.json.
+        window: in seconds; None for that which it was published with.
     Raises:
         ModelError: its weights are not those that `train` started from.
     """
@@ -58,9 +71,7 @@ def start_again(finetuned: Start, run: dict[str, Any], params: schema.Params) ->
         model.generation_config = finetuned.model.generation_config
         start = Start(model, finetuned.tokenizer, loader.SCRATCH, None)
     else:
-        revision = run["start"]["revision"] or params.model.revision
-        window = loader.window_seconds(finetuned.model)
-        start = loader.load(params.model.name, revision, window)
+        start = loader.load(params.model.name, start_revision(run, params), window)
         loader.set_prompt(start.model, params.language, params.model.task)
     if loader.weights_hash(start.model) != run["start"]["sha256"]:
         raise ModelError(
@@ -70,35 +81,101 @@ def start_again(finetuned: Start, run: dict[str, Any], params: schema.Params) ->
     return start
 
 
-def baseline(name: str, finetuned: Start, run: dict[str, Any], params: schema.Params) -> Start:
-    """A model to compare with: the start, or any other one at its own window."""
-    if name == START:
-        return start_again(finetuned, run, params)
+def other_model(name: str, folder: Path, run: dict[str, Any], params: schema.Params) -> Start:
+    """A model to compare with, at its own window, or the start as it was cut.
+
+    Args:
+        folder: of the fine-tuned model.
+    """
+    if name in (START, START_CUT):
+        finetuned = loader.load_saved(folder)
+        window = loader.window_seconds(finetuned.model) if name == START_CUT else None
+        return start_again(finetuned, run, window, params)
     other = loader.load(name, None, None)
     loader.set_prompt(other.model, params.language, params.model.task)
     return other
 
 
+def ready(
+    name: str, folder: Path, run: dict[str, Any], params: schema.Params
+) -> tuple[str, Recognizer]:
+    """What the table calls a model, and the model, ready to recognise.
+
+    Args:
+        name: FINETUNED, or one of `baselines`.
+    """
+    how = (params.evaluate.engine, params.evaluate.precision, params.evaluate.decoding)
+    if name == FINETUNED:
+        return name, loading.of_folder(folder.resolve(), *how)
+    other = other_model(name, folder, run, params)
+    title = name if name in (START, START_CUT) else other.name
+    return title, loading.of_start(other, *how)
+
+
+def baselines(folder: Path, run: dict[str, Any], params: schema.Params) -> list[str]:
+    """`evaluate.baselines`, and beside the start the same as it was cut, if it was.
+
+    Training begins from a Whisper whose window is shorter than it was published with, which may
+    hear badly at first; that says nothing of the Whisper.
+
+    Args:
+        folder: of the fine-tuned model.
+    """
+    names = list(params.evaluate.baselines)
+    if START in names and run["start"]["name"] != loader.SCRATCH:
+        published = loader.load_config(params.model.name, start_revision(run, params))
+        trained = loader.load_config(str(folder), None)
+        if published.max_source_positions != trained.max_source_positions:
+            names.insert(names.index(START) + 1, START_CUT)
+    return names
+
+
+def hear(
+    name: str,
+    taken: Collection[str],
+    test: FeatureRows,
+    folder: Path,
+    run: dict[str, Any],
+    params: schema.Params,
+) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+    """Decode a split with one model, which is let go afterwards.
+
+    Args:
+        taken: what other models are called in the table.
+    Returns:
+        What the table calls it, and what `utterances` returns.
+    Raises:
+        ParamsError: two models would have the same name in the table.
+    """
+    title, recognizer = ready(name, folder, run, params)
+    if title in taken or (title != name and title in (FINETUNED, START, START_CUT)):
+        raise ParamsError(
+            f"evaluate.baselines: {name} would be shown as {title}, which another model is; "
+            "rename its folder"
+        )
+    return title, *utterances(title, recognizer, test, params.evaluate)
+
+
 def utterances(
-    name: str, loaded: Start, test: FeatureRows, params: schema.Evaluate
-) -> tuple[list[dict[str, Any]], float]:
+    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Evaluate
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Decode and score every row of a split with one model.
 
     Args:
-        name: what the table calls the model.
+        title: what the table calls the model.
     Returns:
-        The rows of the table, and the seconds that decoding took.
+        The rows of the table, and how they were decoded, for metrics.json.
     """
-    loader.check_mel_bins(loaded.model, test.num_mel_bins)
-    loaded.model.to(loader.device())
+    loader.check_mel_bins(recognizer.vocabulary.num_mel_bins, test.num_mel_bins)
     began = time.monotonic()
-    hypotheses = decode(name, loaded, test, params)
+    heard = decode(title, recognizer, test, params)
     seconds = time.monotonic() - began
+    durations = test.column("duration")
     columns = zip(
         test.column("id"),
         test.column("text"),
-        hypotheses,
-        test.column("duration"),
+        heard,
+        durations,
         test.column("speaker"),
         test.column("attributes"),
         strict=True,
@@ -106,42 +183,69 @@ def utterances(
     table = [
         {
             "id": id,
-            "model": name,
+            "model": title,
             "reference": text,
-            "hypothesis": hypothesis,
-            **wer.utterance_scores(text, hypothesis),
+            "hypothesis": one.text,
+            **wer.utterance_scores(text, one.text),
             "duration": duration,
             "speaker": speaker,
             "attributes": attributes,
         }
-        for id, text, hypothesis, duration, speaker, attributes in columns
+        for id, text, one, duration, speaker, attributes in columns
     ]
-    return table, seconds
+    return table, how_decoded(recognizer, heard, sum(durations), seconds)
 
 
-def decode(name: str, loaded: Start, test: FeatureRows, params: schema.Evaluate) -> list[str]:
-    """The hypothesis of every row, decoded in the row's own language."""
-    hypotheses = [""] * len(test)
+def how_decoded(
+    recognizer: Recognizer, heard: list[Heard], sound: float, seconds: float
+) -> dict[str, Any]:
+    """How a split was decoded: what was chosen, what was hard, how fast it went.
+
+    Args:
+        sound, seconds: of sound, and that decoding took.
+    """
+    return {
+        "decoding": recognizer.method,
+        "engine": recognizer.engine.name,
+        "precision": recognizer.engine.precision,
+        "processor": available.device_name(recognizer.engine.name),
+        "window_seconds": recognizer.vocabulary.window_seconds,
+        "fell_back": sum(one.fell_back for one in heard),
+        "silent": sum(one.silent for one in heard),
+        "looped": sum(one.looped for one in heard),
+        "rtfx": sound / max(seconds, 1e-9),
+    }
+
+
+def decode(
+    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Evaluate
+) -> list[Heard]:
+    """What is heard in every row, decoded in the row's own language."""
+    heard: dict[int, Heard] = {}
     for language, rows in by_language(test.column("attributes")).items():
-        with prompted(loaded, language):
-            texts = _decode_rows(name, loaded, test, rows, params)
-        for row, text in zip(rows, texts, strict=True):
-            hypotheses[row] = text
-    return hypotheses
+        heard |= zip(
+            rows, _decode_rows(title, recognizer, test, rows, language, params), strict=True
+        )
+    return [heard[row] for row in range(len(test))]
 
 
 def _decode_rows(
-    name: str, loaded: Start, test: FeatureRows, rows: list[int], params: schema.Evaluate
-) -> list[str]:
+    title: str,
+    recognizer: Recognizer,
+    test: FeatureRows,
+    rows: list[int],
+    language: str | None,
+    params: schema.Evaluate,
+) -> list[Heard]:
     durations = test.column("duration")
-    return greedy.transcribe(
-        loaded.model,
-        loaded.tokenizer,
+    return recordings.decode(
+        recognizer,
         [durations[row] for row in rows],
         lambda index: test.log_mel(rows[index]),
+        language,
         params.per_device_eval_batch_size,
         params.max_new_tokens,
-        lambda groups, count: progress(groups, count, "batches", f"decode {name}"),
+        lambda groups, count: progress(groups, count, "batches", f"decode {title}"),
     )
 
 
@@ -157,27 +261,8 @@ def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
     return rows
 
 
-@contextmanager
-def prompted(loaded: Start, language: str | None) -> Iterator[None]:
-    """Prompt a model for another language while the block runs; None leaves it as it is."""
-    if not language:
-        yield
-        return
-    config = loaded.model.generation_config
-    before = getattr(config, "language", None), getattr(config, "task", None)
-    loader.set_prompt(loaded.model, language, before[1] or "transcribe")
-    yield
-    config.language, config.task = before
-
-
-def metrics_of(
-    table: list[dict[str, Any]], seconds: float, params: schema.Evaluate
-) -> dict[str, Any]:
-    """One model's scores, as fractions.
-
-    Args:
-        seconds: that decoding took.
-    """
+def metrics_of(table: list[dict[str, Any]], params: schema.Evaluate) -> dict[str, Any]:
+    """One model's scores, as fractions."""
     references = [row["reference"] for row in table]
     hypotheses = [row["hypothesis"] for row in table]
     raw = corpus_scores(references, hypotheses)
@@ -192,7 +277,6 @@ def metrics_of(
         params.bootstrap_resamples,
         params.seed,
     )
-    hours = sum(row["duration"] for row in table) / 3600
     return {
         "wer": normalized["wer"],
         "wer_low": interval.low,
@@ -205,8 +289,7 @@ def metrics_of(
         "rows": len(table),
         "words": sum(map(words, table)),
         "speakers": len({name for name in speakers if name}),
-        "hours": hours,
-        "rtfx": hours * 3600 / max(seconds, 1e-9),
+        "hours": sum(row["duration"] for row in table) / 3600,
     }
 
 
@@ -231,38 +314,36 @@ def difference(
 
 
 def evaluate(
-    test: FeatureRows, finetuned: Start, run: dict[str, Any], params: schema.Params
+    test: FeatureRows, folder: Path, run: dict[str, Any], params: schema.Params
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scores and utterances of the fine-tuned model and of each baseline.
 
+    Memory holds one model at a time.
+
+    Args:
+        folder: of the fine-tuned model.
     Raises:
         ParamsError: two models would have the same name in the table.
     """
     scores: dict[str, Any] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
-    own_names = (FINETUNED, START)
-    for name in [FINETUNED, *params.evaluate.baselines]:
-        loaded = finetuned if name == FINETUNED else baseline(name, finetuned, run, params)
-        title = name if name in own_names else loaded.name
-        if title in scores or (title in own_names and title != name):
-            raise ParamsError(
-                f"evaluate.baselines: {name} would be shown as {title}, which another model is; "
-                "rename its folder"
-            )
-        tables[title], seconds = utterances(title, loaded, test, params.evaluate)
-        scores[title] = metrics_of(tables[title], seconds, params.evaluate)
+    for name in [FINETUNED, *baselines(folder, run, params)]:
+        title, table, how = hear(name, tables.keys(), test, folder, run, params)
+        tables[title] = table
+        scores[title] = metrics_of(table, params.evaluate) | how
         if title != FINETUNED:
-            scores[title] |= difference(tables[FINETUNED], tables[title], params.evaluate)
+            scores[title] |= difference(tables[FINETUNED], table, params.evaluate)
     return scores, [row for table in tables.values() for row in table]
 
 
 def holdout(
-    test: Path, finetuned: Start, run: dict[str, Any], seen_audio: Path, params: schema.Params
+    test: Path, folder: Path, run: dict[str, Any], seen_audio: Path, params: schema.Params
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Scores and utterances of held-out data, which show what training made a model forget.
 
     Args:
         test: the test split; held-out data lies beside it.
+        folder: of the fine-tuned model.
         seen_audio: taught.npy.
     Returns:
         None and no rows where nothing is held out.
@@ -271,7 +352,7 @@ def holdout(
     if not split.is_dir() or not shards.manifest(split)["rows"]:
         return None, []
     rows = FeatureRows(split)
-    scores, table = evaluate(rows, finetuned, run, params)
+    scores, table = evaluate(rows, folder, run, params)
     metrics = {
         **scores[FINETUNED],
         "rows_taught": num_taught(rows, seen_audio),
@@ -373,22 +454,26 @@ def write_table(path: Path, table: list[dict[str, Any]]) -> None:
 def run(
     test: Path, finetuned: Path, train_reports: Path, reports: Path, params: schema.Params
 ) -> None:
-    """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg."""
+    """Write reports/evaluate: metrics.json, utterances.parquet, report.md, curves.svg.
+
+    Raises:
+        ParamsError: this machine has no such engine or precision.
+    """
+    available.refuse_absent(params.evaluate.engine, params.evaluate.precision)
+    tell_of_gpu(params.evaluate)
     training_run = files.read_json(train_reports / "run.json")
     seen_audio = train_reports / "taught.npy"
     with (train_reports / "steps.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
     rows = FeatureRows(test)
-    scores, table = evaluate(rows, loader.load_saved(finetuned), training_run, params)
+    scores, table = evaluate(rows, finetuned, training_run, params)
     metrics = {
         **scores[FINETUNED],
         "test_hash": shards.data_hash(test),
         "rows_taught": num_taught(rows, seen_audio),
         "models": scores,
     }
-    held_out, held_out_table = holdout(
-        test, loader.load_saved(finetuned), training_run, seen_audio, params
-    )
+    held_out, held_out_table = holdout(test, finetuned, training_run, seen_audio, params)
     if held_out:
         metrics[shards.HOLDOUT] = held_out
     write_table(reports / "utterances.parquet", table)
@@ -400,11 +485,18 @@ def run(
     print_scores(metrics)
 
 
+def tell_of_gpu(params: schema.Evaluate) -> None:
+    """Say that there is a GPU, which the engine chosen leaves idle."""
+    if params.engine == OPENVINO and loader.device() != "cpu":
+        print("this machine has a GPU: -S evaluate.engine=torch decodes on it", flush=True)
+
+
 def print_scores(metrics: dict[str, Any]) -> None:
     """Print each model's scores, and how many rows measure memory."""
     held_out = metrics.get(shards.HOLDOUT, {"rows_taught": 0, "models": {}})
     for name, scores in metrics["models"].items():
         print(f"{name}: {_wer_text(scores)}, CER {scores['cer']:.4f}")
+        print(f"{name}: {settings_text(scores)}; {counts_text(scores)}")
     for name, scores in held_out["models"].items():
         print(f"held out, {name}: {_wer_text(scores)}, {scores['rows']:,} utterances")
     print(caveat(metrics))

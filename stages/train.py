@@ -192,6 +192,7 @@ def run(train: Path, validation: Path, out: Path, reports: Path, params: schema.
     Returns:
         The path of the journal.
     """
+    refusals.refuse_no_test(params.evaluate)
     rows = FeatureRows(train)
     validation_rows = FeatureRows(validation)
     start = start_model(params, rows)

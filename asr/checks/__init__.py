@@ -1,4 +1,4 @@
 """Checks of a training from outside; their results are reports/train/checks.json.
 
-Imports `whisper`, `features`, `model`, `wer`, `training`.
+Imports `whisper`, `features`, `windows`, `stopping`, `model`, `wer`, `training`.
 """

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from asr import wer
+from asr import stopping, wer, windows
 from asr.checks.check import Check
 from asr.features import input_features
-from asr.model import greedy, loader
+from asr.model import greedy, loader, timestamps
 from asr.model.loader import Start
 from asr.whisper import FRAMES_PER_SECOND
 
@@ -50,7 +50,7 @@ def metric_is_sound(
 
     words_share = _num_words(references) / max(_num_words(texts), 1)
     num_cut = sum(
-        length > greedy.max_tokens(seconds)
+        length > stopping.max_tokens(seconds)
         for length, seconds in zip(lengths, durations, strict=True)
     )
 
@@ -152,7 +152,7 @@ def saved_model_is_the_best(
 
 
 def _decoded(saved: Start, validation: Validation) -> list[str]:
-    """Hypotheses of a saved model for the validation rows, decoded as `evaluate` decodes."""
+    """Hypotheses of a saved model for the validation rows, decoded as in the training."""
     saved.model.eval()
     return greedy.transcribe(
         saved.model,
@@ -167,7 +167,8 @@ def _decoded(saved: Start, validation: Validation) -> list[str]:
 def _generated(saved: Start, validation: Validation) -> dict[int, str]:
     """Texts that plain `generate()` gives for a few validation rows, by the row's index there.
 
-    Only rows that fit the window are taken; texts are cut at our limit of tokens for their length.
+    Only rows that fit the window are taken; texts are stopped as ours are: at the limit of tokens
+    for their length, and where they loop.
     """
     frames = loader.window_seconds(saved.model) * FRAMES_PER_SECOND
     fitting = [
@@ -178,11 +179,12 @@ def _generated(saved: Start, validation: Validation) -> dict[int, str]:
     if not fitting:
         return {}
     segments = [
-        greedy.cut(validation.rows.log_mel(validation.row_numbers[index]), frames)[0]
+        windows.cut(validation.rows.log_mel(validation.row_numbers[index]), frames)[0]
         for index in fitting
     ]
     prompt = validation.collator.prompt
-    longest = max(greedy.max_tokens(segment.duration) for segment in segments)
+    zero = timestamps.first_timestamp(saved.model.generation_config)
+    longest = max(stopping.max_tokens(segment.duration) for segment in segments)
     with loader.quiet(), torch.inference_mode():
         clips = [segment.features for segment in segments]
         output = saved.model.generate(
@@ -194,6 +196,7 @@ def _generated(saved: Start, validation: Validation) -> dict[int, str]:
     texts = {}
     for index, segment, ids in zip(fitting, segments, output.tolist(), strict=True):
         after_prompt = ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids
-        tokens = after_prompt[: greedy.max_tokens(segment.duration)]
+        tokens = after_prompt[: stopping.max_tokens(segment.duration)]
+        tokens = stopping.without_loop(tokens, zero)
         texts[index] = saved.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return texts

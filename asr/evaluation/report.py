@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib
 
 from asr import wer
-from asr.evaluation.table import COUNTS, FINETUNED, errors
+from asr.evaluation.decoded import counts_text, settings_text
+from asr.evaluation.table import COUNTS, FINETUNED, START, START_CUT, errors
 from asr.markdown import cell
 from asr.storage import files
 from asr.storage.shards import HOLDOUT
@@ -38,7 +39,9 @@ def report(
     """
     lines = [
         *_scores(metrics),
+        *_cut(metrics["models"]),
         *_held_out(metrics),
+        *_decoding(metrics),
         "",
         f"The interval is by {metrics['ci_unit']}. {caveat(metrics)}",
         *_steps(steps),
@@ -65,6 +68,18 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _cut(models: dict[str, Any]) -> list[str]:
+    """What the two starts are, where the window was cut."""
+    if START_CUT not in models:
+        return []
+    published, cut = (models[name]["window_seconds"] for name in (START, START_CUT))
+    return [
+        "",
+        f"`{START}` is the model as it was published, with a window of {published} s. "
+        f"`{START_CUT}` is the same with one of {cut} s, from which training began.",
+    ]
+
+
 def _held_out(metrics: dict[str, Any]) -> list[str]:
     """Scores on the rows of the holdout, if there are any."""
     if HOLDOUT not in metrics:
@@ -76,6 +91,16 @@ def _held_out(metrics: dict[str, Any]) -> list[str]:
         "",
         *HEADER,
         *(score_line(name, scores) for name, scores in holdout["models"].items()),
+    ]
+
+
+def _decoding(metrics: dict[str, Any]) -> list[str]:
+    """How the test was decoded, and in how many utterances of each model that was hard."""
+    return [
+        "",
+        f"Decoding: {settings_text(metrics)}. Utterances that were hard:",
+        "",
+        *(f"- {cell(name)}: {counts_text(scores)}" for name, scores in metrics["models"].items()),
     ]
 
 

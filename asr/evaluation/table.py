@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-FINETUNED = "finetuned"  # the trained model's name in the table
+# Names of models in the table: the trained one; the one before training, as it was published; and
+# the same with the window that training gave it, where that is another.
+FINETUNED, START, START_CUT = "finetuned", "start", "start_cut"
 COUNTS = ("hits", "substitutions", "deletions", "insertions")
 RAW_COUNTS = tuple(f"raw_{name}" for name in COUNTS)
 CHARACTER_COUNTS = ("cer_errors", "cer_chars", "raw_cer_errors", "raw_cer_chars")

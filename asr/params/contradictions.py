@@ -40,6 +40,7 @@ def contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _download(values)
     yield from _start_model(values)
     yield from _language(values)
+    yield from _evaluate(values)
 
 
 def _augmentation(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -159,6 +160,14 @@ def _language(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"got {language}, which Whisper has no token for; "
             "want model.language set to the nearest of its languages (asr/whisper.py); "
             "earshot prompt-language then measures some",
+        )
+
+
+def _evaluate(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if values.get("evaluate.engine") == "openvino" and values.get("evaluate.precision") == "fp16":
+        yield (
+            "evaluate.precision",
+            "got fp16, want fp32 or bf16 with OpenVINO, or evaluate.engine: torch",
         )
 
 

@@ -259,6 +259,9 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    decoding: Literal["greedy", "robust"]
+    engine: Literal["openvino", "torch"]
+    precision: Literal["fp32", "bf16", "fp16"]
     per_device_eval_batch_size: Count
     max_new_tokens: Count
     baselines: list[str]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from asr import windows
 from asr.errors import DiskError
 from asr.features import input_features
 from asr.model import greedy
@@ -143,7 +144,7 @@ def decoding_seconds(
     times = [now(device)]
     hook = whisper.model.decoder.register_forward_pre_hook(lambda *_: times.append(now(device)))
     try:
-        clips = [greedy.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
+        clips = [windows.cut(validation.rows.log_mel(row), frames)[0].features for row in chosen]
         inputs = input_features(clips, frames).to(device)
         limits = [TOKENS] * len(clips)
         greedy.decode_batch(whisper, inputs, validation.collator.prompt, limits)

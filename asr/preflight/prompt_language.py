@@ -130,6 +130,7 @@ def hypotheses(
     batch_size: int,
 ) -> dict[str, list[str]]:
     """The text of each row by each candidate's prompt; a row is encoded once."""
+    from asr import stopping, windows
     from asr.features import input_features
     from asr.model import greedy, loader
     from asr.whisper import FRAMES_PER_SECOND
@@ -138,11 +139,11 @@ def hypotheses(
     num_frames = loader.window_seconds(whisper) * FRAMES_PER_SECOND
     durations = rows.column("duration")
     texts: dict[str, list[str]] = {code: [] for code in prompts}
-    groups = list(greedy.in_groups(chosen, batch_size))
+    groups = list(windows.in_groups(chosen, batch_size))
     for group in progress(groups, len(groups), "batches", f"decode for {len(prompts)} languages"):
         features = input_features([rows.log_mel(row) for row in group], num_frames)
         encoded = greedy.encode(whisper, features.to(whisper.device))
-        limits = [greedy.max_tokens(durations[row]) for row in group]
+        limits = [stopping.max_tokens(durations[row]) for row in group]
         for code, prompt in prompts.items():
             tokens = greedy.decode_encoded(whisper, encoded, prompt, limits)
             texts[code] += start.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -189,7 +190,7 @@ def measure(
     from asr.model import loader
 
     by_language = prompts(start, languages, params.model.task)
-    loader.check_mel_bins(start.model, rows.num_mel_bins)
+    loader.check_mel_bins(start.model.config.num_mel_bins, rows.num_mel_bins)
     seed = params.train.seed
     chosen = chosen_rows(rows, count, seed, loader.window_seconds(start.model))
     batch_size = params.train.per_device_eval_batch_size

@@ -1,8 +1,9 @@
 """What a training refuses to start on.
 
 That is another prompt than that of `generate()`, another model's tokens, damaged features, rows
-that are in both splits. Each is looked for by another way than the one that made the thing. Costs
-one reading of the features, and one token of `generate()`.
+that are in both splits. Each is looked for by another way than the one that made the thing. A test
+that this machine could not decode is refused too. Costs one reading of the features, and one token
+of `generate()`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,25 @@ from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration
 
+from asr.engines import available
 from asr.errors import DataError, ModelError
 from asr.features import FeatureRows
 from asr.model import greedy, timestamps, tokenization
 from asr.model.loader import Start
+from asr.params import schema
 from asr.storage import hashing, shards
 
 NUM_SPELLED = 200  # texts that are turned into tokens and back
 MAX_SHOWN = 3  # ids named in an error
+
+
+def refuse_no_test(evaluate: schema.Evaluate) -> None:
+    """Refuse to train what this machine could not test afterwards.
+
+    Raises:
+        ParamsError: there is no such engine or precision here.
+    """
+    available.refuse_absent(evaluate.engine, evaluate.precision)
 
 
 def refuse_other_prompt(start: Start, language: str, task: str) -> None:

@@ -33,6 +33,15 @@ VARIANTS = tuple(
     norbert pablo paul pedro quincy rob robert sandro shelby steph2 travis victor
     """.split()
 )
+# Variants that differ by a formant or the tone alone: of one speed and pitch, their waveforms
+# correlate by 0.95 to 0.99.
+TWINS = (
+    ("Diogo", "michel"),
+    ("Henrique", "Hugo"),
+    ("Tweaky", "john"),
+    ("fast", "max"),
+    ("iven3", "iven4"),
+)
 ESPEAK_NAMES = {"no": "nb", "zh": "cmn"}  # by Whisper's code, where espeak-ng has another
 SPELLINGS = {"ja": {"reading": True}}  # options of num2words; espeak-ng reads kana, but no kanji
 MAX_TRIES = 1000  # to draw a sentence that is new
@@ -91,14 +100,25 @@ def read(
 
 
 def _deal_voices(voices: dict[str, int], seed: int) -> dict[str, list[str]]:
-    """Give each split its own voices."""
+    """Give each split its own voices, and twins to one split: else the deck is dealt again."""
     count = sum(voices.values())
     if count > len(VARIANTS):
         raise ParamsError(
             f"download.synthetic.voices: got {count} in all, want at most {len(VARIANTS)}"
         )
-    deck = random.Random(f"{seed}:voices").sample(VARIANTS, len(VARIANTS))
-    return {split: [deck.pop() for _ in range(voices[split])] for split in SPLITS}
+    draw = random.Random(f"{seed}:voices")
+    while True:
+        deck = draw.sample(VARIANTS, len(VARIANTS))
+        dealt = {split: [deck.pop() for _ in range(voices[split])] for split in SPLITS}
+        if not _are_parted(dealt):
+            return dealt
+
+
+def _are_parted(dealt: dict[str, list[str]]) -> bool:
+    """Whether twins are in two splits."""
+    split_of = {voice: split for split, voices in dealt.items() for voice in voices}
+    pairs = [{split_of.get(one), split_of.get(other)} for one, other in TWINS]
+    return any(len(splits - {None}) == 2 for splits in pairs)
 
 
 def _sentences(

@@ -115,7 +115,7 @@ class RunHistory:
         kind = record["kind"]
         if kind != "begin" and not self.runs:
             raise ParamsError("the journal has no beginning")
-        self.time = int(record["time"] * 1000)
+        self.time = round(record["time"] * 1000)
         handlers = {
             "begin": self._begin,
             "metrics": self._metrics,
