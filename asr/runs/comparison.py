@@ -14,8 +14,8 @@ from asr import dvc_hashes, paths, wer
 from asr.errors import DataError, UserError
 from asr.evaluation import slices, table
 from asr.runs import reports, revisions
-from asr.runs.revisions import COMMIT, EXPERIMENT, PUBLISHED, RESULT, WORKSPACE, Revision
-from asr.runs.run_index import RunRow
+from asr.runs.revisions import EXPERIMENT, PUBLISHED, RESULT, WORKSPACE, Revision
+from asr.runs.run_rows import RunRow
 from asr.wer import Difference
 
 COLUMNS = ("id", "model", *table.COUNTS, "speaker")
@@ -130,11 +130,11 @@ def _checkout(row: RunRow) -> list[str]:
         return []
     if revision.kind == WORKSPACE:
         return ["# this is the workspace; params.yaml may have been changed since"]
+    target = shlex.quote(revisions.command_name(revision))
     if revision.kind == EXPERIMENT:
-        command = f"dvc exp apply {shlex.quote(revision.name)}"
+        command = f"dvc exp apply {target}"
     else:
-        target = str(revision.sha) if revision.kind == COMMIT else revision.name
-        command = f"git checkout {shlex.quote(target)} && dvc checkout"
+        command = f"git checkout {target} && dvc checkout"
     return ["# its files, from DVC's cache or remote", command]
 
 

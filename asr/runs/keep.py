@@ -16,7 +16,7 @@ from typing import Any
 from asr import dvc_hashes, paths
 from asr.errors import DataError, ParamsError, exit_with
 from asr.runs import failed_checks, revision_facts, revisions
-from asr.runs.tested import TEST_IT, read_lock, why_other_data, why_untested
+from asr.runs.tested import TEST_IT, read_lock, why_other_data, why_unknown, why_untested
 from asr.runtime import command
 from asr.storage import files
 
@@ -68,7 +68,8 @@ def keep(root: Path, name: str) -> None:
 
     Raises:
         ParamsError: the name is not a plain file name.
-        DataError: there is no evaluated model, or the scores or the corpus are of another one.
+        DataError: there is no evaluated model, or the scores or the corpus are, or may be, of
+            another one.
     """
     if not NAME.fullmatch(name):
         raise ParamsError(
@@ -79,6 +80,8 @@ def keep(root: Path, name: str) -> None:
     refuse(why_untested(root))
     if reason := why_other_data(root):
         raise DataError(f"this model's corpus is not here: {reason}; run dvc repro")
+    if reason := why_unknown(root):
+        raise DataError(reason)
     folder = f"{paths.KEPT_MODELS}/{name}"
     kept_reports = root / paths.KEPT_REPORTS
     try:

@@ -86,7 +86,7 @@ def is_working(root: Path) -> bool:
 
 def is_locked(lock: Path) -> bool:
     """Whether a process of DVC that lives has an entry in a file of its locks."""
-    return any(is_alive(pid, since) for pid, since in _holders(lock))
+    return any(is_alive(pid, since) for pid, since in holders(lock))
 
 
 def _has_worker(root: Path) -> bool:
@@ -183,8 +183,8 @@ def _end_of(log: Path, _: int) -> str:
     return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
 
 
-def _holders(lock: Path) -> Iterator[tuple[int, float]]:
-    """Process and time of each entry of a file of DVC's locks."""
+def holders(lock: Path) -> Iterator[tuple[int, float]]:
+    """Process and time of each entry of a file of DVC's locks; a killed one leaves its entries."""
     with suppress(OSError, TypeError, AttributeError):
         since = lock.stat().st_mtime
         values = _json(lock)

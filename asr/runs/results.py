@@ -9,10 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from asr import paths
+from asr import dvc_hashes, paths
 from asr.errors import DataError, exit_with
+from asr.evaluation.decoded import settings_text
+from asr.evaluation.table import START
 from asr.runs import failed_checks
-from asr.runs.tested import TEST_IT, why_other_data, why_untested
+from asr.runs.tested import (
+    LOCK_ERRORS,
+    TEST_IT,
+    read_lock,
+    stages_of_model,
+    why_other_data,
+    why_unknown,
+    why_untested,
+)
 from asr.runtime import command
 from asr.storage import files
 
@@ -33,7 +43,7 @@ def interval(scores: dict[str, Any]) -> str:
 
 
 def summary(root: Path) -> str:
-    """WER before and after, hours, seconds per stage, what to try next.
+    """WER before and after, how the test was decoded, hours, seconds per stage, what to try next.
 
     Args:
         root: the repository.
@@ -47,23 +57,28 @@ def summary(root: Path) -> str:
         raise DataError(f"{reason}; {TEST_IT}")
     metrics = files.read_json(reports / "evaluate" / "metrics.json")
     lines = []
-    if "start" in metrics["models"]:
-        lines.append(f"WER of the start     {interval(metrics['models']['start'])}")
+    if START in metrics["models"]:
+        lines.append(f"WER of the start     {interval(metrics['models'][START])}")
     lines += [
         f"WER after training   {interval(metrics)}   "
         f"95 % interval by {metrics['ci_unit']}, {metrics['rows']:,} test utterances",
     ]
     for name, detail in failed_checks.in_workspace(root).items():
         lines.append(f"CHECK FAILED         {name}: {detail}")
-    facts = {"audio": hours(root), "time": times(reports)}
+    facts = {
+        "decoding": settings_text(metrics),
+        "audio": hours(root),
+        "time": times(root),
+        "not known": why_unknown(root),
+    }
     lines += [f"{name:21}{text}" for name, text in facts.items() if text]
     lines += ["next:", *(f"  {line:66}# {purpose}" for line, purpose in NEXT_STEPS)]
     return "\n".join(lines)
 
 
 def hours(root: Path) -> str:
-    """Hours of each split, as text; empty where the statistics are of other data."""
-    if why_other_data(root):
+    """Hours of each split, as text; empty where the statistics are, or may be, of other data."""
+    if why_other_data(root) or why_unknown(root):
         return ""
     durations = files.read_json(root / paths.STATS)["durations"]
     return ", ".join(
@@ -73,20 +88,43 @@ def hours(root: Path) -> str:
     )
 
 
-def times(reports: Path) -> str:
-    """Seconds per stage, as text; empty where DVC has not brought them, as in a fresh clone.
+def times(root: Path) -> str:
+    """Seconds of each stage that led to the model, as text; empty where none is known.
 
-    If DVC restored a stage instead of running it, the time is that of the run it restored.
+    A stage that ran again since, for other data, is left out. If DVC restored a stage instead of
+    running it, the time is that of the run it restored.
     """
-    seconds = {}
-    for stage in STAGES:
-        path = reports / stage / "timing.json"
-        if path.is_file():
-            seconds[stage] = files.read_json(path)["seconds"]
+    seconds = {
+        stage: files.read_json(root / path)["seconds"]
+        for stage, path in timings(root).items()
+        if (root / path).is_file()
+    }
     if not seconds:
         return ""
     by_stage = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
     return f"{by_stage}; in all {sum(seconds.values()):.0f} s"
+
+
+def timings(root: Path) -> dict[str, str]:
+    """The reports that tell how long the stages took which led to the model, by stage.
+
+    Without a dvc.lock nothing speaks against any.
+    """
+    found = {stage: f"{paths.REPORTS}/{stage}/timing.json" for stage in STAGES}
+    try:
+        lock = read_lock(root, root / "dvc.lock")
+        known = stages_of_model(lock)
+    except FileNotFoundError:
+        return found
+    except LOCK_ERRORS:
+        return {}
+    return {
+        stage: path
+        for stage, path in found.items()
+        if stage in known
+        and (root / path).is_file()
+        and lock.written.get(path) == dvc_hashes.of_file(root / path)
+    }
 
 
 def kept_table(folder: Path) -> str:
@@ -99,7 +137,7 @@ def kept_table(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         report = files.read_json(path)
         metrics = report["metrics"]
-        before = metrics["models"].get("start", {}).get("wer")
+        before = metrics["models"].get(START, {}).get("wer")
         columns = [
             path.stem,
             report["corpus"],

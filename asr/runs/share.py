@@ -16,10 +16,11 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from asr import paths
 from asr.errors import DataError, ParamsError, exit_with
-from asr.runtime import command
+from asr.runtime import command, git
 
 CONFIG = ".dvc/config"
 REMEDY = "dvc remote add --local -d NAME WHERE"  # such a remote counts for every commit
@@ -31,9 +32,9 @@ SILENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 def experiments(root: Path) -> dict[str, str]:
     """Commits of a repository's experiments by name; of one name, that of the present commit."""
-    head = _git(root, "rev-parse", "HEAD").strip()
+    head = git.run(root, "rev-parse", "HEAD").stdout.strip()
     found = []
-    for line in _git(root, "for-each-ref", "refs/exps/??/*/*").splitlines():
+    for line in git.run(root, "for-each-ref", "refs/exps/??/*/*").stdout.splitlines():
         commit, _, ref = line.split()
         *_, first, rest, name = ref.split("/")
         found.append((first + rest == head, name, commit))
@@ -49,8 +50,10 @@ def without_remote(root: Path, commits: dict[str, str]) -> list[str]:
     if not commits or any(map(_names_remote, map(_read, _personal_configs(root)))):
         return []
     wanted = "".join(f"{commit}:{CONFIG}\n" for commit in commits.values())
-    blobs = _git(root, "cat-file", "--batch-check=%(objectname)", stdin=wanted).splitlines()
-    named = {blob: _names_remote(_git(root, "cat-file", "blob", blob)) for blob in set(blobs)}
+    told = git.run(root, "cat-file", "--batch-check=%(objectname)", stdin=wanted).stdout
+    blobs = told.splitlines()
+    configs = {blob: git.run(root, "cat-file", "blob", blob).stdout for blob in set(blobs)}
+    named = {blob: _names_remote(config) for blob, config in configs.items()}
     return [name for name, blob in zip(commits, blobs, strict=True) if not named[blob]]
 
 
@@ -81,29 +84,17 @@ def pushed(root: Path, commits: list[str]) -> dict[str, set[str]]:
     A remote that does not answer within MAX_WAIT_SECONDS is left out.
     """
     found = {}
-    for remote in _git(root, "remote").splitlines() if commits else ():
+    silent: dict[str, Any] = {"env": {**os.environ, **SILENT}, "timeout": MAX_WAIT_SECONDS}
+    for remote in git.run(root, "remote").stdout.splitlines() if commits else ():
         with suppress(subprocess.TimeoutExpired):
-            lines = _git(root, "ls-remote", remote, "refs/exps/*", **SILENT).splitlines()
-            found[remote] = {line.split()[0] for line in lines}.intersection(commits)
+            told = git.run(root, "ls-remote", remote, "refs/exps/*", **silent).stdout
+            there = {line.split()[0] for line in told.splitlines()}
+            found[remote] = there.intersection(commits)
     return {remote: there for remote, there in found.items() if there}
 
 
 def _read(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
-
-
-def _git(root: Path, *arguments: str, stdin: str = "", **variables: str) -> str:
-    """What git prints; empty where it fails."""
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        env={**os.environ, **variables},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=MAX_WAIT_SECONDS if variables else None,
-    ).stdout
 
 
 def share(root: Path, remote: str, names: list[str]) -> None:

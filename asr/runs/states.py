@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from asr import paths
@@ -31,7 +32,7 @@ FINISHED = "finished"  # the training and, if one was begun, its test
 STOPPED = "stopped"  # by a signal, after a checkpoint
 FAILED = "failed"
 REFUSED = "refused"  # by a stage, before any training
-KILLED = "killed"  # no process of it lives
+KILLED = "killed"  # no process of it lives, and what was to follow does not
 KINDS = (
     WAITING,
     PREPARING,
@@ -78,7 +79,7 @@ class State:
 def of_stages(stages: Sequence[Attempt], course: Course | None, dvc_lives: bool) -> State | None:
     """The state that the stages of one `dvc repro` or `dvc exp run` tell of.
 
-    None where they made nothing but data, and ended well.
+    None where they made nothing but data, and DVC ended well, as after `dvc repro stats`.
 
     Args:
         stages: the oldest first; at least one.
@@ -101,7 +102,9 @@ def of_stages(stages: Sequence[Attempt], course: Course | None, dvc_lives: bool)
         return State(FINISHED, *_steps(course))
     if stage.stage == TRAIN:
         return State(CHECKING if dvc_lives else FINISHED, *steps)
-    return State(PREPARING, stage=stage.stage) if dvc_lives else None
+    if dvc_lives:
+        return State(PREPARING, stage=stage.stage)
+    return State(KILLED, stage=stage.stage) if stage.orphaned else None
 
 
 def _decisive(stages: Sequence[Attempt]) -> Attempt:
@@ -240,14 +243,10 @@ class Present:
         ]
         return [(task, state) for task, state in states if task.pid not in recorded]
 
-    def count_going_on(self) -> int:
-        states = [self.state(stages, None) for stages in self.invocations.values()]
-        return sum(state is not None and state.goes_on for state in states)
-
     def mark(self) -> str:
         """A text that changes with each state that follows from this."""
         stages = [
-            (stage.id, stage.fingerprint, stage.code, stage.lives)
+            (stage.id, stage.fingerprint, stage.code, stage.lives, stage.orphaned)
             for stages in self.invocations.values()
             for stage in stages
         ]
@@ -275,7 +274,30 @@ def present() -> Present:
     """What goes on now; 2 ms."""
     grouped = invocations(_reader.attempts())
     living = frozenset(key for key, stages in grouped.items() if _dvc_lives(stages[-1]))
+    _note_orphans(grouped, living)
     return Present(grouped, living, queue.read(paths.root()))
+
+
+def _note_orphans(
+    grouped: dict[tuple[Any, ...], list[Attempt]], living: Iterable[tuple[Any, ...]]
+) -> None:
+    """Mark stages of data whose DVC was killed while it took in what they had made.
+
+    Then its locks are left. For other stages it makes no difference.
+    """
+    ended = {key: stages[-1] for key, stages in grouped.items() if key not in living}
+    data = {
+        key: last
+        for key, last in ended.items()
+        if last.code == 0 and last.stage not in (TRAIN, EVALUATE)
+    }
+    left = {
+        folder: {pid for pid, _ in queue.holders(Path(folder) / queue.LOCK)}
+        for folder in {last.folder for last in data.values()}
+    }
+    for key, last in data.items():
+        if last.dvc[0] in left[last.folder]:
+            grouped[key] = [*grouped[key][:-1], replace(last, orphaned=True)]
 
 
 def _dvc_lives(stage: Attempt) -> bool:

@@ -7,8 +7,9 @@ compared goes through `why_untested`; what is shown of the data goes through `wh
 A report is of what lies in the repository where each input of its stage has, in dvc.lock, the hash
 that the stage which makes it wrote last. An input that is a folder inside an out has its hash from
 the listing of the out, which lies in DVC's cache. Where that is not to be had, as in a fresh clone,
-the folder counts as unchanged: the scores are this model's even so, on the test that they name.
-Files of the workspace are hashed, and not trusted; those that have not changed, once.
+it is not known whether the folder has changed, and `why_unknown` says so: the scores are this
+model's even so, on the test that they name. Files of the workspace are hashed, and not trusted;
+those that have not changed, once.
 
 Costs 5 ms to read dvc.lock, once for each state of it.
 """
@@ -160,6 +161,63 @@ def why_other_data(root: Path) -> str:
     return next(filter(None, reasons), "")
 
 
+def why_unknown(root: Path) -> str:
+    """Why it is not known whether the model's data are still here as it had them; empty if it is.
+
+    Without a dvc.lock nothing speaks against them.
+    """
+    try:
+        lock = read_lock(root, root / "dvc.lock")
+    except (FileNotFoundError, *LOCK_ERRORS):
+        return ""
+    for stage in (TRAIN, EVALUATE):
+        for path in unknown_deps(lock, stage):
+            return (
+                f"whether {path} is as {stage} read it is not known, for DVC's cache lacks the "
+                "list of its files; dvc fetch brings it, or dvc commit after --no-commit"
+            )
+    return ""
+
+
+def stages_of_model(lock: Lock) -> set[str]:
+    """The stages whose last execution led to the model and its test, or told of their data."""
+    behind: set[str] = set()
+    lost: set[str] = set()
+    todo = [(EVALUATE, False)]
+    while todo:
+        stage, is_lost = todo.pop()
+        (lost if is_lost else behind).add(stage)
+        todo += [(maker, is_lost or not same) for maker, same in _makers(lock, stage).items()]
+    found = behind - lost
+    beside = lock.outs.keys() - behind - lost  # such as `stats`, of which no stage reads anything
+    return found | {
+        stage
+        for stage in beside
+        if all(same and maker in found for maker, same in _makers(lock, stage).items())
+    }
+
+
+def _makers(lock: Lock, stage: str) -> dict[str, bool]:
+    """The stages that made the inputs of a stage, and whether these are known to be as it read
+    them.
+    """
+    makers: dict[str, bool] = {}
+    others = {*changed_deps(lock, stage), *unknown_deps(lock, stage)}
+    for path in lock.deps.get(stage, {}):
+        maker = _maker(lock, path)
+        if maker:
+            makers[maker] = makers.get(maker, True) and path not in others
+    return makers
+
+
+def _maker(lock: Lock, path: str) -> str | None:
+    """The stage that makes a file or folder; None if no stage does."""
+    for stage, outs in lock.outs.items():
+        if any(f"{path}/".startswith(f"{out}/") for out in outs):
+            return stage
+    return None
+
+
 def _present_files(lock: Lock, stage: str) -> Iterator[tuple[str, str]]:
     """Files in the workspace that tell what a stage read and wrote, and the hashes in dvc.lock."""
     for path, hash in lock.outs[stage].items():
@@ -203,8 +261,14 @@ def _read_lock(root: Path, path: Path, *stamp: int) -> Lock:  # noqa: ARG001 (ca
 
 def changed_deps(lock: Lock, stage: str) -> list[str]:
     """The inputs of a stage that another stage has made anew since; they are outs, or in one."""
-    last = {path: _last_hash(lock, path) for path in lock.deps[stage]}
-    return [path for path, hash in lock.deps[stage].items() if last[path] not in (None, hash)]
+    last = {path: _last_hash(lock, path) for path in lock.deps.get(stage, {})}
+    return [path for path, hash in last.items() if hash not in (None, lock.deps[stage][path])]
+
+
+def unknown_deps(lock: Lock, stage: str) -> list[str]:
+    """The inputs of a stage that another makes, and of which it is not known if they changed."""
+    deps = lock.deps.get(stage, {})
+    return [path for path in deps if _maker(lock, path) and _last_hash(lock, path) is None]
 
 
 def _last_hash(lock: Lock, path: str) -> str | None:

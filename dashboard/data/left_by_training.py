@@ -10,7 +10,7 @@ import streamlit as st
 from asr import paths
 from asr.errors import DataError
 from asr.runs import reports
-from asr.runs.tested import why_stale
+from asr.runs.tested import why_stale, why_unknown
 from asr.runtime import formatting
 from dashboard import widgets
 from dashboard.data.report_values import dict_of, number
@@ -31,6 +31,8 @@ def show(root: Path, rejected: int, rows_in: int) -> None:
     if not (root / paths.SUMMARY).is_file() or any(why_stale(root, stage) for stage in STAGES):
         st.caption(NO_TRAINING)
         return
+    if reason := why_unknown(root):
+        st.caption(widgets.plain(f"Shown is the training that is here; {reason}."))
     summary = reports.read_json(root / paths.SUMMARY, "rows_left_out", "rows_trained")
     left_out = {
         str(reason): int(number(count) or 0)

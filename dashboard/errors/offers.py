@@ -13,9 +13,9 @@ import streamlit as st
 
 from asr import paths
 from asr.errors import UserError
-from asr.runs import dvc_cache, revisions, run_index
+from asr.runs import dvc_cache, revisions, run_index, run_rows
 from asr.runs.revisions import HERE, Revision
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 from asr.runs.tested import LOCK_ERRORS, lock_of
 from asr.runtime import formatting
 from dashboard import widgets
@@ -109,7 +109,7 @@ def can_open(root: Path, revision: Revision) -> bool:
 
 def in_workspace(rows: list[RunRow], names: dict[str, str]) -> Offer:
     """What lies in the workspace, under the name of the run that it is of."""
-    owner, stale = run_index.workspace_results(rows)
+    owner, stale = run_rows.workspace_results(rows)
     if owner:
         return Offer(owner.key, HERE, names[owner.key], described(owner, names), stale)
     name = "an earlier run" if stale else YOUR_FILES
@@ -135,7 +135,7 @@ def all_rows(root: Path) -> list[RunRow]:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _rows(root: Path, generation: str) -> list[RunRow]:  # noqa: ARG001 (the cache key)
-    return run_index.rows()
+    return run_rows.rows()
 
 
 def described(row: RunRow, names: dict[str, str]) -> str:

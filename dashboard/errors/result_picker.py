@@ -15,7 +15,7 @@ from asr import paths
 from asr.errors import DataError, UserError
 from asr.evaluation import slices
 from asr.evaluation.slices import ModelResults
-from asr.evaluation.table import FINETUNED
+from asr.evaluation.table import FINETUNED, START, START_CUT
 from asr.runs import reports, revisions
 from asr.runs.revisions import Revision
 from asr.storage import hashing
@@ -23,7 +23,11 @@ from dashboard import address, widgets, workspace
 from dashboard.errors.offers import Offer, Offers
 
 MAX_OFFERED = 300  # runs in the list, the newest; a link shows any other
-MODELS = {FINETUNED: "after training", "start": "before training"}
+MODELS = {
+    FINETUNED: "after training",
+    START: "before training",
+    START_CUT: "before training, its window cut",
+}
 
 
 @dataclass(frozen=True)

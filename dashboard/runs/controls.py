@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from asr.runs import states
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 from dashboard import address, widgets
 from dashboard.runs import run_table
 from dashboard.runs.leaderboards import Test

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 
 HASH_DIGITS = 8  # of a test, in the address
 MAX = 1e12  # of a number in a report

@@ -14,7 +14,8 @@ import streamlit as st
 from asr import paths
 from asr.errors import UserError
 from asr.runs import run_index, states
-from asr.runs.run_index import IndexState, RunRow
+from asr.runs.run_index import IndexState
+from asr.runs.run_rows import RunRow
 from asr.runtime import formatting
 from asr.storage import hashing
 from dashboard import address, index, widgets
@@ -99,6 +100,7 @@ def show_progress(state: IndexState) -> None:
 
 def show_runs(runs: RunTable, state: IndexState) -> None:
     """Show the best, the table, and the comparison of the ticked runs."""
+    follow_runs(runs)
     show_summary(runs)
     indices, test, baseline, names = controls.choose(runs)
     say_what_is_not_here(runs)
@@ -121,7 +123,7 @@ def show_runs(runs: RunTable, state: IndexState) -> None:
     comparison.show_curves(compared, runs.labels, state)
     comparison.show_trade_offs(runs, indices, compared, test)
     comparison.show_differing_params(compared, runs.labels)
-    comparison.show_command(compared, runs.labels)
+    comparison.show_command(compared, runs.labels, state)
 
 
 def compared_at_first(rows: list[RunRow], test: Test | None) -> list[RunRow]:
@@ -162,9 +164,26 @@ def best_text(test: Test, labels: dict[str, str]) -> str:
     text += f", on {widgets.plain(test.name)}."
     if others:
         points = 100 * (others[0].scores["wer"] - best.scores["wer"])
-        distance = f"{points:.2f}" if points < 1 else f"{points:.1f}"
-        text += f" Next: {widgets.plain(labels[others[0].key])}, {distance} points worse."
+        text += f" Next: {widgets.plain(labels[others[0].key])}, {distance_text(points)}."
     return text
+
+
+def distance_text(points: float) -> str:
+    """How far a run is behind the best, by their WER in percentage points."""
+    if points == 0:
+        return "with the same WER"
+    if not round(points, 2):
+        return "less than 0.01 points worse"
+    return f"{points:.2f} points worse" if points < 1 else f"{points:.1f} points worse"
+
+
+def follow_runs(runs: RunTable) -> None:
+    """Have the address name trainings that it named when they waited or prepared."""
+    for name in ("runs", "baseline", "repeat"):
+        told = address.values(name)
+        now = [run_table.id_of(runs.ids[id]) if id in runs.ids else id for id in told]
+        if now != told:
+            address.put(name, dict.fromkeys(now))
 
 
 def say_what_is_not_here(runs: RunTable) -> None:

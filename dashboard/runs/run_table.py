@@ -14,9 +14,9 @@ import pandas as pd
 import streamlit as st
 
 from asr import metrics
-from asr.runs import comparison, run_index, states
+from asr.runs import comparison, run_rows, states
 from asr.runs.revisions import PUBLISHED
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 from asr.runtime import formatting
 from dashboard.runs import leaderboards, styles
 from dashboard.runs.leaderboards import Test
@@ -76,7 +76,7 @@ class RunTable:
 
     rows: the runs, newest first.
     labels: the name of each run by its key; no two are the same.
-    ids: the runs by what the address calls them.
+    ids: the runs by what the address calls them, or called them before they trained.
     frame: a row per run, a column per metric and per param that differs.
     filled: the columns in which any run has a value.
     differing: the params that differ between runs.
@@ -97,7 +97,7 @@ class RunTable:
 @st.cache_resource(max_entries=2, show_spinner="Reading the index")
 def table(root: str, generation: str) -> RunTable:  # noqa: ARG001 (the cache key)
     """Read all runs; `generation` names the state of the index."""
-    return table_of(run_index.rows())
+    return table_of(run_rows.rows())
 
 
 def table_of(rows: list[RunRow]) -> RunTable:
@@ -115,7 +115,9 @@ def table_of(rows: list[RunRow]) -> RunTable:
     constant = [key for key in comparison.param_names(rows) if key not in columns]
     frame = pd.DataFrame(columns)
     filled = {name for name in frame if frame[name].notna().any()}
-    ids = {id_of(row): row for row in reversed(rows)}  # of two, the newest
+    oldest_first = rows[::-1]  # of two with one id the newest counts
+    ids = {key: row for row in oldest_first for key in row.former_keys}
+    ids |= {id_of(row): row for row in oldest_first}
     return RunTable(rows, labels, ids, frame, filled, differing, constant, tests)
 
 
@@ -126,17 +128,35 @@ def id_of(row: RunRow) -> str:
 
 
 def labels_of(rows: list[RunRow]) -> dict[str, str]:
-    """A name for each run, by its key: its own, with more only where another run has the same."""
-    counts = Counter(row.name for row in rows)
+    """A name for each run, by its key; none that comes later, or goes, changes it.
+
+    The oldest training of a name has it alone, later ones with digits of their fingerprints.
+    """
+    owners: dict[str, str | None] = {}  # the fingerprint that has a name alone
     labels: dict[str, str] = {}
     taken: Counter[str] = Counter()
-    for row in reversed(rows):  # the oldest keeps its name
+    for row in _oldest_first(rows):
         label = row.name
-        if counts[label] > 1 and row.fingerprint:
+        owner = owners.setdefault(label, row.elder or row.fingerprint)
+        if row.fingerprint and row.fingerprint != owner:
             label = f"{label} {row.fingerprint[:LABEL_DIGITS]}"
         taken[label] += 1  # twice, as a training that was tested twice
         labels[row.key] = f"{label} #{taken[label]}" if taken[label] > 1 else label
     return {row.key: labels[row.key] for row in rows}
+
+
+def _oldest_first(rows: list[RunRow]) -> list[RunRow]:
+    """Runs by what never changes of them; what has no training yet comes last.
+
+    Those of revisions alone, whose begin nobody knows, are listed newest first.
+    """
+
+    def age(place: int) -> tuple[bool, bool, float, bool, int]:
+        row = rows[place]
+        is_second_test = "/" in row.key
+        return not row.fingerprint, row.start is None, row.start or 0.0, is_second_test, -place
+
+    return [rows[place] for place in sorted(range(len(rows)), key=age)]
 
 
 def metric_columns(rows: list[RunRow]) -> dict[str, list[Any]]:

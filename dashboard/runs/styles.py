@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import quote
 
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 
 # Each has a contrast of 3 or more on both themes.
 COLORS = (

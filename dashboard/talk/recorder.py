@@ -85,6 +85,7 @@ def correct(conversation: Conversation, transcript: str) -> None:
             max_chars=MAX_CHARACTERS,
             key=f"talk_text_{take}",
         )
+        st.caption("It is kept once you send it.")
         with st.container(horizontal=True):
             send = st.form_submit_button("Send", type="primary", icon=":material/send:")
             discard = st.form_submit_button("Discard")

@@ -14,7 +14,7 @@ import streamlit as st
 
 from asr.audio.sample_file import SampleFile
 from asr.errors import UserError
-from asr.transcribe.job_queue import RUNNING, WAITING, Job, Options
+from asr.transcribe.job_queue import DONE, RUNNING, WAITING, Job, Options
 from asr.transcribe.prompt import Prompt
 from asr.transcribe.visitors import Recording, Transcript, Visitor, new_id
 from asr.whisper import LANGUAGE_NAMES
@@ -150,6 +150,7 @@ def _show_entries(visitor: Visitor, request: str, was_live: bool) -> None:
                 shown = entry.with_result(job) if job else visitor.reread(entry)
                 transcript.heading(shown)
                 _show_language(visitor, shown, sound)
+                _offer_rest(visitor, shown, sound)
                 transcript.result(visitor, shown, sound, len(entries))
     if was_live and not is_live:
         st.rerun()  # the whole page, which then stops running this fragment
@@ -159,7 +160,11 @@ def _show_language(visitor: Visitor, entry: Transcript, sound: SampleFile | None
     """Say which language was heard, on a button that lets one change it and transcribe again."""
     if entry.language_source is None:
         return
-    text = Prompt(entry.language, entry.language_source).text
+    if entry.doubt:
+        st.warning(widgets.plain(f"{entry.doubt}."), icon=":material/warning:")
+    if entry.times:
+        st.caption(entry.times)
+    text = Prompt(entry.language, entry.language_source, entry.language_probability).text
     if entry.language is None or sound is None:
         st.caption(text)
         return
@@ -172,14 +177,27 @@ def _show_language(visitor: Visitor, entry: Transcript, sound: SampleFile | None
             format_func=LANGUAGE_NAMES.__getitem__,
             key=f"other-{entry.id}",
         )
-        if st.button(
-            "Transcribe again",
-            key=f"again-{entry.id}",
-            disabled=is_busy(),
-            help="Makes a new transcript; this one stays",
-        ):
-            options = {entry.model: replace(entry.options, language=language)}
-            try:
-                submit(visitor, entry.recording, sound, options, entry.start, entry.end)
-            except UserError as error:
-                widgets.show_error(error)
+        wanted = replace(entry, options=replace(entry.options, language=language))
+        _again(visitor, wanted, sound, "Transcribe again", "again")
+
+
+def _offer_rest(visitor: Visitor, entry: Transcript, sound: SampleFile | None) -> None:
+    """Buttons that go on where a transcript broke off, or begin anew."""
+    if entry.state == DONE or sound is None:
+        return
+    with st.container(horizontal=True):
+        if entry.segments and entry.heard_until < entry.end:
+            rest = replace(entry, start=entry.heard_until)
+            _again(visitor, rest, sound, "Transcribe the rest", "rest")
+        _again(visitor, entry, sound, "Transcribe all again", "anew")
+
+
+def _again(visitor: Visitor, wanted: Transcript, sound: SampleFile, label: str, key: str) -> None:
+    """A button that makes a new transcript with the model, options and stretch of `wanted`."""
+    help_text = "Makes a new transcript; this one stays"
+    if st.button(label, key=f"{key}-{wanted.id}", disabled=is_busy(), help=help_text):
+        options = {wanted.model: wanted.options}
+        try:
+            submit(visitor, wanted.recording, sound, options, wanted.start, wanted.end)
+        except UserError as error:
+            widgets.show_error(error)

@@ -7,11 +7,10 @@ functions that evaluation uses; this page imports no torch.
 
 from __future__ import annotations
 
-import re
-
 import streamlit as st
 
 from asr import paths
+from asr.decoding.options import EACH
 from asr.errors import UserError
 from asr.transcribe import models
 from asr.transcribe.job_queue import Options
@@ -23,7 +22,6 @@ from dashboard.transcribe import history, recording_input, waveform
 from dashboard.transcribe.recording_input import ChosenRecording
 
 HUB = "a model from the hub …"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 AUTOMATIC = "automatic"
 TASKS = {"transcribe": "Transcribe", "translate": "Translate to English"}
 
@@ -115,15 +113,15 @@ def choose_model(label: str, names: dict[str, str], key: str) -> tuple[str, str]
     if not hub_id:
         return None
     # No visitor may have a path of the server loaded as a model.
-    if not HUB_ID.fullmatch(hub_id) or paths.resolve(hub_id).exists():
+    if not models.HUB_ID.fullmatch(hub_id) or paths.resolve(hub_id).exists():
         st.warning("A hub id has the form owner/name.", icon=":material/warning:")
         return None
     return hub_id, hub_id
 
 
 def choose_language() -> str | None:
-    """Ask for the language spoken; return Whisper's code, or None to leave it to the model."""
-    labels = {AUTOMATIC: "Automatic", **LANGUAGE_NAMES}
+    """Ask for the language spoken; return Whisper's code, EACH, or None for the model's choice."""
+    labels = {AUTOMATIC: "Automatic", EACH: "Several", **LANGUAGE_NAMES}
     tied = address.widget("language", AUTOMATIC)
     _only("language", labels, AUTOMATIC)
     language = st.selectbox("Language spoken", list(labels), format_func=labels.__getitem__, **tied)

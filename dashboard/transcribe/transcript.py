@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -15,17 +14,19 @@ import streamlit as st
 from asr import paths
 from asr.audio import sample_file
 from asr.audio.sample_file import SampleFile
+from asr.decoding.segments import Segment
 from asr.errors import DiskError, UserError
 from asr.evaluation import loops
 from asr.runtime import formatting
 from asr.sources.utterances import one_line
 from asr.transcribe import corrections
-from asr.transcribe.formats import FORMATS, Segment
+from asr.transcribe.formats import FORMATS
 from asr.transcribe.job_queue import CANCELLED, DONE, FAILED, WAITING, Job
 from asr.transcribe.visitors import Transcript, Visitor
 from dashboard import widgets
 from dashboard.session import transcription_queue
 
+NO_WORDS = "No words were heard."
 PAGE_ROWS = 20  # segments on one page
 LOOP = "a loop"  # mark of a segment in which the model went round in circles
 MAX_STEM_PART = 60  # characters of a recording's or a model's name in the name of a download
@@ -42,13 +43,16 @@ dvc exp run -S download.source=folder -S download.path=recordings -S model.name=
 
 
 def heading(entry: Transcript) -> None:
-    """Which model heard it: its name, and which weights the name stood for then."""
+    """Which model heard it: its name, which weights the name stood for then, and how it decoded."""
     model = f"{entry.model}, {entry.weights}" if entry.weights else entry.model
     st.subheader(widgets.plain(model))
+    if entry.settings:
+        wer = "" if entry.wer is None else f" · {formatting.percent(entry.wer)} WER in its test"
+        st.caption(widgets.plain(entry.settings + wer))
 
 
 def progress(entry: Transcript, job: Job) -> None:
-    """What a job has heard so far, and how far it is."""
+    """How far a job is, and what of it is kept so far: what was shown survives the server."""
     heading(entry.with_result(job))
     if job.state == WAITING:
         ahead = transcription_queue().position(job)
@@ -59,8 +63,8 @@ def progress(entry: Transcript, job: Job) -> None:
         st.progress(job.progress, f"{job.doing}: {position}")
     if st.button("Cancel", key=f"cancel-{entry.id}", icon=":material/close:"):
         job.cancel()
-    if job.segments:
-        latest = job.segments[-PAGE_ROWS:]
+    if entry.segments:
+        latest = entry.segments[-PAGE_ROWS:]
         lines = [f"{formatting.clock(segment.start)}  {segment.text}" for segment in latest]
         st.text("\n".join(lines))
 
@@ -72,20 +76,12 @@ def result(visitor: Visitor, entry: Transcript, sound: SampleFile | None, num_mo
         sound: what was heard; None if it is not there any more.
         num_models: how many models are shown side by side.
     """
-    if entry.state == FAILED:
-        st.error(widgets.plain(entry.fault or ""), icon=":material/error:")
-    elif entry.state == CANCELLED:
-        st.info("Cancelled; what was heard until then is below.", icon=":material/block:")
-    elif entry.state != DONE:
-        st.info(
-            "The server stopped before the end; what was heard until then is below.",
-            icon=":material/block:",
-        )
+    _how_it_ended(entry)
     if not entry.segments:
         return
     corrected = visitor.corrections(entry)
     segments = [
-        replace(segment, text=corrected.get(number, segment.text))
+        segment.with_text(corrected.get(number, segment.text))
         for number, segment in enumerate(entry.segments)
     ]
     _loops(segments)
@@ -93,6 +89,23 @@ def result(visitor: Visitor, entry: Transcript, sound: SampleFile | None, num_mo
     _downloads(entry, segments, num_models)
     if sound:
         _add_to_training(entry, segments, corrected, sound)
+
+
+def _how_it_ended(entry: Transcript) -> None:
+    """Why a transcript has no text, or does not reach the end of its stretch, and where it ends."""
+    if entry.state == DONE:
+        if not entry.segments:
+            st.info(NO_WORDS, icon=":material/volume_off:")
+        return
+    if entry.state == FAILED:
+        st.error(widgets.plain(entry.fault or ""), icon=":material/error:")
+        return
+    what = "Cancelled" if entry.state == CANCELLED else "The server stopped before the end"
+    heard = "nothing was heard until then."
+    if entry.segments:
+        until = f"{formatting.clock(entry.heard_until)} of {formatting.clock(entry.end)}"
+        heard = f"what was heard until then is below, up to {until}."
+    st.info(f"{what}; {heard}", icon=":material/block:")
 
 
 def _loops(segments: list[Segment]) -> None:
@@ -115,6 +128,8 @@ def _segments(
         pages = -(-len(segments) // PAGE_ROWS)
         page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{entry.id}")
         first = PAGE_ROWS * (page - 1)
+    # What is typed is the browser's alone until then.
+    st.caption("A corrected text is kept once you leave its field.")
     for number, segment in list(enumerate(segments))[first : first + PAGE_ROWS]:
         _segment(visitor, entry, number, segment, sound)
 
