@@ -56,11 +56,19 @@ HARNESSES = {
     "languages": Harness(
         "the embedded corpus in each language, COUNT utterances (4,000: 25 min)", COUNTED, 4000
     ),
+    "copies": Harness(
+        "COUNT clips in 21 alterations: copies found, others not called so (60: 2 min)", COUNTED, 60
+    ),
     "memory": Harness(
         "a training over 10 chunks of COUNT rows; flat (2,000: 2 min)", COUNTED, 2000
     ),
     "scale": Harness(
         "COUNT rows through the data stages (500,000: 30 min, 15 GB)", COUNTED, 500_000
+    ),
+    "speech": Harness(
+        "speech found in COUNT s of real recordings, noise not taken for it (600: 1 min)",
+        COUNTED,
+        600,
     ),
     "experiments": Harness(
         "DVC experiments of all kinds, each killed once on its way (2 min)", TESTS
@@ -69,6 +77,9 @@ HARNESSES = {
     "browser": Harness("each page in Chromium, beyond its main path (3 min)", TESTS),
     "watch": Harness(
         "the page Runs through experiments of all kinds: nothing that was never true (6 min)", TESTS
+    ),
+    "hearing": Harness(
+        "whisper-base on real sound, which lies in ../shared: words, times, noise (10 min)", TESTS
     ),
     "visitors": Harness("twenty visitors, hostile texts, hours of mp3 (4 min)", TESTS),
 }

@@ -238,7 +238,7 @@ def test_an_upload_over_200_mb_is_refused_with_the_way_out(visitor: Enter, tmp_p
 
 def test_two_models_side_by_side(visitor: Enter) -> None:
     """The workspace knows the sentence; branch main holds the tiny run, which has hardly learnt
-    anything.
+    anything, and hears no words.
     """
     one = visitor()
     page = one.go("Transcribe")
@@ -246,11 +246,11 @@ def test_two_models_side_by_side(visitor: Enter) -> None:
     page.get_by_text("Compare with a second model").click()
     one.choose("Second model", "experiment: learnt")
     one.choose("Model", "branch: main")
-    poor, good = one.transcribe(models=2)
+    texts = one.transcribe()
+    expect(page.get_by_text("No words were heard.")).to_be_visible()
     expect(page.get_by_role("heading", name="branch: main")).to_be_visible()
     expect(page.get_by_role("heading", name="experiment: learnt")).to_be_visible()
-    assert good == SENTENCES[1]
-    assert poor != good
+    assert texts == [SENTENCES[1]]
 
 
 def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
@@ -275,5 +275,7 @@ def test_a_corrected_text_is_kept_where_the_next_training_finds_it(
     assert kept.speaker == "Åsa, 7"
     samples, rate = soundfile.read(io.BytesIO(kept.audio()), dtype="float32")
     said, spoken = soundfile.read(io.BytesIO(wav(speech(SENTENCES[5]))), dtype="float32")
-    assert len(samples) / rate == pytest.approx(len(said) / spoken, abs=0.01)
+    assert len(samples) / rate < len(said) / spoken  # without the silence at its ends
+    energy, whole = np.square(samples).sum() / rate, np.square(said).sum() / spoken
+    assert energy == pytest.approx(whole, rel=0.02), "a word is cut"
     assert np.abs(samples).max() == pytest.approx(np.abs(said).max(), rel=0.2)

@@ -21,7 +21,9 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from asr.runtime.formatting import clock
 from asr.sources import folder
+from asr.storage import files
 from asr.transcribe import job_queue
 from support import hostile_texts
 from support.browser import Server, Visitor
@@ -165,6 +167,28 @@ def test_the_job_of_a_closed_tab_goes_on_and_its_samples_go(
 
 def _bytes(files: list[Path]) -> int:
     return sum(path.stat().st_size for path in files)
+
+
+def test_what_a_killed_server_had_shown_is_there_and_the_rest_is_a_click_away(
+    visitor: Enter, server: Server, three_hours: Path
+) -> None:
+    one = visitor()
+    _start_long(one, three_hours)
+    heard = one.page.get_by_test_id("stText").filter(has_text=re.compile(r"^\d+:\d\d\.\d  \w"))
+    shown = heard.inner_text().splitlines()
+    server.kill_and_restart()
+    one.go("Transcribe")
+    expect(
+        one.page.get_by_text("The server stopped before the end; what was heard")
+    ).to_be_visible()
+    (last, *_) = sorted((server.workspace.root / ".cache/visitors").glob("*/transcripts/*"))[::-1]
+    kept = [(clock(one["start"]), one["text"]) for one in files.read_json(last)["segments"]]
+    assert shown
+    assert set(shown) <= {f"{start}  {text}" for start, text in kept}
+    one.page.get_by_role("button", name="Transcribe the rest").click()
+    expect(one.page.get_by_text(re.compile(r"listening: .* of 2:59"))).to_be_visible()
+    one.page.get_by_role("button", name="Cancel").click()
+    expect(one.page.get_by_text("Cancelled; ")).to_be_visible()
 
 
 def test_twenty_at_once_wait_in_order_and_each_gets_its_own(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from harness.page_log import Snapshot, Truth
 from support.browser import Visitor, serving
 from support.experiments import learnt_copy
 from support.pipeline import Workspace
+from support.waiting import wait_for
 
 SHORT = ("-S", "train.max_steps=20", "-S", "train.warmup_steps=4")
 LATE_SECONDS = 15.0  # that MLflow hears of a training too late
@@ -172,16 +175,21 @@ def trained_alone(story: Story) -> None:
 
 def told_late(story: Story) -> None:
     """A process that tells MLflow, and that stands still for a while."""
-    with _tracker_stopped():
+    with _trackers_stopped(story.workspace.root) as stopped:
         story.finish("late", "-S", "train.max_steps=27")
         story.look()
+    assert stopped, "the control: a tracker stood still"
 
 
 @contextmanager
-def _tracker_stopped() -> Iterator[None]:
-    """Stop each follower as soon as it is there, and let it go LATE_SECONDS later.
+def _trackers_stopped(root: Path) -> Iterator[dict[int, float]]:
+    """Stop each follower of journals below `root` as soon as it is there, and let it go
+    LATE_SECONDS later.
 
     Not for longer: DVC waits for the end of what its stages print, which followers share.
+
+    Yields:
+        when they were stopped, by `time.monotonic` and their process id.
     """
     ended = threading.Event()
     stopped: dict[int, float] = {}
@@ -190,7 +198,8 @@ def _tracker_stopped() -> Iterator[None]:
         while not ended.wait(0.05):
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
-                if "asr.tracking.follower" in words and process.pid not in stopped:
+                is_ours = "asr.tracking.follower" in words and words[-1].startswith(str(root))
+                if is_ours and process.pid not in stopped:
                     _signal(process.pid, signal.SIGSTOP)
                     stopped[process.pid] = time.monotonic()
             for pid, since in stopped.items():
@@ -200,7 +209,7 @@ def _tracker_stopped() -> Iterator[None]:
     thread = threading.Thread(target=stop)
     thread.start()
     try:
-        yield
+        yield stopped
     finally:
         ended.set()
         thread.join()
@@ -211,6 +220,25 @@ def _tracker_stopped() -> Iterator[None]:
 def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _stand_in(root: Path) -> subprocess.Popen[str]:
+    """A process that is called as a follower is, and works for a second."""
+    work = "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"
+    return subprocess.Popen([sys.executable, "-c", work, "asr.tracking.follower", str(root / "x")])
+
+
+def test_a_tracker_is_stopped_and_let_go_while_others_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the clock lets it go: its end is waited for while trackers are being stopped."""
+    monkeypatch.setattr("harness.test_watch.LATE_SECONDS", 3.0)
+    with _trackers_stopped(tmp_path / "ours") as stopped:
+        ours, other = _stand_in(tmp_path / "ours"), _stand_in(tmp_path / "other")
+        wait_for(lambda: psutil.Process(ours.pid).status() == psutil.STATUS_STOPPED)
+        assert other.wait(60) == 0
+        assert ours.wait(60) == 0
+        assert list(stopped) == [ours.pid]
 
 
 KINDS: tuple[Callable[[Story], None], ...] = (
