@@ -104,7 +104,7 @@ PLANTED = [
     ("docs/evaluation.md", "```python", "```py"),
     ("docs/training.md", "linear, cosine,", "linear, cosinus,"),
     ("docs/training.md", "`train.average_weights`: last or best", "`train.average_weights`: worst"),
-    ("CONTRIBUTING.md", "| `model` `wer.py`", "| `models` `wer.py`"),
+    ("CONTRIBUTING.md", "| `model` `engines`", "| `models` `engines`"),
 ]
 
 

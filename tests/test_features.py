@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
 
 from asr import features
 from asr.audio import codec
@@ -240,3 +241,9 @@ def test_features_do_not_depend_on_the_number_of_threads() -> None:
     ((threads, _),) = {threads_and_hash(first) for first in ways}
     assert threads == "1"
     assert threads_and_hash("numpy")[0] == "2"
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_mel_filters_are_those_of_transformers_bit_for_bit(mels: int) -> None:
+    theirs = mel_filter_bank(201, mels, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    assert np.array_equal(features._filters(mels), theirs.T.astype(np.float32))

@@ -194,6 +194,46 @@ def test_a_cancelled_child_is_gone_and_leaves_nothing(
     assert children() <= before
 
 
+def many(tmp_path: Path, *contents: bytes) -> tuple[list[Path], Path]:
+    """Recordings of these bytes, and a folder for their samples."""
+    recordings, folder = [], tmp_path / "together"
+    folder.mkdir()
+    for number, content in enumerate(contents):
+        recordings.append(tmp_path / f"given {number}")
+        recordings[-1].write_bytes(content)
+    return recordings, folder
+
+
+def seconds_of(found: list[SampleFile | DataError]) -> list[float | None]:
+    return [one.duration if isinstance(one, SampleFile) else None for one in found]
+
+
+def test_recordings_share_a_child_and_the_faults_of_one_are_its_own(tmp_path: Path) -> None:
+    good = [encoded(voice(seconds)) for seconds in (0.5, 0.25)]
+    recordings, folder = many(tmp_path, good[0], b"no sound", good[1], b"")
+    found = sample_file.decode_together(recordings, folder)
+    assert seconds_of(found) == [0.5, None, 0.25, None]
+    assert all(str(one) and "\n" not in str(one) for one in (found[1], found[3]))
+    assert sorted(path.name for path in folder.iterdir()) == ["0.f32", "2.f32"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_recording_that_kills_the_child_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    code = (
+        "import os, numpy\n        if file.read(4) == b'kill': os.kill(os.getpid(), 9)\n"
+        "        yield numpy.zeros(16_000, numpy.float32)"
+    )
+    child_with(monkeypatch, tmp_path, code)
+    contents = [b"fine"] * 3
+    contents[number] = b"kill"
+    recordings, folder = many(tmp_path, *contents)
+    found = sample_file.decode_together(recordings, folder)
+    assert seconds_of(found) == [None if place == number else 1.0 for place in range(3)]
+    assert "512 MB" in str(found[number])
+
+
 def test_the_child_is_told_what_to_do_by_its_command_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "asr.audio.sample_file"],
@@ -204,7 +244,7 @@ def test_the_child_is_told_what_to_do_by_its_command_line() -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "error 2: usage: python -m asr.audio.sample_file RECORDING SAMPLES\n",
+        "error 2: usage: python -m asr.audio.sample_file RECORDING SAMPLES ...\n",
     )
 
 

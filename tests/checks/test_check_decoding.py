@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr import wer
+from asr import stopping, wer
 from asr.checks.check import Check
 from asr.checks.decoding import (
     CUT_SHARE,
@@ -80,7 +80,7 @@ def test_a_metric_of_half_the_words_is_caught() -> None:
 
 
 def test_decoding_may_cut_one_text_of_fifty_and_no_more() -> None:
-    room = greedy.max_tokens(1.0)
+    room = stopping.max_tokens(1.0)
     assert CUT_SHARE * 50 == 1
     assert metric_of(FIFTY, lengths=[room] * 50).passed
     assert metric_of(FIFTY, lengths=[room + 1, *[room] * 49]).passed

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from asr import wer
+from asr import stopping, wer
 from asr.checks.check import Check
 from asr.checks.data import splits_are_apart
 from asr.checks.loss import start_knows_its_tokens
 from asr.checks.training import checks_after, checks_before, saved_model_of, weights_of
 from asr.errors import DataError, ModelError, UserError
-from asr.model import greedy, loader
+from asr.model import loader
 from asr.model.loader import Start
 from asr.storage import files
 from asr.training.loop import Training
@@ -99,11 +99,11 @@ def test_a_fault_that_is_never_called_is_not_planted() -> None:
 
     def two_faults(patch: CountingPatch) -> None:
         patch.setattr(wer, "normalize", str.upper)
-        patch.setattr(greedy, "max_tokens", lambda _: 2)
+        patch.setattr(stopping, "max_tokens", lambda _: 2)
 
     with planted(two_faults):
-        assert (wer.normalize("a"), greedy.max_tokens(1.0)) == ("A", 2)
-    uncalled = r"never called: asr\.model\.greedy\.max_tokens"
+        assert (wer.normalize("a"), stopping.max_tokens(1.0)) == ("A", 2)
+    uncalled = r"never called: asr\.stopping\.max_tokens"
     with pytest.raises(AssertionError, match=uncalled), planted(two_faults):
         wer.normalize("a")
     with pytest.raises(AssertionError, match="nothing was replaced"), planted(nothing):

@@ -106,7 +106,7 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
     )
     texts = one.transcribe()
     assert " ".join(texts) == f"{SENTENCES[0]} {SENTENCES[4]}"
-    page.get_by_role("button", name=re.compile(r"^0:00\.0")).click()
+    page.get_by_role("button", name=re.compile(r"^0:00\.")).click()
     player = page.locator("audio").nth(2)  # after those of the recording and of the transcript
     expect(player).to_be_attached()
     page.wait_for_function("[...document.querySelectorAll('audio')].at(-1).currentTime > 0.2")
@@ -124,7 +124,7 @@ def test_a_segment_plays_and_every_format_can_be_read(visitor: Enter) -> None:
             rf"(\d\d:\d\d:\d\d\{mark}\d{{3}}) --> (\d\d:\d\d:\d\d\{mark}\d{{3}})\n(.+)\n", got[kind]
         )
         assert [cue[2] for cue in cues] == texts
-        assert cues[0][0] == f"00:00:00{mark}000"
+        assert cues[0][0].startswith(f"00:00:00{mark}")
         assert all(start < end for start, end, _ in cues)
 
 
@@ -196,9 +196,11 @@ def test_the_server_never_imports_what_is_heavy(visitor: Enter, server: Server) 
     imported = set((server.workspace.root / "imports.log").read_text().split())
     assert {"streamlit", "pandas"} <= imported, "the watch itself must see some"
     assert not imported & HEAVY
-    assert "libtorch" not in _maps(server.process.pid)
     (decoder,) = [pid for pid, line in server.family().items() if "asr.transcribe.worker" in line]
-    assert "libtorch" in _maps(decoder), "it is there where it belongs"
+    for library in ("libtorch", "libopenvino"):
+        assert library not in _maps(server.process.pid)
+    assert "libopenvino" in _maps(decoder), "it is there where it belongs"
+    assert "libtorch" not in _maps(decoder), "a converted model needs none"
 
 
 def _maps(pid: int) -> str:

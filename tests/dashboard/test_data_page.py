@@ -386,6 +386,19 @@ def test_what_a_training_of_other_data_left_out_is_not_told(
     assert (left_by_training.NO_TRAINING in told) != is_control
 
 
+def test_where_it_is_not_known_whether_a_training_is_of_this_corpus_that_is_said(
+    measured: Path,
+) -> None:
+    """It read a folder inside an out, and DVC's cache lacks the list of that out's files."""
+    assert "is not known" not in text(drawn()), "the control"
+    lock = yaml.safe_load((measured / "dvc.lock").read_text())
+    lock["stages"]["train"]["deps"][0]["path"] = "data/features/train"
+    (measured / "dvc.lock").write_text(yaml.safe_dump(lock))
+    told = text(drawn())
+    assert "left out 2 more" in told
+    assert "whether data/features/train is as train read it is not known" in told
+
+
 @pytest.mark.parametrize(
     ("left_out", "trained", "window", "told"),
     [

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from asr import paths
-from asr.runs import refresh, run_index, states
+from asr.runs import refresh, run_index, run_rows, states
 from asr.runs.revisions import Revision
-from asr.runs.run_index import IndexState, RunRow
+from asr.runs.run_index import IndexState
+from asr.runs.run_rows import RunRow
 from asr.runs.states import State
 from asr.storage import hashing
 from asr.tracking import client
@@ -88,7 +90,7 @@ def text(page: AppTest) -> str:
     )
 
 
-def two_trainings(root: Path) -> tuple[run_index.RunRow, run_index.RunRow]:
+def two_trainings(root: Path) -> tuple[run_rows.RunRow, run_rows.RunRow]:
     """One with reports in the workspace, one with utterances fetched from a revision before."""
     ours, theirs = training("ours", **{"train.seed": 2}), training("theirs")
     evaluation(theirs, 0.5)
@@ -96,7 +98,7 @@ def two_trainings(root: Path) -> tuple[run_index.RunRow, run_index.RunRow]:
     speakers: list[str | None] = [f"s{number % 12}" for number in range(240)]
     write_reports(root, ours.stem, utterances([1] * 240, speakers))
     refresh.refresh(talk=False)
-    rows = {row.name: row for row in run_index.rows()}
+    rows = {row.name: row for row in run_rows.rows()}
     return rows["ours"], rows["theirs"]
 
 
@@ -137,10 +139,10 @@ def index(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:  
         mark = hashing.hash_of([repr(one) for one in rows])
         state = IndexState(made=True, generation=mark, mark=f"{mark} {step}")
         curve = {"train/loss": [(1, 3.0), (step, 2.0)]}
-        monkeypatch.setattr(run_index, "rows", lambda: list(rows))
+        monkeypatch.setattr(run_rows, "rows", lambda: list(rows))
         monkeypatch.setattr(run_index, "state", lambda: state)
         monkeypatch.setattr(run_index, "is_stale", lambda _: False)
-        monkeypatch.setattr(run_index, "curves", lambda one: curve if one.fingerprint else None)
+        monkeypatch.setattr(run_rows, "curves", lambda one: curve if one.fingerprint else None)
 
     return put
 
@@ -230,7 +232,7 @@ def test_running_killed_and_deleted_runs_are_shown_as_such() -> None:
     go_on(running, range(21, 41))
     mirror(running)
     client.connect().delete_run(
-        next(str(row.run_id) for row in run_index.rows() if row.name == "gone")
+        next(str(row.run_id) for row in run_rows.rows() if row.name == "gone")
     )
     refresh.refresh(talk=False)
     page.run()
@@ -284,11 +286,11 @@ def test_a_pinned_baseline_brings_deltas_and_a_paired_verdict(root: Path) -> Non
         "parameters": 5,
         "seconds": 9.0,
     }
-    with refresh.closing(refresh.opened(False)) as index:
+    with closing(refresh.opened(False)) as index:
         index.execute("INSERT INTO revisions VALUES (99, 'tidy-newt', ?, 'experiment')", [sha])
         index.execute(
             "INSERT INTO facts VALUES (?, ?, ?, 0)",
-            [sha, theirs.fingerprint, refresh.json.dumps(known)],
+            [sha, theirs.fingerprint, json.dumps(known)],
         )
         index.execute("UPDATE meta SET value = 'changed' WHERE key = 'generation'")
         index.commit()
@@ -322,7 +324,7 @@ def test_a_test_on_other_recordings_is_not_compared(root: Path) -> None:
 def test_a_selection_stays_with_its_runs_when_new_ones_come() -> None:
     mirror(training("one"), training("two"))
     refresh.refresh(talk=False)
-    chosen = next(row for row in run_index.rows() if row.name == "one")
+    chosen = next(row for row in run_rows.rows() if row.name == "one")
     page = drawn({"runs": chosen.fingerprint})
     assert page.query_params["runs"] == chosen.fingerprint
     mirror(training("three"))
@@ -348,7 +350,7 @@ def test_hostile_names_are_shown_as_they_are() -> None:
         store.log_metric(run.info.run_id, "validation/wer", float("nan"))
         store.set_terminated(run.info.run_id)
     refresh.refresh(talk=False)
-    page = drawn({"baseline": run_index.rows()[0].fingerprint})
+    page = drawn({"baseline": run_rows.rows()[0].fingerprint})
     assert {*table(page)["Run"]} >= {name for name in HOSTILE if len(name) < 200}
     for one in [*page.markdown, *page.caption, *page.subheader, *page.warning, *page.info]:
         assert "<script" not in one.value
@@ -372,7 +374,7 @@ def test_a_damaged_store_leaves_what_was_read_and_says_so(root: Path) -> None:
 def test_no_damaged_index_gives_a_traceback() -> None:
     mirror(*[training(f"run {number}") for number in range(5)])
     refresh.refresh(talk=False)
-    with refresh.closing(refresh.opened(False)) as index:
+    with closing(refresh.opened(False)) as index:
         index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole, told, page = run_index.path().read_bytes(), 0, drawn()
     for seed in range(40):
@@ -380,7 +382,7 @@ def test_no_damaged_index_gives_a_traceback() -> None:
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
         paths.cache("runs.rebuild").unlink(missing_ok=True)
-        run_index.parsed_runs.clear()
+        run_rows.parsed_runs.clear()
         run_table.table.clear()
         page.run()
         assert not page.exception
@@ -390,10 +392,10 @@ def test_no_damaged_index_gives_a_traceback() -> None:
 
 def missing(page: AppTest) -> set[str]:
     """What the index does not know of the training in the workspace; the page shows the rest."""
-    if not run_index.rows():
+    if not run_rows.rows():
         assert "No training yet" in text(page)
         return {"row"}
-    (row,) = run_index.rows()
+    (row,) = run_rows.rows()
     assert list(table(page)["Run"]) == ["workspace"]
     known = {
         "wer": row.scores.get("wer"),
@@ -448,7 +450,7 @@ def test_the_page_imports_no_heavy_library() -> None:
     refresh.refresh(talk=False)
     code = """
 from streamlit.testing.v1 import AppTest
-from asr.runs import run_index
+from asr.runs import run_index, run_rows
 run_index.request_refresh = lambda *_: None
 script = "from dashboard.runs.page import page; page()"
 page = AppTest.from_string(script, default_timeout=120).run()
@@ -510,6 +512,21 @@ def test_every_state_is_told_in_words_and_counted_in_the_headline(index: Index) 
 def test_of_two_runs_that_are_as_good_the_sound_one_is_the_best(index: Index) -> None:
     index(row("sick", 0.1, failed_checks={"weights": ""}), row("well", 0.1))
     assert "Best: well, 10.0 % WER" in spoken(drawn())
+
+
+@pytest.mark.parametrize(
+    ("wer", "distance"),
+    [
+        (0.1, "with the same WER"),
+        (0.10002, "less than 0.01 points worse"),
+        (0.1001, "0.01 points worse"),
+        (0.12, "2.0 points worse"),
+    ],
+)
+def test_a_run_that_is_as_good_is_not_called_worse(index: Index, wer: float, distance: str) -> None:
+    index(row("other", wer), row("best", 0.1, twin="older"))
+    (told,) = (one for one in spoken(drawn()).splitlines() if "Next: " in one)
+    assert told.endswith(f", {distance}.")
 
 
 @pytest.mark.usefixtures("root")
@@ -693,11 +710,59 @@ def test_a_run_has_one_name_and_a_second_of_that_name_is_told_apart(index: Index
     index(row("repro", 0.1), row("repro", 0.2, twin="another"), row("else"))
     names = list(table(drawn())["Run"])
     assert names[0].startswith("repro ")
-    assert len({*names}) == 3
-    assert names[2] == "else"
-    twice = row("twice", 0.1)
-    index(RunRow(**{**vars(twice), "key": f"{twice.key}/1"}), twice)
-    assert len({*table(drawn())["Run"]}) == 2
+    assert names[1:] == ["repro", "else"], "the oldest has the name alone"
+
+
+def labels(*rows: RunRow) -> list[str]:
+    """The names of runs that the index lists in this order."""
+    return list(run_table.labels_of(list(rows)).values())
+
+
+def test_a_run_has_one_name_for_life_whatever_comes_after_it() -> None:
+    """Another of its name, one that waits or was refused, one of a revision, another test of it."""
+    first = row("repro", start=1.0)
+    digits = f"repro {row('repro', twin='second').fingerprint[:4]}"  # type: ignore[index]
+    waits = {"fingerprint": None, "start": 0.0}
+    later = {
+        "trained": (row("repro", twin="second", start=2.0), digits),
+        "waits": (row("repro", key="sha", **waits), "repro #2"),
+        "pulled": (row("repro", twin="second", start=None), digits),
+        "tested again": (RunRow(**{**vars(first), "key": f"{first.key}/1"}), "repro #2"),
+        "of another name": (row("repro 2", start=3.0), "repro 2"),
+    }
+    for other, label in later.values():
+        assert labels(first) == ["repro"]
+        assert labels(other, first) == [label, "repro"]
+        assert labels(first, other) == ["repro", label]
+
+
+def test_a_run_keeps_its_name_when_the_first_of_that_name_is_deleted() -> None:
+    first = row("slow", start=1.0)
+    second = row("slow", twin="second", start=2.0, elder=first.fingerprint)
+    (name, _) = labels(second, first)
+    assert labels(second) == [name] != ["slow"]
+    third = row("slow", twin="third", start=3.0, elder=first.fingerprint)
+    assert labels(third, second)[1] == name
+
+
+def test_names_are_the_same_in_a_clone_which_knows_revisions_alone() -> None:
+    """They are listed newest first, as the runs are here."""
+    ours = [row("slow", twin=str(age), start=9.0 - age) for age in range(3)]
+    clone = [RunRow(**{**vars(one), "start": None}) for one in ours]
+    assert labels(*ours) == labels(*clone)
+    assert labels(*ours)[2] == "slow"
+    assert len({*labels(*ours)}) == 3
+
+
+@pytest.mark.parametrize("command", ["dvc exp run -n bad -S train.max_steps=no", ""])
+def test_of_a_run_without_params_what_is_known_is_shown(index: Index, command: str) -> None:
+    bare = {"fingerprint": None, "run_id": None, "command": command}
+    refused = row("bad", state=State(states.REFUSED, stage="train", line="no"), **bare)
+    index(RunRow(**{**vars(refused), "params": {}}))
+    page = drawn()
+    assert [one.value for one in page.code] == [command] * bool(command)
+    said = "What DVC was called with" if command else "Neither its params nor its command"
+    assert said in text(page)
 
 
 def test_axes_end_where_the_longest_training_ends(index: Index) -> None:
@@ -775,6 +840,23 @@ def test_what_the_address_names_and_the_index_does_not_is_said_and_kept(index: I
     assert page.selectbox(key="baseline").value == late.key
     assert page.selectbox(key="test").value == "99999999"
     assert f"Not here: {late.key}" not in spoken(page)
+
+
+def test_ticks_go_over_to_the_training_that_an_experiment_became(index: Index) -> None:
+    bare = {"fingerprint": None, "run_id": None, "key": "experiment mine"}
+    waits = row("mine", state=State(states.WAITING), **bare)
+    other = row("other", 0.2, former_keys=("experiment other", "experiment mine"))
+    index(waits, other)
+    address = {"runs": [waits.key, "experiment other", "gone"], "repeat": waits.key}
+    page = drawn(address)
+    held = {"runs": [waits.key, other.key, "gone"], "repeat": waits.key}
+    assert page.query_params == held, "one that waits has its key, whatever had it before"
+    trains = row("mine", state=State(states.TRAINING, 3, 40), former_keys=(waits.key,))
+    index(trains, other)
+    page.run()
+    assert page.query_params == {"runs": [trains.key, other.key, "gone"], "repeat": trains.key}
+    assert page.selectbox(key="repeat").value == trains.key
+    assert "Not here: gone" in spoken(page)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import soundfile
 from streamlit.testing.v1 import AppTest
 
 from asr.audio.sample_file import SampleFile
+from asr.decoding.segments import Segment
 from asr.errors import DataError
-from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import Job, Options
 from dashboard.talk import recorder
 from dashboard.talk.conversation import prompt
@@ -223,6 +223,7 @@ def test_what_was_said_is_seen_corrected_and_sent(
     hearing("hej dår")
     fine(page.audio_input[0].set_value(wav()).run())
     assert page.text_area[0].value == "hej dår"
+    assert page_says_when_it_is_kept(page)
     assert conversation(page) == []
     page.text_area[0].set_value("Hej där")
     fine(next(button for button in page.button if button.label == "Send").click().run())
@@ -230,6 +231,12 @@ def test_what_was_said_is_seen_corrected_and_sent(
     assert server.asked[-1][2]["messages"][-1] == {"role": "user", "content": "Hej där"}
     assert page.audio_input[0].value is None
     assert not page.text_area
+    assert not page_says_when_it_is_kept(page)
+
+
+def page_says_when_it_is_kept(page: AppTest) -> bool:
+    """Whether it warns that a reload loses what is not sent."""
+    return any("kept once you send it" in caption.value for caption in page.caption)
 
 
 def test_what_was_said_can_be_thrown_away(

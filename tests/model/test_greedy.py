@@ -1,6 +1,4 @@
-"""Greedy decoding against plain `generate()`, whatever else is in the batch, and long recordings
-cut at quiet points.
-"""
+"""Greedy decoding in torch against plain `generate()`, whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -14,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from asr import features
-from asr.decoding.language import detect_language
-from asr.errors import ModelError
-from asr.features import TAIL, LogMel, input_features
+from asr import features, stopping, windows
+from asr.decoding import language, loading
+from asr.decoding.recognizer import GREEDY
+from asr.engines.engine import FP32, TORCH
+from asr.features import LogMel, input_features
 from asr.model import greedy, loader, tokenization
-from asr.model.greedy import CUT_SHARE, SPARE_TOKENS, TOKENS_PER_SECOND
 from asr.model.loader import Start
+from asr.stopping import SPARE_TOKENS, TOKENS_PER_SECOND
 from asr.whisper import LANGUAGE_NAMES, WHISPER_LANGUAGES
 from support.model import clip, hush_timestamps, noise, scratch
 
@@ -121,12 +120,21 @@ def test_decoding_ends_where_the_positions_end() -> None:
     assert {len(row) for row in ids(start)} == {48 - len(prompt)}
 
 
-def test_transcripts_are_capped_by_duration_and_by_the_param() -> None:
+def saying_e() -> Start:
+    """A model that says one letter without end."""
     start = scratch(1, max_target_positions=200)
     only = start.tokenizer.convert_tokens_to_ids("e")
     start.model.generation_config.suppress_tokens = [
         token for token in range(start.model.config.vocab_size) if token != only
     ]
+    return start
+
+
+def test_transcripts_are_capped_by_duration_and_by_the_param(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "LOOP_TOKENS", 1000)  # or the loop would be stopped before
+    start = saying_e()
     found = [
         greedy.transcribe(
             start.model,
@@ -142,6 +150,33 @@ def test_transcripts_are_capped_by_duration_and_by_the_param() -> None:
         ["e" * (SPARE_TOKENS + TOKENS_PER_SECOND), "e" * (SPARE_TOKENS + TOKENS_PER_SECOND // 2)],
         ["e" * 30] * 2,
     ]
+
+
+def test_a_row_that_loops_is_stopped_and_says_its_phrase_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, steps = saying_e(), []
+    forward = start.model.model.decoder.forward
+    monkeypatch.setattr(
+        start.model.model.decoder,
+        "forward",
+        lambda *args, **kwargs: steps.append(1) or forward(*args, **kwargs),
+    )
+    assert [start.tokenizer.decode(row) for row in ids(start, limits=[190, 20, 190, 31])] == [
+        "e",
+        "e" * 20,
+        "e",
+        "e" * 31,
+    ]
+    assert len(steps) == stopping.LOOP_TOKENS
+
+
+def test_a_row_that_loops_does_not_change_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = talkative(1)
+    whole = ids(start)
+    stopped = whole[2]
+    monkeypatch.setattr(stopping, "loop_start", lambda row, _: 2 if row == stopped[:3] else 0)
+    assert ids(start) == [whole[0], whole[1], stopped[:2], whole[3]]
 
 
 def test_transcripts_come_in_the_order_of_the_recordings_whatever_the_batch_size() -> None:
@@ -185,66 +220,13 @@ def test_progress_sees_every_recording_once() -> None:
     assert seen[0][1] == 3
 
 
-@settings(max_examples=30)
-@given(st.integers(1, 1500), st.sampled_from([100, 200, 500]), st.integers(0, 99))
-def test_segments_fit_the_window_and_cover_everything_without_overlap(
-    frames: int, window: int, seed: int
-) -> None:
-    whole = clip(frames / 100, seed)
-    segments = greedy.cut(whole, window)
-    edges = [
-        round(100 * value) for one in segments for value in (one.start, one.start + one.duration)
-    ]
-    assert edges[0] == 0
-    assert edges[-1] == frames
-    assert edges[1:-1:2] == edges[2::2]
-    assert all(0 < one.duration * 100 <= window + 1e-6 for one in segments)
-    joined = np.concatenate([one.features.mel[:, :-TAIL] for one in segments], axis=1)
-    assert np.array_equal(joined, whole.mel[:, :-TAIL])
-    assert {one.features.floor for one in segments} == {whole.floor}
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 200), st.integers(0, 9))
-def test_a_recording_that_fits_is_not_touched(frames: int, seed: int) -> None:
-    whole = clip(frames / 100, seed)
-    (only,) = greedy.cut(whole, 200)
-    assert np.array_equal(features.pad(only.features, 200), features.pad(whole, 200))
-    assert (only.start, only.duration) == (0.0, pytest.approx(frames / 100))
-
-
-@pytest.mark.parametrize("window", [200, 500])
-@pytest.mark.parametrize("place", [0.75, 0.85, 0.93])
-def test_cut_falls_into_the_silence_that_was_planted(window: int, place: float) -> None:
-    samples = np.random.default_rng(0).normal(0, 0.1, window * 160 * 2).astype(np.float32)
-    middle = int(place * window)
-    samples[(middle - 8) * 160 : (middle + 8) * 160] *= 1e-3
-    first, *_ = greedy.cut(features.log_mel(samples, 80), window)
-    assert abs(100 * first.duration - middle) <= 4
-
-
-def test_a_gap_too_short_for_a_pause_does_not_draw_the_cut() -> None:
-    samples = np.random.default_rng(0).normal(0, 0.1, 400 * 160).astype(np.float32)
-    samples[150 * 160 : 152 * 160] *= 1e-3
-    samples[175 * 160 : 190 * 160] *= 1e-3
-    assert 175 <= 100 * greedy.cut(features.log_mel(samples, 80), 200)[0].duration <= 190
-
-
-@settings(max_examples=20)
-@given(st.integers(201, 900), st.integers(0, 99))
-def test_segments_before_the_last_fill_most_of_the_window(frames: int, seed: int) -> None:
-    *early, _ = greedy.cut(clip(frames / 100, seed), 200)
-    assert early
-    assert all(one.duration * 100 >= 200 * (1 - CUT_SHARE) - 1e-6 for one in early)
-
-
 def test_text_of_a_long_recording_is_that_of_its_segments_joined() -> None:
     start, whole = talkative(3), features.log_mel(noise(5.3, 4), 80)
     parts = [
         greedy.transcribe(
             start.model, start.tokenizer, [one.duration], lambda _, one=one: one.features, 1, 444
         )[0]
-        for one in greedy.cut(whole, WINDOW)
+        for one in windows.cut(whole, WINDOW)
     ]
     assert len(parts) >= 3
     assert greedy.transcribe(start.model, start.tokenizer, [5.3], lambda _: whole, 2, 444) == [
@@ -264,67 +246,27 @@ def test_silence_and_a_single_frame_can_be_cut_and_transcribed() -> None:
             )
             == 1
         )
-    ends = [one.start + one.duration for one in greedy.cut(quiet, WINDOW)]
+    ends = [one.start + one.duration for one in windows.cut(quiet, WINDOW)]
     assert all(before < after for before, after in pairwise(ends))
-
-
-def test_what_is_heard_stands_where_it_was_said() -> None:
-    start, durations = talkative(3), [5.3, 0.4, 2.0]
-    clips = [clip(seconds, number) for number, seconds in enumerate(durations)]
-    heard = greedy.decode_clips(start.model, start.tokenizer, clips, 3, 444)
-    for one, parts in zip(clips, heard, strict=True):
-        assert [(part.start, part.duration) for part in parts] == [
-            (cut.start, cut.duration) for cut in greedy.cut(one, WINDOW)
-        ]
-    texts = [" ".join(part.text for part in parts if part.text) for parts in heard]
-    assert texts == greedy.transcribe(
-        start.model, start.tokenizer, durations, clips.__getitem__, 3, 444
-    )
-    assert len(heard[0]) >= 3
-    assert len({part.text for part in heard[0]}) > 1
-    assert greedy.decode_clips(start.model, start.tokenizer, [], 3, 444) == []
-
-
-@pytest.mark.parametrize("size", [1, 2, 7])
-def test_what_is_heard_does_not_depend_on_the_batch(size: int) -> None:
-    start, clips = talkative(3), [clip(7.7, 1), clip(1.0, 2)]
-    assert greedy.decode_clips(
-        start.model, start.tokenizer, clips, size, 444
-    ) == greedy.decode_clips(start.model, start.tokenizer, clips, 3, 444)
-
-
-def test_progress_of_one_long_recording_comes_stretch_by_stretch() -> None:
-    start, told = scratch(), []
-
-    def seen(groups: Any, count: int) -> Any:
-        for number, group in enumerate(groups):
-            told.append((number, count, list(group)))
-            yield group
-
-    (heard,) = greedy.decode_clips(start.model, start.tokenizer, [clip(9.0)], 2, 1, seen)
-    assert [index for _, _, group in told for index in group] == list(range(len(heard)))
-    assert {count for _, count, _ in told} == {len(told)} == {-(-len(heard) // 2)}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_language_is_the_one_that_transformers_detects(seed: int) -> None:
     start = scratch(seed, init_std=0.5)
-    for number, seconds in enumerate((*SECONDS, 3.7)):
-        one = clip(seconds, number)
-        language, chance = detect_language(start.model, one)
-        theirs = start.model.detect_language(input_features=input_features([one], WINDOW))
-        assert start.model.generation_config.lang_to_id[f"<|{language}|>"] == int(theirs[0])
-        assert 1 / len(start.model.generation_config.lang_to_id) <= chance <= 1
+    known = loading.of_start(start, TORCH, FP32, GREEDY)
+    clips = [clip(seconds, number) for number, seconds in enumerate(SECONDS)]
+    codes = list(known.vocabulary.languages)
+    for one, shares in zip(clips, language.probabilities(known, clips), strict=True):
+        (theirs,) = start.model.detect_language(input_features=input_features([one], WINDOW))
+        assert known.vocabulary.languages[codes[int(shares.argmax())]] == int(theirs)
+        assert shares.sum() == pytest.approx(1, abs=1e-4)
 
 
-def test_detecting_leaves_the_prompt_and_takes_a_model_of_many_languages() -> None:
+def test_detecting_leaves_the_prompt_of_the_model() -> None:
     start = scratch()
     before = start.model.generation_config.to_dict()
-    detect_language(start.model, clip(1.0))
+    language.probabilities(loading.of_start(start, TORCH, FP32, GREEDY), [clip(1.0)])
     assert start.model.generation_config.to_dict() == before
-    start.model.generation_config.is_multilingual = False
-    with pytest.raises(ModelError, match="one language only"):
-        detect_language(start.model, clip(1.0))
 
 
 def test_every_language_has_a_name() -> None:

@@ -364,13 +364,13 @@ def test_hub_id_without_network_is_a_network_fault(tmp_path: Path, nursery: Nurs
 
 def test_features_with_other_mel_bins_are_refused_with_the_param_that_mends_it() -> None:
     with pytest.raises(ModelError) as caught:
-        loader.check_mel_bins(scratch().model, 128)
+        loader.check_mel_bins(scratch().model.config.num_mel_bins, 128)
     assert (
         str(caught.value)
         == "the features have 128 mel bins, the model wants 80: -S featurize.num_mel_bins=80"
     )
     assert caught.value.exit_code == 5
-    loader.check_mel_bins(scratch().model, 80)
+    loader.check_mel_bins(scratch().model.config.num_mel_bins, 80)
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,14 @@ from accelerate.state import AcceleratorState
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import augmentation
+from asr import augmentation, windows
 from asr.audio import codec
 from asr.cleaning import split_overlap
 from asr.errors import UserError
+from asr.evaluation import decoded
+from asr.evaluation.table import FINETUNED
 from asr.features import FeatureRows
-from asr.model import greedy, loader, lora
+from asr.model import loader, lora
 from asr.model.start import choose_trained, start_model
 from asr.params import reader
 from asr.params.schema import Params
@@ -242,9 +244,12 @@ TRAINING: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
 }
 BRIEF = {"evaluate.bootstrap_resamples": 100}
 # Another value, and what of the scores then differs; nothing else does.
+TEXTS = {"texts", "scores", "interval"}
 EVALUATE = {
+    "decoding": ("greedy", {"how", "hard", *TEXTS}),
+    "engine": ("torch", {"how"}),
     "per_device_eval_batch_size": (3, {"batches"}),
-    "max_new_tokens": (3, {"scores", "interval"}),
+    "max_new_tokens": (3, {"hard", *TEXTS}),
     "baselines": ([], {"models"}),
     "bootstrap_resamples": (300, {"interval"}),
     "seed": (7, {"interval"}),
@@ -265,7 +270,7 @@ COVERED = {
     *(f"model.lora.{key}" for key in LORA),
     "model.revision",
     *TRAINING,
-    *(f"evaluate.{key}" for key in EVALUATE),
+    *(f"evaluate.{key}" for key in (*EVALUATE, "precision")),
 }
 
 
@@ -605,7 +610,7 @@ class Shown:
 def train(given: Params, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
     """A training without what the stage does before and after it."""
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision is the process's
-    forward, in_groups = WhisperAttention.forward, greedy.in_groups
+    forward, in_groups = WhisperAttention.forward, windows.in_groups
     passes: list[int] = []
     sizes: set[int] = set()
 
@@ -623,7 +628,7 @@ def train(given: Params, data: Path, folder: Path, monkeypatch: pytest.MonkeyPat
     training = Training(start, rows, judged, given.train, folder, lambda *_, **__: None)
     with monkeypatch.context() as patch:
         patch.setattr(WhisperAttention, "forward", counted_forward)
-        patch.setattr(greedy, "in_groups", counted_groups)
+        patch.setattr(windows, "in_groups", counted_groups)
         training.run()
     state = training.state
     logged = [row for row in state.rows if "train_loss" in row]
@@ -687,6 +692,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Callabl
     """`evaluate` of a model that learnt nothing and says a lot; gives what its scores show."""
     root = tmp_path_factory.mktemp("scored")
     start = hush_timestamps(scratch(init_std=0.5, window_seconds=6))
+    generation = start.model.generation_config
+    spoken = [*start.tokenizer.convert_tokens_to_ids([*"abcdeĠ"]), generation.eos_token_id]
+    size = start.model.config.vocab_size  # of so few letters, some rows loop
+    generation.suppress_tokens = [token for token in range(size) if token not in spoken]
     loader.save(start.model, start.tokenizer, root / "models/finetuned")
     run = {"fingerprint": "f", "best_step": 4, "seed": 1, "start": start.provenance(), "params": {}}
     files.write_json(root / "reports/train/run.json", run)
@@ -694,14 +703,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Callabl
     np.save(root / "reports/train/taught.npy", np.zeros((0, 12), np.uint8))
 
     def score(given: Params, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-        sizes, in_groups = set(), greedy.in_groups
+        sizes, in_groups = set(), windows.in_groups
 
         def counted(indices: Any, size: int) -> Iterator[list[int]]:
             sizes.add(size)
             return in_groups(indices, size)
 
         with monkeypatch.context() as patch:
-            patch.setattr(greedy, "in_groups", counted)
+            patch.setattr(windows, "in_groups", counted)
             patch.setattr(follower, "sync_apart", lambda _: None)
             evaluate.run(
                 tiny_data / "data/features/test",
@@ -711,11 +720,15 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Callabl
                 given,
             )
         metrics = files.read_json(root / "reports/evaluate/metrics.json")
+        table = pq.read_table(root / "reports/evaluate/utterances.parquet").to_pylist()
         names = ("wer_low", "wer_high")
         return {
+            "texts": [row["hypothesis"] for row in table if row["model"] == FINETUNED],
             "scores": [metrics["wer"], metrics["cer"]],
             "interval": [metrics[name] for name in names],
             "models": sorted(metrics["models"]),
+            "how": [metrics[name] for name in decoded.SETTINGS],
+            "hard": [metrics[name] for name in decoded.COUNTS],
             "batches": sizes,
         }
 
@@ -745,3 +758,16 @@ def test_evaluation(
     value, fields = EVALUATE[key]
     found = scored(changed(tmp_path, **{**BRIEF, f"evaluate.{key}": value}), monkeypatch)
     assert {name for name in found if found[name] != usual_scores[name]} == fields
+
+
+def test_the_precision(
+    tmp_path: Path, scored: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In torch, which computes in bf16 on any processor; each gives other last digits."""
+    brief = {**BRIEF, "evaluate.engine": "torch", "evaluate.decoding": "greedy"}
+    full, half = (
+        scored(changed(tmp_path, **brief, **{"evaluate.precision": one}), monkeypatch)
+        for one in ("fp32", "bf16")
+    )
+    assert [full["how"], half["how"]] == [["greedy", "torch", one] for one in ("fp32", "bf16")]
+    assert full["texts"] != half["texts"]

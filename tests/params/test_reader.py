@@ -158,6 +158,13 @@ def test_a_bad_value_is_refused_with_line_and_key(tmp_path, dotted, value, want)
             ),
         ),
         (
+            "evaluate.precision",
+            "fp16",
+            "evaluate.engine",
+            "openvino",
+            "got fp16, want fp32 or bf16 with OpenVINO, or evaluate.engine: torch",
+        ),
+        (
             "chunk.min_seconds",
             "9",
             "chunk.max_seconds",

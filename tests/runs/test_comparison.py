@@ -23,7 +23,7 @@ from asr.evaluation import table as counts_table
 from asr.params import reader
 from asr.runs import comparison, revision_facts, states
 from asr.runs.revisions import HERE, Revision
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 from asr.runs.states import State
 from asr.storage import hashing
 from support.repository import SHIPPED

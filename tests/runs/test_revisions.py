@@ -88,6 +88,49 @@ def repository(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
+def named(repository: Path, name: str, baseline: str = "HEAD") -> Revision:
+    """Another experiment on a commit, with the results of tidy-newt."""
+    sha = revisions.find("tidy-newt").sha
+    base = ask(repository, "git", "rev-parse", baseline)
+    ask(repository, "git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", str(sha))
+    return Revision(name, sha, "experiment")
+
+
+@pytest.mark.parametrize("name", ["main", "old", "HEAD", "a short sha"])
+def test_an_experiment_that_git_takes_for_another_is_called_by_its_sha(
+    repository: Path, name: str
+) -> None:
+    name = ask(repository, "git", "rev-parse", "--short", "HEAD") if " " in name else name
+    assert revisions.command_name(revisions.find("tidy-newt")) == "tidy-newt", "the control"
+    experiment = named(repository, name)
+    assert revisions.command_name(experiment) == experiment.sha
+    if name == "main":
+        for call, length in ((name, 5), (revisions.command_name(experiment), 7)):
+            ask(repository, "dvc", "exp", "apply", "-q", call)
+            assert (repository / "params.yaml").read_text() == f"length: {length}\n"
+            ask(repository, "git", "reset", "-q", "--hard")
+
+
+def test_of_two_experiments_of_one_name_each_is_called_by_its_sha(repository: Path) -> None:
+    first = revisions.find("tidy-newt")
+    commit = ask(repository, "git", "commit-tree", f"{first.sha}^{{tree}}", "-m", "other")
+    base = ask(repository, "git", "rev-parse", "HEAD~1")
+    ref = f"refs/exps/{base[:2]}/{base[2:]}/tidy-newt"
+    ask(repository, "git", "update-ref", ref, commit)
+    second = Revision("tidy-newt", commit, "experiment")
+    assert [*map(revisions.command_name, (first, second))] == [first.sha, commit]
+
+
+def test_a_branch_is_called_by_its_name_and_a_tag_only_where_no_branch_has_it(
+    repository: Path,
+) -> None:
+    branch, tag = revisions.find("main"), revisions.find("old")
+    assert [*map(revisions.command_name, (branch, tag))] == ["main", "old"]
+    ask(repository, "git", "branch", "old", "HEAD")
+    assert revisions.command_name(tag) == tag.sha
+    assert revisions.command_name(Revision("old", branch.sha, "branch")) == "old"
+
+
 def test_known_are_workspace_experiments_branches_tags_and_commits_in_this_order(
     repository: Path,
 ) -> None:

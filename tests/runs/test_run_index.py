@@ -7,6 +7,8 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import sys
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import pytest
 
 from asr import paths
 from asr.errors import UserError
-from asr.runs import refresh, revision_facts, revisions, run_index, states
-from asr.runs.run_index import Known
+from asr.runs import refresh, refresher, revision_facts, revisions, run_index, run_rows, states
+from asr.runs.run_rows import Known
 from asr.runs.states import State
 from asr.storage import files
 from asr.tracking import client, journal
@@ -41,13 +43,13 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
     return client.connect()
 
 
-def only() -> run_index.RunRow:
-    (row,) = run_index.rows()
+def only() -> run_rows.RunRow:
+    (row,) = run_rows.rows()
     return row
 
 
 def run_id(path: Path) -> str:
-    return next(str(row.run_id) for row in run_index.rows() if row.fingerprint == path.stem)
+    return next(str(row.run_id) for row in run_rows.rows() if row.fingerprint == path.stem)
 
 
 @pytest.mark.usefixtures("store")
@@ -73,7 +75,7 @@ def test_a_finished_training_is_a_row_with_params_scores_and_curves() -> None:
         "cer": 0.125,
         "rtfx": 200.0,
     }
-    found = run_index.curves(row)
+    found = run_rows.curves(row)
     assert found is not None
     assert found["validation/wer"] == [(step, 0.9 / step) for step in (10, 20, 30, 40)]
     assert len(found["train/loss"]) == len(found["train/learning_rate"]) == 40
@@ -89,15 +91,15 @@ def test_a_running_training_is_followed_to_its_end() -> None:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         refresh.refresh(talk=False)
-        assert (only().state.kind, run_index.state().running) == (states.TRAINING, 1)
+        assert only().state.kind == states.TRAINING
         before = run_index.state()
         go_on(path, range(21, 31), ended=None)
         mirror(path)
         refresh.refresh(talk=False)
-        assert run_index.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
+        assert run_rows.curves(only())["validation/wer"][-1][0] == 30  # type: ignore[index]
         assert run_index.state().mark != before.mark
     killed = run_index.state()
-    assert (only().state.kind, killed.running) == (states.KILLED, 0)
+    assert only().state.kind == states.KILLED
     assert killed.mark != before.mark
     go_on(path, range(31, 41))
     mirror(path)
@@ -143,14 +145,14 @@ def test_what_changed_is_read_again_and_nothing_else(
     )
     whole: list[int] = []
     monkeypatch.setattr(
-        refresh.Refresher, "_read_whole", lambda _: whole.append(1)
+        refresher.Refresher, "_read_whole", lambda _: whole.append(1)
     ) if large else None
     refresh.refresh(talk=False)
     assert not whole
-    rows = {row.name: row for row in run_index.rows()}
+    rows = {row.name: row for row in run_rows.rows()}
     assert sorted(rows) == ["new", "old", "running"]
     assert (rows["old"].scores["wer"], rows["running"].state.kind) == (0.3, states.FINISHED)
-    assert len(run_index.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
+    assert len(run_rows.curves(rows["running"])["train/loss"]) == 50  # type: ignore[index]
     assert set(read) <= {ids[running], rows["new"].run_id, ids[old]}
 
 
@@ -164,11 +166,32 @@ def test_deleted_and_renamed_runs_are_seen_in_a_whole_pass(store: Any) -> None:
     assert only().name == "a better name"
 
 
+@pytest.mark.parametrize("apart", [0, 0.001, 1])
+def test_a_deleted_training_is_still_the_first_of_its_name(
+    store: Any, monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
+    """Also of two that begin in one millisecond, or in the next."""
+    logs = []
+    for number, name in enumerate(("slow", "slow", "quick")):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda moment=1_796_073_259.1 + number * apart: moment)
+            patch.setattr(uuid, "uuid4", lambda number=number: uuid.UUID(int=number))
+            logs.append(training(name))
+    mirror(*logs)
+    refresh.refresh(talk=False)
+    first, second, quick = (path.stem for path in logs)
+    elders = {row.fingerprint: row.elder for row in run_rows.rows()}
+    assert elders == {first: None, second: first, quick: None}
+    store.delete_run(run_id(logs[0]))
+    refresh.refresh(talk=False)
+    assert {row.fingerprint: row.elder for row in run_rows.rows()} == {second: first, quick: None}
+
+
 @pytest.mark.usefixtures("store")
 def test_an_unchanged_store_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     mirror(training())
     refresh.refresh(talk=False)
-    monkeypatch.setattr(refresh.Refresher, "read_store", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(refresher.Refresher, "read_store", lambda _: pytest.fail("it was read"))
     before = run_index.state()
     refresh.refresh(talk=False)
     after = run_index.state()
@@ -207,7 +230,7 @@ def test_the_validation_wer_is_that_of_the_weights_kept_with_its_step(tmp_path: 
     journal.append(finished, "end", status="FINISHED")
     mirror(finished, stopped)
     refresh.refresh(talk=False)
-    rows = {row.name: row for row in run_index.rows()}
+    rows = {row.name: row for row in run_rows.rows()}
     for name in ("finished", "stopped"):
         assert (rows[name].best_wer, rows[name].best_step) == (0.01, 50)
         assert rows[name].metrics["validation/wer"] == 0.5, "the control: MLflow's last"
@@ -215,12 +238,13 @@ def test_the_validation_wer_is_that_of_the_weights_kept_with_its_step(tmp_path: 
     summary = {"parameters": 1, "best_validation_wer": 0.02, "best_step": 40}
     files.write_json(tmp_path / paths.SUMMARY, summary)
     refresh.refresh(talk=False)
-    row = next(row for row in run_index.rows() if row.name == "finished")
+    row = next(row for row in run_rows.rows() if row.name == "finished")
     assert (row.best_wer, row.best_step) == (0.02, 40), "what the training itself tells"
     with sqlite3.connect(run_index.path()) as index:
         index.execute("DELETE FROM curves")
-    row = next(row for row in run_index.rows() if row.name == "stopped")
-    assert (row.best_wer, row.best_step) == (0.5, None), "only the last value is known"
+    row = next(row for row in run_rows.rows() if row.name == "stopped")
+    assert (row.best_wer, row.best_step) == (None, None), "its curve is not read yet"
+    assert row.metrics["validation/wer"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -250,8 +274,8 @@ def test_a_revision_without_a_run_is_a_row_with_its_curves(tmp_path: Path) -> No
     row = only()
     assert (row.key, row.run_id, row.name) == ("f" * 32, None, "workspace")
     assert row.state == State(states.FINISHED)
-    assert run_index.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
-    assert run_index.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
+    assert run_rows.curves(row)["validation/wer"] == [(10, 0.09)]  # type: ignore[index]
+    assert run_rows.curves(row)["train/learning_rate"] == [(10, 0.001)]  # type: ignore[index]
 
 
 def test_scores_of_another_model_than_the_lock_tells_of_are_left_out(tmp_path: Path) -> None:
@@ -281,7 +305,7 @@ def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
         "tags": {},
     }
     rows = list(
-        run_index.rows_of({**run, "metrics": {"test/wer": 0.2}}, [], Known(facts={"f": known}))
+        run_rows.rows_of({**run, "metrics": {"test/wer": 0.2}}, [], Known(facts={"f": known}))
     )
     assert [(row.key, row.test_hash, row.revisions) for row in rows] == [
         ("f", "t1", (one,)),
@@ -289,13 +313,13 @@ def test_a_training_tested_on_other_data_has_a_row_for_each() -> None:
     ]
     untold = (revisions.HERE, {**told, "scores": {}})
     all_known = Known(facts={"f": [untold, *known]})
-    assert len(list(run_index.rows_of({**run, "metrics": {}}, [], all_known))) == 2
+    assert len(list(run_rows.rows_of({**run, "metrics": {}}, [], all_known))) == 2
 
 
 def test_without_a_store_none_is_made(tmp_path: Path) -> None:
     assert not run_index.state().made
     refresh.refresh(talk=False)
-    assert run_index.rows() == []
+    assert run_rows.rows() == []
     assert run_index.state().made
     assert not run_index.state().fault
     assert not (tmp_path / "mlflow.db").exists()
@@ -307,7 +331,7 @@ def test_a_store_that_goes_takes_its_runs_along(tmp_path: Path) -> None:
     refresh.refresh(talk=False)
     (tmp_path / "mlflow.db").unlink()
     refresh.refresh(talk=False)
-    assert run_index.rows() == []
+    assert run_rows.rows() == []
 
 
 @pytest.mark.usefixtures("store")
@@ -327,10 +351,10 @@ def test_a_page_that_asks_gets_what_is_new_and_the_process_ends(
     run_index.request_refresh()
     run_index.request_refresh()
     assert len(run_index.refreshers) == 1
-    wait_for(lambda: run_index.state().made and len(run_index.rows()) == 1)
+    wait_for(lambda: run_index.state().made and len(run_rows.rows()) == 1)
     mirror(training("second"))
     assert run_index.is_refreshing()
-    wait_for(lambda: run_index.request_refresh() or len(run_index.rows()) == 2)
+    wait_for(lambda: run_index.request_refresh() or len(run_rows.rows()) == 2)
     (process,) = run_index.refreshers
     process.terminate()
     process.wait(10)
@@ -343,10 +367,10 @@ def test_reading_imports_neither_mlflow_nor_dvc() -> None:
     mirror(training())
     refresh.refresh(talk=False)
     code = """
-from asr.runs import run_index
+from asr.runs import run_index, run_rows
 now = run_index.state()
-(row,) = run_index.rows()
-assert run_index.curves(row) and run_index.is_stale(now) in (True, False)
+(row,) = run_rows.rows()
+assert run_rows.curves(row) and run_index.is_stale(now) in (True, False)
 """
     assert imported(code, "mlflow", "dvc", "torch", "transformers") == []
 
@@ -355,8 +379,8 @@ def read_all() -> int:
     """All that a page reads."""
     now = run_index.state()
     run_index.is_stale(now)
-    rows = run_index.rows()
-    return len([run_index.curves(row) for row in rows])
+    rows = run_rows.rows()
+    return len([run_rows.curves(row) for row in rows])
 
 
 @pytest.mark.usefixtures("store")
@@ -371,7 +395,7 @@ def test_no_damaged_index_raises_anything_but_a_fault_and_it_is_made_anew() -> N
             run_index.path().with_name(f"runs.sqlite{ending}").unlink(missing_ok=True)
         run_index.path().write_bytes(damaged(whole, seed))
         paths.cache("runs.rebuild").unlink(missing_ok=True)
-        run_index.parsed_runs.clear()
+        run_rows.parsed_runs.clear()
         try:
             read_all()
         except UserError:
@@ -436,7 +460,7 @@ def test_hostile_fingerprints_never_become_paths(store: Any, tmp_path: Path) -> 
     for value in ("../../outside", "/etc", "..", "", "a\0b", "x" * 4000):
         store.create_run(experiment, tags={"fingerprint": value})
     refresh.refresh(talk=False)
-    assert {row.state.kind for row in run_index.rows()} == {states.KILLED}
+    assert {row.state.kind for row in run_rows.rows()} == {states.KILLED}
 
 
 @pytest.mark.usefixtures("store")

@@ -23,10 +23,10 @@ from asr.runs import (
     results,
     revision_facts,
     revisions,
-    run_index,
+    run_rows,
 )
 from asr.runs.revisions import PUBLISHED, RESULT
-from asr.runs.run_index import RunRow
+from asr.runs.run_rows import RunRow
 from asr.runs.tested import TEST_IT, read_lock
 from asr.storage import files
 from asr.tracking import client
@@ -57,7 +57,7 @@ def store(synced: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def table() -> dict[str, RunRow]:
     """The rows by name."""
     refresh.refresh(talk=False)
-    rows = run_index.rows()
+    rows = run_rows.rows()
     named = {row.name: row for row in rows}
     assert len(named) == len(rows)
     return named
@@ -139,13 +139,13 @@ def test_a_model_that_was_not_tested_has_nobody_elses_numbers(store: Workspace) 
         with pytest.raises(DataError) as caught:
             refused()
         assert str(caught.value) == f"not tested yet; {TEST_IT}"
-    owner, reason = run_index.workspace_results([*rows.values()])
+    owner, reason = run_rows.workspace_results([*rows.values()])
     assert owner is not None
     assert (owner.name, reason) == ("learnt", "not tested yet")
     store.run("dvc", "repro", "evaluate")
     tested = table()[row.name]
     assert tested.scores["wer"] == files.read_json(store.root / paths.METRICS)["wer"]
-    owner, reason = run_index.workspace_results(run_index.rows())
+    owner, reason = run_rows.workspace_results(run_rows.rows())
     assert (owner and owner.name, reason) == (row.name, "")
 
 
@@ -203,7 +203,7 @@ def test_what_the_repository_publishes_is_there_in_a_fresh_clone(
     store.run("git", "add", paths.KEPT_REPORTS)
     store.run("git", "commit", "-qm", "keep", "--", paths.KEPT_REPORTS)
     default = next(row for name, row in before.items() if name not in ("brief", "learnt"))
-    heard, curves = comparison.errors_of(before["learnt"]), run_index.curves(default)
+    heard, curves = comparison.errors_of(before["learnt"]), run_rows.curves(default)
     target = clone(store, monkeypatch)
     rows = table()
     assert rows.keys() == {"published", "mine"}
@@ -219,7 +219,7 @@ def test_what_the_repository_publishes_is_there_in_a_fresh_clone(
     assert results.summary(target).startswith("WER of the start")
     with pytest.raises(DataError):
         comparison.errors_of(rows["published"])
-    assert run_index.curves(rows["published"]) == curves
+    assert run_rows.curves(rows["published"]) == curves
 
 
 def test_what_is_published_gives_way_where_the_same_training_is_known(
@@ -237,7 +237,7 @@ def test_what_is_published_gives_way_where_the_same_training_is_known(
     for path in (paths.RUN, paths.UTTERANCES):
         (target / path).write_bytes((result / path).read_bytes())
     assert [row.fingerprint for row in table().values()] == [result.parent.name]
-    assert {one.kind for row in run_index.rows() for one in row.revisions} == {
+    assert {one.kind for row in run_rows.rows() for one in row.revisions} == {
         revisions.WORKSPACE,
         PUBLISHED,
     }

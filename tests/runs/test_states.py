@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import paths
-from asr.runs import queue, refresh, run_index, states
-from asr.runs.run_index import RunRow
+from asr.runs import queue, refresh, refresher, revisions, run_index, run_rows, states
+from asr.runs.run_rows import RunRow
 from asr.runs.states import State
 from asr.runtime.attempts import Attempt
 from asr.storage import files
@@ -118,6 +118,30 @@ TABLE: dict[str, tuple[list[Attempt], Course | None, bool, State | None]] = {
         State("finished", 40, 40),
     ),
     "killed in data": ([stage("chunk", None)], None, False, State("killed", stage="chunk")),
+    "DVC was killed while data was made": (
+        [stage("download"), stage("chunk", orphaned=True)],
+        None,
+        False,
+        State("killed", stage="chunk"),
+    ),
+    "DVC was killed, and the stage then failed": (
+        [stage("chunk", 1, line="x", orphaned=True)],
+        None,
+        False,
+        State("failed", stage="chunk", line="x"),
+    ),
+    "DVC was killed, and the stage goes on": (
+        [stage("chunk", lives=True)],
+        None,
+        False,
+        State("preparing", stage="chunk"),
+    ),
+    "DVC was killed in statistics after the test": (
+        [stage("evaluate", **BEGUN), stage("stats", orphaned=True)],
+        None,
+        False,
+        State("finished"),
+    ),
     "killed in training": (
         [stage("train", None, **BEGUN)],
         course(),
@@ -344,7 +368,7 @@ def store(empty_store: Path, tmp_path: Path) -> Any:
 
 def listed() -> list[RunRow]:
     refresh.refresh(talk=False)
-    return run_index.rows()
+    return run_rows.rows()
 
 
 def rows() -> dict[str, RunRow]:
@@ -375,7 +399,7 @@ def test_a_training_that_mlflow_has_not_heard_of_is_there_with_its_step() -> Non
     assert (row.state, row.run_id) == (State("training", 20, 40), None)
     assert row.params["train.max_steps"] == 40
     assert row.name == "new"
-    found = run_index.curves(row)
+    found = run_rows.curves(row)
     assert found is not None
     assert len(found["train/loss"]) == 20
 
@@ -409,9 +433,8 @@ def test_a_page_tells_a_kill_without_a_new_index() -> None:
         assert rows()["killed"].state.kind == states.TRAINING
         before = run_index.state()
     after = run_index.state()
-    assert (before.running, after.running) == (1, 0)
     assert before.mark != after.mark
-    (row,) = run_index.rows()
+    (row,) = run_rows.rows()
     assert row.state == State("killed", 20, 40, "train")
 
 
@@ -422,7 +445,7 @@ def test_a_training_outside_dvc_is_never_called_killed_for_the_index_is_behind()
     with locked(log):
         assert rows()["by hand"].state == State("training", 20, 40)
         go_on(log, range(21, 41))
-    (row,) = run_index.rows()  # the index was not refreshed
+    (row,) = run_rows.rows()  # the index was not refreshed
     assert row.state == State("finished", 40, 40)
 
 
@@ -483,7 +506,7 @@ def test_what_is_refused_is_a_row_until_the_next_of_its_place_begins() -> None:
     write("stats", {"code": 0}, dvc=[NO_PROCESS, 4], folder="/elsewhere")
     refused = State("refused", stage="train", line="train.warmup_steps: got 50")
     assert {name: row.state for name, row in rows().items()} == {"repro": refused, "bad": refused}
-    assert {row.fingerprint for row in run_index.rows()} == {None}
+    assert {row.fingerprint for row in run_rows.rows()} == {None}
     with living(write("chunk", dvc=[NO_PROCESS, 5])):
         found = {name: row.state for name, row in rows().items()}
     assert found == {"repro": State("preparing", stage="chunk"), "bad": refused}
@@ -491,10 +514,24 @@ def test_what_is_refused_is_a_row_until_the_next_of_its_place_begins() -> None:
     assert list(rows()) == ["repro"]  # killed in chunk, when its lock was gone
 
 
+def test_a_run_whose_dvc_was_killed_is_a_row_until_the_next_of_its_place_begins() -> None:
+    orphan = {"code": 0, "orphaned": True}
+    write("download", orphan, dvc=[NO_PROCESS, 2], command="dvc repro")
+    write("featurize", orphan, experiment="aside", dvc=[NO_PROCESS, 3], folder="/tmpx")
+    write("stats", {"code": 0}, dvc=[NO_PROCESS, 4], folder="/elsewhere")  # that was all
+    killed_in = {name: row.state for name, row in rows().items()}
+    assert killed_in == {
+        "repro": State("killed", stage="download"),
+        "aside": State("killed", stage="featurize"),
+    }
+    assert rows()["repro"].command == "dvc repro"
+    write("stats", {"code": 0}, dvc=[NO_PROCESS, 5])
+    assert list(rows()) == ["aside"]
+
+
 def test_between_two_stages_dvc_alone_keeps_a_row_alive() -> None:
     write("chunk", {"code": 0}, dvc=this_process(), begin=4e9)
     assert rows()["repro"].state == State("preparing", stage="chunk")
-    assert run_index.state().running == 1
     assert states.is_dvc_working(states.present())
 
 
@@ -536,6 +573,42 @@ def test_experiments_of_the_queue_wait_start_and_fail(tmp_path: Path) -> None:
     assert len(found) == len({row.key for row in found}) == 5
     write("chunk", None, experiment="starts", dvc=this_process())
     assert rows()["starts"].state == State("killed", stage="chunk")
+
+
+def test_what_waited_is_found_by_its_key_once_it_prepares_and_trains(tmp_path: Path) -> None:
+    reflog(tmp_path, "stash", ("1", "mine"))
+    (waits,) = listed()
+    reflog(tmp_path, "stash")
+    dvc = [NO_PROCESS, 3]
+    data = write("chunk", experiment="mine", dvc=dvc)
+    with living(data):
+        assert (rows()["mine"].key, waits.key) == (waits.key, "experiment mine")
+    write("chunk", {"code": 0}, experiment="mine", dvc=dvc)
+    begun("mine", dvc=dvc)
+    (trains,) = listed()
+    assert trains.fingerprint
+    assert waits.key in trains.former_keys
+
+
+def test_what_dvc_repro_prepared_is_found_by_its_key_once_it_trains() -> None:
+    with living(write("chunk", dvc=[NO_PROCESS, 3])):
+        (prepares,) = listed()
+    log = training("repro-12345678", 20, None)
+    write("train", None, log.stem, dvc=[NO_PROCESS, 3])
+    (trains,) = listed()
+    assert (trains.fingerprint, trains.former_keys) == (log.stem, (prepares.key,))
+
+
+@pytest.mark.parametrize("held", [{"dvc.experiment": "mine"}, {}])
+def test_what_resumed_or_restored_a_training_is_found_by_its_key(held: dict[str, str]) -> None:
+    """An experiment that goes on with another's training, and one that DVC had in its cache."""
+    revision = revisions.Revision("restored", "a" * 40, "experiment")
+    run = {"id": "r", "status": "FINISHED", "fingerprint": F, "name": "first", "tags": held}
+    run |= {"start": 1.0, "end": 2.0, "params": {}, "metrics": {}}
+    known = run_rows.Known(facts={F: [(revision, {"scores": {}})]})
+    (row,) = run_rows.rows_of(run, [], known)
+    mine = [f"experiment {name}" for name in held.values()]
+    assert row.former_keys == (*mine, "experiment restored")
 
 
 def test_what_fails_after_its_stages_ended_well_is_told_by_the_queue(tmp_path: Path) -> None:
@@ -594,6 +667,25 @@ WORK: dict[str, tuple[str, Callable[[int], Any]]] = {
 }
 
 
+LEFT = {"reads": True, "writes": True, "sets up": False, "nothing": False}
+
+
+@pytest.mark.parametrize("work", LEFT)
+def test_a_dvc_that_is_killed_while_it_hashes_what_a_stage_made_leaves_its_locks(
+    tmp_path: Path, work: str
+) -> None:
+    here = {"folder": str(tmp_path), "dvc": [NO_PROCESS, 2]}
+    write("chunk", {"code": 0}, **here)
+    write("chunk", {"code": 0}, experiment="other", folder=str(tmp_path), dvc=[NO_PROCESS - 1, 2])
+    if work in WORK:
+        path, note = WORK[work]
+        files.write_json(tmp_path / path, note(NO_PROCESS))
+    killed_in = {"repro": State("killed", stage="chunk")} if LEFT[work] else {}
+    assert {name: row.state for name, row in rows().items()} == killed_in
+    write("stats", {"code": 1, "line": "x"}, **here)
+    assert rows()["repro"].state.kind == states.FAILED
+
+
 @pytest.mark.parametrize("work", WORK)
 def test_dvc_works_while_a_process_lives_that_it_notes(tmp_path: Path, work: str) -> None:
     path, note = WORK[work]
@@ -606,7 +698,7 @@ def test_dvc_works_while_a_process_lives_that_it_notes(tmp_path: Path, work: str
 
 
 def kinds() -> dict[str, str]:
-    return {row.name: row.state.kind for row in run_index.rows()}
+    return {row.name: row.state.kind for row in run_rows.rows()}
 
 
 def test_dvc_itself_in_workspace_and_queue_is_seen_from_the_first_stage_to_its_kill(
@@ -620,7 +712,7 @@ def test_dvc_itself_in_workspace_and_queue_is_seen_from_the_first_stage_to_its_k
     monkeypatch.setenv("DVC_ROOT", str(root))
     assert rows() == {}  # its stage made nothing but data, and ended well
     killed.run(root, "dvc", "exp", "run", "--queue", "-n", "queued", "-S", "n=3")
-    (row,) = run_index.rows()
+    (row,) = run_rows.rows()
     assert (row.name, row.state, row.params) == ("queued", State("waiting"), {"n": 3})
     work = killed.Waiting(root, "dvc", "repro", "-f")
     assert kinds() == {"queued": "waiting", "repro": "preparing"}
@@ -654,8 +746,8 @@ def test_a_journal_that_has_not_changed_is_not_read_again(monkeypatch: pytest.Mo
     ended, going_on = training("ended"), training("going on", 20, None)
     refresh.refresh(talk=False)
     read: list[Path] = []
-    whole = refresh.journals.read
-    monkeypatch.setattr(refresh.journals, "read", lambda path: read.append(path) or whole(path))
+    whole = refresher.journals.read
+    monkeypatch.setattr(refresher.journals, "read", lambda path: read.append(path) or whole(path))
     refresh.refresh(talk=False)
     assert read == []
     go_on(going_on, range(21, 22), None)
@@ -669,12 +761,12 @@ def test_a_store_that_is_slow_to_read_takes_a_third_of_the_time_at_most(
     del store
     read: list[float] = []
     with closing(refresh.opened(again=False)) as index:
-        refresher = refresh.Refresher(index, talk=False)
-        monkeypatch.setattr(refresher, "read_store", lambda: read.append(0.1) or time.sleep(0.1))
-        monkeypatch.setattr(refresh, "_store_stamp", lambda _: str(time.time_ns()))  # it changes
+        reader = refresher.Refresher(index, talk=False)
+        monkeypatch.setattr(reader, "read_store", lambda: read.append(0.1) or time.sleep(0.1))
+        monkeypatch.setattr(refresher, "_store_stamp", lambda _: str(time.time_ns()))  # it changes
         began = time.monotonic()
         while len(read) < 4:
-            refresher._read_store_if_changed()
+            reader._read_store_if_changed()
         assert sum(read) <= 0.4 * (time.monotonic() - began) + 0.1  # none after the last
 
 

@@ -9,8 +9,15 @@ import yaml
 
 from asr import dvc_hashes, paths
 from asr.errors import DataError
-from asr.runs import keep, results, revisions
-from asr.runs.tested import TEST_IT, read_lock, why_stale, why_untested, why_untested_at
+from asr.runs import dvc_cache, keep, results, revisions
+from asr.runs.tested import (
+    TEST_IT,
+    read_lock,
+    why_stale,
+    why_unknown,
+    why_untested,
+    why_untested_at,
+)
 from support.pipeline import Workspace
 from support.runs import utterances, write_lock, write_reports
 
@@ -199,3 +206,71 @@ def test_a_model_is_never_said_to_be_of_a_corpus_that_came_after_it(
 def test_a_folder_has_the_hash_that_dvc_gives_it(workspace: Workspace) -> None:
     lock = read_lock(workspace.root, workspace.root / "dvc.lock")
     assert dvc_hashes.of_folder(workspace.root / paths.MODEL) == lock.written[paths.MODEL]
+
+
+LOST = {  # the input that was made anew since a stage read it, and whose time is not the model's
+    ("chunk", "data/raw"): {"download", "stats"},
+    ("featurize", "data/chunks"): {"download", "stats", "chunk"},
+    ("train", "data/features/train"): {"download", "stats", "chunk", "featurize"},
+    ("evaluate", "data/features/test"): {"download", "stats", "chunk", "featurize"},
+    ("stats", "data/raw"): {"stats"},
+}
+
+
+@pytest.mark.parametrize(("stage", "path"), LOST)
+def test_minutes_of_a_stage_that_ran_again_are_not_the_older_models(
+    workspace: Workspace, stage: str, path: str
+) -> None:
+    lock_path = workspace.root / "dvc.lock"
+    text = lock_path.read_text()
+    assert [*results.timings(workspace.root)] == [*results.STAGES]
+    lock = yaml.safe_load(text)
+    (dep,) = [dep for dep in lock["stages"][stage]["deps"] if dep["path"] == path]
+    dep["md5"] = f"{'0' * 32}.dir"
+    lock_path.write_text(yaml.safe_dump(lock))
+    try:
+        lost = LOST[stage, path]
+        assert {*results.timings(workspace.root)} == {*results.STAGES} - lost
+        assert not [one for one in lost if f" {one} " in results.times(workspace.root)]
+    finally:
+        lock_path.write_text(text)
+
+
+def test_minutes_that_dvc_lock_does_not_know_are_no_ones(workspace: Workspace) -> None:
+    """A stage was killed after it wrote them."""
+    path = workspace.root / "reports/chunk/timing.json"
+    whole = path.read_bytes()
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_text('{"seconds": 9999}')
+    try:
+        assert {*results.STAGES} - {*results.timings(workspace.root)} == {"chunk"}
+        assert "9999" not in results.times(workspace.root)
+    finally:
+        path.unlink()
+        path.write_bytes(whole)
+
+
+def test_a_folder_whose_files_are_not_listed_counts_as_unknown_and_not_as_unchanged(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `dvc pull` of the model alone: its scores are its own, its data may be others."""
+    root = workspace.root
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    assert why_unknown(root) == "", "the control"
+    lock = read_lock(root, root / "dvc.lock")
+    listing = dvc_cache.file_of(root, lock.written[paths.FEATURES])
+    assert listing
+    aside = listing.rename(root / "listing")
+    try:
+        assert why_untested(root) == ""
+        reason = why_unknown(root)
+        assert reason.startswith("whether data/features/train is as train read it is not known")
+        said = results.summary(root)
+        assert f"not known            {reason}" in said
+        assert "audio  " not in said
+        assert {*results.timings(root)} == {"train", "evaluate"}
+        with pytest.raises(DataError, match="is not known, for DVC's cache lacks the list"):
+            keep.keep(root, "mine")
+    finally:
+        aside.rename(listing)
+    assert why_unknown(root) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,6 +99,50 @@ def _wait(flag: Path) -> None:
     attempts.note("f" * 32)
     flag.touch()
     time.sleep(600)
+
+
+@pytest.mark.parametrize("end", [None, ParamsError("a: got 1")])
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_stage_that_outlives_dvc_records_that_nothing_follows(
+    dies: bool, end: ParamsError | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """DVC is killed while the stage works, which then ends as it would have."""
+
+    def work() -> None:
+        (tmp_path / "there").touch()
+        wait_for((tmp_path / "go on").exists)
+        if end:
+            raise end
+
+    dvc = fork(lambda: os.waitpid(fork(lambda: _live(work, {})), 0)[1])
+    wait_for((tmp_path / "there").exists)
+    if dies:
+        os.kill(dvc, signal.SIGKILL)
+        os.waitpid(dvc, 0)
+    (tmp_path / "go on").touch()
+    reader = attempts.Reader()
+    wait_for(lambda: not only(reader.attempts()).lives)
+    if not dies:
+        os.waitpid(dvc, 0)
+    attempt = only(reader.attempts())
+    assert (attempt.orphaned, attempt.code) == (dies, end.exit_code if end else 0)
+    capfd.readouterr()
+
+
+CALLS = {
+    "python .venv/bin/dvc exp run -n a -S 'x=[1, 2]'": "dvc exp run -n a -S 'x=[1, 2]'",
+    "python -m dvc repro": "dvc repro",
+    "dvc repro stats": "dvc repro stats",
+    "python -m dvc exp exec-run --infofile x": "",  # the queue's own
+    "python -m dvc exp queue-worker w": "",
+    f"dvc exp run -S x={'1' * 5000}": "",  # half of it would mislead
+    "make": "",
+}
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_what_dvc_was_called_with_is_recorded_as_one_types_it(words: str) -> None:
+    assert attempts._command(shlex.split(words)) == CALLS[words]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec
+from asr.decoding.segments import Segment
 from asr.errors import DataError
 from asr.sources import folder, utterances
 from asr.sources.utterances import Corpus, Utterance
 from asr.storage.hashing import split_of
 from asr.transcribe import formats
-from asr.transcribe.formats import Segment
 from support.data import encoded, real, voice
 from support.refusals import refused
 from support.sources import listed

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio import codec, sample_file
+from asr.decoding.segments import Segment
 from asr.errors import DataError, DiskError
 from asr.sources import subtitles, utterances
 from asr.sources.subtitles import Cue, cues, cut
 from asr.transcribe import formats
-from asr.transcribe.formats import Segment
+from asr.transcribe.cues import Layout
 from support.data import encoded, encoded_by_av, real, voice
 
 # Words that neither format gives a meaning: no tags, braces, square brackets, music or arrows.
@@ -57,7 +58,8 @@ def test_what_is_written_is_read(
         (one.start, one.end, utterances.one_line(one.text)) for one in said if one.text.strip()
     ]
     for suffix, write in ((".srt", formats.srt), (".vtt", formats.vtt)):
-        text = ("\ufeff" if mark else "") + write(said).replace("\n", ending)
+        whole = write(said, Layout(max_line_width=None))
+        text = ("\ufeff" if mark else "") + whole.replace("\n", ending)
         if not wanted:
             with pytest.raises(DataError, match="no subtitle in it"):
                 read(folder, text, suffix)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from functools import cache
@@ -167,3 +168,24 @@ def test_more_sentences_than_there_are_are_refused():
 
 def test_hyphens_are_spoken_as_spaces():
     assert not any("-" in one.text for one in spoken("en").utterances)
+
+
+@pytest.mark.parametrize("counts", [(46, 6, 10), (21, 21, 21), (61, 1, 1), (2, 2, 2)])
+def test_voices_that_sound_the_same_are_in_one_split(counts: tuple[int, int, int]) -> None:
+    voices = dict(zip(SPLITS, counts, strict=True))
+    parted = 0
+    for seed in range(20):
+        dealt = synthetic._deal_voices(voices, seed)
+        assert [len(dealt[split]) for split in SPLITS] == list(counts)
+        assert not synthetic._are_parted(dealt)
+        deck = random.Random(f"{seed}:voices").sample(synthetic.VARIANTS, len(synthetic.VARIANTS))
+        first = {split: [deck.pop() for _ in range(voices[split])] for split in SPLITS}
+        parted += synthetic._are_parted(first)
+        assert dealt == first or synthetic._are_parted(first), "none is dealt anew without need"
+    assert parted or counts == (2, 2, 2), "the control: the first deck would do"
+
+
+def test_the_voices_of_the_params_as_they_come_stay_as_they_were() -> None:
+    dealt = synthetic._deal_voices(dict(zip(SPLITS, (46, 6, 10), strict=True)), 1)
+    assert dealt["validation"] == ["croak", "kaukovalta", "m6", "m4", "pablo", "miguel"]
+    assert len({voice for voices in dealt.values() for voice in voices}) == 62

@@ -9,6 +9,8 @@ import math
 import re
 import shutil
 import sqlite3
+import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr import wer
-from asr.errors import DataError, ModelError, UserError
-from asr.evaluation import report
+from asr.decoding.recognizer import Recognizer
+from asr.engines import openvino_engine
+from asr.errors import DataError, ModelError, ParamsError, UserError
+from asr.evaluation import decoded, report
 from asr.evaluation.table import errors, words
 from asr.features import FeatureRows
 from asr.markdown import cell
@@ -31,9 +35,10 @@ from asr.model import loader
 from asr.params import reader, schema
 from asr.runs import states
 from asr.runs.states import State
+from asr.runtime import machine
 from asr.storage import files, shards
 from asr.tracking import journal
-from stages import evaluate
+from stages import evaluate, train
 from support import journals
 from support.model import hub_folder, hush_timestamps, scratch, write_features
 from support.repository import SHIPPED
@@ -209,7 +214,7 @@ def test_a_model_that_is_its_start_is_not_distinguishable_from_it(made: SimpleNa
 def test_a_second_evaluation_gives_the_same_rows_and_scores(made: SimpleNamespace) -> None:
     scores, table = evaluate.evaluate(
         FeatureRows(made.test),
-        loader.load_saved(made.root / "models/finetuned"),
+        made.root / "models/finetuned",
         told(made.start),
         chosen(),
     )
@@ -330,7 +335,7 @@ def test_start_from_scratch_is_rebuilt_bit_for_bit(made: SimpleNamespace) -> Non
     finetuned = loader.load_saved(made.root / "models/finetuned")
     for value in finetuned.model.parameters():
         value.data += 0.1
-    start = evaluate.start_again(finetuned, told(made.start), chosen())
+    start = evaluate.start_again(finetuned, told(made.start), None, chosen())
     assert (
         loader.weights_hash(start.model)
         == loader.weights_hash(made.start.model)
@@ -347,30 +352,67 @@ def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) 
             r"train\)$"
         ),
     ) as caught:
-        evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, chosen())
+        evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, None, chosen())
     assert caught.value.exit_code == 5
 
 
-def test_start_from_a_folder_is_loaded_at_the_finetuned_window_and_its_hash_checked(
-    tmp_path: Path,
+@pytest.mark.parametrize(("window", "wanted"), [(None, 30), (2, 2)])
+def test_start_from_a_folder_is_loaded_as_published_or_cut_and_its_hash_checked(
+    tmp_path: Path, window: int | None, wanted: int
 ) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
     finetuned, whole = loader.load(str(folder), None, 2), loader.load(str(folder), None, None)
-    start = evaluate.start_again(finetuned, told(whole), chosen(str(folder)))
+    start = evaluate.start_again(finetuned, told(whole), window, chosen(str(folder)))
     assert (
         start.name,
         loader.window_seconds(start.model),
         start.model.generation_config.language,
-    ) == ("whisper-tiny", 2, "sv")
+    ) == ("whisper-tiny", wanted, "sv")
     with pytest.raises(ModelError, match="has changed since it was trained from; train again"):
-        evaluate.start_again(finetuned, told(scratch()), chosen(str(folder)))
+        evaluate.start_again(finetuned, told(scratch()), window, chosen(str(folder)))
+
+
+@pytest.mark.parametrize("window", [2, None])
+def test_the_start_is_scored_as_published_and_beside_it_as_it_was_cut(
+    made: SimpleNamespace, tmp_path: Path, window: int | None
+) -> None:
+    folder, finetuned, cut = (tmp_path / name for name in ("published", "finetuned", "cut"))
+    published = hush_timestamps(loader.load(str(hub_folder(tmp_path / "tiny")), None, None))
+    loader.set_prompt(published.model, "sv", "transcribe")
+    loader.save(published.model, published.tokenizer, folder)
+    trained = loader.load(str(folder), None, window)
+    for path in (finetuned, cut):
+        loader.save(trained.model, trained.tokenizer, path)
+    run, test = told(published), FeatureRows(made.test)
+    scores, table = evaluate.evaluate(test, finetuned, run, chosen(str(folder), decoding="greedy"))
+    others = [str(folder), str(cut)]
+    known, plain = evaluate.evaluate(
+        test, finetuned, run, chosen(baselines=others, decoding="greedy")
+    )
+    heard = {name: texts(table, name) for name in scores}
+    assert heard["start"] == texts(plain, "published"), "as the model is by itself"
+    windows = {name: one["window_seconds"] for name, one in scores.items()}
+    if window is None:
+        assert windows == {"finetuned": 30, "start": 30}
+        return
+    assert windows == {"finetuned": 2, "start": 30, "start_cut": 2}
+    assert heard["start_cut"] == texts(plain, "cut") != heard["start"]
+    assert known["cut"]["wer"] == scores["start_cut"]["wer"]
+    metrics = {**scores["finetuned"], "rows_taught": 0, "models": scores}
+    assert "a window of 30 s. `start_cut` is the same with one of 2 s" in report.report(
+        metrics, table, []
+    )
+
+
+def texts(table: list[dict[str, Any]], model: str) -> list[str]:
+    return [line["hypothesis"] for line in table if line["model"] == model]
 
 
 def test_a_baseline_with_its_own_window_is_named_by_its_folder(
     made: SimpleNamespace, tmp_path: Path
 ) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
-    finetuned = loader.load_saved(made.root / "models/finetuned")
+    finetuned = made.root / "models/finetuned"
     scores, table = evaluate.evaluate(
         FeatureRows(made.test), finetuned, told(made.start), chosen(baselines=[str(folder)])
     )
@@ -383,7 +425,7 @@ def test_a_baseline_folder_called_finetuned_does_not_take_the_place_of_our_score
     made: SimpleNamespace, tmp_path: Path
 ) -> None:
     other = shutil.copytree(hub_folder(tmp_path / "whisper-tiny"), tmp_path / "finetuned")
-    finetuned = loader.load_saved(made.root / "models/finetuned")
+    finetuned = made.root / "models/finetuned"
     ours = (
         files.read_json(made.reports / "metrics.json")["words"],
         files.read_json(made.reports / "metrics.json")["insertions"],
@@ -406,7 +448,7 @@ def test_features_with_other_mel_bins_are_refused(made: SimpleNamespace, tmp_pat
     ):
         evaluate.evaluate(
             FeatureRows(split),
-            loader.load_saved(made.root / "models/finetuned"),
+            made.root / "models/finetuned",
             told(made.start),
             chosen(baselines=[]),
         )
@@ -416,7 +458,7 @@ def test_a_test_split_without_words_can_be_scored(made: SimpleNamespace, tmp_pat
     split = write_features(tmp_path / "test", [{"id": "a", "text": "!?", "seconds": 0.5}])
     scores, (line,) = evaluate.evaluate(
         FeatureRows(split),
-        loader.load_saved(made.root / "models/finetuned"),
+        made.root / "models/finetuned",
         told(made.start),
         chosen(baselines=[]),
     )
@@ -451,12 +493,14 @@ def test_what_is_held_out_is_scored_apart(
     shutil.copytree(made.test, tmp_path / "features/test")
     write_features(tmp_path / "features/holdout", HELD_OUT)
     asked: list[str] = []
-    transcribe = evaluate.greedy.transcribe
-    monkeypatch.setattr(
-        evaluate.greedy,
-        "transcribe",
-        lambda one, *more: asked.append(one.generation_config.language) or transcribe(one, *more),
-    )
+    hypotheses = Recognizer.hypotheses
+
+    def noted(one: Recognizer, clips: Any, durations: Any, prompts: Any, limit: int) -> Any:
+        by_token = {token: name for name, token in one.vocabulary.languages.items()}
+        asked.append(by_token[prompts[0][1]])
+        return hypotheses(one, clips, durations, prompts, limit)
+
+    monkeypatch.setattr(Recognizer, "hypotheses", noted)
     evaluate.run(
         tmp_path / "features/test",
         made.root / "models/finetuned",
@@ -513,6 +557,81 @@ def test_held_out_rows_that_were_taught_are_told(
 def test_without_anything_held_out_nothing_is_said_of_it(made: SimpleNamespace) -> None:
     assert "holdout" not in files.read_json(made.reports / "metrics.json")
     assert pq.read_table(made.reports / "holdout.parquet").num_rows == 0
+
+
+def test_how_it_was_decoded_stands_with_every_result(made: SimpleNamespace) -> None:
+    metrics = files.read_json(made.reports / "metrics.json")
+    how = {"decoding": "robust", "engine": "openvino", "precision": "fp32"}
+    for scores in (metrics, *metrics["models"].values()):
+        assert {key: scores[key] for key in how} == how
+        assert scores["processor"] == machine.processor()
+        assert all(0 <= scores[key] <= 9 for key in ("fell_back", "silent", "looped"))
+    report = (made.reports / "report.md").read_text(encoding="utf-8")
+    assert f"Decoding: robust, OpenVINO in fp32 on {machine.processor()}. " in report
+    assert f"- start: {decoded.counts_text(metrics['models']['start'])}" in report
+    (*_, told) = journal.read(made.root / ".cache/journal" / f"{'f' * 32}.jsonl")
+    assert {key: told[0]["params"][f"evaluate.{key}"] for key in how} == how
+    assert told[0]["values"]["test/fell_back"] == metrics["fell_back"]
+
+
+def test_older_results_name_no_way_of_decoding() -> None:
+    assert decoded.settings_text({"wer": 0.1}) == ""
+    new = {"decoding": "greedy", "engine": "torch", "precision": "bf16"}
+    assert decoded.settings_text(new) == "greedy, torch in bf16"
+    assert decoded.settings_text({**new, "processor": "A 1"}) == "greedy, torch in bf16 on A 1"
+
+
+def without_openvino(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "asr.engines.openvino_engine", None)
+
+
+def without_bf16(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(openvino_engine, "has_bf16", lambda: False)
+
+
+# What this machine lacks, what is asked of it, and the way out that is told; "" where it will do.
+MACHINES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] = {
+    "no bf16": (without_bf16, "openvino", "bf16", "-S evaluate.precision=fp32"),
+    "no bf16, fp32": (without_bf16, "openvino", "fp32", ""),
+    "no bf16, torch": (without_bf16, "torch", "bf16", ""),
+    "no OpenVINO": (without_openvino, "openvino", "fp32", "-S evaluate.engine=torch"),
+    "no OpenVINO, bf16": (without_openvino, "openvino", "bf16", "-S evaluate.engine=torch"),
+    "no OpenVINO, torch": (without_openvino, "torch", "fp32", ""),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_a_machine_cannot_decode_is_refused_before_any_work(
+    machine: str, made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `evaluate`, and by the training before it."""
+    lacking, engine, precision, way_out = MACHINES[machine]
+    lacking(monkeypatch)
+    params = chosen(engine=engine, precision=precision)
+    folders = (made.test, made.root / "models/finetuned", made.root / "reports/train", tmp_path)
+    monkeypatch.setattr(evaluate, "FeatureRows", lambda _: 1 / 0)
+    monkeypatch.setattr(train, "FeatureRows", lambda _: 1 / 0)
+    wanted = ParamsError if way_out else ZeroDivisionError  # when work begins
+    for stage in (evaluate, train):
+        with pytest.raises(wanted, match=re.escape(way_out) or None):
+            stage.run(*folders, params)
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "tells"),
+    [
+        ("cuda", "openvino", True),
+        ("cuda", "torch", False),
+        ("cpu", "openvino", False),
+        ("cpu", "torch", False),
+    ],
+)
+def test_a_gpu_that_stays_idle_is_told(
+    device: str, engine: str, tells: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(loader, "device", lambda: device)
+    evaluate.tell_of_gpu(chosen(engine=engine).evaluate)
+    assert ("-S evaluate.engine=torch" in capsys.readouterr().out) is tells
 
 
 LIVES: dict[str, tuple[bool, Exception | None, State]] = {

@@ -561,8 +561,8 @@ def earshot_says(arguments: list[str]) -> tuple[bool, str]:
     """Whether the command's own parser takes its arguments, and what it prints; nothing is done."""
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_only(parser: argparse.ArgumentParser) -> None:
-        parse(parser)
+    def parse_only(parser: argparse.ArgumentParser, *given: list[str]) -> None:
+        parse(parser, *given)
         raise Parsed
 
     said = StringIO()

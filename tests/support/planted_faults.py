@@ -22,7 +22,7 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from transformers import PreTrainedModel, WhisperModel
 
-from asr import features, wer
+from asr import features, stopping, wer
 from asr.errors import ModelError, UserError
 from asr.features import FeatureRows
 from asr.model import greedy, loader, regularization, tokenization
@@ -226,7 +226,7 @@ def never_shuffled(patch: CountingPatch) -> None:
 
 
 def decoding_cut_short(patch: CountingPatch) -> None:
-    patch.setattr(greedy, "max_tokens", lambda _: 2)
+    patch.setattr(stopping, "max_tokens", lambda _: 2)
 
 
 def nothing_heard(patch: CountingPatch) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
+from asr.runtime import workers
 from support.repository import ABSENT
 
 # Files that take longest, so that no process is left alone with one of them at the end. The first
@@ -30,6 +33,38 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid.partition("::")[0]
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Give the tests of a process that died to the others, but for the one that it died of."""
+        files = self.assigned_work[node]
+        left = [name for tests in files.values() for name, done in tests.items() if not done]
+        for name in left[:1]:
+            files[self._split_scope(name)][name] = True
+        super().remove_node(node)
+        return left[0] if left else None
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        with suppress(OSError):  # it has just died, and `remove_node` will give them to another
+            super()._assign_work_unit(node)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a process two tests or more, for it begins none before it knows the next.
+
+        xdist 3.8 gives it one file, of which a process that died may have left one test or none:
+        then it would wait for ever.
+        """
+        super()._reschedule(node)
+        while (
+            self.workqueue
+            and not node.shutting_down
+            and self._pending_of(self.assigned_work[node]) < 2
+        ):
+            self._assign_work_unit(node)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a fifth of the time a test waits for a child or a server."""
+    return workers.count() + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -112,6 +112,14 @@ def whisper_vocabulary() -> Tables:
     )
 
 
+def english_vocabulary() -> Tables:
+    """Tables of the sizes of the English checkpoints: one text token less, all others one lower."""
+    vocab, merges, added = whisper_vocabulary()
+    *texts, (end, last) = vocab.items()
+    tables = {**dict(texts[:-1]), end: last - 1}
+    return tables, merges[:-1], {name: token - 1 for name, token in added.items()}
+
+
 def suppressed() -> list[int]:
     """OpenAI's list of tokens that are never said: signs that are no speech, and special tokens
     that a text cannot hold.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr import features
 from asr.features import FeatureRows, input_features
-from asr.model import greedy, tokenization
+from asr.model import tokenization
 from asr.training import batches
 from asr.training.batches import IGNORED
 from support.model import clip, noise, scratch, write_features
@@ -169,10 +169,3 @@ def test_padding_takes_each_clips_own_floor() -> None:
         assert (row[:, one.mel.shape[1] :] == np.float32(one.floor)).all()
     assert padded.dtype == torch.float32
     assert clips[0].floor != clips[1].floor != 0.0
-
-
-@given(st.integers(0, 50), st.integers(1, 9))
-def test_groups_hold_everything_in_order(count: int, size: int) -> None:
-    groups = list(greedy.in_groups(range(count), size))
-    assert [index for group in groups for index in group] == list(range(count))
-    assert all(len(group) == size for group in groups[:-1])

@@ -16,9 +16,11 @@ import pytest
 from transformers import WhisperForConditionalGeneration
 
 from asr import features
-from asr.audio.sample_file import SampleFile
 from asr.checks.training import checks_before
-from asr.decoding.segments import split_at_timestamps, timed_texts
+from asr.decoding import loading
+from asr.decoding.recognizer import GREEDY
+from asr.decoding.segments import split_at_timestamps
+from asr.engines.engine import FP32, OPENVINO
 from asr.errors import ModelError, Stopped
 from asr.features import FeatureRows, input_features
 from asr.model import greedy, loader, timestamps
@@ -30,7 +32,6 @@ from asr.training import epochs, examples
 from asr.training.batches import Collator
 from asr.training.examples import TrainingRow
 from asr.training.loop import Training
-from asr.transcribe import recognizer
 from stages import train
 from support.model import TEXTS, noise, scratch, write_features
 from support.repository import TINY, write_params
@@ -394,41 +395,48 @@ def joined(group: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.usefixtures("in_process")
 def test_times_that_were_taught_are_told(
-    learnt: Callable[[float], SimpleNamespace], tmp_path: Path
+    learnt: Callable[[float], SimpleNamespace],
 ) -> None:
     found = learnt(0.3)
+    recognizer = loading.of_start(found.start, OPENVINO, FP32, GREEDY)
+    known = recognizer.vocabulary
+    tokens = known.prompt(None, None, timestamps=True)
     assert all(one["passed"] for one in found.checks.values()), found.checks
     for group in ([0, 1, 2], [3, 4, 5], [6, 7, 8]):
         samples, moments = joined(group)
-        samples.tofile(tmp_path / "samples.f32")
-        segments = list(
-            recognizer.transcribe(
-                found.start, SampleFile(tmp_path / "samples.f32"), 0.0, moments[-1]
-            )
+        (heard,) = recognizer.hypotheses(
+            [features.stored_log_mel(samples, 80)], [moments[-1]], [tokens], 444
         )
-        assert [one.text for one in segments] == [TEXTS[row % 6] for row in group]
-        assert [one.start for one in segments] == pytest.approx(moments[:-1], abs=0.1)
-        assert [one.end for one in segments] == pytest.approx(moments[1:], abs=0.1)
+        starts, ends, ids = zip(
+            *split_at_timestamps(heard.ids, known.first_timestamp, moments[-1]), strict=True
+        )
+        assert [recognizer.text(one) for one in ids] == [TEXTS[row % 6] for row in group]
+        assert list(starts) == pytest.approx(moments[:-1], abs=0.1)
+        assert list(ends) == pytest.approx(moments[1:], abs=0.1)
 
 
 @pytest.mark.usefixtures("in_process")
 def test_plain_transformers_tell_the_same_words_and_times(
     learnt: Callable[[float], SimpleNamespace],
 ) -> None:
-    folder, start = learnt(0.3).root / "models/finetuned", learnt(0.3).start
+    folder = learnt(0.3).root / "models/finetuned"
     plain = WhisperForConditionalGeneration.from_pretrained(folder)
-    clips = [features.stored_log_mel(joined(group)[0], 80) for group in ([0, 1, 2], [3, 4, 5])]
-    inputs = input_features(clips, 400)
-    heard = [parts[0] for parts in greedy.decode_clips(start.model, start.tokenizer, clips, 2, 444)]
-    texts = start.tokenizer.batch_decode(plain.generate(inputs), skip_special_tokens=True)
-    assert [text.strip() for text in texts] == [one.text for one in heard]
-    for told, one in zip(
-        plain.generate(inputs, return_segments=True)["segments"], heard, strict=True
-    ):
-        times = [float(part[edge]) for part in told for edge in ("start", "end")]
-        assert times == pytest.approx(
-            [moment for part in timed_texts(start, one) for moment in part[:2]], abs=0.011
-        )
+    ours = loading.of_folder(folder, OPENVINO, FP32, GREEDY)
+    tokens = ours.vocabulary.prompt(None, None, timestamps=True)
+    for group in ([0, 1, 2], [3, 4, 5]):
+        samples, moments = joined(group)
+        clip = features.stored_log_mel(samples, 80)
+        (heard,) = ours.hypotheses([clip], [moments[-1]], [tokens], 444)
+        (told,) = plain.generate(input_features([clip], 400), return_segments=True)["segments"]
+        first = ours.vocabulary.first_timestamp
+        wanted = [
+            (float(part["start"]), float(part["end"]), ours.text(part["tokens"].tolist()))
+            for part in told
+        ]
+        found = split_at_timestamps(heard.ids, first, moments[-1])
+        assert [ours.text(ids) for _, _, ids in found] == [text for _, _, text in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            assert one[:2] == pytest.approx(other[:2], abs=0.011)
 
 
 def quiet_texts(found: SimpleNamespace) -> list[str]:
@@ -437,10 +445,9 @@ def quiet_texts(found: SimpleNamespace) -> list[str]:
         examples.silence(np.random.default_rng([77, number]), 30 + 15 * number, 80)
         for number in range(16)
     ]
-    return [
-        parts[0].text
-        for parts in greedy.decode_clips(found.start.model, found.start.tokenizer, clips, 8, 444)
-    ]
+    model, tokenizer = found.start.model, found.start.tokenizer
+    seconds = [0.3 + 0.15 * number for number in range(len(clips))]
+    return greedy.transcribe(model, tokenizer, seconds, clips.__getitem__, 8, 444)
 
 
 @pytest.mark.usefixtures("in_process")

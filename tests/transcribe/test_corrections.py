@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from asr.audio import codec
 from asr.audio.sample_file import SampleFile
+from asr.decoding.segments import Segment
 from asr.errors import DataError
 from asr.params import reader
 from asr.sources import folder as source
 from asr.storage import shards
 from asr.storage.shards import SPLITS
 from asr.transcribe import corrections
-from asr.transcribe.formats import Segment
 from asr.whisper import SAMPLE_RATE
 from stages import download
 from support.data import voice

@@ -9,14 +9,19 @@ import html
 import io
 import json
 import re
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asr.decoding.segments import Segment, Word
 from asr.transcribe import formats
-from asr.transcribe.formats import FORMATS, Segment
+from asr.transcribe.cues import DEFAULT_LAYOUT, Layout, cues
+from asr.transcribe.formats import FORMATS
+
+WHOLE = Layout(max_line_width=None)  # every segment is a cue
 
 HOSTILE = [
     "1\n00:00:00,000 --> 00:00:01,000\nfalse\n\n2",
@@ -56,7 +61,7 @@ def moment(written: str, point: str) -> float:
     ) / 1000
 
 
-def cues(block: list[str], point: str) -> Segment:
+def parsed(block: list[str], point: str) -> Segment:
     times, *lines = block
     start, end = times.split(" --> ")
     return Segment(moment(start, point), moment(end, point), "\n".join(lines))
@@ -67,14 +72,14 @@ def read_srt(written: str) -> list[Segment]:
     blocks = [block.split("\n") for block in re.split(r"\n\n+", written.strip("\n")) if block]
     assert [block[0] for block in blocks] == [str(number) for number in range(1, len(blocks) + 1)]
     assert written.count("-->") == len(blocks)  # readers that look for arrows find no false one
-    return [cues(block[1:], ",") for block in blocks]
+    return [parsed(block[1:], ",") for block in blocks]
 
 
 def read_vtt(written: str) -> list[Segment]:
     """WebVTT: a header, then blocks; text may hold no bare `&`, `<` or arrow."""
     header, *blocks = re.split(r"\n\n+", written.strip("\n"))
     assert header == "WEBVTT"
-    found = [cues(block.split("\n"), ".") for block in blocks]
+    found = [parsed(block.split("\n"), ".") for block in blocks]
     for one in found:
         assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", one.text)
     return [Segment(one.start, one.end, html.unescape(one.text)) for one in found]
@@ -103,12 +108,26 @@ def spoken(given: list[Segment]) -> list[Segment]:
 @example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
 def test_subtitles_are_read_back(given: list[Segment]) -> None:
     wanted = spoken(given)
-    assert read_vtt(formats.vtt(given)) == wanted
-    found = read_srt(formats.srt(given))
+    assert read_vtt(formats.vtt(given, WHOLE)) == wanted
+    found = read_srt(formats.srt(given, WHOLE))
     assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in wanted]
     for one, other in zip(found, wanted, strict=True):
         assert one.text.replace(" ", "") == other.text.replace(" ", "")
         assert one.text == other.text or "-->" in other.text
+
+
+@settings(max_examples=150)
+@given(segments())
+@example([Segment(float(start), start + 1.0, text) for start, text in enumerate(HOSTILE)])
+def test_subtitles_hold_the_cues_that_are_cut(given: list[Segment]) -> None:
+    """What a format cannot hold is escaped after the cut, so it breaks no cue."""
+    wanted = [Segment(cue.start, cue.end, cue.text) for cue in cues(given, DEFAULT_LAYOUT)]
+    assert read_vtt(formats.vtt(given)) == wanted
+    found = read_srt(formats.srt(given))
+    assert [one.text.replace("-- >", "-->") for one in found] == [
+        one.text.replace("-- >", "-->") for one in wanted
+    ]
+    assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in wanted]
 
 
 @settings(max_examples=300)
@@ -117,6 +136,31 @@ def test_subtitles_are_read_back(given: list[Segment]) -> None:
 def test_tables_and_json_are_read_back_letter_for_letter(given: list[Segment]) -> None:
     assert read_json(formats.as_json(given)) == given
     assert read_csv(formats.table(given)) == given
+
+
+WORDS = (Word(0.0, 0.5, " ett"), Word(0.5, 1.0, " två"))
+
+
+def test_json_has_the_words_of_segments_that_have_them() -> None:
+    given = [Segment(0.0, 1.0, "ett två", WORDS), Segment(1.0, 2.0, "tre")]
+    first, second = json.loads(formats.as_json(given))["segments"]
+    assert first["words"] == [
+        {"start": 0.0, "end": 0.5, "text": " ett"},
+        {"start": 0.5, "end": 1.0, "text": " två"},
+    ]
+    assert "words" not in second
+    assert [Segment.parse(first), Segment.parse(second)] == given
+
+
+@pytest.mark.parametrize("given", [Segment(0.0, 1.0, "ett två", WORDS), Segment(0.0, 1.0, "")])
+def test_segments_come_back_from_json(given: Segment) -> None:
+    assert Segment.parse(json.loads(json.dumps(asdict(given)))) == given
+
+
+def test_a_corrected_text_has_no_word_times() -> None:
+    said = Segment(0.0, 1.0, "ett två", WORDS)
+    assert said.with_text("ett tu") == Segment(0.0, 1.0, "ett tu")
+    assert said.with_text("ett två") == said
 
 
 @settings(max_examples=100)

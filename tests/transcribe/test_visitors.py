@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from asr import doctor, paths
+from asr.decoding.segments import Segment, Word
 from asr.errors import DiskError, ParamsError
 from asr.storage import cache, files
 from asr.transcribe import visitors
-from asr.transcribe.formats import Segment
 from asr.transcribe.job_queue import DONE, Options
 from asr.transcribe.visitors import Recording, Transcript, Visitor
 from support.imports import imported
@@ -49,7 +49,10 @@ def transcript(number: int = 0, *texts: str) -> Transcript:
         made=1e9,
         state=DONE,
         seconds=0.5,
-        segments=tuple(Segment(float(n), n + 1.0, text) for n, text in enumerate(heard)),
+        segments=tuple(
+            Segment(float(n), n + 1.0, text, (Word(n + 0.1, n + 0.9, text),))
+            for n, text in enumerate(heard)
+        ),
     )
 
 
