@@ -14,6 +14,7 @@ from typing import Any
 import jiwer
 import numpy as np
 
+NORMALIZER = "earshot 1"  # name and version of `normalize`; a version is for ever
 MIN_SPEAKERS = 10  # with fewer, utterances are drawn instead of speakers
 BLOCK = 1 << 22  # draws of the bootstrap that are in memory at once
 QUANTILES = (0.025, 0.975)  # of a 95 % interval
@@ -124,6 +125,13 @@ def count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
 def rate(errors: int, total: int) -> float:
     """Errors divided by `total`; the number of errors if `total` is 0."""
     return errors / max(total, 1)
+
+
+def bounded(errors: int, total: int) -> int:
+    """Errors of one row, at most as many as its reference has words or characters; at most one
+    where it has none.
+    """
+    return min(errors, max(total, 1))
 
 
 def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float]:

@@ -11,7 +11,6 @@ utterances. 240 clips of 4 s cost 2 s for a model of 2.7 M parameters on two cor
 from __future__ import annotations
 
 import csv
-import json
 import re
 import time
 from collections.abc import Collection, Iterator
@@ -30,10 +29,12 @@ from asr.decoding.recordings import Heard
 from asr.engines import available
 from asr.engines.engine import OPENVINO
 from asr.errors import ModelError, ParamsError
+from asr.evaluation import form, loops
+from asr.evaluation.cautions import cautions
 from asr.evaluation.decoded import counts_text, settings_text
-from asr.evaluation.metric import corpus_scores
 from asr.evaluation.report import caveat, curves, report
-from asr.evaluation.table import COUNTS, FINETUNED, SCHEMA, START, START_CUT, errors, words
+from asr.evaluation.scores import Draws, difference, language_of, score
+from asr.evaluation.table import FINETUNED, LOOPED, SCHEMA, START, START_CUT
 from asr.features import FeatureRows
 from asr.metrics import STEP_METRICS
 from asr.model import loader
@@ -153,11 +154,11 @@ def hear(
             f"evaluate.baselines: {name} would be shown as {title}, which another model is; "
             "rename its folder"
         )
-    return title, *utterances(title, recognizer, test, params.evaluate)
+    return title, *utterances(title, recognizer, test, params)
 
 
 def utterances(
-    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Evaluate
+    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Params
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Decode and score every row of a split with one model.
 
@@ -168,7 +169,7 @@ def utterances(
     """
     loader.check_mel_bins(recognizer.vocabulary.num_mel_bins, test.num_mel_bins)
     began = time.monotonic()
-    heard = decode(title, recognizer, test, params)
+    heard = decode(title, recognizer, test, params.evaluate)
     seconds = time.monotonic() - began
     durations = test.column("duration")
     columns = zip(
@@ -186,7 +187,8 @@ def utterances(
             "model": title,
             "reference": text,
             "hypothesis": one.text,
-            **wer.utterance_scores(text, one.text),
+            **counts(text, one.text, language_of(attributes) or params.language),
+            LOOPED: one.looped or loops.find(one.text, text) is not None,
             "duration": duration,
             "speaker": speaker,
             "attributes": attributes,
@@ -194,6 +196,12 @@ def utterances(
         for id, text, one, duration, speaker, attributes in columns
     ]
     return table, how_decoded(recognizer, heard, sum(durations), seconds)
+
+
+def counts(reference: str, hypothesis: str, language: str) -> dict[str, int]:
+    """The counts of one row of the table."""
+    of_form = vars(form.count(reference, hypothesis, language))
+    return wer.utterance_scores(reference, hypothesis) | of_form
 
 
 def how_decoded(
@@ -213,6 +221,7 @@ def how_decoded(
         "fell_back": sum(one.fell_back for one in heard),
         "silent": sum(one.silent for one in heard),
         "looped": sum(one.looped for one in heard),
+        "capped": sum(one.capped for one in heard),
         "rtfx": sound / max(seconds, 1e-9),
     }
 
@@ -257,60 +266,8 @@ def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
     """
     rows: dict[str | None, list[int]] = {}
     for row, text in enumerate(attributes):
-        rows.setdefault(json.loads(text).get("language"), []).append(row)
+        rows.setdefault(language_of(text), []).append(row)
     return rows
-
-
-def metrics_of(table: list[dict[str, Any]], params: schema.Evaluate) -> dict[str, Any]:
-    """One model's scores, as fractions."""
-    references = [row["reference"] for row in table]
-    hypotheses = [row["hypothesis"] for row in table]
-    raw = corpus_scores(references, hypotheses)
-    normalized = corpus_scores(
-        [wer.normalize(text) for text in references], [wer.normalize(text) for text in hypotheses]
-    )
-    speakers = [row["speaker"] for row in table]
-    interval = wer.bootstrap(
-        [errors(row) for row in table],
-        [words(row) for row in table],
-        speakers,
-        params.bootstrap_resamples,
-        params.seed,
-    )
-    return {
-        "wer": normalized["wer"],
-        "wer_low": interval.low,
-        "wer_high": interval.high,
-        "ci_unit": interval.unit,
-        "cer": normalized["cer"],
-        "wer_raw": raw["wer"],
-        "cer_raw": raw["cer"],
-        **{name: sum(row[name] for row in table) for name in COUNTS[1:]},
-        "rows": len(table),
-        "words": sum(map(words, table)),
-        "speakers": len({name for name in speakers if name}),
-        "hours": sum(row["duration"] for row in table) / 3600,
-    }
-
-
-def difference(
-    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], params: schema.Evaluate
-) -> dict[str, Any]:
-    """WER of the fine-tuned model less a baseline's, with its paired interval and a verdict."""
-    paired = wer.paired(
-        [errors(row) for row in ours],
-        [errors(row) for row in theirs],
-        [words(row) for row in ours],
-        [row["speaker"] for row in ours],
-        params.bootstrap_resamples,
-        params.seed,
-    )
-    return {
-        "difference": paired.difference,
-        "difference_low": paired.low,
-        "difference_high": paired.high,
-        "verdict": paired.verdict,
-    }
 
 
 def evaluate(
@@ -325,15 +282,16 @@ def evaluate(
     Raises:
         ParamsError: two models would have the same name in the table.
     """
-    scores: dict[str, Any] = {}
+    draws = Draws(params.evaluate.bootstrap_resamples, params.evaluate.seed)
+    metrics: dict[str, Any] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     for name in [FINETUNED, *baselines(folder, run, params)]:
         title, table, how = hear(name, tables.keys(), test, folder, run, params)
         tables[title] = table
-        scores[title] = metrics_of(table, params.evaluate) | how
+        metrics[title] = score(table, params.language, draws) | how
         if title != FINETUNED:
-            scores[title] |= difference(tables[FINETUNED], table, params.evaluate)
-    return scores, [row for table in tables.values() for row in table]
+            metrics[title] |= difference(tables[FINETUNED], table, draws)
+    return metrics, [row for table in tables.values() for row in table]
 
 
 def holdout(
@@ -499,7 +457,7 @@ def print_scores(metrics: dict[str, Any]) -> None:
         print(f"{name}: {settings_text(scores)}; {counts_text(scores)}")
     for name, scores in held_out["models"].items():
         print(f"held out, {name}: {_wer_text(scores)}, {scores['rows']:,} utterances")
-    print(caveat(metrics))
+    print(*cautions(metrics["models"]), caveat(metrics), sep="\n")
     for split, split_metrics in (("test", metrics), (shards.HOLDOUT, held_out)):
         if seen := split_metrics["rows_taught"]:
             print(

@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "openvino",
         "pandas", "peft", "psutil", "pyarrow", "pydantic", "rapidfuzz", "regex", "requests",
         "ruamel", "safetensors", "scipy", "soundfile", "soxr", "tokenizers", "torch", "tqdm",
-        "transformers", "yaml", "yt_dlp",
+        "transformers", "whisper_normalizer", "yaml", "yt_dlp",
     },
     "stages": {"asr", "accelerate", "numpy", "pyarrow", "transformers"},
     "dashboard": {
@@ -191,6 +191,7 @@ BY_NAME = {
     "def f():\n    return __import__('harness')\n": True,
     "exec('import harness')\n": True,
     "import json\n": False,
+    "from importlib.metadata import version\n": False,
 }
 
 

@@ -9,7 +9,7 @@ one hypothesis it is the greedy search.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class _Beam:
     ids: tuple[int, ...] = ()
     log_probability: float = 0.0
     looped: bool = False
+    capped: bool = False
 
     @property
     def mean(self) -> float:
@@ -80,7 +81,7 @@ def decode(
         tokens = [beam.ids[-1] for window in all_windows for beam in window.growing]
         scores = decoder.step(np.array(tokens)[:, None])
     return [
-        Hypothesis(best.ids, best.mean, silent, best.looped, 0.0)
+        Hypothesis(best.ids, best.mean, silent, best.looped, 0.0, capped=best.capped)
         for best, silent in zip(map(_best, all_windows), no_speech, strict=True)
     ]
 
@@ -119,7 +120,7 @@ def _finish(window: _Window, size: int, vocabulary: Vocabulary, stop_loops: bool
         window.finished.append(_Beam(growing[0].ids[:place], kept, looped=True))
         window.growing = []
     elif len(growing[0].ids) >= window.limit:
-        window.finished += growing[:missing]
+        window.finished += [replace(beam, capped=True) for beam in growing[:missing]]
         window.growing = []
 
 

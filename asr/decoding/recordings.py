@@ -30,12 +30,14 @@ class Heard:
         fell_back: a window was decoded at a temperature above 0.
         silent: no window gave a token.
         looped: a window went round in circles, in what was chosen of it.
+        capped: a window was cut off at its most tokens.
     """
 
     text: str
     fell_back: bool
     silent: bool
     looped: bool
+    capped: bool
 
 
 def decode(
@@ -96,4 +98,5 @@ def _joined(recognizer: Recognizer, hypotheses: Sequence[Hypothesis]) -> Heard:
         any(one.temperature > 0 for one in hypotheses),
         not any(one.ids for one in hypotheses),
         any(one.looped for one in hypotheses),
+        any(one.capped for one in hypotheses),
     )

@@ -31,6 +31,7 @@ class Hypothesis:
         looped: a phrase was repeated, see `asr.stopping`; `ids` has it once if the row was stopped.
         temperature: at which the tokens were chosen.
         begins: when each text token begins and the last one ends, in seconds; only on demand.
+        capped: it reached the most tokens of its window before its end.
     """
 
     ids: tuple[int, ...]
@@ -39,6 +40,7 @@ class Hypothesis:
     looped: bool
     temperature: float
     begins: tuple[float, ...] = ()
+    capped: bool = False
 
 
 @dataclass
@@ -51,6 +53,7 @@ class _Row:
     ids: list[int]
     log_probability: float = 0.0
     looped: bool = False
+    capped: bool = False
 
 
 def decode(
@@ -99,7 +102,12 @@ def decode(
         scores = decoder.step(tokens[:, None])
     return [
         Hypothesis(
-            tuple(row.ids), mean(row.log_probability, row.ids), silent, row.looped, temperature
+            tuple(row.ids),
+            mean(row.log_probability, row.ids),
+            silent,
+            row.looped,
+            temperature,
+            capped=row.capped,
         )
         for row, silent in zip(rows, no_speech, strict=True)
     ]
@@ -176,4 +184,5 @@ def _goes_on(row: _Row, token: int, vocabulary: Vocabulary, stop_loops: bool) ->
             row.log_probability = mean(row.log_probability, row.ids) * (place + 1)
             del row.ids[place:]
             return False
-    return len(row.ids) < row.limit
+    row.capped = len(row.ids) >= row.limit
+    return not row.capped

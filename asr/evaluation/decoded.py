@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SETTINGS = ("decoding", "engine", "precision")
-COUNTS = ("fell_back", "silent", "looped")
+COUNTS = ("fell_back", "silent", "looped", "capped")
 ENGINES = {"openvino": "OpenVINO", "torch": "torch"}
 
 
@@ -23,9 +23,9 @@ def settings_text(scores: Mapping[str, Any]) -> str:
 
 
 def counts_text(scores: Mapping[str, Any]) -> str:
-    """How many utterances did not come out at the first try, gave nothing, or looped."""
-    fell_back, silent, looped = (scores[key] for key in COUNTS)
+    """How many utterances did not come out at the first try, gave nothing, looped or were cut."""
+    fell_back, silent, looped, capped = (scores[key] for key in COUNTS)
     return (
         f"{fell_back:,} drawn at a higher temperature, {silent:,} without a word, "
-        f"{looped:,} in circles"
+        f"{looped:,} in circles, {capped:,} cut off at the most tokens"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 
 from asr import wer
+from asr.evaluation.cautions import cautions, form_text
 from asr.evaluation.decoded import counts_text, settings_text
 from asr.evaluation.table import COUNTS, FINETUNED, START, START_CUT, errors
 from asr.markdown import cell
@@ -27,6 +28,17 @@ HEADER = [
 ]
 
 
+MEASURES_TEXT = {
+    "wer": "WER",
+    "cer": "CER",
+    "wer_bounded": "bounded WER",
+    "cer_bounded": "bounded CER",
+    "wer_without_form": "WER without errors of form",
+    "wer_without_loops": "WER without utterances in circles",
+    "cer_without_loops": "CER without utterances in circles",
+}
+
+
 def report(
     metrics: dict[str, Any], table: list[dict[str, Any]], steps: list[dict[str, str]]
 ) -> str:
@@ -40,6 +52,8 @@ def report(
     lines = [
         *_scores(metrics),
         *_cut(metrics["models"]),
+        *_counted_otherwise(metrics["models"]),
+        *_verdicts(metrics["models"]),
         *_held_out(metrics),
         *_decoding(metrics),
         "",
@@ -78,6 +92,65 @@ def _cut(models: dict[str, Any]) -> list[str]:
         f"`{START}` is the model as it was published, with a window of {published} s. "
         f"`{START_CUT}` is the same with one of {cut} s, from which training began.",
     ]
+
+
+def _counted_otherwise(models: dict[str, Any]) -> list[str]:
+    """Scores that no row decides alone, by Whisper's normalizer, and what errors are made of."""
+    lines = [
+        "",
+        "## Counted otherwise",
+        "",
+        "Bounded: no utterance counts as more errors than its reference has words (characters).",
+        "",
+        "| model | bounded WER | bounded CER | WER as Whisper normalizes | CER | errors of form "
+        "| in circles |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, scores in models.items():
+        rates = ("wer_bounded", "cer_bounded", "wer_whisper", "cer_whisper")
+        columns = [
+            cell(name),
+            *(f"{scores[key]:.4f}" for key in rates),
+            form_text(scores),
+            f"{scores['loops']['rows']:,} rows, {scores['loops']['share']:.0%} of errors",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    finetuned = models[FINETUNED]
+    normalizers = f"{finetuned['normalizer']}; {finetuned['whisper_normalizer']}"
+    lines += ["", f"Normalizers: {normalizers}.", *_cautions(models)]
+    for name, scores in models.items():
+        if ids := scores["loops"]["ids"]:
+            lines += ["", f"In circles, {cell(name)}: {', '.join(map(cell, ids))}."]
+    return lines
+
+
+def _cautions(models: dict[str, Any]) -> list[str]:
+    return [line for sentence in cautions(models) for line in ("", f"**{cell(sentence)}**")]
+
+
+def _verdicts(models: dict[str, Any]) -> list[str]:
+    """The differences to each baseline, by each way to count."""
+    lines = []
+    for name, scores in models.items():
+        if "verdicts" not in scores:
+            continue
+        lines += [
+            "",
+            f"## The fine-tuned model against {cell(name)}",
+            "",
+            "| counted | difference | 95 % interval | the fine-tuned is |",
+            "|---|---|---|---|",
+        ]
+        for measure, found in scores["verdicts"].items():
+            low, high = found["difference_low"], found["difference_high"]
+            columns = [
+                MEASURES_TEXT[measure],
+                f"{found['difference']:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                found["verdict"],
+            ]
+            lines.append(f"| {' | '.join(columns)} |")
+    return lines
 
 
 def _held_out(metrics: dict[str, Any]) -> list[str]:

@@ -18,15 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asr.errors import DataError
-from asr.evaluation.table import CHARACTER_COUNTS, SCHEMA
+from asr.evaluation.table import CHARACTER_COUNTS, FORM_COUNTS, LOOPED, SCHEMA
 from asr.storage import files, hashing
 
 NULLABLE = ("duration", "speaker", "attributes")
+UNREAD = {*CHARACTER_COUNTS, *FORM_COUNTS, LOOPED}  # older tables lack some of these
 UTTERANCE = pa.schema(
     [
         SCHEMA.field(name).with_nullable(name in NULLABLE)
         for name in SCHEMA.names
-        if name not in CHARACTER_COUNTS
+        if name not in UNREAD
     ]
 )
 # Errors that reading a damaged file can raise.

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import DataError
-from asr.evaluation.table import COUNT_COLUMNS, SCHEMA
+from asr.evaluation.table import COUNT_COLUMNS, LOOPED, SCHEMA
 from asr.runs import reports
 
 JSON = json.dumps(
@@ -35,7 +35,7 @@ ROW = {
 
 
 def rows(**changes: Any) -> dict[str, list[Any]]:
-    made = {**ROW, **dict.fromkeys(COUNT_COLUMNS, 1), **changes}
+    made = {**ROW, **dict.fromkeys(COUNT_COLUMNS, 1), LOOPED: False, **changes}
     return {name: [value] * 3 for name, value in made.items()}
 
 

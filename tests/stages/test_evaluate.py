@@ -316,21 +316,6 @@ def test_the_journal_of_a_training_that_was_fetched_is_begun_and_told_the_scores
     assert ("test/wer",) in written
 
 
-@pytest.mark.parametrize(("change", "verdict"), [(-1, "better"), (1, "worse")])
-def test_a_clear_difference_has_its_verdict(change: int, verdict: str) -> None:
-    theirs = [
-        {"hits": 5, "substitutions": 3, "deletions": 1, "insertions": 1 + n % 2, "speaker": None}
-        for n in range(40)
-    ]
-    ours = [
-        {**line, "substitutions": line["substitutions"] + change, "hits": line["hits"] - change}
-        for line in theirs
-    ]
-    found = evaluate.difference(ours, theirs, chosen().evaluate)
-    assert (found["verdict"], found["difference"]) == (verdict, pytest.approx(change / 9))
-    assert found["difference_low"] <= found["difference"] <= found["difference_high"]
-
-
 def test_start_from_scratch_is_rebuilt_bit_for_bit(made: SimpleNamespace) -> None:
     finetuned = loader.load_saved(made.root / "models/finetuned")
     for value in finetuned.model.parameters():
@@ -565,7 +550,7 @@ def test_how_it_was_decoded_stands_with_every_result(made: SimpleNamespace) -> N
     for scores in (metrics, *metrics["models"].values()):
         assert {key: scores[key] for key in how} == how
         assert scores["processor"] == machine.processor()
-        assert all(0 <= scores[key] <= 9 for key in ("fell_back", "silent", "looped"))
+        assert all(0 <= scores[key] <= 9 for key in decoded.COUNTS)
     report = (made.reports / "report.md").read_text(encoding="utf-8")
     assert f"Decoding: robust, OpenVINO in fp32 on {machine.processor()}. " in report
     assert f"- start: {decoded.counts_text(metrics['models']['start'])}" in report

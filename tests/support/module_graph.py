@@ -20,6 +20,7 @@ PACKAGES = ("asr", "stages", "dashboard")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 # By these a file can import or run what its import statements do not show.
 UNSEEN = {"importlib", "pkgutil", "runpy", "__import__", "eval", "exec"}
+HARMLESS = "importlib.metadata"  # reads versions
 PARAMS_FILE = re.compile(r"(.*/)?params\.yaml")
 ALL_PARAMS = "params.yaml"  # in place of a dotted key
 # The one statement that takes all params: they are kept in run.json and decide nothing.
@@ -62,7 +63,8 @@ def packages(path: Path, at_start: bool = False) -> set[str]:
 def imports_unseen(path: Path) -> bool:
     """Whether a file can import what its import statements do not show."""
     named = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
-    imported = {name.split(".")[0] for name in _names_imported(path)}
+    names = _names_imported(path)
+    imported = {name.split(".")[0] for name in names if not name.startswith(HARMLESS)}
     return bool(UNSEEN & (named | imported))
 
 
