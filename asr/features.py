@@ -10,6 +10,7 @@ per second at 80 mel bins (padded float32 takes 32 kB per second of *window*). C
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -222,6 +223,12 @@ def num_mel_bins(split: Path) -> int:
     return num_values // int(row["num_frames"])
 
 
+def language_of(attributes: str) -> str | None:
+    """The language that a row's attributes name, by Whisper's code, if they name one."""
+    language: str | None = json.loads(attributes).get("language")
+    return language
+
+
 class FeatureRows:
     """The rows of one split of data/features, memory-mapped."""
 
@@ -230,6 +237,7 @@ class FeatureRows:
 
         parts = [datasets.Dataset.from_file(str(path)) for path in shards.paths(split)]
         self.dataset = datasets.concatenate_datasets(parts).with_format("arrow")
+        self.split = split
         self.num_mel_bins = num_mel_bins(split)
 
     def __len__(self) -> int:

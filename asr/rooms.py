@@ -88,7 +88,6 @@ _FEATURES = (
 )
 _DECODING = (
     "asr/decoding/beam.py",
-    "asr/decoding/loading.py",
     "asr/decoding/options.py",
     "asr/decoding/recognizer.py",
     "asr/decoding/recordings.py",
@@ -98,6 +97,19 @@ _DECODING = (
     "asr/decoding/segments.py",
     "asr/decoding/vocabulary.py",
     "asr/decoding/words.py",
+)
+_HYPOTHESES = (
+    *_DECODING,
+    "asr/engines",
+    "asr/evaluation/hypotheses.py",
+    "asr/features.py",
+    "asr/model/loader.py",
+    "asr/model/tokenization.py",
+    *_ROWS,
+    "asr/speech",
+    "asr/stopping.py",
+    "asr/whisper.py",
+    "asr/windows.py",
 )
 
 # Work that is kept between runs, and the rooms and files whose code is part of the hash that names
@@ -124,27 +136,21 @@ KEPT = {
         "asr/windows.py",
         "stages/train.py",
     ),
+    "hypotheses": _HYPOTHESES,
     "evaluation": (
-        *_DECODING,
-        "asr/engines",
+        *_HYPOTHESES,
+        "asr/decoding/loading.py",
         "asr/evaluation/error_rates.py",
         "asr/evaluation/form.py",
         "asr/evaluation/loops.py",
         "asr/evaluation/metric.py",
+        "asr/evaluation/models.py",
         "asr/evaluation/normalizers.py",
         "asr/evaluation/scores.py",
         "asr/evaluation/table.py",
-        "asr/features.py",
         "asr/metrics.py",
-        "asr/model/loader.py",
-        "asr/model/tokenization.py",
-        *_ROWS,
-        "asr/speech",
         "asr/stats/writing_systems.py",
-        "asr/stopping.py",
         "asr/wer.py",
-        "asr/whisper.py",
-        "asr/windows.py",
         "stages/evaluate.py",
     ),
 }

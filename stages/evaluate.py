@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import re
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,112 +22,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asr import dvc_hashes, wer
-from asr.decoding import loading, recordings
-from asr.decoding.recognizer import Recognizer
 from asr.decoding.recordings import Heard
 from asr.engines import available
 from asr.engines.engine import OPENVINO
-from asr.errors import ModelError, ParamsError
-from asr.evaluation import form, loops
+from asr.errors import ParamsError
+from asr.evaluation import form, hypotheses, loops
 from asr.evaluation.cautions import cautions
 from asr.evaluation.decoded import counts_text, settings_text
+from asr.evaluation.models import baselines, compared
 from asr.evaluation.report import caveat, curves, report
-from asr.evaluation.scores import Draws, difference, language_of, score
+from asr.evaluation.scores import Draws, difference, score
 from asr.evaluation.table import FINETUNED, LOOPED, SCHEMA, START, START_CUT
-from asr.features import FeatureRows
+from asr.features import FeatureRows, language_of
 from asr.metrics import STEP_METRICS
 from asr.model import loader
-from asr.model.loader import Start
 from asr.params import reader, schema
 from asr.rooms import KEPT
 from asr.runtime import attempts, command
 from asr.runtime.stage import run_stage
 from asr.runtime.stage_inputs import unchanged_inputs
-from asr.runtime.workers import progress
 from asr.storage import files, hashing, shards
 from asr.tracking import follower, journal, results
 
 UNSAFE = "[^A-Za-z0-9_. -]"  # characters that MLflow does not take in the name of a metric
-
-
-def start_revision(run: dict[str, Any], params: schema.Params) -> str | None:
-    """The commit of a checkpoint from the hub that training started from."""
-    return run["start"]["revision"] or params.model.revision
-
-
-def start_again(
-    finetuned: Start, run: dict[str, Any], window: int | None, params: schema.Params
-) -> Start:
-    """The model before training.
-
-    Args:
-        run: the content of reports/train/run.json.
-        window: in seconds; None for that which it was published with.
-    Raises:
-        ModelError: its weights are not those that `train` started from.
-    """
-    if run["start"]["name"] == loader.SCRATCH:
-        model = loader.untrained(finetuned.model.config, run["seed"])
-        model.generation_config = finetuned.model.generation_config
-        start = Start(model, finetuned.tokenizer, loader.SCRATCH, None)
-    else:
-        start = loader.load(params.model.name, start_revision(run, params), window)
-        loader.set_prompt(start.model, params.language, params.model.task)
-    if loader.weights_hash(start.model) != run["start"]["sha256"]:
-        raise ModelError(
-            f"{params.model.name} has changed since it was trained from; "
-            "train again (dvc repro -f train)"
-        )
-    return start
-
-
-def other_model(name: str, folder: Path, run: dict[str, Any], params: schema.Params) -> Start:
-    """A model to compare with, at its own window, or the start as it was cut.
-
-    Args:
-        folder: of the fine-tuned model.
-    """
-    if name in (START, START_CUT):
-        finetuned = loader.load_saved(folder)
-        window = loader.window_seconds(finetuned.model) if name == START_CUT else None
-        return start_again(finetuned, run, window, params)
-    other = loader.load(name, None, None)
-    loader.set_prompt(other.model, params.language, params.model.task)
-    return other
-
-
-def ready(
-    name: str, folder: Path, run: dict[str, Any], params: schema.Params
-) -> tuple[str, Recognizer]:
-    """What the table calls a model, and the model, ready to recognise.
-
-    Args:
-        name: FINETUNED, or one of `baselines`.
-    """
-    how = (params.evaluate.engine, params.evaluate.precision, params.evaluate.decoding)
-    if name == FINETUNED:
-        return name, loading.of_folder(folder.resolve(), *how)
-    other = other_model(name, folder, run, params)
-    title = name if name in (START, START_CUT) else other.name
-    return title, loading.of_start(other, *how)
-
-
-def baselines(folder: Path, run: dict[str, Any], params: schema.Params) -> list[str]:
-    """`evaluate.baselines`, and beside the start the same as it was cut, if it was.
-
-    Training begins from a Whisper whose window is shorter than it was published with, which may
-    hear badly at first; that says nothing of the Whisper.
-
-    Args:
-        folder: of the fine-tuned model.
-    """
-    names = list(params.evaluate.baselines)
-    if START in names and run["start"]["name"] != loader.SCRATCH:
-        published = loader.load_config(params.model.name, start_revision(run, params))
-        trained = loader.load_config(str(folder), None)
-        if published.max_source_positions != trained.max_source_positions:
-            names.insert(names.index(START) + 1, START_CUT)
-    return names
 
 
 def hear(
@@ -139,55 +55,51 @@ def hear(
     run: dict[str, Any],
     params: schema.Params,
 ) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
-    """Decode a split with one model, which is let go afterwards.
+    """Decode and score a split with one model, which is let go afterwards.
 
     Args:
         taken: what other models are called in the table.
     Returns:
-        What the table calls it, and what `utterances` returns.
+        What the table calls it, its rows, and how they were decoded.
     Raises:
         ParamsError: two models would have the same name in the table.
     """
-    title, recognizer = ready(name, folder, run, params)
+    model = compared(name, folder, run, params)
+    title = model.title
     if title in taken or (title != name and title in (FINETUNED, START, START_CUT)):
         raise ParamsError(
             f"evaluate.baselines: {name} would be shown as {title}, which another model is; "
             "rename its folder"
         )
-    return title, *utterances(title, recognizer, test, params)
+    heard, how = hypotheses.of_split(model, test, params.evaluate)
+    return title, table_of(title, heard, test, params.language), how
 
 
-def utterances(
-    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Params
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Decode and score every row of a split with one model.
+def table_of(
+    title: str, heard: list[Heard], test: FeatureRows, language: str
+) -> list[dict[str, Any]]:
+    """The rows of the table of utterances.
 
     Args:
         title: what the table calls the model.
-    Returns:
-        The rows of the table, and how they were decoded, for metrics.json.
+        language: Whisper's code, of rows that name no other.
     """
-    loader.check_mel_bins(recognizer.vocabulary.num_mel_bins, test.num_mel_bins)
-    began = time.monotonic()
-    heard = decode(title, recognizer, test, params.evaluate)
-    seconds = time.monotonic() - began
-    durations = test.column("duration")
     columns = zip(
         test.column("id"),
         test.column("text"),
         heard,
-        durations,
+        test.column("duration"),
         test.column("speaker"),
         test.column("attributes"),
         strict=True,
     )
-    table = [
+    return [
         {
             "id": id,
             "model": title,
             "reference": text,
             "hypothesis": one.text,
-            **counts(text, one.text, language_of(attributes) or params.language),
+            **counts(text, one.text, language_of(attributes) or language),
             LOOPED: one.looped or loops.find(one.text, text) is not None,
             "duration": duration,
             "speaker": speaker,
@@ -195,79 +107,12 @@ def utterances(
         }
         for id, text, one, duration, speaker, attributes in columns
     ]
-    return table, how_decoded(recognizer, heard, sum(durations), seconds)
 
 
 def counts(reference: str, hypothesis: str, language: str) -> dict[str, int]:
     """The counts of one row of the table."""
     of_form = vars(form.count(reference, hypothesis, language))
     return wer.utterance_scores(reference, hypothesis) | of_form
-
-
-def how_decoded(
-    recognizer: Recognizer, heard: list[Heard], sound: float, seconds: float
-) -> dict[str, Any]:
-    """How a split was decoded: what was chosen, what was hard, how fast it went.
-
-    Args:
-        sound, seconds: of sound, and that decoding took.
-    """
-    return {
-        "decoding": recognizer.method,
-        "engine": recognizer.engine.name,
-        "precision": recognizer.engine.precision,
-        "processor": available.device_name(recognizer.engine.name),
-        "window_seconds": recognizer.vocabulary.window_seconds,
-        "fell_back": sum(one.fell_back for one in heard),
-        "silent": sum(one.silent for one in heard),
-        "looped": sum(one.looped for one in heard),
-        "capped": sum(one.capped for one in heard),
-        "rtfx": sound / max(seconds, 1e-9),
-    }
-
-
-def decode(
-    title: str, recognizer: Recognizer, test: FeatureRows, params: schema.Evaluate
-) -> list[Heard]:
-    """What is heard in every row, decoded in the row's own language."""
-    heard: dict[int, Heard] = {}
-    for language, rows in by_language(test.column("attributes")).items():
-        heard |= zip(
-            rows, _decode_rows(title, recognizer, test, rows, language, params), strict=True
-        )
-    return [heard[row] for row in range(len(test))]
-
-
-def _decode_rows(
-    title: str,
-    recognizer: Recognizer,
-    test: FeatureRows,
-    rows: list[int],
-    language: str | None,
-    params: schema.Evaluate,
-) -> list[Heard]:
-    durations = test.column("duration")
-    return recordings.decode(
-        recognizer,
-        [durations[row] for row in rows],
-        lambda index: test.log_mel(rows[index]),
-        language,
-        params.per_device_eval_batch_size,
-        params.max_new_tokens,
-        lambda groups, count: progress(groups, count, "batches", f"decode {title}"),
-    )
-
-
-def by_language(attributes: list[str]) -> dict[str | None, list[int]]:
-    """Row numbers by the language that the rows' attributes name.
-
-    None stands for the language that the model is prompted with anyway; only held-out rows have
-    another one.
-    """
-    rows: dict[str | None, list[int]] = {}
-    for row, text in enumerate(attributes):
-        rows.setdefault(language_of(text), []).append(row)
-    return rows
 
 
 def evaluate(

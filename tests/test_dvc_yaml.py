@@ -23,6 +23,7 @@ MAKERS = {
     "features": "stages/featurize.py",
     "augmented features": "stages/featurize.py",
     "training": "stages/train.py",
+    "hypotheses": "asr/evaluation/hypotheses.py",
     "evaluation": "stages/evaluate.py",
 }
 
@@ -95,11 +96,13 @@ def test_what_is_kept_is_named_by_the_code_that_decides_it(kept: str) -> None:
         },
         "features": {"asr/augmentation.py", "asr/audio/sample_file.py"},
         "training": {"asr/checks"},
+        "hypotheses": {"asr/storage/cache.py"},
         "evaluation": {
             "asr/evaluation/cautions.py",
             "asr/evaluation/decoded.py",
             "asr/evaluation/report.py",
             "asr/markdown.py",
+            "asr/storage/cache.py",
         },
     }.get(kept, set())
     files = {

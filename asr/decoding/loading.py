@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -130,18 +131,24 @@ def _converted(folder: Path, precision: str) -> Path:
     return converted
 
 
-def _key(folder: Path, precision: str) -> str:
-    """A hash of a model's files, of the code that converts it, and of the precision.
-
-    Costs 1 s per GB, once for each state of the files.
-    """
+def identity(folder: Path) -> str:
+    """A hash of a model's files. Costs 1 s per GB, once for each state of the files."""
     found = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-    stamps = [[str(path.resolve()), *dvc_hashes.stamp(path)] for path in (*found, CONVERTER)]
-    known = paths.cache("engines", "keys", hashing.hash_of([stamps, precision]))
+    return _remembered(found, lambda: [[path.name, hashing.sha256(path)] for path in found])
+
+
+def _key(folder: Path, precision: str) -> str:
+    """A hash of a model's files, of the code that converts it, and of the precision."""
+    code = _remembered([CONVERTER], lambda: hashing.code_hash(("asr/engines/graph.py",)))
+    return hashing.hash_of([code, precision, identity(folder)])[:32]
+
+
+def _remembered(read: list[Path], value: Callable[[], Any]) -> str:
+    """The hash of a value that is made from these files, computed once for each state of them."""
+    stamps = [[str(path.resolve()), *dvc_hashes.stamp(path)] for path in read]
+    known = paths.cache("engines", "keys", hashing.hash_of(stamps))
     if not known.is_file():
-        code = hashing.code_hash(("asr/engines/graph.py",))
-        hashes = [[path.name, hashing.sha256(path)] for path in found]
-        files.write_text(known, hashing.hash_of([code, precision, hashes])[:32])
+        files.write_text(known, hashing.hash_of(value()))
     return known.read_text(encoding="utf-8")
 
 

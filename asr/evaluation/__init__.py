@@ -1,4 +1,5 @@
 """The table of utterances that `evaluate` writes, its scores, slices and report.
 
-Imports `errors`, `storage`, `markdown`, `stats`, `wer`.
+Imports `errors`, `rooms`, `storage`, `runtime`, `params`, `features`, `model`, `engines`,
+`decoding`, `markdown`, `stats`, `wer`.
 """

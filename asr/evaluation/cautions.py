@@ -15,11 +15,12 @@ def cautions(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sentences on errors of form, on loops, and on rows that decide a verdict alone.
 
     Args:
-        models: the scores of each model, as in metrics.json.
+        models: the scores of each model, as in metrics.json; older ones do not tell these things.
     """
     return [
         sentence
         for name, scores in models.items()
+        if "form" in scores
         for one in (_form, _loops, _verdict_of_form, _verdict_of_rows)
         for sentence in one(name, scores)
     ]
@@ -27,26 +28,34 @@ def cautions(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def form_text(scores: Mapping[str, Any]) -> str:
     """The share of a model's word errors that is a matter of form, and of what."""
+    return f"{_percent(scores['form']['share'])} ({_kinds(scores)})"
+
+
+def _kinds(scores: Mapping[str, Any]) -> str:
     form = scores["form"]
-    return (
-        f"{form['share']:.0%} (numerals {form['numeral_errors']:,}, "
-        f"spacing {form['spacing_errors']:,})"
-    )
+    return f"numerals {form['numeral_errors']:,}, spacing {form['spacing_errors']:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _form(name: str, scores: Mapping[str, Any]) -> Iterator[str]:
-    if scores["form"]["share"] >= MUCH:
+    share = scores["form"]["share"]
+    if share >= MUCH:
         yield (
-            f"{name}: {form_text(scores)} of the word errors are only a matter of how words "
-            f"are written; without them its WER is {scores['wer_without_form']:.4f}."
+            f"{name}: {_percent(share)} of its word errors are only a matter of how words are "
+            f"written ({_kinds(scores)}); without them its WER is "
+            f"{scores['wer_without_form']:.4f}."
         )
 
 
 def _loops(name: str, scores: Mapping[str, Any]) -> Iterator[str]:
     loops = scores["loops"]
     if loops["share"] >= MUCH:
+        share = _percent(loops["share"])
         rows = "1 utterance goes" if loops["rows"] == 1 else f"{loops['rows']:,} utterances go"
-        yield f"{name}: {rows} round in circles and hold {loops['share']:.0%} of the word errors."
+        yield f"{name}: {rows} round in circles and hold {share} of the word errors."
 
 
 def _verdict_of_form(name: str, scores: Mapping[str, Any]) -> Iterator[str]:

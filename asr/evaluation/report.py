@@ -112,7 +112,7 @@ def _counted_otherwise(models: dict[str, Any]) -> list[str]:
             cell(name),
             *(f"{scores[key]:.4f}" for key in rates),
             form_text(scores),
-            f"{scores['loops']['rows']:,} rows, {scores['loops']['share']:.0%} of errors",
+            f"{scores['loops']['rows']:,} rows, {100 * scores['loops']['share']:.0f} % of errors",
         ]
         lines.append(f"| {' | '.join(columns)} |")
     finetuned = models[FINETUNED]

@@ -6,7 +6,6 @@ count at most as many errors in a row as its reference has words or characters.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from asr import wer
 from asr.evaluation import normalizers
 from asr.evaluation.metric import corpus_scores
 from asr.evaluation.table import COUNTS, FORM_COUNTS, LOOPED, errors, form_errors, words
+from asr.features import language_of
 
 Row = dict[str, Any]
 MOST_IDS = 100  # of rows with a loop that metrics.json names
@@ -85,12 +85,6 @@ def score(rows: list[Row], language: str, draws: Draws) -> dict[str, Any]:
         "speakers": len({name for name in speakers if name}),
         "hours": sum(row["duration"] for row in rows) / 3600,
     }
-
-
-def language_of(attributes: str) -> str | None:
-    """The language that a row's attributes name, if they name one."""
-    language: str | None = json.loads(attributes).get("language")
-    return language
 
 
 def _corpus(rows: list[Row], normalize: Callable[[str], str], suffix: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from asr import dvc_hashes, paths
 from asr.errors import DataError, exit_with
+from asr.evaluation.cautions import cautions
 from asr.evaluation.decoded import settings_text
 from asr.evaluation.table import START
 from asr.runs import failed_checks
@@ -65,6 +66,7 @@ def summary(root: Path) -> str:
     ]
     for name, detail in failed_checks.in_workspace(root).items():
         lines.append(f"CHECK FAILED         {name}: {detail}")
+    lines += [f"note                 {sentence}" for sentence in cautions(metrics["models"])]
     facts = {
         "decoding": settings_text(metrics),
         "audio": hours(root),

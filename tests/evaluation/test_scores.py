@@ -96,7 +96,7 @@ def test_a_verdict_that_hangs_on_loops_is_told() -> None:
     models = compared([SAID] * 45, theirs)
     assert models["start"]["verdicts"]["wer"]["verdict"] == "better"
     (told, decided) = cautions(models)
-    assert told == "start: 5 utterances go round in circles and hold 100% of the word errors."
+    assert told == "start: 5 utterances go round in circles and hold 100 % of the word errors."
     assert decided.startswith("A few utterances decide: by WER finetuned against start is better,")
     assert decided.endswith(
         "without the utterances that go round in circles it is not distinguishable."
@@ -114,7 +114,7 @@ def test_a_model_that_learnt_to_write_is_told_so() -> None:
     }
     assert (models["start"]["wer"], models["start"]["wer_without_form"]) == (3 / 7, 0.0)
     told, taught = cautions(models)
-    assert told.startswith("start: 100% (numerals 120, spacing 0) of the word errors are only")
+    assert told.startswith("start: 100 % of its word errors are only a matter of how")
     assert taught == (
         "What training taught the model is how words are written: without errors of form "
         "finetuned against start is not distinguishable."
@@ -123,6 +123,10 @@ def test_a_model_that_learnt_to_write_is_told_so() -> None:
 
 def test_a_model_that_learnt_to_hear_has_no_caution() -> None:
     assert cautions(compared([SAID] * 40, ["line tree heaven and then some more"] * 40)) == []
+
+
+def test_older_results_have_no_caution() -> None:
+    assert cautions({FINETUNED: {"wer": 0.1}, "start": {"wer": 0.9, "verdict": "better"}}) == []
 
 
 def test_both_normalizers_are_named_and_counted() -> None:

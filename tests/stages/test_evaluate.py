@@ -27,7 +27,7 @@ from asr import wer
 from asr.decoding.recognizer import Recognizer
 from asr.engines import openvino_engine
 from asr.errors import DataError, ModelError, ParamsError, UserError
-from asr.evaluation import decoded, report
+from asr.evaluation import decoded, models, report
 from asr.evaluation.table import errors, words
 from asr.features import FeatureRows
 from asr.markdown import cell
@@ -320,7 +320,7 @@ def test_start_from_scratch_is_rebuilt_bit_for_bit(made: SimpleNamespace) -> Non
     finetuned = loader.load_saved(made.root / "models/finetuned")
     for value in finetuned.model.parameters():
         value.data += 0.1
-    start = evaluate.start_again(finetuned, told(made.start), None, chosen())
+    start = models.start_again(finetuned, told(made.start), None, chosen())
     assert (
         loader.weights_hash(start.model)
         == loader.weights_hash(made.start.model)
@@ -337,7 +337,7 @@ def test_start_from_scratch_with_another_seed_is_refused(made: SimpleNamespace) 
             r"train\)$"
         ),
     ) as caught:
-        evaluate.start_again(finetuned, {**told(made.start), "seed": 2}, None, chosen())
+        models.start_again(finetuned, {**told(made.start), "seed": 2}, None, chosen())
     assert caught.value.exit_code == 5
 
 
@@ -347,14 +347,14 @@ def test_start_from_a_folder_is_loaded_as_published_or_cut_and_its_hash_checked(
 ) -> None:
     folder = hub_folder(tmp_path / "whisper-tiny")
     finetuned, whole = loader.load(str(folder), None, 2), loader.load(str(folder), None, None)
-    start = evaluate.start_again(finetuned, told(whole), window, chosen(str(folder)))
+    start = models.start_again(finetuned, told(whole), window, chosen(str(folder)))
     assert (
         start.name,
         loader.window_seconds(start.model),
         start.model.generation_config.language,
     ) == ("whisper-tiny", wanted, "sv")
     with pytest.raises(ModelError, match="has changed since it was trained from; train again"):
-        evaluate.start_again(finetuned, told(scratch()), window, chosen(str(folder)))
+        models.start_again(finetuned, told(scratch()), window, chosen(str(folder)))
 
 
 @pytest.mark.parametrize("window", [2, None])
