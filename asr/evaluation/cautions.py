@@ -55,7 +55,7 @@ def _loops(name: str, scores: Mapping[str, Any]) -> Iterator[str]:
     if loops["share"] >= MUCH:
         share = _percent(loops["share"])
         rows = "1 utterance goes" if loops["rows"] == 1 else f"{loops['rows']:,} utterances go"
-        yield f"{name}: {rows} round in circles and hold {share} of the word errors."
+        yield f"{name}: {rows} round in circles, with {share} of its word errors."
 
 
 def _verdict_of_form(name: str, scores: Mapping[str, Any]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def test_a_verdict_that_hangs_on_loops_is_told() -> None:
     models = compared([SAID] * 45, theirs)
     assert models["start"]["verdicts"]["wer"]["verdict"] == "better"
     (told, decided) = cautions(models)
-    assert told == "start: 5 utterances go round in circles and hold 100 % of the word errors."
+    assert told == "start: 5 utterances go round in circles, with 100 % of its word errors."
     assert decided.startswith("A few utterances decide: by WER finetuned against start is better,")
     assert decided.endswith(
         "without the utterances that go round in circles it is not distinguishable."
