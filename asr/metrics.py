@@ -5,6 +5,9 @@ LEARNING_RATE = "train/learning_rate"
 VALIDATION_LOSS = "validation/loss"
 VALIDATION_WER = "validation/wer"
 VALIDATION_CER = "validation/cer"
+VALIDATION_BOUNDED_WER = "validation/bounded_wer"
+VALIDATION_BOUNDED_CER = "validation/bounded_cer"
+VALIDATION_BEST_STEP = "validation/best_step"  # the step whose weights would be kept by now
 TEST_WER = "test/wer"
 TEST_CER = "test/cer"
 

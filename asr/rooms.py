@@ -129,6 +129,7 @@ KEPT = {
         "asr/metrics.py",
         "asr/model",
         *_ROWS,
+        "asr/stats/writing_systems.py",
         "asr/stopping.py",
         "asr/training",
         "asr/wer.py",

@@ -149,6 +149,31 @@ def error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float
     }
 
 
+def bounded_error_rates(references: list[str], hypotheses: list[str]) -> dict[str, float]:
+    """WER and CER in which no row counts for more errors than its reference is long.
+
+    A model that repeats one phrase without end writes hundreds of words for one recording. In plain
+    WER this row outweighs all others; here it counts like one of which nothing was understood. A
+    row with an empty reference counts for at most one error.
+    """
+    pairs = list(zip(references, hypotheses, strict=True))
+    words = [count_words(*pair) for pair in pairs]
+    return {
+        "bounded_wer": _bounded_rate([(counts.errors, counts.words) for counts in words]),
+        "bounded_cer": _bounded_rate([count_characters(*pair) for pair in pairs]),
+    }
+
+
+def _bounded_rate(rows: list[tuple[int, int]]) -> float:
+    """The rate over rows of which each has at most as many errors as its reference is long.
+
+    Args:
+        rows: errors, and length of the reference, of each.
+    """
+    errors = sum(min(errors, max(length, 1)) for errors, length in rows)
+    return rate(errors, sum(length for _, length in rows))
+
+
 def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:
     """One row's counts, for normalized and for raw text."""
     normalized = normalize(reference), normalize(hypothesis)

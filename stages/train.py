@@ -3,12 +3,14 @@
     python -m stages.train data/features/train data/features/validation models/finetuned
     reports/train
 
-The best weights are those with the lowest validation WER. One optimizer and one schedule over all
-rows; a training that is stopped at any moment and started again ends with the same bits as one that
-never stopped (at the same number of threads). Checkpoints lie in .cache/checkpoints/<fingerprint>,
-outside the outs that DVC deletes. With PROCESSES=4 in the environment four GPUs (or processes)
-share each step, and give the curve of one that takes four times as many batches a step. The test
-split is never opened. The results of the checks stand in reports/train/checks.json.
+The best weights are those with the lowest bounded validation WER, in which no row counts for more
+errors than it has words; bounded CER where texts have no spaces (`asr.training.validation`). One
+optimizer and one schedule over all rows; a training that is stopped at any moment and started again
+ends with the same bits as one that never stopped (at the same number of threads). Checkpoints lie
+in .cache/checkpoints/<fingerprint>, outside the outs that DVC deletes. With PROCESSES=4 in the
+environment four GPUs (or processes) share each step, and give the curve of one that takes four
+times as many batches a step. The test split is never opened. The results of the checks stand in
+reports/train/checks.json.
 """
 
 from __future__ import annotations
@@ -114,9 +116,13 @@ def _without_steps(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def steps_csv(rows: list[dict[str, Any]]) -> str:
-    """The content of steps.csv; a value that was not measured at a step stays empty."""
+    """The content of steps.csv; a value that was not measured at a step stays empty.
+
+    Args:
+        rows: of the training's state, which has scores there besides.
+    """
     table = io.StringIO()
-    writer = csv.DictWriter(table, STEP_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(table, STEP_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
@@ -133,10 +139,14 @@ def summary_of(
         weight_facts: how far the weights moved.
     """
     state = training.state
+    best = dict(zip(training.validation.compared_by, state.best_score or [], strict=False))
     return {
         "best_step": state.best_step,
         "averaged_steps": ", ".join(map(str, steps)) if len(steps) > 1 else "",
         "best_validation_wer": state.best_wer,
+        "best_validation_bounded_wer": best.get("bounded_wer"),
+        "best_validation_bounded_cer": best.get("bounded_cer"),
+        "chosen_by": training.validation.compared_by[0],
         "learning_rate": training.learning_rate,
         "parameters": lora.merged(training.unwrapped).num_parameters(),
         "parameters_trained": training.unwrapped.num_parameters(only_trainable=True),
@@ -149,12 +159,20 @@ def summary_of(
     }
 
 
+def chosen_by(summary: dict[str, Any]) -> str:
+    """By which number the best step was chosen, for the log; empty if it is the WER itself."""
+    if summary["chosen_by"] == "bounded_cer":
+        return f", chosen by bounded CER {summary['best_validation_bounded_cer']:.4f}"
+    bounded = summary["best_validation_bounded_wer"]
+    return "" if bounded == summary["best_validation_wer"] else f", bounded {bounded:.4f}"
+
+
 def print_summary(summary: dict[str, Any], checks: list[Check]) -> None:
     """Print the result of a training, the rows left out, and the checks that failed."""
     before, after = summary["fixed_batch_loss_before"], summary["fixed_batch_loss_after"]
     print(
         f"best step {summary['best_step']:,}: "
-        f"validation WER {summary['best_validation_wer']:.4f}; "
+        f"validation WER {summary['best_validation_wer']:.4f}{chosen_by(summary)}; "
         f"weights moved by {summary['weights_moved']:.1%}; "
         f"loss on one fixed batch: {before:.4f} -> {after:.4f}"
     )

@@ -191,6 +191,78 @@ def test_rate_is_summed_over_the_corpus_and_no_mean_over_utterances() -> None:
     ] == pytest.approx(0.1)
 
 
+BOUNDED = [
+    ("abc", "abc", 0, 0),
+    ("a b", "a", 1, 2),
+    ("a b", "", 2, 3),
+    ("a b", "x y z a b", 2, 3),
+    ("ab", "abababab", 1, 2),
+    ("", "", 0, 0),
+    ("", "x", 1, 1),
+    ("", "x y z", 1, 1),
+]
+
+
+def bounded_errors(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
+    """The sums of bounded errors, of words and of characters."""
+    rates = wer.bounded_error_rates(references, hypotheses)
+    words = sum(len(reference.split()) for reference in references)
+    characters = sum(map(len, references))
+    return rates["bounded_wer"] * max(words, 1), rates["bounded_cer"] * max(characters, 1)
+
+
+@pytest.mark.parametrize(("reference", "hypothesis", "words", "characters"), BOUNDED)
+def test_bounded_errors_are_as_worked_out_by_hand(
+    reference: str, hypothesis: str, words: int, characters: int
+) -> None:
+    """An empty reference counts for at most one error."""
+    found = bounded_errors([reference, "a a a"], [hypothesis, "a a a"])
+    assert found == pytest.approx((words, characters))
+
+
+LONG = st.one_of(
+    TEXTS, st.tuples(TEXTS, st.integers(2, 40)).map(lambda pair: " ".join(pair[:1] * pair[1]))
+)
+LONG_PAIRS = st.lists(st.tuples(TEXTS, LONG), min_size=1, max_size=8)
+
+
+@settings(max_examples=60)
+@given(LONG_PAIRS)
+def test_bounded_rates_are_below_the_plain_ones_and_equal_where_no_row_exceeds(
+    pairs: list[tuple[str, str]],
+) -> None:
+    references, hypotheses = two_columns(pairs)
+    plain = wer.error_rates(references, hypotheses)
+    bounded = wer.bounded_error_rates(references, hypotheses)
+    rows = {
+        "wer": [(c.errors, c.words) for c in (wer.count_words(*pair) for pair in pairs)],
+        "cer": [wer.count_characters(*pair) for pair in pairs],
+    }
+    for name, counted in rows.items():
+        exceeds = any(errors > max(length, 1) for errors, length in counted)
+        assert bounded[f"bounded_{name}"] <= plain[name]
+        assert (bounded[f"bounded_{name}"] == plain[name]) is not exceeds
+
+
+@settings(max_examples=60)
+@given(LONG_PAIRS, LONG, st.data())
+def test_one_row_moves_the_bounded_sum_by_its_own_words_at_most(
+    pairs: list[tuple[str, str]], other: str, data: st.DataObject
+) -> None:
+    """And a hypothesis with more errors never lowers it."""
+    references, hypotheses = two_columns(pairs)
+    row = data.draw(st.integers(0, len(pairs) - 1))
+    changed = [*hypotheses[:row], other, *hypotheses[row + 1 :]]
+    reference = references[row]
+    before, after = bounded_errors(references, hypotheses), bounded_errors(references, changed)
+    limits = max(len(reference.split()), 1), max(len(reference), 1)
+    for old, new, limit in zip(before, after, limits, strict=True):
+        assert abs(new - old) <= limit + 1e-9
+    counts = [wer.count_words(reference, text).errors for text in (hypotheses[row], other)]
+    if counts[1] >= counts[0]:
+        assert after[0] >= before[0] - 1e-9
+
+
 COUNTED = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=60)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from asr import metrics, paths
 from asr.runs import dvc_cache, journals, revision_facts, revisions, run_index
+from asr.runs.revision_facts import Curves
 from asr.runs.revisions import COMMIT, Revision
 from asr.storage import files, hashing
 from asr.tracking import client
@@ -294,13 +295,8 @@ class Refresher:
         if points:
             self._write_points(fingerprint or revision.key, points)
 
-    def _write_points(self, id: str, points: dict[str, list[tuple[int, float]]]) -> None:
-        validated = [
-            (wer, step)
-            for step, wer in points.get(metrics.VALIDATION_WER, [])
-            if step > 0 and math.isfinite(wer)  # at step 0 it is the start model's
-        ]
-        best_wer, best_step = min(validated, default=(None, None))
+    def _write_points(self, id: str, points: Curves) -> None:
+        best_wer, best_step = best_so_far(points)
         self.index.execute(
             "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
             [id, json.dumps(points), best_wer, best_step],
@@ -320,7 +316,7 @@ class Refresher:
                 self._progress("curves", number, len(digests))
                 self._read_curves_of(id, digest)
             if digests:
-                self.changed = True  # the rows hold the lowest WER of these curves
+                self.changed = True  # the rows hold the best WER of these curves
                 return True
         return False
 
@@ -351,6 +347,23 @@ class Refresher:
             self._set("generation", str(time.time_ns()))
             self.changed = False
         self.index.commit()
+
+
+def best_so_far(points: Curves) -> tuple[float | None, int | None]:
+    """WER and step of the best evaluation so far, as the training itself tells it.
+
+    It goes by more than the WER (`asr.training.validation.compared_by`). Where nothing tells it, as
+    in a training of before, the lowest WER is the best.
+    """
+    wers = {
+        step: wer
+        for step, wer in points.get(metrics.VALIDATION_WER, [])
+        if step > 0 and math.isfinite(wer)  # at step 0 it is the start model's
+    }
+    for _, best_step in reversed(points.get(metrics.VALIDATION_BEST_STEP, [])):
+        if best_step in wers:  # the WER may have been read a moment earlier
+            return wers[int(best_step)], int(best_step)
+    return min(((wer, step) for step, wer in wers.items()), default=(None, None))
 
 
 def _journals() -> Iterator[tuple[Path, str]]:

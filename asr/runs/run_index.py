@@ -42,6 +42,7 @@ CREATE TABLE revisions (place INTEGER PRIMARY KEY, name TEXT, sha TEXT, kind TEX
 """
 CURVES = (
     metrics.VALIDATION_WER,
+    metrics.VALIDATION_BEST_STEP,  # read after the WER of that step
     metrics.VALIDATION_LOSS,
     metrics.TRAIN_LOSS,
     metrics.LEARNING_RATE,

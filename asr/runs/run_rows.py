@@ -45,7 +45,8 @@ class RunRow:
         fingerprint: None for an experiment that waits, prepares, or was refused before it had one.
         start, end: in seconds since 1970.
         untested: why there are no scores; empty if there are.
-        best_wer, best_step: validation WER of the weights kept, or the lowest so far, and its step.
+        best_wer, best_step: validation WER of the weights kept, or of the best step so far, and
+            that step.
         parameters: number of the model's parameters.
         left_out: share of the training rows that the training did not use.
         seconds: how long the training took.
@@ -127,13 +128,13 @@ def rows() -> list[RunRow]:
 
 
 def _read_best(index: sqlite3.Connection) -> dict[str, tuple[float, int]]:
-    """The lowest validation WER of each curve that was read, and its step, by id."""
+    """The validation WER at the best step of each curve that was read, and that step, by id."""
     query = "SELECT id, best_wer, best_step FROM curves WHERE best_wer IS NOT NULL"
     return {id: (wer, step) for id, wer, step in index.execute(query)}
 
 
 def _with_best(row: RunRow, best: dict[str, tuple[float, int]]) -> RunRow:
-    """The row with the lowest validation WER so far, where no revision tells that of the weights.
+    """The row with the best step so far and its WER, where no revision tells those of the weights.
 
     None until the curve is read: the last value, which MLflow tells at once, need not be it.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 
 OWN_SHARE = 0.1  # a script is a corpus's own if it has at least this share of the letters
@@ -13,6 +14,8 @@ TOGETHER = {
     "KATAKANA": {"HIRAGANA", "CJK"},
     "HANGUL": {"CJK"},
 }
+# Scripts of languages that put no spaces between words.
+UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"}
 # Letters whose names do not begin with their script: the word they begin with, and the script.
 EXCEPTIONS = {
     "IDEOGRAPHIC": "CJK",
@@ -47,6 +50,14 @@ def count(text: str) -> Counter[str]:
         if script is not None:
             by_script[script] += times
     return by_script
+
+
+def are_unspaced(texts: Iterable[str]) -> bool:
+    """Whether texts are written without spaces between words: more than half of their letters."""
+    letters: Counter[str] = Counter()
+    for text in texts:
+        letters.update(count(text))
+    return 2 * sum(letters[script] for script in UNSPACED) > letters.total()
 
 
 def own(letters: Counter[str]) -> set[str]:

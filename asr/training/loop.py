@@ -33,6 +33,14 @@ from asr.training.state import TrainingState
 from asr.training.validation import Validation, mean_loss
 
 FIXED_ROWS = 16  # size of the batch whose loss is measured before and after training
+# The values of an evaluation, and their names in the journal.
+EVALUATION_METRICS = {
+    "loss": metrics.VALIDATION_LOSS,
+    "wer": metrics.VALIDATION_WER,
+    "cer": metrics.VALIDATION_CER,
+    "bounded_wer": metrics.VALIDATION_BOUNDED_WER,
+    "bounded_cer": metrics.VALIDATION_BOUNDED_CER,
+}
 
 
 class Training:
@@ -343,30 +351,31 @@ class Training:
         return self.signals.until_signal(groups, count)
 
     def validate(self) -> None:
-        """Measure loss and WER on the validation subset; save the weights if they may be needed."""
-        validation, state = self.validation, self.state
-        loss = None
-        if validation.examples:
-            loss = self.mean_loss(validation.rows, validation.examples)
-        scores = validation.scores(self.hypotheses())
-        row = state.row(state.step)
-        row["validation_loss"] = loss
-        row["validation_wer"] = scores["wer"]
-        if state.step and (state.best_wer is None or scores["wer"] < state.best_wer):
-            state.best_step = state.step
-            state.best_wer = scores["wer"]
+        """Evaluate the weights of this step; save them if they may be needed."""
+        state = self.state
+        loss, rates = self.evaluate()
+        state.add_evaluation(loss, rates["wer"], self.validation.score({**rates, "loss": loss}))
         if state.step in self.weights_to_keep():
             self._write("weights", Checkpoint(state.step, {"model": self._weights()}, {}))
-        measured = {} if loss is None else {metrics.VALIDATION_LOSS: loss}
-        measured[metrics.VALIDATION_WER] = scores["wer"]
-        measured[metrics.VALIDATION_CER] = scores["cer"]
-        self._record_metrics(measured)
+        self._record_evaluation(loss, rates)
         loss_text = "unknown: no row fits the window" if loss is None else f"{loss:.4f}"
         self.accelerator.print(
-            f"step {state.step:,}: validation WER {scores['wer']:.4f}, "
-            f"CER {scores['cer']:.4f}, loss {loss_text}",
-            flush=True,
+            f"step {state.step:,}: {rates_text(rates)}, loss {loss_text}", flush=True
         )
+
+    def evaluate(self) -> tuple[float | None, dict[str, float]]:
+        """Loss and error rates on the validation subset; no loss if no row fits the window."""
+        validation, loss = self.validation, None
+        if validation.examples:
+            loss = self.mean_loss(validation.rows, validation.examples)
+        return loss, validation.scores(self.hypotheses())
+
+    def _record_evaluation(self, loss: float | None, rates: dict[str, float]) -> None:
+        measured = {} if loss is None else {"loss": loss}
+        values = {EVALUATION_METRICS[name]: value for name, value in (measured | rates).items()}
+        if self.state.best_step:
+            values[metrics.VALIDATION_BEST_STEP] = self.state.best_step
+        self._record_metrics(values)
 
     # Checkpoints
 
@@ -434,18 +443,18 @@ class Training:
     def load_best(self) -> list[int]:
         """Load the best weights into the model; return the steps they come from.
 
-        They are those of the best step, or the mean over several steps if its WER is lower.
+        They are those of the best step, or the mean over several steps if its score is better.
         """
         steps = self._averaged_steps()
         if len(steps) > 1:
             self.load_weights(self.best_weights(steps))
-            scores = self.validation.scores(self.hypotheses())
+            loss, rates = self.evaluate()
             self.accelerator.print(
-                f"mean of the weights of steps {steps}: validation WER {scores['wer']:.4f}",
-                flush=True,
+                f"mean of the weights of steps {steps}: {rates_text(rates)}", flush=True
             )
-            if self.state.best_wer is None or scores["wer"] < self.state.best_wer:
-                self.state.best_wer = scores["wer"]
+            score = self.validation.score({**rates, "loss": loss})
+            if self.state.is_best(score):
+                self.state.best_score, self.state.best_wer = score, rates["wer"]
                 return steps
         steps = [self.state.best_step]
         self.load_weights(self.best_weights(steps))
@@ -502,7 +511,7 @@ class Training:
         if state.step < self.params.max_steps and self.ended():
             self.accelerator.print(
                 f"stopped early: {self.params.early_stopping_patience} evaluations "
-                "brought no better WER",
+                "were no better than the best",
                 flush=True,
             )
 
@@ -566,3 +575,13 @@ class Training:
             f"stopped by a signal at step {self.state.step} of {self.params.max_steps}; "
             "dvc repro goes on from there",
         )
+
+
+def rates_text(rates: dict[str, float]) -> str:
+    """The error rates of an evaluation for the log; the bounded ones only where they differ."""
+    texts = []
+    for name in ("wer", "cer"):
+        plain, bounded = rates[name], rates[f"bounded_{name}"]
+        text = f"{name.upper()} {plain:.4f}"
+        texts.append(text if bounded == plain else f"{text} (bounded {bounded:.4f})")
+    return f"validation {', '.join(texts)}"

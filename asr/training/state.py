@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+# What evaluations are compared by, the most important number first; less is better, and None, a
+# loss that was not measured, is the worst.
+Score = list[float | None]
 
 
 @dataclass
@@ -11,16 +16,18 @@ class TrainingState:
     """The state of a training except tensors.
 
     step: number of updates done.
-    best_step, best_wer: step and value of the lowest validation WER, without the start model's.
+    best_step, best_score: of the best evaluation so far, without that of the start model.
+    best_wer: the plain validation WER of the weights at best_step.
     loss_sum, loss_steps: sum and number of the losses since the last recorded training loss.
     fixed_loss: loss on the fixed batch before the first step.
     first_rate, highest_rate: learning rates that were used.
     halvings: how often memory ran out, and the micro-batches were halved.
-    rows: the rows of steps.csv.
+    rows: the rows of steps.csv; those of evaluations have their score too.
     """
 
     step: int = 0
     best_step: int = 0
+    best_score: Score | None = None
     best_wer: float | None = None
     loss_sum: float = 0.0
     loss_steps: int = 0
@@ -40,12 +47,25 @@ class TrainingState:
         """Whether the present step has a validation WER."""
         return any(row["step"] == self.step and "validation_wer" in row for row in self.rows[-2:])
 
+    def add_evaluation(self, loss: float | None, wer: float, score: Score) -> None:
+        """Add the evaluation of the present step; it is the best one if its score is better."""
+        row = self.row(self.step)
+        row["validation_loss"] = loss
+        row["validation_wer"] = wer
+        row["validation_score"] = score
+        if self.step and self.is_best(score):
+            self.best_step, self.best_score, self.best_wer = self.step, score, wer
+
+    def is_best(self, score: Score) -> bool:
+        """Whether a score is better than the best so far."""
+        return self.best_score is None or rank(score) < rank(self.best_score)
+
     def evaluations(self) -> list[dict[str, Any]]:
         """The rows with a validation WER, without that of the start model."""
         return [row for row in self.rows if row["step"] and "validation_wer" in row]
 
     def patience_spent(self, patience: int | None) -> bool:
-        """Whether the last `patience` evaluations gave no better WER; false if it is None."""
+        """Whether the last `patience` evaluations were no better; false if it is None."""
         if patience is None:
             return False
         since_best = [row for row in self.evaluations() if row["step"] > self.best_step]
@@ -55,14 +75,19 @@ class TrainingState:
         """The steps whose weights would be averaged if the training ended now.
 
         Args:
-            way: `none`, `best` (the lowest validation WER) or `last`.
+            way: `none`, `best` (the best validation scores) or `last`.
             count: at most so many steps.
         """
         if way == "none":
             return []
         evaluations = self.evaluations()
         if way == "best":
-            ranked = sorted(evaluations, key=lambda row: row["validation_wer"])
+            ranked = sorted(evaluations, key=lambda row: rank(row["validation_score"]))
         else:
             ranked = evaluations[::-1]
         return sorted(row["step"] for row in ranked[:count])
+
+
+def rank(score: Score) -> list[float]:
+    """A key that sorts scores, the best first."""
+    return [math.inf if value is None else value for value in score]

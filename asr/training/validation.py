@@ -1,4 +1,4 @@
-"""Loss and WER of a training on a fixed subset of the validation split, decoded greedily.
+"""Loss, WER and CER of a training on a fixed subset of the validation split, decoded greedily.
 
 A hash of the ids chooses the rows, so a growing corpus hardly changes the choice. With several
 processes each decodes its share.
@@ -6,7 +6,7 @@ processes each decodes its share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from transformers import WhisperForConditionalGeneration
 from asr import wer, windows
 from asr.features import FeatureRows, LogMel
 from asr.model import greedy
+from asr.stats import writing_systems
 from asr.storage.hashing import fraction_of
 from asr.training import batches
 from asr.training.batches import Collator
 from asr.training.examples import TrainingExample
+from asr.training.state import Score
 
 # Yields groups of rows; after a signal it raises `Interrupted` before the next group.
 UntilSignal = Callable[..., Iterable[Any]]
@@ -32,6 +34,7 @@ class Validation:
     row_numbers: numbers of its rows in the split.
     durations, references: seconds and normalized text of each of its rows.
     examples: training examples of its rows that fit the window, to measure the loss on.
+    compared_by: names of the values of an evaluation that make its score, in their order.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Validation:
         numbers = set(self.row_numbers)
         usable = [row for row in collator.choose(rows).rows if row.index in numbers]
         self.examples = [collator.example([row], collator.timed) for row in usable]
+        self.compared_by = compared_by(self.references)
 
     def hypotheses(
         self,
@@ -73,8 +77,17 @@ class Validation:
         return [text for _, text in sorted(of_all_processes)]
 
     def scores(self, hypotheses: list[str]) -> dict[str, float]:
-        """WER and CER of normalized texts."""
-        return wer.error_rates(self.references, [wer.normalize(text) for text in hypotheses])
+        """WER and CER of normalized texts, plain and bounded."""
+        pairs = self.references, [wer.normalize(text) for text in hypotheses]
+        return wer.error_rates(*pairs) | wer.bounded_error_rates(*pairs)
+
+    def score(self, evaluation: Mapping[str, float | None]) -> Score:
+        """The numbers by which an evaluation is compared with others.
+
+        Args:
+            evaluation: loss and error rates by name.
+        """
+        return [evaluation[name] for name in self.compared_by]
 
     def worst(self, hypotheses: list[str], count: int) -> list[tuple[str, str]]:
         """Reference and hypothesis of the rows with the most errors, normalized."""
@@ -83,6 +96,18 @@ class Validation:
             for reference, text in zip(self.references, hypotheses, strict=True)
         ]
         return sorted(pairs, key=lambda pair: (-wer.count_words(*pair).errors, pair))[:count]
+
+
+def compared_by(references: list[str]) -> tuple[str, ...]:
+    """What evaluations are compared by: an error rate, if it is equal the other, then the loss.
+
+    The rates are bounded, so that no single row can decide: one hypothesis that goes round in
+    circles has more errors than many rows have words. Where texts have no spaces, a whole sentence
+    would count as one word, so CER comes first.
+    """
+    if writing_systems.are_unspaced(references):
+        return "bounded_cer", "bounded_wer", "loss"
+    return "bounded_wer", "bounded_cer", "loss"
 
 
 def mean_loss(

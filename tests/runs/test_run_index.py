@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from asr import paths
+from asr import metrics, paths
 from asr.errors import UserError
 from asr.runs import refresh, refresher, revision_facts, revisions, run_index, run_rows, states
 from asr.runs.run_rows import Known
 from asr.runs.states import State
 from asr.storage import files
 from asr.tracking import client, journal
+from asr.training.state import TrainingState
 from support.imports import imported
 from support.repository import REPOSITORY
 from support.runs import (
@@ -245,6 +246,35 @@ def test_the_validation_wer_is_that_of_the_weights_kept_with_its_step(tmp_path: 
     row = next(row for row in run_rows.rows() if row.name == "stopped")
     assert (row.best_wer, row.best_step) == (None, None), "its curve is not read yet"
     assert row.metrics["validation/wer"] == 0.5
+
+
+@pytest.mark.usefixtures("store")
+def test_the_best_step_so_far_is_the_one_that_the_training_would_keep() -> None:
+    """One looping row makes its WER the worst of all."""
+    path, state = training("running", steps=0, ended=None), TrainingState()
+    for step, wer, bounded in ((0, 0.1, 0.1), (10, 0.8, 0.8), (20, 1.4, 0.5), (30, 0.6, 0.6)):
+        state.step = step
+        state.add_evaluation(None, wer, [bounded, bounded, None])
+        values = {metrics.VALIDATION_WER: wer}
+        if state.best_step:
+            values[metrics.VALIDATION_BEST_STEP] = state.best_step
+        journal.append(path, "metrics", step=step, values=values)
+        mirror(path)
+        refresh.refresh(talk=False)
+        assert (only().best_wer, only().best_step or 0) == (state.best_wer, state.best_step)
+    assert (state.best_wer, state.best_step) == (1.4, 20)
+
+
+def test_a_best_step_whose_wer_is_not_read_yet_is_not_told() -> None:
+    points = {
+        metrics.VALIDATION_WER: [(10, 0.8), (20, 0.9)],
+        metrics.VALIDATION_BEST_STEP: [(10, 10.0), (20, 10.0), (30, 30.0)],
+    }
+    assert refresher.best_so_far(points) == (0.8, 10)
+    del points[metrics.VALIDATION_BEST_STEP]
+    points[metrics.VALIDATION_WER] += [(30, 0.7), (40, float("nan"))]
+    assert refresher.best_so_far(points) == (0.7, 30), "of before: the lowest WER"
+    assert refresher.best_so_far({}) == (None, None)
 
 
 @pytest.mark.parametrize(

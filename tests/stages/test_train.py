@@ -276,12 +276,45 @@ def test_a_finished_training_is_taken_from_its_checkpoint_and_more_steps_say_the
     before = training.run(tiny_data, tmp_path, **SHORT)
     shutil.rmtree(tmp_path / "models")
     capsys.readouterr()
+    header, *lines = (tmp_path / "reports/train/steps.csv").read_text().splitlines()
+    assert header == "step,train_loss,learning_rate,validation_loss,validation_wer"
+    assert {line.count(",") for line in lines} == {4}
     assert training.run(tiny_data, tmp_path, **SHORT) == before
     assert "resumed at step 4 of 4" in capsys.readouterr().out
     training.run(tiny_data, tmp_path, **{**SHORT, "train.max_steps": 5})
     printed = capsys.readouterr().out
     assert "5 steps train anew" in printed
     assert "make keep NAME=mine" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "bounded_wer", "text"),
+    [
+        ("bounded_wer", 0.863, "best step 60: validation WER 0.8630; weights"),
+        ("bounded_wer", 0.47, "best step 60: validation WER 0.8630, bounded 0.4700; weights"),
+        (
+            "bounded_cer",
+            0.47,
+            "best step 60: validation WER 0.8630, chosen by bounded CER 0.1200; weights",
+        ),
+    ],
+)
+def test_the_last_line_says_by_which_number_the_best_step_was_chosen_if_it_is_not_the_wer(
+    name: str, bounded_wer: float, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = {
+        "best_step": 60,
+        "best_validation_wer": 0.863,
+        "best_validation_bounded_wer": bounded_wer,
+        "best_validation_bounded_cer": 0.12,
+        "chosen_by": name,
+        "fixed_batch_loss_before": 2.0,
+        "fixed_batch_loss_after": 1.0,
+        "weights_moved": 0.1,
+        "rows_left_out": {},
+    }
+    train.print_summary(summary, [])
+    assert text in capsys.readouterr().out
 
 
 def test_two_trainings_on_one_folder_the_second_says_who_holds_it(

@@ -47,3 +47,11 @@ def test_what_a_corpus_is_written_in() -> None:
     }
     assert writing_systems.own(Counter(CJK=99, HIRAGANA=1)) == {"CJK"}
     assert writing_systems.own(Counter()) == set()
+
+
+def test_writing_without_spaces_is_told_by_most_letters() -> None:
+    assert writing_systems.are_unspaced(["今天天气很好", "ok"])
+    assert writing_systems.are_unspaced(["ភាសាខ្មែរ"])
+    assert not writing_systems.are_unspaced(["안녕 하세요 漢字"])
+    assert not writing_systems.are_unspaced(["12", ""])
+    assert not writing_systems.are_unspaced([])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 
@@ -12,6 +13,7 @@ from asr.params import reader, schema
 from asr.storage import files, hashing
 from asr.training import optimization
 from asr.training.loop import Training
+from asr.training.validation import Validation
 from stages import train
 from support.repository import TINY, write_params
 
@@ -46,6 +48,18 @@ def training(data: Path, root: Path, **changes: Any) -> Training:
         root / "checkpoints",
         lambda *_, **__: None,
     )
+
+
+def validation_of(texts: list[str]) -> Validation:
+    """A validation of rows with these texts, without sound and without loss."""
+    columns = {
+        "id": [str(number) for number in range(len(texts))],
+        "duration": [5.0] * len(texts),
+        "text": texts,
+    }
+    rows = SimpleNamespace(column=columns.__getitem__)
+    collator = SimpleNamespace(choose=lambda _: SimpleNamespace(rows=[]))
+    return Validation(cast("Any", rows), cast("Any", collator), len(texts), 0, 8)
 
 
 def run(data: Path, root: Path, **changes: Any) -> dict[str, str]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr import metrics
 from asr.errors import Diverged, ModelError
+from asr.metrics import STEP_COLUMNS
 from asr.training import batches
 from asr.training.loop import Training
 from support.training import (
@@ -82,7 +84,7 @@ def test_other_rows_give_other_gradients(tmp_path: Path, tiny_data: Path) -> Non
 def measured(one: Training) -> list[list[float]]:
     """The numbers of steps.csv after a whole training, row by row."""
     one.run()
-    return [list(row.values()) for row in one.state.rows]
+    return [[row[name] for name in STEP_COLUMNS if name in row] for row in one.state.rows]
 
 
 def test_memory_that_is_always_short_gives_the_curve_of_small_batches(
@@ -314,3 +316,64 @@ def test_rates_follow_the_formula(kind: str, warmup: int, tmp_path: Path, tiny_d
     assert all(rates[STEPS] != pytest.approx(wanted(other, warmup, STEPS)) for other in others), (
         "the formulas must differ"
     )
+
+
+LOOP = " ".join(["again"] * 222)
+
+
+def spoilt(references: list[str], rows: int, loop: str = "") -> list[str]:
+    """Hypotheses with nothing understood of the first rows; the last row ends in a loop."""
+    texts = ["x"] * rows + references[rows:]
+    return [*texts[:-1], f"{texts[-1]} {loop}"]
+
+
+def heard(patch: pytest.MonkeyPatch, *evaluations: list[str]) -> None:
+    """What the next evaluations decode."""
+    coming = iter(evaluations)
+    patch.setattr(Training, "hypotheses", lambda _: next(coming))
+
+
+def test_an_evaluation_is_journaled_with_the_step_that_would_be_kept(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = training(tiny_data, tmp_path, **{"train.max_steps": 40})
+    lines: list[tuple[int, dict[str, float]]] = []
+    one.record = lambda _, step, values: lines.append((step, values))
+    texts = one.validation.references
+    heard(monkeypatch, spoilt(texts, 0), spoilt(texts, 4), spoilt(texts, 2, LOOP), spoilt(texts, 3))
+    for step in (0, 10, 20, 30):
+        one.state.step = step
+        one.validate()
+    found = {step: values.get(metrics.VALIDATION_BEST_STEP) for step, values in lines}
+    assert found == {0: None, 10: 10, 20: 20, 30: 20}
+    by_step = dict(lines)
+    assert min((10, 20, 30), key=lambda step: by_step[step][metrics.VALIDATION_WER]) == 30, (
+        "the control: plain WER would have kept another"
+    )
+    bounded = [by_step[step][metrics.VALIDATION_BOUNDED_WER] for step in (10, 20, 30)]
+    assert one.state.best_score is not None
+    assert min(bounded) == bounded[1] == one.state.best_score[0]
+    assert one.state.best_wer == by_step[20][metrics.VALIDATION_WER]
+    assert all(metrics.VALIDATION_BOUNDED_CER in values for values in by_step.values())
+    kept = [path.name for path in (tmp_path / "checkpoints").glob("weights-*")]
+    assert "weights-00000020" in kept
+    assert "weights-00000030" not in kept
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(2, [10, 20]), (4, [10])])
+def test_the_mean_of_weights_is_taken_where_its_score_is_better(
+    rows: int, steps: list[int], tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though one row loops; by plain WER the best step would have been taken both times."""
+    changes = {"train.average_weights": "best", "train.average_count": 2}
+    one = training(tiny_data, tmp_path, **{"train.max_steps": 40}, **changes)
+    texts = one.validation.references
+    heard(monkeypatch, spoilt(texts, 4), spoilt(texts, 5), spoilt(texts, rows, LOOP))
+    for step in (10, 20):
+        one.state.step = step
+        one.validate()
+    before = one.state.best_wer
+    assert one.load_best() == steps
+    assert before is not None
+    assert one.state.best_wer is not None
+    assert (one.state.best_wer > before) == (steps != [10])
