@@ -159,8 +159,8 @@ def bounded_error_rates(references: list[str], hypotheses: list[str]) -> dict[st
     pairs = list(zip(references, hypotheses, strict=True))
     words = [count_words(*pair) for pair in pairs]
     return {
-        "bounded_wer": _bounded_rate([(counts.errors, counts.words) for counts in words]),
-        "bounded_cer": _bounded_rate([count_characters(*pair) for pair in pairs]),
+        "wer_bounded": _bounded_rate([(counts.errors, counts.words) for counts in words]),
+        "cer_bounded": _bounded_rate([count_characters(*pair) for pair in pairs]),
     }
 
 
@@ -170,8 +170,7 @@ def _bounded_rate(rows: list[tuple[int, int]]) -> float:
     Args:
         rows: errors, and length of the reference, of each.
     """
-    errors = sum(min(errors, max(length, 1)) for errors, length in rows)
-    return rate(errors, sum(length for _, length in rows))
+    return rate(sum(bounded(*row) for row in rows), sum(length for _, length in rows))
 
 
 def utterance_scores(reference: str, hypothesis: str) -> dict[str, Any]:

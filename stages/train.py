@@ -144,8 +144,8 @@ def summary_of(
         "best_step": state.best_step,
         "averaged_steps": ", ".join(map(str, steps)) if len(steps) > 1 else "",
         "best_validation_wer": state.best_wer,
-        "best_validation_bounded_wer": best.get("bounded_wer"),
-        "best_validation_bounded_cer": best.get("bounded_cer"),
+        "best_validation_wer_bounded": best.get("wer_bounded"),
+        "best_validation_cer_bounded": best.get("cer_bounded"),
         "chosen_by": training.validation.compared_by[0],
         "learning_rate": training.learning_rate,
         "parameters": lora.merged(training.unwrapped).num_parameters(),
@@ -161,9 +161,9 @@ def summary_of(
 
 def chosen_by(summary: dict[str, Any]) -> str:
     """By which number the best step was chosen, for the log; empty if it is the WER itself."""
-    if summary["chosen_by"] == "bounded_cer":
-        return f", chosen by bounded CER {summary['best_validation_bounded_cer']:.4f}"
-    bounded = summary["best_validation_bounded_wer"]
+    if summary["chosen_by"] == "cer_bounded":
+        return f", chosen by bounded CER {summary['best_validation_cer_bounded']:.4f}"
+    bounded = summary["best_validation_wer_bounded"]
     return "" if bounded == summary["best_validation_wer"] else f", bounded {bounded:.4f}"
 
 

@@ -208,7 +208,7 @@ def bounded_errors(references: list[str], hypotheses: list[str]) -> tuple[float,
     rates = wer.bounded_error_rates(references, hypotheses)
     words = sum(len(reference.split()) for reference in references)
     characters = sum(map(len, references))
-    return rates["bounded_wer"] * max(words, 1), rates["bounded_cer"] * max(characters, 1)
+    return rates["wer_bounded"] * max(words, 1), rates["cer_bounded"] * max(characters, 1)
 
 
 @pytest.mark.parametrize(("reference", "hypothesis", "words", "characters"), BOUNDED)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from asr import wer
-from asr.stats.writing_systems import script_of
+from asr.stats.writing_systems import UNSPACED, script_of
 
 # A repetition is a loop from so many times on, and from so many units in all: people do say "no"
 # six times in a row, and read out "one one one one".
 LEAST_TIMES = 4
 LEAST_UNITS = 8
 LONGEST_PHRASE = 32  # units
-UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"}
 LONG_WORD = 12  # letters; a longer word may be a loop in itself, as in "rararararararara"
 
 

@@ -38,8 +38,8 @@ EVALUATION_METRICS = {
     "loss": metrics.VALIDATION_LOSS,
     "wer": metrics.VALIDATION_WER,
     "cer": metrics.VALIDATION_CER,
-    "bounded_wer": metrics.VALIDATION_BOUNDED_WER,
-    "bounded_cer": metrics.VALIDATION_BOUNDED_CER,
+    "wer_bounded": metrics.VALIDATION_WER_BOUNDED,
+    "cer_bounded": metrics.VALIDATION_CER_BOUNDED,
 }
 
 

@@ -106,8 +106,8 @@ def compared_by(references: list[str]) -> tuple[str, ...]:
     would count as one word, so CER comes first.
     """
     if writing_systems.are_unspaced(references):
-        return "bounded_cer", "bounded_wer", "loss"
-    return "bounded_wer", "bounded_cer", "loss"
+        return "cer_bounded", "wer_bounded", "loss"
+    return "wer_bounded", "cer_bounded", "loss"
 
 
 def mean_loss(

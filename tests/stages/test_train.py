@@ -288,25 +288,25 @@ def test_a_finished_training_is_taken_from_its_checkpoint_and_more_steps_say_the
 
 
 @pytest.mark.parametrize(
-    ("name", "bounded_wer", "text"),
+    ("name", "wer_bounded", "text"),
     [
-        ("bounded_wer", 0.863, "best step 60: validation WER 0.8630; weights"),
-        ("bounded_wer", 0.47, "best step 60: validation WER 0.8630, bounded 0.4700; weights"),
+        ("wer_bounded", 0.863, "best step 60: validation WER 0.8630; weights"),
+        ("wer_bounded", 0.47, "best step 60: validation WER 0.8630, bounded 0.4700; weights"),
         (
-            "bounded_cer",
+            "cer_bounded",
             0.47,
             "best step 60: validation WER 0.8630, chosen by bounded CER 0.1200; weights",
         ),
     ],
 )
 def test_the_last_line_says_by_which_number_the_best_step_was_chosen_if_it_is_not_the_wer(
-    name: str, bounded_wer: float, text: str, capsys: pytest.CaptureFixture[str]
+    name: str, wer_bounded: float, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = {
         "best_step": 60,
         "best_validation_wer": 0.863,
-        "best_validation_bounded_wer": bounded_wer,
-        "best_validation_bounded_cer": 0.12,
+        "best_validation_wer_bounded": wer_bounded,
+        "best_validation_cer_bounded": 0.12,
         "chosen_by": name,
         "fixed_batch_loss_before": 2.0,
         "fixed_batch_loss_after": 1.0,

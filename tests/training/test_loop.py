@@ -350,11 +350,11 @@ def test_an_evaluation_is_journaled_with_the_step_that_would_be_kept(
     assert min((10, 20, 30), key=lambda step: by_step[step][metrics.VALIDATION_WER]) == 30, (
         "the control: plain WER would have kept another"
     )
-    bounded = [by_step[step][metrics.VALIDATION_BOUNDED_WER] for step in (10, 20, 30)]
+    bounded = [by_step[step][metrics.VALIDATION_WER_BOUNDED] for step in (10, 20, 30)]
     assert one.state.best_score is not None
     assert min(bounded) == bounded[1] == one.state.best_score[0]
     assert one.state.best_wer == by_step[20][metrics.VALIDATION_WER]
-    assert all(metrics.VALIDATION_BOUNDED_CER in values for values in by_step.values())
+    assert all(metrics.VALIDATION_CER_BOUNDED in values for values in by_step.values())
     kept = [path.name for path in (tmp_path / "checkpoints").glob("weights-*")]
     assert "weights-00000020" in kept
     assert "weights-00000030" not in kept

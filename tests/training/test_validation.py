@@ -8,8 +8,8 @@ from asr.training.state import rank
 from asr.training.validation import compared_by
 from support.training import validation_of
 
-SPACED = ("bounded_wer", "bounded_cer", "loss")
-UNSPACED = ("bounded_cer", "bounded_wer", "loss")
+SPACED = ("wer_bounded", "cer_bounded", "loss")
+UNSPACED = ("cer_bounded", "wer_bounded", "loss")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_texts_without_spaces_go_by_cer() -> None:
     validation = validation_of(["今天天气很好", "我们去公园吧", "他在学校里学习"])
     one_right = validation.scores(["今天天气很好", "", ""])
     nearly = validation.scores(["今天天气真好", "我们去公园吗", "她在学校里学习"])
-    assert one_right["bounded_wer"] < nearly["bounded_wer"]
+    assert one_right["wer_bounded"] < nearly["wer_bounded"]
     scores = [validation.score({**rates, "loss": 1.0}) for rates in (one_right, nearly)]
     assert rank(scores[1]) < rank(scores[0])
     assert scores[1] == [3 / 19, 1.0, 1.0]
@@ -45,4 +45,4 @@ def test_texts_without_spaces_go_by_cer() -> None:
 
 def test_plain_rates_stay_as_they_are_beside_the_bounded_ones() -> None:
     rates = validation_of(["a b", "c"]).scores(["A, b!", "c d e f"])
-    assert rates == {"wer": 1.0, "cer": 1.5, "bounded_wer": 1 / 3, "bounded_cer": 1 / 4}
+    assert rates == {"wer": 1.0, "cer": 1.5, "wer_bounded": 1 / 3, "cer_bounded": 1 / 4}
