@@ -581,7 +581,7 @@ def rates_text(rates: dict[str, float]) -> str:
     """The error rates of an evaluation for the log; the bounded ones only where they differ."""
     texts = []
     for name in ("wer", "cer"):
-        plain, bounded = rates[name], rates[f"bounded_{name}"]
+        plain, bounded = rates[name], rates[f"{name}_bounded"]
         text = f"{name.upper()} {plain:.4f}"
         texts.append(text if bounded == plain else f"{text} (bounded {bounded:.4f})")
     return f"validation {', '.join(texts)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -9,6 +11,7 @@ import streamlit as st
 from asr import paths, wer
 from asr.errors import UserError
 from asr.evaluation import slices
+from asr.evaluation.cautions import cautions
 from asr.evaluation.slices import Utterances
 from asr.evaluation.table import COUNTS, FINETUNED
 from asr.runs import reports, revision_facts, revisions
@@ -39,6 +42,8 @@ def show(utterances: Utterances, mask: np.ndarray, text: str, sources: list[Resu
     for source, prefix in zip(sources, PREFIXES, strict=False):
         share, interval = score(key, rows, source, f"{prefix}{text}")
         _metric(line, f"WER of {source.name}", formatting.percent(share), _told(interval, rows))
+    if mask.all():
+        _show_cautions(sources)
     if utterances.two:
         draws = _draws(sources[0].revision)
         _show_difference(_difference(key, rows, text, *draws))
@@ -80,6 +85,18 @@ def of_report(source: ResultSource, wanted: dict[str, int]) -> Score | None:
         return float(told["wer"]), interval
     except (UserError, KeyError, TypeError, ValueError):
         return None
+
+
+def _show_cautions(sources: list[ResultSource]) -> None:
+    """Say what `evaluate` reported that may mislead, such as errors that are a matter of form."""
+    told: dict[str, None] = {}  # as a set, in order
+    for source in sources:
+        with suppress(UserError, KeyError, TypeError, ValueError):  # an older or damaged report
+            metrics = reports.read_json(revisions.fetch(source.revision, paths.METRICS))
+            told |= dict.fromkeys(cautions(metrics["models"]))
+    if told:
+        with st.expander("What may mislead", icon=":material/info:"):
+            st.markdown("\n".join(f"- {widgets.plain(sentence)}" for sentence in told))
 
 
 def _told(interval: wer.Interval, rows: pd.DataFrame) -> str:

@@ -160,6 +160,35 @@ def test_elsewhere_the_interval_is_computed_by_the_function_of_the_report(
     assert "over" in wer_remark(at)
 
 
+def with_form(share: float) -> dict[str, Any]:
+    """Scores of a model of whose errors this share is a matter of form."""
+    kinds = {"numeral_errors": 30, "spacing_errors": 0}
+    loops = {"rows": 0, "share": 0.0}
+    return {"form": {"share": share, **kinds}, "loops": loops, "wer_without_form": 0.104}
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.75, 1), (0.05, 0)])
+def test_what_may_mislead_is_told_of_the_whole_test(root: Path, share: float, count: int) -> None:
+    files.write_json(root / paths.METRICS, report(models={"finetuned": with_form(share)}))
+    at = drawn()
+    found = [one for one in at.expander if one.label == "What may mislead"]
+    assert len(found) == count
+    if found:
+        (told,) = found[0].markdown
+        assert told.value.replace("\\", "") == (
+            "- finetuned: 75 % of its word errors are only a matter of how words are written "
+            "(numerals 30, spacing 0); without them its WER is 0.1040."
+        )
+    filtered = drawn(errors_slices="speaker", slice_speaker="s1")
+    assert all(one.label != "What may mislead" for one in filtered.expander)
+
+
+@pytest.mark.parametrize("damage", [{}, {"form": None}, {"form": {"share": "x"}}, {"form": {}}])
+def test_a_report_without_these_or_damaged_says_nothing(root: Path, damage: Any) -> None:
+    files.write_json(root / paths.METRICS, report(models={"finetuned": damage}))
+    assert all(one.label != "What may mislead" for one in drawn().expander)
+
+
 def test_what_evaluate_reports_of_each_model_is_what_the_page_computes(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
