@@ -240,8 +240,8 @@ def test_bounded_rates_are_below_the_plain_ones_and_equal_where_no_row_exceeds(
     }
     for name, counted in rows.items():
         exceeds = any(errors > max(length, 1) for errors, length in counted)
-        assert bounded[f"bounded_{name}"] <= plain[name]
-        assert (bounded[f"bounded_{name}"] == plain[name]) is not exceeds
+        assert bounded[f"{name}_bounded"] <= plain[name]
+        assert (bounded[f"{name}_bounded"] == plain[name]) is not exceeds
 
 
 @settings(max_examples=60)
