@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from asr.__main__ import COMMANDS
 from asr.rooms import ROOMS
 from support import module_graph
 from support.repository import REPOSITORY
@@ -211,6 +212,12 @@ def test_an_import_by_name_is_seen(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", files_of("dashboard"), ids=str)
 def test_no_page_starts_a_file_that_imports_torch(path: Path) -> None:
+    assert files_with_torch(path) == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_waits_for_no_torch(command: str) -> None:
+    path = REPOSITORY / f"{COMMANDS[command].module.replace('.', '/')}.py"
     assert files_with_torch(path) == set()
 
 

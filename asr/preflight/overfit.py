@@ -14,17 +14,16 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr.errors import DataError, Diverged, Stopped, exit_with
 from asr.features import FeatureRows
-from asr.model import regularization
-from asr.model.loader import Start
-from asr.model.start import choose_trained, start_model
 from asr.params import reader, schema
 from asr.runtime import command
-from asr.training.batches import Collator
-from asr.training.loop import Training
-from asr.training.validation import subset
+
+if TYPE_CHECKING:  # torch takes seconds that a question for help need not
+    from asr.model.loader import Start
+    from asr.training.loop import Training
 
 ROWS = 8
 LOSS = 0.05  # per label, below which a text is known by heart
@@ -38,6 +37,9 @@ def choose_rows(rows: FeatureRows, start: Start, seed: int) -> FeatureRows:
     Raises:
         DataError: there are not so many.
     """
+    from asr.training.batches import Collator
+    from asr.training.validation import subset
+
     sample = select(rows, subset(rows.column("id"), SPARE * ROWS, seed))
     usable = Collator(start.model, start.tokenizer).choose(sample)
     fitting = select(sample, [example.index for example in usable.rows])
@@ -58,6 +60,8 @@ def select(rows: FeatureRows, indices: Sequence[int]) -> FeatureRows:
 
 def overfitting_params(params: schema.Params) -> schema.Params:
     """The same params without what keeps a model from learning rows by heart."""
+    from asr.model import regularization
+
     model = params.model.model_copy(
         update={
             **dict.fromkeys(regularization.DROPOUTS, 0.0),
@@ -96,6 +100,9 @@ def run(split: Path, params: schema.Params) -> int:
     Raises:
         Diverged: the model does not know them by heart after STEPS steps.
     """
+    from asr.model.start import choose_trained, start_model
+    from asr.training.loop import Training
+
     params = overfitting_params(params)
     rows = FeatureRows(split)
     start = start_model(params, rows)

@@ -540,7 +540,7 @@ class Training:
         seconds_left = (max_steps - step) / steps_per_second
         self.accelerator.print(
             f"step {step:,} of {max_steps:,}: loss {row['train_loss']:.4f}, "
-            f"rate {row['learning_rate']:.2e}, {steps_per_second:.1f} steps/s, "
+            f"rate {row['learning_rate']:.2e}, {pace_text(steps_per_second)}, "
             f"{seconds_left:,.0f} s left",
             flush=True,
         )
@@ -575,6 +575,13 @@ class Training:
             f"stopped by a signal at step {self.state.step} of {self.params.max_steps}; "
             "dvc repro goes on from there",
         )
+
+
+def pace_text(steps_per_second: float) -> str:
+    """The pace of a training; that of a slow one as seconds a step."""
+    if steps_per_second < 1:
+        return f"{1 / steps_per_second:.1f} s/step"
+    return f"{steps_per_second:.1f} steps/s"
 
 
 def rates_text(rates: dict[str, float]) -> str:

@@ -17,7 +17,7 @@ from asr import metrics
 from asr.errors import Diverged, ModelError
 from asr.metrics import STEP_COLUMNS
 from asr.training import batches
-from asr.training.loop import Training
+from asr.training.loop import Training, pace_text
 from support.training import (
     OUT_OF_MEMORY,
     equal,
@@ -377,3 +377,11 @@ def test_the_mean_of_weights_is_taken_where_its_score_is_better(
     assert before is not None
     assert one.state.best_wer is not None
     assert (one.state.best_wer > before) == (steps != [10])
+
+
+@pytest.mark.parametrize(
+    ("steps_per_second", "told"),
+    [(11.24, "11.2 steps/s"), (1.0, "1.0 steps/s"), (0.4, "2.5 s/step"), (0.02, "50.0 s/step")],
+)
+def test_slow_steps_are_told_in_seconds(steps_per_second: float, told: str) -> None:
+    assert pace_text(steps_per_second) == told
