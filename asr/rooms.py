@@ -100,6 +100,7 @@ _DECODING = (
 )
 _HYPOTHESES = (
     *_DECODING,
+    "asr/decoding/loading.py",
     "asr/engines",
     "asr/evaluation/hypotheses.py",
     "asr/features.py",
@@ -140,7 +141,6 @@ KEPT = {
     "hypotheses": _HYPOTHESES,
     "evaluation": (
         *_HYPOTHESES,
-        "asr/decoding/loading.py",
         "asr/evaluation/error_rates.py",
         "asr/evaluation/form.py",
         "asr/evaluation/loops.py",

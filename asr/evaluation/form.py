@@ -19,7 +19,10 @@ from asr import wer
 WAYS = ("cardinal", "ordinal", "year")  # in which num2words spells a number
 LONGEST_NUMBER = 15  # digits; longer ones are spelled digit by digit only
 GROUP = re.compile(r"\d{3}")  # what follows a mark of thousands
-ENDED_NUMBER = re.compile(r"(\d+)[^\W\d_]{1,3}")  # as in 3rd
+ENDED_NUMBER = re.compile(rf"(\d{{1,{LONGEST_NUMBER}}})[^\W\d_]{{1,3}}")  # as in 3rd
+AND = re.compile(r"(hundred|thousand|million|billion)and")  # many say "one hundred five"
+# Where num2words has other codes than Whisper, or several ways to say a number.
+SPOKEN_AS = {"kk": ("kz",), "nn": ("no",), "pt": ("pt", "pt_BR"), "fr": ("fr", "fr_BE", "fr_CH")}
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,13 @@ def _same(
         return
     # What one side says beyond the other, and the words taken of both so far.
     waiting = [(piece.said, "", piece.num_words, 0, piece.is_spelled) for piece in said[i]]
+    met = set()  # else "111 111 111" is gone through in each of the ways to part it
     while waiting:
-        more_said, more_heard, k, m, is_spelled = waiting.pop()
+        state = waiting.pop()
+        if state in met:
+            continue
+        met.add(state)
+        more_said, more_heard, k, m, is_spelled = state
         if not more_said and not more_heard:
             yield k, m, is_spelled
         elif more_said:
@@ -164,6 +172,8 @@ def _pieces_at(words: list[str], place: int, language: str) -> list[_Piece]:
     for count, group in enumerate(words[place + 1 :], 2):
         if not word.isdecimal() or not GROUP.fullmatch(group):
             break
+        if len(digits) + len(group) > LONGEST_NUMBER:
+            break  # a model in circles writes hundreds
         digits += group  # 1,000 is two words by now
         pieces += [_Piece(count, said, True) for said in spellings(digits, language)]
     return pieces
@@ -174,27 +184,36 @@ def spellings(word: str, language: str) -> tuple[str, ...]:
     """The ways to say a number that was written in figures, normalized and without spaces.
 
     Returns:
-        nothing for what is no number, or in a language that num2words does not know.
+        nothing for what is no number; in a language that num2words does not know, only the figures
+        0 to 9 for those of another script.
     """
-    if ended := ENDED_NUMBER.fullmatch(word):
-        return tuple(filter(None, [_spelled(int(ended[1]), language, "ordinal")]))
-    if not word.isdecimal():
-        return ()
-    digit_by_digit = [_spelled(int(digit), language, "cardinal") for digit in word]
-    said = ["".join(digit_by_digit)] if all(digit_by_digit) else []
-    if len(word) <= LONGEST_NUMBER:
-        said += [_spelled(int(word), language, way) for way in WAYS]
-    if language == "en":  # "one hundred and five", which many say without "and"
-        said += [one.replace("hundredand", "hundred") for one in said]
+    said = [one for code in SPOKEN_AS.get(language, (language,)) for one in _said(word, code)]
+    if word.isdecimal() and not word.isascii():
+        said.append("".join(str(int(digit)) for digit in word))
+    if language == "en":
+        said += [AND.sub(r"\1", one) for one in said]
     return tuple(dict.fromkeys(filter(None, said)))
 
 
-def _spelled(number: int, language: str, way: str) -> str:
+def _said(word: str, code: str) -> list[str]:
+    """The ways to say a number in a language of num2words; an empty text where it knows none."""
+    if ended := ENDED_NUMBER.fullmatch(word):
+        return [_spelled(int(ended[1]), code, "ordinal")]
+    if not word.isdecimal():
+        return []
+    digit_by_digit = [_spelled(int(digit), code, "cardinal") for digit in word]
+    said = ["".join(digit_by_digit)] if all(digit_by_digit) else []
+    if len(word) <= LONGEST_NUMBER:
+        said += [_spelled(int(word), code, way) for way in WAYS]
+    return said
+
+
+def _spelled(number: int, code: str, way: str) -> str:
     """A number in words; empty where num2words cannot."""
     from num2words import num2words  # takes 0.1 s
 
     try:
-        words = str(num2words(number, lang=language, to=way))
+        words = str(num2words(number, lang=code, to=way))
     except Exception:  # its languages fail each in its own way
         return ""
     return wer.normalize(words).replace(" ", "")

@@ -1,7 +1,8 @@
 """What a model hears in a split, decoded once and kept in .cache/hypotheses.
 
-It is kept under a hash of the model, the rows, how they are decoded, the code that does it and the
-processor: a new baseline, normalizer or report decodes nothing twice. 1,000 rows take 0.1 MB.
+It is kept under a hash of the model, the rows, how they are decoded, the code and the library that
+do it, and the processor: a new baseline, normalizer or report decodes nothing twice. 1,000 rows
+take 0.1 MB.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,7 @@ def _made_from(model: Compared, test: FeatureRows, params: schema.Evaluate) -> l
         shards.data_hash(test.split),
         decoding,
         available.device_name(params.engine),
+        version(params.engine),  # an engine is called as its package
         hashing.code_hash(KEPT[STORE]),
     ]
 

@@ -53,9 +53,11 @@ def compared(name: str, folder: Path, run: dict[str, Any], params: schema.Params
 
 def identity(start: Start) -> str:
     """A hash of a model in memory; 1 s per GB."""
+    config = start.model.config.to_dict()
+    config.pop("_name_or_path", None)  # of the folder or the hub that it came from
     tokens = vocabulary.of_model(start).as_json()
     tokenizer = start.tokenizer.backend_tokenizer.to_str()
-    return hashing.hash_of([loader.weights_hash(start.model), tokens, tokenizer])
+    return hashing.hash_of([loader.weights_hash(start.model), config, tokens, tokenizer])
 
 
 def other_model(name: str, folder: Path, run: dict[str, Any], params: schema.Params) -> Start:

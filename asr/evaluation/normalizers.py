@@ -21,12 +21,21 @@ def whisper(language: str) -> Callable[[str], str]:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    normalizer: Callable[[str], str]
-    if language == "en":
-        normalizer = EnglishTextNormalizer()
-    else:
-        normalizer = BasicTextNormalizer(split_letters=language in BY_LETTERS)
+    basic = BasicTextNormalizer(split_letters=language in BY_LETTERS)
+    english = EnglishTextNormalizer() if language == "en" else basic
+
+    def normalizer(text: str) -> str:
+        try:
+            return str(english(text))
+        except AssertionError:  # a number of more digits than Python reads
+            return str(basic(text))
+
     return normalizer
+
+
+def letters(normalized: str, language: str) -> str:
+    """A text for CER: without the spaces that Whisper's normalizer puts between letters."""
+    return normalized.replace(" ", "") if language in BY_LETTERS else normalized
 
 
 def whisper_name(language: str) -> str:

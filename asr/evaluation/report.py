@@ -52,7 +52,7 @@ def report(
     lines = [
         *_scores(metrics),
         *_cut(metrics["models"]),
-        *_counted_otherwise(metrics["models"]),
+        *counted_otherwise(metrics["models"]),
         *_verdicts(metrics["models"]),
         *_held_out(metrics),
         *_decoding(metrics),
@@ -94,7 +94,7 @@ def _cut(models: dict[str, Any]) -> list[str]:
     ]
 
 
-def _counted_otherwise(models: dict[str, Any]) -> list[str]:
+def counted_otherwise(models: dict[str, Any]) -> list[str]:
     """Scores that no row decides alone, by Whisper's normalizer, and what errors are made of."""
     lines = [
         "",
@@ -102,8 +102,8 @@ def _counted_otherwise(models: dict[str, Any]) -> list[str]:
         "",
         "Bounded: no utterance counts as more errors than its reference has words (characters).",
         "",
-        "| model | bounded WER | bounded CER | WER as Whisper normalizes | CER | errors of form "
-        "| in circles |",
+        "| model | bounded WER | bounded CER | WER as Whisper normalizes | CER so | errors of form "
+        "| utterances in circles |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, scores in models.items():
@@ -112,7 +112,7 @@ def _counted_otherwise(models: dict[str, Any]) -> list[str]:
             cell(name),
             *(f"{scores[key]:.4f}" for key in rates),
             form_text(scores),
-            f"{scores['loops']['rows']:,} rows, {100 * scores['loops']['share']:.0f} % of errors",
+            f"{scores['loops']['rows']:,} ({100 * scores['loops']['share']:.0f} % of errors)",
         ]
         lines.append(f"| {' | '.join(columns)} |")
     finetuned = models[FINETUNED]
@@ -120,7 +120,9 @@ def _counted_otherwise(models: dict[str, Any]) -> list[str]:
     lines += ["", f"Normalizers: {normalizers}.", *_cautions(models)]
     for name, scores in models.items():
         if ids := scores["loops"]["ids"]:
-            lines += ["", f"In circles, {cell(name)}: {', '.join(map(cell, ids))}."]
+            more = scores["loops"]["rows"] - len(ids)
+            last = f" and {more:,} more" if more else ""
+            lines += ["", f"In circles, {cell(name)}: {', '.join(map(cell, ids))}{last}."]
     return lines
 
 

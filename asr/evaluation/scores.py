@@ -97,13 +97,22 @@ def _corpus(rows: list[Row], normalize: Callable[[str], str], suffix: str) -> di
 
 def _by_whisper(rows: list[Row], language: str) -> dict[str, Any]:
     """WER and CER of texts normalized as OpenAI does, to set beside published figures."""
-    normalize = [normalizers.whisper(language_of(row["attributes"]) or language) for row in rows]
-    normalized = [
-        {name: one(row[name]) for name in ("reference", "hypothesis")}
-        for one, row in zip(normalize, rows, strict=True)
-    ]
-    name = normalizers.whisper_name(language)
-    return {**_corpus(normalized, str, "_whisper"), "whisper_normalizer": name}
+    languages = [language_of(row["attributes"]) or language for row in rows]
+    columns = []
+    for name in ("reference", "hypothesis"):
+        texts = [row[name] for row in rows]
+        pairs = zip(texts, languages, strict=True)
+        columns.append([normalizers.whisper(code)(text) for text, code in pairs])
+    by_letters = [[*map(normalizers.letters, column, languages)] for column in columns]
+    rates = corpus_scores(*columns)
+    if by_letters != columns:
+        rates["cer"] = corpus_scores(*by_letters)["cer"]
+    names = sorted({normalizers.whisper_name(code) for code in languages})
+    return {
+        "wer_whisper": rates["wer"],
+        "cer_whisper": rates["cer"],
+        "whisper_normalizer": " and ".join(names),
+    }
 
 
 def _rate(rows: list[Row], measure: Measure) -> float:

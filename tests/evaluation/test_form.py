@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,9 +22,14 @@ WRITTEN = {
     "a mark of thousands": ("one thousand and five men", "1,005 men", "en", (0, 0, 0, 4)),
     "an ordinal": ("the third man", "the 3rd man", "en", (0, 0, 0, 1)),
     "a year": ("in nineteen eighty four", "in 1984", "en", (0, 0, 0, 3)),
+    "thousands without and": ("two thousand five", "2005", "en", (0, 0, 0, 3)),
     "hundreds without and": ("one hundred five", "105", "en", (0, 0, 0, 3)),
     "Persian figures": ("دوازده نفر", "۱۲ نفر", "fa", (0, 0, 0, 1)),
     "other figures": ("۱۲ نفر", "12 نفر", "fa", (0, 0, 0, 1)),
+    "figures of a language without numbers": ("१२ लोग", "12 लोग", "hi", (0, 0, 0, 1)),
+    "another code than Whisper's": ("бес", "5", "kk", (0, 0, 0, 1)),
+    "as in Brazil": ("dezesseis", "16", "pt", (0, 0, 0, 1)),
+    "as in Belgium": ("nonante", "90", "fr", (0, 0, 0, 1)),
     "a compound": ("Kaffee Maschine", "Kaffeemaschine", "de", (0, 0, 2, 0)),
     "an apostrophe": ("do not, don't", "do not, dont", "en", (0, 0, 2, 0)),
     "a moved space": ("ab c", "a bc", "en", (0, 0, 2, 0)),
@@ -75,3 +82,14 @@ def test_a_spelled_number_is_its_figures(number: int, language: str) -> None:
 
 def test_a_number_without_end_is_spelled_digit_by_digit() -> None:
     assert form.count(" ".join(["one"] * 40), "1" * 40, "en").numeral_errors == 40
+
+
+def test_a_number_beyond_what_python_reads_is_counted() -> None:
+    assert form.count("seventh", "7" * 5000 + "th", "en").numeral_errors == 0
+
+
+@pytest.mark.parametrize("loop", ["000 ", "111 ", "1 000 "])
+def test_a_loop_of_figures_costs_no_minutes(loop: str) -> None:
+    began = time.process_time()
+    form.count("one " * 60, loop * 150, "en")
+    assert time.process_time() - began < 5

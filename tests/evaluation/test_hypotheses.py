@@ -50,8 +50,8 @@ def how(**changes: Any) -> schema.Evaluate:
     return reader.load(SHIPPED).evaluate.model_copy(update={"max_new_tokens": 12, **changes})
 
 
-def model(seed: int = 1, params: schema.Evaluate | None = None) -> Compared:
-    start = hush_timestamps(scratch(seed))
+def model(seed: int = 1, params: schema.Evaluate | None = None, **shape: int) -> Compared:
+    start = hush_timestamps(scratch(seed, **shape))
     params = params or how()
     ways = (params.engine, params.precision, params.decoding)
     return Compared("one", models.identity(start), partial(loading.of_start, start, *ways))
@@ -74,6 +74,7 @@ def test_what_was_heard_once_is_not_decoded_again(
 
 CHANGES = {
     "another model": lambda: (model(2), how()),
+    "the same weights in other heads": lambda: (model(decoder_attention_heads=1), how()),
     "another method": lambda: (model(), how(decoding="greedy")),
     "another engine": lambda: (model(1, how(engine="torch")), how(engine="torch")),
     "more tokens": lambda: (model(), how(max_new_tokens=5)),
@@ -91,14 +92,16 @@ def test_what_decides_the_text_is_decoded_again(
     assert sum(decoded) == 6
 
 
-@pytest.mark.parametrize("what", ["code", "processor"])
-def test_other_code_or_another_processor_decodes_again(
+@pytest.mark.parametrize("what", ["code", "library", "processor"])
+def test_other_code_another_library_or_processor_decodes_again(
     what: str, tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = features_of(tmp_path)
     hypotheses.of_split(model(), rows, how())
     if what == "code":
         monkeypatch.setattr(hashing, "code_hash", lambda _: "other")
+    elif what == "library":
+        monkeypatch.setattr(hypotheses, "version", lambda _: "another")
     else:
         monkeypatch.setattr(available, "device_name", lambda _: "another")
     hypotheses.of_split(model(), rows, how())

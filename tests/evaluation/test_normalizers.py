@@ -43,3 +43,7 @@ def test_the_name_tells_package_version_and_kind() -> None:
     assert (package, kind) == ("whisper-normalizer", "English")
     assert version[0].isdigit()
     assert names[1:] == [f"{package} {version} basic", f"{package} {version} basic, by letters"]
+
+
+def test_a_number_beyond_what_python_reads_stays_as_it_is() -> None:
+    assert normalizers.whisper("en")("A " + "7" * 5000) == "a " + "7" * 5000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asr import wer
 from asr.evaluation import form, loops
 from asr.evaluation.cautions import cautions
+from asr.evaluation.report import counted_otherwise
 from asr.evaluation.scores import Draws, difference, score
 from asr.evaluation.table import FINETUNED, errors, words
 
@@ -141,3 +142,22 @@ def test_a_row_is_normalized_in_its_own_language() -> None:
     held_out = row("colour", "color", language="de") | {"attributes": '{"language": "en"}'}
     assert score([held_out], "de", DRAWS)["wer_whisper"] == 0
     assert score([held_out | {"attributes": "{}"}], "de", DRAWS)["wer_whisper"] == 1
+
+
+def test_the_normalizers_of_all_rows_are_named() -> None:
+    held_out = row("colour", "color", language="de") | {"attributes": '{"language": "de"}'}
+    found = score([row("colour", "color"), held_out], "en", DRAWS)["whisper_normalizer"]
+    assert found.split(" and ")[0].endswith("English")
+    assert found.split(" and ")[1].endswith("basic")
+
+
+def test_letters_count_as_words_and_the_spaces_between_them_do_not_count() -> None:
+    found = score([row("我有三个", "我有五个", language="zh")], "zh", DRAWS)
+    assert (found["wer_whisper"], found["cer_whisper"]) == (0.25, 0.25)
+
+
+def test_a_report_names_some_loops_and_counts_the_rest() -> None:
+    models = compared([LOOPING] * 103, [SAID] * 103)
+    lines = "\n".join(counted_otherwise(models))
+    assert "| 103 (100 % of errors) |" in lines
+    assert lines.endswith(", r99 and 3 more.")
