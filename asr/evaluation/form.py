@@ -19,7 +19,8 @@ from asr import wer
 WAYS = ("cardinal", "ordinal", "year")  # in which num2words spells a number
 LONGEST_NUMBER = 15  # digits; longer ones are spelled digit by digit only
 GROUP = re.compile(r"\d{3}")  # what follows a mark of thousands
-ENDED_NUMBER = re.compile(rf"(\d{{1,{LONGEST_NUMBER}}})[^\W\d_]{{1,3}}")  # as in 3rd
+ENDINGS = "st|nd|rd|th|er|re|e|ème|eme|º|ª|o|a|te|ste"  # of ordinals, as in 3rd and 3e
+ENDED_NUMBER = re.compile(rf"(\d{{1,{LONGEST_NUMBER}}})(?:{ENDINGS})")
 AND = re.compile(r"(hundred|thousand|million|billion)and")  # many say "one hundred five"
 # Where num2words has other codes than Whisper, or several ways to say a number.
 SPOKEN_AS = {"kk": ("kz",), "nn": ("no",), "pt": ("pt", "pt_BR"), "fr": ("fr", "fr_BE", "fr_CH")}

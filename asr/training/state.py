@@ -9,6 +9,7 @@ from typing import Any
 # What evaluations are compared by, the most important number first; less is better, and None, a
 # loss that was not measured, is the worst.
 Score = list[float | None]
+NUM_RATES = 2  # of a score, before the loss
 
 
 @dataclass
@@ -65,11 +66,14 @@ class TrainingState:
         return [row for row in self.rows if row["step"] and "validation_wer" in row]
 
     def patience_spent(self, patience: int | None) -> bool:
-        """Whether the last `patience` evaluations were no better; false if it is None."""
-        if patience is None:
+        """Whether no error rate got better in the last `patience` evaluations; false if it is None.
+
+        A loss that creeps down under equal rates makes a step the best, and no reason to go on.
+        """
+        rates = [rank(row["validation_score"])[:NUM_RATES] for row in self.evaluations()]
+        if patience is None or not rates:
             return False
-        since_best = [row for row in self.evaluations() if row["step"] > self.best_step]
-        return len(since_best) >= patience
+        return len(rates) - 1 - rates.index(min(rates)) >= patience
 
     def averaged(self, way: str, count: int) -> list[int]:
         """The steps whose weights would be averaged if the training ended now.
@@ -90,4 +94,4 @@ class TrainingState:
 
 def rank(score: Score) -> list[float]:
     """A key that sorts scores, the best first."""
-    return [math.inf if value is None else value for value in score]
+    return [math.inf if value is None or math.isnan(value) else value for value in score]

@@ -21,6 +21,7 @@ WRITTEN = {
     "the reference has figures": ("kapitel 21", "kapitel einundzwanzig", "de", (0, 0, 0, 1)),
     "a mark of thousands": ("one thousand and five men", "1,005 men", "en", (0, 0, 0, 4)),
     "an ordinal": ("the third man", "the 3rd man", "en", (0, 0, 0, 1)),
+    "a unit is no ordinal": ("the fifth man", "the 5k man", "en", (0, 0, 0, 0)),
     "a year": ("in nineteen eighty four", "in 1984", "en", (0, 0, 0, 3)),
     "thousands without and": ("two thousand five", "2005", "en", (0, 0, 0, 3)),
     "hundreds without and": ("one hundred five", "105", "en", (0, 0, 0, 3)),

@@ -5,6 +5,7 @@ cannot decide.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -136,3 +137,20 @@ def test_a_state_read_from_a_checkpoint_goes_on_as_one_never_stopped() -> None:
             resumed.step = number
             resumed.add_evaluation(None, 0.5, score)
         assert vars(resumed) == vars(whole)
+
+
+def test_a_loss_that_creeps_down_under_equal_rates_does_not_spend_patience_anew() -> None:
+    state = TrainingState()
+    for number in range(1, 5):
+        state.step = 10 * number
+        state.add_evaluation(1 / number, 0.0, [0.0, 0.0, 1 / number])
+        assert state.best_step == state.step
+        assert state.patience_spent(3) is (number == 4)
+
+
+def test_a_loss_that_is_no_number_is_the_worst() -> None:
+    state = TrainingState()
+    for number, loss in enumerate([math.nan, 0.5], 1):
+        state.step = number
+        state.add_evaluation(loss, 0.1, [0.1, 0.1, loss])
+    assert state.best_step == 2
