@@ -93,5 +93,10 @@ class TrainingState:
 
 
 def rank(score: Score) -> list[float]:
-    """A key that sorts scores, the best first."""
-    return [math.inf if value is None or math.isnan(value) else value for value in score]
+    """A key that sorts scores, the best first.
+
+    Where nothing was heard wrong, a lower loss says only that the model is surer: all such scores
+    are equal, and the first step that reaches them stays the best.
+    """
+    values = [math.inf if value is None or math.isnan(value) else value for value in score]
+    return values if any(values[:NUM_RATES]) else values[:NUM_RATES]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import io
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from accelerate.state import AcceleratorState
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-from asr import augmentation, windows
+from asr import augmentation, paths, windows
 from asr.audio import codec
 from asr.cleaning import split_overlap
 from asr.errors import UserError
-from asr.evaluation import decoded
+from asr.evaluation import decoded, hypotheses
 from asr.evaluation.table import FINETUNED
 from asr.features import FeatureRows
 from asr.model import loader, lora
@@ -704,6 +705,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Callabl
 
     def score(given: Params, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         sizes, in_groups = set(), windows.in_groups
+        shutil.rmtree(paths.cache(hypotheses.STORE), ignore_errors=True)  # decoded each time
 
         def counted(indices: Any, size: int) -> Iterator[list[int]]:
             sizes.add(size)

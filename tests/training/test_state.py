@@ -143,9 +143,18 @@ def test_a_loss_that_creeps_down_under_equal_rates_does_not_spend_patience_anew(
     state = TrainingState()
     for number in range(1, 5):
         state.step = 10 * number
-        state.add_evaluation(1 / number, 0.0, [0.0, 0.0, 1 / number])
+        state.add_evaluation(1 / number, 0.1, [0.1, 0.1, 1 / number])
         assert state.best_step == state.step
         assert state.patience_spent(3) is (number == 4)
+
+
+def test_the_first_step_without_an_error_stays_the_best() -> None:
+    """A lower loss makes a model that hears everything only surer, as overfitting does."""
+    state = TrainingState()
+    for number in range(1, 4):
+        state.step = number
+        state.add_evaluation(1 / number, 0.0, [0.0, 0.0, 1 / number])
+    assert state.best_step == 1
 
 
 def test_a_loss_that_is_no_number_is_the_worst() -> None:
