@@ -117,8 +117,7 @@ def _forget_peaks(server: Server) -> None:
 @contextmanager
 def _paused(server: Server) -> Iterator[None]:
     """Let the process that transcribes stand still, so that three hours do not end meanwhile."""
-    # What it starts bears its name for a moment, and a later number.
-    worker = min(pid for pid, line in server.family().items() if "asr.transcribe.worker" in line)
+    worker = server.decoder()
     os.kill(worker, signal.SIGSTOP)
     try:
         yield

@@ -196,8 +196,7 @@ def test_the_server_never_imports_what_is_heavy(visitor: Enter, server: Server) 
     imported = set((server.workspace.root / "imports.log").read_text().split())
     assert {"streamlit", "pandas"} <= imported, "the watch itself must see some"
     assert not imported & HEAVY
-    # What it starts bears its name for a moment, and a later number.
-    decoder = min(pid for pid, line in server.family().items() if "asr.transcribe.worker" in line)
+    decoder = server.decoder()
     for library in ("libtorch", "libopenvino"):
         assert library not in _maps(server.process.pid)
     assert "libopenvino" in _maps(decoder), "it is there where it belongs"

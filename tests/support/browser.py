@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
@@ -123,6 +124,13 @@ class Server:
                 ]
         return found
 
+    def decoder(self) -> int:
+        """The one process that decodes; a copy that it makes of itself to start another is none."""
+        family = self.family()
+        same = {pid for pid, line in family.items() if "asr.transcribe.worker" in line}
+        (decoder,) = [pid for pid in same if _parent(pid) not in {None, *same}]
+        return decoder
+
     def left(self) -> list[Path]:
         """Temporary files of its visitors."""
         return [
@@ -157,6 +165,13 @@ def serving(workspace: Workspace) -> Iterator[Server]:
     said = made.said.read_text()
     assert "Traceback" not in said, said
     assert "Session State API" not in said, said
+
+
+def _parent(pid: int) -> int | None:
+    """The process that started this one; None if it has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        return int(psutil.Process(pid).ppid())
+    return None
 
 
 class Visitor:
